@@ -1,0 +1,1 @@
+"""Upstreams, endpoints, routes, aliases."""

@@ -1,0 +1,142 @@
+"""The journal's form on disk: what a worker writes and the agent reads.
+
+One folder a worker start, `<slot>-<epoch>/`, with segments `<number>.journal`. The worker holds
+an exclusive `flock` on the folder's file `lock` for as long as it lives: that is how the agent
+knows, whatever happened to process ids, whether more records can come.
+
+A segment is a sequence of frames `length (u32 LE) | crc32c(payload) (u32 LE) | payload`. Segments
+are allocated ahead, so the rest of one is zeros: a zero length ends the records, and so does a
+frame that is cut short or whose checksum is wrong. What was read before it is intact.
+"""
+
+import struct
+from collections.abc import Iterator
+
+import google_crc32c
+import msgspec
+
+from penstock.contract.usage import UsageEvent
+
+FRAME_BYTES = 8
+MAX_RECORD_BYTES = 64 * 1024
+"""No record is longer; a longer length is damage."""
+LOCK_FILE = "lock"
+SEGMENT_SUFFIX = ".journal"
+
+_frame = struct.Struct("<II")
+_pack = _frame.pack
+_unpack = _frame.unpack_from
+
+
+class Begin(msgspec.Struct, frozen=True, array_like=True, tag=0):
+    """First record of a segment: whose it is."""
+
+    producer: str
+    """`<node id>/<worker slot>`."""
+    epoch: int
+    segment: int
+    """1, 2, ... within the epoch."""
+    created_at_ns: int
+
+
+class Open(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """A request was admitted and is about to be sent to an engine.
+
+    It holds all that is needed to end the request's record when the worker dies.
+    """
+
+    event_id: str
+    request_id: str
+    organization: str
+    project: str
+    key_id: str
+    model: str
+    served_model: str
+    upstream: str
+    operation: str
+    is_stream: bool
+    started_at_ns: int
+    estimated_input_tokens: int
+
+
+class Close(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """A request ended: its usage event."""
+
+    event: UsageEvent
+
+
+Record = Begin | Open | Close
+
+_encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(Record)
+_crc32c = google_crc32c.value
+
+
+def encode_record(record: Record) -> bytes:
+    """Return the record as one frame."""
+    payload = _encode(record)
+    return _pack(len(payload), _crc32c(payload)) + payload
+
+
+def scan(content: bytes | memoryview, offset: int = 0) -> Iterator[tuple[Record, int]]:
+    """Read the intact records of a segment, from `offset` on.
+
+    Args:
+        content: The segment, or what is there of it.
+        offset: Where a frame begins, as an earlier call returned it.
+
+    Yields:
+        Each record with the offset behind its frame. Ends, without an error, at the first frame
+        that is absent, cut short or damaged; whether that is the end of the records or damage
+        is for the caller to tell from what follows.
+    """
+    end = len(content)
+    while offset + FRAME_BYTES <= end:
+        length, checksum = _unpack(content, offset)
+        start = offset + FRAME_BYTES
+        if not 0 < length <= MAX_RECORD_BYTES or start + length > end:
+            return
+        payload = bytes(content[start : start + length])
+        if _crc32c(payload) != checksum:
+            return
+        try:
+            record = _decoder.decode(payload)
+        except msgspec.DecodeError:
+            return
+        offset = start + length
+        yield record, offset
+
+
+def interrupted_event(opened: Open, finished_at_ns: int) -> UsageEvent:
+    """Return the terminal event of a request whose worker died.
+
+    The same record and time give the same event, so ending it twice counts once.
+
+    Args:
+        opened: The OPEN record that has no CLOSE.
+        finished_at_ns: When the worker was last known to write (e.g. the segment's mtime).
+    """
+    return UsageEvent(
+        event_id=opened.event_id,
+        request_id=opened.request_id,
+        organization=opened.organization,
+        project=opened.project,
+        key_id=opened.key_id,
+        model=opened.model,
+        served_model=opened.served_model,
+        upstream=opened.upstream,
+        operation=opened.operation,
+        is_stream=opened.is_stream,
+        outcome="interrupted",
+        status=0,
+        error_code="err:gateway:internal:interrupted",
+        usage_source="estimated",
+        input_tokens=opened.estimated_input_tokens,
+        output_tokens=0,
+        cached_input_tokens=None,
+        reasoning_output_tokens=None,
+        attempt_count=1,
+        started_at_ns=opened.started_at_ns,
+        first_byte_at_ns=None,
+        finished_at_ns=max(finished_at_ns, opened.started_at_ns),
+    )

@@ -1,0 +1,140 @@
+"""What the agent and its workers say to each other over a Unix socket.
+
+Each message is a frame `length (u32 BE) | MessagePack`, at most `MAX_MESSAGE_BYTES`. Workers
+connect to the agent, and connect again when it comes back: a worker outlives its agent, and a new
+agent adopts the workers that greet it.
+"""
+
+import struct
+from collections.abc import Iterator
+
+import msgspec
+
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+_length = struct.Struct(">I")
+
+
+class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a worker is started: `python -m penstock.gateway '<these as JSON>'`."""
+
+    slot: int
+    """0 .. workers-1."""
+    epoch: int
+    """Start number, unique in the node's life."""
+    node_id: str
+    snapshot_path: str
+    """File with the snapshot to start from."""
+    journal_path: str
+    """Folder in which the worker makes its own, `<slot>-<epoch:08d>/`."""
+    pepper_path: str
+    agent_socket: str
+    """Path of the agent's Unix socket; "" for a worker without an agent (tests, benches)."""
+    host: str = "127.0.0.1"
+    port: int = 8080
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    max_connections: int = 20_000
+    drain_grace_s: float = 30.0
+    orphan_grace_s: float = 60.0
+    """How long a worker serves on without an agent before it drains and ends."""
+    journal_strict: bool = False
+    """Wait for fsync, not only for write, before the last byte."""
+    journal_segment_bytes: int = 16 * 1024 * 1024
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello"):
+    """Worker to agent, first on every connection."""
+
+    slot: int
+    epoch: int
+    pid: int
+    snapshot_version: int
+    is_draining: bool
+
+
+class Sample(msgspec.Struct, frozen=True, array_like=True):
+    """One counter or gauge; `name` and the order of `labels` are those of `contract.metrics`."""
+
+    name: str
+    labels: tuple[str, ...]
+    value: float
+
+
+class HistogramSample(msgspec.Struct, frozen=True, array_like=True):
+    """One histogram: counts per bucket (not cumulative; the last is +Inf) and the sum."""
+
+    name: str
+    labels: tuple[str, ...]
+    counts: tuple[int, ...]
+    sum: float
+
+
+class Stats(msgspec.Struct, frozen=True, tag="stats"):
+    """Worker to agent, once a second: totals since the worker's start."""
+
+    samples: tuple[Sample, ...]
+    histograms: tuple[HistogramSample, ...]
+    is_ready: bool
+
+
+class Applied(msgspec.Struct, frozen=True, tag="applied"):
+    """Worker to agent: it serves from this version now, or says why it does not."""
+
+    version: int
+    error: str | None = None
+
+
+class Apply(msgspec.Struct, frozen=True, tag="apply"):
+    """Agent to worker: read the snapshot file again."""
+
+    version: int
+
+
+class Drain(msgspec.Struct, frozen=True, tag="drain"):
+    """Agent to worker: stop taking requests, finish those in flight within the grace, end."""
+
+    grace_s: float
+
+
+WorkerMessage = Hello | Stats | Applied
+AgentMessage = Apply | Drain
+
+_encode = msgspec.msgpack.Encoder().encode
+decode_worker_message = msgspec.msgpack.Decoder(WorkerMessage).decode
+decode_agent_message = msgspec.msgpack.Decoder(AgentMessage).decode
+
+
+def encode_message(message: WorkerMessage | AgentMessage) -> bytes:
+    """Return the message as one frame."""
+    payload = _encode(message)
+    return _length.pack(len(payload)) + payload
+
+
+class MessageTooLongError(Exception):
+    """The peer announced a message over `MAX_MESSAGE_BYTES`; the connection is of no more use."""
+
+
+class Frames:
+    """Cuts a byte stream into message payloads."""
+
+    def __init__(self) -> None:
+        """Start with nothing received."""
+        self._buffer = bytearray()
+
+    def feed(self, content: bytes) -> Iterator[bytes]:
+        """Yield the payload of every message that `content` completes.
+
+        Raises:
+            MessageTooLongError: See there.
+        """
+        self._buffer += content
+        while len(self._buffer) >= _length.size:
+            (length,) = _length.unpack_from(self._buffer)
+            if length > MAX_MESSAGE_BYTES:
+                raise MessageTooLongError
+            end = _length.size + length
+            if len(self._buffer) < end:
+                return
+            payload = bytes(self._buffer[_length.size : end])
+            del self._buffer[:end]
+            yield payload
