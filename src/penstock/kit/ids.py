@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+_VERSION_AND_VARIANT = 0x7 << 76 | 0b10 << 62
+
 
 def format_uuid7(unix_ms: int, random_bits: int) -> str:
     """Format a UUIDv7 from its time and its randomness.
@@ -18,10 +20,14 @@ def format_uuid7(unix_ms: int, random_bits: int) -> str:
 
     Source: RFC 9562, section 5.7.
     """
-    return (
-        f"{unix_ms >> 16:08x}-{unix_ms & 0xFFFF:04x}-7{random_bits & 0xFFF:03x}"
-        f"-{0x8000 | (random_bits >> 12) & 0x3FFF:04x}-{(random_bits >> 26) & 0xFFFFFFFFFF:010x}00"
+    number = (
+        (unix_ms << 80)
+        | _VERSION_AND_VARIANT
+        | (random_bits & 0xFFF) << 64
+        | (random_bits >> 12 & 0x3FFFFFFFFFFFFF) << 8
     )
+    text = number.to_bytes(16, "big").hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def uuid7_ms(identifier: str) -> int:

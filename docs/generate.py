@@ -1,0 +1,256 @@
+"""Writes docs/reference anew from the code, so that it cannot say anything else than the code.
+
+usage: python docs/generate.py
+"""
+
+import ast
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby, pairwise
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple, TypeVar
+
+from penstock.contract import snapshot
+from penstock.contract.metrics import Metric
+from penstock.contract.node import WorkerSettings
+from penstock.kit.errors import ErrorCode
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src"
+REFERENCE = ROOT / "docs" / "reference"
+
+_ERRORS_HEAD = """\
+# Error codes
+
+Every failure has one code, `err:<plane>:<category>:<specific>`, that never changes its meaning.
+
+An error answer of the gateway has the shape that OpenAI's SDKs expect. `error.type` and
+`error.code` hold the conventional words that callers switch on; ours stand beside them:
+
+- `error.penstock_code` and the header `x-penstock-error-code` hold the code of this page;
+- the header `x-penstock-error-source` says who failed: `gateway` or `upstream`;
+- `x-request-id` names the request in the usage records and in the logs.
+
+Once a stream has begun, the same error object arrives as its last `data:` event, without a
+`[DONE]` behind it, and the connection ends abnormally.
+"""
+
+_METRICS_HEAD = """\
+# Metrics
+
+What a node's `/metrics` shows, in Prometheus' text form. Labels hold only names that the
+configuration knows, so a caller cannot make new series. Times are in seconds, sizes in bytes.
+"""
+
+_LIMITS_HEAD = """\
+# Limits
+
+Every bound that a request or a connection meets. The first table is the same for all; the others
+are defaults that the configuration can change.
+"""
+
+
+class Documented(NamedTuple):
+    """A constant or a field, with the docstring that follows it."""
+
+    name: str
+    value: object
+    meaning: str
+
+
+def _modules(name: str) -> Iterator[ModuleType]:
+    """Import every module of the package that has this file name."""
+    for path in sorted((SOURCE / "penstock").rglob(f"{name}.py")):
+        dotted = ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+        yield importlib.import_module(dotted)
+
+
+_Declared = TypeVar("_Declared", ErrorCode, Metric)
+
+
+def _declared(name: str, kind: type[_Declared]) -> list[_Declared]:
+    """Return the values of a type that modules of a file name hold, each once, in their order."""
+    found = {
+        id(value): value
+        for module in _modules(name)
+        for value in vars(module).values()
+        if isinstance(value, kind)
+    }
+    return list(found.values())
+
+
+def error_codes() -> list[ErrorCode]:
+    """Return every error code that an `errors.py` of the package declares."""
+    return _declared("errors", ErrorCode)
+
+
+def metrics() -> list[Metric]:
+    """Return every metric that a `metrics.py` of the package declares."""
+    return _declared("metrics", Metric)
+
+
+def _attribute_docs(body: list[ast.stmt]) -> dict[str, str]:
+    """Return the docstrings behind the assignments of a module or class, by name."""
+    docs = {}
+    for statement, following in pairwise(body):
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+                pass
+            case _:
+                continue
+        match following:
+            case ast.Expr(value=ast.Constant(value=str(doc))):
+                docs[name] = " ".join(doc.split())
+    return docs
+
+
+def documented_constants(module: ModuleType) -> list[Documented]:
+    """Return a module's constants that have a docstring."""
+    source = Path(str(module.__file__)).read_text(encoding="utf-8")
+    docs = _attribute_docs(ast.parse(source).body)
+    return [Documented(name, getattr(module, name), doc) for name, doc in docs.items()]
+
+
+def documented_defaults(struct: type) -> list[Documented]:
+    """Return a struct's numeric fields that have a default, with their docstrings or ""."""
+    module = importlib.import_module(struct.__module__)
+    source = Path(str(module.__file__)).read_text(encoding="utf-8")
+    (body,) = (
+        node.body
+        for node in ast.parse(source).body
+        if isinstance(node, ast.ClassDef) and node.name == struct.__name__
+    )
+    docs = _attribute_docs(body)
+    rows = []
+    for statement in body:
+        match statement:
+            case ast.AnnAssign(
+                target=ast.Name(id=name), annotation=ast.Name(id="int" | "float"), value=ast.expr()
+            ) if name not in {"port", "format"}:
+                value = ast.literal_eval(ast.Expression(_folded(statement.value)))
+                rows.append(Documented(name, value, docs.get(name, "")))
+    return rows
+
+
+def _folded(expression: ast.expr | None) -> ast.expr:
+    """Return a constant for a product of constants, e.g. 16 * 1024 * 1024."""
+    match expression:
+        case ast.BinOp(left=left, op=ast.Mult(), right=right):
+            match _folded(left), _folded(right):
+                case ast.Constant(value=int(a)), ast.Constant(value=int(b)):
+                    return ast.Constant(a * b)
+        case ast.Constant():
+            return expression
+    message = f"a default that the reference cannot show: {ast.dump(expression or ast.Pass())}"
+    raise ValueError(message)
+
+
+def quantity(name: str, value: object) -> str:
+    """Return a figure with the unit that its name ends in."""
+    if not isinstance(value, int | float):
+        return f"`{value}`"
+    unit = name.lower().rpartition("_")[2]
+    if unit == "bytes":
+        for power, prefix in ((3, "G"), (2, "M"), (1, "K")):
+            if value % 1024**power == 0:
+                return f"{value // 1024**power} {prefix}iB"
+        return f"{value} bytes"
+    figure = f"{value:,}" if isinstance(value, int) else f"{value:g}"
+    return f"{figure} {unit}" if unit in {"s", "ms"} else figure
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+
+
+def errors_page() -> str:
+    """Return the page of error codes, grouped by plane."""
+    parts = [_ERRORS_HEAD]
+    ordered = sorted(error_codes(), key=lambda error: error.code.split(":")[1])
+    for plane, group in groupby(ordered, key=lambda error: error.code.split(":")[1]):
+        parts.append(f"\n## {plane}\n")
+        parts.extend(_error_entry(error) for error in group)
+    return "".join(parts)
+
+
+def _error_entry(error: ErrorCode) -> str:
+    lines = [f"\n### `{error.code}`\n\n{error.public}\n\n"]
+    if not error.code.startswith("err:cli:"):  # nothing on the command line is answered over HTTP
+        retry = "may succeed later unchanged" if error.retryable else "will not succeed unchanged"
+        lines.append(
+            f"- Status {error.status}, source {error.source}, `{error.conventional_type}` / "
+            f"`{error.conventional_code}`; {retry}.\n"
+        )
+    lines.append(f"- Cause: {error.cause}\n")
+    if error.caller_action == error.operator_action:
+        lines.append(f"- What to do: {error.caller_action}\n")
+    else:
+        lines.append(f"- Caller: {error.caller_action}\n- Operator: {error.operator_action}\n")
+    return "".join(lines)
+
+
+def metrics_page() -> str:
+    """Return the page of metrics."""
+    rows = [
+        (
+            f"`{metric.name}`",
+            metric.kind,
+            ", ".join(f"`{label}`" for label in metric.labels) or "none",
+            metric.help,
+        )
+        for metric in metrics()
+    ]
+    page = _METRICS_HEAD + "\n" + _table(("Name", "Kind", "Labels", "Meaning"), rows)
+    buckets = [
+        (
+            f"`{metric.name}`",
+            " ".join(f"{bound:.6f}".rstrip("0").rstrip(".") for bound in metric.buckets),
+        )
+        for metric in metrics()
+        if metric.buckets
+    ]
+    return page + "\n## Buckets\n\n" + _table(("Histogram", "Upper bounds"), buckets)
+
+
+def limits_page() -> str:
+    """Return the page of limits."""
+    head = ("Name", "Value", "Meaning")
+    sections = [
+        (
+            "Of a worker",
+            [row for module in _modules("limits") for row in documented_constants(module)],
+        ),
+        ("Of an upstream: `timeouts`", documented_defaults(snapshot.Timeouts)),
+        ("Of an upstream", documented_defaults(snapshot.Upstream)),
+        ("Of a route", documented_defaults(snapshot.Route)),
+        ("Of a worker's start", documented_defaults(WorkerSettings)),
+    ]
+    return _LIMITS_HEAD + "".join(
+        f"\n## {title}\n\n"
+        + _table(
+            head, [(f"`{row.name}`", quantity(row.name, row.value), row.meaning) for row in rows]
+        )
+        for title, rows in sections
+        if rows
+    )
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "errors.md": errors_page,
+    "limits.md": limits_page,
+    "metrics.md": metrics_page,
+}
+
+
+def main() -> None:
+    """Write every page."""
+    REFERENCE.mkdir(parents=True, exist_ok=True)
+    for name, page in PAGES.items():
+        (REFERENCE / name).write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

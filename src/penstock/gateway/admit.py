@@ -1,0 +1,173 @@
+"""Step 3, admit: what is asked for, whether this key may have it, and the body that is sent on.
+
+The body is split into its top-level members and put together again: duplicate members are gone,
+so that the engine reads exactly what was judged here. Members nobody here knows pass untouched.
+"""
+
+import msgspec
+
+from penstock.gateway.dialects.openai import Operation
+from penstock.gateway.errors import (
+    BODY_NOT_JSON,
+    MEMBER_INVALID,
+    MEMBER_MISSING,
+    MODEL_NOT_FOUND,
+)
+from penstock.gateway.limits import CHOICES
+from penstock.gateway.runtime import Principal, Runtime, Target
+from penstock.kit.errors import Refusal
+
+Members = dict[str, msgspec.Raw]
+
+_decode_members = msgspec.json.Decoder(Members).decode
+_decode_str = msgspec.json.Decoder(str).decode
+_decode_int = msgspec.json.Decoder(int).decode
+_encode = msgspec.json.Encoder().encode
+
+_NOT_JSON = Refusal(BODY_NOT_JSON)
+_NO_MODEL = Refusal(MEMBER_MISSING, "The member 'model' is missing.", "model")
+_UNKNOWN_MODEL = Refusal(MODEL_NOT_FOUND, param="model")
+_INCLUDE_USAGE = msgspec.Raw(b'{"include_usage":true}')
+_CONTINUOUS_USAGE = msgspec.Raw(b'{"include_usage":true,"continuous_usage_stats":true}')
+_EMPTY = frozenset({b'""', b"[]", b"null"})
+_EMPTY_BYTES = 4
+_BYTES_PER_TOKEN = 4
+
+
+class Admission(msgspec.Struct, frozen=True):
+    """A request that may be sent to an engine."""
+
+    target: Target
+    body: bytes
+    is_stream: bool
+    hides_usage: bool
+    """The caller did not ask for the usage chunk that the engine is asked for."""
+    strips_usage: bool
+    """Nor for the usage in every chunk."""
+    estimated_input_tokens: int
+
+
+def admit(
+    runtime: Runtime, principal: Principal, operation: Operation, body: bytes
+) -> Admission | Refusal:
+    """Decide whether a request may be sent, and to what.
+
+    Pure: reads no clock, keeps no state.
+
+    Args:
+        runtime: What the worker serves from.
+        principal: Who asks.
+        operation: What for.
+        body: The whole body.
+    """
+    members = _split(body)
+    if isinstance(members, Refusal):
+        return members
+    target = _find_target(runtime, principal, members)
+    if isinstance(target, Refusal):
+        return target
+    refusal = _check_question(members, operation.input_member) or _check_numbers(
+        members, target.route.max_output_tokens
+    )
+    if refusal is not None:
+        return refusal
+    is_stream = _flag(members, "stream")
+    if isinstance(is_stream, Refusal):
+        return is_stream
+    hides_usage = strips_usage = False
+    if is_stream:
+        if not operation.can_stream:
+            return Refusal(MEMBER_INVALID, "This operation cannot stream.", "stream")
+        asked = _ask_for_usage(members, is_continuous=target.route.continuous_usage)
+        if isinstance(asked, Refusal):
+            return asked
+        hides_usage, strips_usage = asked
+    members["model"] = target.model
+    estimated = len(body) // _BYTES_PER_TOKEN
+    return Admission(target, _encode(members), is_stream, hides_usage, strips_usage, estimated)
+
+
+def _split(body: bytes) -> Members | Refusal:
+    try:
+        members = _decode_members(body)
+        if not body.isascii():
+            body.decode()  # the split does not look into strings
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return _NOT_JSON
+    return members
+
+
+def _find_target(runtime: Runtime, principal: Principal, members: Members) -> Target | Refusal:
+    model = members.get("model")
+    if model is None:
+        return _NO_MODEL
+    target = runtime.targets_by_json.get(bytes(model))
+    if target is None:
+        try:
+            target = runtime.targets.get(_decode_str(model))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return Refusal(MEMBER_INVALID, "The member 'model' must be a string.", "model")
+    if target is None or (principal.aliases is not None and target.alias not in principal.aliases):
+        return _UNKNOWN_MODEL
+    return target
+
+
+def _check_question(members: Members, name: str) -> Refusal | None:
+    question = members.get(name)
+    if question is None or (
+        memoryview(question).nbytes <= _EMPTY_BYTES and bytes(question) in _EMPTY
+    ):
+        return Refusal(MEMBER_MISSING, f"The member '{name}' is missing or empty.", name)
+    return None
+
+
+def _check_numbers(members: Members, max_output_tokens: int) -> Refusal | None:
+    for name in ("max_tokens", "max_completion_tokens", "n", "best_of"):
+        raw = members.get(name)
+        if raw is None or bytes(raw) == b"null":
+            continue
+        highest = max_output_tokens if name.startswith("max") else CHOICES
+        try:
+            value = _decode_int(raw)
+        except msgspec.DecodeError:
+            value = 0
+        if not 1 <= value <= highest:
+            message = f"The member '{name}' must be a whole number from 1 to {highest}."
+            return Refusal(MEMBER_INVALID, message, name)
+    return None
+
+
+def _flag(members: Members, name: str) -> bool | Refusal:
+    raw = members.get(name)
+    if raw is None:
+        return False
+    match bytes(raw):
+        case b"true":
+            return True
+        case b"false" | b"null":
+            return False
+        case _:
+            return Refusal(MEMBER_INVALID, f"The member '{name}' must be true or false.", name)
+
+
+def _ask_for_usage(members: Members, *, is_continuous: bool) -> tuple[bool, bool] | Refusal:
+    """Make the engine report usage; return what of it the caller must not see."""
+    raw = members.get("stream_options")
+    if raw is None or bytes(raw) == b"null":
+        members["stream_options"] = _CONTINUOUS_USAGE if is_continuous else _INCLUDE_USAGE
+        return True, is_continuous
+    try:
+        options = _decode_members(raw)
+    except (msgspec.DecodeError, RecursionError):
+        message = "The member 'stream_options' must be an object."
+        return Refusal(MEMBER_INVALID, message, "stream_options")
+    wants = [_flag(options, name) for name in ("include_usage", "continuous_usage_stats")]
+    for want in wants:
+        if isinstance(want, Refusal):
+            return want
+    wants_usage, wants_continuous = wants
+    options["include_usage"] = msgspec.Raw(b"true")
+    if is_continuous:
+        options["continuous_usage_stats"] = msgspec.Raw(b"true")
+    members["stream_options"] = msgspec.Raw(_encode(options))
+    return not wants_usage, is_continuous and not wants_continuous

@@ -1,0 +1,112 @@
+"""The worker's end of the agent's socket: it reports, and does as it is told.
+
+A worker outlives its agent: it calls again until a new one answers, and ends by itself when none
+came for `orphan_grace_s`.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from penstock.contract.node import (
+    Apply,
+    Drain,
+    Frames,
+    Hello,
+    MessageTooLongError,
+    Stats,
+    WorkerMessage,
+    decode_agent_message,
+    encode_message,
+)
+from penstock.gateway.limits import STATS_S
+
+log = logging.getLogger(__name__)
+
+_RETRY_S = 0.15
+_READ_BYTES = 64 * 1024
+
+
+class AgentLink:
+    """Keeps the connection to the agent.
+
+    Args:
+        socket: Path of the agent's Unix socket.
+        orphan_grace_s: How long to serve without an agent.
+        hello: Makes the greeting.
+        stats: Makes the report.
+        on_apply: Called when there is a new snapshot to read; returns what to answer.
+        on_drain: Called when the worker shall end, with its grace in seconds.
+    """
+
+    def __init__(
+        self,
+        socket: Path,
+        *,
+        orphan_grace_s: float,
+        hello: Callable[[], Hello],
+        stats: Callable[[], Stats],
+        on_apply: Callable[[], WorkerMessage],
+        on_drain: Callable[[float | None], None],
+    ) -> None:
+        """See the class."""
+        self._socket = socket
+        self._orphan_grace_s = orphan_grace_s
+        self._hello = hello
+        self._stats = stats
+        self._on_apply = on_apply
+        self._on_drain = on_drain
+
+    async def run(self) -> None:
+        """Connect, talk, connect again; until cancelled."""
+        loop = asyncio.get_running_loop()
+        alone_since_s = loop.time()
+        while True:
+            with contextlib.suppress(OSError):
+                reader, writer = await asyncio.open_unix_connection(self._socket)
+                try:
+                    await self._talk(reader, writer)
+                finally:
+                    writer.close()
+                alone_since_s = loop.time()
+                log.warning("agent lost, serving on grace_s=%s", self._orphan_grace_s)
+            if loop.time() - alone_since_s > self._orphan_grace_s:
+                log.error("no agent came back, draining")
+                self._on_drain(None)
+                alone_since_s = float("inf")
+            await asyncio.sleep(_RETRY_S)
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(encode_message(self._hello()))
+        reporting = asyncio.create_task(self._report(writer))
+        try:
+            await self._listen(reader, writer)
+        finally:
+            reporting.cancel()
+            with contextlib.suppress(asyncio.CancelledError, OSError):
+                await reporting
+
+    async def _report(self, writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(encode_message(self._stats()))
+            await writer.drain()
+            await asyncio.sleep(STATS_S)
+
+    async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        frames = Frames()
+        while content := await reader.read(_READ_BYTES):
+            try:
+                messages = [decode_agent_message(payload) for payload in frames.feed(content)]
+            except (msgspec.DecodeError, MessageTooLongError) as error:
+                log.error("agent speaks another protocol error=%s", error)  # noqa: TRY400 - told
+                return
+            for message in messages:
+                match message:
+                    case Apply():
+                        writer.write(encode_message(self._on_apply()))
+                    case Drain(grace_s):
+                        self._on_drain(grace_s)

@@ -1,0 +1,352 @@
+"""Every way in which the worker can fail a request."""
+
+from penstock.kit.errors import ErrorCode, Source
+
+_INVALID = "invalid_request_error"
+_SERVER = "server_error"
+
+
+def _downstream(  # noqa: PLR0913 - a form to fill in, every field by name
+    code: str,
+    status: int,
+    public: str,
+    *,
+    cause: str,
+    fix: str,
+    conventional: str | None = None,
+    conventional_type: str = _INVALID,
+    retryable: bool = False,
+    operator: str = "None: the caller's request is at fault.",
+) -> ErrorCode:
+    return ErrorCode(
+        code=f"err:gateway:{code}",
+        status=status,
+        source=Source.DOWNSTREAM,
+        retryable=retryable,
+        public=public,
+        conventional_type=conventional_type,
+        conventional_code=conventional or code.rpartition(":")[2],
+        cause=cause,
+        caller_action=fix,
+        operator_action=operator,
+    )
+
+
+def _infrastructure(
+    code: str,
+    status: int,
+    public: str,
+    *,
+    cause: str,
+    operator: str,
+    source: Source = Source.UPSTREAM,
+    retryable: bool = True,
+    fix: str = "Retry after the time in Retry-After; report the x-request-id when it goes on.",
+) -> ErrorCode:
+    return ErrorCode(
+        code=f"err:gateway:{code}",
+        status=status,
+        source=source,
+        retryable=retryable,
+        public=public,
+        conventional_type=_SERVER,
+        conventional_code=code.rpartition(":")[2],
+        cause=cause,
+        caller_action=fix,
+        operator_action=operator,
+    )
+
+
+# Who is calling
+
+KEY_MISSING = _downstream(
+    "auth:key_missing",
+    401,
+    "No API key was sent. Send it as 'Authorization: Bearer <key>'.",
+    conventional="invalid_api_key",
+    conventional_type="authentication_error",
+    cause="None of Authorization, x-api-key and api-key holds a key.",
+    fix="Send the key in one of these headers.",
+)
+KEY_INVALID = _downstream(
+    "auth:key_invalid",
+    401,
+    "The API key is not valid.",
+    conventional="invalid_api_key",
+    conventional_type="authentication_error",
+    cause="The key is unknown, mistyped, revoked or expired; which one is not told.",
+    fix="Check the key, or ask the project's administrator for another.",
+    operator="`penstock config check` lists the keys that the node serves.",
+)
+KEYS_CONFLICT = _downstream(
+    "auth:keys_conflict",
+    400,
+    "Two different API keys were sent. Send one.",
+    cause="Two of Authorization, x-api-key and api-key hold different keys.",
+    fix="Send the key in one header only.",
+)
+
+# The request as HTTP
+
+MALFORMED = _downstream(
+    "request:malformed",
+    400,
+    "The request is not valid HTTP/1.1.",
+    cause="Framing, header or request line break RFC 9112, or could be read in two ways.",
+    fix="Use a common HTTP client; look for a proxy on the way that rewrites requests.",
+)
+HOST_INVALID = _downstream(
+    "request:host_invalid",
+    400,
+    "The Host header is missing, doubled or malformed.",
+    cause="HTTP/1.1 wants exactly one Host header that names a host.",
+    fix="Send one Host header.",
+)
+VERSION_UNSUPPORTED = _downstream(
+    "request:version_unsupported",
+    505,
+    "Only HTTP/1.1 and HTTP/1.0 are spoken here.",
+    cause="The request line names another version.",
+    fix="Use HTTP/1.1.",
+)
+HEADER_TOO_LARGE = _downstream(
+    "request:header_too_large",
+    431,
+    "The request's header is larger than 64 KiB or has more than 100 fields.",
+    cause="See the limits of the reference.",
+    fix="Send fewer or smaller header fields.",
+)
+TARGET_TOO_LONG = _downstream(
+    "request:target_too_long",
+    414,
+    "The request's target is longer than 8 KiB.",
+    cause="See the limits of the reference.",
+    fix="Put the data into the body.",
+)
+BODY_TOO_LARGE = _downstream(
+    "request:body_too_large",
+    413,
+    "The request's body is larger than 32 MiB.",
+    cause="See the limits of the reference.",
+    fix="Send less, e.g. smaller images or fewer inputs a request.",
+)
+HEADER_TIMEOUT = _downstream(
+    "request:header_timeout",
+    408,
+    "The request's header did not arrive within 10 seconds.",
+    retryable=True,
+    cause="The connection is too slow, or the caller stopped in the middle.",
+    fix="Retry on a new connection.",
+)
+BODY_TIMEOUT = _downstream(
+    "request:body_timeout",
+    408,
+    "The request's body stopped arriving for 30 seconds.",
+    retryable=True,
+    cause="The connection is too slow, or the caller stopped in the middle.",
+    fix="Retry on a new connection.",
+)
+EXPECTATION_UNKNOWN = _downstream(
+    "request:expectation_unknown",
+    417,
+    "Only 'Expect: 100-continue' is understood.",
+    cause="The Expect header holds something else.",
+    fix="Leave the Expect header out.",
+)
+ENCODING_UNSUPPORTED = _downstream(
+    "request:encoding_unsupported",
+    415,
+    "Compressed request bodies are not accepted.",
+    cause="Content-Encoding is not identity.",
+    fix="Send the body uncompressed.",
+)
+NOT_FOUND = _downstream(
+    "request:not_found",
+    404,
+    "There is nothing at this path.",
+    cause="The path is none of the API's; paths are compared exactly.",
+    fix="Check the base URL; it ends in /v1.",
+)
+METHOD_NOT_ALLOWED = _downstream(
+    "request:method_not_allowed",
+    405,
+    "This path does not take this method; see the Allow header.",
+    cause="The path exists, with other methods.",
+    fix="Use a method that Allow lists.",
+)
+
+# The request as a question to a model
+
+BODY_NOT_JSON = _downstream(
+    "request:body_not_json",
+    400,
+    "The request's body is not a JSON object in UTF-8.",
+    cause="It does not parse, is nested absurdly deep, or is no object.",
+    fix="Send a JSON object, without a byte order mark, in UTF-8.",
+)
+MEMBER_MISSING = _downstream(
+    "request:member_missing",
+    400,
+    "A required member of the request's body is missing.",
+    conventional="missing_required_parameter",
+    cause="The operation needs the member that `param` names.",
+    fix="Add it.",
+)
+MEMBER_INVALID = _downstream(
+    "request:member_invalid",
+    400,
+    "A member of the request's body has a wrong type or is out of range.",
+    conventional="invalid_value",
+    cause="The member that `param` names is of another type or range than the message says.",
+    fix="Correct it.",
+)
+MODEL_NOT_FOUND = _downstream(
+    "request:model_not_found",
+    404,
+    "The model does not exist or this API key may not use it.",
+    conventional="model_not_found",
+    cause="No alias of that name exists, or the key's aliases do not have it; which is not told.",
+    fix="GET /v1/models lists what the key may use.",
+    operator="Check `aliases` of the configuration and of the key.",
+)
+REFUSED_BY_ENGINE = _downstream(
+    "request:refused_by_engine",
+    400,
+    "The model server refused the request.",
+    cause="The engine found the request invalid (e.g. too long for its context).",
+    fix="Read the message; it is the engine's own.",
+)
+
+# Capacity of this node
+
+DRAINING = _infrastructure(
+    "capacity:draining",
+    503,
+    "This node is shutting down. Retry.",
+    source=Source.INTERNAL,
+    cause="The worker drains: it finishes what is in flight and takes nothing new.",
+    operator="None in a rolling restart; other nodes serve.",
+)
+JOURNAL_FULL = _infrastructure(
+    "capacity:journal_full",
+    503,
+    "This node cannot record usage at the moment. Retry.",
+    source=Source.INTERNAL,
+    cause="The journal's disk is full: work that could not be billed is not admitted.",
+    operator="Free space on the journal's disk; admission resumes by itself.",
+)
+CONNECTIONS_EXHAUSTED = _infrastructure(
+    "capacity:connections_exhausted",
+    503,
+    "This node has too many connections. Retry.",
+    source=Source.INTERNAL,
+    cause="`max_connections` of the worker is reached.",
+    operator="Add workers or nodes, or raise max_connections and the open file limit.",
+)
+UPSTREAM_SATURATED = _infrastructure(
+    "capacity:upstream_saturated",
+    503,
+    "The model has no free capacity at the moment. Retry.",
+    cause="All connections to its endpoints are in use and the waiting line is full.",
+    operator="Add endpoints, or raise max_connections of the upstream.",
+)
+
+# The model server
+
+CONNECT_FAILED = _infrastructure(
+    "upstream:connect_failed",
+    503,
+    "The model cannot be reached at the moment. Retry.",
+    cause="No endpoint accepted a connection.",
+    operator="Check the endpoints of the upstream and the network between.",
+)
+CONNECT_TIMEOUT = _infrastructure(
+    "upstream:connect_timeout",
+    504,
+    "The model did not accept a connection in time.",
+    cause="timeouts.connect_ms ran out.",
+    operator="Check the endpoints; raise timeouts.connect_ms if they are just far away.",
+)
+FIRST_BYTE_TIMEOUT = _infrastructure(
+    "upstream:first_byte_timeout",
+    504,
+    "The model did not begin to answer in time.",
+    cause="timeouts.first_byte_ms ran out: a long queue, a very long prompt, or a hung engine.",
+    operator="Look at the engine's queue; raise timeouts.first_byte_ms for long prompts.",
+)
+IDLE_TIMEOUT = _infrastructure(
+    "upstream:idle_timeout",
+    504,
+    "The model stopped in the middle of its answer.",
+    cause="timeouts.idle_ms ran out between two reads.",
+    operator="Look at the engine: preemption, a crash, or a lost network path.",
+)
+TOTAL_TIMEOUT = _infrastructure(
+    "upstream:total_timeout",
+    504,
+    "The answer took longer than this model allows.",
+    cause="timeouts.total_ms ran out.",
+    operator="Raise timeouts.total_ms if such long answers are wanted.",
+)
+CLOSED_EARLY = _infrastructure(
+    "upstream:closed_early",
+    502,
+    "The model server closed the connection before its answer was complete.",
+    cause="The engine died, was restarted, or a proxy cut the connection.",
+    operator="Look at the engine's log at that time.",
+)
+BAD_ANSWER = _infrastructure(
+    "upstream:bad_answer",
+    502,
+    "The model server gave an answer that is not valid.",
+    cause="Not HTTP, not JSON, HTML under 200, empty, compressed, or too large.",
+    operator="Check that the endpoint is a model server of the configured kind.",
+)
+FAILED = _infrastructure(
+    "upstream:failed",
+    502,
+    "The model server failed.",
+    cause="It answered 5xx, or an error object under 200 or inside a stream.",
+    operator="Look at the engine's log; the message carries its own words.",
+)
+OVERLOADED = _infrastructure(
+    "upstream:overloaded",
+    503,
+    "The model is overloaded. Retry.",
+    cause="The engine answered 429, 503 or 529.",
+    operator="Add endpoints or limit what tenants may send.",
+)
+MISCONFIGURED = _infrastructure(
+    "upstream:misconfigured",
+    502,
+    "The gateway's access to this model is not set up correctly.",
+    cause="The engine answered 401, 403 or 404 to the gateway: credential, path or model name.",
+    operator="Check credential, endpoint path and route model of the upstream.",
+    retryable=False,
+    fix="Tell the platform team; give the x-request-id.",
+)
+
+# Ends of a request that no answer can tell of
+
+CALLER_GONE = _downstream(
+    "downstream:caller_gone",
+    499,
+    "The caller closed the connection.",
+    cause="The connection was closed before the answer was complete; the engine was stopped.",
+    fix="None if it was meant; else raise the client's time-out.",
+)
+CALLER_STALLED = _downstream(
+    "downstream:caller_stalled",
+    499,
+    "The caller took nothing of the answer for 60 seconds.",
+    cause="The reader hung; the engine was stopped.",
+    fix="Read the answer while it arrives.",
+)
+INTERRUPTED = _infrastructure(
+    "internal:interrupted",
+    503,
+    "The node stopped before the answer was complete. Retry.",
+    source=Source.INTERNAL,
+    cause="The worker died, or the drain's grace ran out.",
+    operator="Look for the worker's end in the node's log; raise drain_grace_s for long streams.",
+)

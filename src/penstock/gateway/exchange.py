@@ -1,0 +1,506 @@
+"""One admitted request from OPEN to CLOSE: the steps select, forward, stream, tap and journal.
+
+Whatever happens, `_settle` runs exactly once: it is the only place that ends an exchange, and it
+hands the usage event to the journal before the last byte is released.
+"""
+
+import contextlib
+from time import perf_counter
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from penstock.contract.journal import Open
+from penstock.contract.usage import Outcome, UsageEvent
+from penstock.gateway.admit import Admission
+from penstock.gateway.answer import (
+    LAST_CHUNK,
+    connection_line,
+    error_answer,
+    plain_head,
+    stream_head,
+)
+from penstock.gateway.dialects.openai import Usage, error_event, read_answer
+from penstock.gateway.errors import (
+    BAD_ANSWER,
+    CALLER_GONE,
+    CLOSED_EARLY,
+    CONNECT_TIMEOUT,
+    FAILED,
+    FIRST_BYTE_TIMEOUT,
+    IDLE_TIMEOUT,
+    INTERRUPTED,
+    REFUSED_BY_ENGINE,
+    TOTAL_TIMEOUT,
+)
+from penstock.gateway.failure import error_in_answer, status_failure
+from penstock.gateway.forward import Pool, UpstreamConnection
+from penstock.gateway.limits import ANSWER_BYTES, CONNECT_ATTEMPTS
+from penstock.gateway.measure import Measure, measure_plain, measure_stream
+from penstock.gateway.request import Request
+from penstock.gateway.runtime import Principal
+from penstock.gateway.select import select
+from penstock.gateway.tap import Tap
+from penstock.kit.errors import ErrorCode, Refusal, Source
+
+if TYPE_CHECKING:
+    from penstock.gateway.server import Downstream
+    from penstock.gateway.worker import Worker
+
+_OK: Final = 200
+_EVENT_STREAM: Final = b"text/event-stream"
+_JSON: Final = b"application/json"
+_NEVER: Final = float("inf")
+
+
+class Exchange:
+    """One admitted request.
+
+    Args:
+        worker: What it runs in.
+        downstream: The caller's connection.
+        request: The request; its body is not needed any more.
+        principal: Who asks.
+        admission: What was admitted.
+    """
+
+    __slots__ = (
+        "_admission",
+        "_answer_bytes",
+        "_attempts",
+        "_body",
+        "_connection",
+        "_deadline_s",
+        "_downstream",
+        "_event_id",
+        "_first_byte_ns",
+        "_is_head_sent",
+        "_is_touched",
+        "_last_bytes",
+        "_late_error",
+        "_pool",
+        "_principal",
+        "_request",
+        "_started_ns",
+        "_status",
+        "_tap",
+        "_total_deadline_s",
+        "_tried",
+        "_was_sent",
+        "_worker",
+        "is_settled",
+        "request_id",
+        "reserved_bytes",
+    )
+
+    def __init__(
+        self,
+        worker: "Worker",
+        downstream: "Downstream",
+        request: Request,
+        principal: Principal,
+        admission: Admission,
+    ) -> None:
+        """See the class."""
+        self._worker = worker
+        self._downstream = downstream
+        self._request = request
+        self._principal = principal
+        self._admission = admission
+        self._event_id = worker.event_ids.next()
+        self.request_id = request.request_id or self._event_id
+        self._started_ns = worker.wall_ns()
+        self._first_byte_ns: int | None = None
+        self._attempts = 0
+        self._tried: tuple[Pool, ...] = ()
+        self._pool: Pool | None = None
+        self._connection: UpstreamConnection | None = None
+        self._body: list[bytes] = []
+        self._answer_bytes = 0
+        self._tap: Tap | None = None
+        self._is_head_sent = False
+        self._is_touched = False
+        self._was_sent = False
+        self._late_error = CONNECT_TIMEOUT
+        """What a missed deadline means in the phase that the exchange is in."""
+        self._deadline_s = _NEVER
+        self._total_deadline_s = _NEVER
+        self._status = 0
+        self._last_bytes = b""
+        self.reserved_bytes = 0
+        self.is_settled = False
+
+    # Steps 4 and 5: select an endpoint, forward the request
+
+    def start(self) -> None:
+        """Record the request as open; it is dispatched once that is written."""
+        admission = self._admission
+        target = admission.target
+        operation = self._request.operation
+        assert operation is not None  # noqa: S101 - only operations become exchanges
+        self._worker.journal.open(
+            Open(
+                self._event_id,
+                self.request_id,
+                self._principal.organization,
+                self._principal.project,
+                self._principal.key_id,
+                target.alias,
+                target.route.model,
+                target.upstream.name,
+                operation.name,
+                admission.is_stream,
+                self._started_ns,
+                admission.estimated_input_tokens,
+            ),
+            self,
+        )
+
+    def opened(self) -> None:
+        """Send the request to an engine: its OPEN is written."""
+        if self.is_settled:  # the caller left meanwhile
+            return
+        timeouts = self._admission.target.upstream.timeouts
+        self._total_deadline_s = self._worker.now_s() + timeouts.total_ms / 1000
+        self._worker.stats.overhead(perf_counter() - self._request.received_s)
+        pool = self._select()
+        if pool is not None:
+            self._acquire(pool)
+
+    def _select(self) -> Pool | None:
+        worker = self._worker
+        pools = worker.pools_of(self._admission.target.upstream)
+        return select(pools, self._tried, worker.now_s())
+
+    def _acquire(self, pool: Pool) -> None:
+        self._pool = pool
+        self._attempts += 1
+        pool.in_flight += 1
+        self._late_error = CONNECT_TIMEOUT
+        connect_ms = self._admission.target.upstream.timeouts.connect_ms
+        self._deadline_s = self._worker.now_s() + connect_ms / 1000
+        pool.acquire(self)
+
+    def connected(self, connection: UpstreamConnection) -> None:
+        """Send the request on its connection."""
+        pool, operation = self._pool, self._request.operation
+        assert pool is not None  # noqa: S101 - it is who calls
+        assert operation is not None  # noqa: S101 - only operations become exchanges
+        self._connection = connection
+        self._late_error = FIRST_BYTE_TIMEOUT
+        timeouts = self._admission.target.upstream.timeouts
+        self._deadline_s = self._worker.now_s() + timeouts.first_byte_ms / 1000
+        body = self._admission.body
+        self._was_sent = True
+        connection.send(
+            self,
+            b"%bx-request-id: %b\r\n%bcontent-length: %d\r\n\r\n%b"
+            % (
+                pool.head(operation.path),
+                self.request_id.encode("ascii"),
+                self._passed_lines(),
+                len(body),
+                body,
+            ),
+        )
+        if self._downstream.is_paused:
+            connection.transport.pause_reading()
+
+    def _passed_lines(self) -> bytes:
+        """Return the header lines of the caller that this upstream wants."""
+        request = self._request
+        lines = b""
+        if request.traceparent is not None:
+            lines = b"traceparent: " + request.traceparent + b"\r\n"
+        if request.forwarded is not None:
+            upstream = self._admission.target.upstream
+            for name, value in request.forwarded:
+                if name in upstream.forward_names or name.startswith(upstream.forward_prefixes):
+                    lines += b"%b: %b\r\n" % (name, value)
+        return lines
+
+    def connect_failed(self, pool: Pool, refusal: Refusal) -> None:
+        """Try another endpoint: nothing was sent yet, so nothing can happen twice."""
+        if self.is_settled:
+            return
+        pool.in_flight -= 1
+        self._pool = None
+        self._tried = (*self._tried, pool)
+        if refusal.error.retryable and len(self._tried) < CONNECT_ATTEMPTS:
+            another = self._select()
+            if another is not None:
+                self._acquire(another)
+                return
+        self._fail(refusal)
+
+    # Steps 6 and 7: stream the answer, tap its usage
+
+    def answer_begun(self) -> None:
+        """Decide from the head of the answer how it is relayed."""
+        connection = self._connection
+        assert connection is not None  # noqa: S101 - it is who calls
+        self._first_byte_ns = self._worker.wall_ns()
+        self._late_error = IDLE_TIMEOUT
+        self._is_touched = True
+        self._deadline_s = _NEVER
+        if connection.status == _OK and connection.content_type.startswith(_EVENT_STREAM):
+            admission = self._admission
+            self._tap = Tap(hides_usage=admission.hides_usage, strips_usage=admission.strips_usage)
+
+    def answer_body(self, data: bytes) -> None:
+        """Relay a piece of a stream; keep a piece of a plain answer."""
+        self._is_touched = True
+        tap = self._tap
+        if tap is None:
+            self._answer_bytes += len(data)
+            self._body.append(data)
+            if self._answer_bytes > ANSWER_BYTES:
+                self._fail(Refusal(BAD_ANSWER))
+            return
+        shown = tap.feed(data)
+        if not self._is_head_sent and tap.error is not None:
+            self._fail(error_in_answer(tap.error))
+            return
+        if shown:
+            self._relay(shown)
+
+    def _relay(self, shown: bytes) -> None:
+        """Write a piece of the stream to the caller at once."""
+        if self._request.version == "1.1":
+            shown = b"%x\r\n%b\r\n" % (len(shown), shown)
+        if not self._is_head_sent:
+            shown = self._stream_head() + shown
+        self._downstream.write(shown)
+
+    def _stream_head(self) -> bytes:
+        self._is_head_sent = True
+        self._status = _OK
+        request = self._request
+        is_chunked = request.version == "1.1"
+        request.keep_alive = request.keep_alive and is_chunked
+        connection = self._connection
+        return stream_head(
+            self.request_id.encode("ascii"),
+            connection.content_type if connection is not None else _EVENT_STREAM,
+            connection_line(keep_alive=self._keeps_alive(), version=request.version),
+            is_chunked=is_chunked,
+        )
+
+    def answer_complete(self) -> None:
+        """End well, or as what the engine's answer turned out to be."""
+        connection = self._connection
+        assert connection is not None  # noqa: S101 - it is who calls
+        if self._tap is not None:
+            self._end_stream(self._tap, connection)
+        elif connection.status != _OK:
+            refusal = status_failure(
+                connection.status, b"".join(self._body), connection.retry_after
+            )
+            self._fail(refusal, status=connection.status)
+        else:
+            self._end_plain(connection)
+
+    def _end_stream(self, tap: Tap, connection: UpstreamConnection) -> None:
+        if not connection.has_length and not tap.is_done:
+            self._fail(Refusal(CLOSED_EARLY))
+            return
+        rest = tap.finish()
+        if rest:
+            self._relay(rest)
+        if not self._is_head_sent:
+            if tap.error is not None or tap.frame_count == 0:
+                refusal = Refusal(BAD_ANSWER) if tap.error is None else error_in_answer(tap.error)
+                self._fail(refusal)
+                return
+            self._last_bytes = self._stream_head()
+        if self._request.version == "1.1":
+            self._last_bytes += LAST_CHUNK
+        if tap.error is None:
+            self._settle("ok", None)
+        else:
+            self._settle("upstream_error", FAILED)
+
+    def _end_plain(self, connection: UpstreamConnection) -> None:
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        reading = None
+        if connection.content_encoding in {b"", b"identity"}:
+            with contextlib.suppress(msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+                reading = read_answer(body)
+        if reading is None:
+            self._fail(Refusal(BAD_ANSWER))
+            return
+        if reading.error is not None:
+            self._fail(error_in_answer(reading.error))
+            return
+        request = self._request
+        self._status = _OK
+        self._is_head_sent = True
+        self._last_bytes = (
+            plain_head(
+                self.request_id.encode("ascii"),
+                connection.content_type or _JSON,
+                len(body),
+                connection_line(keep_alive=self._keeps_alive(), version=request.version),
+            )
+            + body
+        )
+        self._settle("ok", None, (reading.usage, reading.flags))
+
+    def answer_failed(self, refusal: Refusal) -> None:
+        """End an answer that broke off or makes no sense."""
+        tap = self._tap
+        if tap is not None and tap.is_done and tap.usage is not None:
+            # All of it came; only the formal end is missing.
+            self._last_bytes = LAST_CHUNK if self._request.version == "1.1" else b""
+            self._settle("ok", None)
+            return
+        self._fail(refusal)
+
+    # How it can end otherwise
+
+    def caller_gone(self, error: ErrorCode = CALLER_GONE) -> None:
+        """Stop the engine: nobody reads its answer any more."""
+        if self.is_settled:
+            return
+        tap = self._tap
+        if tap is not None and tap.is_done and tap.error is None:
+            self._settle("ok", None)  # the caller left after the last event, as SDKs do
+        else:
+            self._settle("caller_gone", error)
+
+    def interrupt(self) -> None:
+        """End since the worker ends."""
+        if not self.is_settled:
+            self._fail(Refusal(INTERRUPTED), outcome="interrupted")
+
+    def sweep(self, now_s: float) -> None:
+        """Look at the deadlines; called every `limits.SWEEP_S`."""
+        if self.is_settled:
+            return
+        if now_s >= self._total_deadline_s:
+            self._fail(Refusal(TOTAL_TIMEOUT), outcome="timeout")
+        elif self._is_touched or self._downstream.is_paused:
+            self._is_touched = False
+            if self._first_byte_ns is not None:
+                idle_ms = self._admission.target.upstream.timeouts.idle_ms
+                self._deadline_s = now_s + idle_ms / 1000
+        elif now_s >= self._deadline_s:
+            self._fail(Refusal(self._late_error), outcome="timeout")
+
+    def pause(self) -> None:
+        """Stop reading from the engine: the caller is slower."""
+        connection = self._connection
+        if connection is not None and not connection.transport.is_closing():
+            connection.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read from the engine again."""
+        connection = self._connection
+        if connection is not None and not connection.transport.is_closing():
+            connection.transport.resume_reading()
+
+    def _fail(
+        self, refusal: Refusal, *, outcome: Outcome | None = None, status: int | None = None
+    ) -> None:
+        """End with an error answer, or with an error event and an abnormal end."""
+        if self.is_settled:
+            return
+        error = refusal.error
+        request = self._request
+        if self._is_head_sent:
+            event = error_event(refusal)
+            if request.version == "1.1":
+                event = b"%x\r\n%b\r\n" % (len(event), event)
+            self._last_bytes = event
+            request.keep_alive = False
+        else:
+            self._status = status if error is REFUSED_BY_ENGINE and status else error.status
+            self._last_bytes = error_answer(
+                refusal,
+                self.request_id.encode("ascii"),
+                connection_line(keep_alive=self._keeps_alive(), version=request.version),
+                status=self._status,
+            )
+        if outcome is None:
+            outcome = "refused" if error.source is Source.DOWNSTREAM else "upstream_error"
+        self._settle(outcome, error)
+
+    def _keeps_alive(self) -> bool:
+        return self._request.keep_alive and not self._worker.is_draining
+
+    # Step 8: journal
+
+    def _settle(
+        self,
+        outcome: Outcome,
+        error: ErrorCode | None,
+        reading: tuple[Usage | None, tuple[str, ...]] | None = None,
+    ) -> None:
+        """End the exchange: let go of the engine, record the usage, then release the last bytes."""
+        if self.is_settled:
+            return
+        self.is_settled = True
+        self._let_go()
+        usage, source, flags = self._measure(outcome, reading)
+        admission, principal, worker = self._admission, self._principal, self._worker
+        operation = self._request.operation
+        event = UsageEvent(
+            self._event_id,
+            self.request_id,
+            principal.organization,
+            principal.project,
+            principal.key_id,
+            admission.target.alias,
+            admission.target.route.model,
+            admission.target.upstream.name,
+            operation.name if operation is not None else "",
+            admission.is_stream,
+            outcome,
+            self._status,
+            None if error is None else error.code,
+            source,
+            usage.input_tokens,
+            usage.output_tokens,
+            usage.cached_input_tokens,
+            usage.reasoning_output_tokens,
+            self._attempts,
+            self._started_ns,
+            self._first_byte_ns,
+            worker.wall_ns(),
+            flags,
+        )
+        worker.stats.ended(event)
+        worker.journal.close(event, self)
+
+    def _let_go(self) -> None:
+        """Give up what is still under way with an engine."""
+        pool, connection = self._pool, self._connection
+        self._connection = None
+        self._body = []
+        if pool is None:
+            return
+        pool.in_flight -= 1
+        if connection is None:
+            pool.give_up(self)
+        elif connection.serves(self):
+            connection.abort()
+        elif self._downstream.is_paused and not connection.transport.is_closing():
+            connection.transport.resume_reading()
+
+    def _measure(
+        self, outcome: Outcome, reading: tuple[Usage | None, tuple[str, ...]] | None
+    ) -> Measure:
+        estimated = self._admission.estimated_input_tokens
+        if self._tap is not None:
+            return measure_stream(outcome, self._tap, estimated)
+        return measure_plain(
+            outcome,
+            reading,
+            estimated_input_tokens=estimated,
+            answer_bytes=self._answer_bytes,
+            was_sent=self._was_sent,
+        )
+
+    def closed(self) -> None:
+        """Send the last bytes: the usage is on disk."""
+        self._downstream.end_exchange(self, self._last_bytes, keep_alive=self._keeps_alive())

@@ -1,0 +1,49 @@
+"""What an engine's failure means for the caller, whatever shape it has. Pure."""
+
+from penstock.gateway.dialects.openai import error_status, error_text
+from penstock.gateway.errors import (
+    BAD_ANSWER,
+    FAILED,
+    MISCONFIGURED,
+    OVERLOADED,
+    REFUSED_BY_ENGINE,
+)
+from penstock.kit.errors import Refusal
+
+PASSED_STATUSES = frozenset({400, 413, 415, 422})
+"""What an engine finds wrong with a request goes to the caller under its own status."""
+_MISCONFIGURED_STATUSES = frozenset({401, 403, 404, 405})
+_OVERLOAD_STATUSES = frozenset({429, 503, 529})
+_ERRORS_FROM = 400
+
+
+def status_failure(status: int, body: bytes, retry_after: bytes | None) -> Refusal:
+    """Return what an answer other than 200 means; the engine's own words are kept.
+
+    Args:
+        status: HTTP status of the answer, not 200.
+        body: Its body, of any shape.
+        retry_after: Its `Retry-After`; only whole seconds are understood.
+    """
+    if status in PASSED_STATUSES:
+        return Refusal(REFUSED_BY_ENGINE, error_text(body))
+    if status in _MISCONFIGURED_STATUSES:
+        return Refusal(MISCONFIGURED)  # the engine's words would tell of our access to it
+    if status in _OVERLOAD_STATUSES:
+        seconds = int(retry_after) if retry_after is not None and retry_after.isdigit() else None
+        return Refusal(OVERLOADED, error_text(body), retry_after_s=seconds)
+    return Refusal(FAILED if status >= _ERRORS_FROM else BAD_ANSWER, error_text(body))
+
+
+def error_in_answer(raw: bytes) -> Refusal:
+    """Return what an error object under HTTP 200 means.
+
+    Args:
+        raw: The `error` member as JSON.
+    """
+    status, text = error_status(raw), error_text(raw)
+    if status in PASSED_STATUSES:
+        return Refusal(REFUSED_BY_ENGINE, text)
+    if status in _OVERLOAD_STATUSES:
+        return Refusal(OVERLOADED, text)
+    return Refusal(FAILED, text)

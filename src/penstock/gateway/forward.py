@@ -1,0 +1,340 @@
+"""Step 5, forward: pooled connections to one endpoint, and what an engine answers on them."""
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol, cast
+
+import httptools
+
+from penstock.contract.snapshot import Endpoint
+from penstock.gateway.errors import (
+    BAD_ANSWER,
+    CLOSED_EARLY,
+    CONNECT_FAILED,
+    UPSTREAM_SATURATED,
+)
+from penstock.gateway.limits import (
+    ENDPOINT_COOL_DOWN_S,
+    POOL_IDLE_S,
+    READ_BYTES,
+    UPSTREAM_HEADER_BYTES,
+    WAITING_PER_ENDPOINT,
+)
+from penstock.gateway.runtime import ServedUpstream
+from penstock.kit.errors import Refusal
+
+_buffer = bytearray(READ_BYTES)
+_view = memoryview(_buffer)
+"""One buffer for all reads of a worker: a read is taken out of it before the next begins."""
+
+_INFORMATIONAL = 200
+_KEEP_ALIVE_IDLE_S, _KEEP_ALIVE_INTERVAL_S, _KEEP_ALIVE_PROBES = 15, 5, 3
+"""A vanished peer is noticed within 30 s."""
+
+
+class Sender(Protocol):
+    """What wants a connection: an exchange."""
+
+    is_settled: bool
+
+    def connected(self, connection: "UpstreamConnection") -> None:
+        """Take the connection and send on it."""
+
+    def connect_failed(self, pool: "Pool", refusal: Refusal) -> None:
+        """Look for another endpoint, or give up."""
+
+    def answer_begun(self) -> None:
+        """Take note that the head of the answer is there."""
+
+    def answer_body(self, data: bytes) -> None:
+        """Take a piece of the answer's body."""
+
+    def answer_complete(self) -> None:
+        """End the exchange: the answer was complete."""
+
+    def answer_failed(self, refusal: Refusal) -> None:
+        """End the exchange: the answer broke off or is not valid."""
+
+
+class UpstreamConnection(asyncio.BufferedProtocol):
+    """One connection to an endpoint; carries one exchange at a time."""
+
+    __slots__ = (
+        "_header_bytes",
+        "_is_complete",
+        "_is_head_done",
+        "_keep_alive",
+        "_parser",
+        "_parts",
+        "_pool",
+        "_sender",
+        "content_encoding",
+        "content_type",
+        "has_length",
+        "idle_since_s",
+        "retry_after",
+        "status",
+        "transport",
+    )
+
+    def __init__(self, pool: "Pool") -> None:
+        """Make the protocol of one connection of `pool`."""
+        self._pool = pool
+        self._sender: Sender | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._parts: list[bytes] = []
+        self.idle_since_s = 0.0
+        self._reset()
+
+    def _reset(self) -> None:
+        self.status = 0
+        self.content_type = b""
+        self.content_encoding = b""
+        self.retry_after: bytes | None = None
+        self.has_length = False
+        self._is_head_done = False
+        self._is_complete = False
+        self._keep_alive = True
+        self._header_bytes = 0
+
+    def send(self, sender: Sender, content: bytes) -> None:
+        """Send a whole request; its answer goes to `sender`."""
+        self._sender = sender
+        self._reset()
+        self.transport.write(content)
+
+    def serves(self, sender: Sender) -> bool:
+        """Return whether `sender` still waits for something on this connection."""
+        return self._sender is sender
+
+    def abort(self) -> None:
+        """Close at once: what the sender still waited for is of no more use."""
+        self._sender = None
+        self.transport.abort()
+
+    # What the loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self.transport = cast("asyncio.Transport", transport)
+        self._pool.connection_count += 1
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        """Lend the worker's read buffer."""
+        return _view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Parse what was read, and hand it on in one piece."""
+        sender = self._sender
+        if sender is None:  # an engine that speaks unasked
+            self.transport.abort()
+            return
+        if not self._is_head_done:
+            self._header_bytes += nbytes
+        try:
+            self._parser.feed_data(_view[:nbytes])
+        except httptools.HttpParserCallbackError:
+            raise  # a bug of ours, not of the engine
+        except httptools.HttpParserError:
+            self._fail(Refusal(BAD_ANSWER))
+            return
+        if not self._is_head_done and self._header_bytes > UPSTREAM_HEADER_BYTES:
+            self._fail(Refusal(BAD_ANSWER))
+            return
+        parts = self._parts
+        if parts:
+            self._parts = []
+            sender.answer_body(parts[0] if len(parts) == 1 else b"".join(parts))
+        if self._is_complete and self._sender is sender:
+            self._complete(sender)
+
+    def eof_received(self) -> bool:
+        """Let the transport close."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the sender: a body that ends with the connection is complete, others broke off."""
+        self._pool.lost(self)
+        sender, self._sender = self._sender, None
+        if sender is None:
+            return
+        ends_here = self._is_head_done and not self.has_length and exc is None
+        if ends_here:
+            sender.answer_complete()
+        else:
+            sender.answer_failed(Refusal(CLOSED_EARLY))
+
+    # What the parser calls
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep what the relay needs to know."""
+        match name.lower():
+            case b"content-type":
+                self.content_type = value
+            case b"content-length" | b"transfer-encoding":
+                self.has_length = True
+            case b"content-encoding":
+                self.content_encoding = value.lower()
+            case b"retry-after":
+                self.retry_after = value
+
+    def on_headers_complete(self) -> None:
+        """Note the status; answers like 100 Continue are passed over."""
+        status = self._parser.get_status_code()
+        if status < _INFORMATIONAL:
+            return
+        self.status = status
+        self._is_head_done = True
+        self._keep_alive = self._parser.should_keep_alive()
+        if self._sender is not None:
+            self._sender.answer_begun()
+
+    def on_body(self, body: bytes) -> None:
+        """Collect the pieces of one read."""
+        self._parts.append(body)
+
+    def on_message_complete(self) -> None:
+        """Note the end; it is acted on when the read is taken in."""
+        self._is_complete = self._is_head_done
+
+    def _complete(self, sender: Sender) -> None:
+        self._sender = None
+        sender.answer_complete()  # reads this answer's head: before the connection is lent again
+        if self._keep_alive and not self.transport.is_closing():
+            self._pool.release(self)
+        else:
+            self.transport.close()
+
+    def _fail(self, refusal: Refusal) -> None:
+        sender, self._sender = self._sender, None
+        self.transport.abort()
+        if sender is not None:
+            sender.answer_failed(refusal)
+
+
+class Pool:
+    """The connections of a worker to one endpoint.
+
+    Args:
+        endpoint: Where they go.
+        upstream: Whose endpoint it is.
+        loop: The running loop.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, upstream: ServedUpstream, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        """See the class."""
+        self.endpoint = endpoint
+        self.upstream = upstream
+        self._loop = loop
+        self._heads: dict[str, bytes] = {}
+        self._idle: list[UpstreamConnection] = []
+        self._waiting: deque[Sender] = deque()
+        self._connecting: dict[Sender, asyncio.Task[None]] = {}
+        self.connection_count = 0
+        self.in_flight = 0
+        """Requests between `acquire` and their end, counted by the exchanges."""
+        self.cool_until_s = 0.0
+        """The endpoint refused a connection lately: others go first until then."""
+        default = 443 if endpoint.scheme == "https" else 80
+        host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+        self._host = host if endpoint.port == default else f"{host}:{endpoint.port}"
+
+    def head(self, path: str) -> bytes:
+        """Return the start of a request's head, up to where its own lines follow."""
+        head = self._heads.get(path)
+        if head is None:
+            head = self._heads[path] = (
+                f"POST {self.endpoint.path_prefix}{path} HTTP/1.1\r\nhost: {self._host}\r\n"
+                "content-type: application/json\r\naccept-encoding: identity\r\n"
+            ).encode("ascii") + self.upstream.authorization
+        return head
+
+    def acquire(self, sender: Sender) -> None:
+        """Give `sender` a connection: now, when one is made, or when one becomes free."""
+        now = self._loop.time()
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.transport.is_closing():
+                continue
+            if now - connection.idle_since_s > POOL_IDLE_S:
+                connection.transport.close()
+                continue
+            sender.connected(connection)
+            return
+        if self.connection_count + len(self._connecting) < self.upstream.max_connections:
+            task = self._loop.create_task(self._connect(sender))
+            self._connecting[sender] = task
+        elif len(self._waiting) < WAITING_PER_ENDPOINT:
+            self._waiting.append(sender)
+        else:
+            sender.connect_failed(self, Refusal(UPSTREAM_SATURATED))
+
+    def give_up(self, sender: Sender) -> None:
+        """Stop making a connection for a sender that no longer wants one."""
+        task = self._connecting.pop(sender, None)
+        if task is not None:
+            task.cancel()
+
+    def release(self, connection: UpstreamConnection) -> None:
+        """Take back a connection whose answer is complete."""
+        while self._waiting:
+            sender = self._waiting.popleft()
+            if not sender.is_settled:
+                sender.connected(connection)
+                return
+        connection.idle_since_s = self._loop.time()
+        self._idle.append(connection)
+
+    def lost(self, connection: UpstreamConnection) -> None:
+        """Forget a closed connection, and let a waiting sender make another."""
+        self.connection_count -= 1
+        if connection in self._idle:
+            self._idle.remove(connection)
+        while self._waiting and self.connection_count < self.upstream.max_connections:
+            sender = self._waiting.popleft()
+            if not sender.is_settled:
+                self.acquire(sender)
+
+    def sweep(self, now_s: float) -> None:
+        """Close connections that were idle for too long to be trusted."""
+        while self._idle and now_s - self._idle[0].idle_since_s > POOL_IDLE_S:
+            self._idle.pop(0).transport.close()
+
+    def close(self) -> None:
+        """Close what is idle; what is in use ends with its exchange."""
+        for connection in self._idle:
+            connection.transport.close()
+
+    async def _connect(self, sender: Sender) -> None:
+        endpoint, tls = self.endpoint, self.upstream.tls
+        factory: Callable[[], UpstreamConnection] = lambda: UpstreamConnection(self)  # noqa: E731 - typed
+        try:
+            transport, connection = await self._loop.create_connection(
+                factory,
+                endpoint.host,
+                endpoint.port,
+                ssl=tls if endpoint.scheme == "https" else None,
+            )
+        except OSError:  # TLS and name resolution fail as one, too
+            self.cool_until_s = self._loop.time() + ENDPOINT_COOL_DOWN_S
+            if self._connecting.pop(sender, None) is not None:
+                sender.connect_failed(self, Refusal(CONNECT_FAILED))
+            return
+        _watch_peer(transport)
+        if self._connecting.pop(sender, None) is None or sender.is_settled:
+            self.release(connection)
+        else:
+            sender.connected(connection)
+
+
+def _watch_peer(transport: asyncio.Transport) -> None:
+    """Have the kernel probe a silent connection, so that a vanished engine is noticed."""
+    sock = transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEP_ALIVE_IDLE_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEP_ALIVE_INTERVAL_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEP_ALIVE_PROBES)

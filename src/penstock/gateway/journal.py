@@ -1,0 +1,340 @@
+"""Step 8, journal: what was admitted and what it consumed, on disk before it matters.
+
+OPEN is written before a request is sent to an engine, CLOSE before the last byte of its answer
+is released: a kill -9 at any moment loses nothing. The first record of a loop turn is written at
+once, so that a lone request waits for nobody; those behind it in the same turn go out in one
+`write` at the turn's end. `fsync` follows in the background within 10 ms, which bounds what a
+power cut takes; strict mode waits for it.
+
+Segments are allocated ahead and each OPEN reserves the room of its CLOSE, so a full disk stops
+admission and never a record. See docs/adr/0004.
+"""
+
+import asyncio
+import errno
+import fcntl
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+from penstock.contract.journal import (
+    LOCK_FILE,
+    SEGMENT_SUFFIX,
+    Begin,
+    Close,
+    Open,
+    encode_record,
+)
+from penstock.contract.usage import UsageEvent
+from penstock.gateway.limits import SYNC_S
+
+log = logging.getLogger(__name__)
+
+_CLOSE_EXTRA_BYTES = 384
+"""How much longer a CLOSE can be than its OPEN: counts, times, error code, flags."""
+_SLACK_BYTES = 4096
+"""Bytes at a segment's end that may stay unused since the next record does not fit."""
+_RETRY_S = 0.25
+
+
+class Recorded(Protocol):
+    """A request whose life is recorded: an exchange."""
+
+    reserved_bytes: int
+    """Room kept for its CLOSE; the journal's to set."""
+
+    def opened(self) -> None:
+        """Go on: OPEN is written, the engine may see the request."""
+
+    def closed(self) -> None:
+        """Go on: CLOSE is written (in strict mode: synced), the last byte may leave."""
+
+
+Then = Callable[[], None]
+
+
+class _Segment:
+    """One allocated file and how far it is written."""
+
+    __slots__ = ("descriptor", "offset", "path", "size")
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.path = path
+        self.size = size
+        self.offset = 0
+        self.descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_EXCL, 0o600)
+        try:
+            os.posix_fallocate(self.descriptor, 0, size)
+        except OSError:
+            os.close(self.descriptor)
+            path.unlink()
+            raise
+
+    def end(self) -> None:
+        """Give the unused rest back and close."""
+        os.ftruncate(self.descriptor, self.offset)
+        os.fdatasync(self.descriptor)
+        os.close(self.descriptor)
+        if self.offset == 0:
+            self.path.unlink()
+
+
+class Journal:
+    """The journal of one worker's life.
+
+    Args:
+        path: Folder of all journals; this one makes `<slot>-<epoch:08d>` in it.
+        node_id: Node that the worker belongs to.
+        slot: The worker's slot.
+        epoch: Start number of this worker.
+        loop: The running loop.
+        wall_ns: Wall clock, nanoseconds.
+        segment_bytes: Size of a segment, >= 64 KiB.
+        is_strict: Whether CLOSE waits for fsync and not only for write.
+
+    Raises:
+        OSError: The folder or the first segment cannot be made.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        node_id: str,
+        slot: int,
+        epoch: int,
+        loop: asyncio.AbstractEventLoop,
+        wall_ns: Callable[[], int],
+        segment_bytes: int,
+        is_strict: bool = False,
+    ) -> None:
+        """See the class."""
+        self._folder = path / f"{slot}-{epoch:08d}"
+        self._folder.mkdir(parents=True, mode=0o700)
+        self._lock = os.open(self._folder / LOCK_FILE, os.O_CREAT | os.O_RDWR, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._producer = f"{node_id}/{slot}"
+        self._epoch = epoch
+        self._loop = loop
+        self._wall_ns = wall_ns
+        self._segment_bytes = segment_bytes
+        self._is_strict = is_strict
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._number = 1
+        self._segment = _Segment(self._segment_path(1), segment_bytes)
+        self._next: _Segment | None = None
+        self._is_preparing = False
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._after_write: list[Then] = []
+        self._after_sync: list[Then] = []
+        self._is_turn_known = False
+        """A record was written in this loop turn already: the next ones wait for its end."""
+        self._is_sync_due = False
+        self._reserved = 0
+        self._is_stuck = False
+        self.is_broken = False
+        """Set when fsync failed: what is on disk is unknown, so this worker must end."""
+        self.on_broken: Then = lambda: None
+        self.record_count = 0
+        self.byte_count = 0
+        self.sync_count = 0
+        self._begin()
+
+    @property
+    def can_admit(self) -> bool:
+        """Whether one more OPEN, and the CLOSE of everything open, surely fit."""
+        if self._is_stuck or self.is_broken:
+            return False
+        current = self._segment
+        spare = current.size - current.offset - self._pending_bytes
+        if self._next is not None:
+            spare += self._next.size
+        return spare - self._reserved > 2 * _SLACK_BYTES
+
+    def open(self, record: Open, request: Recorded) -> None:
+        """Record that a request is about to be sent, then let it go on.
+
+        Args:
+            record: Who asks for what.
+            request: Its `opened` is called once the record is written, maybe before this returns.
+        """
+        frame = encode_record(record)
+        request.reserved_bytes = len(frame) + _CLOSE_EXTRA_BYTES
+        self._reserved += request.reserved_bytes
+        self._after_write.append(request.opened)
+        self._append(frame)
+
+    def close(self, event: UsageEvent, request: Recorded) -> None:
+        """Record what a request consumed, then let it go on.
+
+        Args:
+            event: Its usage event.
+            request: What was given to `open`; its `closed` is called once the record is written
+                (in strict mode: synced), maybe before this returns.
+        """
+        self._reserved -= request.reserved_bytes
+        (self._after_sync if self._is_strict else self._after_write).append(request.closed)
+        self._append(encode_record(Close(event)))
+
+    def finish(self) -> None:
+        """Write and sync what is left, then let go of the folder. Blocks; for the end only."""
+        self._flush()
+        self._thread.shutdown(wait=True)
+        self._segment.end()
+        if self._next is not None:
+            self._next.end()
+        self._run(self._after_sync)
+        os.close(self._lock)
+
+    def _segment_path(self, number: int) -> Path:
+        return self._folder / f"{number:08d}{SEGMENT_SUFFIX}"
+
+    def _begin(self) -> None:
+        """Put the first record of a segment before all others."""
+        frame = encode_record(Begin(self._producer, self._epoch, self._number, self._wall_ns()))
+        self._pending.insert(0, frame)
+        self._pending_bytes += len(frame)
+        self.record_count += 1
+
+    def _append(self, frame: bytes) -> None:
+        segment = self._segment
+        self.record_count += 1
+        if segment.offset + self._pending_bytes + len(frame) > segment.size:
+            self._rotate()
+        self._pending.append(frame)
+        self._pending_bytes += len(frame)
+        if not self._is_turn_known:
+            # Calls made by what goes on now fall into the same turn, and are batched.
+            self._is_turn_known = True
+            self._loop.call_soon(self._end_turn)
+            self._flush()
+
+    def _end_turn(self) -> None:
+        self._is_turn_known = False
+        if self._pending:
+            self._flush()
+
+    def _rotate(self) -> None:
+        """Go on in the next segment; its room was made sure of by `can_admit`.
+
+        What cannot be written now stays pending, in order, until `_unstick`.
+        """
+        if self._segment.offset + self._pending_bytes <= self._segment.size:
+            self._write()
+        if self._is_stuck:
+            return
+        if self._next is None:
+            try:
+                self._next = _Segment(self._segment_path(self._number + 1), self._segment_bytes)
+            except OSError as error:
+                self._stick(error)
+                return
+        old, self._segment, self._next = self._segment, self._next, None
+        self._number += 1
+        self._loop.run_in_executor(self._thread, old.end)
+        self._begin()
+
+    def _flush(self) -> None:
+        """Write what is pending, then let what waited for it go on."""
+        if self._is_stuck:
+            return
+        self._write()
+        if self._is_stuck:
+            return
+        if not self._is_sync_due:
+            self._is_sync_due = True
+            self._loop.call_later(0 if self._after_sync else SYNC_S, self._start_sync)
+        if self._next is None and self._segment.offset * 2 > self._segment.size:
+            self._prepare_next()
+        self._run(self._after_write)
+
+    def _write(self) -> None:
+        segment = self._segment
+        while self._pending:
+            content = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
+            try:
+                written = os.pwrite(segment.descriptor, content, segment.offset)
+            except OSError as error:
+                self._stick(error)
+                return
+            segment.offset += written
+            self.byte_count += written
+            if written == len(content):
+                self._pending = []
+                self._pending_bytes = 0
+            else:
+                self._pending = [content[written:]]
+                self._pending_bytes = len(content) - written
+
+    def _stick(self, error: OSError) -> None:
+        """Stop admitting, keep everything, try again in a while."""
+        if not self._is_stuck:
+            name = errno.errorcode.get(error.errno or 0, "?")
+            log.error("journal stuck error=%s path=%s", name, self._folder)
+        self._is_stuck = True
+        self._loop.call_later(_RETRY_S, self._unstick)
+
+    def _unstick(self) -> None:
+        self._is_stuck = False
+        segment = self._segment
+        if segment.offset + self._pending_bytes > segment.size:
+            self._rotate()
+        if not self._is_stuck:
+            self._flush()
+
+    def _prepare_next(self) -> None:
+        if self._is_preparing or self._is_stuck:
+            return
+        self._is_preparing = True
+        path, size = self._segment_path(self._number + 1), self._segment_bytes
+        work = self._loop.run_in_executor(self._thread, _Segment, path, size)
+        work.add_done_callback(self._prepared)
+
+    def _prepared(self, work: "asyncio.Future[_Segment]") -> None:
+        self._is_preparing = False
+        error = work.exception()
+        if error is None:
+            self._next = work.result()
+        else:
+            log.error("journal cannot allocate ahead error=%s path=%s", error, self._folder)
+            self._loop.call_later(_RETRY_S, self._prepare_next)
+
+    def _start_sync(self) -> None:
+        """Sync in the thread; what is written meanwhile is synced by the next round."""
+        if not self._is_stuck:
+            self._write()
+        if self._is_stuck:
+            self._loop.call_later(_RETRY_S, self._start_sync)
+            return
+        waiting, self._after_sync = self._after_sync, []
+        work = self._loop.run_in_executor(self._thread, os.fdatasync, self._segment.descriptor)
+        written = self.byte_count
+
+        def synced(work: "asyncio.Future[None]") -> None:
+            self.sync_count += 1
+            if work.exception() is not None:
+                log.critical("journal fsync failed error=%s", work.exception())
+                self.is_broken = True
+                self.on_broken()
+                return
+            self._run(waiting)
+            self._is_sync_due = self.byte_count != written
+            if self._is_sync_due:
+                self._loop.call_later(0 if self._after_sync else SYNC_S, self._start_sync)
+
+        work.add_done_callback(synced)
+
+    def _run(self, waiting: list[Then]) -> None:
+        if not waiting:
+            return
+        now = waiting.copy()
+        waiting.clear()
+        for then in now:
+            try:
+                then()
+            except Exception:  # one request's bug must not strand those that wait beside it
+                log.exception("a request failed behind its journal record")

@@ -1,0 +1,58 @@
+"""Every bound of the worker, by name, in one place (docs/reference/limits.md is made from it)."""
+
+HEADER_BYTES = 64 * 1024
+"""Request line and header fields together; more is 431."""
+HEADER_FIELDS = 100
+"""Header fields of a request, trailers included; more is 431."""
+TARGET_BYTES = 8 * 1024
+"""Request target; more is 414."""
+BODY_BYTES = 32 * 1024 * 1024
+"""Request body; more is 413, answered before it is buffered."""
+DRAINED_BODY_BYTES = 64 * 1024
+"""A refused request's body up to this size is read and dropped; a larger one ends the
+connection."""
+PIPELINE_DEPTH = 32
+"""Requests that may wait on one connection for their turn before it is no longer read."""
+HEADER_DEADLINE_S = 10.0
+"""From a request's first byte (or the connection's start) to the end of its header; then 408."""
+BODY_IDLE_S = 30.0
+"""Between two reads of a request's body; then 408."""
+KEEP_ALIVE_S = 75.0
+"""Between two requests of a connection; then it is closed."""
+WRITE_STALL_S = 60.0
+"""How long a caller may take nothing of a waiting answer; then the connection is closed."""
+LINGER_S = 2.0
+"""How long a refused caller's bytes are still read so that it sees the answer."""
+WRITE_BUFFER_BYTES = 40 * 1024
+"""Unsent bytes of one answer past which its engine is no longer read."""
+READ_BYTES = 24 * 1024
+"""Largest read from an engine; with WRITE_BUFFER_BYTES it bounds what a stream holds to 64 KiB."""
+HELD_FRAME_BYTES = 8 * 1024
+"""A frame longer than this is no usage chunk: it is passed on before it is complete."""
+INSPECTED_FRAME_BYTES = 1024 * 1024
+"""A frame longer than this is relayed without being looked into."""
+ANSWER_BYTES = 64 * 1024 * 1024
+"""A plain (not streamed) answer of an engine; more is an upstream error."""
+UPSTREAM_HEADER_BYTES = 64 * 1024
+"""Header of an engine's answer; more is an upstream error."""
+POOL_IDLE_S = 4.0
+"""Age at which an idle upstream connection is not used again: below the 5 s after which common
+model servers close theirs, so that a request does not meet a closing connection."""
+WAITING_PER_ENDPOINT = 1024
+"""Requests that may wait for a connection to one endpoint; more are refused with 503."""
+CONNECT_ATTEMPTS = 3
+"""Endpoints that are tried when connecting fails; nothing else is ever tried again."""
+ENDPOINT_COOL_DOWN_S = 2.0
+"""How long an endpoint that refused a connection is passed over while others are there."""
+CHOICES = 128
+"""Largest `n` and `best_of`."""
+SWEEP_S = 0.25
+"""How often deadlines are looked at: time-outs are this much late at most."""
+SYNC_S = 0.01
+"""Longest time from a journal write to the start of its fsync."""
+STATS_S = 1.0
+"""How often a worker reports its counters to the agent."""
+RETRY_AFTER_S = 1
+"""`Retry-After` of 503 answers."""
+SANE_TOKENS = 100_000_000
+"""A token count above this is an engine's mistake, not a measurement."""

@@ -1,0 +1,56 @@
+"""What a request consumed when it ended, and how that is known. Pure."""
+
+from penstock.contract.usage import Outcome, UsageSource
+from penstock.gateway.dialects.openai import Usage
+from penstock.gateway.tap import Tap
+
+_BYTES_PER_TOKEN = 4
+_NOTHING = Usage(0, 0)
+_WORKED = frozenset({"ok", "caller_gone", "interrupted"})
+"""Outcomes in which the engine worked for the caller even if it never said how much."""
+
+Measure = tuple[Usage, UsageSource, tuple[str, ...]]
+
+
+def measure_stream(outcome: Outcome, tap: Tap, estimated_input_tokens: int) -> Measure:
+    """Return what a stream consumed.
+
+    The engine's own last figures count, they are cumulative. Without them each frame relayed
+    counts as one output token, as engines send them; the first one only names the role.
+
+    Args:
+        outcome: How it ended.
+        tap: What passed.
+        estimated_input_tokens: From the size of the request, >= 0.
+    """
+    if tap.usage is not None:
+        return tap.usage, "engine", tap.usage.flags
+    flags = tap.flags or (("usage_missing",) if outcome == "ok" else ())
+    return Usage(estimated_input_tokens, max(0, tap.frame_count - 1)), "counted", flags
+
+
+def measure_plain(
+    outcome: Outcome,
+    reading: tuple[Usage | None, tuple[str, ...]] | None,
+    *,
+    estimated_input_tokens: int,
+    answer_bytes: int,
+    was_sent: bool,
+) -> Measure:
+    """Return what a request with a plain answer, or with none, consumed.
+
+    Args:
+        outcome: How it ended.
+        reading: Usage and flags of a whole answer; None when there is none.
+        estimated_input_tokens: From the size of the request, >= 0.
+        answer_bytes: Size of what the engine answered.
+        was_sent: Whether the engine got the request at all.
+    """
+    usage, flags = reading or (None, ())
+    if usage is not None:
+        return usage, "engine", usage.flags
+    if not was_sent or outcome not in _WORKED:
+        return _NOTHING, "estimated", flags
+    if outcome == "ok":
+        flags = flags or ("usage_missing",)
+    return Usage(estimated_input_tokens, answer_bytes // _BYTES_PER_TOKEN), "estimated", flags

@@ -1,0 +1,261 @@
+"""Step 1, request: one HTTP request as far as its header tells, checked as it arrives."""
+
+import re
+from typing import Final
+
+import httptools
+
+from penstock.gateway.dialects.openai import OPERATIONS, Operation
+from penstock.gateway.errors import (
+    BODY_TOO_LARGE,
+    ENCODING_UNSUPPORTED,
+    EXPECTATION_UNKNOWN,
+    HEADER_TOO_LARGE,
+    HOST_INVALID,
+    MALFORMED,
+    METHOD_NOT_ALLOWED,
+    NOT_FOUND,
+    TARGET_TOO_LONG,
+    VERSION_UNSUPPORTED,
+)
+from penstock.gateway.limits import BODY_BYTES, HEADER_BYTES, HEADER_FIELDS, TARGET_BYTES
+from penstock.gateway.runtime import Principal
+from penstock.kit.errors import Refusal
+
+LIVE: Final = b"/health/live"
+READY: Final = b"/health/ready"
+MODELS: Final = b"/v1/models"
+MODEL_PREFIX: Final = b"/v1/models/"
+
+ALLOW_READ: Final = b"GET, HEAD, OPTIONS"
+ALLOW_OPERATION: Final = b"POST, OPTIONS"
+
+_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::[0-9]{1,5})?")
+_CALLER_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:~-]{1,128}")
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_PLAIN_HOSTS: set[bytes] = set()
+"""Hosts seen and found well-formed: spares the pattern. Bounded below."""
+_PLAIN_HOSTS_MAX = 256
+
+
+class Request:
+    """One request on its way in.
+
+    `refusal` is set as soon as the request is known to be one that must not be served; what
+    arrives of it afterwards is dropped.
+    """
+
+    __slots__ = (
+        "allow",
+        "api_key",
+        "authorization",
+        "body",
+        "body_bytes",
+        "content_length",
+        "expects_continue",
+        "field_bytes",
+        "field_count",
+        "forwarded",
+        "host",
+        "is_chunked",
+        "is_header_done",
+        "keep_alive",
+        "method",
+        "operation",
+        "principal",
+        "received_s",
+        "refusal",
+        "request_id",
+        "target",
+        "traceparent",
+        "version",
+        "x_api_key",
+    )
+
+    def __init__(self) -> None:
+        """Start with nothing received."""
+        self.target = b""
+        self.method = b""
+        self.version = "1.1"
+        self.host: bytes | None = None
+        self.authorization: bytes | None = None
+        self.x_api_key: bytes | None = None
+        self.api_key: bytes | None = None
+        self.request_id: str | None = None
+        self.traceparent: bytes | None = None
+        self.forwarded: list[tuple[bytes, bytes]] | None = None
+        self.content_length: int | None = None
+        self.is_chunked = False
+        self.expects_continue = False
+        self.field_bytes = 0
+        self.field_count = 0
+        self.keep_alive = True
+        self.is_header_done = False
+        self.operation: Operation | None = None
+        self.allow = b""
+        self.principal: Principal | None = None
+        self.refusal: Refusal | None = None
+        self.body: list[bytes] = []
+        self.body_bytes = 0
+        self.received_s = 0.0
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Give the request up for the first reason found, and forget its body."""
+        if self.refusal is None:
+            self.refusal = refusal
+        self.body = []
+
+    def take_field(self, name: bytes, value: bytes) -> None:
+        """Take one header field; unknown ones are dropped.
+
+        Args:
+            name: As it was sent.
+            value: Without surrounding white space.
+        """
+        self.field_count += 1
+        self.field_bytes += len(name) + len(value)
+        if self.field_count > HEADER_FIELDS or self.field_bytes > HEADER_BYTES:
+            self.refuse(Refusal(HEADER_TOO_LARGE))
+            return
+        take = _FIELDS.get(name)
+        if take is None:
+            take = _FIELDS.get(name.lower())
+        if take is not None:
+            take(self, value)
+
+    def check_header(self, method: bytes, version: str) -> None:
+        """Judge the finished header: framing, target and operation.
+
+        Args:
+            method: As it was sent.
+            version: `1.1`, `1.0`, ...
+        """
+        self.is_header_done = True
+        self.method = method
+        self.version = version
+        if version not in {"1.1", "1.0"}:
+            self.refuse(Refusal(VERSION_UNSUPPORTED))
+            return
+        if (self.host is None and version == "1.1") or (self.is_chunked and version == "1.0"):
+            self.refuse(Refusal(HOST_INVALID if self.host is None else MALFORMED))
+            return
+        if len(self.target) > TARGET_BYTES:
+            self.refuse(Refusal(TARGET_TOO_LONG))
+            return
+        if self.content_length is not None and self.content_length > BODY_BYTES:
+            self.refuse(Refusal(BODY_TOO_LARGE))
+            return
+        self._find_operation(method)
+
+    def _find_operation(self, method: bytes) -> None:
+        path = self.target
+        operation = OPERATIONS.get(path)
+        if operation is None:
+            path = self.target = _path(path)
+            operation = OPERATIONS.get(path)
+        if operation is not None:
+            self.allow = ALLOW_OPERATION
+            if method == b"POST":
+                self.operation = operation
+            elif method != b"OPTIONS":
+                self.refuse(Refusal(METHOD_NOT_ALLOWED))
+        elif path in {LIVE, READY, MODELS} or path.startswith(MODEL_PREFIX):
+            self.allow = ALLOW_READ
+            if method not in {b"GET", b"HEAD", b"OPTIONS"}:
+                self.refuse(Refusal(METHOD_NOT_ALLOWED))
+        else:
+            self.refuse(Refusal(NOT_FOUND))
+
+
+def _path(target: bytes) -> bytes:
+    """Return the path of a target in origin or absolute form, without its query.
+
+    Paths are compared byte for byte afterwards: whatever could be read in two ways (dots,
+    doubled slashes, percent signs) is simply no path of ours.
+    """
+    if not target.startswith(b"/"):
+        try:
+            target = httptools.parse_url(target).path or b"/"
+        except httptools.HttpParserInvalidURLError:
+            return b""
+    return target.partition(b"?")[0].partition(b"#")[0]
+
+
+def _take_host(request: Request, value: bytes) -> None:
+    if request.host is not None:
+        request.refuse(Refusal(HOST_INVALID))
+        return
+    request.host = value
+    if value in _PLAIN_HOSTS:
+        return
+    if _HOST.fullmatch(value) is None:
+        request.refuse(Refusal(HOST_INVALID))
+    elif len(_PLAIN_HOSTS) < _PLAIN_HOSTS_MAX:
+        _PLAIN_HOSTS.add(value)
+
+
+def _take_authorization(request: Request, value: bytes) -> None:
+    if request.authorization is not None and request.authorization != value:
+        request.refuse(Refusal(MALFORMED, "Two different Authorization headers were sent."))
+    request.authorization = value
+
+
+def _take_x_api_key(request: Request, value: bytes) -> None:
+    if request.x_api_key is not None and request.x_api_key != value:
+        request.refuse(Refusal(MALFORMED, "Two different x-api-key headers were sent."))
+    request.x_api_key = value
+
+
+def _take_api_key(request: Request, value: bytes) -> None:
+    if request.api_key is not None and request.api_key != value:
+        request.refuse(Refusal(MALFORMED, "Two different api-key headers were sent."))
+    request.api_key = value
+
+
+def _take_content_length(request: Request, value: bytes) -> None:
+    # The parser has refused whatever is no plain number, or there twice.
+    request.content_length = int(value)
+
+
+def _take_transfer_encoding(request: Request, value: bytes) -> None:
+    if value.lower() != b"chunked":
+        request.refuse(Refusal(MALFORMED, "The only transfer coding taken is chunked."))
+    request.is_chunked = True
+
+
+def _take_content_encoding(request: Request, value: bytes) -> None:
+    if value.lower() not in {b"", b"identity"}:
+        request.refuse(Refusal(ENCODING_UNSUPPORTED))
+
+
+def _take_expect(request: Request, value: bytes) -> None:
+    if value.lower() == b"100-continue":
+        request.expects_continue = True
+    else:
+        request.refuse(Refusal(EXPECTATION_UNKNOWN))
+
+
+def _take_request_id(request: Request, value: bytes) -> None:
+    if _CALLER_REQUEST_ID.fullmatch(value) is not None:
+        request.request_id = value.decode("ascii")
+
+
+def _take_traceparent(request: Request, value: bytes) -> None:
+    if _TRACEPARENT.fullmatch(value) is not None:
+        request.traceparent = value
+
+
+_TAKERS = {
+    b"host": _take_host,
+    b"authorization": _take_authorization,
+    b"x-api-key": _take_x_api_key,
+    b"api-key": _take_api_key,
+    b"content-length": _take_content_length,
+    b"transfer-encoding": _take_transfer_encoding,
+    b"content-encoding": _take_content_encoding,
+    b"expect": _take_expect,
+    b"x-request-id": _take_request_id,
+    b"traceparent": _take_traceparent,
+}
+_FIELDS = _TAKERS | {name.title(): take for name, take in _TAKERS.items()}
+"""Also under the usual spelling, which spares making it lower-case."""

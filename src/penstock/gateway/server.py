@@ -1,0 +1,437 @@
+"""The caller's side: connections, HTTP framing, and the order of answers."""
+
+import asyncio
+from collections import deque
+from time import perf_counter
+from typing import TYPE_CHECKING, Final, cast
+
+import httptools
+
+from penstock.gateway.admit import admit
+from penstock.gateway.answer import (
+    CONTINUE,
+    connection_line,
+    error_answer,
+    model_body,
+    models_body,
+    own_answer,
+)
+from penstock.gateway.authenticate import authenticate
+from penstock.gateway.errors import (
+    BODY_TIMEOUT,
+    BODY_TOO_LARGE,
+    CALLER_STALLED,
+    CONNECTIONS_EXHAUSTED,
+    HEADER_TIMEOUT,
+    HEADER_TOO_LARGE,
+    MALFORMED,
+    TARGET_TOO_LONG,
+)
+from penstock.gateway.exchange import Exchange
+from penstock.gateway.limits import (
+    BODY_BYTES,
+    BODY_IDLE_S,
+    DRAINED_BODY_BYTES,
+    HEADER_BYTES,
+    HEADER_DEADLINE_S,
+    KEEP_ALIVE_S,
+    LINGER_S,
+    PIPELINE_DEPTH,
+    TARGET_BYTES,
+    WRITE_BUFFER_BYTES,
+    WRITE_STALL_S,
+)
+from penstock.gateway.request import LIVE, MODEL_PREFIX, MODELS, READY, Request
+from penstock.kit.errors import Refusal
+
+if TYPE_CHECKING:
+    from penstock.gateway.worker import Worker
+
+_NEVER: Final = float("inf")
+_LIVE_BODY: Final = b'{"status":"live"}'
+_READY_BODY: Final = b'{"status":"ready"}'
+
+
+class Downstream(asyncio.Protocol):
+    """One connection of a caller: requests come in, answers go out in the same order.
+
+    While an answer is under way, later requests of the connection wait; past `PIPELINE_DEPTH` of
+    them the connection is not read (a caller that leaves then is noticed when it is written to).
+    """
+
+    __slots__ = (
+        "_deadline_s",
+        "_exchange",
+        "_header_bytes",
+        "_is_deaf",
+        "_is_reading",
+        "_parser",
+        "_request",
+        "_stalled_at_s",
+        "_waiting",
+        "_worker",
+        "is_paused",
+        "transport",
+    )
+
+    def __init__(self, worker: "Worker") -> None:
+        """Make the protocol of one connection."""
+        self._worker = worker
+        self._parser = httptools.HttpRequestParser(self)
+        self._request: Request | None = None
+        """The request that is arriving."""
+        self._exchange: Exchange | None = None
+        """The request that is being answered by an engine."""
+        self._waiting: deque[Request] | None = None
+        self._header_bytes = 0
+        self._is_deaf = False
+        """Nothing more is understood on this connection: it ends after the answers under way."""
+        self._is_reading = True
+        self._deadline_s = worker.now_s() + HEADER_DEADLINE_S
+        self._stalled_at_s = _NEVER
+        self.is_paused = False
+        """The caller takes the answer more slowly than it comes."""
+
+    # What the loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Join the worker's connections, or be told that there are too many."""
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        if not self._worker.join(self):
+            self._is_deaf = True
+            self._refuse_connection()
+
+    def _refuse_connection(self) -> None:
+        refusal = Refusal(CONNECTIONS_EXHAUSTED)
+        self._worker.stats.refused(refusal.error)
+        request_id = self._worker.event_ids.next().encode()
+        line = connection_line(keep_alive=False, version="1.1")
+        self.transport.write(error_answer(refusal, request_id, line))
+        self.transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came in."""
+        if self._is_deaf:
+            return
+        request = self._request
+        if request is None or not request.is_header_done:
+            self._header_bytes += len(data)
+            if request is None:
+                self._deadline_s = self._worker.now_s() + HEADER_DEADLINE_S
+        else:
+            self._deadline_s = self._worker.now_s() + BODY_IDLE_S
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._is_deaf = True  # answered as plain HTTP; what follows is another protocol
+            self._hurry_end()
+        except httptools.HttpParserCallbackError:
+            raise  # a bug of ours, not of the caller
+        except httptools.HttpParserError:
+            self._broken()
+        if self._header_bytes > HEADER_BYTES and not self._is_deaf:
+            self._too_large()
+
+    def eof_received(self) -> bool:
+        """Take a half-closed connection for a closed one: the caller has left."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """Stop what was under way for the caller."""
+        self._worker.leave(self)
+        self._is_deaf = True
+        self._waiting = None
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.caller_gone()
+
+    def pause_writing(self) -> None:
+        """Slow the engine down to the caller's pace."""
+        self.is_paused = True
+        self._stalled_at_s = self._worker.now_s() + WRITE_STALL_S
+        if self._exchange is not None:
+            self._exchange.pause()
+
+    def resume_writing(self) -> None:
+        """Let the engine go on."""
+        self.is_paused = False
+        self._stalled_at_s = _NEVER
+        if self._exchange is not None:
+            self._exchange.resume()
+        else:
+            self._next()
+
+    # What the parser calls
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        self._request = Request()
+
+    def on_url(self, url: bytes) -> None:
+        """Take a piece of the target."""
+        request = self._request
+        if request is not None and len(request.target) <= TARGET_BYTES:
+            request.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header field; those behind the body count, but say nothing."""
+        request = self._request
+        if request is None:
+            return
+        if request.is_header_done:
+            request.field_count += 1
+            return
+        request.take_field(name, value)
+        if self._worker.forwards_headers:
+            self._worker.keep_forwarded(request, name, value)
+
+    def on_headers_complete(self) -> None:
+        """Judge the header, before any of the body is taken."""
+        request = self._request
+        if request is None:
+            return
+        self._header_bytes = 0
+        request.keep_alive = self._parser.should_keep_alive()
+        request.check_header(self._parser.get_method(), self._parser.get_http_version())
+        if request.refusal is None and (request.operation is not None or _needs_key(request)):
+            found = authenticate(
+                self._worker.runtime,
+                request.authorization,
+                request.x_api_key,
+                request.api_key,
+                self._worker.wall_ns() / 1e9,
+            )
+            if isinstance(found, Refusal):
+                request.refuse(found)
+            else:
+                request.principal = found
+        if request.refusal is not None:
+            self._refuse_early(request)
+        elif request.expects_continue and request.version == "1.1" and not self._is_busy():
+            self.transport.write(CONTINUE)
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body, unless the request is refused or grows too large."""
+        request = self._request
+        if request is None:
+            return
+        request.body_bytes += len(body)
+        if request.refusal is None:
+            request.body.append(body)
+            if request.body_bytes > BODY_BYTES:
+                request.refuse(Refusal(BODY_TOO_LARGE))
+                self._end_with(request)
+        elif request.body_bytes > DRAINED_BODY_BYTES:
+            self._end_with(request)
+
+    def on_message_complete(self) -> None:
+        """Serve the request, now or when it is its turn."""
+        request, self._request = self._request, None
+        if request is None:
+            return
+        self._header_bytes = 0
+        request.received_s = perf_counter()
+        self._deadline_s = self._worker.now_s() + KEEP_ALIVE_S
+        self._enqueue(request)
+
+    # Requests that cannot be served
+
+    def _refuse_early(self, request: Request) -> None:
+        """Answer before the body: wait for a small one, end the connection for others."""
+        length = request.content_length or 0
+        if request.is_chunked or length > DRAINED_BODY_BYTES or request.expects_continue:
+            self._end_with(request)
+
+    def _end_with(self, request: Request) -> None:
+        """Answer this request last: the rest of what it sends is not understood."""
+        self._is_deaf = True
+        self._request = None
+        request.keep_alive = False
+        request.received_s = perf_counter()
+        self._enqueue(request)
+
+    def _broken(self) -> None:
+        """Answer framing that breaks the rules; nothing after it can be trusted."""
+        request = self._request
+        if request is None:
+            if self._is_busy():
+                self._is_deaf = True
+                self._hurry_end()
+                return
+            request = Request()
+        if not request.is_header_done and len(request.target) > TARGET_BYTES:
+            request.refuse(Refusal(TARGET_TOO_LONG))
+        request.refuse(Refusal(MALFORMED))
+        self._end_with(request)
+
+    def _too_large(self) -> None:
+        request = self._request or Request()
+        is_target = len(request.target) > TARGET_BYTES
+        request.refuse(Refusal(TARGET_TOO_LONG if is_target else HEADER_TOO_LARGE))
+        self._end_with(request)
+
+    def _hurry_end(self) -> None:
+        """Close once nothing is under way any more."""
+        if not self._is_busy():
+            self._linger()
+
+    def _linger(self) -> None:
+        """Close the writing side; read and drop for a moment, so that the answer is seen."""
+        self._is_deaf = True
+        if self.transport.is_closing():
+            return
+        if not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self.transport.write_eof()
+        self._deadline_s = self._worker.now_s() + LINGER_S
+
+    # The order of answers
+
+    def _is_busy(self) -> bool:
+        return self._exchange is not None or bool(self._waiting)
+
+    def _enqueue(self, request: Request) -> None:
+        if self._exchange is None and not self._waiting and not self.is_paused:
+            self._serve(request)
+            return
+        if self._waiting is None:
+            self._waiting = deque()
+        self._waiting.append(request)
+        if len(self._waiting) >= PIPELINE_DEPTH and self._is_reading:
+            self._is_reading = False
+            self.transport.pause_reading()
+
+    def _next(self) -> None:
+        """Serve the requests that waited, as far as one after another can be answered."""
+        waiting = self._waiting
+        while waiting and self._exchange is None and not self.is_paused:
+            self._serve(waiting.popleft())
+        if not self._is_reading and not self.transport.is_closing() and not waiting:
+            self._is_reading = True
+            self.transport.resume_reading()
+        if self._is_deaf and not self._is_busy():
+            self._linger()
+
+    def _serve(self, request: Request) -> None:
+        worker = self._worker
+        if request.refusal is None and request.operation is not None:
+            self._serve_operation(request)
+            return
+        answer = self._own_answer(request)
+        if request.refusal is not None:
+            worker.stats.refused(request.refusal.error)
+        self.transport.write(answer)
+        self._after_answer(keep_alive=request.keep_alive and not worker.is_draining)
+
+    def _serve_operation(self, request: Request) -> None:
+        worker, operation, principal = self._worker, request.operation, request.principal
+        assert operation is not None  # noqa: S101 - checked by the caller
+        assert principal is not None  # noqa: S101 - operations are authenticated
+        body = request.body[0] if len(request.body) == 1 else b"".join(request.body)
+        request.body = []
+        admission = worker.refusal() or admit(worker.runtime, principal, operation, body)
+        if isinstance(admission, Refusal):
+            request.refusal = admission
+            self._serve(request)
+            return
+        self._exchange = exchange = Exchange(worker, self, request, principal, admission)
+        self._deadline_s = _NEVER
+        exchange.start()
+
+    def _own_answer(self, request: Request) -> bytes:
+        worker = self._worker
+        request_id = (request.request_id or worker.event_ids.next()).encode("ascii")
+        keep_alive = request.keep_alive and not worker.is_draining
+        line = connection_line(keep_alive=keep_alive, version=request.version)
+        is_head = request.method == b"HEAD"
+        found: bytes | Refusal
+        if request.refusal is not None:
+            found = request.refusal
+        elif request.method == b"OPTIONS":
+            extra = b"allow: %b\r\n" % request.allow
+            return own_answer(204, b"", request_id, line, extra=extra)
+        elif request.target == LIVE:
+            found = _LIVE_BODY
+        elif request.target == READY:
+            found = worker.refusal() or _READY_BODY
+        elif request.principal is not None and request.target == MODELS:
+            found = models_body(worker.runtime, request.principal)
+        else:
+            assert request.principal is not None  # noqa: S101 - other paths need a key
+            found = model_body(worker.runtime, request.principal, request.target)
+        if isinstance(found, Refusal):
+            request.refusal = found
+            allow = request.allow if found.error.status == 405 else b""  # noqa: PLR2004 - HTTP
+            return error_answer(found, request_id, line, allow=allow, is_head=is_head)
+        return own_answer(200, found, request_id, line, is_head=is_head)
+
+    def _after_answer(self, *, keep_alive: bool) -> None:
+        if not keep_alive:
+            self._waiting = None
+            if self._is_deaf:
+                self._linger()
+            else:
+                self.transport.close()
+
+    # What the exchange calls
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of the answer at once."""
+        if not self.transport.is_closing():
+            self.transport.write(data)
+
+    def end_exchange(self, exchange: Exchange, data: bytes, *, keep_alive: bool) -> None:
+        """Send the last bytes of an answer and go on with the next request."""
+        if self._exchange is not exchange:
+            return
+        self._exchange = None
+        if self.transport.is_closing():
+            return
+        if data:
+            self.transport.write(data)
+        self._deadline_s = self._worker.now_s() + KEEP_ALIVE_S
+        if not keep_alive:
+            self._after_answer(keep_alive=False)
+        elif self._waiting or self._is_deaf:
+            self._next()
+
+    # What the worker calls
+
+    def sweep(self, now_s: float) -> None:
+        """Look at the deadlines."""
+        if now_s >= self._stalled_at_s:
+            if self._exchange is not None:
+                self._exchange.caller_gone(CALLER_STALLED)
+            self.transport.abort()
+            return
+        if self._exchange is not None:
+            self._exchange.sweep(now_s)
+        elif now_s >= self._deadline_s and not self.is_paused:
+            self._late()
+
+    def _late(self) -> None:
+        request = self._request
+        if request is None or self._is_deaf or self._is_busy():
+            self.transport.abort() if self._is_deaf else self.transport.close()
+            return
+        request.refuse(Refusal(BODY_TIMEOUT if request.is_header_done else HEADER_TIMEOUT))
+        self._end_with(request)
+
+    def drain(self) -> None:
+        """Close if idle; otherwise the answer under way is the last."""
+        if self._exchange is None and self._request is None and not self._waiting:
+            self.transport.close()
+
+    def interrupt(self) -> None:
+        """End what is under way: the worker ends."""
+        if self._exchange is not None:
+            self._exchange.interrupt()
+        else:
+            self.transport.close()
+
+
+def _needs_key(request: Request) -> bool:
+    is_read = request.method in {b"GET", b"HEAD"}
+    return is_read and (request.target == MODELS or request.target.startswith(MODEL_PREFIX))

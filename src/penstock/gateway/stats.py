@@ -1,0 +1,77 @@
+"""Counters of one worker: plain numbers on the hot path, samples once a second."""
+
+from bisect import bisect_left
+from collections import defaultdict
+
+from penstock.contract import metrics
+from penstock.contract.node import HistogramSample, Sample
+from penstock.contract.usage import UsageEvent
+from penstock.kit.errors import ErrorCode
+
+
+class _Histogram:
+    __slots__ = ("_buckets", "_counts", "_metric", "_sum")
+
+    def __init__(self, metric: metrics.Metric) -> None:
+        self._metric = metric
+        self._buckets = metric.buckets
+        self._counts = [0] * (len(metric.buckets) + 1)
+        self._sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self._counts[bisect_left(self._buckets, seconds)] += 1
+        self._sum += seconds
+
+    def sample(self) -> HistogramSample:
+        return HistogramSample(self._metric.name, (), tuple(self._counts), self._sum)
+
+
+class Stats:
+    """What a worker counts since its start."""
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self._requests: dict[tuple[str, ...], int] = defaultdict(int)
+        self._input_tokens: dict[tuple[str, ...], int] = defaultdict(int)
+        self._output_tokens: dict[tuple[str, ...], int] = defaultdict(int)
+        self._errors: dict[str, int] = defaultdict(int)
+        self._overhead = _Histogram(metrics.OVERHEAD)
+        self._first_byte = _Histogram(metrics.FIRST_BYTE)
+        self.overhead = self._overhead.observe
+        """Takes the seconds between a request's last byte and its dispatch."""
+
+    def refused(self, error: ErrorCode) -> None:
+        """Count a request that was refused before it was dispatched."""
+        self._errors[error.code] += 1
+
+    def ended(self, event: UsageEvent) -> None:
+        """Count a request that ended, whatever way."""
+        organization, model, source = event.organization, event.model, event.usage_source
+        self._requests[organization, model, event.operation, event.outcome] += 1
+        tokens = (organization, model, source)
+        self._input_tokens[tokens] += event.input_tokens
+        self._output_tokens[tokens] += event.output_tokens
+        if event.error_code is not None:
+            self._errors[event.error_code] += 1
+        if event.first_byte_at_ns is not None:
+            self._first_byte.observe((event.first_byte_at_ns - event.started_at_ns) / 1e9)
+
+    def samples(self) -> list[Sample]:
+        """Return every counter."""
+        found = [
+            Sample(metric.name, labels, value)
+            for metric, values in (
+                (metrics.REQUESTS, self._requests),
+                (metrics.INPUT_TOKENS, self._input_tokens),
+                (metrics.OUTPUT_TOKENS, self._output_tokens),
+            )
+            for labels, value in values.items()
+        ]
+        found += [
+            Sample(metrics.ERRORS.name, (code,), count) for code, count in self._errors.items()
+        ]
+        return found
+
+    def histograms(self) -> list[HistogramSample]:
+        """Return every histogram."""
+        return [self._overhead.sample(), self._first_byte.sample()]

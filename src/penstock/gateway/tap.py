@@ -1,0 +1,175 @@
+"""Step 7, tap: usage and errors read out of a stream while it passes, byte for byte.
+
+Frames end at a blank line (LF, CRLF or CR, in any mix) and may be split over reads anywhere.
+The usual read, whole frames without the words `usage` and `error`, costs two searches and is
+passed on as it is.
+
+A caller that did not ask for usage must not see the chunk that was asked for in its name. Such a
+chunk is small and has no choices: a frame that is not complete yet is held back only until it is,
+is seen to hold choices, or is longer than any usage chunk.
+"""
+
+import re
+
+import msgspec
+
+from penstock.gateway.dialects.openai import Reading, Usage, read_chunk
+from penstock.gateway.limits import HELD_FRAME_BYTES, INSPECTED_FRAME_BYTES
+
+_EOL = rb"(?>\r\n|\n|\r(?=[^\n]))"
+_BLANK_LINE = re.compile(_EOL + _EOL)
+_USAGE_OBJECT = re.compile(rb'"usage"\s*:\s*[^n\s]')
+_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*[^\]\s]')
+_DONE = b"[DONE]"
+_encode = msgspec.json.Encoder().encode
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class Tap:
+    """Reads one stream.
+
+    Args:
+        hides_usage: The caller did not ask for usage: take the bare usage chunk out.
+        strips_usage: Cumulative usage was asked for in the caller's name: also take `usage` out
+            of chunks that have choices.
+
+    Attributes:
+        usage: The last usage seen; figures of engines are cumulative.
+        error: The first error object seen, raw.
+        flags: What was odd about the figures.
+        frame_count: Frames relayed so far.
+    """
+
+    __slots__ = (
+        "_carry",
+        "_held_from",
+        "_hides",
+        "_is_skipping",
+        "_last",
+        "_strips",
+        "error",
+        "flags",
+        "frame_count",
+        "usage",
+    )
+
+    def __init__(self, *, hides_usage: bool, strips_usage: bool = False) -> None:
+        """See the class."""
+        self._hides = hides_usage
+        self._strips = strips_usage
+        self._carry = b""
+        """The frame under way, from its first byte."""
+        self._held_from = 0
+        """Where in `_carry` begins what was not passed on yet."""
+        self._is_skipping = False
+        """The frame under way is too long to look into: passed on unseen."""
+        self._last = b""
+        self.usage: Usage | None = None
+        self.error: bytes | None = None
+        self.flags: tuple[str, ...] = ()
+        self.frame_count = 0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the last thing that passed is the stream's `[DONE]`."""
+        return _DONE in self._last[-24:]
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what was read; return what may be passed on now.
+
+        Args:
+            data: Bytes of the stream, >= 1, cut anywhere.
+
+        Returns:
+            Bytes to relay at once, maybe none. Over the whole stream they are the bytes fed, less
+            hidden chunks and stripped members.
+        """
+        self._last = data
+        if (
+            not self._carry
+            and not self._is_skipping
+            and data.endswith(b"\n\n")
+            and b'"error"' not in data
+            and (b'"usage"' not in data or not _USAGE_OBJECT.search(data))
+        ):
+            self.frame_count += data.count(b"\n\n")
+            return data
+        return self._feed_frames(data)
+
+    def finish(self) -> bytes:
+        """Return what was held back when the stream ended in the middle of a frame."""
+        carry, self._carry = self._carry, b""
+        if not carry:
+            return b""
+        out = self._inspect(carry) if self._held_from == 0 else carry[self._held_from :]
+        self._held_from = 0
+        return out
+
+    def _feed_frames(self, data: bytes) -> bytes:
+        out: list[bytes] = []
+        content = self._carry + data
+        start, held = 0, self._held_from
+        search_from = max(0, len(self._carry) - 3)
+        for match in _BLANK_LINE.finditer(content, search_from):
+            end = match.end()
+            self.frame_count += 1
+            if self._is_skipping:
+                self._is_skipping = False
+                out.append(content[start + held : end])
+            else:
+                frame = content[start:end]
+                shown = self._inspect(frame)
+                out.append(shown if held == 0 else frame[held:])
+            start, held = end, 0
+        tail = content[start:]
+        if self._is_skipping or len(tail) > INSPECTED_FRAME_BYTES:
+            self._is_skipping = True
+            out.append(tail[held:])
+            keep = tail[-3:]
+            self._carry, self._held_from = keep, len(keep)
+        else:
+            passed = len(tail) if self._may_pass(tail) else held
+            out.append(tail[held:passed])
+            self._carry, self._held_from = tail, passed
+        return out[0] if len(out) == 1 else b"".join(out)
+
+    def _may_pass(self, tail: bytes) -> bool:
+        """Whether the beginning of a frame may go on before its end is there."""
+        if self._strips:
+            return False
+        if not self._hides or self._held_from:
+            return True
+        return len(tail) > HELD_FRAME_BYTES or _CHOICES.search(tail) is not None
+
+    def _inspect(self, frame: bytes) -> bytes:
+        """Read a whole frame; return it as the caller shall see it."""
+        if b'"usage"' not in frame and b'"error"' not in frame:
+            return frame
+        payload = _payload(frame)
+        reading = read_chunk(payload) if payload else None
+        if reading is None:
+            return frame
+        if reading.usage is not None:
+            self.usage = reading.usage
+        if reading.flags:
+            self.flags = reading.flags
+        if reading.error is not None and self.error is None:
+            self.error = reading.error
+        return self._shown(frame, payload, reading)
+
+    def _shown(self, frame: bytes, payload: bytes, reading: Reading) -> bytes:
+        if reading.error is not None or _USAGE_OBJECT.search(frame) is None:
+            return frame
+        if not reading.has_choices:
+            return b"" if self._hides else frame
+        if self._strips:
+            members = _decode_members(payload)
+            if members.pop("usage", None) is not None:
+                return b"data: " + _encode(members) + b"\n\n"
+        return frame
+
+
+def _payload(frame: bytes) -> bytes:
+    """Return the data of a frame: its `data:` lines joined as the SSE standard says."""
+    lines = [line[5:] for line in frame.splitlines() if line.startswith(b"data:")]
+    return lines[0] if len(lines) == 1 else b"\n".join(lines)

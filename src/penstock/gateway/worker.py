@@ -1,0 +1,279 @@
+"""Composition root of the worker: makes its parts, starts, sweeps, drains and ends it."""
+
+import asyncio
+import gc
+import logging
+import os
+import random
+import signal
+import socket
+import ssl
+import time
+from pathlib import Path
+
+from penstock.contract import metrics
+from penstock.contract.node import Applied, Hello, Sample, Stats, WorkerSettings
+from penstock.contract.snapshot import SnapshotFormatError, decode_snapshot
+from penstock.gateway.agent_link import AgentLink
+from penstock.gateway.errors import DRAINING, JOURNAL_FULL
+from penstock.gateway.forward import Pool
+from penstock.gateway.journal import Journal
+from penstock.gateway.limits import SWEEP_S
+from penstock.gateway.request import Request
+from penstock.gateway.runtime import Runtime, ServedUpstream, build_runtime
+from penstock.gateway.server import Downstream
+from penstock.gateway.stats import Stats as Counters
+from penstock.kit.errors import Refusal
+from penstock.kit.ids import EventIds
+from penstock.kit.secrets import SecretUnavailableError
+
+log = logging.getLogger(__name__)
+
+_DRAINING = Refusal(DRAINING)
+_JOURNAL_FULL = Refusal(JOURNAL_FULL)
+_BACKLOG = 4096
+_DRAIN_POLL_S = 0.02
+_EXIT_BROKEN = 70
+
+
+class Worker:
+    """One worker.
+
+    Args:
+        settings: How it was started.
+        loop: The running loop.
+
+    Raises:
+        SnapshotFormatError, OSError, SecretUnavailableError: It cannot be started.
+    """
+
+    def __init__(self, settings: WorkerSettings, loop: asyncio.AbstractEventLoop) -> None:
+        """See the class."""
+        self._settings = settings
+        self._loop = loop
+        self.now_s = loop.time
+        self.wall_ns = time.time_ns
+        self.event_ids = EventIds(time.time_ns, random.Random(os.urandom(32)).getrandbits)  # noqa: S311 - ids are unique, not secret
+        self.stats = Counters()
+        self.is_draining = False
+        self._ended: asyncio.Future[int] = loop.create_future()
+        self._connections: set[Downstream] = set()
+        self._pools: dict[str, tuple[ServedUpstream, tuple[Pool, ...]]] = {}
+        self._servers: list[asyncio.Server] = []
+        self._pepper = Path(settings.pepper_path).read_bytes().strip()
+        self._serve_from(self._read_runtime())
+        self.journal = Journal(
+            Path(settings.journal_path),
+            node_id=settings.node_id,
+            slot=settings.slot,
+            epoch=settings.epoch,
+            loop=loop,
+            wall_ns=time.time_ns,
+            segment_bytes=settings.journal_segment_bytes,
+            is_strict=settings.journal_strict,
+        )
+        self.journal.on_broken = lambda: self._finish(_EXIT_BROKEN)
+
+    # Configuration
+
+    def _read_runtime(self) -> Runtime:
+        content = Path(self._settings.snapshot_path).read_bytes()
+        return build_runtime(decode_snapshot(content), self._pepper)
+
+    def _serve_from(self, runtime: Runtime) -> None:
+        """Serve from `runtime` on: one assignment, so no request sees half of it."""
+        self.runtime = runtime
+        self.forwards_headers = bool(runtime.forward_names or runtime.forward_prefixes)
+        served = {target.upstream.name: target.upstream for target in runtime.targets.values()}
+        kept = {}
+        for name, upstream in served.items():
+            before = self._pools.pop(name, None)
+            if before is not None and (before[0].settings, before[0].authorization) == (
+                upstream.settings,
+                upstream.authorization,
+            ):
+                kept[name] = before
+                continue
+            if before is not None:
+                self._close_pools(before[1])
+            pools = tuple(Pool(each, upstream, self._loop) for each in upstream.endpoints)
+            kept[name] = (upstream, pools)
+        for _, pools in self._pools.values():
+            self._close_pools(pools)
+        self._pools = kept
+
+    @staticmethod
+    def _close_pools(pools: tuple[Pool, ...]) -> None:
+        for pool in pools:
+            pool.close()
+
+    def _apply(self) -> Applied:
+        """Read the snapshot file again; a bad one changes nothing."""
+        try:
+            self._serve_from(self._read_runtime())
+        except (OSError, SnapshotFormatError, SecretUnavailableError, KeyError) as error:
+            log.error("snapshot rejected error=%s", error)  # noqa: TRY400 - the cause is in it
+            return Applied(self.runtime.version, str(error))
+        log.info("snapshot applied version=%s", self.runtime.version)
+        return Applied(self.runtime.version)
+
+    def pools_of(self, upstream: ServedUpstream) -> tuple[Pool, ...]:
+        """Return the connection pools of an upstream's endpoints.
+
+        A request admitted under an older snapshot may name an upstream that is gone.
+        """
+        found = self._pools.get(upstream.name)
+        if found is not None:
+            return found[1]
+        return tuple(Pool(each, upstream, self._loop) for each in upstream.endpoints)
+
+    # What connections ask
+
+    def join(self, downstream: Downstream) -> bool:
+        """Count a connection in; False when there are too many."""
+        if len(self._connections) >= self._settings.max_connections:
+            return False
+        self._connections.add(downstream)
+        return True
+
+    def leave(self, downstream: Downstream) -> None:
+        """Count a connection out."""
+        self._connections.discard(downstream)
+
+    def refusal(self) -> Refusal | None:
+        """Return why nothing is admitted at the moment, if so."""
+        if self.is_draining:
+            return _DRAINING
+        if not self.journal.can_admit:
+            return _JOURNAL_FULL
+        return None
+
+    def keep_forwarded(self, request: Request, name: bytes, value: bytes) -> None:
+        """Keep a header field that some upstream wants passed on."""
+        lower = name.lower()
+        runtime = self.runtime
+        if lower in runtime.forward_names or lower.startswith(runtime.forward_prefixes):
+            if request.forwarded is None:
+                request.forwarded = []
+            request.forwarded.append((lower, value))
+
+    # Life
+
+    async def run(self) -> int:
+        """Serve until told to end; return the exit code."""
+        await self._listen()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self.drain, None)
+        self._loop.call_later(SWEEP_S, self._sweep)
+        link = None
+        if self._settings.agent_socket:
+            link = self._loop.create_task(self._agent_link().run())
+        gc.collect()
+        gc.freeze()
+        log.info("worker ready slot=%s epoch=%s", self._settings.slot, self._settings.epoch)
+        code = await self._ended
+        if link is not None:
+            link.cancel()
+        if code == 0:
+            self.journal.finish()
+        return code
+
+    async def _listen(self) -> None:
+        settings = self._settings
+        tls = None
+        if settings.tls_cert is not None:
+            tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            tls.minimum_version = ssl.TLSVersion.TLSv1_2
+            tls.load_cert_chain(settings.tls_cert, settings.tls_key)
+            tls.set_alpn_protocols(["http/1.1"])
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((settings.host, settings.port))
+        self._servers.append(
+            await self._loop.create_server(
+                lambda: Downstream(self), sock=listener, backlog=_BACKLOG, ssl=tls
+            )
+        )
+
+    def _agent_link(self) -> AgentLink:
+        return AgentLink(
+            Path(self._settings.agent_socket),
+            orphan_grace_s=self._settings.orphan_grace_s,
+            hello=self._hello,
+            stats=self._stats,
+            on_apply=self._apply,
+            on_drain=self.drain,
+        )
+
+    def _hello(self) -> Hello:
+        settings = self._settings
+        return Hello(
+            settings.slot, settings.epoch, os.getpid(), self.runtime.version, self.is_draining
+        )
+
+    def _stats(self) -> Stats:
+        journal = self.journal
+        pools = [(name, pool) for name, (_, pools) in self._pools.items() for pool in pools]
+        by_upstream: dict[str, int] = {}
+        for name, pool in pools:
+            by_upstream[name] = by_upstream.get(name, 0) + pool.connection_count
+        samples = [
+            *self.stats.samples(),
+            Sample(metrics.IN_FLIGHT.name, (), sum(pool.in_flight for _, pool in pools)),
+            Sample(metrics.CONNECTIONS.name, (), len(self._connections)),
+            Sample(metrics.JOURNAL_RECORDS.name, (), journal.record_count),
+            Sample(metrics.JOURNAL_BYTES.name, (), journal.byte_count),
+            Sample(metrics.JOURNAL_SYNCS.name, (), journal.sync_count),
+            Sample(metrics.JOURNAL_FULL.name, (), 0 if journal.can_admit else 1),
+            *(
+                Sample(metrics.UPSTREAM_CONNECTIONS.name, (name,), count)
+                for name, count in by_upstream.items()
+            ),
+        ]
+        is_ready = self.refusal() is None
+        return Stats(tuple(samples), tuple(self.stats.histograms()), is_ready)
+
+    def _sweep(self) -> None:
+        now = self._loop.time()
+        for downstream in list(self._connections):
+            downstream.sweep(now)
+        for _, pools in self._pools.values():
+            for pool in pools:
+                pool.sweep(now)
+        self._loop.call_later(SWEEP_S, self._sweep)
+
+    # The end
+
+    def drain(self, grace_s: float | None) -> None:
+        """Take nothing new, let what is in flight finish within the grace, then end.
+
+        Args:
+            grace_s: Seconds; the settings' when None.
+        """
+        if self.is_draining:
+            return
+        self.is_draining = True
+        grace = self._settings.drain_grace_s if grace_s is None else grace_s
+        log.info("draining grace_s=%s connections=%s", grace, len(self._connections))
+        for server in self._servers:
+            server.close()
+        self._drain_until(self._loop.time() + grace)
+
+    def _drain_until(self, deadline_s: float) -> None:
+        for downstream in list(self._connections):
+            downstream.drain()
+        if not self._connections:
+            self._finish(0)
+        elif self._loop.time() < deadline_s:
+            self._loop.call_later(_DRAIN_POLL_S, self._drain_until, deadline_s)
+        else:
+            for downstream in list(self._connections):
+                downstream.interrupt()
+            # What was interrupted is journaled and told to the callers in the coming turns.
+            self._loop.call_later(_DRAIN_POLL_S * 5, self._finish, 0)
+
+    def _finish(self, code: int) -> None:
+        if not self._ended.done():
+            self._ended.set_result(code)

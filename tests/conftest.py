@@ -1,0 +1,30 @@
+"""What holds for every test: only this machine is talked to, and slow machines fail nothing."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import hypothesis
+
+# Two busy cores make any example slow now and then: that is no finding.
+hypothesis.settings.register_profile("penstock", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("penstock")
+
+# A proxy of the developer's shell must not get what tests send to 127.0.0.1.
+for _name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+    os.environ.pop(_name, None)
+    os.environ.pop(_name.lower(), None)
+
+_LOOPBACK = ("127.", "::1", "::ffff:127.", "localhost")
+
+
+def _refuse_other_machines(event: str, arguments: Sequence[object]) -> None:
+    if event != "socket.connect":
+        return
+    address = arguments[1]
+    if isinstance(address, tuple) and not str(address[0]).startswith(_LOOPBACK):
+        message = f"a test tried to connect to {address[0]}: tests talk to this machine only"
+        raise RuntimeError(message)
+
+
+sys.addaudithook(_refuse_other_machines)

@@ -1,0 +1,195 @@
+"""A real worker in its own process, without an agent: what gateway tests talk to."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from penstock.access.rules import create_key, key_mac
+from penstock.contract.journal import Close, Open, Record, scan
+from penstock.contract.node import WorkerSettings
+from penstock.contract.snapshot import (
+    Alias,
+    Endpoint,
+    Key,
+    Route,
+    Snapshot,
+    Timeouts,
+    Upstream,
+    encode_snapshot,
+)
+from penstock.contract.usage import UsageEvent
+
+PEPPER = b"0123456789abcdef0123456789abcdef"
+KEY = create_key()
+OTHER_KEY = create_key()
+"""A key of another organization, which may use `only-theirs` alone."""
+
+
+def free_port() -> int:
+    """Return a port of the loopback that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def make_snapshot(
+    engines: list[int],
+    *,
+    timeouts: Timeouts | None = None,
+    continuous_usage: bool = False,
+    max_connections: int = 16_384,
+    version: int = 1,
+) -> Snapshot:
+    """Return a snapshot with two organizations, an alias each, and one upstream."""
+    return Snapshot(
+        version=version,
+        created_at_ns=1_750_000_000_000_000_000,
+        keys=(
+            Key("key-a", key_mac(PEPPER, KEY.encode()), "org-a", "project-a", ("model-a",)),
+            Key("key-b", key_mac(PEPPER, OTHER_KEY.encode()), "org-b", "p-b", ("only-theirs",)),
+        ),
+        upstreams=(
+            Upstream(
+                "engine",
+                "emulator",
+                tuple(Endpoint("http", "127.0.0.1", port) for port in engines),
+                forward_headers=("x-emulator-*",),
+                timeouts=timeouts or Timeouts(),
+                max_connections=max_connections,
+            ),
+        ),
+        routes=(Route("main", "engine", "served-model", continuous_usage, 100_000),),
+        aliases=(Alias("model-a", "main"), Alias("only-theirs", "main")),
+    )
+
+
+@dataclass
+class WorkerProcess:
+    """A worker under test."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    folder: Path
+    settings: WorkerSettings
+    log: Path
+    url: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Derive the base URL."""
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the worker."""
+        return self.process.pid
+
+    def records(self) -> list[Record]:
+        """Return all intact records of the worker's journal."""
+        folder = Path(self.settings.journal_path)
+        found: list[Record] = []
+        for segment in sorted(folder.glob("*/*.journal")):
+            found += [record for record, _ in scan(segment.read_bytes())]
+        return found
+
+    def opens(self) -> list[Open]:
+        """Return the OPEN records."""
+        return [record for record in self.records() if isinstance(record, Open)]
+
+    def events(self) -> list[UsageEvent]:
+        """Return the usage events of the CLOSE records."""
+        return [record.event for record in self.records() if isinstance(record, Close)]
+
+    def wait_events(self, count: int, timeout_s: float = 5.0) -> list[UsageEvent]:
+        """Wait until at least `count` events are in the journal, and return all."""
+        deadline = time.monotonic() + timeout_s
+        while len(found := self.events()) < count:
+            if time.monotonic() > deadline:
+                message = f"{len(found)} of {count} events: {found}"
+                raise TimeoutError(message)
+            time.sleep(0.02)
+        return found
+
+    def stop(self, number: int = signal.SIGTERM, timeout_s: float = 10.0) -> int:
+        """Send a signal and return the exit code."""
+        if self.process.poll() is None:
+            os.kill(self.process.pid, number)
+        return self.process.wait(timeout_s)
+
+
+@contextmanager
+def running_worker(
+    folder: Path, engines: list[int], *, snapshot: Snapshot | None = None, **settings: object
+) -> Iterator[WorkerProcess]:
+    """Start a worker in `folder` and end it afterwards.
+
+    Args:
+        folder: Empty folder for its files.
+        engines: Ports of the engines on the loopback.
+        snapshot: Instead of `make_snapshot(engines)`.
+        settings: Instead of the usual `WorkerSettings`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pepper").write_bytes(PEPPER)
+    (folder / "snapshot").write_bytes(encode_snapshot(snapshot or make_snapshot(engines)))
+    chosen: dict[str, object] = {
+        "slot": 0,
+        "epoch": 1,
+        "node_id": "node-test",
+        "snapshot_path": str(folder / "snapshot"),
+        "journal_path": str(folder / "journal"),
+        "pepper_path": str(folder / "pepper"),
+        "agent_socket": "",
+        "port": free_port(),
+        "journal_segment_bytes": 4 * 1024 * 1024,
+        "drain_grace_s": 5.0,
+    } | settings
+    worker_settings = msgspec.convert(chosen, WorkerSettings)
+    log = folder / "worker.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "penstock.gateway", msgspec.json.encode(worker_settings)],
+            stdout=output,
+            stderr=output,
+        )
+    worker = WorkerProcess(process, worker_settings.port, folder, worker_settings, log)
+    try:
+        _wait_listening(worker)
+        yield worker
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(10)
+
+
+def _wait_listening(worker: WorkerProcess) -> None:
+    deadline = time.monotonic() + 15
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", worker.port), 1).close()
+        except OSError:
+            if worker.process.poll() is not None or time.monotonic() > deadline:
+                message = f"worker did not start: {worker.log.read_text()[-2000:]}"
+                raise RuntimeError(message) from None
+            time.sleep(0.02)
+        else:
+            return
+
+
+async def eventually(condition: "object", timeout_s: float = 5.0) -> None:
+    """Wait until calling `condition` is true."""
+    assert callable(condition)
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "it never happened"
+        await asyncio.sleep(0.01)

@@ -1,0 +1,101 @@
+"""Errors: each has a code that everybody can look up, and none is swallowed."""
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from docs.generate import error_codes
+from tests.house.sources import expect_none, label, python_files, tree
+
+CODE = re.compile(r"err:(?P<plane>[a-z]+):[a-z_]+:[a-z_]+")
+PLANES = {"gateway", "node", "control", "cli"}
+
+BROAD_EXCEPTS: dict[str, tuple[int, str]] = {}
+"""Process edges that may catch everything: path -> how often, and why."""
+
+
+def _is_broad(expression: ast.expr | None) -> bool:
+    match expression:
+        case None | ast.Name(id="Exception" | "BaseException"):
+            return True
+        case ast.Tuple(elts=members):
+            return any(_is_broad(member) for member in members)
+    return False
+
+
+def _broad_excepts(path: Path) -> Iterator[int]:
+    """Return the lines that catch everything and go on; to clean up and raise again is fine."""
+    for node in ast.walk(tree(path)):
+        match node:
+            case ast.ExceptHandler(type=caught, body=[*_, last]) if _is_broad(caught):
+                if not isinstance(last, ast.Raise):
+                    yield node.lineno
+            case ast.Call(
+                func=ast.Name(id="suppress") | ast.Attribute(attr="suppress"), args=caught
+            ):
+                if any(_is_broad(member) for member in caught):
+                    yield node.lineno
+
+
+def test_everything_is_caught_at_process_edges_only() -> None:
+    """Nothing but an allow-listed process edge catches every exception and goes on."""
+    found = {
+        label(path): lines for path in python_files("src") if (lines := list(_broad_excepts(path)))
+    }
+    counts = {path: len(lines) for path, lines in found.items()}
+    allowed = {path: count for path, (count, _) in BROAD_EXCEPTS.items()}
+    assert counts == allowed, f"lines: {found}"
+
+
+def test_error_codes_have_one_form() -> None:
+    """Every code reads `err:<plane>:<category>:<specific>`, with a plane that exists."""
+    wrong = [
+        error.code
+        for error in error_codes()
+        if (match := CODE.fullmatch(error.code)) is None or match["plane"] not in PLANES
+    ]
+    expect_none(wrong)
+
+
+def test_error_codes_are_unique() -> None:
+    """No two declarations share a code."""
+    counts = Counter(error.code for error in error_codes())
+    expect_none([code for code, count in counts.items() if count > 1])
+
+
+def test_error_codes_help() -> None:
+    """Every code says to the public what happened, and why, and what each side can do."""
+    silent = [
+        f"{error.code}: {member}"
+        for error in error_codes()
+        for member in ("public", "cause", "caller_action", "operator_action")
+        if not str(getattr(error, member)).strip().endswith(".")
+    ]
+    expect_none(silent)
+
+
+def test_error_codes_fit_their_status() -> None:
+    """Infrastructure trouble is never the caller's fault, and never answered with 401 or 403."""
+    wrong = [
+        error.code
+        for error in error_codes()
+        if error.source != "downstream" and not 500 <= error.status <= 599
+    ]
+    expect_none(wrong)
+
+
+def test_codes_in_the_source_are_declared() -> None:
+    """Every code that a module writes out is declared in an `errors.py`."""
+    declared = {error.code for error in error_codes()}
+    unknown = [
+        f"{label(path, node.lineno)}: {node.value}"
+        for path in python_files("src")
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and CODE.fullmatch(node.value)
+        and node.value not in declared
+    ]
+    expect_none(unknown)
