@@ -3,8 +3,6 @@
 import re
 from typing import Final
 
-import httptools
-
 from penstock.gateway.dialects.openai import OPERATIONS, Operation
 from penstock.gateway.errors import (
     BODY_TOO_LARGE,
@@ -31,6 +29,7 @@ ALLOW_READ: Final = b"GET, HEAD, OPTIONS"
 ALLOW_OPERATION: Final = b"POST, OPTIONS"
 
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::[0-9]{1,5})?")
+_ABSOLUTE = re.compile(rb"(?i:https?)://" + _HOST.pattern + rb"(?P<path>/.*)")
 _CALLER_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:~-]{1,128}")
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _PLAIN_HOSTS: set[bytes] = set()
@@ -45,59 +44,39 @@ class Request:
     arrives of it afterwards is dropped.
     """
 
-    __slots__ = (
-        "allow",
-        "api_key",
-        "authorization",
-        "body",
-        "body_bytes",
-        "content_length",
-        "expects_continue",
-        "field_bytes",
-        "field_count",
-        "forwarded",
-        "host",
-        "is_chunked",
-        "is_header_done",
-        "keep_alive",
-        "method",
-        "operation",
-        "principal",
-        "received_s",
-        "refusal",
-        "request_id",
-        "target",
-        "traceparent",
-        "version",
-        "x_api_key",
-    )
+    # Defaults stand in the class: most requests change few of them.
+    method = b""
+    target = b""
+    version = "1.1"
+    host: bytes | None = None
+    authorization: bytes | None = None
+    x_api_key: bytes | None = None
+    api_key: bytes | None = None
+    request_id: str | None = None
+    """The caller's own `x-request-id`, when it sent a sane one."""
+    traceparent: bytes | None = None
+    forwarded: list[tuple[bytes, bytes]] | None = None
+    """Fields, lower-case, that some upstream wants passed on."""
+    content_length: int | None = None
+    is_chunked = False
+    expects_continue = False
+    offers_upgrade = False
+    field_count = 0
+    field_bytes = 0
+    keep_alive = True
+    is_header_done = False
+    operation: Operation | None = None
+    allow = b""
+    """Methods that the path takes, for `Allow`."""
+    principal: Principal | None = None
+    refusal: Refusal | None = None
+    body_bytes = 0
+    received_s = 0.0
+    """When its last byte came, by `time.perf_counter`."""
 
     def __init__(self) -> None:
         """Start with nothing received."""
-        self.target = b""
-        self.method = b""
-        self.version = "1.1"
-        self.host: bytes | None = None
-        self.authorization: bytes | None = None
-        self.x_api_key: bytes | None = None
-        self.api_key: bytes | None = None
-        self.request_id: str | None = None
-        self.traceparent: bytes | None = None
-        self.forwarded: list[tuple[bytes, bytes]] | None = None
-        self.content_length: int | None = None
-        self.is_chunked = False
-        self.expects_continue = False
-        self.field_bytes = 0
-        self.field_count = 0
-        self.keep_alive = True
-        self.is_header_done = False
-        self.operation: Operation | None = None
-        self.allow = b""
-        self.principal: Principal | None = None
-        self.refusal: Refusal | None = None
         self.body: list[bytes] = []
-        self.body_bytes = 0
-        self.received_s = 0.0
 
     def refuse(self, refusal: Refusal) -> None:
         """Give the request up for the first reason found, and forget its body."""
@@ -105,23 +84,26 @@ class Request:
             self.refusal = refusal
         self.body = []
 
-    def take_field(self, name: bytes, value: bytes) -> None:
-        """Take one header field; unknown ones are dropped.
+    def take_field(self, name: bytes, value: bytes) -> bool:
+        """Take one header field.
 
         Args:
             name: As it was sent.
-            value: Without surrounding white space.
+            value: Without leading white space.
+
+        Returns:
+            False when it means nothing here: whether it is passed on is for others to say.
         """
         self.field_count += 1
         self.field_bytes += len(name) + len(value)
         if self.field_count > HEADER_FIELDS or self.field_bytes > HEADER_BYTES:
             self.refuse(Refusal(HEADER_TOO_LARGE))
-            return
-        take = _FIELDS.get(name)
+            return True
+        take = _FIELDS.get(name) or _FIELDS.get(name.lower())
         if take is None:
-            take = _FIELDS.get(name.lower())
-        if take is not None:
-            take(self, value)
+            return False
+        take(self, value.rstrip())
+        return True
 
     def check_header(self, method: bytes, version: str) -> None:
         """Judge the finished header: framing, target and operation.
@@ -174,11 +156,11 @@ def _path(target: bytes) -> bytes:
     doubled slashes, percent signs) is simply no path of ours.
     """
     if not target.startswith(b"/"):
-        try:
-            target = httptools.parse_url(target).path or b"/"
-        except httptools.HttpParserInvalidURLError:
+        match = _ABSOLUTE.fullmatch(target)
+        if match is None:
             return b""
-    return target.partition(b"?")[0].partition(b"#")[0]
+        target = match["path"]
+    return target.partition(b"?")[0]
 
 
 def _take_host(request: Request, value: bytes) -> None:
@@ -235,6 +217,10 @@ def _take_expect(request: Request, value: bytes) -> None:
         request.refuse(Refusal(EXPECTATION_UNKNOWN))
 
 
+def _take_upgrade(request: Request, value: bytes) -> None:  # noqa: ARG001 - all are declined
+    request.offers_upgrade = True
+
+
 def _take_request_id(request: Request, value: bytes) -> None:
     if _CALLER_REQUEST_ID.fullmatch(value) is not None:
         request.request_id = value.decode("ascii")
@@ -245,7 +231,12 @@ def _take_traceparent(request: Request, value: bytes) -> None:
         request.traceparent = value
 
 
+def _ignore(request: Request, value: bytes) -> None:
+    """Take a common field that says nothing to us."""
+
+
 _TAKERS = {
+    b"content-type": _ignore,
     b"host": _take_host,
     b"authorization": _take_authorization,
     b"x-api-key": _take_x_api_key,
@@ -254,6 +245,7 @@ _TAKERS = {
     b"transfer-encoding": _take_transfer_encoding,
     b"content-encoding": _take_content_encoding,
     b"expect": _take_expect,
+    b"upgrade": _take_upgrade,
     b"x-request-id": _take_request_id,
     b"traceparent": _take_traceparent,
 }

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from time import perf_counter
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Final, cast
 
 import httptools
@@ -24,8 +25,10 @@ from penstock.gateway.errors import (
     CONNECTIONS_EXHAUSTED,
     HEADER_TIMEOUT,
     HEADER_TOO_LARGE,
+    HOST_INVALID,
     MALFORMED,
     TARGET_TOO_LONG,
+    VERSION_UNSUPPORTED,
 )
 from penstock.gateway.exchange import Exchange
 from penstock.gateway.limits import (
@@ -34,6 +37,7 @@ from penstock.gateway.limits import (
     DRAINED_BODY_BYTES,
     HEADER_BYTES,
     HEADER_DEADLINE_S,
+    HEADER_FIELDS,
     KEEP_ALIVE_S,
     LINGER_S,
     PIPELINE_DEPTH,
@@ -48,6 +52,10 @@ if TYPE_CHECKING:
     from penstock.gateway.worker import Worker
 
 _NEVER: Final = float("inf")
+_UNTRUSTWORTHY: Final = frozenset(
+    {MALFORMED, HOST_INVALID, VERSION_UNSUPPORTED, HEADER_TOO_LARGE, TARGET_TOO_LONG}
+)
+"""Refusals after which it is not certain where the next request begins."""
 _LIVE_BODY: Final = b'{"status":"live"}'
 _READY_BODY: Final = b'{"status":"ready"}'
 
@@ -115,21 +123,19 @@ class Downstream(asyncio.Protocol):
         if self._is_deaf:
             return
         request = self._request
-        if request is None or not request.is_header_done:
-            self._header_bytes += len(data)
-            if request is None:
-                self._deadline_s = self._worker.now_s() + HEADER_DEADLINE_S
-        else:
+        self._header_bytes += len(data)
+        if request is not None and request.is_header_done:
             self._deadline_s = self._worker.now_s() + BODY_IDLE_S
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._is_deaf = True  # answered as plain HTTP; what follows is another protocol
-            self._hurry_end()
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                self._decline_upgrade(data[offer.args[0] :])
         except httptools.HttpParserCallbackError:
             raise  # a bug of ours, not of the caller
         except httptools.HttpParserError:
-            self._broken()
+            if not self._is_deaf:
+                self._broken()
         if self._header_bytes > HEADER_BYTES and not self._is_deaf:
             self._too_large()
 
@@ -165,8 +171,11 @@ class Downstream(asyncio.Protocol):
     # What the parser calls
 
     def on_message_begin(self) -> None:
-        """Begin a request."""
+        """Begin a request, unless what follows on this connection is not to be understood."""
+        if self._is_deaf:
+            return
         self._request = Request()
+        self._deadline_s = self._worker.now_s() + HEADER_DEADLINE_S
 
     def on_url(self, url: bytes) -> None:
         """Take a piece of the target."""
@@ -181,9 +190,10 @@ class Downstream(asyncio.Protocol):
             return
         if request.is_header_done:
             request.field_count += 1
+            if request.field_count > HEADER_FIELDS:
+                request.refuse(Refusal(HEADER_TOO_LARGE))
             return
-        request.take_field(name, value)
-        if self._worker.forwards_headers:
+        if not request.take_field(name, value) and self._worker.forwards_headers:
             self._worker.keep_forwarded(request, name, value)
 
     def on_headers_complete(self) -> None:
@@ -192,7 +202,7 @@ class Downstream(asyncio.Protocol):
         if request is None:
             return
         self._header_bytes = 0
-        request.keep_alive = self._parser.should_keep_alive()
+        request.keep_alive = self._parser.should_keep_alive() and not request.offers_upgrade
         request.check_header(self._parser.get_method(), self._parser.get_http_version())
         if request.refusal is None and (request.operation is not None or _needs_key(request)):
             found = authenticate(
@@ -208,16 +218,17 @@ class Downstream(asyncio.Protocol):
                 request.principal = found
         if request.refusal is not None:
             self._refuse_early(request)
-        elif request.expects_continue and request.version == "1.1" and not self._is_busy():
-            self.transport.write(CONTINUE)
+        elif request.expects_continue and not self._is_busy():
+            self._invite_body(request)
 
     def on_body(self, body: bytes) -> None:
-        """Take a piece of the body, unless the request is refused or grows too large."""
+        """Take a piece of the body, unless nobody wants it or it grows too large."""
+        self._header_bytes = 0
         request = self._request
         if request is None:
             return
         request.body_bytes += len(body)
-        if request.refusal is None:
+        if request.refusal is None and request.operation is not None:
             request.body.append(body)
             if request.body_bytes > BODY_BYTES:
                 request.refuse(Refusal(BODY_TOO_LARGE))
@@ -227,10 +238,15 @@ class Downstream(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Serve the request, now or when it is its turn."""
-        request, self._request = self._request, None
+        request = self._request
         if request is None:
             return
+        if request.offers_upgrade and self._parser.should_upgrade():
+            return  # the parser passes over the body; see `_decline_upgrade`
+        self._request = None
         self._header_bytes = 0
+        if not request.keep_alive:
+            self._is_deaf = True
         request.received_s = perf_counter()
         self._deadline_s = self._worker.now_s() + KEEP_ALIVE_S
         self._enqueue(request)
@@ -240,7 +256,12 @@ class Downstream(asyncio.Protocol):
     def _refuse_early(self, request: Request) -> None:
         """Answer before the body: wait for a small one, end the connection for others."""
         length = request.content_length or 0
-        if request.is_chunked or length > DRAINED_BODY_BYTES or request.expects_continue:
+        if (
+            request.is_chunked
+            or length > DRAINED_BODY_BYTES
+            or request.expects_continue
+            or (request.refusal is not None and request.refusal.error in _UNTRUSTWORTHY)
+        ):
             self._end_with(request)
 
     def _end_with(self, request: Request) -> None:
@@ -250,6 +271,31 @@ class Downstream(asyncio.Protocol):
         request.keep_alive = False
         request.received_s = perf_counter()
         self._enqueue(request)
+
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Stay with HTTP/1.1 when another protocol is offered (RFC 9110, 7.8).
+
+        The parser stops behind the header of such a request: another one takes its body. Nothing
+        more is understood after it.
+        """
+        request = self._request
+        if request is None:
+            self._is_deaf = True
+            return
+        request.offers_upgrade = False
+        framing = b"content-length: %d" % (request.content_length or 0)
+        if request.is_chunked:
+            framing = b"transfer-encoding: chunked"
+        self._parser = httptools.HttpRequestParser(
+            SimpleNamespace(on_body=self.on_body, on_message_complete=self.on_message_complete)
+        )
+        self._parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n%b" % (framing, rest))
+
+    def _invite_body(self, request: Request) -> None:
+        """Tell a caller that waits for it that the header was accepted."""
+        if request.version == "1.1" and request.body_bytes == 0:
+            self.transport.write(CONTINUE)
+        request.expects_continue = False
 
     def _broken(self) -> None:
         """Answer framing that breaks the rules; nothing after it can be trusted."""
@@ -299,20 +345,34 @@ class Downstream(asyncio.Protocol):
         if self._waiting is None:
             self._waiting = deque()
         self._waiting.append(request)
-        if len(self._waiting) >= PIPELINE_DEPTH and self._is_reading:
+        is_large = request.body_bytes > DRAINED_BODY_BYTES
+        if (is_large or len(self._waiting) >= PIPELINE_DEPTH) and self._is_reading:
             self._is_reading = False
             self.transport.pause_reading()
 
     def _next(self) -> None:
         """Serve the requests that waited, as far as one after another can be answered."""
-        waiting = self._waiting
-        while waiting and self._exchange is None and not self.is_paused:
-            self._serve(waiting.popleft())
-        if not self._is_reading and not self.transport.is_closing() and not waiting:
+        while self._waiting and self._exchange is None and not self.is_paused:
+            self._serve(self._waiting.popleft())
+        if not self._is_reading and not self.transport.is_closing() and not self._waiting:
             self._is_reading = True
             self.transport.resume_reading()
-        if self._is_deaf and not self._is_busy():
+        if self._is_busy():
+            return
+        if self._is_deaf:
             self._linger()
+        elif self._request is not None:
+            self._await(self._request)
+
+    def _await(self, request: Request) -> None:
+        """Give the request that was arriving behind the last answer its time."""
+        now = self._worker.now_s()
+        if not request.is_header_done:
+            self._deadline_s = now + HEADER_DEADLINE_S
+            return
+        self._deadline_s = now + BODY_IDLE_S
+        if request.expects_continue and request.refusal is None:
+            self._invite_body(request)
 
     def _serve(self, request: Request) -> None:
         worker = self._worker
@@ -394,7 +454,7 @@ class Downstream(asyncio.Protocol):
         self._deadline_s = self._worker.now_s() + KEEP_ALIVE_S
         if not keep_alive:
             self._after_answer(keep_alive=False)
-        elif self._waiting or self._is_deaf:
+        elif self._waiting or self._is_deaf or self._request is not None:
             self._next()
 
     # What the worker calls

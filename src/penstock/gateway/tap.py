@@ -1,8 +1,8 @@
 """Step 7, tap: usage and errors read out of a stream while it passes, byte for byte.
 
 Frames end at a blank line (LF, CRLF or CR, in any mix) and may be split over reads anywhere.
-The usual read, whole frames without the words `usage` and `error`, costs two searches and is
-passed on as it is.
+The usual read, whole frames without the words `usage`, `error` and `[DONE]`, costs a few searches
+and is passed on as it is. What is found does not depend on where the reads were cut.
 
 A caller that did not ask for usage must not see the chunk that was asked for in its name. Such a
 chunk is small and has no choices: a frame that is not complete yet is held back only until it is,
@@ -37,7 +37,8 @@ class Tap:
         usage: The last usage seen; figures of engines are cumulative.
         error: The first error object seen, raw.
         flags: What was odd about the figures.
-        frame_count: Frames relayed so far.
+        frame_count: Lines of data relayed so far, without `[DONE]`; engines send one a frame.
+        is_done: Whether the stream's `[DONE]` passed.
     """
 
     __slots__ = (
@@ -45,11 +46,11 @@ class Tap:
         "_held_from",
         "_hides",
         "_is_skipping",
-        "_last",
         "_strips",
         "error",
         "flags",
         "frame_count",
+        "is_done",
         "usage",
     )
 
@@ -63,16 +64,16 @@ class Tap:
         """Where in `_carry` begins what was not passed on yet."""
         self._is_skipping = False
         """The frame under way is too long to look into: passed on unseen."""
-        self._last = b""
         self.usage: Usage | None = None
         self.error: bytes | None = None
         self.flags: tuple[str, ...] = ()
         self.frame_count = 0
+        self.is_done = False
 
     @property
-    def is_done(self) -> bool:
-        """Whether the last thing that passed is the stream's `[DONE]`."""
-        return _DONE in self._last[-24:]
+    def is_inside_frame(self) -> bool:
+        """Whether the beginning of a frame was passed on, and its end was not."""
+        return self._held_from > 0
 
     def feed(self, data: bytes) -> bytes:
         """Take what was read; return what may be passed on now.
@@ -84,26 +85,26 @@ class Tap:
             Bytes to relay at once, maybe none. Over the whole stream they are the bytes fed, less
             hidden chunks and stripped members.
         """
-        self._last = data
         if (
             not self._carry
-            and not self._is_skipping
+            and data.startswith(b"data:")
             and data.endswith(b"\n\n")
+            and b"\r" not in data
             and b'"error"' not in data
+            and _DONE not in data
             and (b'"usage"' not in data or not _USAGE_OBJECT.search(data))
         ):
-            self.frame_count += data.count(b"\n\n")
+            self.frame_count += data.count(b"\ndata:") + 1
             return data
         return self._feed_frames(data)
 
     def finish(self) -> bytes:
-        """Return what was held back when the stream ended in the middle of a frame."""
+        """Read the frame in whose middle the stream ended; return what was held back of it."""
         carry, self._carry = self._carry, b""
-        if not carry:
+        if not carry or self._is_skipping:
             return b""
-        out = self._inspect(carry) if self._held_from == 0 else carry[self._held_from :]
-        self._held_from = 0
-        return out
+        shown = self._inspect(carry)
+        return shown if self._held_from == 0 else carry[self._held_from :]
 
     def _feed_frames(self, data: bytes) -> bytes:
         out: list[bytes] = []
@@ -112,9 +113,9 @@ class Tap:
         search_from = max(0, len(self._carry) - 3)
         for match in _BLANK_LINE.finditer(content, search_from):
             end = match.end()
-            self.frame_count += 1
             if self._is_skipping:
                 self._is_skipping = False
+                self.frame_count += 1
                 out.append(content[start + held : end])
             else:
                 frame = content[start:end]
@@ -128,24 +129,30 @@ class Tap:
             keep = tail[-3:]
             self._carry, self._held_from = keep, len(keep)
         else:
-            passed = len(tail) if self._may_pass(tail) else held
+            passed = len(tail) if self._may_pass_early(tail) else held
             out.append(tail[held:passed])
             self._carry, self._held_from = tail, passed
         return out[0] if len(out) == 1 else b"".join(out)
 
-    def _may_pass(self, tail: bytes) -> bool:
+    def _may_pass_early(self, tail: bytes) -> bool:
         """Whether the beginning of a frame may go on before its end is there."""
         if self._strips:
             return False
-        if not self._hides or self._held_from:
-            return True
-        return len(tail) > HELD_FRAME_BYTES or _CHOICES.search(tail) is not None
+        return not self._hides or self._held_from > 0 or _is_no_usage_chunk(tail)
 
     def _inspect(self, frame: bytes) -> bytes:
         """Read a whole frame; return it as the caller shall see it."""
+        lines = _data(frame)
+        self.frame_count += len(lines)
+        if len(frame) > INSPECTED_FRAME_BYTES:
+            return frame
+        if _DONE in frame and b"".join(lines).strip() == _DONE:
+            self.is_done = True
+            self.frame_count -= len(lines)
+            return frame
         if b'"usage"' not in frame and b'"error"' not in frame:
             return frame
-        payload = _payload(frame)
+        payload = b"\n".join(lines)
         reading = read_chunk(payload) if payload else None
         if reading is None:
             return frame
@@ -161,15 +168,25 @@ class Tap:
         if reading.error is not None or _USAGE_OBJECT.search(frame) is None:
             return frame
         if not reading.has_choices:
-            return b"" if self._hides else frame
+            if not self._hides or _is_no_usage_chunk(frame):
+                return frame
+            self.frame_count -= len(_data(frame))
+            return b""
         if self._strips:
             members = _decode_members(payload)
             if members.pop("usage", None) is not None:
-                return b"data: " + _encode(members) + b"\n\n"
+                rest = b" " + _encode(members)
+                if payload in frame:
+                    return frame.replace(payload, rest, 1)
+                return b"data:" + rest + b"\n\n"
         return frame
 
 
-def _payload(frame: bytes) -> bytes:
-    """Return the data of a frame: its `data:` lines joined as the SSE standard says."""
-    lines = [line[5:] for line in frame.splitlines() if line.startswith(b"data:")]
-    return lines[0] if len(lines) == 1 else b"\n".join(lines)
+def _data(frame: bytes) -> list[bytes]:
+    """Return what is in the `data:` lines of a frame."""
+    return [line[5:] for line in frame.splitlines() if line.startswith(b"data:")]
+
+
+def _is_no_usage_chunk(beginning: bytes) -> bool:
+    """Whether a frame cannot be a bare usage chunk, judged by its beginning."""
+    return len(beginning) > HELD_FRAME_BYTES or _CHOICES.search(beginning) is not None

@@ -1,1 +1,1 @@
-
+"""Usage events: stored once each, listed and added up."""

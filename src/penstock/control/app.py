@@ -1,0 +1,90 @@
+"""The composition root: settings become an application."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+
+import penstock
+from penstock.control.authentication import (
+    create_bearer,
+    create_page_authentication,
+    read_token,
+)
+from penstock.control.headers import SafeHeaders
+from penstock.control.health import create_health_router
+from penstock.control.problems import PROBLEM_RESPONSES, describe_problems, install_problems
+from penstock.control.settings import ControlSettings
+from penstock.control.status_page import create_page_router
+from penstock.kit.clock import Clock, SystemClock
+from penstock.metering.api import create_node_router, create_usage_router
+from penstock.storage.database import Database
+
+_DESCRIPTION = (
+    "What operators and nodes say to Penstock's control plane. "
+    "Errors are problem details (RFC 9457) with a stable `code`."
+)
+
+
+class ControlApp(FastAPI):
+    """FastAPI whose OpenAPI document knows the form of our errors."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document, made once."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            describe_problems(document["components"]["schemas"])
+        return super().openapi()
+
+
+def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI:
+    """Return the control plane as an ASGI application.
+
+    Its lifespan opens the database, migrating it when it is older, and closes it. Tokens are
+    read, or made, at once.
+
+    Args:
+        settings: Where its data is.
+        clock: Says when usage was recorded; the machine's when None.
+
+    Raises:
+        PenstockError: A token in the data folder is too short.
+        OSError: The data folder cannot be read or written.
+    """
+    clock = clock or SystemClock()
+    Path(settings.data_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
+    node_token = read_token(settings.node_token_path)
+    admin_token = read_token(settings.admin_token_path)
+    database = Database(settings.database_path)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await database.open()
+        try:
+            yield
+        finally:
+            await database.close()
+
+    app = ControlApp(
+        title="Penstock control plane",
+        version=penstock.__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        responses=PROBLEM_RESPONSES,
+        # The interactive pages would load their code from somebody else's servers.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.add_middleware(SafeHeaders)
+    install_problems(app)
+    authenticate_node = create_bearer(node_token, "nodeToken", "`secrets/node_token`")
+    authenticate_admin = create_bearer(admin_token, "adminToken", "`secrets/admin_token`")
+    app.include_router(create_health_router(database))
+    app.include_router(create_node_router(database, clock, authenticate_node))
+    app.include_router(create_usage_router(database, authenticate_admin))
+    app.include_router(create_page_router(database, clock, create_page_authentication(admin_token)))
+    return app

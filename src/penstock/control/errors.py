@@ -1,0 +1,121 @@
+"""What can go wrong at the control plane's door."""
+
+from penstock.kit.errors import ErrorCode, PenstockError, Source
+
+TOKEN_MISSING = ErrorCode(
+    code="err:control:auth:token_missing",
+    status=401,
+    source=Source.DOWNSTREAM,
+    retryable=False,
+    public="This needs a token.",
+    conventional_type="authentication_error",
+    conventional_code="missing_token",
+    cause="The request has no Authorization header, or one of another scheme.",
+    caller_action="Send `Authorization: Bearer <token>`; a browser asks for it as the password.",
+    operator_action="The tokens are in the data folder, in `secrets/`.",
+)
+
+TOKEN_WRONG = ErrorCode(
+    code="err:control:auth:token_wrong",
+    status=401,
+    source=Source.DOWNSTREAM,
+    retryable=False,
+    public="The token is not the right one.",
+    conventional_type="authentication_error",
+    conventional_code="invalid_token",
+    cause="The token is another one, e.g. the node's for the operator's, or was replaced.",
+    caller_action="Use the admin token for the API and the page, the node token for shipping.",
+    operator_action="Compare `secrets/` of both data folders; restart after replacing a token.",
+)
+
+TOKEN_WEAK = ErrorCode(
+    code="err:control:auth:token_weak",
+    status=500,
+    source=Source.INTERNAL,
+    retryable=False,
+    public="A token of the control plane is too short to be a secret.",
+    conventional_type="server_error",
+    conventional_code="internal_error",
+    cause="A file in `secrets/` is empty or has fewer than 16 characters.",
+    caller_action="None; the control plane does not start.",
+    operator_action="Delete the file that the message names; the next start makes a good one.",
+)
+
+REQUEST_INVALID = ErrorCode(
+    code="err:control:request:invalid",
+    status=400,
+    source=Source.DOWNSTREAM,
+    retryable=False,
+    public="A parameter of the request is wrong.",
+    conventional_type="invalid_request_error",
+    conventional_code="invalid_parameter",
+    cause="A parameter is missing, unknown, of the wrong form or out of range.",
+    caller_action="Correct the parameters that `errors` names.",
+    operator_action="None: the caller's request is at fault.",
+)
+
+PATH_UNKNOWN = ErrorCode(
+    code="err:control:request:path_unknown",
+    status=404,
+    source=Source.DOWNSTREAM,
+    retryable=False,
+    public="There is nothing at this path.",
+    conventional_type="invalid_request_error",
+    conventional_code="not_found",
+    cause="The path is not one of the control plane's; models are served by the gateway.",
+    caller_action="Compare the path with `/openapi.json`, and the port with the gateway's.",
+    operator_action="None: the caller's request is at fault.",
+)
+
+METHOD_NOT_ALLOWED = ErrorCode(
+    code="err:control:request:method_not_allowed",
+    status=405,
+    source=Source.DOWNSTREAM,
+    retryable=False,
+    public="This path does not take this method.",
+    conventional_type="invalid_request_error",
+    conventional_code="method_not_allowed",
+    cause="The method is none of those that the header Allow lists.",
+    caller_action="Use a method that the header Allow lists.",
+    operator_action="None: the caller's request is at fault.",
+)
+
+REQUEST_REFUSED = ErrorCode(
+    code="err:control:request:refused",
+    status=400,
+    source=Source.DOWNSTREAM,
+    retryable=False,
+    public="The request cannot be understood.",
+    conventional_type="invalid_request_error",
+    conventional_code="bad_request",
+    cause="The request breaks a rule of HTTP that has no code of its own here.",
+    caller_action="Correct the request; the status says in which way it is wrong.",
+    operator_action="None: the caller's request is at fault.",
+)
+
+BUG = ErrorCode(
+    code="err:control:internal:bug",
+    status=500,
+    source=Source.INTERNAL,
+    retryable=True,
+    public="The control plane failed over this request.",
+    conventional_type="server_error",
+    conventional_code="internal_error",
+    cause="A mistake in Penstock.",
+    caller_action="Try once more; usage that was shipped is stored once however often it comes.",
+    operator_action="Report the traceback that the control log has at this time.",
+)
+
+
+class AuthenticationError(PenstockError):
+    """Nobody, or somebody else, asked.
+
+    Args:
+        error: `TOKEN_MISSING` or `TOKEN_WRONG`.
+        challenge: Value of `WWW-Authenticate`: how to ask again.
+    """
+
+    def __init__(self, error: ErrorCode, challenge: str) -> None:
+        """See the class."""
+        super().__init__(error)
+        self.challenge = challenge

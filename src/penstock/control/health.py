@@ -1,0 +1,40 @@
+"""Whether the control plane lives, and whether it can do its work."""
+
+from typing import Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict
+
+from penstock.storage.database import Database
+
+
+class Live(BaseModel):
+    """The process answers."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "live"}]})
+
+    status: Literal["live"] = "live"
+
+
+class Ready(BaseModel):
+    """The database answers, too."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ready"}]})
+
+    status: Literal["ready"] = "ready"
+
+
+def create_health_router(database: Database) -> APIRouter:
+    """Return the endpoints that supervisors ask; they need no token and tell nothing else."""
+    router = APIRouter(prefix="/health", tags=["health"])
+
+    @router.get("/live", summary="Does the process answer?")
+    async def get_live() -> Live:
+        return Live()
+
+    @router.get("/ready", summary="Does the database answer, too?")
+    async def get_ready() -> Ready:
+        await database.check()
+        return Ready()
+
+    return router

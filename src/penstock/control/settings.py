@@ -1,0 +1,30 @@
+"""How the control plane is started."""
+
+from pathlib import Path
+
+import msgspec
+
+
+class ControlSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Settings of `python -m penstock.control '<these as JSON>'`."""
+
+    data_dir: str
+    """Data folder: `usage.db`, and `secrets/` with `node_token` and `admin_token`; both are made
+    when they are missing."""
+    host: str = "127.0.0.1"
+    port: int = 8081
+
+    @property
+    def database_path(self) -> Path:
+        """The SQLite file."""
+        return Path(self.data_dir) / "usage.db"
+
+    @property
+    def node_token_path(self) -> Path:
+        """The file with the token that nodes ship usage with."""
+        return Path(self.data_dir) / "secrets" / "node_token"
+
+    @property
+    def admin_token_path(self) -> Path:
+        """The file with the token of the operator."""
+        return Path(self.data_dir) / "secrets" / "admin_token"

@@ -1,0 +1,45 @@
+"""What can go wrong when usage is stored or asked for."""
+
+from penstock.kit.errors import ErrorCode, Source
+
+BATCH_INVALID = ErrorCode(
+    code="err:control:metering:batch_invalid",
+    status=400,
+    source=Source.DOWNSTREAM,
+    retryable=False,
+    public="The body is not a batch of usage events.",
+    conventional_type="invalid_request_error",
+    conventional_code="invalid_body",
+    cause=(
+        "The body is not the MessagePack of a usage batch, or an event in it cannot be true: "
+        "a negative count, a time out of range, an id that is empty or too long."
+    ),
+    caller_action="Keep the batch, report it, and ship the events of it that are sound.",
+    operator_action="Compare the versions of node and control plane; report the detail as a bug.",
+)
+
+BATCH_TOO_LARGE = ErrorCode(
+    code="err:control:metering:batch_too_large",
+    status=413,
+    source=Source.DOWNSTREAM,
+    retryable=False,
+    public="The batch has more than 500 events or 8 MiB.",
+    conventional_type="invalid_request_error",
+    conventional_code="request_too_large",
+    cause="A node sent more in one batch than the contract allows.",
+    caller_action="Split the batch; the events count once however they are split.",
+    operator_action="Compare the versions of node and control plane.",
+)
+
+CURSOR_INVALID = ErrorCode(
+    code="err:control:metering:cursor_invalid",
+    status=400,
+    source=Source.DOWNSTREAM,
+    retryable=False,
+    public="The cursor is not one that this listing gave out.",
+    conventional_type="invalid_request_error",
+    conventional_code="invalid_cursor",
+    cause="`cursor` was made up, cut off or decoded once too often.",
+    caller_action="Pass `next_cursor` of the last answer unchanged, or leave `cursor` out.",
+    operator_action="None.",
+)

@@ -1,0 +1,240 @@
+"""What the usage API takes and answers."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from penstock.contract.usage import Outcome, UsageReceipt, UsageSource
+from penstock.metering.model import (
+    MAX_PAGE_ROWS,
+    TotalsBy,
+    UsageFilter,
+    UsagePage,
+    UsageRow,
+    UsageTotal,
+)
+
+_EVENT_ID = "01977f5e-3c00-7a4b-9d21-5b8e0c7f1a00"
+_TIME_HINT = "ISO 8601 with a time zone, e.g. `2026-06-15T12:00:00Z`; write `+` as `%2B`."
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class FilterQuery(BaseModel):
+    """Which usage is meant; an unknown name is refused, so that no typing error widens it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    organization: str | None = None
+    project: str | None = None
+    key_id: str | None = None
+    model: Annotated[str | None, Field(description="The alias that callers asked for.")] = None
+    request_id: str | None = None
+    event_id: str | None = None
+    outcome: Outcome | None = None
+    since: Annotated[
+        AwareDatetime | None, Field(description=f"Started at this time or later. {_TIME_HINT}")
+    ] = None
+    until: Annotated[
+        AwareDatetime | None, Field(description=f"Started before this time. {_TIME_HINT}")
+    ] = None
+
+    def to_filter(self) -> UsageFilter:
+        """Return the members that `UsageFilter` has."""
+        return UsageFilter(
+            organization=self.organization,
+            project=self.project,
+            key_id=self.key_id,
+            model=self.model,
+            request_id=self.request_id,
+            event_id=self.event_id,
+            outcome=self.outcome,
+            since_us=_microseconds(self.since),
+            until_us=_microseconds(self.until),
+        )
+
+
+class UsageQuery(FilterQuery):
+    """Which page of usage is meant."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE_ROWS, description="Most rows.")] = 100
+    cursor: Annotated[
+        str | None, Field(description="`next_cursor` of the page before; the first page without.")
+    ] = None
+
+
+class TotalsQuery(FilterQuery):
+    """Which totals are meant."""
+
+    by: Annotated[TotalsBy, Field(description="What to group by.")]
+
+
+class UsageRecord(BaseModel):
+    """What one request consumed."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "event_id": _EVENT_ID,
+                    "request_id": _EVENT_ID,
+                    "organization": "dev",
+                    "project": "playground",
+                    "key_id": "dev-key",
+                    "model": "emulated-70b",
+                    "served_model": "emulated-70b",
+                    "upstream": "emulator",
+                    "operation": "chat",
+                    "is_stream": True,
+                    "outcome": "ok",
+                    "status": 200,
+                    "error_code": None,
+                    "usage_source": "engine",
+                    "input_tokens": 812,
+                    "output_tokens": 274,
+                    "cached_input_tokens": 640,
+                    "reasoning_output_tokens": None,
+                    "attempt_count": 1,
+                    "started_at": "2026-06-15T12:00:00.000000Z",
+                    "first_byte_at": "2026-06-15T12:00:00.031250Z",
+                    "finished_at": "2026-06-15T12:00:02.500000Z",
+                    "flags": [],
+                }
+            ]
+        }
+    )
+
+    event_id: str
+    request_id: str
+    organization: str
+    project: str
+    key_id: str
+    model: Annotated[str, Field(description="The alias that the caller asked for.")]
+    served_model: Annotated[str, Field(description="The upstream's own name of the model.")]
+    upstream: str
+    operation: Annotated[str, Field(description="`chat`, `completions` or `embeddings`.")]
+    is_stream: bool
+    outcome: Outcome
+    status: Annotated[int, Field(description="HTTP status answered; 0 when none was.")]
+    error_code: str | None
+    usage_source: UsageSource
+    input_tokens: Count
+    output_tokens: Count
+    cached_input_tokens: Count | None
+    reasoning_output_tokens: Count | None
+    attempt_count: Count
+    started_at: Annotated[str, Field(description="ISO 8601 in UTC, to the microsecond.")]
+    first_byte_at: str | None
+    finished_at: str
+    flags: Annotated[list[str], Field(description="What was odd about the engine's figures.")]
+
+    @classmethod
+    def from_row(cls, row: UsageRow) -> Self:
+        """Return the row as it is answered."""
+        members = asdict(row)
+        for name in ("started_at", "first_byte_at", "finished_at"):
+            time_us = members.pop(f"{name}_us")
+            members[name] = None if time_us is None else format_time(time_us)
+        return cls(**members)
+
+
+class UsagePageBody(BaseModel):
+    """A page of usage, oldest first."""
+
+    data: list[UsageRecord]
+    next_cursor: Annotated[
+        str | None, Field(description="Where to go on; null when there is nothing more.")
+    ]
+
+    @classmethod
+    def from_page(cls, page: UsagePage) -> Self:
+        """Return the page as it is answered."""
+        return cls(
+            data=[UsageRecord.from_row(row) for row in page.rows], next_cursor=page.next_cursor
+        )
+
+
+class TotalRecord(BaseModel):
+    """What one group consumed; it has the one name that was grouped by."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "emulated-70b",
+                    "requests": 31_250,
+                    "input_tokens": 25_375_000,
+                    "output_tokens": 8_562_500,
+                }
+            ]
+        }
+    )
+
+    organization: str | None = None
+    project: str | None = None
+    key_id: str | None = None
+    model: str | None = None
+    requests: Count
+    input_tokens: Count
+    output_tokens: Count
+
+
+class TotalsBody(BaseModel):
+    """Totals in order of the group's name."""
+
+    data: list[TotalRecord]
+
+    @classmethod
+    def from_totals(cls, totals: list[UsageTotal], by: TotalsBy) -> Self:
+        """Return the totals as they are answered."""
+        return cls(
+            data=[
+                TotalRecord(
+                    requests=total.requests,
+                    input_tokens=total.input_tokens,
+                    output_tokens=total.output_tokens,
+                    **{by: total.group},
+                )
+                for total in totals
+            ]
+        )
+
+
+class ReceiptBody(BaseModel):
+    """Every event of the batch is stored now, whoever stored it; each counts in one figure."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"stored": 498, "duplicates": 2, "conflicts": 0}]}
+    )
+
+    stored: Annotated[int, Field(ge=0, description="Events that were new.")]
+    duplicates: Annotated[int, Field(ge=0, description="Events that were stored before.")]
+    conflicts: Annotated[
+        int, Field(ge=0, description="Stored ids with another content: in quarantine.")
+    ]
+
+    @classmethod
+    def from_receipt(cls, receipt: UsageReceipt) -> Self:
+        """Return the receipt as it is answered."""
+        return cls(
+            stored=receipt.stored, duplicates=receipt.duplicates, conflicts=receipt.conflicts
+        )
+
+
+def format_time(time_us: int) -> str:
+    """Return microseconds since the Unix epoch as ISO 8601 in UTC.
+
+    >>> format_time(1_781_524_800_000_001)
+    '2026-06-15T12:00:00.000001Z'
+    """
+    moment = _EPOCH + time_us * _MICROSECOND
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _microseconds(moment: datetime | None) -> int | None:
+    return None if moment is None else (moment - _EPOCH) // _MICROSECOND

@@ -1,0 +1,144 @@
+"""Use cases of the metering room."""
+
+import logging
+
+from penstock.contract.usage import UsageBatch, UsageReceipt
+from penstock.kit.errors import PenstockError
+from penstock.metering import store
+from penstock.metering.errors import BATCH_INVALID, BATCH_TOO_LARGE, CURSOR_INVALID
+from penstock.metering.model import (
+    MAX_EVENTS,
+    Delivery,
+    HashedEvent,
+    Position,
+    TotalsBy,
+    UsageFilter,
+    UsagePage,
+    UsageRow,
+    UsageTotal,
+)
+from penstock.metering.rules import (
+    MAX_NUMBER,
+    MAX_TEXT_CHARS,
+    find_conflicts,
+    find_fault,
+    find_position,
+    format_cursor,
+    hash_event,
+    split_repeats,
+)
+from penstock.storage.scope import Scope
+from penstock.storage.sessions import ReadSession, WriteSession
+
+_logger = logging.getLogger(__name__)
+
+
+def prepare_batch(batch: UsageBatch) -> list[HashedEvent]:
+    """Check a batch and take the fingerprint of each event, before a transaction is begun.
+
+    Raises:
+        PenstockError: `BATCH_TOO_LARGE`, or `BATCH_INVALID` with what is wrong.
+    """
+    if len(batch.events) > MAX_EVENTS:
+        raise PenstockError(BATCH_TOO_LARGE)
+    if batch.format != 1:
+        raise PenstockError(BATCH_INVALID, "the batch has another format than 1")
+    if not batch.events:
+        raise PenstockError(BATCH_INVALID, "the batch has no events")
+    is_producer_sane = 0 < len(batch.producer) <= MAX_TEXT_CHARS and "\0" not in batch.producer
+    if not is_producer_sane or not 0 <= batch.epoch <= MAX_NUMBER:
+        raise PenstockError(BATCH_INVALID, "producer or epoch of the batch is out of range")
+    for event in batch.events:
+        fault = find_fault(event)
+        if fault is not None:
+            raise PenstockError(BATCH_INVALID, fault)
+    return [hash_event(event) for event in batch.events]
+
+
+async def record_events(
+    session: WriteSession, scope: Scope, events: list[HashedEvent], delivery: Delivery
+) -> UsageReceipt:
+    """Store a batch of events, each id once, however often and in whatever parts it comes.
+
+    The receipt counts every event of the batch, in one of its three figures. It holds once the
+    session has committed.
+
+    Args:
+        session: Where to; the caller's context commits it.
+        scope: Whose events these may be.
+        events: What `prepare_batch` returned.
+        delivery: How they came.
+    """
+    first, repeats = split_repeats(events)
+    new = await store.record_events(session, scope, list(first.values()), delivery)
+    known = [hashed for event_id, hashed in first.items() if event_id not in new] + repeats
+    stored_hashes = await store.list_hashes(
+        session, scope, list({hashed.event.event_id: None for hashed in known})
+    )
+    conflicts = find_conflicts(known, stored_hashes)
+    if conflicts:
+        await store.record_conflicts(session, scope, conflicts, delivery)
+        _logger.warning(
+            "%d usage events of %s epoch %d have a stored id and another content, e.g. %s",
+            len(conflicts),
+            delivery.producer,
+            delivery.epoch,
+            conflicts[0].event.event_id,
+        )
+    return UsageReceipt(
+        stored=len(new), duplicates=len(known) - len(conflicts), conflicts=len(conflicts)
+    )
+
+
+async def list_usage(
+    session: ReadSession,
+    scope: Scope,
+    usage_filter: UsageFilter,
+    *,
+    cursor: str | None,
+    limit: int,
+) -> UsagePage:
+    """Return a page of usage, oldest first.
+
+    A walk along the cursors sees each event once that was there when it began. One that is
+    stored meanwhile is seen if it started after the walk's position.
+
+    Args:
+        session: Where from.
+        scope: Whose.
+        usage_filter: Which.
+        cursor: `next_cursor` of the page before; the first page when None.
+        limit: Most rows, 1..1000.
+
+    Raises:
+        PenstockError: `CURSOR_INVALID`.
+    """
+    after = None
+    if cursor is not None:
+        after = find_position(cursor)
+        if after is None:
+            raise PenstockError(CURSOR_INVALID)
+    rows = await store.list_events(session, scope, usage_filter, after=after, limit=limit + 1)
+    has_more = len(rows) > limit
+    rows = rows[:limit]
+    next_cursor = None
+    if has_more:
+        next_cursor = format_cursor(Position(rows[-1].started_at_us, rows[-1].event_id))
+    return UsagePage(rows, next_cursor)
+
+
+async def list_latest_usage(session: ReadSession, scope: Scope, limit: int) -> list[UsageRow]:
+    """Return the usage that started last, newest first."""
+    return await store.list_latest_events(session, scope, limit)
+
+
+async def count_conflicts(session: ReadSession, scope: Scope) -> int:
+    """Return how many events are in quarantine: 0 unless a node or its journal is broken."""
+    return await store.count_conflicts(session, scope)
+
+
+async def total_usage(
+    session: ReadSession, scope: Scope, usage_filter: UsageFilter, by: TotalsBy
+) -> list[UsageTotal]:
+    """Return requests and tokens by group, in order of the group's name; exact at any size."""
+    return await store.total_events(session, scope, usage_filter, by)

@@ -1,0 +1,64 @@
+"""The base of every table: how Python's types are kept and how constraints are named."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, NewType
+
+from sqlalchemy import BigInteger, MetaData
+from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+Microseconds = NewType("Microseconds", int)
+"""A moment in Python: microseconds since the Unix epoch."""
+
+
+class Timestamp(TypeDecorator[int]):
+    """A moment, to the microsecond.
+
+    Kept as `timestamptz` in PostgreSQL, and as the number that it is in Python elsewhere: SQLite
+    has no type for it, and integers sort, compare and index exactly.
+    """
+
+    impl = BigInteger
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Choose the column type of the database."""
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(TIMESTAMP(timezone=True))
+        return dialect.type_descriptor(BigInteger())
+
+    def process_bind_param(self, value: int | None, dialect: Dialect) -> Any:
+        """Turn microseconds into what the database keeps."""
+        if value is None or dialect.name != "postgresql":
+            return value
+        return _EPOCH + value * _MICROSECOND
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> int | None:
+        """Turn what the database keeps into microseconds."""
+        if value is None or dialect.name != "postgresql":
+            return value  # type: ignore[no-any-return]  # the driver's integer
+        return (value - _EPOCH) // _MICROSECOND  # type: ignore[no-any-return]  # two datetimes
+
+
+class Base(DeclarativeBase):
+    """Base of the tables of all rooms. Names of constraints are fixed, so migrations find them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - the name and the kind that SQLAlchemy asks for
+        Microseconds: Timestamp,
+        int: BigInteger,
+    }

@@ -1,0 +1,1 @@
+"""Alembic's folder; `penstock.storage.migrate` is the way in."""

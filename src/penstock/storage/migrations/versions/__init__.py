@@ -1,0 +1,1 @@
+"""One module a schema change, numbered, never edited after a release."""

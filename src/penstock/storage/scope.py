@@ -1,0 +1,52 @@
+"""Whose data a statement may touch."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+from sqlalchemy import ColumnElement, true
+from sqlalchemy.orm import InstrumentedAttribute
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """One organization, or by explicit word all of them.
+
+    Every method of every store takes one and applies it in SQL. There is no default, so that
+    nobody reads another organization's data by leaving something out.
+    """
+
+    organization: str | None
+    """The organization; None for all. Use `of` or `all_organizations` to build a scope."""
+
+    @classmethod
+    def of(cls, organization: str) -> Self:
+        """Return the scope of one organization."""
+        return cls(organization)
+
+    @classmethod
+    def all_organizations(cls) -> Self:
+        """Return the scope of the platform's operator and of its own nodes."""
+        return cls(None)
+
+    def where(self, column: InstrumentedAttribute[str]) -> ColumnElement[bool]:
+        """Return the condition that keeps a statement within the scope.
+
+        Args:
+            column: The table's column that holds the organization.
+        """
+        if self.organization is None:
+            return true()
+        return column == self.organization
+
+    def require(self, organizations: Iterable[str]) -> None:
+        """Check that rows about to be written are within the scope.
+
+        Raises:
+            PermissionError: One is not: a programming error, never a caller's.
+        """
+        if self.organization is None:
+            return
+        if any(organization != self.organization for organization in organizations):
+            message = "a row of another organization was to be written"
+            raise PermissionError(message)

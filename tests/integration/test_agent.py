@@ -1,0 +1,434 @@
+"""The agent as a real process, with stand-ins for its workers and for the usage store."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+import uvicorn
+from tests.fakes.fake_worker import FakeJournal, make_open
+
+from penstock.contract.usage import UsageEvent, UsageReceipt, decode_batch
+from penstock.node.settings import AgentSettings
+
+FAKE_WORKER = str(Path(__file__).parents[1] / "fakes" / "fake_worker.py")
+CONFIG = """\
+version: 1
+organizations: [{name: dev}]
+projects: [{name: playground, organization: dev}]
+"""
+WAIT_S = 20.0
+
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    """Wait for something to be true."""
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited in vain: {what}")
+        await asyncio.sleep(0.02)
+
+
+class Sink:
+    """A usage store that remembers what it got, and can be away."""
+
+    def __init__(self) -> None:
+        """Start empty, with a free port that is known in advance."""
+        self.events: dict[str, UsageEvent] = {}
+        self.deliveries: Counter[str] = Counter()
+        self.tokens: set[str] = set()
+        self.is_away = False
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        config = uvicorn.Config(
+            self._answer, log_config=None, lifespan="off", ws="none", interface="asgi3"
+        )
+        self._server = uvicorn.Server(config)
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Answer requests from now on; until then they wait."""
+        self._task = asyncio.create_task(self._server._serve([self._socket]))
+
+    async def stop(self) -> None:
+        """Answer no more."""
+        self._server.should_exit = True
+        if self._task is not None:
+            await self._task
+        self._socket.close()
+
+    async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
+        body = b""
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        status, answer = 503, b"away"
+        if not self.is_away:
+            assert scope["path"] == "/node/v1/usage"
+            headers = dict(scope["headers"])
+            self.tokens.add(headers[b"authorization"].decode())
+            status, answer = 200, msgspec.json.encode(self._store(body))
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": answer})
+
+    def _store(self, body: bytes) -> UsageReceipt:
+        stored = duplicates = conflicts = 0
+        for event in decode_batch(body).events:
+            self.deliveries[event.event_id] += 1
+            known = self.events.setdefault(event.event_id, event)
+            if self.deliveries[event.event_id] == 1:
+                stored += 1
+            elif known == event:
+                duplicates += 1
+            else:
+                conflicts += 1
+        return UsageReceipt(stored, duplicates, conflicts)
+
+    def outcomes(self) -> Counter[str]:
+        """Return how many events of each outcome there are."""
+        return Counter(event.outcome for event in self.events.values())
+
+
+class Node:
+    """An agent's process on a data folder."""
+
+    def __init__(self, data: Path, control_url: str) -> None:
+        """See the class."""
+        self.data = data
+        self.config = data / "penstock.yaml"
+        self.control_url = control_url
+        self.metrics_port = 0
+        self.log_path = data / "agent.log"
+        self._process: asyncio.subprocess.Process | None = None
+        self._seen_pids: set[int] = set()
+
+    async def start(self, *worker_options: str, **settings: object) -> None:
+        """Start an agent and wait until it runs."""
+        await self.spawn(*worker_options, **settings)
+        await until(lambda: "agent running" in self.log(), f"agent runs: {self.log()}")
+        self.metrics_port = int(self.log().rsplit("metrics_port=", 1)[1].split()[0])
+
+    async def spawn(self, *worker_options: str, **settings: object) -> None:
+        """Start an agent."""
+        values = {
+            "data_path": str(self.data),
+            "config_path": str(self.config),
+            "control_url": self.control_url,
+            "metrics_port": 0,
+            "worker_command": (sys.executable, FAKE_WORKER, *worker_options),
+            "drain_grace_s": 2.0,
+            "ship_grace_s": 2.0,
+            **settings,
+        }
+        encoded = msgspec.json.encode(msgspec.convert(values, AgentSettings)).decode()
+        self.log_path.write_text("")
+        with self.log_path.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "penstock.node", encoded, stderr=log
+            )
+
+    @property
+    def pid(self) -> int:
+        """Process id of the agent."""
+        assert self._process is not None
+        return self._process.pid
+
+    def log(self) -> str:
+        """Return what the agent has logged since its start."""
+        return self.log_path.read_text()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the agent a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    async def wait(self) -> int:
+        """Wait for the agent's end."""
+        assert self._process is not None
+        return await asyncio.wait_for(self._process.wait(), WAIT_S)
+
+    async def stop(self) -> int:
+        """Stop the agent in order and return its exit code."""
+        self.signal(signal.SIGTERM)
+        return await self.wait()
+
+    def worker_pids(self) -> list[int]:
+        """Return the workers that the log tells of and that live."""
+        words = [word for word in self.log().split() if word.startswith("pid=")]
+        self._seen_pids.update(int(word[4:]) for word in words)
+        return sorted(pid for pid in self._seen_pids if is_alive(pid))
+
+    async def metric(self, name: str) -> float | None:
+        """Return a metric's value, None when it is not there."""
+        async with httpx.AsyncClient(trust_env=False) as client:
+            page = (await client.get(f"http://127.0.0.1:{self.metrics_port}/metrics")).text
+        for text in page.splitlines():
+            if text.startswith((name + " ", name + "{")):
+                return float(text.rsplit(" ", 1)[1])
+        return None
+
+    async def until_metric(self, name: str, value: float) -> None:
+        """Wait until a metric has a value."""
+        deadline = time.monotonic() + WAIT_S
+        while (found := await self.metric(name)) != value:
+            if time.monotonic() > deadline:
+                pytest.fail(f"{name} is {found}, not {value}\n{self.log()}")
+            await asyncio.sleep(0.05)
+
+    async def clean_up(self) -> None:
+        """Kill the agent and every worker that was ever seen."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+        for pid in self.worker_pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs; a zombie does not."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.fixture
+async def sink() -> AsyncIterator[Sink]:
+    """Return a usage store that answers."""
+    sink = Sink()
+    sink.start()
+    yield sink
+    await sink.stop()
+
+
+@pytest.fixture
+async def node(tmp_path: Path, sink: Sink) -> AsyncIterator[Node]:
+    """Return a node that is not started."""
+    node = Node(tmp_path, sink.url)
+    node.config.write_text(CONFIG)
+    yield node
+    await node.clean_up()
+
+
+async def test_a_node_ships_what_its_workers_did(node: Node, sink: Sink) -> None:
+    """Every closed request reaches the store once, requests that drain end as ok, and exit is 0."""
+    await node.start("--closed=700", "--open=3", workers=2)
+    await node.until_metric("penstock_workers", 2)
+    await until(lambda: len(sink.events) == 1400, "closed requests are shipped")
+    assert await node.stop() == 0, node.log()
+    assert sink.outcomes() == {"ok": 1406}
+    assert set(sink.deliveries.values()) == {1}
+    token = (node.data / "secrets" / "node_token").read_text()
+    assert sink.tokens == {f"Bearer {token}"}
+    assert node.worker_pids() == []
+
+
+async def test_a_second_start_ships_nothing_twice(node: Node, sink: Sink) -> None:
+    """A restarted node goes on where it was and keeps its id, with larger epochs."""
+    await node.start("--closed=10")
+    await until(lambda: len(sink.events) == 10, "shipped")
+    assert await node.stop() == 0
+    first_id = (node.data / "node" / "id").read_text()
+    await node.start("--closed=10")
+    await until(lambda: len(sink.events) == 20, "shipped")
+    assert await node.stop() == 0
+    assert set(sink.deliveries.values()) == {1}
+    assert (node.data / "node" / "id").read_text() == first_id
+    assert (node.data / "node" / "epoch").read_text() == "2\n"
+
+
+async def test_a_killed_worker_is_replaced_at_once(node: Node, sink: Sink) -> None:
+    """After kill -9 another worker serves, and what was open ends as interrupted, once."""
+    await node.start("--closed=5", "--open=4")
+    await node.until_metric("penstock_workers", 1)
+    (pid,) = node.worker_pids()
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: sink.outcomes()["interrupted"] == 4, "interrupted requests are shipped")
+    await node.until_metric("penstock_worker_restarts_total", 1)
+    await node.until_metric("penstock_workers", 1)
+    assert await node.metric("penstock_requests_total") == 10
+    await node.until_metric("penstock_requests_in_flight", 4)
+    assert node.worker_pids() != [pid]
+    assert await node.stop() == 0
+    assert sink.outcomes() == {"ok": 14, "interrupted": 4}
+
+
+async def test_a_worker_that_always_dies_is_restarted_less_and_less_often(node: Node) -> None:
+    """A worker that cannot live is tried again with pauses, and the agent stays."""
+    await node.start("--die-after-s=0.05")
+    await until(lambda: "pause_s=1.0" in node.log(), "pauses grow")
+    assert node.log().count("worker started") <= 4
+    assert await node.stop() == 0
+
+
+async def test_workers_outlive_their_agent(node: Node, sink: Sink) -> None:
+    """After kill -9 of the agent a new one adopts the living workers and ships on."""
+    await node.start("--closed=3", "--open=1", workers=2)
+    await node.until_metric("penstock_workers", 2)
+    pids = node.worker_pids()
+    assert len(pids) == 2
+    node.signal(signal.SIGKILL)
+    await node.wait()
+    assert node.worker_pids() == pids
+    await node.start("--closed=3", "--open=1", workers=2)
+    await node.until_metric("penstock_workers", 2)
+    assert node.worker_pids() == pids
+    assert node.log().count("worker adopted") == 2
+    assert "worker started" not in node.log()
+    os.kill(pids[0], signal.SIGKILL)
+    await until(lambda: "worker started" in node.log(), "an adopted worker is replaced")
+    assert await node.stop() == 0
+    assert sink.outcomes() == {"ok": 11, "interrupted": 1}
+    assert node.worker_pids() == []
+
+
+async def test_workers_with_other_settings_are_replaced(node: Node) -> None:
+    """A new agent with another port lets old workers drain and starts its own."""
+    await node.start("--open=1", port=18_001)
+    await node.until_metric("penstock_workers", 1)
+    pids = node.worker_pids()
+    node.signal(signal.SIGKILL)
+    await node.wait()
+    await node.start("--open=1", port=18_002)
+    await until(lambda: node.worker_pids() and node.worker_pids() != pids, "replaced")
+    await node.until_metric("penstock_workers", 1)
+    assert "worker sent away" in node.log()
+    assert await node.stop() == 0
+
+
+async def test_only_one_agent_runs_on_a_data_folder(node: Node, tmp_path: Path) -> None:
+    """A second agent waits for a while, says who holds the folder, and fails."""
+    await node.start()
+    other = Node(tmp_path, node.control_url)
+    other.log_path = tmp_path / "other.log"
+    await other.spawn()
+    assert await other.wait() == 1
+    assert f"another agent (process {node.pid}) holds" in other.log()
+    assert "err:node:start:data_in_use" in other.log()
+    assert await node.stop() == 0
+
+
+async def test_a_store_that_is_away_loses_nothing(node: Node, sink: Sink) -> None:
+    """Events wait on the disk while the store is away, are counted, and arrive afterwards."""
+    sink.is_away = True
+    await node.start("--closed=600", "--open=2")
+    await node.until_metric("penstock_journal_unshipped_records", 1203)
+    assert (await node.metric("penstock_ship_failures_total") or 0) > 0
+    assert (await node.metric("penstock_ship_lag_seconds") or 0) > 0
+    assert (await node.metric("penstock_journal_unshipped_bytes") or 0) > 100_000
+    sink.is_away = False
+    await until(lambda: len(sink.events) == 600, "shipped")
+    await node.until_metric("penstock_journal_unshipped_records", 0)
+    await node.until_metric("penstock_ship_lag_seconds", 0)
+    sink.is_away = True
+    assert await node.stop() == 0, "the agent gives up waiting"
+    assert "left for the next start" in node.log()
+    sink.is_away = False
+    await node.start()
+    await until(lambda: len(sink.events) == 602, "the rest is shipped")
+    assert await node.stop() == 0
+
+
+async def test_what_does_not_drain_is_killed_and_settled(node: Node, sink: Sink) -> None:
+    """A worker that ignores its drain is killed after the grace and its requests end."""
+    await node.start("--open=2", "--drain=ignore", drain_grace_s=0.2)
+    await node.until_metric("penstock_workers", 1)
+    assert await node.stop() == 0
+    assert "worker killed" in node.log()
+    assert sink.outcomes() == {"interrupted": 2}
+
+
+async def test_a_good_reload_reaches_the_workers_and_a_bad_one_nobody(node: Node) -> None:
+    """A changed file becomes a new version, a broken one a metric, the same content nothing."""
+    await node.start()
+    await until(lambda: "snapshot" in node.log() or node.worker_pids(), "runs")
+    await node.until_metric("penstock_snapshot_version", 1)
+    await node.until_metric("penstock_workers", 1)
+    node.config.write_text(CONFIG + "aliases: [{name: a, route: r}]\n")
+    await node.until_metric("penstock_config_rejected", 1)
+    assert "routes: no" not in node.log()
+    assert "aliases[0].route: no route is named" in node.log()
+    assert await node.metric("penstock_snapshot_version") == 1
+    node.config.write_text(CONFIG + "# a comment\n")
+    node.signal(signal.SIGHUP)
+    await node.until_metric("penstock_config_rejected", 0)
+    assert await node.metric("penstock_snapshot_version") == 1
+    node.config.write_text(CONFIG.replace("{name: dev}", "{name: dev}, {name: b}"))
+    assert await node.metric("penstock_snapshot_version") == 1
+    node.config.write_text(CONFIG + "upstreams: [{name: u, endpoints: ['http://127.0.0.1:1']}]\n")
+    await node.until_metric("penstock_snapshot_version", 2)
+    await until(lambda: "snapshot applied slot=0 version=2" in node.log(), "confirmed")
+    assert await node.stop() == 0
+
+
+async def test_a_broken_file_at_start(node: Node) -> None:
+    """Without a last good snapshot a broken file ends the agent, with one it serves on."""
+    node.config.write_text("version: 2\n")
+    await node.spawn()
+    assert await node.wait() == 1
+    assert "penstock.yaml:1:10: version: is a format" in node.log()
+    node.config.write_text(CONFIG)
+    await node.start()
+    assert await node.stop() == 0
+    node.config.write_text("version: 2\n")
+    await node.start()
+    assert await node.metric("penstock_config_rejected") == 1
+    assert await node.metric("penstock_snapshot_version") == 1
+    await node.until_metric("penstock_workers", 1)
+    assert await node.stop() == 0
+
+
+async def test_a_busy_metrics_port_is_said(node: Node) -> None:
+    """An agent that cannot listen for metrics fails with the port, before it starts workers."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        await node.spawn(metrics_port=port)
+        assert await node.wait() == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in node.log()
+    assert "worker started" not in node.log()
+
+
+async def test_health_and_unknown_paths(node: Node) -> None:
+    """Liveness, readiness, unknown paths and wrong methods have their own answers."""
+    await node.start()
+    await node.until_metric("penstock_workers_ready", 1)
+    base = f"http://127.0.0.1:{node.metrics_port}"
+    async with httpx.AsyncClient(trust_env=False) as client:
+        assert (await client.get(f"{base}/health/live")).status_code == 200
+        assert (await client.get(f"{base}/health/ready")).status_code == 200
+        assert (await client.get(f"{base}/")).status_code == 404
+        assert (await client.post(f"{base}/metrics")).status_code == 405
+        assert (await client.head(f"{base}/metrics")).text == ""
+    assert await node.stop() == 0
+
+
+async def test_journals_of_dead_workers_are_found_at_start(node: Node, sink: Sink) -> None:
+    """What workers of an earlier life left is shipped by the next agent without their help."""
+    journal = FakeJournal(node.data / "journal", 0, 41)
+    journal.write(make_open("left-open"))
+    journal.die()
+    await node.start()
+    await until(lambda: "left-open" in sink.events, "shipped")
+    assert (node.data / "node" / "epoch").read_text() == "42\n"
+    assert await node.stop() == 0
+    done = json.loads((node.data / "shipper" / "0-00000041.json").read_text())
+    assert done["done_at_ns"] > 0
