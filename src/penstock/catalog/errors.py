@@ -1,0 +1,95 @@
+"""What can be wrong with a configuration: each fault with its place and its remedy."""
+
+import difflib
+import json
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from penstock.kit.errors import ErrorCode, PenstockError, Source
+
+PLATFORM_FILE_INVALID = ErrorCode(
+    code="err:node:configuration:invalid",
+    status=500,
+    source=Source.INTERNAL,
+    retryable=False,
+    public="The configuration is not valid.",
+    conventional_type="server_error",
+    conventional_code="configuration_invalid",
+    cause=(
+        "penstock.yaml cannot be read, is no valid YAML, or has an unknown field, a wrong value, "
+        "a dangling reference, a duplicate name or a secret that cannot be used."
+    ),
+    caller_action="None: a running node serves on from the last configuration that was valid.",
+    operator_action="Correct the lines that the message names; a running node reads them again.",
+)
+
+_SHOWN_NAMES = 5
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Mark:
+    """A place in a text, both figures from 1."""
+
+    line: int = 1
+    column: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One fault of a configuration. It never holds the text of a secret."""
+
+    source: str
+    """The file, as the user named it."""
+    mark: Mark
+    where: str
+    """The field, e.g. `routes[0].upstream`."""
+    problem: str
+    """What is wrong and, behind a semicolon, the remedy."""
+
+    def __str__(self) -> str:
+        """One line, in the form that editors and terminals make clickable."""
+        place = f"{self.source}:{self.mark.line}:{self.mark.column}"
+        return f"{place}: {self.where}: {self.problem}"
+
+
+class PlatformFileError(PenstockError):
+    """A configuration is not valid: all its faults at once, none of them applied in part.
+
+    Args:
+        findings: One or more faults, in any order; kept in the order of the file.
+    """
+
+    def __init__(self, findings: Iterable[Finding]) -> None:
+        """See the class."""
+        self.findings = tuple(sorted(findings, key=lambda finding: finding.mark))
+        super().__init__(PLATFORM_FILE_INVALID, "\n".join(map(str, self.findings)))
+
+
+def quoted(name: str) -> str:
+    r"""Return a name in double quotes, on one line whatever it holds, and not endless.
+
+    >>> quoted("a\nb")
+    '"a\\nb"'
+    """
+    shown = name if len(name) <= 64 else name[:61] + "..."  # noqa: PLR2004  # a line's worth
+    return json.dumps(shown)
+
+
+def suggest(wrong: str, known: Collection[str], *, otherwise: str) -> str:
+    """Return the remedy for a name that is not known: the likeliest one, or what there is.
+
+    >>> suggest("emulatr", ["emulator", "vllm"], otherwise="add it")
+    'did you mean "emulator"?'
+    >>> suggest("zzz", ["emulator", "vllm"], otherwise="add it")
+    'use one of "emulator", "vllm", or add it'
+    >>> suggest("zzz", [], otherwise="add it")
+    'add it'
+    """
+    near = difflib.get_close_matches(wrong[:128], known, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean {quoted(near[0])}?"
+    if not known:
+        return otherwise
+    if len(known) > _SHOWN_NAMES:
+        return f"use one of the {len(known)} that there are, or {otherwise}"
+    return f"use one of {', '.join(map(quoted, known))}, or {otherwise}"

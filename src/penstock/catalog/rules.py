@@ -1,0 +1,151 @@
+"""What names, addresses and header names may look like: pure, no clock, no I/O."""
+
+import ipaddress
+import re
+
+from penstock.contract.snapshot import Endpoint
+
+NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._:/-]{0,127}")
+SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+REFERENCE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+")
+
+SECRET_HEADERS = (
+    "api-key",
+    "authorization",
+    "cookie",
+    "proxy-authorization",
+    "x-api-key",
+)
+"""Headers that hold what a caller proves itself with; an upstream never sees them."""
+
+FRAMING_HEADERS = (
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+)
+"""Headers that belong to one connection or one body; the gateway writes its own."""
+
+_URL = re.compile(
+    r"(?P<scheme>[a-z]+)://(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+))"
+    r"(?::(?P<port>[0-9]{1,5}))?(?P<prefix>(?:/[A-Za-z0-9._~-]+)*)/?"
+)
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_NUMERIC = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_HEADER = re.compile(r"[a-z0-9!#$%&'+.^_`|~-]+\*?")
+_DEFAULT_PORT = {"http": 80, "https": 443}
+_MAX_HOST_CHARS = 253
+_MAX_PORT = 65_535
+
+
+def parse_endpoint(url: str) -> Endpoint:
+    """Return the endpoint that a URL names, in canonical form.
+
+    There is one reading of a URL here and none is guessed: what another parser could take for
+    something else is refused.
+
+    Args:
+        url: `scheme://host[:port][/prefix]`; the port is the scheme's own when absent.
+
+    Raises:
+        ValueError: What is wrong and the remedy. The message never repeats the URL, which may
+            hold a password.
+
+    >>> parse_endpoint("http://Models.internal:8000/serve/")
+    Endpoint(scheme='http', host='models.internal', port=8000, path_prefix='/serve')
+    >>> parse_endpoint("https://[::1]").port
+    443
+    """
+    match = _URL.fullmatch(url)
+    if match is None:
+        raise ValueError(_explain_url(url))
+    scheme = match["scheme"]
+    if scheme not in _DEFAULT_PORT:
+        message = "has another scheme than http and https; write http://host:port"
+        raise ValueError(message)
+    port = int(match["port"]) if match["port"] else _DEFAULT_PORT[scheme]
+    if not 0 < port <= _MAX_PORT:
+        message = "has a port that does not exist; use 1 to 65535"
+        raise ValueError(message)
+    prefix = match["prefix"]
+    if {".", ".."} & set(prefix.split("/")):
+        message = 'has "." or ".." in its path; write the path that is meant'
+        raise ValueError(message)
+    host = _parse_ipv6(match["ipv6"]) if match["ipv6"] else _parse_host(match["host"])
+    return Endpoint(scheme, host, port, prefix)
+
+
+def _explain_url(url: str) -> str:
+    """Say why a URL is not in the form, the most telling reason first."""
+    if "@" in url:
+        return "holds a user name or password; take it out and name it as the upstream's credential"
+    if "?" in url or "#" in url:
+        return "has a query or fragment; leave only http://host:port/prefix"
+    if "://" not in url:
+        return "has no scheme; write http://host:port"
+    if any(character.isspace() or not character.isprintable() for character in url):
+        return "holds white space or control characters; remove them"
+    if not url.isascii():
+        return "holds characters beyond ASCII; write the host in its xn-- form"
+    return "is not of the form http://host:port/prefix; correct it"
+
+
+def _parse_ipv6(text: str) -> str:
+    try:
+        return str(ipaddress.IPv6Address(text))
+    except ValueError:
+        message = "has no IPv6 address between its brackets; correct it"
+        raise ValueError(message) from None
+
+
+def _parse_host(text: str) -> str:
+    host = text.lower()
+    labels = host.split(".")
+    if _NUMERIC.fullmatch(labels[-1]):
+        # `127.1`, `2130706433` and `0x7f.1` are addresses to some parsers and names to others.
+        try:
+            return str(ipaddress.IPv4Address(host))
+        except ValueError:
+            message = "has a host that is neither a name nor an address like 10.0.0.1; correct it"
+            raise ValueError(message) from None
+    if len(host) > _MAX_HOST_CHARS or not all(map(_LABEL.fullmatch, labels)):
+        message = "has a host that is no host name; use letters, digits, hyphens and dots"
+        raise ValueError(message)
+    return host
+
+
+def check_forward_header(pattern: str) -> str:
+    """Return the header pattern unchanged if it may be forwarded.
+
+    Args:
+        pattern: A lower-case header name, or its beginning followed by `*`.
+
+    Raises:
+        ValueError: What is wrong and the remedy.
+    """
+    if _HEADER.fullmatch(pattern) is None:
+        message = 'is no header name; use lower-case letters, e.g. "x-trace-id" or "x-trace-*"'
+        raise ValueError(message)
+    if pattern.endswith("*"):
+        matched = [name for name in _GUARDED_HEADERS if name.startswith(pattern[:-1])]
+    else:
+        matched = [name for name in _GUARDED_HEADERS if name == pattern]
+    if matched:
+        message = f'covers "{matched[0]}", which is never forwarded; name a narrower one'
+        raise ValueError(message)
+    return pattern
+
+
+_GUARDED_HEADERS = SECRET_HEADERS + FRAMING_HEADERS
+
+
+def is_header_safe(secret: str) -> bool:
+    """Tell whether a secret can be sent in a header: visible ASCII, no white space."""
+    return secret.isascii() and secret.isprintable() and " " not in secret

@@ -1,0 +1,154 @@
+"""Compiling a configuration to a snapshot."""
+
+from pathlib import Path
+
+import pytest
+
+from penstock.access.rules import key_mac
+from penstock.catalog.compile import compile_snapshot
+from penstock.catalog.errors import PlatformFileError
+from penstock.catalog.model import PlatformFile
+from penstock.catalog.platform_file import parse
+from penstock.contract.snapshot import (
+    Alias,
+    Endpoint,
+    Key,
+    Route,
+    Snapshot,
+    Timeouts,
+    Upstream,
+    decode_snapshot,
+    encode_snapshot,
+)
+from penstock.kit.secrets import SecretUnavailableError
+
+FOLDER = Path("/conf")
+TEXT = """\
+version: 1
+organizations: [{name: dev}]
+projects: [{name: playground, organization: dev}]
+keys:
+  - {id: one, project: playground, secret: file:secrets/one}
+  - id: two
+    project: playground
+    secret: env:TWO
+    aliases: [a]
+    expires_at: 2030-01-31T01:00:00+01:00
+upstreams:
+  - name: u
+    provider: vllm
+    endpoints: [http://h:8000/p]
+    credential: file:secrets/token
+    timeouts: {idle_ms: 5}
+    max_connections: 9
+routes: [{name: r, upstream: u, model: M, continuous_usage: true, max_output_tokens: 10}]
+aliases: [{name: a, route: r}]
+"""
+SECRETS = {
+    "file:/conf/secrets/one": "the-first-secret-of-all",
+    "env:TWO": "the-second-secret-of-all",
+    "file:/conf/secrets/token": "token",
+}
+
+
+class Secrets(dict[str, str]):
+    """Secrets by reference."""
+
+    def resolve(self, reference: str) -> str:
+        """Return one, or fail as the real resolver does."""
+        if reference not in self:
+            message = f"cannot read the secret {reference}"
+            raise SecretUnavailableError(message)
+        return self[reference]
+
+
+def platform() -> PlatformFile:
+    """Return the parsed text."""
+    return parse(TEXT, source="penstock.yaml", folder=FOLDER)
+
+
+def compiled(secrets: dict[str, str]) -> Snapshot:
+    """Return the snapshot with these secrets."""
+    return compile_snapshot(
+        platform(),
+        version=3,
+        created_at_ns=9,
+        pepper=b"pepper",
+        resolve_secret=Secrets(secrets).resolve,
+    )
+
+
+def test_a_snapshot_holds_everything_and_no_secret() -> None:
+    """The snapshot is complete, keeps references to credentials, and hashes keys."""
+    snapshot = compiled(SECRETS)
+    assert snapshot == Snapshot(
+        version=3,
+        created_at_ns=9,
+        keys=(
+            Key("one", key_mac(b"pepper", b"the-first-secret-of-all"), "dev", "playground"),
+            Key(
+                "two",
+                key_mac(b"pepper", b"the-second-secret-of-all"),
+                "dev",
+                "playground",
+                ("a",),
+                1_896_048_000,
+            ),
+        ),
+        upstreams=(
+            Upstream(
+                "u",
+                "vllm",
+                (Endpoint("http", "h", 8000, "/p"),),
+                credential="file:/conf/secrets/token",
+                timeouts=Timeouts(idle_ms=5),
+                max_connections=9,
+            ),
+        ),
+        routes=(Route("r", "u", "M", continuous_usage=True, max_output_tokens=10),),
+        aliases=(Alias("a", "r"),),
+    )
+    content = encode_snapshot(snapshot)
+    assert decode_snapshot(content) == snapshot
+    assert not any(secret.encode() in content for secret in SECRETS.values() if secret != "token")
+
+
+def test_the_same_input_gives_the_same_snapshot() -> None:
+    """Compiling is pure."""
+    assert compiled(SECRETS) == compiled(SECRETS)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"env:TWO": "fifteen-charact"}, "keys[1].secret: has 15 characters and can be guessed"),
+        ({"env:TWO": "with spaces in the middle"}, "keys[1].secret: holds characters that no"),
+        ({"env:TWO": "with-\x01-in-the-middle"}, "keys[1].secret: holds characters that no"),
+        (
+            {"env:TWO": "the-first-secret-of-all"},
+            "keys[1].secret: is the same secret as that of one",
+        ),
+        ({"file:/conf/secrets/token": "a\r\nb: c"}, "upstreams[0].credential: holds characters"),
+    ],
+)
+def test_unusable_secrets_are_findings(change: dict[str, str], expected: str) -> None:
+    """Short, repeated and unsendable secrets are refused without being shown."""
+    with pytest.raises(PlatformFileError) as caught:
+        compiled(SECRETS | change)
+    (finding,) = caught.value.findings
+    assert expected in str(finding)
+    assert not any(secret in str(finding) for secret in change.values())
+
+
+def test_all_missing_secrets_are_reported_at_once() -> None:
+    """Every reference that leads nowhere is a finding, with the way to mend it."""
+    with pytest.raises(PlatformFileError) as caught:
+        compiled({})
+    shown = [str(finding) for finding in caught.value.findings]
+    assert [line.split(": ")[1] for line in shown] == [
+        "keys[0].secret",
+        "keys[1].secret",
+        "upstreams[0].credential",
+    ]
+    assert "env:TWO; set it" in shown[1]
+    assert "create it or correct the path" in shown[2]
