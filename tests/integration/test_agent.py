@@ -296,6 +296,7 @@ async def test_workers_outlive_their_agent(node: Node, sink: Sink) -> None:
     assert "worker started" not in node.log()
     os.kill(pids[0], signal.SIGKILL)
     await until(lambda: "worker started" in node.log(), "an adopted worker is replaced")
+    await node.until_metric("penstock_workers", 2)
     assert await node.stop() == 0
     assert sink.outcomes() == {"ok": 11, "interrupted": 1}
     assert node.worker_pids() == []
@@ -331,7 +332,10 @@ async def test_a_store_that_is_away_loses_nothing(node: Node, sink: Sink) -> Non
     """Events wait on the disk while the store is away, are counted, and arrive afterwards."""
     sink.is_away = True
     await node.start("--closed=600", "--open=2")
-    await node.until_metric("penstock_journal_unshipped_records", 1203)
+    segments = node.data / "journal" / "0-00000001"
+    await until(lambda: len(list(segments.glob("*.journal"))) == 4, "the journal is written")
+    # Each segment begins with a record of its own.
+    await node.until_metric("penstock_journal_unshipped_records", 1202 + 4)
     assert (await node.metric("penstock_ship_failures_total") or 0) > 0
     assert (await node.metric("penstock_ship_lag_seconds") or 0) > 0
     assert (await node.metric("penstock_journal_unshipped_bytes") or 0) > 100_000

@@ -1,0 +1,192 @@
+"""The agent's life: starts everything in its order, keeps it running, stops it in its order."""
+
+import asyncio
+import logging
+import random
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+from penstock.contract.metrics import Metric
+from penstock.kit.clock import Clock
+from penstock.kit.files import read_or_create_secret
+from penstock.node import metrics
+from penstock.node.checkpoints import Checkpoints
+from penstock.node.configuration import Configuration
+from penstock.node.delivery import ControlPlane
+from penstock.node.exposition import NodeCollector
+from penstock.node.identity import AgentLock, read_or_create_node_id
+from penstock.node.layout import Layout, create_runtime_folder, runtime_folder
+from penstock.node.links import Links
+from penstock.node.log import line
+from penstock.node.monitor import Monitor
+from penstock.node.settings import AgentSettings
+from penstock.node.shipper import Shipper
+from penstock.node.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+
+_CONFIG_POLL_S = 1.0
+_SAME_SIGNAL_S = 1.0
+"""Signals closer together are one wish to stop: some shells send each twice."""
+_SHIP_SLACK_S = 5.0
+
+
+async def run_agent(settings: AgentSettings, clock: Clock) -> None:
+    """Run an agent until SIGTERM or SIGINT, then drain, ship what is left, and return.
+
+    When a part of the agent fails, its error is raised at once, and the workers live on for the
+    next agent to adopt.
+
+    Args:
+        settings: How it is to run; paths are absolute.
+        clock: Tells the time.
+
+    Raises:
+        AgentError: The agent cannot start.
+        PlatformFileError: There is no valid configuration.
+    """
+    layout = Layout(Path(settings.data_path))
+    layout.create()
+    lock = AgentLock(layout.lock)
+    try:
+        await lock.acquire(clock)
+        pepper = read_or_create_secret(layout.pepper)
+        read_or_create_secret(layout.node_token)
+        configuration = Configuration(Path(settings.config_path), layout.snapshot, pepper, clock)
+        await asyncio.to_thread(configuration.start)
+        agent = _Agent(settings, layout, configuration, clock)
+        await agent.run()
+    finally:
+        lock.release()
+
+
+class _Agent:
+    """The parts of an agent that holds its lock and has a configuration."""
+
+    def __init__(
+        self, settings: AgentSettings, layout: Layout, configuration: Configuration, clock: Clock
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._configuration = configuration
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._reload = asyncio.Event()
+        self._workers_gone = asyncio.Event()
+        self._stop_wished_s = 0.0
+        runtime = runtime_folder(layout.data)
+        create_runtime_folder(runtime)
+        node_id = read_or_create_node_id(layout.node_id)
+        socket = runtime / "agent.sock"
+        self._supervisor = Supervisor(
+            settings,
+            layout,
+            node_id=node_id,
+            socket=socket,
+            clock=clock,
+            current_version=lambda: configuration.version,
+        )
+        self._links = Links(socket, self._supervisor)
+        self._store = ControlPlane(settings.control_url, layout.node_token)
+        self._shipper = Shipper(
+            journals=layout.journal,
+            checkpoints=Checkpoints(layout.shipper),
+            refused=layout.refused,
+            node_id=node_id,
+            store=self._store,
+            clock=clock,
+            random=random.random,
+            retention_s=settings.journal_retention_s,
+        )
+        collector = NodeCollector(self._supervisor.stats.totals, self._own_figures)
+        self._monitor = Monitor(
+            collector,
+            lambda: self._supervisor.stats.ready_count > 0,
+            settings.metrics_host,
+            settings.metrics_port,
+        )
+
+    async def run(self) -> None:
+        self._handle_signals()
+        shipping = asyncio.create_task(
+            self._shipper.run(self._workers_gone, self._settings.ship_grace_s), name="ship"
+        )
+        parts = {shipping, asyncio.create_task(self._monitor.run(), name="monitor")}
+        try:
+            await self._links.open()
+            await self._supervisor.start()
+            self._configuration.outdo(self._supervisor.newest_version)
+            parts |= {
+                asyncio.create_task(self._supervisor.run(), name="supervise"),
+                asyncio.create_task(self._watch(), name="watch"),
+            }
+            log.info(line("agent running", metrics_port=self._monitor.port))
+            await self._until_stop(parts)
+            log.info(line("agent stopping"))
+            await self._supervisor.stop(self._settings.drain_grace_s, self._hurry)
+            self._workers_gone.set()
+            await asyncio.wait([shipping], timeout=self._settings.ship_grace_s + _SHIP_SLACK_S)
+        finally:
+            for part in parts:
+                part.cancel()
+            await asyncio.gather(*parts, return_exceptions=True)
+            await self._links.close()
+            await self._store.close()
+            self._monitor.close()
+        log.info(line("agent stopped"))
+
+    async def _until_stop(self, parts: "set[asyncio.Task[None]]") -> None:
+        """Wait for the wish to stop; raise what goes wrong in a part until then."""
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait([stopping, *parts], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+        for part in parts:
+            if part.done():
+                part.result()
+                message = f"the part {part.get_name()} ended by itself"
+                raise RuntimeError(message)
+
+    async def _watch(self) -> None:
+        """Follow the configuration file, and see to it that workers follow, too."""
+        while True:
+            self._supervisor.offer(self._configuration.version)
+            try:
+                await asyncio.wait_for(self._reload.wait(), _CONFIG_POLL_S)
+            except TimeoutError:
+                if not self._configuration.has_changed():
+                    continue
+            self._reload.clear()
+            await asyncio.to_thread(self._configuration.reload)
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._wish_stop)
+        loop.add_signal_handler(signal.SIGINT, self._wish_stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+
+    def _wish_stop(self) -> None:
+        """Stop in order; the second time, in a hurry."""
+        now_s = self._clock.monotonic_s()
+        if not self._stop.is_set():
+            self._stop_wished_s = now_s
+            self._stop.set()
+        elif now_s - self._stop_wished_s >= _SAME_SIGNAL_S:
+            self._hurry.set()
+
+    def _own_figures(self) -> Iterator[tuple[Metric, float]]:
+        supervisor, shipper = self._supervisor, self._shipper
+        yield metrics.WORKERS, supervisor.connected_count
+        yield metrics.WORKERS_READY, supervisor.stats.ready_count
+        yield metrics.WORKER_RESTARTS, supervisor.restart_count
+        yield metrics.SNAPSHOT_VERSION, self._configuration.version
+        yield metrics.CONFIG_REJECTED, self._configuration.is_rejected
+        yield metrics.UNSHIPPED_RECORDS, shipper.unshipped.records
+        yield metrics.UNSHIPPED_BYTES, shipper.unshipped.size_bytes
+        yield metrics.SHIPPED_EVENTS, shipper.totals.shipped
+        yield metrics.SHIP_FAILURES, shipper.totals.failures
+        yield metrics.SHIP_LAG, shipper.lag_s
+        yield metrics.SHIP_REFUSED, shipper.totals.refused
+        yield metrics.JOURNAL_DAMAGED, shipper.damaged_count

@@ -1,0 +1,47 @@
+"""How long to wait after failures: pure, no clock."""
+
+
+def doubling_s(failures: int, *, first_s: float, most_s: float) -> float:
+    """Return the pause after so many failures in a row.
+
+    Args:
+        failures: >= 1.
+        first_s: The pause after the first.
+        most_s: No pause is longer.
+
+    >>> [doubling_s(n, first_s=0.5, most_s=10) for n in (1, 2, 3, 9, 10_000)]
+    [0.5, 1.0, 2.0, 10, 10]
+    """
+    return min(first_s * 2.0 ** min(failures - 1, 64), most_s)
+
+
+class RestartPauses:
+    """Pauses before a dead worker is started again: none at first, then longer ones.
+
+    A worker that dies at once, again and again, must not keep the machine busy; one that died
+    after a good life must not make callers wait.
+    """
+
+    FIRST_S = 0.5
+    MOST_S = 10.0
+    HEALTHY_S = 30.0
+    """After living this long, a death counts as the first one."""
+
+    def __init__(self) -> None:
+        """Start without a death."""
+        self._deaths = 0
+
+    def next_s(self, lived_s: float) -> float:
+        """Take note of a death and return the pause before the next start.
+
+        Args:
+            lived_s: How long the worker lived, >= 0.
+
+        >>> pauses = RestartPauses()
+        >>> [pauses.next_s(1) for _ in range(7)], pauses.next_s(31)
+        ([0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 10.0], 0.0)
+        """
+        self._deaths = 1 if lived_s >= self.HEALTHY_S else self._deaths + 1
+        if self._deaths == 1:
+            return 0.0
+        return doubling_s(self._deaths - 1, first_s=self.FIRST_S, most_s=self.MOST_S)

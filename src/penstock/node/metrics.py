@@ -1,0 +1,72 @@
+"""The agent's own metrics, beside those that workers report (`contract.metrics`)."""
+
+from penstock.contract.metrics import Metric
+
+WORKERS = Metric("penstock_workers", "gauge", (), "Workers that are connected and not draining.")
+WORKERS_READY = Metric("penstock_workers_ready", "gauge", (), "Workers that take requests.")
+WORKER_RESTARTS = Metric(
+    "penstock_worker_restarts_total", "counter", (), "Times a worker died and was started again."
+)
+SNAPSHOT_VERSION = Metric(
+    "penstock_snapshot_version", "gauge", (), "Version of the configuration that is served from."
+)
+CONFIG_REJECTED = Metric(
+    "penstock_config_rejected",
+    "gauge",
+    (),
+    "1 while the configuration file is not valid and the last valid one is served from.",
+)
+UNSHIPPED_RECORDS = Metric(
+    "penstock_journal_unshipped_records",
+    "gauge",
+    (),
+    "Journal records behind the last one that the usage store has acknowledged.",
+)
+UNSHIPPED_BYTES = Metric(
+    "penstock_journal_unshipped_bytes", "gauge", (), "The size of these journal records."
+)
+SHIPPED_EVENTS = Metric(
+    "penstock_shipped_events_total",
+    "counter",
+    (),
+    "Usage events that the usage store has acknowledged, repeated ones included.",
+)
+SHIP_FAILURES = Metric(
+    "penstock_ship_failures_total",
+    "counter",
+    (),
+    "Deliveries to the usage store that failed and are tried again.",
+)
+SHIP_LAG = Metric(
+    "penstock_ship_lag_seconds",
+    "gauge",
+    (),
+    "Age of the oldest usage event that is read and not acknowledged; 0 when there is none.",
+)
+SHIP_REFUSED = Metric(
+    "penstock_ship_refused_events_total",
+    "counter",
+    (),
+    "Usage events that the usage store refused for ever and that are set aside on the disk.",
+)
+JOURNAL_DAMAGED = Metric(
+    "penstock_journal_damaged_segments_total",
+    "counter",
+    (),
+    "Journal segments found damaged: what is behind the damage is kept and not shipped.",
+)
+
+AGENT_METRICS = (
+    WORKERS,
+    WORKERS_READY,
+    WORKER_RESTARTS,
+    SNAPSHOT_VERSION,
+    CONFIG_REJECTED,
+    UNSHIPPED_RECORDS,
+    UNSHIPPED_BYTES,
+    SHIPPED_EVENTS,
+    SHIP_FAILURES,
+    SHIP_LAG,
+    SHIP_REFUSED,
+    JOURNAL_DAMAGED,
+)

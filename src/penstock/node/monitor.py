@@ -1,0 +1,112 @@
+"""The node's own HTTP interface: `/metrics` and `/health/*`."""
+
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import uvicorn
+
+from penstock.node.errors import PORT_BUSY, AgentError
+from penstock.node.exposition import NodeCollector, render
+
+_METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+_TEXT_TYPE = b"text/plain; charset=utf-8"
+_BACKLOG = 128
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class _Server(uvicorn.Server):
+    """A server in a process that handles its signals itself."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Monitor:
+    """Serves what operators and probes ask.
+
+    Args:
+        collector: Knows the figures.
+        is_ready: Returns whether the node takes requests.
+        host: Address to listen on.
+        port: Port to listen on; any free one when 0.
+
+    Raises:
+        AgentError: The port cannot be listened on.
+    """
+
+    def __init__(
+        self, collector: NodeCollector, is_ready: Callable[[], bool], host: str, port: int
+    ) -> None:
+        """See the class."""
+        self._collector = collector
+        self._is_ready = is_ready
+        self._socket = _bind(host, port)
+        self.port = int(self._socket.getsockname()[1])
+        """The port that it listens on."""
+        config = uvicorn.Config(
+            self._answer,
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            interface="asgi3",
+            proxy_headers=False,
+            ws="none",
+            server_header=False,
+            timeout_graceful_shutdown=1,
+            timeout_keep_alive=30,
+            limit_concurrency=64,
+        )
+        self._server = _Server(config)
+
+    async def run(self) -> None:
+        """Serve until `stop`."""
+        await self._server.serve(sockets=[self._socket])
+
+    def stop(self) -> None:
+        """Make `run` return, soon."""
+        self._server.should_exit = True
+
+    def close(self) -> None:
+        """Let go of the port."""
+        self._socket.close()
+
+    async def _answer(self, scope: dict[str, Any], _receive: object, send: Send) -> None:
+        status, content_type, body = self._respond(scope["method"], scope["path"])
+        headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
+        if status == 405:  # noqa: PLR2004  # its own name
+            headers.append((b"allow", b"GET, HEAD"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send(
+            {"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body}
+        )
+
+    def _respond(self, method: str, path: str) -> tuple[int, bytes, bytes]:
+        if path not in {"/metrics", "/health/live", "/health/ready"}:
+            return 404, _TEXT_TYPE, b"there are /metrics, /health/live and /health/ready\n"
+        if method not in {"GET", "HEAD"}:
+            return 405, _TEXT_TYPE, b"GET or HEAD\n"
+        if path == "/metrics":
+            return 200, _METRICS_TYPE, render(self._collector)
+        if path == "/health/ready" and not self._is_ready():
+            return 503, _TEXT_TYPE, b"no worker takes requests\n"
+        return 200, _TEXT_TYPE, b"ok\n"
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)  # noqa: FBT003  # its only parameter
+    except OSError as error:
+        listener.close()
+        detail = f"cannot listen on {host}:{port}: {error.strerror}"
+        raise AgentError(PORT_BUSY, detail) from None
+    return listener

@@ -1,0 +1,100 @@
+"""What has become of a journal's records: pure, no I/O.
+
+`Progress` follows the records in their order, tells which usage events are to be shipped, and
+keeps the requests that have begun and not ended, which are as many as are in flight.
+"""
+
+from typing import NamedTuple
+
+import msgspec
+
+from penstock.contract.journal import Begin, Close, Open, Record
+from penstock.contract.usage import UsageEvent
+
+
+class Position(NamedTuple):
+    """Where a frame begins or ends: positions sort in the order of writing."""
+
+    segment: int = 1
+    offset: int = 0
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """How far a journal is shipped. It has the same few bytes whatever is in flight.
+
+    To lose it, or to have an older one, costs work and nothing else: events are shipped again,
+    and count once.
+    """
+
+    segment: int = 1
+    offset: int = 0
+    """All events before this place of this segment are stored."""
+    oldest_open_segment: int = 1
+    """No request that was open at that place began before this segment."""
+    damaged: tuple[int, ...] = ()
+    """Segments with damage in them: never deleted."""
+    ended_at_ns: int | None = None
+    """When the dead worker last wrote; fixed before the first event that says so is shipped."""
+    done_at_ns: int | None = None
+    """When everything was stored, of a dead worker."""
+
+    @property
+    def position(self) -> Position:
+        """Where shipping goes on."""
+        return Position(self.segment, self.offset)
+
+
+def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
+    """Return the checkpoint as JSON, for people to read."""
+    return msgspec.json.encode(checkpoint) + b"\n"
+
+
+def decode_checkpoint(content: bytes) -> Checkpoint:
+    """Return the checkpoint; the beginning of everything when it is damaged."""
+    try:
+        return msgspec.json.decode(content, type=Checkpoint)
+    except msgspec.DecodeError:
+        return Checkpoint()
+
+
+class Progress:
+    """Follows a journal from the oldest segment that can hold an open request.
+
+    Args:
+        checkpoint: Events before it are stored already: they are followed, but not shipped.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        """See the class."""
+        self._stored = checkpoint.position
+        self._unclosed: dict[str, tuple[int, Open]] = {}
+
+    @property
+    def unclosed(self) -> list[Open]:
+        """Requests that have begun and not ended, in the order in which they began."""
+        return [opened for _, opened in self._unclosed.values()]
+
+    def follow(self, record: Record, end: Position) -> UsageEvent | None:
+        """Take the next record.
+
+        Args:
+            record: The record.
+            end: The place behind it.
+
+        Returns:
+            The event to ship, if the record holds one that is not stored yet.
+        """
+        match record:
+            case Open():
+                self._unclosed[record.event_id] = (end.segment, record)
+            case Close(event):
+                self._unclosed.pop(event.event_id, None)
+                return event if end > self._stored else None
+            case Begin():
+                pass
+        return None
+
+    def oldest_open_segment(self, position: Position) -> int:
+        """Return the segment in which the oldest open request began, at this position reached."""
+        oldest = next((segment for segment, _ in self._unclosed.values()), position.segment)
+        return min(oldest, position.segment)

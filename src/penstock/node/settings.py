@@ -1,0 +1,76 @@
+"""What an agent is started with."""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from penstock.node.errors import SETTINGS_INVALID, AgentError
+
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(ge=0)]
+
+
+class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How an agent is started: `python -m penstock.node '<these as JSON>'`."""
+
+    data_path: Annotated[str, Meta(min_length=1)]
+    """Folder with everything that outlives the process."""
+    config_path: Annotated[str, Meta(min_length=1)]
+    """The configuration, `penstock.yaml`."""
+    control_url: Annotated[str, Meta(pattern=r"^https?://[^/]")]
+    """Where usage is shipped to: the control plane's base URL."""
+    host: str = "127.0.0.1"
+    """Address that workers listen on."""
+    port: Port = 8080
+    """Port that workers listen on, all of them."""
+    metrics_host: str = "127.0.0.1"
+    """Address of `/metrics`: not for the world, it names organizations and models."""
+    metrics_port: Port = 9464
+    """Port of `/metrics`; any free one when 0."""
+    workers: Annotated[int, Meta(ge=1, le=256)] = 1
+    """How many workers to keep running."""
+    tls_cert: str | None = None
+    """PEM file with the workers' certificate."""
+    tls_key: str | None = None
+    """PEM file with the certificate's key."""
+    max_connections: Positive = 20_000
+    """Connections of one worker."""
+    journal_strict: bool = False
+    """Wait for fsync, not only for write, before the last byte."""
+    journal_segment_bytes: Annotated[int, Meta(ge=65_536)] = 16 * 1024 * 1024
+    """Size of a journal segment."""
+    journal_retention_s: Seconds = 72 * 3600.0
+    """How long journals are kept after all in them is stored."""
+    drain_grace_s: Seconds = 30.0
+    """How long streams may finish when the node stops."""
+    orphan_grace_s: Seconds = 60.0
+    """How long workers serve on without an agent."""
+    ship_grace_s: Seconds = 10.0
+    """How long a stopping agent waits for the control plane to take what is left."""
+    worker_command: tuple[str, ...] = ()
+    """Starts a worker, its settings are added as JSON; our own gateway when empty."""
+    log_to_stderr: bool = False
+    """Workers write to the agent's stderr and not to `logs/worker-<slot>.log`."""
+
+
+def decode_settings(text: str) -> AgentSettings:
+    """Return the settings that a command line carries, with absolute paths.
+
+    Raises:
+        AgentError: They are not valid; the message names the member.
+    """
+    try:
+        settings = msgspec.json.decode(text, type=AgentSettings)
+    except msgspec.DecodeError as error:
+        raise AgentError(SETTINGS_INVALID, f"bad settings: {error}") from None
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        raise AgentError(SETTINGS_INVALID, "bad settings: tls_cert and tls_key go together")
+    paths = {
+        name: str(Path(path).absolute())
+        for name in ("data_path", "config_path", "tls_cert", "tls_key")
+        if (path := getattr(settings, name)) is not None
+    }
+    return msgspec.structs.replace(settings, **paths)

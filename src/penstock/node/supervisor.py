@@ -1,0 +1,328 @@
+"""Keeps a worker alive in every slot.
+
+Workers outlive their agent. A new agent listens first, waits a moment for those that live to say
+Hello, adopts those that are what it would start itself, lets the others drain, and starts what is
+missing. Which workers live can be told from the locks of their journals.
+"""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from penstock.contract.node import Applied, Stats, WorkerSettings
+from penstock.kit.clock import Clock
+from penstock.kit.files import write_atomic
+from penstock.node.backoff import RestartPauses
+from penstock.node.identity import next_epoch
+from penstock.node.layout import Layout
+from penstock.node.links import Link
+from penstock.node.log import line
+from penstock.node.process import Process
+from penstock.node.recovery import is_alive, list_journals
+from penstock.node.settings import AgentSettings
+from penstock.node.stats import StatsBook
+from penstock.node.worker import Worker
+
+log = logging.getLogger(__name__)
+
+ADOPTION_S = 1.5
+"""How long living workers may take to greet a new agent."""
+KILL_SLACK_S = 2.0
+"""How much longer than its grace a worker may take to drain."""
+APPLY_AGAIN_S = 2.0
+"""When a worker that did not say that it applied a snapshot is told again."""
+_REAP_S = 5.0
+_LAST_WORDS_S = 1.0
+
+
+class Supervisor:
+    """Starts, adopts, restarts and stops workers; the `Listener` of their connections.
+
+    Args:
+        settings: The agent's.
+        layout: Where files are.
+        node_id: The node's id.
+        socket: Where workers connect to.
+        clock: Measures lives.
+        current_version: Returns the snapshot's version that workers should serve from.
+    """
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        layout: Layout,
+        *,
+        node_id: str,
+        socket: Path,
+        clock: Clock,
+        current_version: Callable[[], int],
+    ) -> None:
+        """See the class."""
+        self.stats = StatsBook()
+        self.restart_count = 0
+        self._settings = settings
+        self._layout = layout
+        self._node_id = node_id
+        self._socket = socket
+        self._clock = clock
+        self._current_version = current_version
+        self._workers: dict[tuple[int, int], Worker] = {}
+        self._slots: dict[int, Worker] = {}
+        self._is_adopting = True
+        self._stopping = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def connected_count(self) -> int:
+        """How many workers are connected and not draining."""
+        return sum(w.link is not None and not w.is_leaving for w in self._workers.values())
+
+    @property
+    def newest_version(self) -> int:
+        """The newest snapshot that a worker serves from."""
+        return max((worker.snapshot_version for worker in self._workers.values()), default=0)
+
+    async def start(self) -> None:
+        """Adopt the workers that live, then start the others. The socket must listen already."""
+        living = [journal for journal in list_journals(self._layout.journal) if is_alive(journal)]
+        deadline = self._clock.monotonic_s() + ADOPTION_S
+        while len(self._workers) < len(living):
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(
+                    self._changed.wait(), max(deadline - self._clock.monotonic_s(), 0)
+                )
+            except TimeoutError:
+                log.warning(line("workers silent", living=len(living), greeted=len(self._workers)))
+                break
+        self._is_adopting = False
+        for slot in range(self._settings.workers):
+            self._spawn_task(self._keep(slot), f"keep {slot}")
+
+    async def run(self) -> None:
+        """Raise what goes wrong in keeping a slot; runs until cancelled."""
+        while True:
+            self._changed.clear()
+            for task in [task for task in self._tasks if task.done()]:
+                self._tasks.discard(task)
+                task.result()
+            await self._changed.wait()
+
+    def offer(self, version: int) -> None:
+        """Tell every worker that does not serve from `version` to do so."""
+        for worker in self._workers.values():
+            if worker.offer(version, self._clock.monotonic_s(), again_s=APPLY_AGAIN_S):
+                log.warning(line("snapshot not applied yet", slot=worker.slot, version=version))
+
+    async def stop(self, grace_s: float, hurry: asyncio.Event) -> None:
+        """Drain all workers and wait; kill what is left after the grace, or once in a hurry."""
+        self._stopping.set()
+        for worker in list(self._workers.values()):
+            self._ask_to_end(worker, grace_s)
+        ends = [asyncio.create_task(w.process.wait()) for w in self._workers.values()]
+        hurried = asyncio.create_task(hurry.wait())
+        deadline = self._clock.monotonic_s() + grace_s + KILL_SLACK_S
+        pending: set[asyncio.Task[str]] = set(ends)
+        while pending and not hurried.done() and self._clock.monotonic_s() < deadline:
+            await asyncio.wait(
+                [*pending, hurried],
+                timeout=deadline - self._clock.monotonic_s(),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            pending = {task for task in pending if not task.done()}
+        hurried.cancel()
+        for worker in list(self._workers.values()):
+            if not worker.process.has_ended:
+                log.error(line("worker killed", slot=worker.slot, pid=worker.process.pid))
+                worker.process.signal(signal.SIGKILL)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_REAP_S)
+        for task in (*ends, *self._tasks):
+            task.cancel()
+
+    # What workers say
+
+    def on_hello(self, link: Link) -> None:
+        """Take in a worker: one of ours, one to adopt, or one to send away."""
+        hello = link.hello
+        key = (hello.slot, hello.epoch)
+        worker = self._workers.get(key)
+        if worker is None:
+            try:
+                process = Process(hello.pid)
+            except (ProcessLookupError, OverflowError, ValueError):
+                log.warning(line("hello of nobody", slot=hello.slot, pid=hello.pid))
+                link.close()
+                return
+            worker = Worker(hello.slot, hello.epoch, process, self._clock.monotonic_s())
+            self._workers[key] = worker
+            worker.attach(link)
+            self._place(worker)
+        else:
+            worker.attach(link)
+            log.info(line("worker connected", slot=worker.slot, pid=worker.process.pid))
+        if self._stopping.is_set():
+            worker.drain(self._settings.drain_grace_s)
+        else:
+            self.offer(self._current_version())
+        self._notify()
+
+    def on_stats(self, link: Link, stats: Stats) -> None:
+        """Take a worker's totals."""
+        self.stats.report((link.hello.slot, link.hello.epoch), stats)
+
+    def on_applied(self, link: Link, applied: Applied) -> None:
+        """Take note of what a worker serves from."""
+        worker = self._workers.get((link.hello.slot, link.hello.epoch))
+        if worker is None:
+            return
+        if applied.error is None:
+            worker.snapshot_version = applied.version
+            log.info(line("snapshot applied", slot=worker.slot, version=applied.version))
+        else:
+            worker.rejected_version = applied.version
+            log.error(
+                line(
+                    "snapshot rejected",
+                    slot=worker.slot,
+                    version=applied.version,
+                    error=applied.error,
+                )
+            )
+
+    def on_closed(self, link: Link) -> None:
+        """Wait for the worker to come back or to end."""
+        worker = self._workers.get((link.hello.slot, link.hello.epoch))
+        if worker is not None:
+            worker.detach(link)
+
+    # Slots
+
+    def _place(self, worker: Worker) -> None:
+        """Give a worker that an agent before us started its slot, or let it go."""
+        pid = worker.process.pid
+        is_wanted = (
+            self._is_adopting
+            and worker.slot in range(self._settings.workers)
+            and worker.slot not in self._slots
+            and worker.link is not None
+            and not worker.link.hello.is_draining
+            and self._read_settings(worker.slot) == self._worker_settings(worker.slot, worker.epoch)
+        )
+        if is_wanted:
+            self._slots[worker.slot] = worker
+            log.info(line("worker adopted", slot=worker.slot, epoch=worker.epoch, pid=pid))
+            return
+        worker.is_leaving = True
+        log.info(line("worker sent away", slot=worker.slot, epoch=worker.epoch, pid=pid))
+        worker.drain(self._settings.drain_grace_s)
+        self._spawn_task(self._bury(worker), f"bury {worker.slot}-{worker.epoch}")
+
+    async def _keep(self, slot: int) -> None:
+        """Keep a worker alive in a slot until the agent stops."""
+        pauses = RestartPauses()
+        while not self._stopping.is_set():
+            worker = self._slots.get(slot)
+            begun_s = self._clock.monotonic_s()
+            if worker is None:
+                worker = self._start_worker(slot)
+            if worker is not None:
+                begun_s = worker.started_s
+                await self._bury(worker)
+                self._slots.pop(slot, None)
+                if self._stopping.is_set():
+                    return
+                self.restart_count += 1
+            pause_s = pauses.next_s(self._clock.monotonic_s() - begun_s)
+            if pause_s:
+                log.warning(line("worker restart delayed", slot=slot, pause_s=pause_s))
+                try:
+                    await asyncio.wait_for(self._stopping.wait(), pause_s)
+                except TimeoutError:
+                    continue
+
+    def _start_worker(self, slot: int) -> Worker | None:
+        layout = self._layout
+        command = self._settings.worker_command or (sys.executable, "-m", "penstock.gateway")
+        log_path = None if self._settings.log_to_stderr else layout.worker_log(slot)
+        try:
+            epoch = next_epoch(layout.epoch, layout.journal, layout.shipper)
+            settings = self._worker_settings(slot, epoch)
+            encoded = msgspec.json.encode(settings)
+            # Before it is started: an agent after us must know what it was started with.
+            write_atomic(layout.worker_settings(slot), encoded, mode=0o600)
+            process = Process.start([*command, encoded.decode()], log_path)
+        except OSError as error:
+            # E.g. a full disk: it is tried again after a pause, like a worker that died.
+            log.error(  # noqa: TRY400  # no bug, so no trace
+                line("worker cannot be started", slot=slot, error=error)
+            )
+            return None
+        worker = Worker(slot, settings.epoch, process, self._clock.monotonic_s())
+        self._workers[worker.key] = worker
+        self._slots[slot] = worker
+        log.info(line("worker started", slot=slot, epoch=settings.epoch, pid=process.pid))
+        return worker
+
+    async def _bury(self, worker: Worker) -> None:
+        """Wait for a worker's end, hear its last words, keep its totals."""
+        how = await worker.process.wait()
+        try:
+            await asyncio.wait_for(worker.unlinked.wait(), _LAST_WORDS_S)
+        except TimeoutError:
+            log.warning(line("connection outlives its worker", slot=worker.slot))
+        del self._workers[worker.key]
+        self.stats.retire(worker.key)
+        is_expected = worker.is_leaving or self._stopping.is_set()
+        log.log(
+            logging.INFO if is_expected else logging.ERROR,
+            line("worker ended", slot=worker.slot, pid=worker.process.pid, how=how),
+        )
+
+    def _ask_to_end(self, worker: Worker, grace_s: float) -> None:
+        if not worker.drain(grace_s):
+            worker.process.signal(signal.SIGTERM)
+
+    def _worker_settings(self, slot: int, epoch: int) -> WorkerSettings:
+        settings = self._settings
+        return WorkerSettings(
+            slot=slot,
+            epoch=epoch,
+            node_id=self._node_id,
+            snapshot_path=str(self._layout.snapshot),
+            journal_path=str(self._layout.journal),
+            pepper_path=str(self._layout.pepper),
+            agent_socket=str(self._socket),
+            host=settings.host,
+            port=settings.port,
+            tls_cert=settings.tls_cert,
+            tls_key=settings.tls_key,
+            max_connections=settings.max_connections,
+            drain_grace_s=settings.drain_grace_s,
+            orphan_grace_s=settings.orphan_grace_s,
+            journal_strict=settings.journal_strict,
+            journal_segment_bytes=settings.journal_segment_bytes,
+        )
+
+    def _read_settings(self, slot: int) -> WorkerSettings | None:
+        """Return what the slot's last worker was started with, or None when that is not known."""
+        try:
+            content = self._layout.worker_settings(slot).read_bytes()
+            return msgspec.json.decode(content, type=WorkerSettings)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None
+
+    def _spawn_task(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(lambda _: self._notify())
+
+    def _notify(self) -> None:
+        self._changed.set()
