@@ -1,0 +1,148 @@
+"""Which answer a request gets."""
+
+from dataclasses import dataclass
+
+from penstock.emulator.answers import compose, error_script
+from penstock.emulator.generation import BadBodyError, Generation, Operation, parse_body
+from penstock.emulator.overlay import BadHeaderError, Headers, overlay
+from penstock.emulator.script import Script, fixed_script
+from penstock.emulator.settings import EmulatorSettings
+from penstock.emulator.statistics import Statistics
+from penstock.emulator.streams import CREATED
+from penstock.emulator.wire import encode_json, plain_head
+
+CACHE_LIMIT_BYTES = 16 * 1024 * 1024
+"""Of the answers kept, bodies they answer included. A full cache is emptied: benchmarks repeat
+few requests, and tests few enough."""
+CACHED_BODY_LIMIT_BYTES = 16 * 1024
+
+_OPERATIONS: dict[bytes, Operation] = {
+    b"/v1/chat/completions": "chat",
+    b"/v1/completions": "completions",
+    b"/v1/embeddings": "embeddings",
+}
+_MODELS = b"/v1/models"
+_STATS = b"/emulator/stats"
+_RESET = b"/emulator/reset"
+_METHODS = {
+    **dict.fromkeys(_OPERATIONS, b"POST"),
+    _MODELS: b"GET",
+    b"/health": b"GET",
+    _STATS: b"GET",
+    _RESET: b"POST",
+}
+
+_Key = tuple[bytes, bytes, Headers]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A script, with the bytes of the whole answer when it is one write."""
+
+    script: Script
+    whole: bytes | None
+
+
+class Service:
+    """Finds the answer to each request.
+
+    Args:
+        settings: How to answer requests that do not say otherwise.
+        statistics: What `GET /emulator/stats` reports.
+    """
+
+    def __init__(self, settings: EmulatorSettings, statistics: Statistics) -> None:
+        """See the class."""
+        self.settings = settings
+        self.statistics = statistics
+        self._cache: dict[_Key, Prepared] = {}
+        self._cache_bytes = 0
+
+    def answer(self, method: bytes, target: bytes, headers: Headers, body: bytes) -> Prepared:
+        """Return the answer to a request.
+
+        Args:
+            method: In capitals.
+            target: As sent, query included.
+            headers: The `x-emulator-*` ones.
+            body: The whole of it.
+        """
+        if method == b"POST":
+            prepared = self._cache.get((target, body, headers))
+            if prepared is not None:
+                return prepared
+        path = target.partition(b"?")[0]
+        operation = _OPERATIONS.get(path)
+        if operation is not None and method == b"POST":
+            script = self._answer_operation(operation, headers, body)
+            return self._keep((target, body, headers), script)
+        script = self._answer_other(method, path)
+        if method == b"HEAD":
+            script = fixed_script(script.head, b"")
+        return Prepared(script, script.find_whole())
+
+    def _answer_operation(self, operation: Operation, headers: Headers, body: bytes) -> Script:
+        try:
+            behavior = overlay(self.settings, headers)
+            generation = parse_body(operation, body)
+        except (BadHeaderError, BadBodyError) as error:
+            return error_script(400, str(error))
+        if not self.settings.serves(generation.model):
+            return _unknown_model(generation)
+        return compose(generation, behavior, self.settings.embedding_dimensions)
+
+    def _keep(self, key: _Key, script: Script) -> Prepared:
+        prepared = Prepared(script, script.find_whole())
+        target, body, headers = key
+        if len(body) <= CACHED_BODY_LIMIT_BYTES:
+            size = 1024 + len(body) + len(target) + len(prepared.whole or b"")
+            size += sum(len(name) + len(value) for name, value in headers)
+            if self._cache_bytes + size > CACHE_LIMIT_BYTES:
+                self._cache.clear()
+                self._cache_bytes = 0
+            self._cache[key] = prepared
+            self._cache_bytes += size
+        return prepared
+
+    def _answer_other(self, method: bytes, path: bytes) -> Script:
+        allowed = _METHODS.get(path)
+        if allowed is None and path.startswith(_MODELS + b"/"):
+            allowed = b"GET"
+        if allowed is None:
+            return error_script(404, "no such path")
+        if method != allowed:
+            return error_script(405, "no such method here", extra=(b"allow: " + allowed,))
+        if path == _STATS:
+            return _json_script(self.statistics.report())
+        if path == _RESET:
+            self.statistics.reset()
+            return _json_script({"status": "ok"})
+        if path == b"/health":
+            return _json_script({"status": "ok"})
+        if path == _MODELS:
+            models = [_model(name) for name in self.settings.model_names()]
+            return _json_script({"object": "list", "data": models})
+        name = path[len(_MODELS) + 1 :].decode("latin-1")
+        if not self.settings.serves(name):
+            return error_script(404, "no such model", "model_not_found")
+        return _json_script(_model(name))
+
+
+def _unknown_model(generation: Generation) -> Script:
+    message = f"the model {generation.model} does not exist"
+    return error_script(404, message, "model_not_found")
+
+
+def _json_script(payload: object) -> Script:
+    body = encode_json(payload)
+    return fixed_script(plain_head(200, len(body)), body)
+
+
+def _model(name: str) -> dict[str, object]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": CREATED,
+        "owned_by": "penstock-emulator",
+        "max_model_len": 131_072,
+    }

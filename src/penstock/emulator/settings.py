@@ -1,0 +1,109 @@
+"""What the emulator does by default; a request's headers change a part of it.
+
+Every field is a plain scalar, so that each maps to one flag (`flags.py`) and the fields of
+`Behavior` each to one request header (`overlay.py`).
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=3_600_000)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=10_000_000)]
+CountOrUnset = Annotated[int, msgspec.Meta(ge=-1, le=10_000_000)]
+Positive = Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
+Status = Annotated[int, msgspec.Meta(ge=200, le=599)]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+
+UsageHabit = Literal[
+    "asked", "always", "never", "twice", "after_done", "negative", "text", "huge", "missing"
+]
+Fault = Literal[
+    "none",
+    "disconnect",
+    "stall",
+    "status",
+    "error_in_200",
+    "malformed",
+    "slow",
+    "html",
+    "empty",
+    "truncate",
+]
+Hangup = Literal["fin", "reset"]
+
+
+class Behavior(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How one request is answered."""
+
+    ttft_ms: Milliseconds = 0.0
+    """Time to first token: from the request's last byte to the first byte of the answer."""
+    itl_ms: Milliseconds = 0.0
+    """Time between tokens. With 0 all that is left of an answer is written at once."""
+    input_tokens: CountOrUnset = -1
+    """Input tokens to report; -1 reports a quarter of the characters sent, at least 1."""
+    output_tokens: Count = 32
+    """Tokens to answer with, for each choice; the request's own maximum caps it."""
+    cached_tokens: CountOrUnset = -1
+    """`prompt_tokens_details.cached_tokens` to report; -1 leaves the details out."""
+    usage: UsageHabit = "asked"
+    """When and how usage is reported. `asked`: in plain answers, and in streams that ask for it.
+    `always`, `never`: as they say. `twice`: streams repeat it. `after_done`: streams send it
+    behind `[DONE]`. `negative`, `text`, `huge`, `missing`: always, with figures that are below
+    zero, strings, absurd, or absent from the usage object."""
+    fault: Fault = "none"
+    """What goes wrong. `disconnect`: the connection ends early. `stall`: nothing more comes.
+    `status`: an error answer. `error_in_200`: an error object under status 200. `malformed`:
+    broken JSON. `slow`: the answer drips. `html`: a web page. `empty`: no body. `truncate`: a
+    body or a chunk shorter than announced, then the end."""
+    fault_after: Count = 0
+    """Stream chunks sent before the fault; beyond the last chunk the fault never comes. A plain
+    answer has no chunks: there 0 means before the first byte, more means in mid-body."""
+    status: Status = 200
+    """Status of an answer by the faults `status`, `html` and `empty`; for `status`, 200 stands
+    for 503."""
+    retry_after_s: CountOrUnset = 1
+    """`Retry-After` of fault answers with status 429, 503 or 529; -1 leaves it out."""
+    hangup: Hangup = "fin"
+    """How `disconnect` and `truncate` end the connection: `fin` closes it, `reset` resets it."""
+    drip_ms: Milliseconds = 20.0
+    """Time between two pieces of a `slow` answer."""
+    drip_bytes: Positive = 1
+    """Size of a piece of a `slow` answer."""
+
+
+class EmulatorSettings(Behavior, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A server, and how it answers requests that do not say otherwise."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: Port = 18_080
+    """Port to listen on; 0 takes a free one."""
+    models: str = "emulated-70b"
+    """Names of the models served, with commas between them; other names answer 404. `*` serves
+    every name."""
+    embedding_dimensions: Positive = 16
+    """Length of embedding vectors, for requests that do not give one."""
+    keep_alive_requests: Count = 0
+    """Requests after which a connection is closed; 0 never closes."""
+    keep_alive_announced: bool = True
+    """Whether the last answer before that says `connection: close`; some servers do not."""
+    log: str = ""
+    """File to which the x-request-id of every request is appended, one a line, before it is
+    answered (`-` for a request without one)."""
+    record: bool = False
+    """Keep headers and bodies of the last requests for `GET /emulator/stats`."""
+    keep: Count = 10_000
+    """How many requests the statistics look back on (with bodies: the last 100 of them)."""
+    announce: bool = False
+    """Print one line with the address when ready."""
+
+    def serves(self, model: str) -> bool:
+        """Return whether this server has the model."""
+        return self.models == "*" or model in self.model_names()
+
+    def model_names(self) -> tuple[str, ...]:
+        """Return the names to list; none when every name is served."""
+        if self.models == "*":
+            return ()
+        return tuple(name.strip() for name in self.models.split(",") if name.strip())
