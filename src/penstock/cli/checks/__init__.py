@@ -1,0 +1,1 @@
+"""What `penstock doctor` looks at: the machine, the data folder, the running instance."""

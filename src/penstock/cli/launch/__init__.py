@@ -1,0 +1,1 @@
+"""What `penstock dev` does: plans the processes, starts them, keeps them, stops them in order."""

@@ -1,0 +1,34 @@
+"""What `penstock dev` was asked for, checked for sense."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from penstock.cli.errors import BAD_OPTION, CommandError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevOptions:
+    """The options of `penstock dev`.
+
+    Raises:
+        CommandError: Two of them exclude each other.
+    """
+
+    data: Path
+    """Absolute."""
+    gateway_port: int
+    """Any free one when 0, as the others."""
+    control_port: int
+    metrics_port: int
+    workers: int
+    engines: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    api_key: str | None = None
+    config: Path | None = None
+    is_journal_strict: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        if self.config is not None and (self.engines or self.models):
+            detail = "--config says itself what is served, so --engine and --model do not apply."
+            raise CommandError(BAD_OPTION, detail, "Leave out one or the other.")

@@ -1,0 +1,117 @@
+"""Ports of this machine: which are free, who holds one, which to take."""
+
+import errno
+import socket
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from penstock.cli.errors import BAD_OPTION, PORT_BUSY, CommandError
+
+HOST = "127.0.0.1"
+_LISTENING = "0A"
+_LOWEST_UNPRIVILEGED = 1024
+
+
+def is_free(port: int, host: str = HOST) -> bool:
+    """Tell whether a server could listen on the port now.
+
+    Asked without SO_REUSEPORT: a port that another gateway shares counts as taken.
+
+    Raises:
+        CommandError: This user may not listen on the port.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            # With SO_REUSEADDR a bind alone may pass beside a listener of another address.
+            probe.listen(1)
+        except PermissionError:
+            detail = f"Port {port} is reserved for root."
+            remedy = f"Choose a port of {_LOWEST_UNPRIVILEGED} or more."
+            raise CommandError(BAD_OPTION, detail, remedy) from None
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            return False
+    return True
+
+
+def pick_free(preferred: Iterable[int], taken: Iterable[int] = (), host: str = HOST) -> int:
+    """Return the first free port of `preferred`, or any free port.
+
+    Args:
+        preferred: Ports to try, in order; 0 and the like are passed over.
+        taken: Ports that are promised to others.
+        host: Address that it must be free on.
+    """
+    promised = set(taken)
+    for port in preferred:
+        if port >= _LOWEST_UNPRIVILEGED and port not in promised and is_free(port, host):
+            return port
+    while True:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.bind((host, 0))
+            port = int(probe.getsockname()[1])
+        if port not in promised:
+            return port
+
+
+def require_free(ports: Mapping[str, int], host: str = HOST) -> None:
+    """Refuse ports that are taken or named twice.
+
+    Args:
+        ports: Port by the option that sets it, e.g. `--gateway-port`.
+        host: Address that they must be free on.
+
+    Raises:
+        CommandError: Names the first such port, who holds it if that can be told, and a remedy.
+    """
+    options: dict[int, str] = {}
+    for option, port in ports.items():
+        if port in options:
+            detail = f"{options[port]} and {option} are both {port}."
+            raise CommandError(BAD_OPTION, detail, "Give each its own port.")
+        options[port] = option
+    for option, port in ports.items():
+        if not is_free(port, host):
+            holder = find_holder(port)
+            detail = f"Port {port} ({option}) is already in use" + (
+                f" by process {holder}." if holder else "."
+            )
+            other = pick_free(range(port + 1, port + 50), ports.values(), host)
+            remedy = f"Stop what listens there, or choose another port, e.g. {option} {other}."
+            raise CommandError(PORT_BUSY, detail, remedy)
+
+
+def find_holder(port: int, proc: Path = Path("/proc")) -> str | None:
+    """Return `<pid> (<command line>)` of the process that listens on the port.
+
+    None when it cannot be told: another user's process, or no Linux /proc.
+    """
+    sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port, proc)}
+    if not sockets:
+        return None
+    for folder in proc.glob("[0-9]*"):
+        try:
+            if any(str(link.readlink()) in sockets for link in (folder / "fd").iterdir()):
+                words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                return f"{folder.name} ({' '.join(words).strip()[:100]})"
+        except OSError:
+            # Not ours to read, or gone meanwhile.
+            continue
+    return None
+
+
+def _listening_inodes(port: int, proc: Path) -> set[str]:
+    found = set()
+    for name in ("tcp", "tcp6"):
+        try:
+            lines = (proc / "net" / name).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
+                found.add(fields[9])
+    return found

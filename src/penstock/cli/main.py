@@ -1,0 +1,73 @@
+"""The `penstock` command: puts the command groups together."""
+
+from typing import Annotated
+
+import typer
+
+from penstock import __version__
+from penstock.cli import config, dev, docs, doctor, emulator, usage
+from penstock.cli.output import CommandGroup, JsonOption, examples, print_json
+
+app = typer.Typer(
+    name="penstock",
+    cls=CommandGroup,
+    help="Penstock: a multi-tenant AI inference gateway.",
+    epilog=examples(
+        "penstock dev           run everything on this machine and get an API key",
+        "penstock usage         who used how many tokens",
+        "penstock doctor        whether all is well, and what to do if not",
+    ),
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    # Expected failures are told in words; a bug shows Python's own traceback, without locals,
+    # which could hold secrets.
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(*, value: bool) -> None:
+    if value:
+        typer.echo(f"penstock {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    *,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Show the version and exit.",
+            callback=lambda value: _print_version(value=value),
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Penstock: a multi-tenant AI inference gateway."""
+
+
+app.command("dev", epilog=dev.EXAMPLES)(dev.dev)
+app.command("usage", epilog=usage.EXAMPLES)(usage.usage)
+app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
+app.add_typer(config.app)
+app.command("emulator", epilog=emulator.EXAMPLES)(emulator.emulator)
+app.add_typer(docs.app)
+
+
+@app.command()
+def version(*, as_json: JsonOption = False) -> None:
+    """Show the version of Penstock and of Python."""
+    import platform  # noqa: PLC0415  # start-up time
+
+    python = platform.python_version()
+    if as_json:
+        print_json({"penstock": __version__, "python": python})
+    else:
+        typer.echo(f"penstock {__version__} (Python {python})")
+
+
+def main() -> None:
+    """Run the command line of this process; never returns."""
+    app()

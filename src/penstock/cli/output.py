@@ -1,0 +1,110 @@
+"""How commands speak: tables and colours for people, JSON for programs."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+from typer.core import TyperGroup
+
+from penstock.cli.errors import CommandError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_JSON = "penstock.cli.json"
+_ENDLESS = 100_000
+"""Columns of an output that is no terminal."""
+
+
+def _remember(ctx: typer.Context, *, value: bool) -> bool:
+    # The place that prints errors is far from the command that knows the option.
+    ctx.meta[_JSON] = value
+    return value
+
+
+JsonOption = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print JSON for programs instead of tables.",
+        callback=lambda ctx, value: _remember(ctx, value=value),
+        is_eager=True,
+    ),
+]
+
+
+def examples(*lines: str) -> str:
+    """Return the epilog of a command's help with these example lines, as Markdown."""
+    return "\n".join(("Examples:", "", "```text", *lines, "```"))
+
+
+def console(*, is_error: bool = False) -> "Console":
+    """Return a console for stdout or stderr.
+
+    Colours only when it is a terminal; NO_COLOR and FORCE_COLOR are honoured by rich itself.
+    """
+    from rich.console import Console  # noqa: PLC0415  # start-up time of --json commands
+
+    return Console(stderr=is_error, highlight=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document on one line of stdout."""
+    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+
+
+def print_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    title: str | None = None,
+    right: frozenset[str] = frozenset(),
+) -> None:
+    """Print a table on stdout.
+
+    Args:
+        columns: Headings.
+        rows: Cells as plain text, one per column.
+        title: Line above the table.
+        right: Headings of the columns that are aligned to the right (figures).
+    """
+    from rich import box  # noqa: PLC0415  # start-up time of --json commands
+    from rich.table import Table  # noqa: PLC0415  # as above
+    from rich.text import Text  # noqa: PLC0415  # as above
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    out = console()
+    if not out.is_terminal:
+        # A pipe has no width: nothing is folded or cut for it.
+        out.width = _ENDLESS
+    out.print(table)
+
+
+def print_error(error: CommandError, *, as_json: bool = False) -> None:
+    """Print what went wrong and what to do, on stderr."""
+    if as_json:
+        body = {"code": error.error.code, "message": str(error), "remedy": error.remedy}
+        sys.stderr.write(msgspec.json.encode({"error": body}).decode() + "\n")
+        return
+    from rich.text import Text  # noqa: PLC0415  # start-up time
+
+    out = console(is_error=True)
+    out.print(Text.assemble(("Error: ", "bold red"), str(error)))
+    out.print(Text.assemble(("What to do: ", "bold"), error.remedy))
+
+
+class CommandGroup(TyperGroup):
+    """The root of the commands: turns a `CommandError` into words and an exit code."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # noqa: D102
+        try:
+            return super().invoke(ctx)
+        except CommandError as error:
+            print_error(error, as_json=bool(ctx.meta.get(_JSON)))
+            raise typer.Exit(error.exit_code) from None

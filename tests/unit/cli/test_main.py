@@ -1,0 +1,117 @@
+"""The command line as a whole: version, help, exit codes, the reference."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from penstock import __version__
+from penstock.cli.main import app
+from penstock.cli.reference import render_reference
+
+ROOT = Path(__file__).resolve().parents[3]
+COMMANDS = ("dev", "usage", "doctor", "emulator", "version", "config")
+
+
+def test_the_reference_is_current() -> None:
+    """docs/reference/cli.md says what the commands say (`penstock docs cli` writes it anew)."""
+    page = ROOT / "docs" / "reference" / "cli.md"
+    assert page.read_text("utf-8") == render_reference(app)
+    assert CliRunner().invoke(app, ["docs", "cli"]).stdout == render_reference(app)
+
+
+def test_the_reference_is_written(tmp_path: Path) -> None:
+    """`penstock docs cli --output FILE` writes the page."""
+    page = tmp_path / "cli.md"
+    assert CliRunner().invoke(app, ["docs", "cli", "--output", str(page)]).exit_code == 0
+    assert page.read_text("utf-8") == render_reference(app)
+
+
+def test_tables_of_the_reference_are_whole() -> None:
+    """Every row of the reference's tables has its three cells."""
+    rows = [line for line in render_reference(app).splitlines() if line.startswith("|")]
+    assert rows
+    assert {len(re.split(r"(?<!\\)\|", row)) for row in rows} == {5}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    """Every command is in the help, and has a help of its own."""
+    assert command in CliRunner().invoke(app, ["--help"]).stdout
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert "Usage: " in result.stdout
+
+
+def test_version() -> None:
+    """The version is told in words and as JSON."""
+    assert CliRunner().invoke(app, ["--version"]).stdout == f"penstock {__version__}\n"
+    assert __version__ in CliRunner().invoke(app, ["version"]).stdout
+    answer = json.loads(CliRunner().invoke(app, ["version", "--json"]).stdout)
+    assert answer["penstock"] == __version__
+
+
+def test_an_unknown_command_is_exit_code_2() -> None:
+    """A command that does not exist is wrong usage."""
+    result = CliRunner().invoke(app, ["surprise"])
+    assert result.exit_code == 2
+    assert "surprise" in result.stderr
+
+
+def test_commands_start_without_frameworks() -> None:
+    """Loading the command line imports no web framework, no HTTP client and no database."""
+    heavy = ("fastapi", "uvicorn", "httpx", "sqlalchemy", "uvloop", "yaml", "rich.table")
+    script = (
+        f"import sys, penstock.cli.main\nprint([name for name in {heavy!r} if name in sys.modules])"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.strip() == "[]"
+
+
+def test_config_check_of_a_good_file(tmp_path: Path) -> None:
+    """A valid file gives a summary and exit code 0, as a table and as JSON."""
+    (tmp_path / "key").write_text("0123456789abcdef")
+    path = tmp_path / "penstock.yaml"
+    path.write_text(
+        "version: 1\n"
+        "organizations: [{name: acme}]\n"
+        "projects: [{name: chat, organization: acme}]\n"
+        "keys: [{id: k, project: chat, secret: 'file:key'}]\n"
+    )
+    result = CliRunner().invoke(app, ["config", "check", str(path)])
+    assert result.exit_code == 0
+    assert "acme" in result.stdout
+    assert "is valid" in result.stdout
+
+    answer = json.loads(CliRunner().invoke(app, ["config", "check", str(path), "--json"]).stdout)
+    assert answer["is_valid"] is True
+    assert answer["summary"]["projects"] == ["chat"]
+
+
+def test_config_check_of_a_bad_file(tmp_path: Path) -> None:
+    """Every fault is one line `file:line:column: ...`, and the exit code is 1."""
+    path = tmp_path / "penstock.yaml"
+    path.write_text("version: 1\nsurprise: 1\naliases: [{name: a, route: nowhere}]\n")
+    result = CliRunner().invoke(app, ["config", "check", "--data", str(tmp_path)])
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    assert len(lines) == 2
+    assert all(re.match(rf"{re.escape(str(path))}:\d+:\d+: ", line) for line in lines)
+
+    result = CliRunner().invoke(app, ["config", "check", "--json", str(path)])
+    answer = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert [finding["line"] for finding in answer["findings"]] == [2, 3]
+
+
+def test_config_check_of_no_file(tmp_path: Path) -> None:
+    """A file that is not there is one finding, not a traceback."""
+    result = CliRunner().invoke(app, ["config", "check", str(tmp_path / "absent.yaml")])
+    assert result.exit_code == 1
+    assert "cannot be read" in result.stdout

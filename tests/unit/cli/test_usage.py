@@ -1,0 +1,245 @@
+"""`penstock usage` against a control plane that a test stands in for."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from typer.testing import CliRunner
+
+from penstock.cli.main import app
+
+TOKEN = "the-admin-token"
+PAGE = 2
+
+
+def make_row(number: int) -> dict[str, Any]:
+    """Return a row as the usage API gives it."""
+    return {
+        "event_id": f"event-{number}",
+        "request_id": f"request-{number}",
+        "organization": "dev",
+        "project": "playground",
+        "key_id": "dev-key",
+        "model": "emulated-70b" if number % 2 else "smollm2",
+        "input_tokens": 1000 + number,
+        "output_tokens": number,
+        "outcome": "ok",
+        "usage_source": "engine",
+        "started_at": f"2026-01-01T00:00:{number:02}.000000Z",
+    }
+
+
+class FakeControl(ThreadingHTTPServer):
+    """Answers the usage API in pages of two, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        """Listen on a free port."""
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.rows = [make_row(number) for number in range(1, 6)]
+        self.asked: list[dict[str, str]] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request to the fake control plane."""
+
+    server: FakeControl
+
+    def do_GET(self) -> None:
+        """Answer rows or totals."""
+        target = urlsplit(self.path)
+        query = dict(parse_qsl(target.query))
+        self.server.asked.append({"path": target.path, **query})
+        if self.headers["authorization"] != f"Bearer {TOKEN}":
+            self.answer(401, {"detail": "no such token"})
+        elif query.get("model") == "broken":
+            self.answer(422, {"detail": "model is not well"})
+        elif target.path.endswith("/totals"):
+            self.answer(200, {"data": self.totals(query["by"])})
+        else:
+            start = int(query.get("cursor", 0))
+            rows = self.server.rows[start : start + PAGE]
+            has_more = start + PAGE < len(self.server.rows)
+            self.answer(200, {"data": rows, "next_cursor": str(start + PAGE) if has_more else None})
+
+    def totals(self, by: str) -> list[dict[str, Any]]:
+        """Add the rows up by a member."""
+        names = sorted({row[by] for row in self.server.rows})
+        return [
+            {
+                by: name,
+                "requests": len([r for r in self.server.rows if r[by] == name]),
+                "input_tokens": sum(r["input_tokens"] for r in self.server.rows if r[by] == name),
+                "output_tokens": sum(r["output_tokens"] for r in self.server.rows if r[by] == name),
+            }
+            for name in names
+        ]
+
+    def answer(self, status: int, body: object) -> None:
+        """Send a JSON body."""
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def control() -> Iterator[FakeControl]:
+    """A control plane with five rows."""
+    with FakeControl() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def environment(control: FakeControl, token: str = TOKEN) -> dict[str, str]:
+    """Return what points the commands at the fake."""
+    return {"PENSTOCK_URL": control.url, "PENSTOCK_TOKEN": token, "NO_COLOR": "1"}
+
+
+def test_json_prints_every_row_of_every_page(control: FakeControl) -> None:
+    """With --json every row is one object a line, with the members that scripts rely on."""
+    result = CliRunner().invoke(app, ["usage", "--json"], env=environment(control))
+
+    assert result.exit_code == 0
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert rows == control.rows
+    assert {
+        *("request_id", "organization", "project", "key_id", "model", "input_tokens"),
+        *("output_tokens", "outcome", "usage_source", "started_at"),
+    } <= rows[0].keys()
+
+
+def test_limit_keeps_the_latest_rows(control: FakeControl) -> None:
+    """With --limit the rows that started last are shown, oldest first."""
+    result = CliRunner().invoke(app, ["usage", "--json", "--limit", "2"], env=environment(control))
+    assert [json.loads(line)["event_id"] for line in result.stdout.splitlines()] == [
+        "event-4",
+        "event-5",
+    ]
+
+
+def test_table_has_rows_and_totals(control: FakeControl) -> None:
+    """Without --json rows are a table with nothing cut, and totals of all rows stand below."""
+    result = CliRunner().invoke(app, ["usage", "--limit", "2"], env=environment(control))
+
+    assert result.exit_code == 0
+    assert "request-5" in result.stdout
+    assert "request-1" not in result.stdout
+    assert "2026-01-01 00:00:05.000" in result.stdout
+    assert (
+        "Total: 5 requests (the latest 2 are shown), 5,015 input tokens, 15 output tokens"
+        in result.stdout
+    )
+    assert "\x1b" not in result.stdout
+
+
+def test_totals_by_a_member(control: FakeControl) -> None:
+    """With --by there are totals of each group, and of all, and no rows."""
+    result = CliRunner().invoke(app, ["usage", "--by", "key"], env=environment(control))
+    assert "dev-key" in result.stdout
+    assert "5,015" in result.stdout
+    assert control.asked == [{"path": "/api/v1/usage/totals", "by": "key_id"}]
+
+    result = CliRunner().invoke(app, ["usage", "--by", "model", "--json"], env=environment(control))
+    assert [json.loads(line)["model"] for line in result.stdout.splitlines()] == [
+        "emulated-70b",
+        "smollm2",
+    ]
+
+
+def test_filters_are_asked_of_control(control: FakeControl) -> None:
+    """Every filter goes to the API under its own name, times in UTC."""
+    arguments = [
+        *("--organization", "dev", "--project", "playground", "--key", "dev-key"),
+        *("--model", "smollm2", "--request-id", "r1"),
+        *("--since", "2026-01-01T02:00+02:00", "--until", "2026-02-01"),
+    ]
+    CliRunner().invoke(app, ["usage", "--json", *arguments], env=environment(control))
+
+    asked = control.asked[0]
+    del asked["limit"]
+    assert asked == {
+        "path": "/api/v1/usage",
+        "organization": "dev",
+        "project": "playground",
+        "key_id": "dev-key",
+        "model": "smollm2",
+        "request_id": "r1",
+        "since": "2026-01-01T00:00:00.000000Z",
+        "until": "2026-02-01T00:00:00.000000Z",
+    }
+
+
+def test_nothing_yet(control: FakeControl) -> None:
+    """An empty usage store gives a sentence, and no line at all with --json."""
+    control.rows = []
+    assert (
+        "No request matches." in CliRunner().invoke(app, ["usage"], env=environment(control)).stdout
+    )
+    result = CliRunner().invoke(app, ["usage", "--json"], env=environment(control))
+    assert (result.exit_code, result.stdout) == (0, "")
+
+
+def test_a_wrong_token_is_told(control: FakeControl) -> None:
+    """A token that control refuses is a failure with a remedy, and no traceback."""
+    result = CliRunner().invoke(app, ["usage"], env=environment(control, "wrong"))
+
+    assert result.exit_code == 1
+    assert "answered 401" in result.stderr
+    assert "PENSTOCK_TOKEN" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_a_refused_question_says_why(control: FakeControl) -> None:
+    """What control says about a question that it refuses is passed on; with --json as JSON."""
+    arguments = ["usage", "--json", "--model", "broken"]
+    result = CliRunner().invoke(app, arguments, env=environment(control))
+
+    error = json.loads(result.stderr)["error"]
+    assert result.exit_code == 1
+    assert error["code"] == "err:cli:connect:control_failed"
+    assert "model is not well" in error["message"]
+    assert error["remedy"]
+
+
+def test_nobody_there() -> None:
+    """When nothing listens at PENSTOCK_URL, the error names the URL and what to do."""
+    with FakeControl() as server:
+        url = server.url
+    result = CliRunner().invoke(
+        app, ["usage"], env={"PENSTOCK_URL": url, "PENSTOCK_TOKEN": "token"}
+    )
+    assert result.exit_code == 1
+    assert url in result.stderr
+    assert "penstock dev" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--since", "yesterday"],
+        ["--since", "999999w"],
+        ["--limit", "0"],
+        ["--by", "colour"],
+        ["--by", "model", "--follow"],
+        ["surprise"],
+    ],
+)
+def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
+    """An option that cannot be meant is exit code 2 and asks nobody."""
+    result = CliRunner().invoke(app, ["usage", *arguments], env={"PENSTOCK_URL": "http://x"})
+    assert result.exit_code == 2
+    assert result.stderr
+    assert result.stdout == ""
