@@ -4,6 +4,8 @@ The body is split into its top-level members and put together again: duplicate m
 so that the engine reads exactly what was judged here. Members nobody here knows pass untouched.
 """
 
+import re
+
 import msgspec
 
 from penstock.gateway.dialects.openai import Operation
@@ -29,8 +31,7 @@ _NO_MODEL = Refusal(MEMBER_MISSING, "The member 'model' is missing.", "model")
 _UNKNOWN_MODEL = Refusal(MODEL_NOT_FOUND, param="model")
 _INCLUDE_USAGE = msgspec.Raw(b'{"include_usage":true}')
 _CONTINUOUS_USAGE = msgspec.Raw(b'{"include_usage":true,"continuous_usage_stats":true}')
-_EMPTY = frozenset({b'""', b"[]", b"null"})
-_EMPTY_BYTES = 4
+_EMPTY = re.compile(rb'null|""|\[[ \t\r\n]*\]')
 _BYTES_PER_TOKEN = 4
 
 
@@ -66,7 +67,7 @@ def admit(
     target = _find_target(runtime, principal, members)
     if isinstance(target, Refusal):
         return target
-    refusal = _check_question(members, operation.input_member) or _check_numbers(
+    refusal = _check_question(members, operation) or _check_numbers(
         members, target.route.max_output_tokens
     )
     if refusal is not None:
@@ -82,6 +83,10 @@ def admit(
         if isinstance(asked, Refusal):
             return asked
         hides_usage, strips_usage = asked
+    elif "stream_options" in members:
+        options = _stream_options(members["stream_options"])
+        if isinstance(options, Refusal):
+            return options
     members["model"] = target.model
     estimated = len(body) // _BYTES_PER_TOKEN
     return Admission(target, _encode(members), is_stream, hides_usage, strips_usage, estimated)
@@ -112,13 +117,17 @@ def _find_target(runtime: Runtime, principal: Principal, members: Members) -> Ta
     return target
 
 
-def _check_question(members: Members, name: str) -> Refusal | None:
+def _check_question(members: Members, operation: Operation) -> Refusal | None:
+    """Refuse a question that is not there, empty, or of a type that no engine takes."""
+    name = operation.input_member
     question = members.get(name)
-    if question is None or (
-        memoryview(question).nbytes <= _EMPTY_BYTES and bytes(question) in _EMPTY
-    ):
-        return Refusal(MEMBER_MISSING, f"The member '{name}' is missing or empty.", name)
-    return None
+    if question is not None:
+        if operation.input_form.match(question) is not None:
+            return None
+        if _EMPTY.fullmatch(question) is None:
+            message = f"The member '{name}' must be {operation.input_type}."
+            return Refusal(MEMBER_INVALID, message, name)
+    return Refusal(MEMBER_MISSING, f"The member '{name}' is missing or empty.", name)
 
 
 def _check_numbers(members: Members, max_output_tokens: int) -> Refusal | None:
@@ -156,18 +165,33 @@ def _ask_for_usage(members: Members, *, is_continuous: bool) -> tuple[bool, bool
     if raw is None or bytes(raw) == b"null":
         members["stream_options"] = _CONTINUOUS_USAGE if is_continuous else _INCLUDE_USAGE
         return True, is_continuous
-    try:
-        options = _decode_members(raw)
-    except (msgspec.DecodeError, RecursionError):
-        message = "The member 'stream_options' must be an object."
-        return Refusal(MEMBER_INVALID, message, "stream_options")
-    wants = [_flag(options, name) for name in ("include_usage", "continuous_usage_stats")]
-    for want in wants:
-        if isinstance(want, Refusal):
-            return want
-    wants_usage, wants_continuous = wants
+    options = _stream_options(raw)
+    if isinstance(options, Refusal):
+        return options
+    wants_usage = _is_true(options, "include_usage")
+    wants_continuous = _is_true(options, "continuous_usage_stats")
     options["include_usage"] = msgspec.Raw(b"true")
     if is_continuous:
         options["continuous_usage_stats"] = msgspec.Raw(b"true")
     members["stream_options"] = msgspec.Raw(_encode(options))
     return not wants_usage, is_continuous and not wants_continuous
+
+
+def _stream_options(raw: msgspec.Raw) -> Members | Refusal:
+    """Return the members of `stream_options`, the ones that we know checked."""
+    if bytes(raw) == b"null":
+        return {}
+    try:
+        options = _decode_members(raw)
+    except (msgspec.DecodeError, RecursionError):
+        message = "The member 'stream_options' must be an object."
+        return Refusal(MEMBER_INVALID, message, "stream_options")
+    for name in ("include_usage", "continuous_usage_stats"):
+        flag = _flag(options, name)
+        if isinstance(flag, Refusal):
+            return flag
+    return options
+
+
+def _is_true(members: Members, name: str) -> bool:
+    return bytes(members.get(name, b"")) == b"true"

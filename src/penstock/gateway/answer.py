@@ -1,5 +1,7 @@
 """Answers that the worker gives itself: errors, models, health; and the heads of relayed ones."""
 
+from urllib.parse import unquote
+
 import msgspec
 
 from penstock.gateway.dialects.openai import error_body
@@ -152,9 +154,9 @@ def model_body(runtime: Runtime, principal: Principal, target: bytes) -> bytes |
     Args:
         runtime: What the worker serves from.
         principal: Who asks.
-        target: Path `/v1/models/<alias>`.
+        target: Path `/v1/models/<alias>`; the alias may be percent-encoded, as SDKs do with `/`.
     """
-    name = target[len(MODEL_PREFIX) :].decode("latin-1")
+    name = unquote(target[len(MODEL_PREFIX) :].decode("latin-1"))
     may_use = principal.aliases is None or name in principal.aliases
     if not may_use or name not in runtime.targets:
         return Refusal(MODEL_NOT_FOUND, param="model")

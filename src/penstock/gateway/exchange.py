@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 _OK: Final = 200
 _EVENT_STREAM: Final = b"text/event-stream"
 _JSON: Final = b"application/json"
+_PLAIN_ENCODINGS: Final = frozenset({b"", b"identity"})
 _NEVER: Final = float("inf")
 
 
@@ -243,7 +244,11 @@ class Exchange:
         self._late_error = IDLE_TIMEOUT
         self._is_touched = True
         self._deadline_s = _NEVER
-        if connection.status == _OK and connection.content_type.startswith(_EVENT_STREAM):
+        if (
+            connection.status == _OK
+            and connection.content_type[: len(_EVENT_STREAM)].lower() == _EVENT_STREAM
+            and connection.content_encoding in _PLAIN_ENCODINGS
+        ):
             admission = self._admission
             self._tap = Tap(hides_usage=admission.hides_usage, strips_usage=admission.strips_usage)
 
@@ -301,17 +306,19 @@ class Exchange:
             self._end_plain(connection)
 
     def _end_stream(self, tap: Tap, connection: UpstreamConnection) -> None:
+        rest = tap.finish()
         if not connection.has_length and not tap.is_done:
             self._fail(Refusal(CLOSED_EARLY))
             return
-        rest = tap.finish()
+        if tap.error is not None and not self._is_head_sent:
+            self._fail(error_in_answer(tap.error))
+            return
+        if tap.is_empty:
+            self._fail(Refusal(BAD_ANSWER))
+            return
         if rest:
             self._relay(rest)
         if not self._is_head_sent:
-            if tap.error is not None or tap.frame_count == 0:
-                refusal = Refusal(BAD_ANSWER) if tap.error is None else error_in_answer(tap.error)
-                self._fail(refusal)
-                return
             self._last_bytes = self._stream_head()
         if self._request.version == "1.1":
             self._last_bytes += LAST_CHUNK
@@ -323,7 +330,7 @@ class Exchange:
     def _end_plain(self, connection: UpstreamConnection) -> None:
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         reading = None
-        if connection.content_encoding in {b"", b"identity"}:
+        if connection.content_encoding in _PLAIN_ENCODINGS:
             with contextlib.suppress(msgspec.DecodeError, RecursionError, UnicodeDecodeError):
                 reading = read_answer(body)
         if reading is None:
@@ -409,6 +416,8 @@ class Exchange:
         request = self._request
         if self._is_head_sent:
             event = error_event(refusal)
+            if self._tap is not None and self._tap.is_inside_frame:
+                event = b"\n\n" + event  # ends the frame that nothing more comes of
             if request.version == "1.1":
                 event = b"%x\r\n%b\r\n" % (len(event), event)
             self._last_bytes = event
@@ -491,8 +500,9 @@ class Exchange:
         self, outcome: Outcome, reading: tuple[Usage | None, tuple[str, ...]] | None
     ) -> Measure:
         estimated = self._admission.estimated_input_tokens
-        if self._tap is not None:
-            return measure_stream(outcome, self._tap, estimated)
+        tap = self._tap
+        if tap is not None and (self._is_head_sent or tap.usage is not None):
+            return measure_stream(outcome, tap, estimated)
         return measure_plain(
             outcome,
             reading,

@@ -35,9 +35,7 @@ _KEEP_ALIVE_IDLE_S, _KEEP_ALIVE_INTERVAL_S, _KEEP_ALIVE_PROBES = 15, 5, 3
 
 
 class Sender(Protocol):
-    """What wants a connection: an exchange."""
-
-    is_settled: bool
+    """What wants a connection: an exchange. It takes none after it gave up."""
 
     def connected(self, connection: "UpstreamConnection") -> None:
         """Take the connection and send on it."""
@@ -74,6 +72,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         "content_type",
         "has_length",
         "idle_since_s",
+        "is_counted",
         "retry_after",
         "status",
         "transport",
@@ -86,6 +85,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._parser = httptools.HttpResponseParser(self)
         self._parts: list[bytes] = []
         self.idle_since_s = 0.0
+        self.is_counted = False
+        """Whether the pool counts it as made: until then, its making is counted."""
         self._reset()
 
     def _reset(self) -> None:
@@ -119,7 +120,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
         self.transport = cast("asyncio.Transport", transport)
-        self._pool.connection_count += 1
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
         """Lend the worker's read buffer."""
@@ -137,7 +137,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._parser.feed_data(_view[:nbytes])
         except httptools.HttpParserCallbackError:
             raise  # a bug of ours, not of the engine
-        except httptools.HttpParserError:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail(Refusal(BAD_ANSWER))
             return
         if not self._is_head_done and self._header_bytes > UPSTREAM_HEADER_BYTES:
@@ -168,8 +168,15 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     # What the parser calls
 
+    def on_message_begin(self) -> None:
+        """Never lend a connection again on which more comes than was asked for."""
+        if self._is_complete:
+            self._keep_alive = False
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep what the relay needs to know."""
+        """Keep what the relay needs to know; fields behind the body say nothing."""
+        if self._is_head_done:
+            return
         match name.lower():
             case b"content-type":
                 self.content_type = value
@@ -183,7 +190,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def on_headers_complete(self) -> None:
         """Note the status; answers like 100 Continue are passed over."""
         status = self._parser.get_status_code()
-        if status < _INFORMATIONAL:
+        if status < _INFORMATIONAL or self._is_complete:
             return
         self.status = status
         self._is_head_done = True
@@ -193,7 +200,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Collect the pieces of one read."""
-        self._parts.append(body)
+        if not self._is_complete:
+            self._parts.append(body)
 
     def on_message_complete(self) -> None:
         """Note the end; it is acted on when the read is taken in."""
@@ -234,6 +242,7 @@ class Pool:
         self._idle: list[UpstreamConnection] = []
         self._waiting: deque[Sender] = deque()
         self._connecting: dict[Sender, asyncio.Task[None]] = {}
+        self._is_closed = False
         self.connection_count = 0
         self.in_flight = 0
         """Requests between `acquire` and their end, counted by the exchanges."""
@@ -265,7 +274,7 @@ class Pool:
                 continue
             sender.connected(connection)
             return
-        if self.connection_count + len(self._connecting) < self.upstream.max_connections:
+        if self._may_connect():
             task = self._loop.create_task(self._connect(sender))
             self._connecting[sender] = task
         elif len(self._waiting) < WAITING_PER_ENDPOINT:
@@ -278,26 +287,35 @@ class Pool:
         task = self._connecting.pop(sender, None)
         if task is not None:
             task.cancel()
+            self._make_for_waiting()
+        elif sender in self._waiting:
+            self._waiting.remove(sender)
 
     def release(self, connection: UpstreamConnection) -> None:
         """Take back a connection whose answer is complete."""
-        while self._waiting:
-            sender = self._waiting.popleft()
-            if not sender.is_settled:
-                sender.connected(connection)
-                return
+        if self._waiting:
+            self._waiting.popleft().connected(connection)
+            return
+        if self._is_closed:
+            connection.transport.close()
+            return
         connection.idle_since_s = self._loop.time()
         self._idle.append(connection)
 
     def lost(self, connection: UpstreamConnection) -> None:
         """Forget a closed connection, and let a waiting sender make another."""
-        self.connection_count -= 1
+        self.connection_count -= connection.is_counted
         if connection in self._idle:
             self._idle.remove(connection)
-        while self._waiting and self.connection_count < self.upstream.max_connections:
-            sender = self._waiting.popleft()
-            if not sender.is_settled:
-                self.acquire(sender)
+        self._make_for_waiting()
+
+    def _may_connect(self) -> bool:
+        return self.connection_count + len(self._connecting) < self.upstream.max_connections
+
+    def _make_for_waiting(self) -> None:
+        """Use the room that became free."""
+        while self._waiting and self._may_connect():
+            self.acquire(self._waiting.popleft())
 
     def sweep(self, now_s: float) -> None:
         """Close connections that were idle for too long to be trusted."""
@@ -306,6 +324,7 @@ class Pool:
 
     def close(self) -> None:
         """Close what is idle; what is in use ends with its exchange."""
+        self._is_closed = True
         for connection in self._idle:
             connection.transport.close()
 
@@ -319,13 +338,18 @@ class Pool:
                 endpoint.port,
                 ssl=tls if endpoint.scheme == "https" else None,
             )
-        except OSError:  # TLS and name resolution fail as one, too
+            if transport.is_closing():
+                raise ConnectionResetError  # the engine hung up before anything was sent
+            _watch_peer(transport)
+        except (OSError, UnicodeError):  # TLS and name resolution fail as one, too
             self.cool_until_s = self._loop.time() + ENDPOINT_COOL_DOWN_S
             if self._connecting.pop(sender, None) is not None:
                 sender.connect_failed(self, Refusal(CONNECT_FAILED))
+            self._make_for_waiting()
             return
-        _watch_peer(transport)
-        if self._connecting.pop(sender, None) is None or sender.is_settled:
+        connection.is_counted = True
+        self.connection_count += 1
+        if self._connecting.pop(sender, None) is None:
             self.release(connection)
         else:
             sender.connected(connection)

@@ -16,7 +16,7 @@ import fcntl
 import logging
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -54,6 +54,7 @@ class Recorded(Protocol):
 
 
 Then = Callable[[], None]
+Sync = Callable[[int], None]
 
 
 class _Segment:
@@ -73,10 +74,10 @@ class _Segment:
             path.unlink()
             raise
 
-    def end(self) -> None:
+    def end(self, sync: Sync) -> None:
         """Give the unused rest back and close."""
         os.ftruncate(self.descriptor, self.offset)
-        os.fdatasync(self.descriptor)
+        sync(self.descriptor)
         os.close(self.descriptor)
         if self.offset == 0:
             self.path.unlink()
@@ -98,6 +99,9 @@ class Journal:
     Raises:
         OSError: The folder or the first segment cannot be made.
     """
+
+    sync: Sync = staticmethod(os.fdatasync)
+    """Brings what was written to a descriptor to the disk, or raises OSError."""
 
     def __init__(
         self,
@@ -126,7 +130,7 @@ class Journal:
         self._number = 1
         self._segment = _Segment(self._segment_path(1), segment_bytes)
         self._next: _Segment | None = None
-        self._is_preparing = False
+        self._preparing: Future[_Segment] | None = None
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._after_write: list[Then] = []
@@ -182,11 +186,13 @@ class Journal:
 
     def finish(self) -> None:
         """Write and sync what is left, then let go of the folder. Blocks; for the end only."""
-        self._flush()
+        self._unstick() if self._is_stuck else self._flush()
         self._thread.shutdown(wait=True)
-        self._segment.end()
+        if self._preparing is not None and self._preparing.exception() is None:
+            self._next = self._preparing.result()
+        self._segment.end(self.sync)
         if self._next is not None:
-            self._next.end()
+            self._next.end(self.sync)
         self._run(self._after_sync)
         os.close(self._lock)
 
@@ -215,7 +221,7 @@ class Journal:
 
     def _end_turn(self) -> None:
         self._is_turn_known = False
-        if self._pending:
+        if self._pending or self._after_write:  # a sync may have written them already
             self._flush()
 
     def _rotate(self) -> None:
@@ -227,6 +233,9 @@ class Journal:
             self._write()
         if self._is_stuck:
             return
+        if self._next is None and self._preparing is not None:
+            self._is_stuck = True  # for the moment until it is there
+            return
         if self._next is None:
             try:
                 self._next = _Segment(self._segment_path(self._number + 1), self._segment_bytes)
@@ -235,7 +244,8 @@ class Journal:
                 return
         old, self._segment, self._next = self._segment, self._next, None
         self._number += 1
-        self._loop.run_in_executor(self._thread, old.end)
+        work = self._loop.run_in_executor(self._thread, old.end, self.sync)
+        work.add_done_callback(self._synced)
         self._begin()
 
     def _flush(self) -> None:
@@ -287,21 +297,23 @@ class Journal:
             self._flush()
 
     def _prepare_next(self) -> None:
-        if self._is_preparing or self._is_stuck:
+        if self._preparing is not None or self._next is not None or self._is_stuck:
             return
-        self._is_preparing = True
         path, size = self._segment_path(self._number + 1), self._segment_bytes
-        work = self._loop.run_in_executor(self._thread, _Segment, path, size)
+        self._preparing = self._thread.submit(_Segment, path, size)
+        work = asyncio.wrap_future(self._preparing, loop=self._loop)
         work.add_done_callback(self._prepared)
 
     def _prepared(self, work: "asyncio.Future[_Segment]") -> None:
-        self._is_preparing = False
+        self._preparing = None
         error = work.exception()
         if error is None:
             self._next = work.result()
         else:
             log.error("journal cannot allocate ahead error=%s path=%s", error, self._folder)
             self._loop.call_later(_RETRY_S, self._prepare_next)
+        if self._is_stuck:
+            self._unstick()
 
     def _start_sync(self) -> None:
         """Sync in the thread; what is written meanwhile is synced by the next round."""
@@ -311,15 +323,12 @@ class Journal:
             self._loop.call_later(_RETRY_S, self._start_sync)
             return
         waiting, self._after_sync = self._after_sync, []
-        work = self._loop.run_in_executor(self._thread, os.fdatasync, self._segment.descriptor)
+        work = self._loop.run_in_executor(self._thread, self.sync, self._segment.descriptor)
         written = self.byte_count
 
         def synced(work: "asyncio.Future[None]") -> None:
-            self.sync_count += 1
-            if work.exception() is not None:
-                log.critical("journal fsync failed error=%s", work.exception())
-                self.is_broken = True
-                self.on_broken()
+            self._synced(work)
+            if self.is_broken:
                 return
             self._run(waiting)
             self._is_sync_due = self.byte_count != written
@@ -327,6 +336,15 @@ class Journal:
                 self._loop.call_later(0 if self._after_sync else SYNC_S, self._start_sync)
 
         work.add_done_callback(synced)
+
+    def _synced(self, work: "asyncio.Future[None]") -> None:
+        """Count a sync; one that failed leaves unknown what is on disk, and is not tried again."""
+        self.sync_count += 1
+        error = work.exception()
+        if error is not None and not self.is_broken:
+            log.critical("journal fsync failed error=%s", error)
+            self.is_broken = True
+            self.on_broken()
 
     def _run(self, waiting: list[Then]) -> None:
         if not waiting:

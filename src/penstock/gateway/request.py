@@ -152,6 +152,7 @@ class Request:
 def _path(target: bytes) -> bytes:
     """Return the path of a target in origin or absolute form, without its query.
 
+    The API's paths are known with and without `/v1`, since base URLs are written both ways.
     Paths are compared byte for byte afterwards: whatever could be read in two ways (dots,
     doubled slashes, percent signs) is simply no path of ours.
     """
@@ -160,7 +161,11 @@ def _path(target: bytes) -> bytes:
         if match is None:
             return b""
         target = match["path"]
-    return target.partition(b"?")[0]
+    path = target.partition(b"?")[0]
+    full = b"/v1" + path
+    if full in OPERATIONS or full == MODELS or full.startswith(MODEL_PREFIX):
+        return full
+    return path
 
 
 def _take_host(request: Request, value: bytes) -> None:
@@ -211,9 +216,8 @@ def _take_content_encoding(request: Request, value: bytes) -> None:
 
 
 def _take_expect(request: Request, value: bytes) -> None:
-    if value.lower() == b"100-continue":
-        request.expects_continue = True
-    else:
+    request.expects_continue = True  # whatever it expects, its body may wait for an answer
+    if value.lower() != b"100-continue":
         request.refuse(Refusal(EXPECTATION_UNKNOWN))
 
 

@@ -76,6 +76,7 @@ class Downstream(asyncio.Protocol):
         "_parser",
         "_request",
         "_stalled_at_s",
+        "_unsent_bytes",
         "_waiting",
         "_worker",
         "is_paused",
@@ -97,6 +98,8 @@ class Downstream(asyncio.Protocol):
         self._is_reading = True
         self._deadline_s = worker.now_s() + HEADER_DEADLINE_S
         self._stalled_at_s = _NEVER
+        self._unsent_bytes = 0
+        """What the last sweep found unsent."""
         self.is_paused = False
         """The caller takes the answer more slowly than it comes."""
 
@@ -140,7 +143,14 @@ class Downstream(asyncio.Protocol):
             self._too_large()
 
     def eof_received(self) -> bool:
-        """Take a half-closed connection for a closed one: the caller has left."""
+        """Take a half-closed connection for a closed one: the caller has left.
+
+        What is unsent may take long to flush, or for ever: the engine is stopped now.
+        """
+        exchange, self._exchange = self._exchange, None
+        self._waiting = None
+        if exchange is not None:
+            exchange.caller_gone()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
@@ -155,14 +165,13 @@ class Downstream(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Slow the engine down to the caller's pace."""
         self.is_paused = True
-        self._stalled_at_s = self._worker.now_s() + WRITE_STALL_S
+        self._stalled_at_s = _NEVER  # from now on only the caller changes what is unsent
         if self._exchange is not None:
             self._exchange.pause()
 
     def resume_writing(self) -> None:
         """Let the engine go on."""
         self.is_paused = False
-        self._stalled_at_s = _NEVER
         if self._exchange is not None:
             self._exchange.resume()
         else:
@@ -260,6 +269,7 @@ class Downstream(asyncio.Protocol):
             request.is_chunked
             or length > DRAINED_BODY_BYTES
             or request.expects_continue
+            or request.method == b"CONNECT"
             or (request.refusal is not None and request.refusal.error in _UNTRUSTWORTHY)
         ):
             self._end_with(request)
@@ -281,6 +291,7 @@ class Downstream(asyncio.Protocol):
         request = self._request
         if request is None:
             self._is_deaf = True
+            self._hurry_end()
             return
         request.offers_upgrade = False
         framing = b"content-length: %d" % (request.content_length or 0)
@@ -430,10 +441,7 @@ class Downstream(asyncio.Protocol):
     def _after_answer(self, *, keep_alive: bool) -> None:
         if not keep_alive:
             self._waiting = None
-            if self._is_deaf:
-                self._linger()
-            else:
-                self.transport.close()
+            self._linger()
 
     # What the exchange calls
 
@@ -460,15 +468,21 @@ class Downstream(asyncio.Protocol):
     # What the worker calls
 
     def sweep(self, now_s: float) -> None:
-        """Look at the deadlines."""
-        if now_s >= self._stalled_at_s:
+        """Look at the deadlines; those of an idle connection count once all is sent."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent == 0:
+            self._stalled_at_s = _NEVER
+        elif unsent < self._unsent_bytes or self._stalled_at_s == _NEVER:
+            self._stalled_at_s = now_s + WRITE_STALL_S  # it takes some, if slowly
+        elif now_s >= self._stalled_at_s and (self.is_paused or self._exchange is None):
             if self._exchange is not None:
                 self._exchange.caller_gone(CALLER_STALLED)
             self.transport.abort()
             return
+        self._unsent_bytes = unsent
         if self._exchange is not None:
             self._exchange.sweep(now_s)
-        elif now_s >= self._deadline_s and not self.is_paused:
+        elif now_s >= self._deadline_s and unsent == 0 and not self.is_paused:
             self._late()
 
     def _late(self) -> None:

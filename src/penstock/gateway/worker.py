@@ -42,12 +42,18 @@ class Worker:
     Args:
         settings: How it was started.
         loop: The running loop.
+        journal_type: Makes its journal.
 
     Raises:
         SnapshotFormatError, OSError, SecretUnavailableError: It cannot be started.
     """
 
-    def __init__(self, settings: WorkerSettings, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        loop: asyncio.AbstractEventLoop,
+        journal_type: type[Journal] = Journal,
+    ) -> None:
         """See the class."""
         self._settings = settings
         self._loop = loop
@@ -62,7 +68,7 @@ class Worker:
         self._servers: list[asyncio.Server] = []
         self._pepper = Path(settings.pepper_path).read_bytes().strip()
         self._serve_from(self._read_runtime())
-        self.journal = Journal(
+        self.journal = journal_type(
             Path(settings.journal_path),
             node_id=settings.node_id,
             slot=settings.slot,
@@ -125,7 +131,9 @@ class Worker:
         found = self._pools.get(upstream.name)
         if found is not None:
             return found[1]
-        return tuple(Pool(each, upstream, self._loop) for each in upstream.endpoints)
+        pools = tuple(Pool(each, upstream, self._loop) for each in upstream.endpoints)
+        self._close_pools(pools)  # nothing of them is kept for a next request
+        return pools
 
     # What connections ask
 

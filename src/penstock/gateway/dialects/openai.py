@@ -6,6 +6,7 @@ and flagged, never booked.
 """
 
 import math
+import re
 from typing import Any
 
 import msgspec
@@ -21,12 +22,24 @@ class Operation(msgspec.Struct, frozen=True):
     path: str
     input_member: str
     """The member that holds the question: it must be there."""
+    input_form: re.Pattern[bytes]
+    """How its JSON begins when it is of the right type and not empty."""
+    input_type: str
+    """That type, for people."""
     can_stream: bool
 
 
-CHAT = Operation("chat", "/v1/chat/completions", "messages", can_stream=True)
-COMPLETIONS = Operation("completions", "/v1/completions", "prompt", can_stream=True)
-EMBEDDINGS = Operation("embeddings", "/v1/embeddings", "input", can_stream=False)
+_LIST = rb"\[[ \t\r\n]*[^\] \t\r\n]"
+_IS_LIST = re.compile(_LIST)
+_IS_TEXT_OR_LIST = re.compile(rb'"[^"]|' + _LIST)
+
+CHAT = Operation("chat", "/v1/chat/completions", "messages", _IS_LIST, "a list", can_stream=True)
+COMPLETIONS = Operation(
+    "completions", "/v1/completions", "prompt", _IS_TEXT_OR_LIST, "text or a list", can_stream=True
+)
+EMBEDDINGS = Operation(
+    "embeddings", "/v1/embeddings", "input", _IS_TEXT_OR_LIST, "text or a list", can_stream=False
+)
 OPERATIONS = {operation.path.encode(): operation for operation in (CHAT, COMPLETIONS, EMBEDDINGS)}
 
 
@@ -67,14 +80,14 @@ class _Answer(msgspec.Struct, frozen=True):
 
 
 class _LooseAnswer(msgspec.Struct, frozen=True):
-    usage: Any = None
+    usage: msgspec.Raw = _NULL_RAW
     error: msgspec.Raw = _NULL_RAW
 
 
 class _Chunk(msgspec.Struct, frozen=True):
     usage: msgspec.Raw = _NULL_RAW
     error: msgspec.Raw = _NULL_RAW
-    choices: list[msgspec.Raw] | None = None
+    choices: msgspec.Raw = _NULL_RAW
 
 
 _decode_answer = msgspec.json.Decoder(_Answer).decode
@@ -109,7 +122,7 @@ def read_answer(body: bytes) -> Reading:
         answer = _decode_answer(body)
     except msgspec.ValidationError:
         loose = _decode_loose(body)
-        usage, flags = _sane_usage(loose.usage)
+        usage, flags = _read_usage(bytes(loose.usage))
         return Reading(usage, _present(loose.error), flags=flags)
     if answer.usage is None:
         return Reading(None, _present(answer.error))
@@ -128,8 +141,9 @@ def read_chunk(payload: bytes) -> Reading | None:
     except (msgspec.DecodeError, RecursionError):
         return None
     usage, flags = _read_usage(bytes(chunk.usage))
-    has_choices = chunk.choices is None or bool(chunk.choices)
-    return Reading(usage, _present(chunk.error), has_choices, flags)
+    choices = bytes(chunk.choices)
+    is_empty = choices.startswith(b"[") and not choices[1:-1].strip()
+    return Reading(usage, _present(chunk.error), not is_empty, flags)
 
 
 def _read_usage(raw: bytes) -> tuple[Usage | None, tuple[str, ...]]:
@@ -137,8 +151,12 @@ def _read_usage(raw: bytes) -> tuple[Usage | None, tuple[str, ...]]:
         return None, ()
     try:
         return _checked(_decode_usage(raw))
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeDecodeError):
+        pass
+    try:
         return _sane_usage(msgspec.json.decode(raw))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None, ("usage_not_a_number",)  # e.g. a number that no type holds
 
 
 def _present(raw: msgspec.Raw) -> bytes | None:

@@ -1,0 +1,243 @@
+"""`penstock dev` from the first start to the last stop, as a newcomer meets it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+PENSTOCK = str(Path(sys.executable).with_name("penstock"))
+START_S = 90.0
+STOP_S = 60.0
+
+
+@dataclass
+class Dev:
+    """A running `penstock dev`."""
+
+    process: subprocess.Popen[str]
+    data: Path
+    facts: dict[str, Any]
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a caller sends."""
+        return {"authorization": f"Bearer {self.facts['api_key']}"}
+
+    def chat(self, **body: Any) -> httpx.Response:
+        """Ask for a chat through the gateway."""
+        messages = [{"role": "user", "content": "Say hello."}]
+        return httpx.post(
+            f"{self.facts['base_url']}/v1/chat/completions",
+            headers=self.headers,
+            json={"model": "emulated-70b", "messages": messages, **body},
+            timeout=30,
+        )
+
+    def stop(self) -> int:
+        """Press Ctrl-C and return the exit code."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(STOP_S)
+
+
+def penstock(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command to its end."""
+    return subprocess.run(
+        [PENSTOCK, *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def until(condition: Callable[[], Any], patience_s: float = 30.0) -> Any:
+    """Return what the condition returns once that is true."""
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.1)
+    pytest.fail("it did not happen in time")
+
+
+def find_row(data: Path, request_id: str) -> dict[str, Any] | None:
+    """Return the usage row of a request, if it is there already."""
+    answer = penstock("usage", "--json", "--data", str(data), "--request-id", request_id)
+    assert answer.returncode == 0, answer.stderr
+    rows: list[dict[str, Any]] = [json.loads(line) for line in answer.stdout.splitlines()]
+    assert len(rows) <= 1
+    return rows[0] if rows else None
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[], Dev]]:
+    """Start `penstock dev` on free ports, always on the same data folder."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start_one() -> Dev:
+        ports = ("--gateway-port", "0", "--control-port", "0", "--metrics-port", "0")
+        data = tmp_path / "data"
+        process = subprocess.Popen(
+            [PENSTOCK, "dev", "--json", *ports, "--data", str(data), "--model", "emulated-70b"],
+            stdout=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
+        started.append(process)
+        return Dev(process, data, read_ready(process))
+
+    yield start_one
+    for process in started:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(STOP_S)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def read_ready(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """Return the event that says that it is ready."""
+    assert process.stdout is not None
+    deadline = time.monotonic() + START_S
+    for line in process.stdout:
+        event: dict[str, Any] = json.loads(line)
+        if event["event"] == "ready":
+            return event
+        assert time.monotonic() < deadline, line
+    pytest.fail(f"it ended with {process.wait()}")
+
+
+def test_a_newcomers_first_hour(start: Callable[[], Dev]) -> None:
+    """A chat works, its usage is shown, Ctrl-C ends with 0, and a second start keeps all of it."""
+    dev = start()
+    told = json.loads((dev.data / "dev.json").read_text())
+    assert {name: dev.facts[name] for name in told} == told
+    assert (dev.data / "dev.json").stat().st_mode & 0o777 == 0o600
+
+    answer = dev.chat(max_tokens=5)
+    assert answer.status_code == 200, answer.text
+    request_id = answer.headers["x-request-id"]
+    row = until(lambda: find_row(dev.data, request_id))
+    assert row["output_tokens"] == answer.json()["usage"]["completion_tokens"] == 5
+    assert row["input_tokens"] == answer.json()["usage"]["prompt_tokens"]
+    expected = {
+        "organization": "dev",
+        "project": "playground",
+        "key_id": "dev-key",
+        "model": "emulated-70b",
+        "outcome": "ok",
+        "usage_source": "engine",
+    }
+    assert {name: row[name] for name in expected} == expected
+
+    models = httpx.get(f"{dev.facts['base_url']}/v1/models", headers=dev.headers).json()
+    assert [model["id"] for model in models["data"]] == ["emulated-70b"]
+    doctor = penstock("doctor", "--data", str(dev.data))
+    assert doctor.returncode == 0, doctor.stdout
+
+    second = penstock("dev", "--data", str(dev.data))
+    assert second.returncode == 1
+    assert "Another `penstock dev`" in second.stderr
+
+    assert dev.stop() == 0
+    stopped = penstock("usage", "--data", str(dev.data))
+    assert stopped.returncode == 1
+    assert "does not run" in stopped.stderr
+
+    again = start()
+    assert again.facts["api_key"] == dev.facts["api_key"]
+    assert again.facts["admin_token"] == dev.facts["admin_token"]
+    assert again.facts["engines"] == dev.facts["engines"]
+    assert find_row(again.data, request_id) == row
+    assert again.chat(max_tokens=1).status_code == 200
+    assert again.stop() == 0
+
+
+def test_a_stream_finishes_while_it_stops(start: Callable[[], Dev]) -> None:
+    """Ctrl-C lets a stream finish, and its usage is in the store before control goes."""
+    dev = start()
+    body = {
+        "model": "emulated-70b",
+        "stream": True,
+        "max_tokens": 60,
+        "messages": [{"role": "user", "content": "Say hello."}],
+    }
+    timing = {"x-emulator-itl-ms": "50", "x-emulator-output-tokens": "60"}
+    url = f"{dev.facts['base_url']}/v1/chat/completions"
+    with (
+        httpx.Client(timeout=30) as client,
+        client.stream("POST", url, headers={**dev.headers, **timing}, json=body) as stream,
+    ):
+        request_id = stream.headers["x-request-id"]
+        lines = stream.iter_lines()
+        first = next(lines)
+        dev.process.send_signal(signal.SIGINT)
+        rest = [line for line in lines if line]
+    assert first.startswith("data: ")
+    assert rest[-1] == "data: [DONE]"
+    assert dev.process.wait(STOP_S) == 0
+
+    again = start()
+    row = find_row(again.data, request_id)
+    assert row is not None
+    assert (row["outcome"], row["output_tokens"]) == ("ok", 60)
+    assert again.stop() == 0
+
+
+def test_the_dead_are_started_again(start: Callable[[], Dev]) -> None:
+    """When control or the agent is killed, it runs again soon, and callers are served meanwhile."""
+    dev = start()
+    for module in ("penstock.control", "penstock.node"):
+        (victim,) = find_processes(dev.process.pid, module)
+        os.kill(victim.pid, signal.SIGKILL)
+        assert dev.chat(max_tokens=1).status_code == 200
+        until(partial(has_another, dev.process.pid, module, victim.pid))
+
+    until(partial(answers, f"{dev.facts['control_url']}/health/ready"))
+    answer = dev.chat(max_tokens=2)
+    assert answer.status_code == 200
+    assert until(lambda: find_row(dev.data, answer.headers["x-request-id"]))
+    assert dev.stop() == 0
+
+
+def test_nothing_outlives_a_kill(start: Callable[[], Dev]) -> None:
+    """After kill -9 of `penstock dev` its processes end by themselves, and a new one starts."""
+    dev = start()
+    family = psutil.Process(dev.process.pid).children(recursive=True)
+    assert len(family) >= 4
+    dev.process.kill()
+    dev.process.wait()
+    gone, alive = psutil.wait_procs(family, timeout=30)
+    assert alive == []
+    assert len(gone) == len(family)
+
+    again = start()
+    assert again.chat(max_tokens=1).status_code == 200
+    assert again.stop() == 0
+
+
+def find_processes(parent: int, module: str) -> list[psutil.Process]:
+    """Return the children that run the module."""
+    children = psutil.Process(parent).children()
+    return [child for child in children if module in child.cmdline()]
+
+
+def has_another(parent: int, module: str, pid: int) -> bool:
+    """Tell whether another process than this one runs the module."""
+    return any(child.pid != pid for child in find_processes(parent, module))
+
+
+def answers(url: str) -> bool:
+    """Tell whether the URL answers 200."""
+    try:
+        return httpx.get(url).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
