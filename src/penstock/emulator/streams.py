@@ -68,7 +68,7 @@ class Stream(msgspec.Struct, frozen=True):
         )
         chunks = self._faulty_chunks()
         for size in sizes:
-            step = b"".join(islice(chunks, size))
+            step = next(chunks, b"") if size == 1 else b"".join(islice(chunks, size))
             if not step:
                 return
             yield step

@@ -1,0 +1,163 @@
+"""The local LLM: real text of a real model on llama.cpp."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+pytestmark = pytest.mark.engine
+
+START_TIMEOUT_S = 60
+STORY = [{"role": "user", "content": "Tell me a very long story about a river."}]
+GREETING = [{"role": "user", "content": "Say hello."}]
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _running(port: int) -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, "-m", "penstock.emulator.local_llm", "--port", str(port)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            _wait_ready(port)
+            yield process
+        finally:
+            process.kill()
+
+
+def _wait_ready(port: int) -> None:
+    give_up_at_s = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            if httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200:
+                return
+        except httpx.TransportError:
+            assert time.monotonic() < give_up_at_s, "the local LLM did not start"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def llm() -> Iterator[httpx.Client]:
+    """Start the local LLM once; yield a client of it."""
+    port = _free_port()
+    # After a stream the engine closes the connection without having said so.
+    limits = httpx.Limits(max_keepalive_connections=0)
+    url = f"http://127.0.0.1:{port}"
+    with _running(port), httpx.Client(base_url=url, timeout=60, limits=limits) as client:
+        yield client
+
+
+def _chat(messages: object, max_tokens: int, **others: object) -> dict[str, object]:
+    return {"model": "smollm2", "messages": messages, "max_tokens": max_tokens, **others}
+
+
+def _events(llm: httpx.Client, body: dict[str, object]) -> list[Any]:
+    with llm.stream("POST", "/v1/chat/completions", json=body) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        lines = [line.removeprefix("data: ") for line in answer.iter_lines() if line]
+    assert lines[-1] == "[DONE]"
+    return [msgspec.json.decode(line) for line in lines[:-1]]
+
+
+def _processing(llm: httpx.Client) -> float:
+    for line in llm.get("/metrics").text.splitlines():
+        if line.startswith("llamacpp:requests_processing "):
+            return float(line.split()[1])
+    return -1.0
+
+
+def test_the_model_is_listed_under_its_alias(llm: httpx.Client) -> None:
+    """The list of models has `smollm2` and nothing else."""
+    models = llm.get("/v1/models").json()
+    assert [model["id"] for model in models["data"]] == ["smollm2"]
+    assert models["data"][0]["meta"]["n_ctx"] == 2048
+
+
+def test_a_chat_streams_real_text_with_usage(llm: httpx.Client) -> None:
+    """A stream has text in several chunks and, asked for, the usage in its last."""
+    body = _chat(GREETING, 8, stream=True, stream_options={"include_usage": True})
+    *events, last = _events(llm, body)
+    texts = [event["choices"][0]["delta"].get("content") for event in events]
+    assert len([text for text in texts if text]) > 1
+    assert last["choices"] == []
+    usage = last["usage"]
+    assert 1 <= usage["completion_tokens"] <= 8
+    assert usage["prompt_tokens"] > 5
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+    assert not any("usage" in event for event in events)
+
+
+def test_a_stream_has_no_usage_unless_asked(llm: httpx.Client) -> None:
+    """Without `include_usage` no chunk has usage."""
+    assert not any("usage" in event for event in _events(llm, _chat(GREETING, 4, stream=True)))
+
+
+def test_a_plain_chat_has_usage(llm: httpx.Client) -> None:
+    """A plain answer has text, usage and the alias as its model."""
+    answer = llm.post("/v1/chat/completions", json=_chat(GREETING, 4)).json()
+    assert answer["choices"][0]["message"]["content"]
+    assert answer["usage"]["completion_tokens"] <= 4
+    assert answer["model"] == "smollm2"
+
+
+def test_a_stream_that_is_left_stops(llm: httpx.Client) -> None:
+    """When a caller leaves its stream, the engine stops writing it within a second."""
+    body = _chat(STORY, 1500, stream=True)
+    with llm.stream("POST", "/v1/chat/completions", json=body) as answer:
+        next(answer.iter_raw())
+        assert _processing(llm) == 1
+    give_up_at_s = time.monotonic() + 1
+    while _processing(llm):
+        assert time.monotonic() < give_up_at_s
+
+
+def test_too_long_a_prompt_is_refused(llm: httpx.Client) -> None:
+    """A prompt over the context is 400, also for a stream."""
+    messages = [{"role": "user", "content": "word " * 3000}]
+    for is_stream in (False, True):
+        answer = llm.post("/v1/chat/completions", json=_chat(messages, 4, stream=is_stream))
+        assert answer.status_code == 400
+        assert answer.json()["error"]["type"] == "exceed_context_size_error"
+
+
+def test_sigterm_ends_it_at_once_and_quietly() -> None:
+    """SIGTERM ends it with status 0 within a second, though a stream is on its way."""
+    port = _free_port()
+    with _running(port) as process:
+        url = f"http://127.0.0.1:{port}/v1/chat/completions"
+        with httpx.stream("POST", url, json=_chat(STORY, 1500, stream=True)) as answer:
+            next(answer.iter_raw())
+            began_at_s = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            out, error = process.communicate(timeout=10)
+        assert time.monotonic() - began_at_s < 1
+        assert (process.returncode, out, error) == (0, "", "")
+
+
+def test_a_taken_port_ends_it_with_status_1() -> None:
+    """A port that is taken is an error, not a server that nobody can reach."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        command = [sys.executable, "-m", "penstock.emulator.local_llm"]
+        ended = subprocess.run(
+            [*command, "--port", str(taken.getsockname()[1])],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=START_TIMEOUT_S,
+        )
+    assert ended.returncode == 1
+    assert "local LLM" in ended.stderr
