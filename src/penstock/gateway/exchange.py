@@ -33,7 +33,7 @@ from penstock.gateway.errors import (
     REFUSED_BY_ENGINE,
     TOTAL_TIMEOUT,
 )
-from penstock.gateway.failure import error_in_answer, status_failure
+from penstock.gateway.failure import error_in_answer, status_failure, without_credential
 from penstock.gateway.forward import Pool, UpstreamConnection
 from penstock.gateway.limits import ANSWER_BYTES, CONNECT_ATTEMPTS
 from penstock.gateway.measure import Measure, measure_plain, measure_stream
@@ -414,6 +414,7 @@ class Exchange:
             return
         error = refusal.error
         request = self._request
+        refusal = without_credential(refusal, self._admission.target.upstream.authorization)
         if self._is_head_sent:
             event = error_event(refusal)
             if self._tap is not None and self._tap.is_inside_frame:

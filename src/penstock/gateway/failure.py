@@ -35,6 +35,19 @@ def status_failure(status: int, body: bytes, retry_after: bytes | None) -> Refus
     return Refusal(FAILED if status >= _ERRORS_FROM else BAD_ANSWER, error_text(body))
 
 
+def without_credential(refusal: Refusal, authorization: bytes) -> Refusal:
+    """Return the refusal without the engine's words when they repeat our credential.
+
+    Args:
+        refusal: What the caller shall be told.
+        authorization: The header line that the engine got, or nothing.
+    """
+    credential = authorization.partition(b"Bearer ")[2].strip().decode("ascii")
+    if credential and credential in refusal.detail:
+        return Refusal(refusal.error, retry_after_s=refusal.retry_after_s)
+    return refusal
+
+
 def error_in_answer(raw: bytes) -> Refusal:
     """Return what an error object under HTTP 200 means.
 

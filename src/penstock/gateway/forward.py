@@ -19,6 +19,7 @@ from penstock.gateway.limits import (
     ENDPOINT_COOL_DOWN_S,
     POOL_IDLE_S,
     READ_BYTES,
+    STREAM_REST_S,
     UPSTREAM_HEADER_BYTES,
     WAITING_PER_ENDPOINT,
 )
@@ -30,6 +31,7 @@ _view = memoryview(_buffer)
 """One buffer for all reads of a worker: a read is taken out of it before the next begins."""
 
 _INFORMATIONAL = 200
+_EVENT_STREAM = b"text/event-stream"
 _KEEP_ALIVE_IDLE_S, _KEEP_ALIVE_INTERVAL_S, _KEEP_ALIVE_PROBES = 15, 5, 3
 """A vanished peer is noticed within 30 s."""
 
@@ -209,11 +211,14 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def _complete(self, sender: Sender) -> None:
         self._sender = None
+        was_stream = self.content_type.startswith(_EVENT_STREAM)
         sender.answer_complete()  # reads this answer's head: before the connection is lent again
-        if self._keep_alive and not self.transport.is_closing():
-            self._pool.release(self)
-        else:
+        if not self._keep_alive or self.transport.is_closing():
             self.transport.close()
+        elif was_stream:
+            self._pool.release_later(self)
+        else:
+            self._pool.release(self)
 
     def _fail(self, refusal: Refusal) -> None:
         sender, self._sender = self._sender, None
@@ -301,6 +306,18 @@ class Pool:
             return
         connection.idle_since_s = self._loop.time()
         self._idle.append(connection)
+
+    def release_later(self, connection: UpstreamConnection) -> None:
+        """Take back a connection after a stream, once it is seen to stay open.
+
+        Some engines (llama.cpp) close it right behind a stream without having said so: a request
+        sent into that would be lost, and could not be sent again.
+        """
+        self._loop.call_later(STREAM_REST_S, self._release_rested, connection)
+
+    def _release_rested(self, connection: UpstreamConnection) -> None:
+        if not connection.transport.is_closing():
+            self.release(connection)
 
     def lost(self, connection: UpstreamConnection) -> None:
         """Forget a closed connection, and let a waiting sender make another."""

@@ -38,6 +38,8 @@ UPSTREAM_HEADER_BYTES = 64 * 1024
 POOL_IDLE_S = 4.0
 """Age at which an idle upstream connection is not used again: below the 5 s after which common
 model servers close theirs, so that a request does not meet a closing connection."""
+STREAM_REST_S = 0.01
+"""How long a connection must stay open behind a stream before it is used again."""
 WAITING_PER_ENDPOINT = 1024
 """Requests that may wait for a connection to one endpoint; more are refused with 503."""
 CONNECT_ATTEMPTS = 3

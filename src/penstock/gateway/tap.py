@@ -134,7 +134,7 @@ class Tap:
             keep = tail[-3:]
             self._carry, self._held_from = keep, len(keep)
         else:
-            passed = len(tail) if self._may_pass_early(tail) else held
+            passed = len(tail) if held or self._may_pass_early(tail) else held
             out.append(tail[held:passed])
             self._carry, self._held_from = tail, passed
         return out[0] if len(out) == 1 else b"".join(out)
@@ -143,7 +143,7 @@ class Tap:
         """Whether the beginning of a frame may go on before its end is there."""
         if self._strips:
             return False
-        return not self._hides or self._held_from > 0 or _is_no_usage_chunk(tail)
+        return not self._hides or _is_no_usage_chunk(tail)
 
     def _inspect(self, frame: bytes) -> bytes:
         """Read a whole frame; return it as the caller shall see it."""
