@@ -1,5 +1,6 @@
 """`penstock dev` from the first start to the last stop, as a newcomer meets it."""
 
+import itertools
 import json
 import os
 import signal
@@ -57,6 +58,12 @@ def penstock(*arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+def follow_usage(data: Path) -> "subprocess.Popen[str]":
+    """Start to follow usage."""
+    command = [PENSTOCK, "usage", "--json", "--follow", "--data", str(data)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
 def until(condition: Callable[[], Any], patience_s: float = 30.0) -> Any:
     """Return what the condition returns once that is true."""
     deadline = time.monotonic() + patience_s
@@ -77,13 +84,16 @@ def find_row(data: Path, request_id: str) -> dict[str, Any] | None:
     return rows[0] if rows else None
 
 
+Start = Callable[..., Dev]
+
+
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[[], Dev]]:
-    """Start `penstock dev` on free ports, always on the same data folder."""
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start `penstock dev` on free or given ports, always on the same data folder."""
     started: list[subprocess.Popen[str]] = []
 
-    def start_one() -> Dev:
-        ports = ("--gateway-port", "0", "--control-port", "0", "--metrics-port", "0")
+    def start_one(*ports: str) -> Dev:
+        ports = ports or ("--gateway-port", "0", "--control-port", "0", "--metrics-port", "0")
         data = tmp_path / "data"
         process = subprocess.Popen(
             [PENSTOCK, "dev", "--json", *ports, "--data", str(data), "--model", "emulated-70b"],
@@ -115,7 +125,7 @@ def read_ready(process: subprocess.Popen[str]) -> dict[str, Any]:
     pytest.fail(f"it ended with {process.wait()}")
 
 
-def test_a_newcomers_first_hour(start: Callable[[], Dev]) -> None:
+def test_a_newcomers_first_hour(start: Start) -> None:
     """A chat works, its usage is shown, Ctrl-C ends with 0, and a second start keeps all of it."""
     dev = start()
     told = json.loads((dev.data / "dev.json").read_text())
@@ -140,6 +150,14 @@ def test_a_newcomers_first_hour(start: Callable[[], Dev]) -> None:
 
     models = httpx.get(f"{dev.facts['base_url']}/v1/models", headers=dev.headers).json()
     assert [model["id"] for model in models["data"]] == ["emulated-70b"]
+    with follow_usage(dev.data) as follower:
+        assert follower.stdout is not None
+        assert json.loads(follower.stdout.readline()) == row
+        latest = dev.chat(max_tokens=1).headers["x-request-id"]
+        assert json.loads(follower.stdout.readline())["request_id"] == latest
+        follower.send_signal(signal.SIGINT)
+        assert follower.wait(10) == 0
+
     doctor = penstock("doctor", "--data", str(dev.data))
     assert doctor.returncode == 0, doctor.stdout
 
@@ -161,7 +179,7 @@ def test_a_newcomers_first_hour(start: Callable[[], Dev]) -> None:
     assert again.stop() == 0
 
 
-def test_a_stream_finishes_while_it_stops(start: Callable[[], Dev]) -> None:
+def test_a_stream_finishes_while_it_stops(start: Start) -> None:
     """Ctrl-C lets a stream finish, and its usage is in the store before control goes."""
     dev = start()
     body = {
@@ -192,7 +210,7 @@ def test_a_stream_finishes_while_it_stops(start: Callable[[], Dev]) -> None:
     assert again.stop() == 0
 
 
-def test_the_dead_are_started_again(start: Callable[[], Dev]) -> None:
+def test_the_dead_are_started_again(start: Start) -> None:
     """When control or the agent is killed, it runs again soon, and callers are served meanwhile."""
     dev = start()
     for module in ("penstock.control", "penstock.node"):
@@ -208,18 +226,20 @@ def test_the_dead_are_started_again(start: Callable[[], Dev]) -> None:
     assert dev.stop() == 0
 
 
-def test_nothing_outlives_a_kill(start: Callable[[], Dev]) -> None:
-    """After kill -9 of `penstock dev` its processes end by themselves, and a new one starts."""
+def test_nothing_outlives_a_kill(start: Start) -> None:
+    """After kill -9 its processes end by themselves, and a new one takes over the same ports."""
     dev = start()
     family = psutil.Process(dev.process.pid).children(recursive=True)
     assert len(family) >= 4
     dev.process.kill()
     dev.process.wait()
-    gone, alive = psutil.wait_procs(family, timeout=30)
-    assert alive == []
-    assert len(gone) == len(family)
 
-    again = start()
+    options = {"gateway": "base_url", "control": "control_url", "metrics": "metrics_url"}
+    ports = ((f"--{name}-port", dev.facts[url].split(":")[2]) for name, url in options.items())
+    again = start(*itertools.chain.from_iterable(ports))
+    assert again.facts["base_url"] == dev.facts["base_url"]
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert alive == []
     assert again.chat(max_tokens=1).status_code == 200
     assert again.stop() == 0
 

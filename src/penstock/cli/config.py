@@ -88,7 +88,7 @@ def _print_summary(path: Path, platform: "PlatformFile", *, as_json: bool) -> No
     for section, listed in names.items():
         more = f", ... ({len(listed)})" if len(listed) > _SHOWN_NAMES else ""
         rows.append((section, str(len(listed)), ", ".join(listed[:_SHOWN_NAMES]) + more))
-    print_table(("Section", "Entries", "Names"), rows, right=frozenset({"Entries"}))
+    print_table(("Section", "Entries", "Names"), rows, right=("Entries",))
     console().print(f"{path} is valid.", style="bold green", markup=False)
 
 

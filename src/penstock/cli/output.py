@@ -1,8 +1,8 @@
 """How commands speak: tables and colours for people, JSON for programs."""
 
 import sys
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 import typer
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 _JSON = "penstock.cli.json"
 _ENDLESS = 100_000
-"""Columns of an output that is no terminal."""
+"""Width of an output that is no terminal."""
+_GAP = 3
+"""What rich puts between two columns."""
+_EDGE = 1
 
 
 def _remember(ctx: typer.Context, *, value: bool) -> bool:
@@ -57,33 +60,63 @@ def print_json(value: Any) -> None:
 
 def print_table(
     columns: Sequence[str],
-    rows: Iterable[Sequence[str]],
+    rows: Sequence[Sequence[str]],
     *,
-    title: str | None = None,
-    right: frozenset[str] = frozenset(),
+    right: Collection[str] = (),
+    expendable: Sequence[str] = (),
 ) -> None:
-    """Print a table on stdout.
+    """Print a table on stdout; a line below it says which columns were left out, if any.
 
     Args:
         columns: Headings.
         rows: Cells as plain text, one per column.
-        title: Line above the table.
         right: Headings of the columns that are aligned to the right (figures).
+        expendable: Headings of the columns that are left out, in this order, as far as the
+            terminal is too narrow. Nothing is left out when stdout is no terminal.
     """
     from rich import box  # noqa: PLC0415  # start-up time of --json commands
     from rich.table import Table  # noqa: PLC0415  # as above
     from rich.text import Text  # noqa: PLC0415  # as above
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
     out = console()
     if not out.is_terminal:
         # A pipe has no width: nothing is folded or cut for it.
         out.width = _ENDLESS
+    left_out = columns_left_out(columns, rows, expendable, out.width)
+    table = Table(box=box.SIMPLE_HEAD)
+    shown = [index for index, column in enumerate(columns) if column not in left_out]
+    for index in shown:
+        justify: Literal["left", "right"] = "right" if columns[index] in right else "left"
+        table.add_column(columns[index], justify=justify, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(row[index]) for index in shown))
     out.print(table)
+    if left_out:
+        names = ", ".join(left_out)
+        out.print(f"(Not shown: {names}. A wider terminal or --json shows them.)", style="dim")
+
+
+def columns_left_out(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], expendable: Sequence[str], width: int
+) -> list[str]:
+    """Return which columns to leave out so that a table fits, in the order of `expendable`.
+
+    >>> columns_left_out(("name", "id"), [("a", "1234567890")], ("id",), 20)
+    ['id']
+    >>> columns_left_out(("name", "id"), [("a", "1234567890")], ("id",), 30)
+    []
+    """
+    needed = {
+        column: _GAP + max(len(column), *(len(row[index]) for row in rows))
+        for index, column in enumerate(columns)
+    }
+    left_out: list[str] = []
+    for column in expendable:
+        if _EDGE + sum(needed.values()) <= width:
+            break
+        del needed[column]
+        left_out.append(column)
+    return left_out
 
 
 def print_error(error: CommandError, *, as_json: bool = False) -> None:

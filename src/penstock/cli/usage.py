@@ -26,12 +26,13 @@ _COLUMNS = (
     ("Project", "project"),
     ("Key", "key_id"),
     ("Model", "model"),
-    ("Input tokens", "input_tokens"),
-    ("Output tokens", "output_tokens"),
+    ("Input", "input_tokens"),
+    ("Output", "output_tokens"),
     ("Outcome", "outcome"),
     ("Usage from", "usage_source"),
     ("Request", "request_id"),
 )
+_EXPENDABLE = ("Organization", "Project", "Request", "Usage from", "Key")
 _FIGURES = ("requests", "input_tokens", "output_tokens")
 _FIGURE_HEADINGS = ("Requests", "Input tokens", "Output tokens")
 
@@ -140,10 +141,11 @@ def _print_latest(rows: list["Row"], totals: list["Row"]) -> None:
         return
     headings = [heading for heading, _ in _COLUMNS]
     cells = [[_cell(row, name) for _, name in _COLUMNS] for row in rows]
-    print_table(headings, cells, right=frozenset(_FIGURE_HEADINGS))
+    print_table(headings, cells, right=("Input", "Output"), expendable=_EXPENDABLE)
     shown = f" (the latest {len(rows):,} are shown)" if len(rows) < requests else ""
+    noun = "request" if requests == 1 else "requests"
     console().print(
-        f"Total: {requests:,} requests{shown}, {input_tokens:,} input tokens, "
+        f"Total: {requests:,} {noun}{shown}, {input_tokens:,} input tokens, "
         f"{output_tokens:,} output tokens"
     )
 
@@ -156,7 +158,7 @@ def _print_totals_by(totals: list["Row"], by: By, *, as_json: bool) -> None:
     rows = [[str(t[by.member]), *(f"{t[figure]:,}" for figure in _FIGURES)] for t in totals]
     rows.append(["Total", *(f"{figure:,}" for figure in _sums(totals))])
     headings = [by.value.capitalize(), *_FIGURE_HEADINGS]
-    print_table(headings, rows, right=frozenset(_FIGURE_HEADINGS))
+    print_table(headings, rows, right=_FIGURE_HEADINGS)
 
 
 def _follow(feed: UsageFeed, *, as_json: bool) -> None:
@@ -184,6 +186,6 @@ def _sums(totals: list["Row"]) -> tuple[int, int, int]:
 def _cell(row: "Row", name: str) -> str:
     value = row.get(name)
     if name == "started_at":
-        # Milliseconds are enough for eyes.
-        return str(value)[:23].replace("T", " ")
+        # Seconds are enough for eyes.
+        return str(value)[:19].replace("T", " ")
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from penstock import __version__
 from penstock.cli.main import app
+from penstock.cli.output import columns_left_out
 from penstock.cli.reference import render_reference
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -115,3 +116,13 @@ def test_config_check_of_no_file(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["config", "check", str(tmp_path / "absent.yaml")])
     assert result.exit_code == 1
     assert "cannot be read" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("width", "left_out"),
+    [(100, []), (40, ["id"]), (25, ["id", "note"]), (1, ["id", "note"])],
+)
+def test_a_narrow_terminal_gets_fewer_columns(width: int, left_out: list[str]) -> None:
+    """Expendable columns go, in their order, until the rest fits or nothing more may go."""
+    columns, row = ("name", "note", "id"), ("n" * 10, "o" * 10, "i" * 36)
+    assert columns_left_out(columns, [row], ("id", "note"), width) == left_out

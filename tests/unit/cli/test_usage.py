@@ -137,7 +137,7 @@ def test_table_has_rows_and_totals(control: FakeControl) -> None:
     assert result.exit_code == 0
     assert "request-5" in result.stdout
     assert "request-1" not in result.stdout
-    assert "2026-01-01 00:00:05.000" in result.stdout
+    assert "2026-01-01 00:00:05" in result.stdout
     assert (
         "Total: 5 requests (the latest 2 are shown), 5,015 input tokens, 15 output tokens"
         in result.stdout

@@ -3,6 +3,7 @@
 import errno
 import socket
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.cli.errors import BAD_OPTION, PORT_BUSY, CommandError
@@ -10,6 +11,7 @@ from penstock.cli.errors import BAD_OPTION, PORT_BUSY, CommandError
 HOST = "127.0.0.1"
 _LISTENING = "0A"
 _LOWEST_UNPRIVILEGED = 1024
+_SHOWN = 100
 
 
 def is_free(port: int, host: str = HOST) -> bool:
@@ -84,8 +86,21 @@ def require_free(ports: Mapping[str, int], host: str = HOST) -> None:
             raise CommandError(PORT_BUSY, detail, remedy)
 
 
-def find_holder(port: int, proc: Path = Path("/proc")) -> str | None:
-    """Return `<pid> (<command line>)` of the process that listens on the port.
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process that listens on a port."""
+
+    pid: int
+    command: str
+
+    def __str__(self) -> str:
+        """Return number and command line, cut to what a message can take."""
+        shown = self.command if len(self.command) <= _SHOWN else self.command[:_SHOWN] + "..."
+        return f"{self.pid} ({shown})"
+
+
+def find_holder(port: int, proc: Path = Path("/proc")) -> Holder | None:
+    """Return the process that listens on the port.
 
     None when it cannot be told: another user's process, or no Linux /proc.
     """
@@ -96,7 +111,7 @@ def find_holder(port: int, proc: Path = Path("/proc")) -> str | None:
         try:
             if any(str(link.readlink()) in sockets for link in (folder / "fd").iterdir()):
                 words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
-                return f"{folder.name} ({' '.join(words).strip()[:100]})"
+                return Holder(int(folder.name), " ".join(words).strip())
         except OSError:
             # Not ours to read, or gone meanwhile.
             continue

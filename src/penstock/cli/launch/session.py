@@ -4,7 +4,6 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Mapping
 
 import httpx
 import msgspec
@@ -15,7 +14,7 @@ from penstock.cli.launch.child import Child
 from penstock.cli.launch.data import DataFolder
 from penstock.cli.launch.leftovers import end_workers
 from penstock.cli.launch.options import DevOptions
-from penstock.cli.launch.plan import Plan, choose_ports, make_plan
+from penstock.cli.launch.plan import Plan, make_plan
 from penstock.cli.launch.probes import probe_client, ready_when
 from penstock.cli.launch.reporter import Reporter
 from penstock.cli.launch.run import Running, StopSignals, run
@@ -143,22 +142,18 @@ def _await_previous(options: DevOptions, folder: DataFolder, reporter: Reporter)
     before = find_facts(folder.path)
     if before is None:
         return
-    wanted = _ports_of_before(choose_ports(options), (before.base_url, before.control_url))
+    urls = (before.base_url, before.control_url, before.metrics_url)
+    wanted = (options.gateway_port, options.control_port, options.metrics_port)
+    shared = [port for port in wanted if any(url.endswith(f":{port}") for url in urls)]
     deadline = time.monotonic() + _PREVIOUS_PATIENCE_S
     is_told = False
     while time.monotonic() < deadline:
-        busy = [port for port in wanted.values() if not ports.is_free(port)]
-        if not any("penstock." in (ports.find_holder(port) or "") for port in busy):
+        busy = [port for port in shared if not ports.is_free(port)]
+        holders = [ports.find_holder(port) for port in busy]
+        # Our processes carry the data folder in their settings; others are told of as any other.
+        if not any(holder and str(folder.path) in holder.command for holder in holders):
             return
         if not is_told:
             reporter.progress("Waiting for the processes of the run before to end ...")
             is_told = True
         time.sleep(0.2)
-
-
-def _ports_of_before(chosen: Mapping[str, int], urls: tuple[str, ...]) -> dict[str, int]:
-    return {
-        option: port
-        for option, port in chosen.items()
-        if any(url.endswith(f":{port}") for url in urls)
-    }
