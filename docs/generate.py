@@ -11,6 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple, TypeVar
 
+from penstock.cli.main import app
+from penstock.cli.reference import render_reference
 from penstock.contract import snapshot
 from penstock.contract.metrics import Metric
 from penstock.contract.node import WorkerSettings
@@ -238,7 +240,13 @@ def limits_page() -> str:
     )
 
 
+def cli_page() -> str:
+    """Return the page of all commands."""
+    return render_reference(app)
+
+
 PAGES: dict[str, Callable[[], str]] = {
+    "cli.md": cli_page,
     "errors.md": errors_page,
     "limits.md": limits_page,
     "metrics.md": metrics_page,

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-
-from penstock.access.rules import create_key, key_mac
-from penstock.contract.snapshot import Alias, Key, Route, Snapshot
 from tests.fakes.raw_http import Answer, RawConnection, ask
 from tests.fakes.recording_engine import RecordingEngine, running_engine
 from tests.fakes.worker_process import KEY, PEPPER, WorkerProcess, make_snapshot, running_worker
+
+from penstock.access.rules import create_key, key_mac
+from penstock.contract.snapshot import Alias, Key, Route, Snapshot
 
 CHAT = b'{"model":"model-a","messages":[{"role":"user","content":"x"}]}'
 CREDENTIAL = "canary-upstream-credential-1c6f0a"
@@ -24,7 +24,7 @@ _PROBE = b'{"model":"model-a","messages":["probe"]}'
 _PROBE_SEEN = b'{"model":"served-model","messages":["probe"]}'
 
 
-def request(  # noqa: PLR0913 - a form to fill in, every field by name
+def request(
     body: bytes = CHAT,
     *fields: bytes,
     method: bytes = b"POST",

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import msgspec
+
 _ANSWER = (
     b'{"id":"c1","object":"chat.completion","model":"served-model","choices":'
     b'[{"index":0,"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}],'
@@ -35,7 +37,11 @@ class Seen:
 
 
 class RecordingEngine:
-    """Answers chats; `x-emulator-ttft-ms` of a request delays its answer."""
+    """Answers everything with a short chat.
+
+    A request's `x-emulator-ttft-ms` delays its answer. Its `x-emulator-status` makes the answer an
+    error of a careless server, which repeats the credential that it was shown.
+    """
 
     def __init__(self) -> None:
         """Start with nothing seen."""
@@ -85,6 +91,15 @@ class RecordingEngine:
     async def _answer(self, request: Seen, writer: asyncio.StreamWriter) -> None:
         self.seen.append(request)
         await asyncio.sleep(int(request.header.get("x-emulator-ttft-ms", "0")) / 1000)
+        status = request.header.get("x-emulator-status")
+        if status is not None:
+            text = f"may not come in with {request.header.get('authorization')}"
+            content = msgspec.json.encode({"error": {"message": text}})
+            writer.write(
+                b"HTTP/1.1 %b Error\r\nserver: engine/1.2.3\r\nset-cookie: a=b\r\n"
+                b"content-length: %d\r\n\r\n%b" % (status.encode(), len(content), content)
+            )
+            return
         if b'"stream":true' in request.body:
             writer.write(
                 b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"

@@ -237,7 +237,13 @@ class ScriptedEngine:
     talks: list[Talk] = field(default_factory=list)
     failures: list[BaseException] = field(default_factory=list)
     """What scripts raised, other than that the gateway left."""
+    server: asyncio.Server | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def stop_listening(self) -> None:
+        """Refuse connections from now on; those that are open stay."""
+        assert self.server is not None
+        self.server.close()
 
     @property
     def requests(self) -> list[Received]:
@@ -288,6 +294,7 @@ async def running_scripted_engine(script: Script | None = None) -> AsyncIterator
     server = await loop.create_server(
         lambda: EngineConnection(engine), "127.0.0.1", 0, backlog=1024
     )
+    engine.server = server
     engine.port = server.sockets[0].getsockname()[1]
     try:
         yield engine

@@ -19,7 +19,9 @@ import pytest
 import uvicorn
 from tests.fakes.fake_worker import FakeJournal, make_open
 
+from penstock.contract.node import Hello, Stats, encode_message
 from penstock.contract.usage import UsageEvent, UsageReceipt, decode_batch
+from penstock.node.layout import runtime_folder
 from penstock.node.settings import AgentSettings
 
 FAKE_WORKER = str(Path(__file__).parents[1] / "fakes" / "fake_worker.py")
@@ -384,6 +386,16 @@ async def test_a_good_reload_reaches_the_workers_and_a_bad_one_nobody(node: Node
     assert await node.stop() == 0
 
 
+async def test_a_signal_makes_workers_read_secrets_again(node: Node) -> None:
+    """After SIGHUP workers apply the snapshot anew although nothing in the file has changed."""
+    await node.start()
+    await node.until_metric("penstock_workers", 1)
+    assert "snapshot applied" not in node.log()
+    node.signal(signal.SIGHUP)
+    await until(lambda: "snapshot applied slot=0 version=1" in node.log(), "applied again")
+    assert await node.stop() == 0
+
+
 async def test_a_broken_file_at_start(node: Node) -> None:
     """Without a last good snapshot a broken file ends the agent, with one it serves on."""
     node.config.write_text("version: 2\n")
@@ -409,6 +421,32 @@ async def test_a_busy_metrics_port_is_said(node: Node) -> None:
         assert await node.wait() == 1
     assert f"cannot listen on 127.0.0.1:{port}" in node.log()
     assert "worker started" not in node.log()
+
+
+async def test_strangers_on_the_socket_do_no_harm(node: Node) -> None:
+    """Garbage, giants, silence and impossible workers on the socket leave the node as it was."""
+    await node.start()
+    await node.until_metric("penstock_workers", 1)
+    path = runtime_folder(node.data) / "agent.sock"
+    nobody = Hello(slot=0, epoch=99, pid=2**31 - 1, snapshot_version=1, is_draining=False)
+    stats = Stats((), (), is_ready=True)
+    for content in (
+        b"",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\0\0\0\x04abcd",
+        encode_message(stats),
+        encode_message(nobody),
+        encode_message(msgspec.structs.replace(nobody, pid=-1)),
+        encode_message(msgspec.structs.replace(nobody, pid=2**40)),
+    ):
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(content)
+        writer.write_eof()
+        assert await reader.read() == b""
+        writer.close()
+    assert await node.metric("penstock_workers") == 1
+    assert await node.stop() == 0
+    assert not path.parent.exists()
 
 
 async def test_health_and_unknown_paths(node: Node) -> None:

@@ -29,6 +29,7 @@ PROVIDERS = (
 )
 MAX_TIMEOUT_MS = 86_400_000
 MAX_CONNECTIONS = 65_535
+MAX_SERVED_MODEL = 512
 
 
 def _check_slug(text: str) -> str:
@@ -44,6 +45,14 @@ def _check_name(text: str) -> str:
             "is no name; begin with a letter or digit and use at most 128 of "
             "a-z, A-Z, 0-9 and . _ : / -"
         )
+        raise ValueError(message)
+    return text
+
+
+def _check_served_model(text: str) -> str:
+    # Engines name models as they like, also by the path of a file.
+    if not 0 < len(text) <= MAX_SERVED_MODEL or not text.isprintable():
+        message = f"is no model name; use 1 to {MAX_SERVED_MODEL} printable characters"
         raise ValueError(message)
     return text
 
@@ -101,6 +110,7 @@ def _as_tuple(value: Any) -> Any:
 
 Slug = Annotated[str, AfterValidator(_check_slug)]
 Name = Annotated[str, AfterValidator(_check_name)]
+ServedModel = Annotated[str, AfterValidator(_check_served_model)]
 SecretReference = Annotated[str, AfterValidator(_check_reference)]
 Url = Annotated[str, AfterValidator(_check_url)]
 HeaderPattern = Annotated[str, AfterValidator(check_forward_header)]
@@ -109,6 +119,7 @@ Time = Annotated[str, AfterValidator(_check_time)]
 Milliseconds = Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS)]
 Provider = Annotated[str, AfterValidator(_check_provider)]
 Version = Annotated[int, AfterValidator(_check_version)]
+
 
 _timeouts = snapshot.Timeouts()
 
@@ -173,7 +184,7 @@ class RouteItem(Item):
 
     name: Name = Field(examples=["llama-70b"])
     upstream: str = Field(examples=["gpu-pool"])
-    model: Name = Field(examples=["meta-llama/Llama-3.3-70B-Instruct"])
+    model: ServedModel = Field(examples=["meta-llama/Llama-3.3-70B-Instruct"])
     continuous_usage: bool = False
     max_output_tokens: int = Field(default=1_000_000, ge=1, le=1_000_000_000)
 

@@ -15,6 +15,8 @@ PASSED_STATUSES = frozenset({400, 413, 415, 422})
 _MISCONFIGURED_STATUSES = frozenset({401, 403, 404, 405})
 _OVERLOAD_STATUSES = frozenset({429, 503, 529})
 _ERRORS_FROM = 400
+_RETRY_AFTER_DIGITS = 6
+"""A longer wait than eleven days is no wait."""
 
 
 def status_failure(status: int, body: bytes, retry_after: bytes | None) -> Refusal:
@@ -23,16 +25,21 @@ def status_failure(status: int, body: bytes, retry_after: bytes | None) -> Refus
     Args:
         status: HTTP status of the answer, not 200.
         body: Its body, of any shape.
-        retry_after: Its `Retry-After`; only whole seconds are understood.
+        retry_after: Its `Retry-After`; only whole seconds, and not too many, are understood.
     """
     if status in PASSED_STATUSES:
         return Refusal(REFUSED_BY_ENGINE, error_text(body))
     if status in _MISCONFIGURED_STATUSES:
         return Refusal(MISCONFIGURED)  # the engine's words would tell of our access to it
     if status in _OVERLOAD_STATUSES:
-        seconds = int(retry_after) if retry_after is not None and retry_after.isdigit() else None
-        return Refusal(OVERLOADED, error_text(body), retry_after_s=seconds)
+        return Refusal(OVERLOADED, error_text(body), retry_after_s=_seconds(retry_after))
     return Refusal(FAILED if status >= _ERRORS_FROM else BAD_ANSWER, error_text(body))
+
+
+def _seconds(retry_after: bytes | None) -> int | None:
+    if retry_after is None or len(retry_after) > _RETRY_AFTER_DIGITS or not retry_after.isdigit():
+        return None
+    return int(retry_after)
 
 
 def without_credential(refusal: Refusal, authorization: bytes) -> Refusal:

@@ -264,21 +264,21 @@ class Journal:
 
     def _write(self) -> None:
         segment = self._segment
-        while self._pending:
+        if self._pending:
             content = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
             try:
                 written = os.pwrite(segment.descriptor, content, segment.offset)
             except OSError as error:
                 self._stick(error)
                 return
+            if written < len(content):
+                # Written again as a whole: a segment must not begin with the rest of a frame.
+                self._stick(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+                return
             segment.offset += written
             self.byte_count += written
-            if written == len(content):
-                self._pending = []
-                self._pending_bytes = 0
-            else:
-                self._pending = [content[written:]]
-                self._pending_bytes = len(content) - written
+            self._pending = []
+            self._pending_bytes = 0
 
     def _stick(self, error: OSError) -> None:
         """Stop admitting, keep everything, try again in a while."""

@@ -35,6 +35,7 @@ _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _PLAIN_HOSTS: set[bytes] = set()
 """Hosts seen and found well-formed: spares the pattern. Bounded below."""
 _PLAIN_HOSTS_MAX = 256
+_LENGTH_DIGITS = 20
 
 
 class Request:
@@ -200,8 +201,11 @@ def _take_api_key(request: Request, value: bytes) -> None:
 
 
 def _take_content_length(request: Request, value: bytes) -> None:
-    # The parser has refused whatever is no plain number, or there twice.
-    request.content_length = int(value)
+    # The parser has refused whatever is no plain number, or there twice; zeros it lets pass.
+    if len(value) > _LENGTH_DIGITS:
+        request.refuse(Refusal(MALFORMED))
+    else:
+        request.content_length = int(value)
 
 
 def _take_transfer_encoding(request: Request, value: bytes) -> None:

@@ -1,7 +1,6 @@
 """What a worker serves from: the snapshot, indexed for look-ups by what requests carry."""
 
 import ssl
-from collections.abc import Callable
 
 import msgspec
 
@@ -109,11 +108,6 @@ def build_runtime(snapshot: Snapshot, pepper: bytes) -> Runtime:
             sorted({prefix for upstream in served for prefix in upstream.forward_prefixes})
         ),
     )
-
-
-def header_chooser(names: frozenset[bytes], prefixes: tuple[bytes, ...]) -> Callable[[bytes], bool]:
-    """Return whether a lower-case header name is among names and prefixes, as a function."""
-    return lambda name: name in names or name.startswith(prefixes)
 
 
 def _serve(upstream: Upstream) -> ServedUpstream:

@@ -125,10 +125,7 @@ class Downstream(asyncio.Protocol):
         """Parse what came in."""
         if self._is_deaf:
             return
-        request = self._request
         self._header_bytes += len(data)
-        if request is not None and request.is_header_done:
-            self._deadline_s = self._worker.now_s() + BODY_IDLE_S
         try:
             try:
                 self._parser.feed_data(data)
@@ -139,6 +136,9 @@ class Downstream(asyncio.Protocol):
         except httptools.HttpParserError:
             if not self._is_deaf:
                 self._broken()
+        request = self._request
+        if request is not None and request.is_header_done:
+            self._deadline_s = self._worker.now_s() + BODY_IDLE_S
         if self._header_bytes > HEADER_BYTES and not self._is_deaf:
             self._too_large()
 

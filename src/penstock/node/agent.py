@@ -1,6 +1,7 @@
 """The agent's life: starts everything in its order, keeps it running, stops it in its order."""
 
 import asyncio
+import contextlib
 import logging
 import random
 import signal
@@ -75,10 +76,10 @@ class _Agent:
         self._reload = asyncio.Event()
         self._workers_gone = asyncio.Event()
         self._stop_wished_s = 0.0
-        runtime = runtime_folder(layout.data)
-        create_runtime_folder(runtime)
+        self._runtime = runtime_folder(layout.data)
+        create_runtime_folder(self._runtime)
         node_id = read_or_create_node_id(layout.node_id)
-        socket = runtime / "agent.sock"
+        socket = self._runtime / "agent.sock"
         self._supervisor = Supervisor(
             settings,
             layout,
@@ -132,6 +133,8 @@ class _Agent:
                 part.cancel()
             await asyncio.gather(*parts, return_exceptions=True)
             await self._links.close()
+            with contextlib.suppress(OSError):
+                self._runtime.rmdir()
             await self._store.close()
             self._monitor.close()
         log.info(line("agent stopped"))
@@ -158,8 +161,12 @@ class _Agent:
             except TimeoutError:
                 if not self._configuration.has_changed():
                     continue
+            is_wished = self._reload.is_set()
             self._reload.clear()
             await asyncio.to_thread(self._configuration.reload)
+            if is_wished:
+                # Upstream credentials are not in the snapshot: workers must look at them again.
+                self._supervisor.refresh(self._configuration.version)
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()

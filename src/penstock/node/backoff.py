@@ -45,3 +45,44 @@ class RestartPauses:
         if self._deaths == 1:
             return 0.0
         return doubling_s(self._deaths - 1, first_s=self.FIRST_S, most_s=self.MOST_S)
+
+
+class Pauses:
+    """Who rests after failures, each for itself, and until when.
+
+    Args:
+        first_s: The pause after the first failure.
+        most_s: No pause is longer.
+    """
+
+    def __init__(self, *, first_s: float, most_s: float) -> None:
+        """See the class."""
+        self._first_s = first_s
+        self._most_s = most_s
+        self._resting: dict[str, tuple[int, float]] = {}
+
+    def fail(self, name: str, now_s: float, chance: float) -> float:
+        """Take note of a failure.
+
+        Args:
+            name: Whose.
+            now_s: Monotonic seconds.
+            chance: In [0, 1): shortens the pause by up to a half, so that not all come back at
+                the same moment.
+
+        Returns:
+            The pause, in seconds.
+        """
+        failures = self._resting.get(name, (0, 0.0))[0] + 1
+        longest_s = doubling_s(failures, first_s=self._first_s, most_s=self._most_s)
+        pause_s = longest_s * (1 - chance / 2)
+        self._resting[name] = (failures, now_s + pause_s)
+        return pause_s
+
+    def succeed(self, name: str) -> None:
+        """Forget the failures before."""
+        self._resting.pop(name, None)
+
+    def is_resting(self, name: str, now_s: float) -> bool:
+        """Tell whether the pause after its last failure is not over."""
+        return name in self._resting and now_s < self._resting[name][1]

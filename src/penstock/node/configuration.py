@@ -59,6 +59,7 @@ class Configuration:
 
         Raises:
             PlatformFileError: It is not valid, and no valid one is known.
+            OSError: The snapshot cannot be written, and none is known.
         """
         try:
             self._load()
@@ -66,6 +67,10 @@ class Configuration:
             if self._snapshot is None:
                 raise
             self._reject(error)
+        except OSError as error:
+            if self._snapshot is None:
+                raise
+            self._fail(error)
 
     def reload(self) -> bool:
         """Read the file and its secrets again.
@@ -80,9 +85,7 @@ class Configuration:
         except PlatformFileError as error:
             self._reject(error)
         except OSError as error:
-            # The snapshot cannot be written, e.g. because the disk is full; look again soon.
-            self._fingerprint = None
-            log.error(line("config not saved", error=error))  # noqa: TRY400  # no bug, no trace
+            self._fail(error)
         return self.version != before
 
     def has_changed(self) -> bool:
@@ -120,6 +123,11 @@ class Configuration:
     def _keep(self, snapshot: Snapshot) -> None:
         write_atomic(self._snapshot_path, encode_snapshot(snapshot), mode=0o600)
         self._snapshot = snapshot
+
+    def _fail(self, error: OSError) -> None:
+        """Go on as before when the snapshot cannot be written, and look again soon."""
+        self._fingerprint = None
+        log.error(line("config not saved", error=error))
 
     def _reject(self, error: PlatformFileError) -> None:
         self.is_rejected = True

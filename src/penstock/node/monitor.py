@@ -86,6 +86,8 @@ class Monitor:
         )
 
     def _respond(self, method: str, path: str) -> tuple[int, bytes, bytes]:
+        if path == "/":
+            path = "/metrics"  # whoever is given the address alone means this
         if path not in {"/metrics", "/health/live", "/health/ready"}:
             return 404, _TEXT_TYPE, b"there are /metrics, /health/live and /health/ready\n"
         if method not in {"GET", "HEAD"}:

@@ -37,6 +37,8 @@ class Checkpoint(msgspec.Struct, frozen=True):
     """When the dead worker last wrote; fixed before the first event that says so is shipped."""
     done_at_ns: int | None = None
     """When everything was stored, of a dead worker."""
+    is_empty: bool = False
+    """No request was in it: the worker died before the first."""
 
     @property
     def position(self) -> Position:
@@ -66,6 +68,8 @@ class Progress:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         """See the class."""
+        self.has_requests = False
+        """Whether there was anything but the heads of segments."""
         self._stored = checkpoint.position
         self._unclosed: dict[str, tuple[int, Open]] = {}
 
@@ -86,8 +90,10 @@ class Progress:
         """
         match record:
             case Open():
+                self.has_requests = True
                 self._unclosed[record.event_id] = (end.segment, record)
             case Close(event):
+                self.has_requests = True
                 self._unclosed.pop(event.event_id, None)
                 return event if end > self._stored else None
             case Begin():

@@ -22,10 +22,13 @@ def deletable_segments(numbers: Iterable[int], checkpoint: Checkpoint) -> list[i
 def is_deletable(checkpoint: Checkpoint, now_ns: int, retention_ns: int) -> bool:
     """Tell whether the journal of a dead worker may be deleted.
 
-    One with damage stays, for somebody to look at.
+    One with damage stays, for somebody to look at. One without a request goes at once: workers
+    that die at their start, again and again, must not fill the disk.
     """
     done_at_ns = checkpoint.done_at_ns
-    return done_at_ns is not None and not checkpoint.damaged and now_ns - done_at_ns > retention_ns
+    if done_at_ns is None or checkpoint.damaged:
+        return False
+    return checkpoint.is_empty or now_ns - done_at_ns > retention_ns
 
 
 def sweep(

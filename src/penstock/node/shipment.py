@@ -47,7 +47,7 @@ class Shipment:
         self._saved = checkpoints.get(journal.name)
         self._progress = Progress(self._saved)
         known = self._saved.position
-        start = Position(min(self._saved.oldest_open_segment, known.segment))
+        start = self._start = Position(min(self._saved.oldest_open_segment, known.segment))
         self._tail = Tail(journal.path, start, known)
         self._tail.damaged.update(self._saved.damaged)
         self._interrupted: deque[UsageEvent] = deque()
@@ -108,7 +108,8 @@ class Shipment:
         """
         if not self._has_ended or self.pending or self._interrupted:
             return False
-        self._save(replace(self._reached(), done_at_ns=now_ns))
+        is_empty = not self._progress.has_requests and self._start == Position()
+        self._save(replace(self._reached(), done_at_ns=now_ns, is_empty=is_empty))
         return True
 
     def count(self) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from penstock.contract.journal import Close, encode_record
 from penstock.contract.usage import UsageEvent
 from penstock.kit.clock import Clock
-from penstock.node.backoff import doubling_s
+from penstock.node.backoff import Pauses
 from penstock.node.checkpoints import Checkpoints
 from penstock.node.delivery import MAX_EVENTS, BatchRefusedError, NotDeliveredError, Store, deliver
 from penstock.node.log import line
@@ -30,6 +30,8 @@ POLL_S = 0.15
 _FIRST_PAUSE_S = 0.2
 _MOST_PAUSE_S = 5.0
 _FINISHING_PAUSE_S = 0.5
+_STORE = ""
+"""What the store is called among those that rest: no journal has this name."""
 _COUNT_EVERY_S = 1.0
 _SWEEP_EVERY_S = 60.0
 _IDLE_END_S = 1.0
@@ -90,7 +92,7 @@ class Shipper:
         self._damaged_before = 0
         self._oldest_ns: int | None = None
         self._counted_s = self._swept_s = self._last_success_s = clock.monotonic_s()
-        self._failures = 0
+        self._resting = Pauses(first_s=_FIRST_PAUSE_S, most_s=_MOST_PAUSE_S)
 
     @property
     def lag_s(self) -> float:
@@ -127,23 +129,29 @@ class Shipper:
         Returns:
             Seconds until the next time; 0 when there is more to ship at once.
         """
-        await asyncio.to_thread(self._discover)
-        is_full = has_failed = False
+        await self._try(self._discover)
+        is_full = False
+        is_away = False
         for shipment in list(self._shipments.values()):
+            name = shipment.journal.name
+            if self._resting.is_resting(name, self._clock.monotonic_s()):
+                continue
             try:
                 is_full |= await self._ship(shipment)
             except (NotDeliveredError, OSError) as error:
-                has_failed = True
                 self.totals.failures += 1
-                log.warning(line("not shipped", journal=shipment.journal.name, error=error))
-                is_ours_alone = isinstance(error, BatchRefusedError | OSError)
-                if not is_ours_alone:
-                    break  # the store is away, for the other journals as well
+                log.warning(line("not shipped", journal=name, error=error))
+                # Alone in its trouble, a journal rests alone; a store that is away, is for all.
+                is_away = not isinstance(error, BatchRefusedError | OSError)
+                if is_away:
+                    break
+                self._resting.fail(name, self._clock.monotonic_s(), self._random())
+            else:
+                self._resting.succeed(name)
         await self._look_after()
-        self._failures = self._failures + 1 if has_failed else 0
-        if has_failed:
-            most_s = doubling_s(self._failures, first_s=_FIRST_PAUSE_S, most_s=_MOST_PAUSE_S)
-            return most_s * (0.5 + self._random() / 2)
+        if is_away:
+            return self._resting.fail(_STORE, self._clock.monotonic_s(), self._random())
+        self._resting.succeed(_STORE)
         return 0.0 if is_full else POLL_S
 
     async def _ship(self, shipment: Shipment) -> bool:
@@ -195,6 +203,7 @@ class Shipper:
 
     def _forget(self, shipment: Shipment) -> None:
         name = shipment.journal.name
+        self._resting.succeed(name)
         self._damaged_before += shipment.damaged_count
         self._done.add(name)
         del self._shipments[name]

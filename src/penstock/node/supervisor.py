@@ -35,8 +35,6 @@ ADOPTION_S = 1.5
 """How long living workers may take to greet a new agent."""
 KILL_SLACK_S = 2.0
 """How much longer than its grace a worker may take to drain."""
-APPLY_AGAIN_S = 2.0
-"""When a worker that did not say that it applied a snapshot is told again."""
 _REAP_S = 5.0
 _LAST_WORDS_S = 1.0
 
@@ -118,8 +116,14 @@ class Supervisor:
     def offer(self, version: int) -> None:
         """Tell every worker that does not serve from `version` to do so."""
         for worker in self._workers.values():
-            if worker.offer(version, self._clock.monotonic_s(), again_s=APPLY_AGAIN_S):
+            if worker.offer(version, self._clock.monotonic_s()):
                 log.warning(line("snapshot not applied yet", slot=worker.slot, version=version))
+
+    def refresh(self, version: int) -> None:
+        """Tell every worker to read the snapshot and the secrets behind it, even if it is known."""
+        for worker in self._workers.values():
+            worker.snapshot_version = worker.told_version = 0
+        self.offer(version)
 
     async def stop(self, grace_s: float, hurry: asyncio.Event) -> None:
         """Drain all workers and wait; kill what is left after the grace, or once in a hurry."""
@@ -157,7 +161,7 @@ class Supervisor:
         if worker is None:
             try:
                 process = Process(hello.pid)
-            except (ProcessLookupError, OverflowError, ValueError):
+            except (OSError, OverflowError):
                 log.warning(line("hello of nobody", slot=hello.slot, pid=hello.pid))
                 link.close()
                 return
@@ -187,12 +191,12 @@ class Supervisor:
             worker.snapshot_version = applied.version
             log.info(line("snapshot applied", slot=worker.slot, version=applied.version))
         else:
-            worker.rejected_version = applied.version
+            worker.has_rejected = True
             log.error(
                 line(
                     "snapshot rejected",
                     slot=worker.slot,
-                    version=applied.version,
+                    version=worker.told_version,
                     error=applied.error,
                 )
             )

@@ -8,6 +8,11 @@ from penstock.node.links import Link
 from penstock.node.process import Process
 from penstock.node.stats import WorkerKey
 
+AGAIN_S = 2.0
+"""When a worker that has not answered is told of a snapshot again."""
+REJECTED_AGAIN_S = 10.0
+"""When a worker that could not serve from a snapshot is told of it again."""
+
 
 @dataclass(slots=True, eq=False)
 class Worker:
@@ -22,8 +27,8 @@ class Worker:
     """It drains, and another one has its slot."""
     snapshot_version: int = 0
     """What it said that it serves from."""
-    rejected_version: int = 0
-    """The version that it said it cannot serve from."""
+    has_rejected: bool = False
+    """It said that it cannot serve from the version that it was last told of."""
     told_version: int = 0
     """The version that it was last told of."""
     told_s: float = 0.0
@@ -61,17 +66,20 @@ class Worker:
         self.link.send(Drain(grace_s))
         return True
 
-    def offer(self, version: int, now_s: float, *, again_s: float) -> bool:
-        """Tell it to serve from `version`, unless it does or was told less than `again_s` ago.
+    def offer(self, version: int, now_s: float) -> bool:
+        """Tell it to serve from `version`, unless it does or was told just now.
 
         Returns:
-            Whether it was told before and has not answered since.
+            Whether it was told before and does not serve from it yet.
         """
-        if self.link is None or version in (self.snapshot_version, self.rejected_version):
+        if self.link is None or version == self.snapshot_version:
             return False
-        is_overdue = self.told_version == version
-        if is_overdue and now_s - self.told_s < again_s:
+        was_told = self.told_version == version
+        # It may be able to later, e.g. when a secret is back where it belongs.
+        again_s = REJECTED_AGAIN_S if self.has_rejected else AGAIN_S
+        if was_told and now_s - self.told_s < again_s:
             return False
+        self.has_rejected = False
         self.link.send(Apply(version))
         self.told_version, self.told_s = version, now_s
-        return is_overdue
+        return was_told

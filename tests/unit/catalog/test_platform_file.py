@@ -113,8 +113,8 @@ def test_entries_keep_what_was_written() -> None:
         ("{name: acme}", "{name: }", "should be text and is empty; give it a value or remove"),
         ("{name: acme}", "acme", "2:30: organizations[1]: should be fields and is text"),
         ("aliases: [emulated-70b]", "aliases: x", "keys[1].aliases: should be a list and is text"),
-        ("Org/Emulated-70B:v1", '"a b"', "routes[0].model: is no name; begin with a letter or"),
-        ("Org/Emulated-70B:v1", "x" * 129, "routes[0].model: is no name; begin with a letter or"),
+        ("Org/Emulated-70B:v1", '""', "routes[0].model: is no model name; use 1 to 512"),
+        ("Org/Emulated-70B:v1", "x" * 513, "routes[0].model: is no model name; use 1 to 512"),
         (
             "2030-01-31T00:00:00Z",
             "2030-01-31",

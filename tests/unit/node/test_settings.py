@@ -1,0 +1,45 @@
+"""What an agent is started with, and how it logs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from penstock.node.errors import AgentError
+from penstock.node.log import line
+from penstock.node.settings import decode_settings
+
+LEAST = {"data_path": "d", "config_path": "c.yaml", "control_url": "http://127.0.0.1:8081"}
+
+
+def test_paths_are_made_absolute() -> None:
+    """Relative paths are relative to where the agent was started."""
+    settings = decode_settings(json.dumps(LEAST))
+    assert settings.data_path == str(Path.cwd() / "d")
+    assert settings.metrics_host == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"wrokers": 1}, "wrokers"),
+        ({"workers": 0}, "workers"),
+        ({"workers": "2"}, "workers"),
+        ({"port": 65_536}, "port"),
+        ({"control_url": "127.0.0.1:8081"}, "control_url"),
+        ({"data_path": ""}, "data_path"),
+        ({"drain_grace_s": -1}, "drain_grace_s"),
+        ({"tls_cert": "x.pem"}, "tls_key"),
+    ],
+)
+def test_wrong_settings_are_named(change: dict[str, object], named: str) -> None:
+    """The message names the member that is wrong."""
+    with pytest.raises(AgentError, match=named):
+        decode_settings(json.dumps(LEAST | change))
+
+
+def test_a_log_line_is_one_line() -> None:
+    """Whatever a field holds, it cannot begin a line or look like another field."""
+    text = line("event", a="x y", b="1\n2", c="\x1b[31m\u2028", d='"', e="k=v", f="plain/1.2:3")
+    assert text.isprintable()
+    assert text == r'event a="x y" b="1\n2" c="\u001b[31m\u2028" d="\"" e="k=v" f=plain/1.2:3'
