@@ -1,0 +1,114 @@
+"""Micro benches of what the worker does a request: `python benches/micro/run.py`.
+
+Prints the best of several repeats, in microseconds a call: the best is what the code costs, the
+rest is what the machine was busy with.
+"""
+
+import random
+import time
+import timeit
+from collections.abc import Callable
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from penstock.access.rules import key_mac
+from penstock.contract.journal import Close, Open, encode_record
+from penstock.contract.usage import UsageEvent
+from penstock.kit.ids import EventIds
+
+REPEATS = 7
+REPEAT_S = 0.05
+"""How long one repeat lasts, about."""
+
+_PEPPER = b"p" * 64
+_KEY = b"ps_live_0123456789ab_0123456789abcdefghijklmnopqrstuvABCDEF"
+_EVENT = UsageEvent(
+    event_id="019a0000-0000-7000-8000-000000000000",
+    request_id="019a0000-0000-7000-8000-000000000000",
+    organization="dev",
+    project="playground",
+    key_id="dev-key",
+    model="emulated-70b",
+    served_model="emulated-70b",
+    upstream="emulator",
+    operation="chat",
+    is_stream=False,
+    outcome="ok",
+    status=200,
+    error_code=None,
+    usage_source="engine",
+    input_tokens=19,
+    output_tokens=22,
+    cached_input_tokens=None,
+    reasoning_output_tokens=None,
+    attempt_count=1,
+    started_at_ns=1_750_000_000_000_000_000,
+    first_byte_at_ns=1_750_000_000_000_100_000,
+    finished_at_ns=1_750_000_000_000_200_000,
+)
+_OPEN = Open(
+    event_id=_EVENT.event_id,
+    request_id=_EVENT.request_id,
+    organization=_EVENT.organization,
+    project=_EVENT.project,
+    key_id=_EVENT.key_id,
+    model=_EVENT.model,
+    served_model=_EVENT.served_model,
+    upstream=_EVENT.upstream,
+    operation=_EVENT.operation,
+    is_stream=_EVENT.is_stream,
+    started_at_ns=_EVENT.started_at_ns,
+    estimated_input_tokens=50,
+)
+
+
+def _body(size_bytes: int) -> bytes:
+    frame = {"model": "emulated-70b", "messages": [{"role": "user", "content": ""}]}
+    empty = msgspec.json.encode(frame)
+    frame["messages"] = [{"role": "user", "content": "x" * (size_bytes - len(empty))}]
+    return msgspec.json.encode(frame)
+
+
+def _facts(size_bytes: int) -> Callable[[], object]:
+    """Top-level members without the tree, and the body again from them."""
+    body = _body(size_bytes)
+    decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+    encode = msgspec.json.Encoder().encode
+    return lambda: encode(decode(body))
+
+
+def _cases() -> dict[str, Callable[[], object]]:
+    ids = EventIds(time.time_ns, random.Random(1).getrandbits)
+    close = Close(_EVENT)
+    return {
+        "body facts: decode and encode, 200 B": _facts(200),
+        "body facts: decode and encode, 64 KB": _facts(64 * 1024),
+        "key_mac": lambda: key_mac(_PEPPER, _KEY),
+        "journal: encode OPEN with checksum": lambda: encode_record(_OPEN),
+        "journal: encode CLOSE with checksum": lambda: encode_record(close),
+        "event id (UUIDv7)": ids.next,
+    }
+
+
+def measure_us(call: Callable[[], object]) -> float:
+    """Return the microseconds of one call, the best of `REPEATS` repeats."""
+    timer = timeit.Timer(call)
+    # autorange ends at 0.2 s or more; a quarter of that a repeat is enough.
+    calls, taken_s = timer.autorange()
+    number = max(1, round(calls * REPEAT_S / taken_s))
+    return min(timer.repeat(REPEATS, number)) / number * 1e6
+
+
+def main() -> None:
+    table = Table(title="Micro benches")
+    table.add_column("")
+    table.add_column("us a call", justify="right")
+    for name, call in _cases().items():
+        table.add_row(name, f"{measure_us(call):.2f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
