@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from tests.fakes.raw_http import Answer, RawConnection, ask
@@ -141,7 +142,7 @@ def rig_snapshot(folder: Path, engine_port: int) -> Snapshot:
 
 
 @contextmanager
-def running_rig(folder: Path, **settings: object) -> Iterator[Rig]:
+def running_rig(folder: Path, **settings: Any) -> Iterator[Rig]:
     """Start engine and worker, end them afterwards.
 
     Args:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,7 +129,12 @@ class WorkerProcess:
 
 @contextmanager
 def running_worker(
-    folder: Path, engines: list[int], *, snapshot: Snapshot | None = None, **settings: object
+    folder: Path,
+    engines: list[int],
+    *,
+    snapshot: Snapshot | None = None,
+    program: Sequence[str] = ("-m", "penstock.gateway"),
+    **settings: object,
 ) -> Iterator[WorkerProcess]:
     """Start a worker in `folder` and end it afterwards.
 
@@ -137,6 +142,7 @@ def running_worker(
         folder: Empty folder for its files.
         engines: Ports of the engines on the loopback.
         snapshot: Instead of `make_snapshot(engines)`.
+        program: What Python runs, with its first arguments.
         settings: Instead of the usual `WorkerSettings`.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -158,7 +164,7 @@ def running_worker(
     log = folder / "worker.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "penstock.gateway", msgspec.json.encode(worker_settings)],
+            [sys.executable, *program, msgspec.json.encode(worker_settings)],
             stdout=output,
             stderr=output,
         )

@@ -131,6 +131,7 @@ class Journal:
         self._segment = _Segment(self._segment_path(1), segment_bytes)
         self._next: _Segment | None = None
         self._preparing: Future[_Segment] | None = None
+        self._has_failed_to_prepare = False
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._after_write: list[Then] = []
@@ -258,7 +259,11 @@ class Journal:
         if not self._is_sync_due:
             self._is_sync_due = True
             self._loop.call_later(0 if self._after_sync else SYNC_S, self._start_sync)
-        if self._next is None and self._segment.offset * 2 > self._segment.size:
+        if (
+            self._next is None
+            and self._segment.offset * 2 > self._segment.size
+            and not self._has_failed_to_prepare
+        ):
             self._prepare_next()
         self._run(self._after_write)
 
@@ -297,7 +302,7 @@ class Journal:
             self._flush()
 
     def _prepare_next(self) -> None:
-        if self._preparing is not None or self._next is not None or self._is_stuck:
+        if self._preparing is not None or self._next is not None:
             return
         path, size = self._segment_path(self._number + 1), self._segment_bytes
         self._preparing = self._thread.submit(_Segment, path, size)
@@ -309,8 +314,13 @@ class Journal:
         error = work.exception()
         if error is None:
             self._next = work.result()
+            if self._has_failed_to_prepare:
+                log.info("journal has space again path=%s", self._folder)
+            self._has_failed_to_prepare = False
         else:
-            log.error("journal cannot allocate ahead error=%s path=%s", error, self._folder)
+            if not self._has_failed_to_prepare:
+                log.error("journal cannot allocate ahead error=%s path=%s", error, self._folder)
+            self._has_failed_to_prepare = True
             self._loop.call_later(_RETRY_S, self._prepare_next)
         if self._is_stuck:
             self._unstick()

@@ -1,13 +1,16 @@
 """What a worker serves from: the snapshot, indexed for look-ups by what requests carry."""
 
+import re
 import ssl
 
 import msgspec
 
 from penstock.contract.snapshot import Endpoint, Route, Snapshot, Timeouts, Upstream
-from penstock.kit.secrets import resolve_secret
+from penstock.kit.secrets import SecretUnavailableError, resolve_secret
 
 _encode = msgspec.json.Encoder().encode
+_TOKEN = re.compile(r"[!-~]+")
+"""What can stand in a header line and nowhere else."""
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -74,7 +77,7 @@ def build_runtime(snapshot: Snapshot, pepper: bytes) -> Runtime:
         pepper: What the keys' hashes were made with.
 
     Raises:
-        SecretUnavailableError: An upstream's credential cannot be read.
+        SecretUnavailableError: An upstream's credential cannot be read, or is no token.
         OSError: An upstream's CA file cannot be read.
         KeyError: A reference inside the snapshot leads nowhere.
     """
@@ -114,6 +117,9 @@ def _serve(upstream: Upstream) -> ServedUpstream:
     authorization = b""
     if upstream.credential is not None:
         secret = resolve_secret(upstream.credential)
+        if _TOKEN.fullmatch(secret) is None:
+            message = f"the secret {upstream.credential} is no token: it must be one word of ASCII"
+            raise SecretUnavailableError(message)
         authorization = b"authorization: Bearer " + secret.encode("ascii") + b"\r\n"
     tls = None
     if any(endpoint.scheme == "https" for endpoint in upstream.endpoints):

@@ -289,14 +289,12 @@ class Downstream(asyncio.Protocol):
         more is understood after it.
         """
         request = self._request
-        if request is None:
-            self._is_deaf = True
-            self._hurry_end()
+        if request is None:  # refused at its header
             return
         request.offers_upgrade = False
-        framing = b"content-length: %d" % (request.content_length or 0)
+        framing = b"connection: close\r\ncontent-length: %d" % (request.content_length or 0)
         if request.is_chunked:
-            framing = b"transfer-encoding: chunked"
+            framing = b"connection: close\r\ntransfer-encoding: chunked"
         self._parser = httptools.HttpRequestParser(
             SimpleNamespace(on_body=self.on_body, on_message_complete=self.on_message_complete)
         )

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import pytest
-
 from tests.fakes.http_rig import Rig, running_rig
 
 

@@ -5,7 +5,6 @@ import time
 from typing import Any
 
 import pytest
-
 from tests.fakes.http_rig import CHAT, OPEN_KEY, Rig, chat, request
 from tests.fakes.worker_process import KEY
 

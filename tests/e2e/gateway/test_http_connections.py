@@ -3,7 +3,6 @@
 import threading
 
 import pytest
-
 from tests.fakes.http_rig import CHAT, Rig, as_engine_sees, chat, chunk, chunked, get, request
 from tests.fakes.raw_http import RawConnection
 from tests.fakes.worker_process import KEY

@@ -1,11 +1,11 @@
 """Keys: who may ask for what, and how little the others are told."""
 
 import pytest
-
-from penstock.access.rules import create_key, format_key
 from tests.fakes.http_rig import CHAT, EXPIRED_KEY, OPEN_KEY, Rig, get, request
 from tests.fakes.raw_http import Answer
 from tests.fakes.worker_process import KEY, OTHER_KEY
+
+from penstock.access.rules import create_key, format_key
 
 _K = KEY.encode()
 _OTHER = OTHER_KEY.encode()

@@ -5,8 +5,6 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
-
-from penstock.gateway.limits import BODY_BYTES, HEADER_BYTES, HEADER_FIELDS, TARGET_BYTES
 from tests.fakes.http_rig import (
     CHAT,
     Rig,
@@ -18,6 +16,8 @@ from tests.fakes.http_rig import (
     running_rig,
 )
 from tests.fakes.raw_http import RawConnection
+
+from penstock.gateway.limits import BODY_BYTES, HEADER_BYTES, HEADER_FIELDS, TARGET_BYTES
 
 _TE = b"Transfer-Encoding: chunked"
 _MIB = 1024 * 1024

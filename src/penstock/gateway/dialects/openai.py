@@ -138,9 +138,9 @@ def read_chunk(payload: bytes) -> Reading | None:
     """
     try:
         chunk = _decode_chunk(payload)
-        usage, flags = _read_usage(bytes(chunk.usage))
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except (msgspec.DecodeError, RecursionError):
         return None
+    usage, flags = _read_usage(bytes(chunk.usage))
     choices = bytes(chunk.choices)
     is_empty = choices.startswith(b"[") and not choices[1:-1].strip()
     return Reading(usage, _present(chunk.error), not is_empty, flags)

@@ -1,0 +1,359 @@
+"""The node's snapshot as records that the agent writes and all workers read in place.
+
+One LMDB environment: a worker opens it and serves at once, however many keys there are; the pages
+are shared by all workers of the node. A change is a `Delta`, applied in one transaction, so a
+reader sees the version before it or the one behind it and nothing between.
+
+Records are found by a letter and a name: `k` + keyed hash (an API key), `a` + alias, `r` + route,
+`u` + upstream, `s` + `organization`/`project` + NUL + name (present while suspended), `m` (what
+the store holds: format, version, time).
+"""
+
+import hashlib
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import lmdb
+import msgspec
+
+from penstock.contract.snapshot import (
+    FORMAT,
+    Alias,
+    Key,
+    Route,
+    Snapshot,
+    SnapshotFormatError,
+    Upstream,
+)
+
+MAP_BYTES = 16 * 1024**3
+"""Address space set aside; disk and memory are taken only as far as there are records."""
+_READERS = 512
+_META = b"m"
+_PAIR = struct.Struct("<II")
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_key = msgspec.msgpack.Decoder(Key).decode
+_decode_alias = msgspec.msgpack.Decoder(Alias).decode
+_decode_route = msgspec.msgpack.Decoder(Route).decode
+_decode_upstream = msgspec.msgpack.Decoder(Upstream).decode
+
+
+class Meta(msgspec.Struct, frozen=True):
+    """What a store holds."""
+
+    version: int
+    created_at_ns: int
+    upstreams_version: int
+    """Version at which an upstream changed last."""
+    format: int = FORMAT
+
+
+_decode_meta = msgspec.msgpack.Decoder(Meta).decode
+
+
+class Delta(msgspec.Struct, frozen=True):
+    """What leads from one version of the records to a later one."""
+
+    base_version: int
+    """Version that it applies to; 0 for a first part that replaces everything."""
+    version: int
+    created_at_ns: int
+    puts: tuple[tuple[bytes, bytes], ...]
+    """Records that are new or changed."""
+    deletes: tuple[bytes, ...]
+    checksum: bytes
+    """SHA-256 over all of the above; see `checksum_of`."""
+    is_last: bool = True
+    """False when further parts of the same version follow; they are applied together."""
+
+
+_delta_decoder = msgspec.msgpack.Decoder(Delta)
+
+
+def checksum_of(
+    base_version: int, version: int, puts: Iterable[tuple[bytes, bytes]], deletes: Iterable[bytes]
+) -> bytes:
+    """Return the checksum that a delta of this content carries, 32 bytes."""
+    digest = hashlib.sha256(struct.pack("<QQ", base_version, version))
+    for name, value in puts:
+        digest.update(_PAIR.pack(len(name), len(value)))
+        digest.update(name)
+        digest.update(value)
+    digest.update(b"\0deletes")
+    for name in deletes:
+        digest.update(_PAIR.pack(len(name), 0))
+        digest.update(name)
+    return digest.digest()
+
+
+def make_delta(
+    *,
+    base_version: int,
+    version: int,
+    created_at_ns: int,
+    puts: Iterable[tuple[bytes, bytes]],
+    deletes: Iterable[bytes] = (),
+    is_last: bool = True,
+) -> Delta:
+    """Return a delta with its checksum."""
+    all_puts, all_deletes = tuple(puts), tuple(deletes)
+    checksum = checksum_of(base_version, version, all_puts, all_deletes)
+    return Delta(base_version, version, created_at_ns, all_puts, all_deletes, checksum, is_last)
+
+
+def encode_delta(delta: Delta) -> bytes:
+    """Return the delta as MessagePack."""
+    return _encode(delta)
+
+
+def decode_delta(content: bytes) -> Delta:
+    """Return the delta that `encode_delta` wrote.
+
+    Raises:
+        SnapshotFormatError: Not a delta, or one whose checksum is wrong.
+    """
+    try:
+        delta = _delta_decoder.decode(content)
+    except msgspec.DecodeError as error:
+        message = f"not a snapshot delta: {error}"
+        raise SnapshotFormatError(message) from error
+    check_delta(delta)
+    return delta
+
+
+def check_delta(delta: Delta) -> None:
+    """Verify that a delta is what its sender made.
+
+    Raises:
+        SnapshotFormatError: Its checksum is wrong.
+    """
+    found = checksum_of(delta.base_version, delta.version, delta.puts, delta.deletes)
+    if found != delta.checksum:
+        message = f"checksum of the delta to version {delta.version} is wrong"
+        raise SnapshotFormatError(message)
+
+
+def key_record(key: Key) -> tuple[bytes, bytes]:
+    """Return name and value of an API key's record."""
+    return b"k" + key.mac, _encode(key)
+
+
+def alias_record(alias: Alias) -> tuple[bytes, bytes]:
+    """Return name and value of an alias' record."""
+    return b"a" + alias.name.encode(), _encode(alias)
+
+
+def route_record(route: Route) -> tuple[bytes, bytes]:
+    """Return name and value of a route's record."""
+    return b"r" + route.name.encode(), _encode(route)
+
+
+def upstream_record(upstream: Upstream) -> tuple[bytes, bytes]:
+    """Return name and value of an upstream's record."""
+    return b"u" + upstream.name.encode(), _encode(upstream)
+
+
+def suspension_name(organization: str, project: str | None = None) -> bytes:
+    """Return the name of the record that is there while an organization or project may not work."""
+    return b"s" + organization.encode() + (b"" if project is None else b"\0" + project.encode())
+
+
+def records_of(snapshot: Snapshot) -> dict[bytes, bytes]:
+    """Return all records of a snapshot."""
+    records = dict(map(key_record, snapshot.keys))
+    records |= map(alias_record, snapshot.aliases)
+    records |= map(route_record, snapshot.routes)
+    records |= map(upstream_record, snapshot.upstreams)
+    return records
+
+
+class SnapshotStore:
+    """The agent's side: the only writer.
+
+    Args:
+        path: Folder of the environment; made when missing.
+
+    Raises:
+        lmdb.Error: The folder holds something else, or is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """See the class."""
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._environment = lmdb.open(
+            str(path), map_size=MAP_BYTES, max_readers=_READERS, mode=0o600, metasync=True
+        )
+        self._unfinished: lmdb.Transaction | None = None
+
+    @property
+    def version(self) -> int:
+        """Version that readers see; 0 when there is none yet."""
+        with self._environment.begin() as transaction:
+            meta = _meta(transaction)
+        return 0 if meta is None else meta.version
+
+    def apply(self, delta: Delta) -> bool:
+        """Apply one part of a change.
+
+        Args:
+            delta: For the version that is here, or a replacement.
+
+        Returns:
+            Whether readers see a new version now: false until the last part.
+
+        Raises:
+            SnapshotFormatError: It is damaged, or leads from another version; nothing changed.
+        """
+        try:
+            check_delta(delta)
+            transaction = self._unfinished or self._begin(delta)
+            self._write(transaction, delta)
+        except BaseException:
+            self._abort()
+            raise
+        if not delta.is_last:
+            self._unfinished = transaction
+            return False
+        self._unfinished = None
+        transaction.commit()
+        return True
+
+    def close(self) -> None:
+        """Let go of the files; a change that was not finished is forgotten."""
+        self._abort()
+        self._environment.close()
+
+    def _begin(self, delta: Delta) -> lmdb.Transaction:
+        transaction = self._environment.begin(write=True)
+        self._unfinished = transaction  # for `_abort`, should anything go wrong
+        if delta.base_version == 0:
+            transaction.drop(self._environment.open_db(txn=transaction), delete=False)
+            return transaction
+        meta = _meta(transaction)
+        version = 0 if meta is None else meta.version
+        if version != delta.base_version:
+            message = f"the delta leads from version {delta.base_version}, here is {version}"
+            raise SnapshotFormatError(message)
+        return transaction
+
+    def _write(self, transaction: lmdb.Transaction, delta: Delta) -> None:
+        with transaction.cursor() as cursor:
+            cursor.putmulti(delta.puts)
+        for name in delta.deletes:
+            transaction.delete(name)
+        before = _meta(transaction)
+        touched = delta.base_version == 0 or any(
+            name.startswith(b"u") for name in (*delta.deletes, *(name for name, _ in delta.puts))
+        )
+        upstreams = delta.version if touched or before is None else before.upstreams_version
+        transaction.put(_META, _encode(Meta(delta.version, delta.created_at_ns, upstreams)))
+
+    def _abort(self) -> None:
+        transaction, self._unfinished = self._unfinished, None
+        if transaction is not None:
+            transaction.abort()
+
+
+class SnapshotReader:
+    """A worker's side: looks records up in the version that `refresh` saw last.
+
+    Args:
+        path: Folder of the environment.
+
+    Raises:
+        SnapshotFormatError: There is no snapshot, or one of another format.
+        lmdb.Error: The folder is missing or damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """See the class."""
+        self._environment = lmdb.open(
+            str(path), map_size=MAP_BYTES, readonly=True, max_readers=_READERS, create=False
+        )
+        self._transaction = self._environment.begin(buffers=True)
+        self.meta = self._read_meta()
+
+    def refresh(self) -> Meta:
+        """See what was written since; return what the store holds now.
+
+        Raises:
+            SnapshotFormatError: It is of another format; the version before stays in sight no
+                longer, so the caller goes on with what it has in memory, or ends.
+        """
+        self._transaction.abort()
+        self._transaction = self._environment.begin(buffers=True)
+        self.meta = self._read_meta()
+        return self.meta
+
+    def _read_meta(self) -> Meta:
+        meta = _meta(self._transaction)
+        if meta is None:
+            message = "the snapshot store is empty"
+            raise SnapshotFormatError(message)
+        if meta.format != FORMAT:
+            message = f"snapshot format {meta.format}, this version reads {FORMAT}"
+            raise SnapshotFormatError(message)
+        self._suspended = frozenset(bytes(name) for name, _ in self._all(b"s"))
+        return meta
+
+    def find_key(self, mac: bytes) -> Key | None:
+        """Return the API key with this keyed hash, unless its organization or project may not work.
+
+        Raises:
+            msgspec.DecodeError: The record is damaged.
+        """
+        value = self._transaction.get(b"k" + mac)
+        if value is None:
+            return None
+        key = _decode_key(value)
+        suspended = self._suspended
+        if suspended and (
+            suspension_name(key.organization) in suspended
+            or suspension_name(key.organization, key.project) in suspended
+        ):
+            return None
+        return key
+
+    def find_alias(self, name: str) -> Alias | None:
+        """Return an alias."""
+        value = self._transaction.get(b"a" + name.encode())
+        return None if value is None else _decode_alias(value)
+
+    def find_route(self, name: str) -> Route | None:
+        """Return a route."""
+        value = self._transaction.get(b"r" + name.encode())
+        return None if value is None else _decode_route(value)
+
+    def find_upstream(self, name: str) -> Upstream | None:
+        """Return an upstream."""
+        value = self._transaction.get(b"u" + name.encode())
+        return None if value is None else _decode_upstream(value)
+
+    def list_upstreams(self) -> list[Upstream]:
+        """Return all upstreams, by name."""
+        return [_decode_upstream(value) for _, value in self._all(b"u")]
+
+    def list_alias_names(self) -> list[str]:
+        """Return the names of all aliases, in order."""
+        return [bytes(name)[1:].decode() for name, _ in self._all(b"a")]
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._transaction.abort()
+        self._environment.close()
+
+    def _all(self, letter: bytes) -> Iterator[tuple[memoryview, memoryview]]:
+        with self._transaction.cursor() as cursor:
+            if not cursor.set_range(letter):
+                return
+            for name, value in cursor:
+                if bytes(name[:1]) != letter:
+                    return
+                yield name, value
+
+
+def _meta(transaction: lmdb.Transaction) -> Meta | None:
+    value = transaction.get(_META)
+    return None if value is None else _decode_meta(value)

@@ -1,0 +1,243 @@
+"""What may be sent on, and in which words; pure."""
+
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.fakes.worker_process import PEPPER, make_snapshot
+
+from penstock.contract.snapshot import Alias, Route
+from penstock.gateway.admit import Admission, admit
+from penstock.gateway.dialects.openai import CHAT, COMPLETIONS, EMBEDDINGS, Operation
+from penstock.gateway.errors import (
+    BODY_NOT_JSON,
+    MEMBER_INVALID,
+    MEMBER_MISSING,
+    MODEL_NOT_FOUND,
+)
+from penstock.gateway.limits import CHOICES
+from penstock.gateway.runtime import Principal, build_runtime
+from penstock.kit.errors import ErrorCode, Refusal
+
+_SNAPSHOT = make_snapshot([1])
+_RUNTIME = build_runtime(
+    msgspec.structs.replace(
+        _SNAPSHOT,
+        routes=(*_SNAPSHOT.routes, Route("always", "engine", "cumulative", continuous_usage=True)),
+        aliases=(*_SNAPSHOT.aliases, Alias("model-u", "always"), Alias("caf\u00e9", "main")),
+    ),
+    PEPPER,
+)
+_OPEN = Principal("key", "org-a", "project-a", None, None)
+_BOUND = Principal("key", "org-a", "project-a", frozenset({"model-a"}), None)
+_HEAD = b'{"model":"model-a","messages":["x"]'
+_ASKED = b'"stream_options":{"include_usage":true}'
+
+
+def _admit(body: bytes, operation: Operation = CHAT, principal: Principal = _OPEN) -> Admission:
+    admission = admit(_RUNTIME, principal, operation, body)
+    assert isinstance(admission, Admission), admission
+    return admission
+
+
+def _refuse(
+    body: bytes, operation: Operation = CHAT, principal: Principal = _OPEN
+) -> tuple[ErrorCode, str | None]:
+    refusal = admit(_RUNTIME, principal, operation, body)
+    assert isinstance(refusal, Refusal), refusal
+    return refusal.error, refusal.param
+
+
+def test_a_chat_is_admitted() -> None:
+    """A plain chat goes to its target, the model under the upstream's own name."""
+    admission = _admit(_HEAD + b',"temperature":0.5}')
+    assert admission.target.alias == "model-a"
+    assert admission.body == b'{"model":"served-model","messages":["x"],"temperature":0.5}'
+    assert not admission.is_stream
+    assert not admission.hides_usage
+    assert not admission.strips_usage
+
+
+def test_input_is_estimated_by_size() -> None:
+    """Four bytes of the caller's body count as one token."""
+    body = _HEAD + b" " * 1000 + b"}"
+    assert _admit(body).estimated_input_tokens == len(body) // 4
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b'"x"', b"nul", b"{}{}", b"\xef\xbb\xbf{}", "{}".encode("utf-16"),
+     _HEAD + b',"x":NaN}', _HEAD + b',"x":"\xff"}', _HEAD + b',"x":' + b"[" * 100_000],
+)  # fmt: skip
+def test_other_bodies_are_refused(body: bytes) -> None:
+    """A body is one JSON object in UTF-8, of sensible depth."""
+    assert _refuse(body) == (BODY_NOT_JSON, None)
+
+
+@pytest.mark.parametrize(
+    ("model", "error"),
+    [
+        (b"", MEMBER_MISSING),
+        (b'"model":1,', MEMBER_INVALID),
+        (b'"model":null,', MEMBER_INVALID),
+        (b'"model":"other",', MODEL_NOT_FOUND),
+        (b'"model":"MODEL-A",', MODEL_NOT_FOUND),
+        (b'"model":"model-a","model":"other",', MODEL_NOT_FOUND),
+    ],
+)
+def test_models_are_looked_up(model: bytes, error: ErrorCode) -> None:
+    """The last model named must be there, a string, and known."""
+    assert _refuse(b'{%b"messages":["x"]}' % model) == (error, "model")
+
+
+@pytest.mark.parametrize(
+    "model",
+    ['"caf\u00e9"'.encode(), rb'"caf\u00e9"', rb'"\u0063af\u00E9"', b' \t"caf\xc3\xa9"\r\n'],
+)
+def test_a_name_has_many_spellings(model: bytes) -> None:
+    """However JSON writes a name, it is the same name."""
+    assert _admit(b'{"model":%b,"messages":["x"]}' % model).target.alias == "caf\u00e9"
+
+
+def test_a_key_may_use_its_aliases_only() -> None:
+    """An alias that the key may not use is one that does not exist."""
+    assert _admit(_HEAD + b"}", principal=_BOUND).target.alias == "model-a"
+    foreign = _refuse(b'{"model":"only-theirs","messages":["x"]}', principal=_BOUND)
+    missing = _refuse(b'{"model":"never-there","messages":["x"]}', principal=_BOUND)
+    assert foreign == missing == (MODEL_NOT_FOUND, "model")
+
+
+@pytest.mark.parametrize(
+    ("operation", "good", "bad", "empty"),
+    [
+        (CHAT, (b"[1]", b"[ {}]"), (b'"x"', b"{}", b"true"), (b"[]", b"[\n]", b"null", b'""')),
+        (COMPLETIONS, (b'"x"', b"[1]", rb'"\""'), (b"{}", b"1"), (b"[ ]", b'""', b"null")),
+        (EMBEDDINGS, (b'"x"', b'["x"]', b"[[1]]"), (b"{}", b"0"), (b"[]", b'""', b"null")),
+    ],
+)  # fmt: skip
+def test_a_question_must_be_there(
+    operation: Operation, good: tuple[bytes, ...], bad: tuple[bytes, ...], empty: tuple[bytes, ...]
+) -> None:
+    """Each operation wants its question, of the right type and not empty."""
+    name = operation.input_member
+    form = b'{"model":"model-a","' + name.encode() + b'":%b}'
+    for question in good:
+        assert question in _admit(form % question, operation).body
+    for question in bad:
+        assert _refuse(form % question, operation) == (MEMBER_INVALID, name)
+    for question in empty:
+        assert _refuse(form % question, operation) == (MEMBER_MISSING, name)
+    assert _refuse(b'{"model":"model-a"}', operation) == (MEMBER_MISSING, name)
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "n", "best_of"])
+def test_counts_have_bounds(name: str) -> None:
+    """A count is a whole number from one to its bound, or null."""
+    highest = CHOICES if name in {"n", "best_of"} else 100_000
+    for value in ("null", "1", str(highest)):
+        assert f'"{name}":{value}'.encode() in _admit(_HEAD + f',"{name}":{value}}}'.encode()).body
+    odd = ("0", "-1", str(highest + 1), "1.0", "1e2", '"1"', "true", "[1]", "1e309", "9" * 5_000)
+    for value in odd:
+        body = _HEAD + f',"{name}":{value}}}'.encode()
+        assert _refuse(body) == (MEMBER_INVALID, name)
+
+
+@pytest.mark.parametrize("value", [b"false", b"null"])
+def test_an_answer_that_does_not_stream_is_left_alone(value: bytes) -> None:
+    """Without streaming nothing is asked of the engine that the caller did not ask."""
+    for options in (b"", b',"stream_options":null', b',"stream_options":{"include_usage":true}'):
+        body = _HEAD + b',"stream":' + value + options + b"}"
+        admission = _admit(body)
+        assert not admission.is_stream
+        assert admission.body == body.replace(b"model-a", b"served-model")
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "sent", "hides", "strips"),
+    [
+        ("model-a", "", _ASKED, True, False),
+        ("model-a", ',"stream_options":null', _ASKED, True, False),
+        ("model-a", ',"stream_options":{}', _ASKED, True, False),
+        ("model-a", ',"stream_options":{"include_usage":false}', _ASKED, True, False),
+        ("model-a", ',"stream_options":{"include_usage":null}', _ASKED, True, False),
+        ("model-a", ',"stream_options":{"include_usage":true}', _ASKED, False, False),
+        ("model-a", ',"stream_options":{"x":1.0}', b'{"x":1.0,"include_usage":true}', True, False),
+        ("model-a", ',"stream_options":{"include_usage":false,"include_usage":true}', _ASKED,
+         False, False),
+        ("model-u", "", b'{"include_usage":true,"continuous_usage_stats":true}', True, True),
+        ("model-u", ',"stream_options":{"include_usage":true}',
+         b'{"include_usage":true,"continuous_usage_stats":true}', False, True),
+        ("model-u",
+         ',"stream_options":{"include_usage":true,"continuous_usage_stats":true}',
+         b'{"include_usage":true,"continuous_usage_stats":true}', False, False),
+        ("model-a", ',"stream_options":{"continuous_usage_stats":true}',
+         b'{"continuous_usage_stats":true,"include_usage":true}', True, False),
+    ],
+)  # fmt: skip
+def test_streams_are_asked_for_usage(
+    model: str, options: str, sent: bytes, *, hides: bool, strips: bool
+) -> None:
+    """The engine reports usage in every stream; what the caller did not ask for is hidden."""
+    body = f'{{"model":"{model}","messages":["x"],"stream":true{options}}}'.encode()
+    admission = _admit(body)
+    assert admission.is_stream
+    assert sent in admission.body
+    assert admission.body.count(b"stream_options") == 1
+    assert admission.body.count(b"include_usage") == 1
+    assert (admission.hides_usage, admission.strips_usage) == (hides, strips)
+
+
+def test_streams_of_embeddings_are_refused() -> None:
+    """Embeddings do not stream."""
+    body = b'{"model":"model-a","input":"x","stream":%b}'
+    assert _refuse(body % b"true", EMBEDDINGS) == (MEMBER_INVALID, "stream")
+    assert not _admit(body % b"false", EMBEDDINGS).is_stream
+
+
+@pytest.mark.parametrize("stream", [b"true", b"false"])
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [(b'"x"', "stream_options"), (b"[]", "stream_options"), (b"1", "stream_options"),
+     (b'{"include_usage":1}', "include_usage"), (b'{"include_usage":"true"}', "include_usage"),
+     (b'{"continuous_usage_stats":[]}', "continuous_usage_stats")],
+)  # fmt: skip
+def test_odd_stream_options_are_refused(stream: bytes, options: bytes, param: str) -> None:
+    """Stream options are judged whether the answer streams or not."""
+    body = _HEAD + b',"stream":%b,"stream_options":%b}' % (stream, options)
+    assert _refuse(body) == (MEMBER_INVALID, param)
+
+
+def test_nothing_is_kept_between_requests() -> None:
+    """Admitting one request changes nothing for the next."""
+    body = _HEAD + b',"stream":true}'
+    assert _admit(body) == _admit(body)
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+_known = {"model", "messages", "stream", "stream_options", "n", "best_of", "max_tokens",
+          "max_completion_tokens"}  # fmt: skip
+
+
+@given(
+    members=st.dictionaries(st.text().filter(lambda name: name not in _known), _json, max_size=5),
+    indent=st.sampled_from((None, 0, 2)),
+    is_ascii=st.booleans(),
+)
+def test_what_nobody_knows_passes(
+    members: dict[str, object], indent: int | None, *, is_ascii: bool
+) -> None:
+    """Members that this gateway does not judge arrive as they were sent, in order."""
+    whole = {"model": "model-a", **members, "messages": ["x"]}
+    body = json.dumps(whole, indent=indent, ensure_ascii=is_ascii).encode()
+    seen = msgspec.json.decode(_admit(body).body, type=dict[str, msgspec.Raw])
+    assert list(seen) == list(whole)
+    for name, value in members.items():
+        assert bytes(seen[name]) in body
+        assert json.loads(bytes(seen[name])) == value
