@@ -23,8 +23,8 @@ from penstock.contract.snapshot import (
     Route,
     Snapshot,
     Upstream,
-    encode_snapshot,
 )
+from penstock.contract.snapshot_store import SnapshotStore, make_delta, records_of
 
 MODEL = "emulated-70b"
 """The alias that is asked for, and the model of the emulator."""
@@ -132,12 +132,16 @@ def _penstock_command(program: str, bench: Bench, port: int, folder: Path) -> li
         routes=(Route(MODEL, "emulator", MODEL),),
         aliases=(Alias(MODEL, MODEL),),
     )
-    (folder / "snapshot.msgpack").write_bytes(encode_snapshot(snapshot))
+    store = SnapshotStore(folder / "snapshot")
+    store.apply(
+        make_delta(base_version=0, version=1, created_at_ns=1, puts=records_of(snapshot).items())
+    )
+    store.close()
     settings = WorkerSettings(
         slot=0,
         epoch=1,
         node_id="bench",
-        snapshot_path=str(folder / "snapshot.msgpack"),
+        snapshot_path=str(folder / "snapshot"),
         journal_path=str(folder / "journal"),
         pepper_path=str(folder / "pepper"),
         agent_socket="",

@@ -33,7 +33,7 @@ from penstock.contract.node import (
     decode_agent_message,
     encode_message,
 )
-from penstock.contract.snapshot import decode_snapshot
+from penstock.contract.snapshot_store import SnapshotReader
 from penstock.contract.usage import UsageEvent
 from penstock.kit.ids import EventIds
 
@@ -163,6 +163,7 @@ class FakeWorker:
         """See the class."""
         self._settings = settings
         self._options = options
+        self._records = SnapshotReader(Path(settings.snapshot_path))
         self._version = self._read_version()
         self._journal = FakeJournal(Path(settings.journal_path), settings.slot, settings.epoch)
         self._open: list[Open] = []
@@ -182,7 +183,7 @@ class FakeWorker:
         self._journal.die()
 
     def _read_version(self) -> int:
-        return decode_snapshot(Path(self._settings.snapshot_path).read_bytes()).version
+        return self._records.refresh().version
 
     def _write_requests(self) -> None:
         ids = EventIds(time.time_ns, random.getrandbits)

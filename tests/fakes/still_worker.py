@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Iterator
 from typing import cast
 
-from tests.fakes.worker_process import PEPPER, make_snapshot
+from tests.fakes.worker_process import PEPPER, build_runtime, make_snapshot
 
 from penstock.gateway.request import Request
-from penstock.gateway.runtime import Runtime, build_runtime
+from penstock.gateway.runtime import Runtime
 from penstock.gateway.server import Downstream
 from penstock.gateway.stats import Stats
 from penstock.gateway.worker import Worker

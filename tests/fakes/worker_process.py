@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from penstock.access.rules import create_key, key_mac
+from penstock.access.rules import format_key, key_mac
 from penstock.contract.journal import Close, Open, Record, scan
 from penstock.contract.node import WorkerSettings
 from penstock.contract.snapshot import (
@@ -25,13 +25,14 @@ from penstock.contract.snapshot import (
     Snapshot,
     Timeouts,
     Upstream,
-    encode_snapshot,
 )
+from penstock.contract.snapshot_store import Meta, SnapshotStore, make_delta, records_of
 from penstock.contract.usage import UsageEvent
+from penstock.gateway.runtime import Runtime
 
 PEPPER = b"0123456789abcdef0123456789abcdef"
-KEY = create_key()
-OTHER_KEY = create_key()
+KEY = format_key("AKeyForTests", "Tk7" * 10 + "Zz")
+OTHER_KEY = format_key("OtherForTest", "Ok9" * 10 + "Yy")
 """A key of another organization, which may use `only-theirs` alone."""
 
 
@@ -72,6 +73,61 @@ def make_snapshot(
         routes=(Route("main", "engine", "served-model", continuous_usage, 100_000),),
         aliases=(Alias("model-a", "main"), Alias("only-theirs", "main")),
     )
+
+
+def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
+    """Make `folder` the snapshot store of this snapshot, whatever it held."""
+    store = SnapshotStore(folder)
+    store.apply(
+        make_delta(
+            base_version=0,
+            version=snapshot.version,
+            created_at_ns=snapshot.created_at_ns,
+            puts=records_of(snapshot).items(),
+        )
+    )
+    store.close()
+
+
+class MemoryRecords:
+    """The records of a snapshot in memory, for tests of what reads them."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        """Serve this snapshot's records."""
+        self.meta = Meta(snapshot.version, snapshot.created_at_ns, snapshot.version)
+        self._keys = {key.mac: key for key in snapshot.keys}
+        self._aliases = {alias.name: alias for alias in snapshot.aliases}
+        self._routes = {route.name: route for route in snapshot.routes}
+        self._upstreams = {upstream.name: upstream for upstream in snapshot.upstreams}
+
+    def find_key(self, mac: bytes) -> Key | None:
+        """Return a key."""
+        return self._keys.get(mac)
+
+    def find_alias(self, name: str) -> Alias | None:
+        """Return an alias."""
+        return self._aliases.get(name)
+
+    def find_route(self, name: str) -> Route | None:
+        """Return a route."""
+        return self._routes.get(name)
+
+    def find_upstream(self, name: str) -> Upstream | None:
+        """Return an upstream."""
+        return self._upstreams.get(name)
+
+    def list_upstreams(self) -> list[Upstream]:
+        """Return all upstreams."""
+        return list(self._upstreams.values())
+
+    def list_alias_names(self) -> list[str]:
+        """Return the names of all aliases, in order."""
+        return sorted(self._aliases)
+
+
+def build_runtime(snapshot: Snapshot, pepper: bytes) -> Runtime:
+    """Return what a worker makes of a snapshot."""
+    return Runtime(MemoryRecords(snapshot), pepper)
 
 
 @dataclass
@@ -147,7 +203,7 @@ def running_worker(
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "pepper").write_bytes(PEPPER)
-    (folder / "snapshot").write_bytes(encode_snapshot(snapshot or make_snapshot(engines)))
+    write_snapshot(folder / "snapshot", snapshot or make_snapshot(engines))
     chosen: dict[str, object] = {
         "slot": 0,
         "epoch": 1,

@@ -457,7 +457,8 @@ async def test_health_and_unknown_paths(node: Node) -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
         assert (await client.get(f"{base}/health/live")).status_code == 200
         assert (await client.get(f"{base}/health/ready")).status_code == 200
-        assert (await client.get(f"{base}/")).status_code == 404
+        assert (await client.get(f"{base}/")).text.startswith("# HELP")
+        assert (await client.get(f"{base}/nothing")).status_code == 404
         assert (await client.post(f"{base}/metrics")).status_code == 405
         assert (await client.head(f"{base}/metrics")).text == ""
     assert await node.stop() == 0

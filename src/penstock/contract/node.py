@@ -23,7 +23,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Start number, unique in the node's life."""
     node_id: str
     snapshot_path: str
-    """File with the snapshot to start from."""
+    """Folder of the snapshot store to serve from."""
     journal_path: str
     """Folder in which the worker makes its own, `<slot>-<epoch:08d>/`."""
     pepper_path: str
@@ -85,7 +85,7 @@ class Applied(msgspec.Struct, frozen=True, tag="applied"):
 
 
 class Apply(msgspec.Struct, frozen=True, tag="apply"):
-    """Agent to worker: read the snapshot file again."""
+    """Agent to worker: the snapshot store has another version, or secrets changed: look."""
 
     version: int
 

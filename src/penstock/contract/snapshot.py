@@ -90,6 +90,10 @@ class Key(msgspec.Struct, frozen=True):
     """Aliases that it may use; all when None."""
     expires_at: int | None = None
     """Seconds since the Unix epoch."""
+    networks: tuple[str, ...] | None = None
+    """CIDR blocks that it may be used from; anywhere when None."""
+    scopes: tuple[str, ...] = ("inference", "models:read")
+    """What it may do; of those the worker knows `inference` and `models:read`."""
 
 
 class Snapshot(msgspec.Struct, frozen=True):

@@ -5,8 +5,8 @@ are shared by all workers of the node. A change is a `Delta`, applied in one tra
 reader sees the version before it or the one behind it and nothing between.
 
 Records are found by a letter and a name: `k` + keyed hash (an API key), `a` + alias, `r` + route,
-`u` + upstream, `s` + `organization`/`project` + NUL + name (present while suspended), `m` (what
-the store holds: format, version, time).
+`u` + upstream, `s` + organization, or organization + NUL + project (present while suspended),
+`m` (what the store holds: format, version, time). Other letters are the writer's own notes.
 """
 
 import hashlib
@@ -30,6 +30,8 @@ from penstock.contract.snapshot import (
 MAP_BYTES = 16 * 1024**3
 """Address space set aside; disk and memory are taken only as far as there are records."""
 _READERS = 512
+_RECORD_NAME_BYTES = 511
+"""LMDB's bound."""
 _META = b"m"
 _PAIR = struct.Struct("<II")
 
@@ -185,6 +187,7 @@ class SnapshotStore:
         self._environment = lmdb.open(
             str(path), map_size=MAP_BYTES, max_readers=_READERS, mode=0o600, metasync=True
         )
+        self._environment.reader_check()  # frees the places of workers that were killed
         self._unfinished: lmdb.Transaction | None = None
 
     @property
@@ -193,6 +196,17 @@ class SnapshotStore:
         with self._environment.begin() as transaction:
             meta = _meta(transaction)
         return 0 if meta is None else meta.version
+
+    def find(self, name: bytes) -> bytes | None:
+        """Return a record's value."""
+        with self._environment.begin() as transaction:
+            value: bytes | None = transaction.get(name)
+        return value
+
+    def names(self, *letters: bytes) -> set[bytes]:
+        """Return the names of all records of these letters."""
+        with self._environment.begin() as transaction, transaction.cursor() as cursor:
+            return {name for name in cursor.iternext(values=False) if name[:1] in letters}
 
     def apply(self, delta: Delta) -> bool:
         """Apply one part of a change.
@@ -317,8 +331,11 @@ class SnapshotReader:
         return key
 
     def find_alias(self, name: str) -> Alias | None:
-        """Return an alias."""
-        value = self._transaction.get(b"a" + name.encode())
+        """Return an alias; a name longer than any is none."""
+        record = b"a" + name.encode()
+        if len(record) > _RECORD_NAME_BYTES:
+            return None
+        value = self._transaction.get(record)
         return None if value is None else _decode_alias(value)
 
     def find_route(self, name: str) -> Route | None:

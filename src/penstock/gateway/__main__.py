@@ -4,17 +4,16 @@ import asyncio
 import logging
 import sys
 
+import lmdb
 import msgspec
 import uvloop
 
 from penstock.contract.node import WorkerSettings
 from penstock.contract.snapshot import SnapshotFormatError
 from penstock.gateway.worker import Worker
-from penstock.kit.secrets import SecretUnavailableError
 
 
 async def _serve(settings: WorkerSettings) -> int:
-
     return await Worker(settings, asyncio.get_running_loop()).run()
 
 
@@ -31,7 +30,7 @@ def main() -> int:
         return 2
     try:
         return uvloop.run(_serve(settings))
-    except (OSError, SnapshotFormatError, SecretUnavailableError) as error:
+    except (OSError, SnapshotFormatError, lmdb.Error) as error:
         log.error("cannot start: %s", error)  # noqa: TRY400 - the cause is in the message
         return 1
 

@@ -4,6 +4,7 @@ The body is split into its top-level members and put together again: duplicate m
 so that the engine reads exactly what was judged here. Members nobody here knows pass untouched.
 """
 
+import logging
 import re
 
 import msgspec
@@ -13,21 +14,25 @@ from penstock.gateway.errors import (
     BODY_NOT_JSON,
     MEMBER_INVALID,
     MEMBER_MISSING,
+    MISCONFIGURED,
     MODEL_NOT_FOUND,
 )
 from penstock.gateway.limits import CHOICES
 from penstock.gateway.runtime import Principal, Runtime, Target
 from penstock.kit.errors import Refusal
+from penstock.kit.secrets import SecretUnavailableError
+
+log = logging.getLogger(__name__)
 
 Members = dict[str, msgspec.Raw]
 
 _decode_members = msgspec.json.Decoder(Members).decode
-_decode_str = msgspec.json.Decoder(str).decode
 _decode_int = msgspec.json.Decoder(int).decode
 _encode = msgspec.json.Encoder().encode
 
 _NOT_JSON = Refusal(BODY_NOT_JSON)
 _NO_MODEL = Refusal(MEMBER_MISSING, "The member 'model' is missing.", "model")
+_UNUSABLE = Refusal(MISCONFIGURED)
 _UNKNOWN_MODEL = Refusal(MODEL_NOT_FOUND, param="model")
 _INCLUDE_USAGE = msgspec.Raw(b'{"include_usage":true}')
 _CONTINUOUS_USAGE = msgspec.Raw(b'{"include_usage":true,"continuous_usage_stats":true}')
@@ -53,7 +58,7 @@ def admit(
 ) -> Admission | Refusal:
     """Decide whether a request may be sent, and to what.
 
-    Pure: reads no clock, keeps no state.
+    Reads no clock and waits for nothing; the snapshot's records are in memory.
 
     Args:
         runtime: What the worker serves from.
@@ -106,12 +111,13 @@ def _find_target(runtime: Runtime, principal: Principal, members: Members) -> Ta
     model = members.get("model")
     if model is None:
         return _NO_MODEL
-    target = runtime.targets_by_json.get(bytes(model))
-    if target is None:
-        try:
-            target = runtime.targets.get(_decode_str(model))
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return Refusal(MEMBER_INVALID, "The member 'model' must be a string.", "model")
+    try:
+        target = runtime.find_target(model)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Refusal(MEMBER_INVALID, "The member 'model' must be a string.", "model")
+    except (SecretUnavailableError, OSError) as error:
+        log.error("upstream unusable error=%s", error)  # noqa: TRY400 - no bug of ours
+        return _UNUSABLE
     if target is None or (principal.aliases is not None and target.alias not in principal.aliases):
         return _UNKNOWN_MODEL
     return target

@@ -18,6 +18,7 @@ _REASONS = {
     204: b"No Content",
     400: b"Bad Request",
     401: b"Unauthorized",
+    403: b"Forbidden",
     404: b"Not Found",
     405: b"Method Not Allowed",
     408: b"Request Timeout",
@@ -143,7 +144,9 @@ def error_answer(
 def models_body(runtime: Runtime, principal: Principal) -> bytes:
     """Return the list of models that a key may use."""
     names = sorted(
-        name for name in runtime.targets if principal.aliases is None or name in principal.aliases
+        name
+        for name in runtime.list_alias_names()
+        if principal.aliases is None or name in principal.aliases
     )
     return _encode({"object": "list", "data": [_model(runtime, name) for name in names]})
 
@@ -158,7 +161,7 @@ def model_body(runtime: Runtime, principal: Principal, target: bytes) -> bytes |
     """
     name = unquote(target[len(MODEL_PREFIX) :].decode("latin-1"))
     may_use = principal.aliases is None or name in principal.aliases
-    if not may_use or name not in runtime.targets:
+    if not may_use or not runtime.has_alias(name):
         return Refusal(MODEL_NOT_FOUND, param="model")
     return _encode(_model(runtime, name))
 

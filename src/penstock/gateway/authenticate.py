@@ -1,15 +1,22 @@
 """Step 2, authenticate: who is calling, by the key in one of three headers."""
 
-from hashlib import sha256
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 
-from penstock.access.rules import key_mac
-from penstock.gateway.errors import KEY_INVALID, KEY_MISSING, KEYS_CONFLICT
+from penstock.gateway.errors import (
+    KEY_INVALID,
+    KEY_MISSING,
+    KEYS_CONFLICT,
+    NETWORK_NOT_ALLOWED,
+    SCOPE_MISSING,
+)
 from penstock.gateway.runtime import Principal, Runtime
 from penstock.kit.errors import Refusal
 
 _MISSING = Refusal(KEY_MISSING)
 _INVALID = Refusal(KEY_INVALID)
 _CONFLICT = Refusal(KEYS_CONFLICT)
+_NOT_IN_SCOPE = Refusal(SCOPE_MISSING)
+_WRONG_NETWORK = Refusal(NETWORK_NOT_ALLOWED)
 
 
 def authenticate(
@@ -43,12 +50,32 @@ def authenticate(
             key = other
     if not key:
         return _MISSING
-    digest = sha256(key).digest()
-    principal = runtime.known.get(digest)
-    if principal is None:
-        principal = runtime.principals.get(key_mac(runtime.pepper, key))
-        if principal is not None:
-            runtime.known[digest] = principal
+    principal = runtime.find_principal(key)
     if principal is None or (principal.expires_at is not None and now_s >= principal.expires_at):
         return _INVALID
     return principal
+
+
+def may_use(principal: Principal, scope: str, peer: str | None) -> Refusal | None:
+    """Return why a principal may not do something, or from where it is, if so.
+
+    Args:
+        principal: Who asks.
+        scope: What for: `inference` or `models:read`.
+        peer: The caller's address, None when it is not known.
+    """
+    if scope not in principal.scopes:
+        return _NOT_IN_SCOPE
+    if principal.networks is not None and not _is_within(peer, principal.networks):
+        return _WRONG_NETWORK
+    return None
+
+
+def _is_within(peer: str | None, networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:
+    try:
+        address = ip_address(peer or "")
+    except ValueError:
+        return False
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return any(address in network for network in networks)

@@ -86,6 +86,25 @@ KEYS_CONFLICT = _downstream(
     fix="Send the key in one header only.",
 )
 
+SCOPE_MISSING = _downstream(
+    "auth:scope_missing",
+    403,
+    "The API key may not do this.",
+    conventional_type="permission_error",
+    cause="The key's scopes do not hold what the operation needs.",
+    fix="Use a key with the scope `inference` (or `models:read` to list models).",
+    operator="Create a key with that scope; the scopes of a key do not change.",
+)
+NETWORK_NOT_ALLOWED = _downstream(
+    "auth:network_not_allowed",
+    403,
+    "The API key may not be used from this network.",
+    conventional_type="permission_error",
+    cause="The key has a list of CIDR blocks and the caller's address is in none.",
+    fix="Call from an allowed network, or ask for yours to be added.",
+    operator="Check the key's CIDR list against the address that reaches the gateway.",
+)
+
 # The request as HTTP
 
 MALFORMED = _downstream(

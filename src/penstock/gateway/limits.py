@@ -46,6 +46,10 @@ CONNECT_ATTEMPTS = 3
 """Endpoints that are tried when connecting fails; nothing else is ever tried again."""
 ENDPOINT_COOL_DOWN_S = 2.0
 """How long an endpoint that refused a connection is passed over while others are there."""
+KNOWN_KEYS = 20_000
+"""API keys that a worker remembers ready-made; past it, it forgets all and looks them up again."""
+KNOWN_TARGETS = 10_000
+"""Spellings of aliases that a worker remembers ready-made."""
 CHOICES = 128
 """Largest `n` and `best_of`."""
 SWEEP_S = 0.25

@@ -17,7 +17,7 @@ from penstock.gateway.answer import (
     models_body,
     own_answer,
 )
-from penstock.gateway.authenticate import authenticate
+from penstock.gateway.authenticate import authenticate, may_use
 from penstock.gateway.errors import (
     BODY_TIMEOUT,
     BODY_TOO_LARGE,
@@ -46,6 +46,7 @@ from penstock.gateway.limits import (
     WRITE_STALL_S,
 )
 from penstock.gateway.request import LIVE, MODEL_PREFIX, MODELS, READY, Request
+from penstock.gateway.runtime import Principal
 from penstock.kit.errors import Refusal
 
 if TYPE_CHECKING:
@@ -221,10 +222,9 @@ class Downstream(asyncio.Protocol):
                 request.api_key,
                 self._worker.wall_ns() / 1e9,
             )
-            if isinstance(found, Refusal):
-                request.refuse(found)
-            else:
-                request.principal = found
+            refusal = found if isinstance(found, Refusal) else self._refusal_of(found, request)
+            if refusal is not None:
+                request.refuse(refusal)
         if request.refusal is not None:
             self._refuse_early(request)
         elif request.expects_continue and not self._is_busy():
@@ -259,6 +259,16 @@ class Downstream(asyncio.Protocol):
         request.received_s = perf_counter()
         self._deadline_s = self._worker.now_s() + KEEP_ALIVE_S
         self._enqueue(request)
+
+    def _refusal_of(self, principal: Principal, request: Request) -> Refusal | None:
+        """Make the request the principal's; return why it may not do this, if so."""
+        request.principal = principal
+        peer = None
+        if principal.networks is not None:
+            name = self.transport.get_extra_info("peername")
+            peer = str(name[0]) if name else None
+        scope = "models:read" if request.operation is None else "inference"
+        return may_use(principal, scope, peer)
 
     # Requests that cannot be served
 

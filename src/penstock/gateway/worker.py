@@ -11,21 +11,24 @@ import ssl
 import time
 from pathlib import Path
 
+import lmdb
+import msgspec
+
 from penstock.contract import metrics
 from penstock.contract.node import Applied, Hello, Sample, Stats, WorkerSettings
-from penstock.contract.snapshot import SnapshotFormatError, decode_snapshot
+from penstock.contract.snapshot import SnapshotFormatError
+from penstock.contract.snapshot_store import SnapshotReader
 from penstock.gateway.agent_link import AgentLink
 from penstock.gateway.errors import DRAINING, JOURNAL_FULL
 from penstock.gateway.forward import Pool
 from penstock.gateway.journal import Journal
 from penstock.gateway.limits import SWEEP_S
 from penstock.gateway.request import Request
-from penstock.gateway.runtime import Runtime, ServedUpstream, build_runtime
+from penstock.gateway.runtime import Runtime, ServedUpstream
 from penstock.gateway.server import Downstream
 from penstock.gateway.stats import Stats as Counters
 from penstock.kit.errors import Refusal
 from penstock.kit.ids import EventIds
-from penstock.kit.secrets import SecretUnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +48,7 @@ class Worker:
         journal_type: Makes its journal.
 
     Raises:
-        SnapshotFormatError, OSError, SecretUnavailableError: It cannot be started.
+        SnapshotFormatError, OSError, lmdb.Error: It cannot be started.
     """
 
     def __init__(
@@ -67,7 +70,8 @@ class Worker:
         self._pools: dict[str, tuple[ServedUpstream, tuple[Pool, ...]]] = {}
         self._servers: list[asyncio.Server] = []
         self._pepper = Path(settings.pepper_path).read_bytes().strip()
-        self._serve_from(self._read_runtime())
+        self._records = SnapshotReader(Path(settings.snapshot_path))
+        self._serve_from(Runtime(self._records, self._pepper))
         self.journal = journal_type(
             Path(settings.journal_path),
             node_id=settings.node_id,
@@ -82,31 +86,12 @@ class Worker:
 
     # Configuration
 
-    def _read_runtime(self) -> Runtime:
-        content = Path(self._settings.snapshot_path).read_bytes()
-        return build_runtime(decode_snapshot(content), self._pepper)
-
     def _serve_from(self, runtime: Runtime) -> None:
         """Serve from `runtime` on: one assignment, so no request sees half of it."""
         self.runtime = runtime
         self.forwards_headers = bool(runtime.forward_names or runtime.forward_prefixes)
-        served = {target.upstream.name: target.upstream for target in runtime.targets.values()}
-        kept = {}
-        for name, upstream in served.items():
-            before = self._pools.pop(name, None)
-            if before is not None and (before[0].settings, before[0].authorization) == (
-                upstream.settings,
-                upstream.authorization,
-            ):
-                kept[name] = before
-                continue
-            if before is not None:
-                self._close_pools(before[1])
-            pools = tuple(Pool(each, upstream, self._loop) for each in upstream.endpoints)
-            kept[name] = (upstream, pools)
-        for _, pools in self._pools.values():
-            self._close_pools(pools)
-        self._pools = kept
+        for name in self._pools.keys() - runtime.list_upstream_names():
+            self._close_pools(self._pools.pop(name)[1])
 
     @staticmethod
     def _close_pools(pools: tuple[Pool, ...]) -> None:
@@ -114,25 +99,41 @@ class Worker:
             pool.close()
 
     def _apply(self) -> Applied:
-        """Read the snapshot file again; a bad one changes nothing."""
+        """Look at the snapshot again; what cannot be read changes nothing."""
         try:
-            self._serve_from(self._read_runtime())
-        except (OSError, SnapshotFormatError, SecretUnavailableError, KeyError) as error:
+            self._records.refresh()
+            self._serve_from(Runtime(self._records, self._pepper))
+        except (OSError, SnapshotFormatError, lmdb.Error, msgspec.DecodeError) as error:
             log.error("snapshot rejected error=%s", error)  # noqa: TRY400 - the cause is in it
             return Applied(self.runtime.version, str(error))
-        log.info("snapshot applied version=%s", self.runtime.version)
         return Applied(self.runtime.version)
 
     def pools_of(self, upstream: ServedUpstream) -> tuple[Pool, ...]:
         """Return the connection pools of an upstream's endpoints.
 
-        A request admitted under an older snapshot may name an upstream that is gone.
+        Pools are kept as long as nothing about the upstream changes. A request that was admitted
+        under an older version, of an upstream that is gone or another now, gets pools of its own.
         """
         found = self._pools.get(upstream.name)
         if found is not None:
-            return found[1]
+            served, pools = found
+            if served is upstream:
+                return pools
+            if (served.settings, served.authorization) == (
+                upstream.settings,
+                upstream.authorization,
+            ):
+                if upstream.version > served.version:
+                    self._pools[upstream.name] = (upstream, pools)
+                return pools
         pools = tuple(Pool(each, upstream, self._loop) for each in upstream.endpoints)
-        self._close_pools(pools)  # nothing of them is kept for a next request
+        is_older = upstream.version < (self.runtime.version if found is None else found[0].version)
+        if is_older:
+            self._close_pools(pools)  # nothing of them is kept for a next request
+            return pools
+        if found is not None:
+            self._close_pools(found[1])
+        self._pools[upstream.name] = (upstream, pools)
         return pools
 
     # What connections ask

@@ -21,6 +21,7 @@ from penstock.node.layout import Layout, create_runtime_folder, runtime_folder
 from penstock.node.links import Links
 from penstock.node.log import line
 from penstock.node.monitor import Monitor
+from penstock.node.publisher import Publisher
 from penstock.node.settings import AgentSettings
 from penstock.node.shipper import Shipper
 from penstock.node.supervisor import Supervisor
@@ -54,10 +55,12 @@ async def run_agent(settings: AgentSettings, clock: Clock) -> None:
         await lock.acquire(clock)
         pepper = read_or_create_secret(layout.pepper)
         read_or_create_secret(layout.node_token)
-        configuration = Configuration(Path(settings.config_path), layout.snapshot, pepper, clock)
+        publisher = Publisher(layout.snapshot, clock)
+        configuration = Configuration(Path(settings.config_path), publisher, pepper, clock)
         await asyncio.to_thread(configuration.start)
-        agent = _Agent(settings, layout, configuration, clock)
+        agent = _Agent(settings, layout, configuration, publisher, clock)
         await agent.run()
+        publisher.close()
     finally:
         lock.release()
 
@@ -66,11 +69,17 @@ class _Agent:
     """The parts of an agent that holds its lock and has a configuration."""
 
     def __init__(
-        self, settings: AgentSettings, layout: Layout, configuration: Configuration, clock: Clock
+        self,
+        settings: AgentSettings,
+        layout: Layout,
+        configuration: Configuration,
+        publisher: Publisher,
+        clock: Clock,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._configuration = configuration
+        self._publisher = publisher
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._reload = asyncio.Event()
@@ -86,7 +95,7 @@ class _Agent:
             node_id=node_id,
             socket=socket,
             clock=clock,
-            current_version=lambda: configuration.version,
+            current_version=lambda: publisher.version,
         )
         self._links = Links(socket, self._supervisor)
         self._store = ControlPlane(settings.control_url, layout.node_token)
@@ -117,7 +126,7 @@ class _Agent:
         try:
             await self._links.open()
             await self._supervisor.start()
-            self._configuration.outdo(self._supervisor.newest_version)
+            self._publisher.outdo(self._supervisor.newest_version)
             parts |= {
                 asyncio.create_task(self._supervisor.run(), name="supervise"),
                 asyncio.create_task(self._watch(), name="watch"),
@@ -155,7 +164,7 @@ class _Agent:
     async def _watch(self) -> None:
         """Follow the configuration file, and see to it that workers follow, too."""
         while True:
-            self._supervisor.offer(self._configuration.version)
+            self._supervisor.offer(self._publisher.version)
             try:
                 await asyncio.wait_for(self._reload.wait(), _CONFIG_POLL_S)
             except TimeoutError:
@@ -166,7 +175,7 @@ class _Agent:
             await asyncio.to_thread(self._configuration.reload)
             if is_wished:
                 # Upstream credentials are not in the snapshot: workers must look at them again.
-                self._supervisor.refresh(self._configuration.version)
+                self._supervisor.refresh(self._publisher.version)
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -188,7 +197,7 @@ class _Agent:
         yield metrics.WORKERS, supervisor.connected_count
         yield metrics.WORKERS_READY, supervisor.stats.ready_count
         yield metrics.WORKER_RESTARTS, supervisor.restart_count
-        yield metrics.SNAPSHOT_VERSION, self._configuration.version
+        yield metrics.SNAPSHOT_VERSION, self._publisher.version
         yield metrics.CONFIG_REJECTED, self._configuration.is_rejected
         yield metrics.UNSHIPPED_RECORDS, shipper.unshipped.records
         yield metrics.UNSHIPPED_BYTES, shipper.unshipped.size_bytes

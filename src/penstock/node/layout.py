@@ -33,8 +33,8 @@ class Layout:
 
     @property
     def snapshot(self) -> Path:
-        """The last valid configuration."""
-        return self.data / "node" / "snapshot.msgpack"
+        """Folder of the store that workers serve from."""
+        return self.data / "node" / "snapshot"
 
     def worker_settings(self, slot: int) -> Path:
         """Return the file with what the slot's worker was started with."""

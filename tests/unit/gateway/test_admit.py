@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.fakes.worker_process import PEPPER, make_snapshot
+from tests.fakes.worker_process import PEPPER, build_runtime, make_snapshot
 
 from penstock.contract.snapshot import Alias, Route
 from penstock.gateway.admit import Admission, admit
@@ -18,7 +18,7 @@ from penstock.gateway.errors import (
     MODEL_NOT_FOUND,
 )
 from penstock.gateway.limits import CHOICES
-from penstock.gateway.runtime import Principal, build_runtime
+from penstock.gateway.runtime import Principal
 from penstock.kit.errors import ErrorCode, Refusal
 
 _SNAPSHOT = make_snapshot([1])

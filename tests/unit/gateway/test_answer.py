@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tests.fakes.worker_process import PEPPER, make_snapshot
+from tests.fakes.worker_process import PEPPER, build_runtime, make_snapshot
 
 from penstock.gateway.answer import (
     connection_line,
@@ -23,7 +23,7 @@ from penstock.gateway.errors import (
     OVERLOADED,
     REFUSED_BY_ENGINE,
 )
-from penstock.gateway.runtime import Principal, build_runtime
+from penstock.gateway.runtime import Principal
 from penstock.kit.errors import Refusal
 
 _RUNTIME = build_runtime(make_snapshot([1]), PEPPER)

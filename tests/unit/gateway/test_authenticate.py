@@ -4,13 +4,13 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.fakes.worker_process import KEY, OTHER_KEY, PEPPER, make_snapshot
+from tests.fakes.worker_process import KEY, OTHER_KEY, PEPPER, build_runtime, make_snapshot
 
 from penstock.access.rules import create_key, key_mac
 from penstock.contract.snapshot import Key
 from penstock.gateway.authenticate import authenticate
 from penstock.gateway.errors import KEY_INVALID, KEY_MISSING, KEYS_CONFLICT
-from penstock.gateway.runtime import Principal, Runtime, build_runtime
+from penstock.gateway.runtime import Principal, Runtime
 from penstock.kit.errors import Refusal
 
 _KEY, _OTHER = KEY.encode(), OTHER_KEY.encode()
@@ -117,10 +117,10 @@ def test_only_valid_keys_are_remembered(runtime: Runtime) -> None:
     """Guesses take no memory."""
     for number in range(1_000):
         authenticate(runtime, b"Bearer guess-%d" % number, None, None, _NOW_S)
-    assert runtime.known == {}
+    assert runtime._known == {}
     for _ in range(2):
         authenticate(runtime, _BEARER, None, None, _NOW_S)
-    assert len(runtime.known) == 1
+    assert len(runtime._known) == 1
 
 
 def test_another_pepper_knows_no_key() -> None:

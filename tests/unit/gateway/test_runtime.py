@@ -1,14 +1,13 @@
-"""The snapshot, indexed."""
+"""The snapshot, looked up."""
 
 from pathlib import Path
 
 import msgspec
 import pytest
-from tests.fakes.worker_process import KEY, PEPPER, make_snapshot
+from tests.fakes.worker_process import KEY, OTHER_KEY, PEPPER, build_runtime, make_snapshot
 
-from penstock.access.rules import key_mac
 from penstock.contract.snapshot import Alias, Endpoint, Route, Snapshot, Upstream
-from penstock.gateway.runtime import build_runtime
+from penstock.gateway.runtime import Target
 from penstock.kit.secrets import SecretUnavailableError
 
 _replace = msgspec.structs.replace
@@ -20,33 +19,51 @@ def _with_upstream(**members: object) -> Snapshot:
     return _replace(snapshot, upstreams=(_replace(snapshot.upstreams[0], **members),))
 
 
-def test_a_snapshot_is_indexed() -> None:
-    """Keys are found by their hash, targets by alias and by alias as JSON."""
+def _target(snapshot: Snapshot, alias: str = "model-a") -> Target:
+    """Return where an alias of the snapshot leads."""
+    found = build_runtime(snapshot, PEPPER).find_alias(alias)
+    assert found is not None
+    return found
+
+
+def test_records_are_found() -> None:
+    """Keys are found by what callers send, targets by alias and by alias as JSON."""
     runtime = build_runtime(make_snapshot([1], version=7), PEPPER)
     assert (runtime.version, runtime.created_s) == (7, 1_750_000_000)
-    principal = runtime.principals[key_mac(PEPPER, KEY.encode())]
+    principal = runtime.find_principal(KEY.encode())
+    assert principal is not None
     assert (principal.key_id, principal.aliases) == ("key-a", frozenset({"model-a"}))
-    target = runtime.targets["model-a"]
-    assert runtime.targets_by_json[b'"model-a"'] is target
+    assert runtime.find_principal(KEY.encode()) is principal
+    assert runtime.find_principal(b"another") is None
+    target = runtime.find_target(msgspec.Raw(b'"model-a"'))
+    assert target is not None
+    assert runtime.find_target(msgspec.Raw(b'"model-a"')) is target
     assert (target.alias, target.route.name, target.upstream.name) == ("model-a", "main", "engine")
     assert bytes(target.model) == b'"served-model"'
-    assert KEY.encode() not in runtime.principals
 
 
-def test_names_are_indexed_as_json_writes_them() -> None:
-    """An alias with characters that JSON escapes is found under its escaped form."""
+def test_names_are_found_however_json_writes_them() -> None:
+    """An alias is found under every way in which JSON can write it."""
+    snapshot = _replace(make_snapshot([1]), aliases=(Alias('a"b\\c/\u00e9', "main"),))
+    runtime = build_runtime(snapshot, PEPPER)
+    for written in ('"a\\"b\\\\c/\u00e9"', '"\\u0061\\"b\\\\c\\/\\u00e9"'):
+        assert runtime.find_target(msgspec.Raw(written.encode())) is not None
+
+
+def test_a_poisoned_record_disables_only_itself() -> None:
+    """A key whose record makes no sense is unknown, and others work on."""
     snapshot = make_snapshot([1])
-    aliases = (Alias('a"b\\c/\u00e9', "main"),)
-    runtime = build_runtime(_replace(snapshot, aliases=aliases), PEPPER)
-    assert set(runtime.targets_by_json) == {'"a\\"b\\\\c/\u00e9"'.encode()}
+    bad = _replace(snapshot.keys[0], networks=("no network",))
+    runtime = build_runtime(_replace(snapshot, keys=(bad, snapshot.keys[1])), PEPPER)
+    assert runtime.find_principal(KEY.encode()) is None
+    assert runtime.find_principal(OTHER_KEY.encode()) is not None
 
 
 def test_the_upstreams_model_is_json() -> None:
     """A model name of the upstream's cannot leave its string."""
     snapshot = make_snapshot([1])
     routes = (Route("main", "engine", 'a","stream":true,"b":"'),)
-    runtime = build_runtime(_replace(snapshot, routes=routes), PEPPER)
-    model = runtime.targets["model-a"].model
+    model = _target(_replace(snapshot, routes=routes)).model
     assert msgspec.json.decode(model) == 'a","stream":true,"b":"'
 
 
@@ -54,20 +71,18 @@ def test_credentials_are_resolved(tmp_path: Path) -> None:
     """A credential is read where the reference says, once."""
     (tmp_path / "token").write_text(" sk-1\n")
     snapshot = _with_upstream(credential=f"file:{tmp_path / 'token'}")
-    upstream = build_runtime(snapshot, PEPPER).targets["model-a"].upstream
+    upstream = _target(snapshot).upstream
     assert upstream.authorization == b"authorization: Bearer sk-1\r\n"
-    assert (
-        build_runtime(make_snapshot([1]), PEPPER).targets["model-a"].upstream.authorization == b""
-    )
+    assert _target(make_snapshot([1])).upstream.authorization == b""
 
 
 @pytest.mark.parametrize("content", [None, "", " \n"])
 def test_a_missing_credential_is_an_error(tmp_path: Path, content: str | None) -> None:
-    """A snapshot whose credential is not there is not served from."""
+    """An upstream whose credential is not there is not used."""
     if content is not None:
         (tmp_path / "token").write_text(content)
     with pytest.raises(SecretUnavailableError, match="token"):
-        build_runtime(_with_upstream(credential=f"file:{tmp_path / 'token'}"), PEPPER)
+        _target(_with_upstream(credential=f"file:{tmp_path / 'token'}"))
 
 
 @pytest.mark.parametrize("secret", ["sk-1\r\nx-evil: 1", "sk-1\nx", "sk-\u00e9", "sk-\x00", "a b"])
@@ -75,19 +90,18 @@ def test_a_credential_that_is_no_token_is_an_error(tmp_path: Path, secret: str) 
     """A credential that could not stand in one header line is refused, and not repeated."""
     (tmp_path / "token").write_text(secret)
     with pytest.raises(SecretUnavailableError) as raised:
-        build_runtime(_with_upstream(credential=f"file:{tmp_path / 'token'}"), PEPPER)
+        _target(_with_upstream(credential=f"file:{tmp_path / 'token'}"))
     assert "sk-" not in str(raised.value)
 
 
-def test_dangling_references_are_errors() -> None:
-    """A snapshot whose references lead nowhere is not served from."""
+def test_dangling_references_lead_nowhere() -> None:
+    """An alias whose references lead nowhere is as good as absent."""
     snapshot = make_snapshot([1])
     for broken in (
         _replace(snapshot, aliases=(Alias("model-a", "no-such"),)),
         _replace(snapshot, routes=(Route("main", "no-such", "x"),)),
     ):
-        with pytest.raises(KeyError, match="no-such"):
-            build_runtime(broken, PEPPER)
+        assert build_runtime(broken, PEPPER).find_alias("model-a") is None
 
 
 def test_headers_to_forward_are_joined() -> None:
@@ -102,14 +116,14 @@ def test_headers_to_forward_are_joined() -> None:
     runtime = build_runtime(_replace(snapshot, upstreams=(*snapshot.upstreams, other)), PEPPER)
     assert runtime.forward_names == frozenset({b"x-trace"})
     assert runtime.forward_prefixes == (b"x-emulator-",)
-    assert runtime.targets["model-a"].upstream.forward_names == frozenset()
+    assert _target(snapshot).upstream.forward_names == frozenset()
 
 
 def test_tls_is_verified() -> None:
     """An https endpoint is spoken to with a verifying context, others with none."""
     snapshot = _with_upstream(endpoints=(Endpoint("https", "engine.test", 443),))
-    tls = build_runtime(snapshot, PEPPER).targets["model-a"].upstream.tls
+    tls = _target(snapshot).upstream.tls
     assert tls is not None
     assert tls.check_hostname
     assert tls.verify_mode.name == "CERT_REQUIRED"
-    assert build_runtime(make_snapshot([1]), PEPPER).targets["model-a"].upstream.tls is None
+    assert _target(make_snapshot([1])).upstream.tls is None

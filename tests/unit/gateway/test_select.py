@@ -5,10 +5,9 @@ import asyncio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.fakes.worker_process import PEPPER, make_snapshot
+from tests.fakes.worker_process import PEPPER, build_runtime, make_snapshot
 
 from penstock.gateway.forward import Pool
-from penstock.gateway.runtime import build_runtime
 from penstock.gateway.select import select
 
 _NOW_S = 100.0
@@ -17,7 +16,9 @@ _NOW_S = 100.0
 def _pools(*loads: tuple[int, float]) -> tuple[Pool, ...]:
     """Return idle pools with so many requests in flight, cooling until then."""
     runtime = build_runtime(make_snapshot(list(range(1, len(loads) + 1))), PEPPER)
-    upstream = runtime.targets["model-a"].upstream
+    target = runtime.find_alias("model-a")
+    assert target is not None
+    upstream = target.upstream
     loop = asyncio.new_event_loop()
     pools = tuple(Pool(endpoint, upstream, loop) for endpoint in upstream.endpoints)
     loop.close()

@@ -1,13 +1,16 @@
 """The configuration that a node serves from."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from penstock.catalog.errors import PlatformFileError
-from penstock.contract.snapshot import decode_snapshot
+from penstock.contract.snapshot import Snapshot
 from penstock.kit.clock import ManualClock
 from penstock.node.configuration import Configuration
+from penstock.node.publisher import Publisher
 
 GOOD = "version: 1\norganizations: [{name: dev}]\n"
 OTHER = GOOD + "upstreams: [{name: u, endpoints: ['http://127.0.0.1:1']}]\n"
@@ -22,98 +25,125 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def configuration(file: Path) -> Configuration:
-    """Return the configuration of a node that starts."""
-    return Configuration(file, file.parent / "snapshot.msgpack", b"pepper", ManualClock())
+class Start:
+    """A node's configuration from its start on."""
+
+    def __init__(self, file: Path, publisher_type: type[Publisher] = Publisher) -> None:
+        """Open the store beside the file and read the file."""
+        self.publisher = publisher_type(file.parent / "snapshot", ManualClock())
+        self.subject = Configuration(file, self.publisher, b"pepper", ManualClock())
+        try:
+            self.subject.start()
+        except PlatformFileError:
+            self.publisher.close()
+            raise
+
+    @property
+    def version(self) -> int:
+        """Version that workers can serve from."""
+        return self.publisher.version
+
+    def reload(self) -> int:
+        """Read the file again and return the version behind it."""
+        self.subject.reload()
+        return self.version
+
+    def end(self) -> None:
+        """End as a killed agent does."""
+        self.publisher.close()
 
 
-def saved_version(file: Path) -> int:
-    """Return the version that is on the disk."""
-    return decode_snapshot((file.parent / "snapshot.msgpack").read_bytes()).version
+class FullDisk(Publisher):
+    """A publisher whose disk can be full."""
+
+    is_full = False
+
+    def publish_file(self, snapshot: Snapshot) -> bool:
+        """Publish, unless the disk is full."""
+        if self.is_full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().publish_file(snapshot)
 
 
 def test_versions_grow_with_changes_and_over_restarts(file: Path) -> None:
     """A change gives the next version, the same content none, a restart neither."""
-    first = configuration(file)
-    first.start()
-    assert (first.version, saved_version(file)) == (1, 1)
-    assert not first.reload()
+    first = Start(file)
+    assert first.version == 1
+    assert first.reload() == 1
     file.write_text(OTHER)
-    assert first.reload()
-    assert (first.version, saved_version(file)) == (2, 2)
-    second = configuration(file)
-    second.start()
+    assert first.reload() == 2
+    first.end()
+    second = Start(file)
     assert second.version == 2
     file.write_text(GOOD)
-    assert second.reload()
-    assert second.version == 3
+    assert second.reload() == 3
+    second.end()
 
 
 def test_a_bad_reload_keeps_the_last_good_one(file: Path) -> None:
     """A file that is not valid changes nothing but the flag, until it is valid again."""
-    subject = configuration(file)
-    subject.start()
+    start = Start(file)
     file.write_text(BAD)
-    assert subject.has_changed()
-    assert not subject.reload()
-    assert subject.is_rejected
-    assert not subject.has_changed()
-    assert (subject.version, saved_version(file)) == (1, 1)
+    assert start.subject.has_changed()
+    assert start.reload() == 1
+    assert start.subject.is_rejected
+    assert not start.subject.has_changed()
     file.write_text(GOOD)
-    assert not subject.reload()
-    assert not subject.is_rejected
+    assert start.reload() == 1
+    assert not start.subject.is_rejected
+    start.end()
 
 
 def test_a_bad_start_falls_back(file: Path) -> None:
     """A broken or absent file at start is served around when a last good one is known."""
-    configuration(file).start()
+    Start(file).end()
     file.write_text(BAD)
-    subject = configuration(file)
-    subject.start()
-    assert subject.is_rejected
-    assert subject.version == 1
+    start = Start(file)
+    assert start.subject.is_rejected
+    assert start.version == 1
+    start.end()
     file.unlink()
-    subject = configuration(file)
-    subject.start()
-    assert subject.is_rejected
+    start = Start(file)
+    assert start.subject.is_rejected
+    start.end()
 
 
 def test_a_bad_first_start_fails(file: Path) -> None:
     """Without a last good snapshot the findings are raised."""
     file.write_text(BAD)
     with pytest.raises(PlatformFileError, match="roots: is no field"):
-        configuration(file).start()
+        Start(file)
 
 
-def test_a_damaged_snapshot_is_as_good_as_none(file: Path) -> None:
-    """A snapshot that cannot be read is made anew from the file."""
-    (file.parent / "snapshot.msgpack").write_bytes(b"\xff\0broken")
-    subject = configuration(file)
-    subject.start()
-    assert (subject.version, saved_version(file)) == (1, 1)
+def test_a_damaged_store_is_as_good_as_none(file: Path) -> None:
+    """A store that cannot be read is put aside and made anew from the file."""
+    (file.parent / "snapshot").mkdir()
+    (file.parent / "snapshot" / "data.mdb").write_bytes(b"nonsense" * 2_000)
+    start = Start(file)
+    assert start.version == 1
+    assert (file.parent / "snapshot.broken" / "data.mdb").exists()
+    start.end()
 
 
 def test_workers_never_have_to_go_back(file: Path) -> None:
     """When workers serve from a newer version than is known, that is outdone."""
-    subject = configuration(file)
-    subject.start()
-    subject.outdo(0)
-    assert subject.version == 1
-    subject.outdo(7)
-    assert (subject.version, saved_version(file)) == (8, 8)
+    start = Start(file)
+    start.publisher.outdo(0)
+    assert start.version == 1
+    start.publisher.outdo(7)
+    assert start.version == 8
+    start.end()
 
 
 def test_a_full_disk_is_tried_again(file: Path) -> None:
     """A snapshot that cannot be written is not served from and the file is read again."""
-    subject = configuration(file)
-    subject.start()
+    start = Start(file, FullDisk)
+    publisher = start.publisher
+    assert isinstance(publisher, FullDisk)
     file.write_text(OTHER)
-    snapshot = file.parent / "snapshot.msgpack"
-    snapshot.unlink()
-    snapshot.mkdir()
-    assert not subject.reload()
-    assert subject.version == 1
-    assert subject.has_changed()
-    snapshot.rmdir()
-    assert subject.reload()
-    assert saved_version(file) == 2
+    publisher.is_full = True
+    assert start.reload() == 1
+    assert start.subject.has_changed()
+    publisher.is_full = False
+    assert start.reload() == 2
+    start.end()

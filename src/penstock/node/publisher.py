@@ -1,0 +1,153 @@
+"""What the node serves from, put into the store that its workers read.
+
+Records come from two places that know nothing of each other: the configuration file, and the
+control plane's feed. Each takes back only what it put there itself, so neither can undo the
+other's.
+"""
+
+import logging
+import shutil
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+import lmdb
+import msgspec
+
+from penstock.contract.snapshot import Snapshot
+from penstock.contract.snapshot_store import SnapshotStore, make_delta, records_of
+from penstock.kit.clock import Clock
+from penstock.node.log import line
+
+log = logging.getLogger(__name__)
+
+_FILE = b"f"
+"""Record with the names of all records that are from the file."""
+_CURSOR = b"c"
+"""Record with how far the control plane's feed was followed."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_names = msgspec.msgpack.Decoder(list[bytes]).decode
+_decode_cursor = msgspec.msgpack.Decoder(tuple[str, int]).decode
+
+Records = dict[bytes, bytes]
+
+
+class Publisher:
+    """The store and its two sources. Its methods may be called from any thread.
+
+    Args:
+        path: Folder of the store. One that cannot be read is put aside and made anew.
+        clock: Tells when a version was made.
+
+    Raises:
+        OSError, lmdb.Error: It cannot be made.
+    """
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        """See the class."""
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._store = _open(path)
+
+    @property
+    def version(self) -> int:
+        """Version that workers can serve from; 0 before the first."""
+        return self._store.version
+
+    @property
+    def cursor(self) -> tuple[str, int]:
+        """Which feed was followed and how far; ("", 0) for none."""
+        value = self._store.find(_CURSOR)
+        return ("", 0) if value is None else _decode_cursor(value)
+
+    def publish_file(self, snapshot: Snapshot) -> bool:
+        """Make the file's records those of `snapshot`.
+
+        Returns:
+            Whether anything changed: then there is a new version.
+
+        Raises:
+            OSError, lmdb.Error: It cannot be written; nothing changed.
+        """
+        with self._lock:
+            new = records_of(snapshot)
+            names = self._store.find(_FILE)
+            old = set() if names is None else set(_decode_names(names))
+            puts = {name: value for name, value in new.items() if self._store.find(name) != value}
+            deletes = old - new.keys()
+            if not puts and not deletes and self.version > 0:
+                return False
+            puts[_FILE] = _encode(sorted(new))
+            self._write(puts, deletes)
+            return True
+
+    def publish_feed(
+        self, feed: str, seq: int, puts: Records, deletes: Iterable[bytes], *, is_full: bool
+    ) -> bool:
+        """Apply what the control plane's feed says.
+
+        Args:
+            feed: Identity of the feed; a cursor means something within one feed only.
+            seq: How far it was followed with this.
+            puts: Records that are new or changed.
+            deletes: Names of records that are gone.
+            is_full: `puts` are all records of the feed: others of it are gone.
+
+        Returns:
+            Whether anything that workers see changed.
+
+        Raises:
+            OSError, lmdb.Error: It cannot be written; nothing changed.
+        """
+        with self._lock:
+            file_names = self._store.find(_FILE)
+            ours = set() if file_names is None else set(_decode_names(file_names))
+            gone = set(deletes)
+            if is_full:
+                gone |= self._store.names(b"k", b"s") - puts.keys()
+            changed = {
+                name: value
+                for name, value in puts.items()
+                if name not in ours and self._store.find(name) != value
+            }
+            gone = {name for name in gone - ours if self._store.find(name) is not None}
+            self._write(changed | {_CURSOR: _encode((feed, seq))}, gone)
+            return bool(changed or gone)
+
+    def outdo(self, version: int) -> None:
+        """Take a version above one that a worker already serves from: they never go back.
+
+        That is needed when the store was lost while workers lived on.
+        """
+        with self._lock:
+            if version >= self.version > 0:
+                self._write({}, (), version=version + 1)
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self._store.close()
+
+    def _write(
+        self, puts: Records, deletes: Iterable[bytes], *, version: int | None = None
+    ) -> None:
+        base = self.version
+        self._store.apply(
+            make_delta(
+                base_version=base,
+                version=base + 1 if version is None else version,
+                created_at_ns=self._clock.wall_ns(),
+                puts=sorted(puts.items()),
+                deletes=sorted(deletes),
+            )
+        )
+
+
+def _open(path: Path) -> SnapshotStore:
+    try:
+        return SnapshotStore(path)
+    except (lmdb.Error, msgspec.DecodeError) as error:
+        log.error(line("snapshot store unusable, made anew", error=error))  # noqa: TRY400  # no bug
+        shutil.rmtree(path.with_name(f"{path.name}.broken"), ignore_errors=True)
+        path.rename(path.with_name(f"{path.name}.broken"))
+        return SnapshotStore(path)
