@@ -9,7 +9,8 @@ import re
 import secrets
 import zlib
 
-_BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+from penstock.kit.base62 import ALPHABET, Choose, random_text
+
 _KEY = re.compile(r"ps_(?:live|test)_(?P<id>[0-9A-Za-z]{12})_[0-9A-Za-z]{38}")
 
 
@@ -18,7 +19,7 @@ def _checksum(text: str) -> str:
     digits = []
     for _ in range(6):
         number, digit = divmod(number, 62)
-        digits.append(_BASE62[digit])
+        digits.append(ALPHABET[digit])
     return "".join(reversed(digits))
 
 
@@ -42,12 +43,14 @@ def find_key_id(key: str) -> str | None:
     return match["id"]
 
 
-def create_key() -> str:
+def create_key(*, is_live: bool = True, choose: Choose = secrets.choice) -> str:
     """Return a new random key."""
-    return format_key(
-        "".join(secrets.choice(_BASE62) for _ in range(12)),
-        "".join(secrets.choice(_BASE62) for _ in range(32)),
-    )
+    return format_key(random_text(12, choose), random_text(32, choose), is_live=is_live)
+
+
+def replace_secret(key_id: str, *, is_live: bool = True, choose: Choose = secrets.choice) -> str:
+    """Return a key with the same id and a new random secret."""
+    return format_key(key_id, random_text(32, choose), is_live=is_live)
 
 
 def key_mac(pepper: bytes, key: bytes) -> bytes:

@@ -13,6 +13,7 @@ from penstock.control.authentication import (
     create_page_authentication,
     read_token,
 )
+from penstock.control.feed import create_feed_router
 from penstock.control.headers import SafeHeaders
 from penstock.control.health import create_health_router
 from penstock.control.problems import PROBLEM_RESPONSES, describe_problems, install_problems
@@ -85,6 +86,7 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
     authenticate_admin = create_bearer(admin_token, "adminToken", "`secrets/admin_token`")
     app.include_router(create_health_router(database))
     app.include_router(create_node_router(database, clock, authenticate_node))
+    app.include_router(create_feed_router(database, authenticate_node))
     app.include_router(create_usage_router(database, authenticate_admin))
     app.include_router(create_page_router(database, clock, create_page_authentication(admin_token)))
     return app

@@ -73,7 +73,7 @@ def create_page_router(
     @router.get("/", response_class=HTMLResponse)
     async def show_status(scope: Annotated[Scope, Depends(authenticate)]) -> HTMLResponse:
         now_us = clock.wall_ns() // 1_000
-        async with database.read() as session:
+        async with database.read(scope) as session:
             totals = await service.total_usage(
                 session, scope, UsageFilter(since_us=now_us - _DAY_US), "model"
             )

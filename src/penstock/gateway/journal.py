@@ -141,6 +141,7 @@ class Journal:
         self._is_sync_due = False
         self._reserved = 0
         self._is_stuck = False
+        self._is_finished = False
         self.is_broken = False
         """Set when fsync failed: what is on disk is unknown, so this worker must end."""
         self.on_broken: Then = lambda: None
@@ -188,6 +189,7 @@ class Journal:
     def finish(self) -> None:
         """Write and sync what is left, then let go of the folder. Blocks; for the end only."""
         self._unstick() if self._is_stuck else self._flush()
+        self._is_finished = True
         self._thread.shutdown(wait=True)
         if self._preparing is not None and self._preparing.exception() is None:
             self._next = self._preparing.result()
@@ -302,7 +304,7 @@ class Journal:
             self._flush()
 
     def _prepare_next(self) -> None:
-        if self._preparing is not None or self._next is not None:
+        if self._preparing is not None or self._next is not None or self._is_finished:
             return
         path, size = self._segment_path(self._number + 1), self._segment_bytes
         self._preparing = self._thread.submit(_Segment, path, size)
@@ -327,6 +329,8 @@ class Journal:
 
     def _start_sync(self) -> None:
         """Sync in the thread; what is written meanwhile is synced by the next round."""
+        if self._is_finished:
+            return
         if not self._is_stuck:
             self._write()
         if self._is_stuck:

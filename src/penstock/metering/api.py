@@ -64,7 +64,7 @@ def create_node_router(database: Database, clock: Clock, authenticate: Authentic
         delivery = Delivery(
             producer=batch.producer, epoch=batch.epoch, recorded_at_us=clock.wall_ns() // 1_000
         )
-        async with database.write() as session:
+        async with database.write(scope) as session:
             receipt = await service.record_events(session, scope, events, delivery)
         return ReceiptBody.from_receipt(receipt)
 
@@ -88,7 +88,7 @@ def create_usage_router(database: Database, authenticate: Authenticate) -> APIRo
     async def list_usage(
         scope: Annotated[Scope, Depends(authenticate)], query: Annotated[UsageQuery, Query()]
     ) -> UsagePageBody:
-        async with database.read() as session:
+        async with database.read(scope) as session:
             page = await service.list_usage(
                 session, scope, query.to_filter(), cursor=query.cursor, limit=query.limit
             )
@@ -102,7 +102,7 @@ def create_usage_router(database: Database, authenticate: Authenticate) -> APIRo
     async def total_usage(
         scope: Annotated[Scope, Depends(authenticate)], query: Annotated[TotalsQuery, Query()]
     ) -> TotalsBody:
-        async with database.read() as session:
+        async with database.read(scope) as session:
             totals = await service.total_usage(session, scope, query.to_filter(), query.by)
         return TotalsBody.from_totals(totals, query.by)
 

@@ -16,6 +16,7 @@ from penstock.node.checkpoints import Checkpoints
 from penstock.node.configuration import Configuration
 from penstock.node.delivery import ControlPlane
 from penstock.node.exposition import NodeCollector
+from penstock.node.feed import Feed
 from penstock.node.identity import AgentLock, read_or_create_node_id
 from penstock.node.layout import Layout, create_runtime_folder, runtime_folder
 from penstock.node.links import Links
@@ -109,6 +110,10 @@ class _Agent:
             random=random.random,
             retention_s=settings.journal_retention_s,
         )
+        self._changed = asyncio.Event()
+        self._feed = Feed(
+            settings.control_url, layout.node_token, publisher, clock, self._changed.set
+        )
         collector = NodeCollector(self._supervisor.stats.totals, self._own_figures)
         self._monitor = Monitor(
             collector,
@@ -130,6 +135,8 @@ class _Agent:
             parts |= {
                 asyncio.create_task(self._supervisor.run(), name="supervise"),
                 asyncio.create_task(self._watch(), name="watch"),
+                asyncio.create_task(self._feed.run(), name="feed"),
+                asyncio.create_task(self._offer(), name="offer"),
             }
             log.info(line("agent running", metrics_port=self._monitor.port))
             await self._until_stop(parts)
@@ -177,6 +184,13 @@ class _Agent:
                 # Upstream credentials are not in the snapshot: workers must look at them again.
                 self._supervisor.refresh(self._publisher.version)
 
+    async def _offer(self) -> None:
+        """Tell workers of what the feed brought, without waiting for the next look at the file."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            self._supervisor.offer(self._publisher.version)
+
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._wish_stop)
@@ -199,6 +213,8 @@ class _Agent:
         yield metrics.WORKER_RESTARTS, supervisor.restart_count
         yield metrics.SNAPSHOT_VERSION, self._publisher.version
         yield metrics.CONFIG_REJECTED, self._configuration.is_rejected
+        yield metrics.FEED_AGE, self._feed.age_s
+        yield metrics.FEED_FAILURES, self._feed.failure_count
         yield metrics.UNSHIPPED_RECORDS, shipper.unshipped.records
         yield metrics.UNSHIPPED_BYTES, shipper.unshipped.size_bytes
         yield metrics.SHIPPED_EVENTS, shipper.totals.shipped

@@ -16,6 +16,18 @@ CONFIG_REJECTED = Metric(
     (),
     "1 while the configuration file is not valid and the last valid one is served from.",
 )
+FEED_AGE = Metric(
+    "penstock_feed_age_seconds",
+    "gauge",
+    (),
+    "Time since the control plane last answered the configuration feed; over 30 it is lost.",
+)
+FEED_FAILURES = Metric(
+    "penstock_feed_failures_total",
+    "counter",
+    (),
+    "Times the configuration feed did not answer, or with what could not be used.",
+)
 UNSHIPPED_RECORDS = Metric(
     "penstock_journal_unshipped_records",
     "gauge",
@@ -62,6 +74,8 @@ AGENT_METRICS = (
     WORKER_RESTARTS,
     SNAPSHOT_VERSION,
     CONFIG_REJECTED,
+    FEED_AGE,
+    FEED_FAILURES,
     UNSHIPPED_RECORDS,
     UNSHIPPED_BYTES,
     SHIPPED_EVENTS,

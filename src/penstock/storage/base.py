@@ -1,12 +1,13 @@
 """The base of every table: how Python's types are kept and how constraints are named."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any, NewType
 
-from sqlalchemy import BigInteger, MetaData
+from sqlalchemy import JSON, BigInteger, MetaData, Text
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import DeclarativeBase, Mapped
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -46,6 +47,37 @@ class Timestamp(TypeDecorator[int]):
         return (value - _EPOCH) // _MICROSECOND  # type: ignore[no-any-return]  # two datetimes
 
 
+class Json(TypeDecorator[Any]):
+    """JSON; what cannot be read comes back as None, so that it harms its own row only.
+
+    PostgreSQL keeps nothing else than JSON, but SQLite keeps what anybody writes into the file.
+    """
+
+    impl = JSON
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Choose the column type of the database."""
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(Text())
+        return dialect.type_descriptor(JSON(none_as_null=True))
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        """Turn a value into what the database keeps."""
+        if value is None or dialect.name != "sqlite":
+            return value
+        return json.dumps(value, separators=(",", ":"))
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        """Turn what the database keeps into a value."""
+        if value is None or dialect.name != "sqlite":
+            return value
+        try:
+            return json.loads(value)
+        except (TypeError, ValueError, RecursionError):
+            return None
+
+
 class Base(DeclarativeBase):
     """Base of the tables of all rooms. Names of constraints are fixed, so migrations find them."""
 
@@ -62,3 +94,11 @@ class Base(DeclarativeBase):
         Microseconds: Timestamp,
         int: BigInteger,
     }
+
+
+class Versioned:
+    """Columns of objects that are changed one version after the other."""
+
+    version: Mapped[int]
+    created_at: Mapped[Microseconds]
+    updated_at: Mapped[Microseconds]

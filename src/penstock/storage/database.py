@@ -1,15 +1,16 @@
-"""The database of the control plane and the only two ways to a session."""
+"""The database of the control plane, of either kind, and the only two ways to a session."""
 
 import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from sqlalchemy import literal, select
 from sqlalchemy.exc import (
     DatabaseError,
+    DBAPIError,
     InterfaceError,
     InternalError,
     OperationalError,
@@ -17,28 +18,53 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import (
     TimeoutError as PoolTimeoutError,
 )
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from penstock.storage.engine import create_read_engine, create_write_engine
+from penstock.storage import engine as sqlite
+from penstock.storage import postgresql
 from penstock.storage.errors import DatabaseUnavailableError
 from penstock.storage.migrate import upgrade
+from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession, WriteSession
 
 _logger = logging.getLogger(__name__)
 
 
 class Database:
-    """A SQLite file.
+    """A SQLite file or a PostgreSQL database.
 
     Args:
-        path: The file; created, readable by its owner only, when `open` finds none.
+        location: The file, created, readable by its owner only, when `open` finds none; or
+            `postgresql://user@host/name`, an existing database whose user is no superuser.
+        statement_timeout_ms: How long PostgreSQL lets one statement run.
+
+    Raises:
+        ValueError: The address cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        location: Path | str,
+        *,
+        statement_timeout_ms: int = postgresql.STATEMENT_TIMEOUT_MS,
+    ) -> None:
         """See the class; touches nothing yet."""
-        self._path = path
-        self._reader = create_read_engine(path)
-        self._writer = create_write_engine(path)
-        self._identity: tuple[int, int] | None = None
+        self._location = location
+        self._file: _File | None = None
+        if postgresql.is_dsn(location):
+            dsn = str(location)
+            self._reader = postgresql.create_read_engine(dsn, statement_timeout_ms)
+            self._writer = postgresql.create_write_engine(dsn, statement_timeout_ms)
+        else:
+            path = Path(location)
+            self._file = _File(path)
+            self._reader = sqlite.create_read_engine(path)
+            self._writer = sqlite.create_write_engine(path)
+
+    @property
+    def location(self) -> Path | str:
+        """Where it is. An address may hold a password: it is not for logs."""
+        return self._location
 
     async def open(self) -> None:
         """Create the file when there is none, and bring its schema up to date.
@@ -48,11 +74,12 @@ class Database:
             SchemaUnknownError: A newer version wrote it.
         """
         try:
-            self._identity = await asyncio.to_thread(_create_file, self._path)
+            if self._file is not None:
+                await asyncio.to_thread(self._file.create)
+            with _translated():
+                await upgrade(self._writer)
         except OSError as error:
             raise _unavailable(error) from None
-        with _translated():
-            await upgrade(self._writer)
 
     async def close(self) -> None:
         """Close all connections; open sessions end with an error."""
@@ -60,30 +87,34 @@ class Database:
         await self._writer.dispose()
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[ReadSession]:
+    async def read(self, scope: Scope) -> AsyncIterator[ReadSession]:
         """Hand out a session that sees one state of the database.
+
+        Args:
+            scope: Whose data; PostgreSQL shows no other.
 
         Raises:
             DatabaseUnavailableError: See there.
         """
         with _translated():
-            self._check_file()
-            async with self._reader.connect() as connection, connection.begin():
-                yield ReadSession(connection)
+            async with self._connect(self._reader, scope) as connection:
+                yield ReadSession(connection, scope)
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[WriteSession]:
+    async def write(self, scope: Scope) -> AsyncIterator[WriteSession]:
         """Hand out a session that is committed, on disk, when the context ends.
 
         An exception, or a cancellation, inside the context rolls everything back.
 
+        Args:
+            scope: Whose data; PostgreSQL shows and takes no other.
+
         Raises:
             DatabaseUnavailableError: See there.
         """
         with _translated():
-            self._check_file()
-            async with self._writer.begin() as connection:
-                yield WriteSession(connection)
+            async with self._connect(self._writer, scope) as connection:
+                yield WriteSession(connection, scope)
 
     async def check(self) -> None:
         """Make sure that the database answers.
@@ -91,10 +122,36 @@ class Database:
         Raises:
             DatabaseUnavailableError: It does not.
         """
-        async with self.read() as session:
+        async with self.read(Scope.all_organizations()) as session:
             await session.rows(select(literal(1)))
 
-    def _check_file(self) -> None:
+    @asynccontextmanager
+    async def _connect(self, engine: AsyncEngine, scope: Scope) -> AsyncIterator[AsyncConnection]:
+        if self._file is not None:
+            self._file.check()
+        async with AsyncExitStack() as stack:
+            try:
+                connection = await stack.enter_async_context(engine.connect())
+            except OSError as error:
+                # The driver of PostgreSQL lets refused connections and time-outs through.
+                raise _unavailable(error) from None
+            await stack.enter_async_context(connection.begin())
+            if self._file is None:
+                await postgresql.set_scope(connection, scope)
+            yield connection
+
+
+class _File:
+    """The file of a SQLite database, watched so that nothing is written into another one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._identity: tuple[int, int] | None = None
+
+    def create(self) -> None:
+        self._identity = _create_file(self._path)
+
+    def check(self) -> None:
         # SQLite goes on writing to a file that was deleted or replaced under it, and everything
         # that we then confirm is lost.
         try:
@@ -135,5 +192,9 @@ def _translated() -> Iterator[None]:
     except DatabaseError as error:
         # The driver says so of a damaged file; its subclasses are mistakes of ours.
         if type(error) is not DatabaseError:
+            raise
+        raise _unavailable(error.orig or error) from None
+    except DBAPIError as error:
+        if not postgresql.is_unavailable(error):
             raise
         raise _unavailable(error.orig or error) from None

@@ -31,6 +31,49 @@ SCHEMA_UNKNOWN = ErrorCode(
     operator_action="Start the newer version again, or restore the backup from before its start.",
 )
 
+OBJECT_UNKNOWN = ErrorCode(
+    code="err:control:storage:object_unknown",
+    status=404,
+    source=Source.DOWNSTREAM,
+    retryable=False,
+    public="There is no such object.",
+    conventional_type="invalid_request_error",
+    conventional_code="not_found",
+    cause="The id was never given out, belongs to another organization, or was archived.",
+    caller_action="Compare the id with the listing; ids of another organization are never found.",
+    operator_action="None: the caller's request is at fault.",
+)
+
+VERSION_CONFLICT = ErrorCode(
+    code="err:control:storage:version_conflict",
+    status=412,
+    source=Source.DOWNSTREAM,
+    retryable=False,
+    public="The object was changed by somebody else meanwhile.",
+    conventional_type="invalid_request_error",
+    conventional_code="precondition_failed",
+    cause="`If-Match` names another version than the one that is stored.",
+    caller_action="Read the object again, decide anew, and send the change with its new `ETag`.",
+    operator_action="None: the caller's request is at fault.",
+)
+
+PAGE_CURSOR_INVALID = ErrorCode(
+    code="err:control:storage:cursor_invalid",
+    status=400,
+    source=Source.DOWNSTREAM,
+    retryable=False,
+    public="The cursor is not one that this listing gave out.",
+    conventional_type="invalid_request_error",
+    conventional_code="invalid_cursor",
+    cause="`cursor` was made up, cut off or decoded once too often.",
+    caller_action="Pass `next_cursor` of the last answer unchanged, or leave `cursor` out.",
+    operator_action="None.",
+)
+
+
+class RowConflictError(Exception):
+    """A rule of a table stands against a row; services say which, as an error of their own."""
+
 
 class DatabaseUnavailableError(PenstockError):
     """The database did not do what was asked, and nothing of it was done.

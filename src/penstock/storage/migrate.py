@@ -5,12 +5,15 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection
+from sqlalchemy import Connection, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from penstock.storage.errors import SchemaUnknownError
+from penstock.storage.postgresql import PLATFORM_SETTING
 
 _SCRIPTS = "penstock.storage:migrations"
+_MIGRATION_LOCK = 0x70656E74
+"""Of PostgreSQL's advisory locks; SQLite has one writer anyway."""
 
 
 async def upgrade(engine: AsyncEngine, revision: str = "head") -> None:
@@ -44,6 +47,11 @@ def _configure(connection: Connection | None = None) -> Config:
 
 
 def _upgrade(connection: Connection, revision: str) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+        connection.execute(
+            select(func.set_config(literal(PLATFORM_SETTING), literal("on"), True))  # noqa: FBT003 - local to the transaction
+        )
     config = _configure(connection)
     scripts = ScriptDirectory.from_config(config)
     for current in MigrationContext.configure(connection).get_current_heads():

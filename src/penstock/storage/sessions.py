@@ -3,30 +3,46 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, TypeVarTuple
 
-from sqlalchemy import Row, Select
+from sqlalchemy import Delete, Insert, Row, Select, Update, func, select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import InstrumentedAttribute
 
 from penstock.storage.base import Base
+from penstock.storage.errors import RowConflictError
+from penstock.storage.scope import Scope
 
 Columns = TypeVarTuple("Columns")
 Value = TypeVar("Value")
+
+_CONFIGURATION_LOCK = 0x70656E73
+"""Any number that no other program takes an advisory lock of in our database."""
 
 
 class ReadSession:
     """A transaction that sees one state of the database and cannot change it."""
 
-    __slots__ = ("_connection",)
+    __slots__ = ("_connection", "_scope")
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: AsyncConnection, scope: Scope) -> None:
         """Wrap a connection whose transaction `Database` begins and ends."""
         self._connection = connection
+        self._scope = scope
+
+    @property
+    def scope(self) -> Scope:
+        """Whose data it was opened for; PostgreSQL shows it no other rows."""
+        return self._scope
 
     async def rows(self, statement: Select[*Columns]) -> Sequence[Row[*Columns]]:
         """Return all rows of a query."""
         return (await self._connection.execute(statement)).all()
+
+    async def first(self, statement: Select[*Columns]) -> Row[*Columns] | None:
+        """Return the first row of a query, or None when it has none."""
+        return (await self._connection.execute(statement)).first()
 
 
 class WriteSession(ReadSession):
@@ -36,7 +52,39 @@ class WriteSession(ReadSession):
     at all.
     """
 
-    __slots__ = ()
+    __slots__ = ("_is_alone",)
+
+    def __init__(self, connection: AsyncConnection, scope: Scope) -> None:
+        """See the base class."""
+        super().__init__(connection, scope)
+        self._is_alone = not self._is_postgresql
+
+    @property
+    def _is_postgresql(self) -> bool:
+        return self._connection.dialect.name == "postgresql"
+
+    async def insert(self, table: type[Base], *rows: Mapping[str, Any]) -> None:
+        """Insert rows, all with the same names of columns.
+
+        Raises:
+            RowConflictError: A rule of the table stands against one: it is there already, or
+                names something that is not. The session cannot be used any more.
+        """
+        if rows:
+            await self._change(Insert(table.__table__), list(rows))  # type: ignore[arg-type]  # the table of a mapped class
+
+    async def change(self, statement: Update | Delete) -> int:
+        """Run an update or a deletion and return how many rows it met.
+
+        Raises:
+            RowConflictError: As `insert`.
+        """
+        return await self._change(statement, None)
+
+    async def change_many(self, statement: Update, parameters: Sequence[Mapping[str, Any]]) -> None:
+        """Run an update once for each set of parameters, in one round trip."""
+        if parameters:
+            await self._change(statement, list(parameters))
 
     async def insert_new(
         self,
@@ -59,8 +107,7 @@ class WriteSession(ReadSession):
         """
         if not rows:
             return []
-        is_postgresql = self._connection.dialect.name == "postgresql"
-        insert = postgresql_insert if is_postgresql else sqlite_insert
+        insert = postgresql_insert if self._is_postgresql else sqlite_insert
         statement = (
             insert(table)
             .on_conflict_do_nothing(index_elements=list(table.__table__.primary_key))
@@ -68,3 +115,20 @@ class WriteSession(ReadSession):
         )
         result = await self._connection.execute(statement, list(rows))
         return list(result.scalars())
+
+    async def lock_configuration(self) -> None:
+        """Make this the one transaction that writes configuration, until it ends.
+
+        What is numbered in here becomes visible in the order of its numbers. Taken before any
+        row is locked, it makes deadlocks between such writers impossible.
+        """
+        if not self._is_alone:
+            await self.rows(select(func.pg_advisory_xact_lock(_CONFIGURATION_LOCK)))
+            self._is_alone = True
+
+    async def _change(self, statement: Any, parameters: Any) -> int:
+        try:
+            result = await self._connection.execute(statement, parameters)
+        except IntegrityError as error:
+            raise RowConflictError(str(error.orig).partition("\n")[0]) from None
+        return result.rowcount

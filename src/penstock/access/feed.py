@@ -1,0 +1,65 @@
+"""What nodes are told of keys and their owners. Pure.
+
+Suspension of organizations and projects is told by records of their own, so that one change of an
+organization is one record and not one for each of its keys.
+"""
+
+from penstock.access.key_rules import find_key_fault
+from penstock.access.model import KeyRecord, SecretState
+from penstock.contract.snapshot import Key
+from penstock.contract.snapshot_store import key_record, suspension_name
+from penstock.tenancy.model import Organization, Project, Status
+
+Records = dict[bytes, bytes]
+
+
+def key_records(record: KeyRecord) -> tuple[Records, set[bytes]]:
+    """Return the records of a key that nodes shall have, and the names of those they shall not.
+
+    Each live secret is a record of its own under the same key id; one that is retiring expires
+    with its grace. A key that is revoked, disabled or damaged has none.
+
+    Args:
+        record: All that decides about the key.
+    """
+    key = record.key
+    names = {b"k" + secret.mac for secret in record.secrets}
+    is_usable = (
+        key.revoked_at_us is None
+        and key.is_disabled is False
+        and (key.service_account_id is None or record.account_is_disabled is False)
+        and {record.organization_status, record.project_status} <= set(Status)
+        and find_key_fault(key) is None
+    )
+    puts: Records = {}
+    for secret in record.secrets if is_usable else ():
+        if secret.state not in {SecretState.ACTIVE, SecretState.RETIRING}:
+            continue
+        if secret.state == SecretState.RETIRING and secret.not_after_us is None:
+            continue  # a damaged row: without an end it would live for ever
+        ends = [end for end in (key.expires_at_us, secret.not_after_us) if end is not None]
+        name, value = key_record(
+            Key(
+                id=key.id,
+                mac=secret.mac,
+                organization=key.organization_id,
+                project=key.project_id,
+                aliases=None if key.allowed_aliases is None else tuple(key.allowed_aliases),
+                expires_at=min(ends) // 1_000_000 if ends else None,
+                networks=None if key.allowed_cidrs is None else tuple(key.allowed_cidrs),
+                scopes=tuple(key.scopes),
+            )
+        )
+        puts[name] = value
+    return puts, names - puts.keys()
+
+
+def organization_record(organization: Organization) -> tuple[bytes, bool]:
+    """Return the name of an organization's suspension record, and whether it shall be there."""
+    return suspension_name(organization.id), organization.status != Status.ACTIVE
+
+
+def project_record(project: Project) -> tuple[bytes, bool]:
+    """Return the name of a project's suspension record, and whether it shall be there."""
+    name = suspension_name(project.organization_id, project.id)
+    return name, project.status != Status.ACTIVE

@@ -1,0 +1,246 @@
+"""Decisions about API keys: pure, no clock, no I/O."""
+
+import hmac
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+
+from penstock.access.errors import KEY_INVALID
+from penstock.access.model import ApiKey, KeyRecord, KeyRefusal, KeyScope, KeySecret, SecretState
+from penstock.kit.errors import PenstockError
+from penstock.tenancy.model import Role, Status
+from penstock.tenancy.rules import normalize_name
+
+MAX_ALIASES = 1_000
+MAX_CIDRS = 100
+MAX_LABELS = 32
+MAX_LABEL_CHARS = 256
+MAX_GRACE_S = 30 * 86_400
+MIN_ROTATION_INTERVAL_S = 3_600
+MAX_ROTATION_INTERVAL_S = 3_650 * 86_400
+LATE_PART = 4
+"""The last quarter of a grace period is late."""
+
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
+_LIVE = (SecretState.ACTIVE, SecretState.RETIRING)
+_US = 1_000_000
+
+
+def normalize_scopes(scopes: Sequence[str]) -> list[str]:
+    """Return scopes sorted and each once.
+
+    Raises:
+        PenstockError: `KEY_INVALID`: none, or one that does not exist.
+    """
+    if not scopes or not set(scopes) <= set(KeyScope):
+        message = f"Scopes are one or more of: {', '.join(KeyScope)}."
+        raise PenstockError(KEY_INVALID, message)
+    return sorted({str(scope) for scope in scopes})
+
+
+def normalize_aliases(aliases: Sequence[str] | None) -> list[str] | None:
+    """Return names of aliases sorted and each once; None, for all, stays None.
+
+    Raises:
+        PenstockError: `KEY_INVALID`: over 1,000; `NAME_INVALID`.
+    """
+    if aliases is None:
+        return None
+    if len(aliases) > MAX_ALIASES:
+        raise PenstockError(KEY_INVALID, f"A key has at most {MAX_ALIASES} allowed aliases.")
+    return sorted({normalize_name(alias) for alias in aliases})
+
+
+def normalize_cidrs(cidrs: Sequence[str] | None) -> list[str] | None:
+    """Return networks in their one form; None, for everywhere, stays None.
+
+    Raises:
+        PenstockError: `KEY_INVALID`: over 100, or one is no network: `10.0.0.1/8` is none, since
+            it can mean an address or a network.
+    """
+    if cidrs is None:
+        return None
+    if len(cidrs) > MAX_CIDRS:
+        raise PenstockError(KEY_INVALID, f"A key has at most {MAX_CIDRS} allowed networks.")
+    try:
+        return sorted({str(ipaddress.ip_network(cidr)) for cidr in cidrs})
+    except ValueError:
+        message = "An allowed network is an address or a CIDR without host bits, e.g. 10.0.0.0/8."
+        raise PenstockError(KEY_INVALID, message) from None
+
+
+def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return labels sorted by name.
+
+    Raises:
+        PenstockError: `KEY_INVALID`: over 32, or a name or value that cannot be one.
+    """
+    if len(labels) > MAX_LABELS:
+        raise PenstockError(KEY_INVALID, f"A key has at most {MAX_LABELS} labels.")
+    for name, value in labels.items():
+        is_sane = not value or (len(value) <= MAX_LABEL_CHARS and value.isprintable())
+        if not _LABEL.fullmatch(name) or not is_sane:
+            message = (
+                "A label's name is 1 to 64 of letters, digits and ._/- and begins with a letter or "
+                f"digit; its value is at most {MAX_LABEL_CHARS} visible characters."
+            )
+            raise PenstockError(KEY_INVALID, message)
+    return dict(sorted(labels.items()))
+
+
+def check_expiry(expires_at_us: int | None, now_us: int) -> None:
+    """Check that a key is not to expire before it exists.
+
+    Raises:
+        PenstockError: `KEY_INVALID`.
+    """
+    if expires_at_us is not None and expires_at_us <= now_us:
+        raise PenstockError(KEY_INVALID, "A key expires in the future, or never.")
+
+
+def check_rotation(interval_s: int | None, grace_s: int | None) -> None:
+    """Check a policy of scheduled rotation.
+
+    Raises:
+        PenstockError: `KEY_INVALID`: the interval is not within an hour and ten years, or the
+            grace period is not shorter, at most 30 days, or without an interval.
+    """
+    if interval_s is None and grace_s is None:
+        return
+    if interval_s is None or not MIN_ROTATION_INTERVAL_S <= interval_s <= MAX_ROTATION_INTERVAL_S:
+        message = "A rotation interval is 3,600 seconds to 3,650 days."
+        raise PenstockError(KEY_INVALID, message)
+    check_grace(grace_s or 0)
+    if (grace_s or 0) >= interval_s:
+        raise PenstockError(KEY_INVALID, "A rotation's grace period is shorter than its interval.")
+
+
+def check_grace(grace_s: int) -> None:
+    """Check how long an old secret is to live on.
+
+    Raises:
+        PenstockError: `KEY_INVALID`: negative or over 30 days.
+    """
+    if not 0 <= grace_s <= MAX_GRACE_S:
+        raise PenstockError(KEY_INVALID, f"A grace period is 0 to {MAX_GRACE_S} seconds.")
+
+
+def find_key_fault(key: ApiKey) -> str | None:
+    """Return why a stored key cannot be used, or None when it can.
+
+    A row that something else wrote harms itself only: it is refused, and everything else goes on.
+    """
+    if key.role not in set(Role):
+        return "its role is unknown"
+    if not _is_text_list(key.scopes) or not set(key.scopes) <= set(KeyScope):
+        return "its scopes are unknown"
+    if key.allowed_aliases is not None and not _is_text_list(key.allowed_aliases):
+        return "its allowed aliases are no list of names"
+    if key.allowed_cidrs is not None:
+        try:
+            normalize_cidrs(key.allowed_cidrs)
+        except (PenstockError, TypeError):
+            return "its allowed networks are none"
+    if not key.organization_id or not key.project_id:
+        return "its organization or project is missing"
+    return None
+
+
+def is_live(secret: KeySecret, now_us: int) -> bool:
+    """Return whether a secret still opens its key, as far as the secret is concerned."""
+    return secret.state in _LIVE and (secret.not_after_us is None or now_us < secret.not_after_us)
+
+
+def find_record_refusal(record: KeyRecord, now_us: int) -> KeyRefusal | None:
+    """Return why no secret of a key is let in, from wherever; None when a live one is."""
+    key = record.key
+    refusals = (
+        (key.revoked_at_us is not None, KeyRefusal.REVOKED),
+        (key.is_disabled is not False, KeyRefusal.DISABLED),
+        (key.expires_at_us is not None and now_us >= key.expires_at_us, KeyRefusal.EXPIRED),
+        (record.organization_status != Status.ACTIVE, KeyRefusal.ORGANIZATION_INACTIVE),
+        (record.project_status != Status.ACTIVE, KeyRefusal.PROJECT_INACTIVE),
+        (
+            key.service_account_id is not None and record.account_is_disabled is not False,
+            KeyRefusal.ACCOUNT_DISABLED,
+        ),
+        (find_key_fault(key) is not None, KeyRefusal.DAMAGED),
+    )
+    return next((refusal for is_so, refusal in refusals if is_so), None)
+
+
+def usable_secrets(record: KeyRecord, now_us: int) -> list[KeySecret]:
+    """Return the secrets that open a key now: what a data plane must know of it."""
+    if find_record_refusal(record, now_us) is not None:
+        return []
+    return [secret for secret in record.secrets if is_live(secret, now_us)]
+
+
+def match_secret(secrets: Sequence[KeySecret], macs: Mapping[int, bytes]) -> KeySecret | None:
+    """Return the secret that a key was shown with, whatever its state; None for none.
+
+    Every secret is compared in constant time, and something is compared when there is none.
+
+    Args:
+        secrets: Those of the key's id, none when the id is unknown.
+        macs: The keyed hashes of the key under each pepper, by the pepper's id.
+    """
+    found = None
+    none = bytes(32)
+    for secret in secrets:
+        is_equal = hmac.compare_digest(macs.get(secret.pepper_id, none), secret.mac)
+        if is_equal and secret.pepper_id in macs:
+            found = secret
+    if not secrets:
+        hmac.compare_digest(next(iter(macs.values()), none), none)
+    return found
+
+
+def find_secret_refusal(secret: KeySecret, now_us: int) -> KeyRefusal | None:
+    """Return why the right secret does not open its key any more, or None when it does."""
+    if secret.state not in _LIVE:
+        return KeyRefusal.REVOKED
+    return None if is_live(secret, now_us) else KeyRefusal.EXPIRED
+
+
+def is_address_allowed(cidrs: Sequence[str] | None, address: str | None) -> bool:
+    """Return whether a key may be used from an address; an unknown one is only without a list."""
+    if cidrs is None:
+        return True
+    try:
+        caller = ipaddress.ip_address(address or "")
+    except ValueError:
+        return False
+    if isinstance(caller, ipaddress.IPv6Address) and caller.ipv4_mapped is not None:
+        caller = caller.ipv4_mapped
+    return any(caller in ipaddress.ip_network(cidr) for cidr in cidrs)
+
+
+def end_of_grace(key: ApiKey, secret: KeySecret, now_us: int, grace_s: int) -> int:
+    """Return when a secret that is being replaced stops working: never after it would anyway."""
+    ends = (now_us + grace_s * _US, key.expires_at_us, secret.not_after_us)
+    return min(end for end in ends if end is not None)
+
+
+def is_late_use(secret: KeySecret) -> bool:
+    """Return whether a retiring secret was still used in the last quarter of its grace period."""
+    if (
+        secret.state != SecretState.RETIRING
+        or secret.retiring_at_us is None
+        or secret.not_after_us is None
+        or secret.last_used_at_us is None
+    ):
+        return False
+    grace_us = secret.not_after_us - secret.retiring_at_us
+    return secret.last_used_at_us >= secret.not_after_us - grace_us // LATE_PART
+
+
+def is_rotation_due(key: ApiKey, secret: KeySecret, now_us: int) -> bool:
+    """Return whether a key's active secret is as old as its policy lets it become."""
+    if key.rotation_interval_s is None or secret.state != SecretState.ACTIVE:
+        return False
+    return now_us >= secret.created_at_us + key.rotation_interval_s * _US
+
+
+def _is_text_list(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(member, str) for member in value)

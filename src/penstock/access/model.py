@@ -1,0 +1,212 @@
+"""Values of the access room. Times are microseconds since the Unix epoch.
+
+What comes from the database is not narrowed: `key_rules.find_key_fault` says whether a row can be
+used at all.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypedDict
+
+from penstock.audit.model import Actor, ActorKind
+from penstock.tenancy.model import Role
+
+
+class KeyScope(StrEnum):
+    """What a credential may be used for at all; its role says what it may do there."""
+
+    INFERENCE = "inference"
+    MODELS_READ = "models:read"
+    USAGE_READ = "usage:read"
+    ADMIN = "admin"
+    """The admin API, with the rights of the key's role."""
+
+
+class SecretState(StrEnum):
+    """What a secret of a key is good for."""
+
+    ACTIVE = "active"
+    RETIRING = "retiring"
+    """Good until its `not_after`: a newer one took its place."""
+    REVOKED = "revoked"
+
+
+class KeyRefusal(StrEnum):
+    """Why a key is not let in. Callers learn `WRONG` only, unless they showed the right secret."""
+
+    WRONG = "wrong"
+    """Not of the form, of no known id, or not the secret."""
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    DISABLED = "disabled"
+    ORGANIZATION_INACTIVE = "organization_inactive"
+    PROJECT_INACTIVE = "project_inactive"
+    ACCOUNT_DISABLED = "account_disabled"
+    ADDRESS = "address"
+    """It may not be used from there."""
+    DAMAGED = "damaged"
+    """Its row holds something that nobody knows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """A credential of a project, without its secrets."""
+
+    id: str
+    """The 12 characters inside the key."""
+    organization_id: str
+    project_id: str
+    service_account_id: str | None
+    """The machine that it belongs to: the key can do no more than that."""
+    name: str
+    is_live: bool
+    """Whether it begins with `ps_live_` or `ps_test_`."""
+    role: str
+    scopes: list[str]
+    allowed_aliases: list[str] | None
+    """All when None."""
+    allowed_cidrs: list[str] | None
+    """From everywhere when None."""
+    labels: dict[str, str]
+    expires_at_us: int | None
+    is_disabled: bool
+    revoked_at_us: int | None
+    revoked_reason: str | None
+    rotation_interval_s: int | None
+    """How old its secret may become before it is rotated; None for never."""
+    rotation_grace_s: int | None
+    """How long the old one lives on then."""
+    created_by: str
+    last_used_at_us: int | None
+    """Some seconds behind: uses are written in batches."""
+    version: int
+    created_at_us: int
+    updated_at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySecret:
+    """One of the at most two live secrets of a key, as its keyed hash."""
+
+    id: str
+    organization_id: str
+    key_id: str
+    mac: bytes = field(repr=False)
+    pepper_id: int
+    state: str
+    created_by: str
+    created_at_us: int
+    retiring_at_us: int | None
+    """When a newer one took its place."""
+    not_after_us: int | None
+    """When it stops working; None for with the key."""
+    revoked_at_us: int | None
+    revoked_reason: str | None
+    last_used_at_us: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewKey:
+    """What a key is to be."""
+
+    name: str
+    role: str = Role.INFERENCE_ONLY
+    scopes: list[str] = field(default_factory=lambda: [KeyScope.INFERENCE, KeyScope.MODELS_READ])
+    is_live: bool = True
+    service_account_id: str | None = None
+    allowed_aliases: list[str] | None = None
+    allowed_cidrs: list[str] | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    expires_at_us: int | None = None
+    rotation_interval_s: int | None = None
+    rotation_grace_s: int | None = None
+
+
+class KeyChanges(TypedDict, total=False):
+    """Members of a key that are to change; those that are not there stay."""
+
+    name: str
+    role: str
+    scopes: list[str]
+    allowed_aliases: list[str] | None
+    allowed_cidrs: list[str] | None
+    labels: dict[str, str]
+    expires_at_us: int | None
+    rotation_interval_s: int | None
+    rotation_grace_s: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedKey:
+    """A key and its new secret, which is told here and never again."""
+
+    key: ApiKey
+    secret: KeySecret
+    text: str = field(repr=False)
+    """`ps_live_...`: what the caller is shown once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRecord:
+    """Everything that decides about a key."""
+
+    key: ApiKey
+    secrets: list[KeySecret]
+    organization_status: str | None
+    """None when there is no such organization."""
+    project_status: str | None
+    account_role: str | None = None
+    """Role of the service account that it belongs to, if any."""
+    account_is_disabled: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedKey:
+    """A key that was shown with a live secret of it."""
+
+    record: KeyRecord
+    secret: KeySecret
+    """The one that was shown."""
+    mac: bytes = field(repr=False)
+    """What it is under the active pepper, for `verification.record_macs`."""
+    has_old_pepper: bool
+    """Whether another pepper is stored with it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Whoever is making a request of the admin API, after authentication."""
+
+    kind: ActorKind
+    id: str
+    roles: frozenset[str]
+    """It may do what all of them may: a key's own, and that of its service account."""
+    scopes: frozenset[str]
+    organization_id: str | None
+    """The only one that it can touch; None for the platform's operator."""
+    project_id: str | None = None
+    """The only one that it can touch, if any."""
+
+    @classmethod
+    def of_admin_token(cls) -> "Principal":
+        """Return the holder of the bootstrap admin token."""
+        return cls(
+            kind="admin_token",
+            id="admin_token",
+            roles=frozenset({Role.PLATFORM_ADMIN}),
+            scopes=frozenset({KeyScope.ADMIN, KeyScope.USAGE_READ}),
+            organization_id=None,
+        )
+
+    def actor(
+        self, at_us: int, *, address: str | None = None, request_id: str | None = None
+    ) -> Actor:
+        """Return who acts, from where and when, for services and the audit log."""
+        return Actor(
+            kind=self.kind,
+            id=self.id,
+            at_us=at_us,
+            organization_id=self.organization_id,
+            address=address,
+            request_id=request_id,
+        )

@@ -1,0 +1,68 @@
+"""Peppers: what API keys are hashed under, kept outside the database."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from penstock.access.errors import PEPPER_INVALID
+from penstock.access.rules import key_mac
+from penstock.kit.errors import PenstockError
+from penstock.kit.files import read_or_create_secret
+
+MIN_PEPPER_BYTES = 32
+MAX_PEPPERS = 2
+
+_FILE = re.compile(r"pepper\.(?P<id>[0-9]{1,4})")
+
+
+@dataclass(frozen=True, slots=True)
+class Peppers:
+    """One pepper, or two while keys move from the old to the new one."""
+
+    values: Mapping[int, bytes] = field(repr=False)
+    """By id."""
+
+    @property
+    def active_id(self) -> int:
+        """Id of the one that new keys are hashed under: the highest."""
+        return max(self.values)
+
+    def mac(self, text: str) -> bytes:
+        """Return a key's hash under the active pepper."""
+        return key_mac(self.values[self.active_id], text.encode())
+
+    def macs(self, text: str) -> dict[int, bytes]:
+        """Return a key's hash under each pepper, by the pepper's id."""
+        return {
+            pepper_id: key_mac(pepper, text.encode()) for pepper_id, pepper in self.values.items()
+        }
+
+
+def read_peppers(folder: Path) -> Peppers:
+    """Return the peppers in a folder, made when there is none.
+
+    `pepper` is number 1, `pepper.2` and so on come later. To change the pepper: add the next
+    file, restart, wait until the report of old hashes is empty, remove the old file.
+
+    Raises:
+        PenstockError: `PEPPER_INVALID`: one has fewer than 32 characters, or there are over two.
+        OSError: The folder cannot be read or written.
+    """
+    numbered = {
+        int(match["id"]): path
+        for path in (folder.iterdir() if folder.exists() else ())
+        if (match := _FILE.fullmatch(path.name)) is not None
+    }
+    first = folder / "pepper"
+    if first.exists() or not numbered:
+        numbered[1] = first
+    values = {
+        pepper_id: read_or_create_secret(path) for pepper_id, path in sorted(numbered.items())
+    }
+    if len(values) > MAX_PEPPERS:
+        raise PenstockError(PEPPER_INVALID, f"{folder} has over {MAX_PEPPERS} peppers")
+    for pepper_id, pepper in values.items():
+        if len(pepper) < MIN_PEPPER_BYTES:
+            raise PenstockError(PEPPER_INVALID, f"{numbered[pepper_id]} is too short")
+    return Peppers(values)

@@ -1,0 +1,165 @@
+"""Use cases of the secrets of a key: rotate, revoke, report. None commits."""
+
+import dataclasses
+from typing import Any
+
+from penstock.access import store
+from penstock.access.errors import (
+    GRANT_EXCEEDED,
+    KEY_REVOKED,
+    ROTATION_CONFLICT,
+    SECRET_REVOKED,
+)
+from penstock.access.key_rules import (
+    check_grace,
+    end_of_grace,
+    is_late_use,
+    is_live,
+    is_rotation_due,
+)
+from penstock.access.matrix import may_grant
+from penstock.access.model import ApiKey, CreatedKey, KeySecret, Principal, SecretState
+from penstock.access.peppers import Peppers
+from penstock.access.rules import replace_secret
+from penstock.access.service import build_secret, clean_reason
+from penstock.access.telling import tell_secrets
+from penstock.audit.model import Actor
+from penstock.kit.errors import PenstockError
+from penstock.storage.errors import OBJECT_UNKNOWN
+from penstock.storage.sessions import ReadSession, WriteSession
+
+
+async def rotate_key(
+    session: WriteSession,
+    actor: Actor,
+    grantor: Principal,
+    peppers: Peppers,
+    *,
+    key_id: str,
+    grace_s: int,
+    expected_version: int | None = None,
+) -> CreatedKey:
+    """Give a key a new secret; its id, limits and usage stay.
+
+    The old secret works on for the grace period, but never longer than it would have; with none
+    it ends at once. A key has at most two live secrets.
+
+    Args:
+        session: Where to.
+        actor: Who does it.
+        grantor: The same one, with its rights: whoever gets a new secret can do what the key can.
+        peppers: What the new secret is hashed under.
+        key_id: Which key.
+        grace_s: How long the old secret works on, 0 to 30 days.
+        expected_version: The key's version, when it must be that.
+
+    Returns:
+        The key and its new secret, which is told here and never again.
+
+    Raises:
+        PenstockError: `OBJECT_UNKNOWN`, `VERSION_CONFLICT`, `KEY_REVOKED`, `KEY_INVALID`,
+            `ROTATION_CONFLICT`, `GRANT_EXCEEDED`.
+    """
+    check_grace(grace_s)
+    key = await _lock(session, key_id, expected_version)
+    if not may_grant(grantor.roles, key.role):
+        raise PenstockError(GRANT_EXCEEDED)
+    before = await _live_secrets(session, key, actor)
+    after = []
+    for secret in before:
+        if secret.state == SecretState.RETIRING:
+            if grace_s > 0 and any(one.state == SecretState.ACTIVE for one in before):
+                raise PenstockError(ROTATION_CONFLICT)
+            after.append(secret)
+        elif grace_s > 0:
+            values: dict[str, Any] = {
+                "state": SecretState.RETIRING.value,
+                "retiring_at_us": actor.at_us,
+                "not_after_us": end_of_grace(key, secret, actor.at_us, grace_s),
+            }
+            after.append(await _update(session, secret, values))
+        else:
+            await _end(session, secret, actor.at_us, "rotated without grace")
+    text = replace_secret(key.id, is_live=key.is_live)
+    new = build_secret(key, text, peppers, actor)
+    await store.insert_secret(session, session.scope, new)
+    key = await store.keys.update(session, session.scope, key, updated_at_us=actor.at_us)
+    await tell_secrets(session, actor, "key.rotate", key, before=before, after=[*after, new])
+    return CreatedKey(key, new, text)
+
+
+async def revoke_secret(
+    session: WriteSession, actor: Actor, key_id: str, secret_id: str, *, reason: str = ""
+) -> KeySecret:
+    """End one secret of a key for ever, at once; the others and the key stay.
+
+    Raises:
+        PenstockError: `OBJECT_UNKNOWN` for key or secret, `KEY_REVOKED`, `SECRET_REVOKED`,
+            `KEY_INVALID` for the reason.
+    """
+    key = await _lock(session, key_id, None)
+    secrets = await store.list_secrets(session, session.scope, key_id)
+    found = next((secret for secret in secrets if secret.id == secret_id), None)
+    if found is None:
+        raise PenstockError(OBJECT_UNKNOWN)
+    if found.state == SecretState.REVOKED:
+        raise PenstockError(SECRET_REVOKED)
+    before = [secret for secret in secrets if is_live(secret, actor.at_us)]
+    ended = await _end(session, found, actor.at_us, clean_reason(reason))
+    key = await store.keys.update(session, session.scope, key, updated_at_us=actor.at_us)
+    after = [secret for secret in before if secret.id != secret_id]
+    await tell_secrets(session, actor, "key.revoke_secret", key, before=before, after=after)
+    return ended
+
+
+async def list_rotation_due(session: ReadSession, now_us: int, limit: int = 1_000) -> list[ApiKey]:
+    """Return keys whose secret is as old as their policy lets it become, the oldest first."""
+    ids = await store.list_rotation_candidates(session, session.scope, now_us, limit)
+    records = await store.find_records(session, session.scope, ids)
+    return [
+        record.key
+        for key_id in ids
+        if (record := records.get(key_id)) is not None
+        and any(is_rotation_due(record.key, secret, now_us) for secret in record.secrets)
+    ]
+
+
+async def list_late_uses(session: ReadSession, now_us: int) -> list[KeySecret]:
+    """Return retiring secrets that were still used in the last quarter of their grace period.
+
+    Somebody did not take over the new one: when the grace period ends, they are locked out.
+    """
+    secrets = await store.list_used_retiring(session, session.scope, now_us)
+    return [secret for secret in secrets if is_late_use(secret)]
+
+
+async def _lock(session: WriteSession, key_id: str, expected_version: int | None) -> ApiKey:
+    key = await store.keys.lock(session, session.scope, key_id, expected_version)
+    if key.revoked_at_us is not None:
+        raise PenstockError(KEY_REVOKED)
+    return key
+
+
+async def _live_secrets(session: WriteSession, key: ApiKey, actor: Actor) -> list[KeySecret]:
+    """Return the live secrets, after those whose grace period is over were ended as well."""
+    live = []
+    for secret in await store.list_secrets(session, session.scope, key.id):
+        if is_live(secret, actor.at_us):
+            live.append(secret)
+        elif secret.state != SecretState.REVOKED:
+            await _end(session, secret, secret.not_after_us or actor.at_us, "grace period ended")
+    return live
+
+
+async def _end(session: WriteSession, secret: KeySecret, at_us: int, reason: str) -> KeySecret:
+    values = {
+        "state": SecretState.REVOKED.value,
+        "revoked_at_us": at_us,
+        "revoked_reason": reason,
+    }
+    return await _update(session, secret, values)
+
+
+async def _update(session: WriteSession, secret: KeySecret, values: dict[str, Any]) -> KeySecret:
+    await store.update_secret(session, session.scope, secret.id, **values)
+    return dataclasses.replace(secret, **values)

@@ -1,0 +1,389 @@
+"""Use cases of API keys: create, look at, change, disable, revoke.
+
+`rotation` has those of their secrets, `verification` those of whoever shows one. None commits. Each
+change records an audit entry and a change for data planes in the transaction of its session.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from penstock.access import store
+from penstock.access.errors import GRANT_EXCEEDED, KEY_INVALID, KEY_REVOKED
+from penstock.access.key_rules import (
+    check_expiry,
+    check_labels,
+    check_rotation,
+    normalize_aliases,
+    normalize_cidrs,
+    normalize_scopes,
+)
+from penstock.access.matrix import may_grant
+from penstock.access.model import (
+    ApiKey,
+    CreatedKey,
+    KeyChanges,
+    KeyRecord,
+    KeySecret,
+    NewKey,
+    Principal,
+    SecretState,
+)
+from penstock.access.peppers import Peppers
+from penstock.access.rules import create_key as make_key_text
+from penstock.access.rules import find_key_id
+from penstock.access.telling import tell_key
+from penstock.audit.model import Actor
+from penstock.kit.base62 import create_id
+from penstock.kit.errors import PenstockError
+from penstock.storage.changes import record_change
+from penstock.storage.errors import OBJECT_UNKNOWN, RowConflictError
+from penstock.storage.paging import Page, PageRequest
+from penstock.storage.sessions import ReadSession, WriteSession
+from penstock.tenancy import people
+from penstock.tenancy import store as tenancy_store
+from penstock.tenancy.errors import NAME_TAKEN, STATUS_CONFLICT
+from penstock.tenancy.model import Project, Role, ServiceAccount
+from penstock.tenancy.rules import normalize_name, require_active
+
+_NORMALIZE: Mapping[str, Callable[[Any], Any]] = {
+    "name": normalize_name,
+    "scopes": normalize_scopes,
+    "allowed_aliases": normalize_aliases,
+    "allowed_cidrs": normalize_cidrs,
+    "labels": check_labels,
+}
+_MAX_REASON_CHARS = 200
+
+
+async def create_key(
+    session: WriteSession,
+    actor: Actor,
+    grantor: Principal,
+    peppers: Peppers,
+    *,
+    project_id: str,
+    new: NewKey,
+) -> CreatedKey:
+    """Create a key in a project; its text is told here and kept nowhere.
+
+    Args:
+        session: Where to.
+        actor: Who does it.
+        grantor: The same one, with its rights: the key gets no more than that.
+        peppers: What the key is hashed under.
+        project_id: Where it belongs.
+        new: What it is to be.
+
+    Raises:
+        PenstockError: `OBJECT_UNKNOWN` for project or service account, `STATUS_CONFLICT` when one
+            of them or the organization is not active, `KEY_INVALID`, `NAME_INVALID`,
+            `NAME_TAKEN`, `GRANT_EXCEEDED`.
+    """
+    project = await _get_active_project(session, project_id)
+    _check_grant(grantor, new.role)
+    text = make_key_text(is_live=new.is_live)
+    key = _build_key(new, project, actor, find_key_id(text) or "")
+    if key.service_account_id is not None:
+        await _check_account(session, grantor, key)
+    secret = build_secret(key, text, peppers, actor)
+    try:
+        await store.keys.insert(session, session.scope, key)
+    except RowConflictError:
+        raise PenstockError(NAME_TAKEN) from None
+    await store.insert_secret(session, session.scope, secret)
+    await tell_key(session, actor, "key.create", None, key)
+    return CreatedKey(key, secret, text)
+
+
+def build_secret(key: ApiKey, text: str, peppers: Peppers, actor: Actor) -> KeySecret:
+    """Return the stored form of a key's text, as its active secret."""
+    return KeySecret(
+        id=create_id("sec"),
+        organization_id=key.organization_id,
+        key_id=key.id,
+        mac=peppers.mac(text),
+        pepper_id=peppers.active_id,
+        state=SecretState.ACTIVE,
+        created_by=actor.id,
+        created_at_us=actor.at_us,
+        retiring_at_us=None,
+        not_after_us=None,
+        revoked_at_us=None,
+        revoked_reason=None,
+        last_used_at_us=None,
+    )
+
+
+async def get_key(session: ReadSession, key_id: str) -> ApiKey:
+    """Return a key.
+
+    Raises:
+        PenstockError: `OBJECT_UNKNOWN`.
+    """
+    return await store.keys.get(session, session.scope, key_id)
+
+
+async def list_keys(
+    session: ReadSession,
+    page: PageRequest,
+    *,
+    organization_id: str | None = None,
+    project_id: str | None = None,
+    service_account_id: str | None = None,
+    name: str | None = None,
+) -> Page[ApiKey]:
+    """Return keys that the session may see, revoked ones too, oldest first."""
+    return await store.keys.list(
+        session,
+        session.scope,
+        page,
+        organization_id=organization_id,
+        project_id=project_id,
+        service_account_id=service_account_id,
+        name=name,
+    )
+
+
+async def list_secrets(session: ReadSession, key_id: str) -> list[KeySecret]:
+    """Return the secrets of a key, oldest first; their hashes are not for showing.
+
+    Raises:
+        PenstockError: `OBJECT_UNKNOWN`.
+    """
+    await get_key(session, key_id)
+    return await store.list_secrets(session, session.scope, key_id)
+
+
+async def update_key(
+    session: WriteSession,
+    actor: Actor,
+    grantor: Principal,
+    key_id: str,
+    changes: KeyChanges,
+    *,
+    expected_version: int | None = None,
+) -> ApiKey:
+    """Change the members that are given; secrets, usage and limits stay.
+
+    An earlier expiry also ends a grace period that would have gone on longer.
+
+    Raises:
+        PenstockError: `OBJECT_UNKNOWN`, `VERSION_CONFLICT`, `KEY_REVOKED`, `KEY_INVALID`,
+            `NAME_INVALID`, `NAME_TAKEN`, `GRANT_EXCEEDED`.
+    """
+    before = await _lock_usable(session, key_id, expected_version)
+    values = {name: _NORMALIZE.get(name, _keep)(value) for name, value in changes.items()}
+    wanted = dataclasses.replace(before, **values)
+    # Whoever changes a key must have its rights, before and after.
+    _check_grant(grantor, before.role)
+    _check_grant(grantor, wanted.role)
+    if wanted.expires_at_us != before.expires_at_us:
+        check_expiry(wanted.expires_at_us, actor.at_us)
+    check_rotation(wanted.rotation_interval_s, wanted.rotation_grace_s)
+    return await _change(session, actor, "key.update", before, values)
+
+
+async def disable_key(
+    session: WriteSession, actor: Actor, key_id: str, *, expected_version: int | None = None
+) -> ApiKey:
+    """Have a key refused until it is enabled; again, it changes nothing.
+
+    Raises:
+        PenstockError: `OBJECT_UNKNOWN`, `VERSION_CONFLICT`, `KEY_REVOKED`.
+    """
+    before = await _lock_usable(session, key_id, expected_version)
+    return await _change(session, actor, "key.disable", before, {"is_disabled": True})
+
+
+async def enable_key(
+    session: WriteSession,
+    actor: Actor,
+    grantor: Principal,
+    key_id: str,
+    *,
+    expected_version: int | None = None,
+) -> ApiKey:
+    """Let a disabled key work again; again, it changes nothing.
+
+    Raises:
+        PenstockError: As `disable_key`, and `GRANT_EXCEEDED`.
+    """
+    before = await _lock_usable(session, key_id, expected_version)
+    _check_grant(grantor, before.role)
+    return await _change(session, actor, "key.enable", before, {"is_disabled": False})
+
+
+async def revoke_key(
+    session: WriteSession,
+    actor: Actor,
+    key_id: str,
+    *,
+    reason: str = "",
+    expected_version: int | None = None,
+) -> ApiKey:
+    """End a key and all its secrets for ever, at once; again, it changes nothing.
+
+    Raises:
+        PenstockError: `OBJECT_UNKNOWN`, `VERSION_CONFLICT`.
+    """
+    before = await store.keys.lock(session, session.scope, key_id, expected_version)
+    if before.revoked_at_us is not None:
+        return before
+    for secret in await store.list_secrets(session, session.scope, key_id):
+        if secret.state != SecretState.REVOKED:
+            await store.update_secret(
+                session,
+                session.scope,
+                secret.id,
+                state=SecretState.REVOKED.value,
+                revoked_at_us=actor.at_us,
+                revoked_reason="key revoked",
+            )
+    values = {"revoked_at_us": actor.at_us, "revoked_reason": clean_reason(reason)}
+    return await _change(session, actor, "key.revoke", before, values)
+
+
+async def update_service_account(
+    session: WriteSession,
+    actor: Actor,
+    account_id: str,
+    *,
+    role: str | None = None,
+    is_disabled: bool | None = None,
+    expected_version: int | None = None,
+) -> ServiceAccount:
+    """Change a service account, and tell data planes of the keys that follow it.
+
+    Raises:
+        PenstockError: As `tenancy.people.update_service_account`.
+    """
+    account = await people.update_service_account(
+        session,
+        actor,
+        account_id,
+        role=role,
+        is_disabled=is_disabled,
+        expected_version=expected_version,
+    )
+    scope = session.scope
+    for key_id in await store.list_key_ids(session, scope, service_account_id=account_id):
+        await record_change(session, "key", key_id, actor.at_us)
+    return account
+
+
+async def find_records(session: ReadSession, key_ids: Iterable[str]) -> dict[str, KeyRecord]:
+    """Return what decides about keys, by id; for the snapshot's deltas. At most some thousands."""
+    return await store.find_records(session, session.scope, list(key_ids))
+
+
+async def list_records(
+    session: ReadSession, *, after_id: str = "", limit: int = 1_000
+) -> list[KeyRecord]:
+    """Return what decides about keys that are not revoked, in order of id; for whole snapshots."""
+    return await store.list_records(session, session.scope, after_id, limit)
+
+
+async def list_key_ids(
+    session: ReadSession, *, organization_id: str | None = None, project_id: str | None = None
+) -> list[str]:
+    """Return ids of keys that are not revoked: those that a change of their owner concerns."""
+    return await store.list_key_ids(
+        session, session.scope, organization_id=organization_id, project_id=project_id
+    )
+
+
+def clean_reason(reason: str) -> str:
+    """Return a reason as it is stored.
+
+    Raises:
+        PenstockError: `KEY_INVALID`: over 200 characters, or with some that cannot be seen.
+    """
+    if len(reason) > _MAX_REASON_CHARS or (reason and not reason.isprintable()):
+        message = f"A reason is at most {_MAX_REASON_CHARS} visible characters."
+        raise PenstockError(KEY_INVALID, message)
+    return reason
+
+
+async def _get_active_project(session: WriteSession, project_id: str) -> Project:
+    project = await tenancy_store.projects.lock(session, session.scope, project_id)
+    organization = await tenancy_store.organizations.lock(
+        session, session.scope, project.organization_id
+    )
+    require_active(organization.status, "organization")
+    require_active(project.status, "project")
+    return project
+
+
+def _build_key(new: NewKey, project: Project, actor: Actor, key_id: str) -> ApiKey:
+    if new.role not in set(Role):
+        raise PenstockError(KEY_INVALID, f"Roles are: {', '.join(Role)}.")
+    check_expiry(new.expires_at_us, actor.at_us)
+    check_rotation(new.rotation_interval_s, new.rotation_grace_s)
+    return ApiKey(
+        id=key_id,
+        organization_id=project.organization_id,
+        project_id=project.id,
+        service_account_id=new.service_account_id,
+        name=normalize_name(new.name),
+        is_live=new.is_live,
+        role=Role(new.role),
+        scopes=normalize_scopes(new.scopes),
+        allowed_aliases=normalize_aliases(new.allowed_aliases),
+        allowed_cidrs=normalize_cidrs(new.allowed_cidrs),
+        labels=check_labels(new.labels),
+        expires_at_us=new.expires_at_us,
+        is_disabled=False,
+        revoked_at_us=None,
+        revoked_reason=None,
+        rotation_interval_s=new.rotation_interval_s,
+        rotation_grace_s=new.rotation_grace_s,
+        created_by=actor.id,
+        last_used_at_us=None,
+        version=1,
+        created_at_us=actor.at_us,
+        updated_at_us=actor.at_us,
+    )
+
+
+def _check_grant(grantor: Principal, role: str) -> None:
+    if not may_grant(grantor.roles, role):
+        raise PenstockError(GRANT_EXCEEDED, f"You may not give, or manage, the role {role}.")
+
+
+async def _check_account(session: WriteSession, grantor: Principal, key: ApiKey) -> None:
+    account = await tenancy_store.service_accounts.find(
+        session, session.scope, key.service_account_id or ""
+    )
+    is_here = account is not None and account.organization_id == key.organization_id
+    if account is None or not is_here or account.project_id not in {None, key.project_id}:
+        raise PenstockError(OBJECT_UNKNOWN)
+    if account.is_disabled:
+        raise PenstockError(STATUS_CONFLICT, "The service account is disabled.")
+    _check_grant(grantor, account.role)
+
+
+async def _lock_usable(session: WriteSession, key_id: str, expected_version: int | None) -> ApiKey:
+    key = await store.keys.lock(session, session.scope, key_id, expected_version)
+    if key.revoked_at_us is not None:
+        raise PenstockError(KEY_REVOKED)
+    return key
+
+
+async def _change(
+    session: WriteSession, actor: Actor, action: str, before: ApiKey, values: dict[str, Any]
+) -> ApiKey:
+    if all(getattr(before, name) == value for name, value in values.items()):
+        return before
+    try:
+        after = await store.keys.update(
+            session, session.scope, before, updated_at_us=actor.at_us, **values
+        )
+    except RowConflictError:
+        raise PenstockError(NAME_TAKEN) from None
+    await tell_key(session, actor, action, before, after)
+    return after
+
+
+def _keep(value: Any) -> Any:
+    return value

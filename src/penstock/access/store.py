@@ -1,0 +1,231 @@
+"""Every SQL statement about API keys, each within a scope."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, bindparam, func, or_, select, update
+
+from penstock.access.model import ApiKey, KeyRecord, KeySecret, SecretState
+from penstock.access.tables import ApiKeys, KeySecrets
+from penstock.storage.objects import ObjectStore
+from penstock.storage.scope import Scope
+from penstock.storage.sessions import ReadSession, WriteSession
+from penstock.tenancy.tables import Organizations, Projects, ServiceAccounts
+
+keys = ObjectStore(ApiKeys, ApiKey, "organization_id")
+
+_KEY_NAMES = [field.name for field in dataclasses.fields(ApiKey)]
+_KEY = [getattr(ApiKeys, name.removesuffix("_us")) for name in _KEY_NAMES]
+_SECRET_NAMES = [field.name for field in dataclasses.fields(KeySecret)]
+_SECRET = [getattr(KeySecrets, name.removesuffix("_us")) for name in _SECRET_NAMES]
+_LIVE = (SecretState.ACTIVE.value, SecretState.RETIRING.value)
+
+
+async def find_records(
+    session: ReadSession, scope: Scope, key_ids: Sequence[str]
+) -> dict[str, KeyRecord]:
+    """Return what decides about keys, by key id; unknown ids are left out."""
+    return await _records(session, scope, ApiKeys.id.in_(key_ids))
+
+
+async def list_records(
+    session: ReadSession, scope: Scope, after_id: str, limit: int
+) -> list[KeyRecord]:
+    """Return what decides about keys that are not revoked, in order of id."""
+    condition = and_(ApiKeys.id > after_id, ApiKeys.revoked_at.is_(None))
+    return list((await _records(session, scope, condition, limit)).values())
+
+
+async def list_key_ids(
+    session: ReadSession,
+    scope: Scope,
+    *,
+    organization_id: str | None = None,
+    project_id: str | None = None,
+    service_account_id: str | None = None,
+) -> list[str]:
+    """Return ids of the keys that are not revoked, of an organization, project or account."""
+    pairs = (
+        (ApiKeys.organization_id, organization_id),
+        (ApiKeys.project_id, project_id),
+        (ApiKeys.service_account_id, service_account_id),
+    )
+    conditions = [column == value for column, value in pairs if value is not None]
+    statement = select(ApiKeys.id).where(
+        scope.where(ApiKeys.organization_id), ApiKeys.revoked_at.is_(None), *conditions
+    )
+    return [key_id for (key_id,) in await session.rows(statement)]
+
+
+async def list_secrets(session: ReadSession, scope: Scope, key_id: str) -> list[KeySecret]:
+    """Return all secrets of a key, oldest first."""
+    statement = (
+        select(*_SECRET)
+        .where(scope.where(KeySecrets.organization_id), KeySecrets.key_id == key_id)
+        .order_by(KeySecrets.created_at, KeySecrets.id)
+    )
+    return [_build_secret(row) for row in await session.rows(statement)]
+
+
+async def insert_secret(session: WriteSession, scope: Scope, secret: KeySecret) -> None:
+    """Store a new secret.
+
+    Raises:
+        RowConflictError: The key has an active one, or the hash is there already.
+    """
+    scope.require([secret.organization_id])
+    row = {name.removesuffix("_us"): getattr(secret, name) for name in _SECRET_NAMES}
+    await session.insert(KeySecrets, row)
+
+
+async def update_secret(session: WriteSession, scope: Scope, secret_id: str, **values: Any) -> None:
+    """Change members of a secret."""
+    columns = {name.removesuffix("_us"): value for name, value in values.items()}
+    await session.change(
+        update(KeySecrets)
+        .where(KeySecrets.id == secret_id, scope.where(KeySecrets.organization_id))
+        .values(**columns)
+    )
+
+
+async def record_uses(
+    session: WriteSession, scope: Scope, uses: Sequence[tuple[str, str | None, int]]
+) -> None:
+    """Store when keys and secrets were used last; earlier times than those stored change nothing.
+
+    Args:
+        session: Where to.
+        scope: Whose.
+        uses: Key id, secret id if known, and time in microseconds. Writers of several keys
+            come in order of id, so that none waits for one that waits for it.
+    """
+    for table, pairs in (
+        (ApiKeys, [(key_id, at) for key_id, _, at in uses]),
+        (KeySecrets, [(secret_id, at) for _, secret_id, at in uses if secret_id is not None]),
+    ):
+        latest: dict[str, int] = {}
+        for object_id, at in pairs:
+            latest[object_id] = max(at, latest.get(object_id, at))
+        statement = (
+            update(table)
+            .where(
+                table.id == bindparam("used_id"),
+                scope.where(table.organization_id),
+                or_(table.last_used_at.is_(None), table.last_used_at < bindparam("used_at")),
+            )
+            .values(last_used_at=bindparam("used_at"))
+        )
+        parameters = [{"used_id": name, "used_at": at} for name, at in sorted(latest.items())]
+        await session.change_many(
+            statement.execution_options(synchronize_session=False), parameters
+        )
+
+
+async def update_mac(
+    session: WriteSession, scope: Scope, secret: KeySecret, mac: bytes, pepper_id: int
+) -> bool:
+    """Store a secret's hash under another pepper; False when it was changed meanwhile."""
+    count = await session.change(
+        update(KeySecrets)
+        .where(
+            KeySecrets.id == secret.id,
+            KeySecrets.mac == secret.mac,
+            scope.where(KeySecrets.organization_id),
+        )
+        .values(mac=mac, pepper_id=pepper_id)
+    )
+    return count == 1
+
+
+async def count_by_pepper(session: ReadSession, scope: Scope) -> dict[int, int]:
+    """Return how many live secrets are hashed under each pepper."""
+    statement = (
+        select(KeySecrets.pepper_id, func.count())
+        .where(scope.where(KeySecrets.organization_id), KeySecrets.state.in_(_LIVE))
+        .group_by(KeySecrets.pepper_id)
+    )
+    return {row[0]: row[1] for row in await session.rows(statement)}
+
+
+async def list_rotation_candidates(
+    session: ReadSession, scope: Scope, now_us: int, limit: int
+) -> list[str]:
+    """Return ids of usable keys with a rotation policy, those with the oldest secrets first."""
+    statement = (
+        select(ApiKeys.id)
+        .join(KeySecrets, KeySecrets.key_id == ApiKeys.id)
+        .where(
+            scope.where(ApiKeys.organization_id),
+            ApiKeys.rotation_interval_s.is_not(None),
+            ApiKeys.revoked_at.is_(None),
+            ApiKeys.is_disabled.is_(False),
+            or_(ApiKeys.expires_at.is_(None), ApiKeys.expires_at > now_us),
+            KeySecrets.state == SecretState.ACTIVE,
+        )
+        .order_by(KeySecrets.created_at, ApiKeys.id)
+        .limit(limit)
+    )
+    return [key_id for (key_id,) in await session.rows(statement)]
+
+
+async def list_used_retiring(session: ReadSession, scope: Scope, now_us: int) -> list[KeySecret]:
+    """Return secrets in their grace period that were used since it began."""
+    statement = (
+        select(*_SECRET)
+        .where(
+            scope.where(KeySecrets.organization_id),
+            KeySecrets.state == SecretState.RETIRING,
+            KeySecrets.not_after > now_us,
+            KeySecrets.last_used_at >= KeySecrets.retiring_at,
+        )
+        .order_by(KeySecrets.not_after)
+    )
+    return [_build_secret(row) for row in await session.rows(statement)]
+
+
+async def _records(
+    session: ReadSession, scope: Scope, condition: ColumnElement[bool], limit: int | None = None
+) -> dict[str, KeyRecord]:
+    # Outer joins: a key without its project must be seen, to be refused.
+    statement: Select[Any] = (
+        select(
+            *_KEY,
+            Organizations.status,
+            Projects.status,
+            ServiceAccounts.role,
+            ServiceAccounts.is_disabled,
+        )
+        .outerjoin(Organizations, Organizations.id == ApiKeys.organization_id)
+        .outerjoin(Projects, Projects.id == ApiKeys.project_id)
+        .outerjoin(ServiceAccounts, ServiceAccounts.id == ApiKeys.service_account_id)
+        .where(scope.where(ApiKeys.organization_id), condition)
+        .order_by(ApiKeys.id)
+        .limit(limit)
+    )
+    rows = await session.rows(statement)
+    secrets: dict[str, list[KeySecret]] = {}
+    ids = [row[0] for row in rows]
+    live = select(*_SECRET).where(
+        scope.where(KeySecrets.organization_id), KeySecrets.key_id.in_(ids)
+    )
+    for row in await session.rows(live.order_by(KeySecrets.created_at)) if ids else ():
+        secret = _build_secret(row)
+        secrets.setdefault(secret.key_id, []).append(secret)
+    records = {}
+    for row in rows:
+        *members, organization, project, account_role, account_is_disabled = row
+        key = ApiKey(**dict(zip(_KEY_NAMES, members, strict=True)))
+        records[key.id] = KeyRecord(
+            key=key,
+            secrets=secrets.get(key.id, []),
+            organization_status=organization,
+            project_status=project,
+            account_role=account_role,
+            account_is_disabled=account_is_disabled,
+        )
+    return records
+
+
+def _build_secret(row: Any) -> KeySecret:
+    return KeySecret(**dict(zip(_SECRET_NAMES, row, strict=True)))

@@ -1,0 +1,1 @@
+"""Key-encryption keys: what wraps data keys, and where it is kept."""

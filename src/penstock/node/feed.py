@@ -1,0 +1,131 @@
+"""Follows the control plane's configuration feed, and serves on without it.
+
+A change reaches the workers as fast as the control plane tells it; while that is away, or sends
+what cannot be used, the node goes on with what it has.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import lmdb
+
+from penstock.contract.feed import FeedPage, Position, read_page
+from penstock.contract.snapshot import SnapshotFormatError
+from penstock.kit.clock import Clock
+from penstock.node.log import line
+from penstock.node.publisher import Publisher
+
+log = logging.getLogger(__name__)
+
+PATH = "/node/v1/snapshot"
+WAIT_S = 20.0
+_TIMEOUT = httpx.Timeout(WAIT_S + 10.0, connect=3.0)
+_NOTHING = 204
+_FIRST_RETRY_S, _LAST_RETRY_S = 0.2, 5.0
+
+
+class FeedUnavailableError(Exception):
+    """The control plane did not answer with a page."""
+
+
+class Feed:
+    """The node's side of the feed.
+
+    Args:
+        base_url: Of the control plane.
+        token_path: File with the node's token; read each time, so it can be changed.
+        publisher: Takes the records, and knows how far the feed was followed.
+        clock: Tells for how long the feed is lost.
+        on_change: Called when workers have something new to see.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        token_path: Path,
+        publisher: Publisher,
+        clock: Clock,
+        on_change: Callable[[], None],
+    ) -> None:
+        """See the class."""
+        self._url = base_url.rstrip("/") + PATH
+        self._token_path = token_path
+        self._publisher = publisher
+        self._clock = clock
+        self._on_change = on_change
+        self._client = httpx.AsyncClient(timeout=_TIMEOUT, trust_env=False)
+        self._heard_at_s = clock.monotonic_s()
+        self.failure_count = 0
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the control plane last answered; it does so each `WAIT_S` at least."""
+        return self._clock.monotonic_s() - self._heard_at_s
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        retry_s = _FIRST_RETRY_S
+        try:
+            while True:
+                try:
+                    await self._follow()
+                    retry_s = _FIRST_RETRY_S
+                except (FeedUnavailableError, SnapshotFormatError, OSError, lmdb.Error) as error:
+                    self.failure_count += 1
+                    log.warning(line("feed lost", error=error, retry_s=retry_s))
+                    await asyncio.sleep(retry_s)
+                    retry_s = min(retry_s * 2, _LAST_RETRY_S)
+        finally:
+            await self._client.aclose()
+
+    async def _follow(self) -> None:
+        """Ask once, wait for the answer, publish it."""
+        stamp, seq = self._publisher.cursor
+        first = await self._ask(Position(seq, stamp), "", WAIT_S)
+        if first is None:
+            return
+        pages = [first]
+        while pages[-1].next_after:
+            page = await self._ask(first.position, pages[-1].next_after, 0)
+            if page is None or page.position != first.position:
+                message = "the pages of an answer do not belong together"
+                raise SnapshotFormatError(message)
+            pages.append(page)
+        if await asyncio.to_thread(self._publish, pages):
+            self._on_change()
+        log.info(line("feed followed", seq=first.position.seq, full=first.is_full))
+
+    def _publish(self, pages: list[FeedPage]) -> bool:
+        first = pages[0]
+        return self._publisher.publish_feed(
+            first.position.stamp,
+            first.position.seq,
+            {name: value for page in pages for name, value in page.puts},
+            {name for page in pages for name in page.deletes},
+            is_full=first.is_full,
+        )
+
+    async def _ask(self, position: Position, after: str, wait_s: float) -> FeedPage | None:
+        try:
+            token = self._token_path.read_text(encoding="ascii").strip()
+            answer = await self._client.get(
+                self._url,
+                params={
+                    "seq": position.seq,
+                    "stamp": position.stamp,
+                    "after": after,
+                    "wait_s": wait_s,
+                },
+                headers={"authorization": f"Bearer {token}"},
+            )
+        except (httpx.HTTPError, OSError, ValueError) as error:
+            message = f"{type(error).__name__}: {error}"
+            raise FeedUnavailableError(message) from None
+        if answer.status_code != _NOTHING and not answer.is_success:
+            message = f"status {answer.status_code}"
+            raise FeedUnavailableError(message)
+        self._heard_at_s = self._clock.monotonic_s()
+        return None if answer.status_code == _NOTHING else read_page(answer.content)

@@ -1,0 +1,65 @@
+"""The change feed: which objects that data planes need were changed, in order of commit."""
+
+from typing import Literal
+
+from sqlalchemy import BigInteger, Integer, String, func, select
+from sqlalchemy.orm import Mapped, mapped_column
+
+from penstock.storage.base import Base, Microseconds
+from penstock.storage.sessions import ReadSession, WriteSession
+
+ChangeKind = Literal[
+    "key", "organization", "project", "upstream", "route", "alias", "grant", "credential"
+]
+
+
+class SnapshotChanges(Base):
+    """One row for each change; only ever added, and removed when no data plane needs it."""
+
+    __tablename__ = "snapshot_changes"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    seq: Mapped[int] = mapped_column(
+        BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
+    )
+    kind: Mapped[ChangeKind] = mapped_column(String)
+    object_id: Mapped[str]
+    recorded_at: Mapped[Microseconds]
+
+
+async def record_change(
+    session: WriteSession, kind: ChangeKind, object_id: str, now_us: int
+) -> None:
+    """Tell data planes that an object is not what it was, when this transaction commits.
+
+    Numbers become visible in their order: who has read up to one misses none below it.
+
+    Args:
+        session: The transaction of the change itself.
+        kind: What sort of object.
+        object_id: Its id.
+        now_us: The time.
+    """
+    await session.lock_configuration()
+    await session.insert(
+        SnapshotChanges, {"kind": kind, "object_id": object_id, "recorded_at": now_us}
+    )
+
+
+async def list_changes(
+    session: ReadSession, after_seq: int, limit: int
+) -> list[tuple[int, str, str]]:
+    """Return changes behind a number as (number, kind, object id), in their order."""
+    statement = (
+        select(SnapshotChanges.seq, SnapshotChanges.kind, SnapshotChanges.object_id)
+        .where(SnapshotChanges.seq > after_seq)
+        .order_by(SnapshotChanges.seq)
+        .limit(limit)
+    )
+    return [(seq, kind, object_id) for seq, kind, object_id in await session.rows(statement)]
+
+
+async def get_last_change(session: ReadSession) -> int:
+    """Return the number of the last change, 0 before the first."""
+    statement = select(func.coalesce(func.max(SnapshotChanges.seq), 0))
+    return (await session.rows(statement))[0][0]

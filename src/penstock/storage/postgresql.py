@@ -1,0 +1,113 @@
+"""PostgreSQL engines: how connections are opened, and how a transaction says whose data it is."""
+
+from sqlalchemy import URL, func, literal, make_url, select
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from penstock.storage.scope import Scope
+
+WRITE_CONNECTIONS = 8
+READ_CONNECTIONS = 8
+POOL_TIMEOUT_S = 5.0
+"""How long a session waits for a connection of our own process."""
+CONNECT_TIMEOUT_S = 5.0
+STATEMENT_TIMEOUT_MS = 15_000
+"""How long one statement may run."""
+LOCK_TIMEOUT_MS = 5_000
+"""How long a statement waits for another transaction's lock."""
+IDLE_TIMEOUT_MS = 60_000
+"""How long a transaction may stand still before the server ends it."""
+
+ORGANIZATION_SETTING = "app.organization_id"
+PLATFORM_SETTING = "app.is_platform"
+"""What the row-level policies of the migrations compare rows with."""
+
+# Classes of SQLSTATE that say "not now": connection, log-in, no such database, resources, operator,
+# system, internal; and deadlocks, serialization failures and locks that were not to be had.
+_UNAVAILABLE_CLASSES = ("08", "28", "3D", "53", "57", "58", "XX", "40")
+_LOCK_NOT_AVAILABLE = "55P03"
+
+
+def is_dsn(location: object) -> bool:
+    """Return whether a location is that of a PostgreSQL database."""
+    return isinstance(location, str) and location.startswith(("postgresql://", "postgres://"))
+
+
+def parse_dsn(dsn: str) -> URL:
+    """Return the driver's URL of `postgresql://user:password@host:port/name?sslmode=...`.
+
+    Raises:
+        ValueError: It cannot be read. The message does not hold it: it has a password.
+    """
+    url: URL | None
+    try:
+        url = make_url(dsn).set(drivername="postgresql+asyncpg")
+    except (ArgumentError, ValueError):
+        url = None
+    if url is None or not url.database:
+        message = "the database's address is not of the form postgresql://user@host/name"
+        raise ValueError(message)
+    # The word of libpq for what the driver calls ssl.
+    mode = url.query.get("sslmode")
+    if mode is not None:
+        url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
+    return url
+
+
+def create_write_engine(dsn: str, statement_timeout_ms: int = STATEMENT_TIMEOUT_MS) -> AsyncEngine:
+    """Return an engine whose transactions write, and see what others commit meanwhile."""
+    return _create_engine(dsn, statement_timeout_ms, WRITE_CONNECTIONS, "READ COMMITTED")
+
+
+def create_read_engine(dsn: str, statement_timeout_ms: int = STATEMENT_TIMEOUT_MS) -> AsyncEngine:
+    """Return an engine whose transactions see one state and refuse to write."""
+    engine = _create_engine(dsn, statement_timeout_ms, READ_CONNECTIONS, "REPEATABLE READ")
+    return engine.execution_options(postgresql_readonly=True)
+
+
+def _create_engine(
+    dsn: str, statement_timeout_ms: int, connections: int, isolation: str
+) -> AsyncEngine:
+    settings = {
+        "application_name": "penstock",
+        "statement_timeout": str(statement_timeout_ms),
+        "lock_timeout": str(LOCK_TIMEOUT_MS),
+        "idle_in_transaction_session_timeout": str(IDLE_TIMEOUT_MS),
+        "timezone": "UTC",
+    }
+    return create_async_engine(
+        parse_dsn(dsn),
+        isolation_level=isolation,
+        pool_size=connections,
+        max_overflow=0,
+        pool_timeout=POOL_TIMEOUT_S,
+        # After a restart of the server its old connections are noticed before they are used.
+        pool_pre_ping=True,
+        connect_args={"server_settings": settings, "timeout": CONNECT_TIMEOUT_S},
+        # Values of callers have no place in error messages.
+        hide_parameters=True,
+    )
+
+
+async def set_scope(connection: AsyncConnection, scope: Scope) -> None:
+    """Tell the database whose rows this transaction may touch; forgotten when it ends."""
+    await connection.execute(
+        select(
+            func.set_config(literal(ORGANIZATION_SETTING), literal(scope.organization or ""), True),  # noqa: FBT003 - local to the transaction
+            func.set_config(literal(PLATFORM_SETTING), literal(_flag(scope)), True),  # noqa: FBT003 - as above
+        )
+    )
+
+
+def is_unavailable(error: DBAPIError) -> bool:
+    """Return whether an error says that the server cannot do it now, rather than never."""
+    state = getattr(error.orig, "sqlstate", None) or ""
+    return (
+        error.connection_invalidated
+        or state.startswith(_UNAVAILABLE_CLASSES)
+        or state == _LOCK_NOT_AVAILABLE
+    )
+
+
+def _flag(scope: Scope) -> str:
+    return "on" if scope.organization is None else "off"

@@ -1,0 +1,1 @@
+"""Organizations, their projects, and who belongs to them."""

@@ -1,0 +1,95 @@
+"""Values of the tenancy room. Times are microseconds since the Unix epoch.
+
+Members that come from the database are not narrowed: a row that somebody wrote by hand may hold
+a status or a role that nobody knows. `rules` say what such a row is good for: nothing.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """Whether what belongs to an organization or project may be used."""
+
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    """All its keys are refused until it is resumed. Projects are never suspended."""
+    ARCHIVED = "archived"
+    """Final; kept because usage and invoices name it."""
+
+
+class Role(StrEnum):
+    """A named set of operations; `access.matrix` says which."""
+
+    PLATFORM_ADMIN = "platform_admin"
+    ORG_OWNER = "org_owner"
+    ORG_ADMIN = "org_admin"
+    BILLING_ADMIN = "billing_admin"
+    PROJECT_ADMIN = "project_admin"
+    DEVELOPER = "developer"
+    INFERENCE_ONLY = "inference_only"
+    AUDITOR = "auditor"
+
+
+PROJECT_ROLES = (Role.PROJECT_ADMIN, Role.DEVELOPER, Role.INFERENCE_ONLY, Role.AUDITOR)
+"""Roles that can be had in a single project."""
+ORGANIZATION_ROLES = tuple(role for role in Role if role is not Role.PLATFORM_ADMIN)
+"""Roles that can be had in an organization."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Organization:
+    """The unit that pays and is isolated."""
+
+    id: str
+    name: str
+    status: str
+    version: int
+    created_at_us: int
+    updated_at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    """A subdivision of an organization; owns keys."""
+
+    id: str
+    organization_id: str
+    name: str
+    status: str
+    version: int
+    created_at_us: int
+    updated_at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A person in an organization, or in one project of it."""
+
+    id: str
+    organization_id: str
+    project_id: str | None
+    """The project that the role is for; the whole organization when None."""
+    subject: str
+    """Who it is, in the words of the identity provider."""
+    email: str | None
+    role: str
+    version: int
+    created_at_us: int
+    updated_at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceAccount:
+    """A machine in an organization, or in one project of it."""
+
+    id: str
+    organization_id: str
+    project_id: str | None
+    """The project that the role is for; the whole organization when None."""
+    name: str
+    role: str
+    is_disabled: bool
+    version: int
+    created_at_us: int
+    updated_at_us: int
