@@ -1,11 +1,11 @@
-"""Usage events, stored once each, on real SQLite files."""
+"""Usage events, stored once each, on real databases."""
 
 import asyncio
 import itertools
 import logging
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -27,36 +27,13 @@ ALL = Scope.all_organizations()
 ANY = UsageFilter()
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated file to copy, which is quicker than to migrate."""
-    path = tmp_path_factory.mktemp("empty") / "usage.db"
-
-    async def create() -> None:
-        database = Database(path)
-        await database.open()
-        await database.close()
-
-    asyncio.run(create())
-    return path
-
-
-@pytest.fixture
-async def database(tmp_path: Path, empty_database: Path) -> AsyncIterator[Database]:
-    """A database with nothing in it."""
-    database = Database(Path(shutil.copy(empty_database, tmp_path)))
-    await database.open()
-    yield database
-    await database.close()
-
-
 async def _deliver(
     database: Database, events: Sequence[UsageEvent], scope: Scope = ALL
 ) -> UsageReceipt:
     batch = UsageBatch(producer="node-1/0", epoch=3, events=tuple(events))
     delivery = Delivery(producer=batch.producer, epoch=batch.epoch, recorded_at_us=1)
     prepared = service.prepare_batch(batch)
-    async with database.write() as session:
+    async with database.write(scope) as session:
         return await service.record_events(session, scope, prepared, delivery)
 
 
@@ -66,7 +43,7 @@ async def _totals(
     usage_filter: UsageFilter = ANY,
     scope: Scope = ALL,
 ) -> list[UsageTotal]:
-    async with database.read() as session:
+    async with database.read(scope) as session:
         return await service.total_usage(session, scope, usage_filter, by)
 
 
@@ -78,12 +55,12 @@ async def _page(
     cursor: str | None = None,
     limit: int = 1_000,
 ) -> UsagePage:
-    async with database.read() as session:
+    async with database.read(scope) as session:
         return await service.list_usage(session, scope, usage_filter, cursor=cursor, limit=limit)
 
 
 async def _conflicts(database: Database, scope: Scope = ALL) -> int:
-    async with database.read() as session:
+    async with database.read(scope) as session:
         return await store.count_conflicts(session, scope)
 
 
@@ -156,9 +133,9 @@ async def test_one_batch_from_many_sides_at_once_counts_once(database: Database)
     assert await _totals(database) == _expected(events, "model")
 
 
-async def test_two_processes_deliver_at_once(tmp_path: Path, database: Database) -> None:
+async def test_two_processes_deliver_at_once(database: Database) -> None:
     """Control planes that share a database count an event once between them."""
-    other = Database(tmp_path / "usage.db")
+    other = Database(database.location)
     await other.open()
     batches = [[make_event(number) for number in range(i, i + 20)] for i in range(0, 200, 10)]
     receipts = await asyncio.gather(
@@ -211,7 +188,7 @@ async def test_a_scope_is_a_wall(database: Database) -> None:
     await _deliver(database, [ours, theirs])
     scope = Scope.of("acme")
     assert [row.event_id for row in (await _page(database, scope=scope)).rows] == [ours.event_id]
-    async with database.read() as session:
+    async with database.read(scope) as session:
         latest = await service.list_latest_usage(session, scope, 10)
         hashes = await store.list_hashes(session, scope, [ours.event_id, theirs.event_id])
     assert [row.event_id for row in latest] == [ours.event_id]
@@ -319,7 +296,7 @@ async def test_a_made_up_cursor_is_refused(database: Database) -> None:
 async def test_the_latest_come_newest_first(database: Database) -> None:
     """The latest events are those that started last, however late they were delivered."""
     await _deliver(database, [make_event(number) for number in (5, 1, 9, 3)])
-    async with database.read() as session:
+    async with database.read(ALL) as session:
         latest = await service.list_latest_usage(session, ALL, 3)
     assert [row.request_id for row in latest] == ["request-9", "request-5", "request-3"]
 
@@ -370,11 +347,11 @@ DELIVERIES = st.lists(
 @given(groups=DELIVERIES)
 async def test_totals_are_those_of_the_distinct_events(
     tmp_path_factory: pytest.TempPathFactory,
-    empty_database: Path,
+    sqlite_template: Path,
     groups: list[list[list[UsageEvent]]],
 ) -> None:
     """However events are split, repeated, reordered and interleaved, each counts once."""
-    database = Database(Path(shutil.copy(empty_database, tmp_path_factory.mktemp("any"))))
+    database = Database(Path(shutil.copy(sqlite_template, tmp_path_factory.mktemp("any"))))
     await database.open()
     try:
         delivered: dict[str, UsageEvent] = {}
@@ -402,11 +379,11 @@ async def test_totals_are_those_of_the_distinct_events(
 )
 async def test_the_first_content_of_an_id_stays(
     tmp_path_factory: pytest.TempPathFactory,
-    empty_database: Path,
+    sqlite_template: Path,
     batches: list[list[tuple[int, int]]],
 ) -> None:
     """Whatever else comes under an id later, totals are those of the contents that came first."""
-    database = Database(Path(shutil.copy(empty_database, tmp_path_factory.mktemp("any"))))
+    database = Database(Path(shutil.copy(sqlite_template, tmp_path_factory.mktemp("any"))))
     await database.open()
     try:
         first: dict[int, int] = {}

@@ -1,0 +1,322 @@
+"""The database: schema of both kinds, and what PostgreSQL does for us."""
+
+import asyncio
+import importlib
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, Text, cast, func, literal, select, text, update
+from sqlalchemy.exc import DBAPIError, ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.fakes.postgresql_server import PostgresqlServer
+from tests.unit.metering.usage_events import make_event
+
+import penstock
+from penstock.audit.tables import AuditHeads
+from penstock.metering import store
+from penstock.metering.model import Delivery
+from penstock.metering.rules import hash_event
+from penstock.metering.tables import UsageEvents
+from penstock.storage import engine as sqlite
+from penstock.storage import postgresql as pg
+from penstock.storage.base import Base
+from penstock.storage.changes import get_last_change, list_changes, record_change
+from penstock.storage.database import Database
+from penstock.storage.errors import DatabaseUnavailableError, RowConflictError
+from penstock.storage.migrate import downgrade, upgrade
+from penstock.storage.scope import Scope
+from penstock.storage.sessions import WriteSession
+
+ALL = Scope.all_organizations()
+ACME = Scope.of("acme")
+DELIVERY = Delivery(producer="node-1/0", epoch=1, recorded_at_us=0)
+
+for _path in Path(str(penstock.__file__)).parent.glob("*/tables.py"):
+    importlib.import_module(f"penstock.{_path.parent.name}.tables")
+
+
+@pytest.fixture
+async def pg_database(postgresql: PostgresqlServer) -> AsyncIterator[Database]:
+    """An empty, migrated PostgreSQL database."""
+    name = await postgresql.create()
+    database = Database(postgresql.role_dsn(name), statement_timeout_ms=500)
+    await database.open()
+    yield database
+    await database.close()
+    await postgresql.drop(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def server(request: pytest.FixtureRequest) -> PostgresqlServer | None:
+    """The PostgreSQL server, or None for SQLite."""
+    is_postgresql = request.param == "postgresql"
+    return request.getfixturevalue("postgresql") if is_postgresql else None
+
+
+@pytest.fixture
+async def engine(server: PostgresqlServer | None, tmp_path: Path) -> AsyncIterator[AsyncEngine]:
+    """An engine on a database of each kind without any table."""
+    if server is None:
+        (tmp_path / "empty.db").touch()
+        engine = sqlite.create_write_engine(tmp_path / "empty.db")
+        yield engine
+        await engine.dispose()
+        return
+    name = await server.create(is_migrated=False)
+    engine = pg.create_write_engine(server.role_dsn(name))
+    yield engine
+    await engine.dispose()
+    await server.drop(name)
+
+
+async def _write(session: WriteSession, number: int, organization: str = "acme") -> None:
+    event = hash_event(make_event(number, organization=organization))
+    await store.record_events(session, ALL, [event], DELIVERY)
+
+
+async def _count(database: Database, scope: Scope) -> int:
+    async with database.read(scope) as session:
+        return (await session.rows(select(func.count(UsageEvents.event_id))))[0][0]
+
+
+async def test_migrations_make_what_the_tables_say(engine: AsyncEngine) -> None:
+    """The migrated schema is the one that the code works with."""
+
+    def compare(connection: Connection) -> list[object]:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True}
+        )
+        return list(compare_metadata(context, Base.metadata))
+
+    await upgrade(engine)
+    async with engine.connect() as connection:
+        assert await connection.run_sync(compare) == []
+
+
+async def test_each_migration_goes_down_and_up_again(engine: AsyncEngine) -> None:
+    """Every migration can be undone, and done again."""
+    for revision in ("0001", "base"):
+        await upgrade(engine)
+        await downgrade(engine, revision)
+    await upgrade(engine)
+
+
+async def test_an_older_database_keeps_its_usage(engine: AsyncEngine) -> None:
+    """Usage that was stored before an upgrade is there after it, and after going back."""
+    await upgrade(engine, "0001")
+    async with engine.begin() as connection:
+        await _write(WriteSession(connection, ALL), 1)
+    await upgrade(engine)
+    await downgrade(engine, "0001")
+    async with engine.connect() as connection:
+        assert (await connection.execute(select(func.count(UsageEvents.event_id)))).scalar() == 1
+
+
+async def test_every_table_of_organizations_has_a_wall(pg_database: Database) -> None:
+    """Every table but the platform's own has a row-level policy that is forced."""
+    statement = text(
+        "SELECT relname, relrowsecurity AND relforcerowsecurity FROM pg_class "
+        "WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+    )
+    async with pg_database._reader.connect() as connection:
+        walled = {row[0]: row[1] for row in await connection.execute(statement)}
+    organizations = {
+        table.name
+        for table in Base.metadata.tables.values()
+        if {"organization_id", "organization", "chain"} & set(table.columns.keys())
+    } | {"organizations"}
+    assert {name for name, is_walled in walled.items() if is_walled} >= organizations
+
+
+async def test_the_role_is_no_superuser(pg_database: Database) -> None:
+    """Tests connect as somebody whom walls hold: otherwise they would prove nothing."""
+    async with pg_database._reader.connect() as connection:
+        row = (
+            await connection.execute(
+                text("SELECT rolsuper, rolbypassrls FROM pg_roles WHERE rolname = current_user")
+            )
+        ).one()
+    assert tuple(row) == (False, False)
+
+
+async def test_a_forgotten_condition_shows_nothing_of_others(pg_database: Database) -> None:
+    """A statement without any condition sees, changes and deletes the session's rows only."""
+    async with pg_database.write(ALL) as session:
+        await _write(session, 1)
+        await _write(session, 2, "other")
+    assert await _count(pg_database, ALL) == 2
+    assert await _count(pg_database, ACME) == 1
+    assert await _count(pg_database, Scope.of("nobody")) == 0
+    async with pg_database.write(ACME) as session:
+        assert await session.change(update(UsageEvents).values(status=418)) == 1
+    async with pg_database.read(Scope.of("other")) as session:
+        assert (await session.rows(select(UsageEvents.status)))[0][0] == 200
+
+
+async def test_a_row_of_another_organization_is_not_taken(pg_database: Database) -> None:
+    """PostgreSQL refuses what the store's own check let through."""
+    with pytest.raises((ProgrammingError, DBAPIError), match="row-level security"):
+        async with pg_database.write(ACME) as session:
+            await _write(session, 1, "other")
+    assert await _count(pg_database, ALL) == 0
+
+
+async def test_a_connection_forgets_whose_it_was(pg_database: Database) -> None:
+    """A connection that goes back to the pool shows nothing until the next scope is set."""
+    async with pg_database.write(ALL) as session:
+        await _write(session, 1)
+    for _ in range(3):
+        assert await _count(pg_database, ALL) == 1
+    async with pg_database._reader.connect() as connection:
+        count = await connection.execute(select(func.count(UsageEvents.event_id)))
+        assert count.scalar() == 0
+
+
+async def test_a_read_session_cannot_write(pg_database: Database) -> None:
+    """Whatever statement a read session is given, PostgreSQL refuses to write."""
+    with pytest.raises(DBAPIError, match="read-only"):
+        async with pg_database.read(ALL) as session:
+            await session._connection.execute(text("DELETE FROM usage_events"))
+
+
+async def test_a_read_session_sees_one_state(pg_database: Database) -> None:
+    """What others commit meanwhile is not seen by a session that has begun to read."""
+    async with pg_database.read(ALL) as session:
+        count = select(func.count(UsageEvents.event_id))
+        assert (await session.rows(count))[0][0] == 0
+        async with pg_database.write(ALL) as other:
+            await _write(other, 1)
+        assert (await session.rows(count))[0][0] == 0
+    assert await _count(pg_database, ALL) == 1
+
+
+async def test_a_statement_ends_in_time(pg_database: Database) -> None:
+    """A statement that runs too long is ended by the server and counts as unavailable."""
+    with pytest.raises(DatabaseUnavailableError):
+        async with pg_database.read(ALL) as session:
+            await session.rows(select(cast(func.pg_sleep(5), Text)))
+    await pg_database.check()
+
+
+async def test_a_server_that_is_away_is_unavailable(
+    postgresql: PostgresqlServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A refused connection, a missing database and a missing socket are one kind of error."""
+    addresses = [
+        "postgresql://penstock:hunter2@127.0.0.1:1/none",
+        f"postgresql://penstock:hunter2@/none?host={tmp_path}",
+        postgresql.role_dsn("never_made"),
+    ]
+    for address in addresses:
+        database = Database(address)
+        with caplog.at_level(logging.WARNING), pytest.raises(DatabaseUnavailableError):
+            await database.open()
+        with pytest.raises(DatabaseUnavailableError):
+            await database.check()
+        await database.close()
+    assert "hunter2" not in caplog.text
+
+
+async def test_ended_connections_are_replaced(
+    postgresql: PostgresqlServer, pg_database: Database
+) -> None:
+    """After the server ended all connections the next session works."""
+    assert await _count(pg_database, ALL) == 0
+    await postgresql.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE usename = 'penstock' AND pid <> pg_backend_pid()"
+    )
+    assert await _count(pg_database, ALL) == 0
+
+
+async def test_a_connection_that_breaks_is_unavailable(
+    postgresql: PostgresqlServer, pg_database: Database
+) -> None:
+    """A connection that is ended in the middle of a use case fails it as unavailable."""
+
+    async def write_and_break() -> None:
+        async with pg_database.write(ALL) as session:
+            await _write(session, 1)
+            await postgresql.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE usename = 'penstock' AND pid <> pg_backend_pid()"
+            )
+            await _write(session, 2)
+
+    with pytest.raises(DatabaseUnavailableError):
+        await write_and_break()
+    assert await _count(pg_database, ALL) == 0
+
+
+@pytest.mark.parametrize("address", ["postgresql://[", "postgresql://a:b:c@x:port/y"])
+def test_an_address_that_cannot_be_read_is_refused(address: str) -> None:
+    """The error of a malformed address does not repeat it: it may hold a password."""
+    with pytest.raises(ValueError, match="postgresql://user@host/name") as caught:
+        Database(address)
+    assert address not in str(caught.value)
+
+
+def test_the_word_of_libpq_for_encryption_is_understood() -> None:
+    """`sslmode` of an address becomes what the driver calls ssl."""
+    url = pg.parse_dsn("postgresql://a@b/c?sslmode=require")
+    assert url.query == {"ssl": "require"}
+    assert url.drivername == "postgresql+asyncpg"
+
+
+async def test_a_broken_rule_is_an_error_of_its_own(database: Database) -> None:
+    """What stands against a row is told apart from a database that is away."""
+
+    async def write_twice() -> None:
+        async with database.write(ALL) as session:
+            row = {"chain": "a", "number": 1, "hash": b""}
+            await session.insert(AuditHeads, row, row)
+
+    with pytest.raises(RowConflictError):
+        await write_twice()
+
+
+async def test_changes_are_numbered_in_order_of_commit(database: Database) -> None:
+    """Who follows the change feed misses nothing, however many transactions write at once."""
+    seen: list[int] = []
+    is_done = asyncio.Event()
+
+    async def write(number: int) -> None:
+        async with database.write(ALL) as session:
+            await record_change(session, "key", f"key-{number}", number)
+            await asyncio.sleep(0.001 * (number % 3))
+
+    async def follow() -> None:
+        while not (is_done.is_set() and len(seen) >= 30):
+            async with database.read(ALL) as session:
+                changes = await list_changes(session, seen[-1] if seen else 0, 7)
+            seen.extend(seq for seq, _, _ in changes)
+            await asyncio.sleep(0)
+
+    follower = asyncio.create_task(follow())
+    await asyncio.gather(*(write(number) for number in range(30)))
+    is_done.set()
+    await asyncio.wait_for(follower, 20)
+    async with database.read(ALL) as session:
+        stored = await list_changes(session, 0, 100)
+        assert await get_last_change(session) == stored[-1][0]
+    assert seen == [seq for seq, _, _ in stored]
+    assert {object_id for _, _, object_id in stored} == {f"key-{number}" for number in range(30)}
+
+
+async def test_a_change_that_was_rolled_back_is_not_told(database: Database) -> None:
+    """A change is in the feed if and only if it happened."""
+
+    async def fail() -> None:
+        async with database.write(ALL) as session:
+            await record_change(session, "key", "a", 1)
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await fail()
+    async with database.read(ALL) as session:
+        assert await get_last_change(session) == 0
+        assert await session.first(select(literal(1)).where(literal(1) == 0)) is None
