@@ -1,0 +1,1 @@
+"""Credentials of upstreams: encrypted at rest, bound to whom they belong to."""
