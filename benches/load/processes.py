@@ -91,6 +91,11 @@ class Running:
         """Return the same program under another name."""
         return Running(name, self._process, self.port, self._log)
 
+    @property
+    def pid(self) -> int:
+        """Id of the program's own process."""
+        return self._process.pid
+
     def _pids(self) -> list[int]:
         main = psutil.Process(self._process.pid)
         return [main.pid, *(child.pid for child in main.children(recursive=True))]

@@ -5,6 +5,7 @@ it likes, waits, closes or resets. Times are `time.monotonic()`, to be compared 
 """
 
 import asyncio
+import itertools
 import json
 import socket
 import struct
@@ -307,7 +308,7 @@ async def running_scripted_engine(script: Script | None = None) -> AsyncIterator
 def cut(content: bytes, boundaries: Iterable[int]) -> list[bytes]:
     """Return `content` in pieces that end at these offsets, none of them empty."""
     edges = [0, *sorted(set(boundaries)), len(content)]
-    return [content[a:b] for a, b in zip(edges, edges[1:], strict=False) if a < b]
+    return [content[a:b] for a, b in itertools.pairwise(edges) if a < b]
 
 
 @asynccontextmanager
@@ -320,7 +321,7 @@ async def hanging_port() -> AsyncIterator[int]:
         fillers = []
         for _ in range(3):
             filler = socket.socket()
-            filler.setblocking(False)
+            filler.settimeout(0)
             filler.connect_ex(("127.0.0.1", port))
             fillers.append(filler)
         await asyncio.sleep(0.05)

@@ -68,7 +68,7 @@ class StreamCaller:
     async def connect(cls, port: int, *, receive_bytes: int | None = None) -> Self:
         """Connect; `receive_bytes` bounds what the kernel takes for a caller that does not read."""
         sock = socket.socket()
-        sock.setblocking(False)
+        sock.settimeout(0)
         if receive_bytes is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -127,6 +127,8 @@ class Journal:
         self._segment_bytes = segment_bytes
         self._is_strict = is_strict
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._space_thread = ThreadPoolExecutor(1, thread_name_prefix="journal-space")
+        """Makes segments: a slow fsync must not keep the next one from being there in time."""
         self._number = 1
         self._segment = _Segment(self._segment_path(1), segment_bytes)
         self._next: _Segment | None = None
@@ -191,6 +193,7 @@ class Journal:
         self._unstick() if self._is_stuck else self._flush()
         self._is_finished = True
         self._thread.shutdown(wait=True)
+        self._space_thread.shutdown(wait=True)
         if self._preparing is not None and self._preparing.exception() is None:
             self._next = self._preparing.result()
         self._segment.end(self.sync)
@@ -307,7 +310,7 @@ class Journal:
         if self._preparing is not None or self._next is not None or self._is_finished:
             return
         path, size = self._segment_path(self._number + 1), self._segment_bytes
-        self._preparing = self._thread.submit(_Segment, path, size)
+        self._preparing = self._space_thread.submit(_Segment, path, size)
         work = asyncio.wrap_future(self._preparing, loop=self._loop)
         work.add_done_callback(self._prepared)
 

@@ -130,7 +130,7 @@ async def test_a_slow_caller_gets_all_of_a_large_plain_answer(
         await caller.read_head()
         await asyncio.sleep(0.3)
         (talk,) = engine.seen("large")
-        assert talk.connection.sent_bytes == len(body)
+        assert talk.connection.sent_bytes >= len(body)
         await asyncio.sleep(2.5)  # longer than an ended connection may linger
         found, is_complete = await caller.read_body()
     assert is_complete

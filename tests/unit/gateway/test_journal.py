@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.fakes.worker_process import eventually
 
 from penstock.contract.journal import LOCK_FILE, Begin, Close, Open, Record, interrupted_event, scan
 from penstock.gateway.journal import Journal
@@ -57,9 +58,13 @@ class Waiter:
         self.steps.append("closed")
 
 
+def _segments(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*/*.journal"))
+
+
 def _records(folder: Path) -> list[Record]:
     found: list[Record] = []
-    for segment in sorted(folder.glob("*/*.journal")):
+    for segment in _segments(folder):
         found += [record for record, _ in scan(segment.read_bytes())]
     return found
 
@@ -88,14 +93,8 @@ async def _turn() -> None:
     await asyncio.sleep(0)
 
 
-async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
 async def test_a_lone_record_waits_for_nobody(tmp_path: Path) -> None:
-    """The first record of a loop turn is on disk, and its request goes on, before `open` returns."""
+    """The first record of a loop turn is on disk, and its request goes on, within `open`."""
     journal = _journal(tmp_path)
     waiter = Waiter(1, tmp_path)
     journal.open(waiter.record, waiter)
@@ -126,7 +125,7 @@ async def test_a_sync_between_strands_nobody(tmp_path: Path) -> None:
     journal._start_sync()  # as a timer does that is due before the turn's end
     await _turn()
     assert second.steps == ["opened"]
-    await _until(lambda: journal.sync_count > 0)
+    await eventually(lambda: journal.sync_count > 0)
     journal.finish()
 
 
@@ -187,7 +186,7 @@ async def test_strict_closes_wait_for_the_sync(tmp_path: Path) -> None:
     await asyncio.sleep(0.05)
     assert [waiter.steps for waiter in waiters] == [["opened"]] * 5
     GatedJournal.gate.set()
-    await _until(lambda: all(waiter.steps == ["opened", "closed"] for waiter in waiters))
+    await eventually(lambda: all(waiter.steps == ["opened", "closed"] for waiter in waiters))
     assert journal.sync_count < 5, "they share syncs"
     journal.finish()
 
@@ -209,7 +208,7 @@ async def test_a_failed_sync_is_the_end(tmp_path: Path) -> None:
     waiter = Waiter(1, tmp_path)
     journal.open(waiter.record, waiter)
     journal.close(waiter.event, waiter)
-    await _until(lambda: bool(told))
+    await eventually(lambda: bool(told))
     await asyncio.sleep(0.05)
     assert told == [True]
     assert journal.is_broken
@@ -270,38 +269,46 @@ async def test_admission_stops_while_every_close_still_fits(tmp_path: Path) -> N
     assert not _next_segment(tmp_path, 3).exists()
 
     _next_segment(tmp_path, 2).unlink()
-    async with asyncio.timeout(5):
-        while journal._next is None:  # it tries again by itself, without traffic
-            await asyncio.sleep(0.02)
+    await eventually(lambda: journal._next is not None)  # it tries again without traffic
     assert journal.can_admit
     journal.finish()
     assert len(_without_begins(tmp_path)) == 2 * len(waiters)
 
 
-class SlowlyMadeJournal(Journal):
-    """A journal whose thread is busy for long."""
-
+def _hold_up_space(journal: Journal) -> threading.Event:
+    """Keep segments from being made until the event is set."""
     gate = threading.Event()
+    journal._space_thread.submit(gate.wait, 5)
+    return gate
 
-    @staticmethod
-    def sync(descriptor: int) -> None:
-        """Hold up the thread that makes segments, too."""
-        assert SlowlyMadeJournal.gate.wait(5)
-        os.fdatasync(descriptor)
+
+async def test_a_slow_disk_does_not_hold_up_the_next_segment(tmp_path: Path) -> None:
+    """While an fsync takes long, the next segment is made all the same, and admission goes on."""
+    GatedJournal.gate.clear()
+    journal = _journal(tmp_path, kind=GatedJournal)
+    for number in range(150):
+        waiter = Waiter(number, tmp_path, padding=128)
+        journal.open(waiter.record, waiter)
+        journal.close(waiter.event, waiter)
+        await asyncio.sleep(0.001)
+        assert journal.can_admit
+    assert len(_segments(tmp_path)) >= 2
+    GatedJournal.gate.set()
+    journal.finish()
 
 
 async def test_a_segment_under_way_is_waited_for(tmp_path: Path) -> None:
     """A record that needs the next segment before it is there waits for it, in its order."""
-    SlowlyMadeJournal.gate.clear()
-    journal = _journal(tmp_path, kind=SlowlyMadeJournal)
+    journal = _journal(tmp_path)
+    gate = _hold_up_space(journal)
     waiters = [Waiter(number, tmp_path, padding=4000) for number in range(20)]
     for waiter in waiters:  # more than admission would let in
         journal.open(waiter.record, waiter)
         await asyncio.sleep(0.002)
     assert [waiter.steps for waiter in waiters][-1] == []
     assert not journal.can_admit
-    SlowlyMadeJournal.gate.set()
-    await _until(lambda: all(waiter.steps == ["opened"] for waiter in waiters))
+    gate.set()
+    await eventually(lambda: all(waiter.steps == ["opened"] for waiter in waiters))
     assert _without_begins(tmp_path) == [waiter.record for waiter in waiters]
     journal.finish()
 
@@ -309,14 +316,14 @@ async def test_a_segment_under_way_is_waited_for(tmp_path: Path) -> None:
 async def test_a_clean_end_gives_space_and_lock_back(tmp_path: Path) -> None:
     """At the end files are as long as what is in them, unused ones are gone, the lock is free."""
     journal = _journal(tmp_path)
-    for number in range(250):
-        waiter = Waiter(number, tmp_path)
+    for number in range(150):
+        waiter = Waiter(number, tmp_path, padding=128)
         journal.open(waiter.record, waiter)
     await _turn()
-    await _until(lambda: journal._next is not None)
-    assert len(list(tmp_path.glob("*/*.journal"))) == 2
+    await eventually(lambda: journal._next is not None)
+    assert len(_segments(tmp_path)) == 2
     journal.finish()
-    (segment,) = tmp_path.glob("*/*.journal")
+    (segment,) = _segments(tmp_path)
     assert list(scan(segment.read_bytes()))[-1][1] == segment.stat().st_size
     assert segment.stat().st_mode & 0o777 == 0o600
     lock = os.open(segment.parent / LOCK_FILE, os.O_RDWR)
@@ -326,16 +333,16 @@ async def test_a_clean_end_gives_space_and_lock_back(tmp_path: Path) -> None:
 
 async def test_an_end_while_a_segment_is_made_leaves_nothing(tmp_path: Path) -> None:
     """A segment that is being made when the end comes does not stay behind."""
-    SlowlyMadeJournal.gate.clear()
-    journal = _journal(tmp_path, kind=SlowlyMadeJournal)
-    for number in range(250):
-        waiter = Waiter(number, tmp_path)
+    journal = _journal(tmp_path)
+    gate = _hold_up_space(journal)
+    for number in range(150):
+        waiter = Waiter(number, tmp_path, padding=128)
         journal.open(waiter.record, waiter)
-    await asyncio.sleep(0.03)
+    await _turn()
     assert journal._preparing is not None
-    SlowlyMadeJournal.gate.set()
+    gate.set()
     journal.finish()
-    assert len(list(tmp_path.glob("*/*.journal"))) == 1
+    assert len(_segments(tmp_path)) == 1
 
 
 async def test_a_folder_is_never_used_twice(tmp_path: Path) -> None:
@@ -352,10 +359,10 @@ async def test_counters_say_what_was_written(tmp_path: Path) -> None:
     waiter = Waiter(1, tmp_path)
     journal.open(waiter.record, waiter)
     journal.close(waiter.event, waiter)
-    await _until(lambda: journal.sync_count == 1)
+    await eventually(lambda: journal.sync_count == 1)
     assert journal.record_count == 3
     journal.finish()
-    (segment,) = tmp_path.glob("*/*.journal")
+    (segment,) = _segments(tmp_path)
     assert journal.byte_count == segment.stat().st_size
 
 

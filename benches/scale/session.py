@@ -1,0 +1,250 @@
+"""How a worker takes to a million keys: its start, its memory, its speed beside a small store."""
+
+import argparse
+import json
+import os
+import re
+import secrets
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from benches.load.machine import REPOSITORY, describe_machine
+from benches.load.processes import Cores, Running, choose_cores, find_free_port, start
+from benches.load.servers import Bench, launch_emulator
+from rich.console import Console
+from rich.table import Table
+
+from penstock.access.rules import create_key, key_mac
+from penstock.contract.node import WorkerSettings
+from penstock.contract.snapshot import Alias, Endpoint, Key, Route, Upstream
+from penstock.contract.snapshot_store import (
+    SnapshotStore,
+    alias_record,
+    key_record,
+    make_delta,
+    route_record,
+    upstream_record,
+)
+
+PART = 100_000
+"""Keys that are written at a time."""
+SAMPLE = 10_000
+"""Keys that the client uses, one after another by chance; they are in either store."""
+_PATH = "/v1/chat/completions"
+_SCRIPT = """\
+local keys, aliases = {}, @ALIASES@
+for line in io.lines("@KEYS@") do keys[#keys + 1] = line end
+wrk.method = "POST"
+function request()
+  local alias = math.random(0, aliases - 1)
+  return wrk.format("POST", "@PATH@", {["authorization"] = "Bearer " .. keys[math.random(#keys)],
+    ["content-type"] = "application/json"},
+    '{"model":"model-' .. alias .. '","messages":[{"role":"user","content":"Hello there"}]}')
+end
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A snapshot store to serve from, and how it was made."""
+
+    name: str
+    keys: int
+    aliases: int
+    path: Path
+    build_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What one worker on one store showed."""
+
+    store: Store
+    ready_s: float
+    """From the process's start, with nothing of the store in memory, to its first answer."""
+    own_mb: float
+    shared_mb: float
+    per_second: float
+
+
+def build_store(
+    folder: Path, name: str, keys: int, aliases: int, sample: list[bytes], port: int
+) -> Store:
+    """Write a store with so many keys and aliases; the sample's keys are among them."""
+    began_s = time.monotonic()
+    store = SnapshotStore(folder / name)
+    upstream = Upstream("engine", "emulator", (Endpoint("http", "127.0.0.1", port),))
+    catalog = [upstream_record(upstream)]
+    for number in range(aliases):
+        catalog.append(route_record(Route(f"route-{number}", "engine", "emulated-70b")))
+        catalog.append(alias_record(Alias(f"model-{number}", f"route-{number}")))
+    parts = _parts(keys, sample)
+    for number, part in enumerate(parts):
+        records = sorted([*part, *(catalog if number == 0 else ())])
+        is_last = (number + 1) * PART >= keys
+        store.apply(
+            make_delta(base_version=0, version=1, created_at_ns=1, puts=records, is_last=is_last)
+        )
+    store.close()
+    return Store(name, keys, aliases, folder / name, time.monotonic() - began_s)
+
+
+def _parts(keys: int, sample: list[bytes]) -> Iterator[list[tuple[bytes, bytes]]]:
+    for first in range(0, keys, PART):
+        yield [
+            key_record(
+                Key(
+                    f"{number:012d}",
+                    sample[number] if number < len(sample) else secrets.token_bytes(32),
+                    f"org_{number % 5_000:012d}",
+                    f"prj_{number % 20_000:012d}",
+                )
+            )
+            for number in range(first, min(first + PART, keys))
+        ]
+
+
+class Session:
+    """One run: two stores, a fresh worker on each, measured in turn."""
+
+    def __init__(self, folder: Path, cores: Cores, seconds: int, rounds: int) -> None:
+        """See the class."""
+        self._folder = folder
+        self._cores = cores
+        self._seconds = seconds
+        self._rounds = rounds
+        self._pepper = secrets.token_hex(32).encode()
+        (folder / "pepper").write_bytes(self._pepper)
+        self._port = find_free_port()
+
+    def run(self, stack: ExitStack, keys: int, aliases: int, console: Console) -> list[Figures]:
+        """Build, start, measure."""
+        bench = Bench(self._cores, self._folder, self._port, "")
+        stack.callback(launch_emulator(bench).stop)
+        tokens = [create_key() for _ in range(min(SAMPLE, keys))]
+        (self._folder / "keys").write_text("\n".join(tokens))
+        macs = [key_mac(self._pepper, token.encode()) for token in tokens]
+        stores = []
+        for name, count in (("small", len(tokens)), ("large", keys)):
+            console.print(f"building the {name} store: {count:,} keys, {aliases:,} aliases")
+            stores.append(build_store(self._folder, name, count, aliases, macs, self._port))
+        workers = [(store, *self._start(store, stack)) for store in stores]
+        rates: dict[str, list[float]] = {store.name: [] for store in stores}
+        for number in range(self._rounds):
+            console.print(f"round {number + 1} of {self._rounds}")
+            for store, worker, _ in workers:
+                rates[store.name].append(self._measure(worker, store))
+        return [
+            Figures(store, ready_s, *_memory_mb(worker), statistics.median(rates[store.name]))
+            for store, worker, ready_s in workers
+        ]
+
+    def _start(self, store: Store, stack: ExitStack) -> tuple[Running, float]:
+        folder = self._folder / f"worker-{store.name}"
+        (folder / "journal").mkdir(parents=True)
+        port = find_free_port()
+        settings = WorkerSettings(
+            slot=0,
+            epoch=1,
+            node_id="bench",
+            snapshot_path=str(store.path),
+            journal_path=str(folder / "journal"),
+            pepper_path=str(self._folder / "pepper"),
+            agent_socket="",
+            port=port,
+        )
+        command = [sys.executable, "-m", "penstock.gateway", msgspec.json.encode(settings).decode()]
+        _forget(store.path / "data.mdb")
+        began_s = time.monotonic()
+        worker = start(store.name, command, port, core=self._cores.gateway, folder=folder)
+        ready_s = time.monotonic() - began_s
+        stack.callback(worker.stop)
+        return worker, ready_s
+
+    def _measure(self, worker: Running, store: Store) -> float:
+        script = self._folder / "scale.lua"
+        text = _SCRIPT.replace("@KEYS@", str(self._folder / "keys")).replace("@PATH@", _PATH)
+        script.write_text(text.replace("@ALIASES@", str(store.aliases)))
+        done = subprocess.run(
+            [
+                *("taskset", "-c", str(self._cores.load), "wrk", "-t1", "-c64"),
+                *(f"-d{self._seconds}s", "-s", str(script), f"http://127.0.0.1:{worker.port}"),
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        failed = re.search(r"Non-2xx or 3xx responses: (\d+)", done.stdout)
+        rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
+        if failed is not None or rate is None:
+            worker.fail(f"refused requests: {done.stdout[-300:]}")
+        return float(rate[1]) if rate is not None else 0.0
+
+
+def _forget(path: Path) -> None:
+    """Drop a file from the page cache, so that a start is a cold one."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fdatasync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+
+
+def _memory_mb(worker: Running) -> tuple[float, float]:
+    """Return a worker's own memory and what it shares with others of the node, in MB."""
+    status = Path(f"/proc/{worker.pid}/status").read_text()
+    found = {name: int(size) for name, size in re.findall(r"(Rss\w+):\s+(\d+) kB", status)}
+    return found["RssAnon"] / 1_000, found["RssFile"] / 1_000
+
+
+def main(arguments: list[str]) -> int:
+    """Run the bench and write `results/scale.json` and `scale.md`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keys", type=int, default=1_000_000)
+    parser.add_argument("--aliases", type=int, default=10_000)
+    parser.add_argument("--seconds", type=int, default=5, help="of each measure in a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args(arguments)
+    console = Console()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-scale-")))
+        session = Session(folder, choose_cores(), options.seconds, options.rounds)
+        figures = session.run(stack, options.keys, options.aliases, console)
+    _report(figures, console)
+    return 0
+
+
+def _report(figures: list[Figures], console: Console) -> None:
+    small, large = figures
+    rows = [
+        ("API keys", *(f"{each.store.keys:,}" for each in figures)),
+        ("aliases and routes", *(f"{each.store.aliases:,}" for each in figures)),
+        ("building the store (s)", *(f"{each.store.build_s:.1f}" for each in figures)),
+        ("worker ready from a cold disk (s)", *(f"{each.ready_s:.2f}" for each in figures)),
+        ("memory of its own (MB)", *(f"{each.own_mb:.1f}" for each in figures)),
+        ("memory shared by workers (MB)", *(f"{each.shared_mb:.1f}" for each in figures)),
+        ("chat, random keys, c=64 (req/s)", *(f"{each.per_second:,.0f}" for each in figures)),
+    ]
+    table = Table("", "small store", "large store")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    console.print(f"large / small: {large.per_second / small.per_second:.2f}")
+    machine = "\n".join(describe_machine(Path(tempfile.gettempdir())).lines())
+    lines = [f"# Scale bench\n\n{machine}\n", "| | small store | large store |"]
+    lines += ["|---|--:|--:|", *(f"| {' | '.join(row)} |" for row in rows)]
+    lines.append(f"\nRequests/s, large to small: {large.per_second / small.per_second:.2f}")
+    results = REPOSITORY / "benches" / "results"
+    (results / "scale.md").write_text("\n".join(lines) + "\n")
+    (results / "scale.json").write_text(
+        json.dumps({"rows": rows, "ratio": large.per_second / small.per_second}, indent=1) + "\n"
+    )

@@ -1,0 +1,225 @@
+"""Engines that take too long: each phase has its bound, its code and its record."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+from tests.fakes.scripted_engine import (
+    CHAT,
+    DONE,
+    LAST_CHUNK,
+    ROLE,
+    STREAM_HEAD,
+    ScriptedEngine,
+    Talk,
+    answer,
+    chat,
+    chunk,
+    counts,
+    hanging_port,
+    running_scripted_engine,
+    token,
+)
+from tests.fakes.stream_caller import ask, calling, chat_body
+from tests.fakes.worker_process import WorkerProcess, make_snapshot, running_worker
+
+from penstock.contract.snapshot import Timeouts
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+SHORT = Timeouts(connect_ms=300, first_byte_ms=400, idle_ms=400, total_ms=1_500)
+LATE_S = 1.0
+"""How much later than its bound a time-out may be: sweeps, and a busy machine."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine() -> AsyncIterator[ScriptedEngine]:
+    """Return an engine whose scripts each test brings."""
+    async with running_scripted_engine() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def worker(
+    engine: ScriptedEngine, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[WorkerProcess]:
+    """Return a worker that waits for the engine only shortly."""
+    snapshot = make_snapshot([engine.port], timeouts=SHORT)
+    folder = tmp_path_factory.mktemp("worker")
+    with running_worker(folder, [engine.port], snapshot=snapshot) as running:
+        yield running
+
+
+@pytest.mark.parametrize("is_stream", [True, False])
+async def test_an_engine_that_never_answers(
+    engine: ScriptedEngine, worker: WorkerProcess, *, is_stream: bool
+) -> None:
+    """An engine that takes the request and never answers is given up with its own code."""
+
+    async def script(talk: Talk) -> None:
+        await talk.gone()
+
+    engine.script = script
+    before, started_s = len(worker.events()), time.monotonic()
+    found = await ask(worker.port, "", chat_body(stream=is_stream))
+    assert SHORT.first_byte_ms / 1000 <= time.monotonic() - started_s
+    assert time.monotonic() - started_s < SHORT.first_byte_ms / 1000 + LATE_S
+    assert (found.status, found.code) == (504, "upstream:first_byte_timeout")
+    assert found.header["x-penstock-error-source"] == "upstream"
+    await engine.talks[-1].gone(1)
+    event = worker.wait_events(before + 1)[-1]
+    assert (event.outcome, event.status, event.usage_source) == ("timeout", 504, "estimated")
+    assert event.error_code == "err:gateway:upstream:first_byte_timeout"
+
+
+async def test_an_engine_that_stalls_in_a_stream(
+    engine: ScriptedEngine, worker: WorkerProcess
+) -> None:
+    """A stream that stalls ends with an error event, no `[DONE]` and no regular end."""
+
+    async def script(talk: Talk) -> None:
+        await talk.send(STREAM_HEAD, chunk(ROLE), chunk(token("a")), chunk(token("b")))
+        await talk.gone()
+
+    engine.script = script
+    before, started_s = len(worker.events()), time.monotonic()
+    found = await ask(worker.port)
+    assert SHORT.idle_ms / 1000 <= time.monotonic() - started_s < SHORT.idle_ms / 1000 + LATE_S
+    assert not found.is_complete
+    assert found.body.startswith(ROLE + token("a") + token("b"))
+    assert b"[DONE]" not in found.body
+    assert found.code == "upstream:idle_timeout"
+    await engine.talks[-1].gone(1)
+    event = worker.wait_events(before + 1)[-1]
+    assert (event.outcome, event.status, event.usage_source) == ("timeout", 200, "counted")
+    assert event.output_tokens == 2
+
+
+async def test_an_engine_that_stalls_inside_a_frame(
+    engine: ScriptedEngine, worker: WorkerProcess
+) -> None:
+    """The error event after half a frame is an event of its own."""
+
+    async def script(talk: Talk) -> None:
+        await talk.send(STREAM_HEAD, chunk(ROLE), chunk(token("a")[:-9]))
+        await talk.gone()
+
+    engine.script = script
+    found = await ask(worker.port)
+    assert not found.is_complete
+    assert found.body.startswith(ROLE + token("a")[:-9] + b"\n\ndata: ")
+    assert found.code == "upstream:idle_timeout"
+
+
+async def test_an_engine_that_stalls_in_a_plain_answer(
+    engine: ScriptedEngine, worker: WorkerProcess
+) -> None:
+    """A plain answer that stalls is a 504, since nothing of it was sent on."""
+
+    async def script(talk: Talk) -> None:
+        await talk.send(answer(CHAT | {"usage": counts(1, 2)})[:-7])
+        await talk.gone()
+
+    engine.script = script
+    found = await ask(worker.port, "", chat_body())
+    assert (found.status, found.code) == (504, "upstream:idle_timeout")
+
+
+@pytest.mark.parametrize("is_stream", [True, False])
+async def test_an_engine_that_drips(
+    engine: ScriptedEngine, worker: WorkerProcess, *, is_stream: bool
+) -> None:
+    """An answer that never stalls and never ends is bounded by the total."""
+
+    async def script(talk: Talk) -> None:
+        if is_stream:
+            await talk.send(STREAM_HEAD)
+        else:
+            await talk.send(b"HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\n")
+        while True:
+            await talk.send(chunk(token("a")) if is_stream else b" ")
+            await asyncio.sleep(0.05)
+
+    engine.script = script
+    before, started_s = len(worker.events()), time.monotonic()
+    found = await ask(worker.port, "", chat_body(stream=is_stream))
+    assert SHORT.total_ms / 1000 <= time.monotonic() - started_s < SHORT.total_ms / 1000 + LATE_S
+    assert found.code == "upstream:total_timeout"
+    assert found.status == (200 if is_stream else 504)
+    assert found.is_complete is not is_stream
+    event = worker.wait_events(before + 1)[-1]
+    assert event.outcome == "timeout"
+    assert (event.output_tokens > 10) is is_stream
+
+
+async def test_a_stream_with_pauses_below_the_bound_is_no_stall(
+    engine: ScriptedEngine, worker: WorkerProcess
+) -> None:
+    """Pauses shorter than the bound between bytes do not add up."""
+
+    async def script(talk: Talk) -> None:
+        await asyncio.sleep(0.25)
+        await talk.stream(ROLE, token("a"), token("b"), DONE, pause_s=0.15)
+
+    engine.script = script
+    found = await ask(worker.port)
+    assert found.is_complete
+    assert found.body == ROLE + token("a") + token("b") + DONE
+
+
+async def test_a_callers_own_pause_is_no_stall(
+    engine: ScriptedEngine, worker: WorkerProcess
+) -> None:
+    """A caller that pauses longer than an engine may gets its whole stream all the same."""
+    frames = token("word") * 1_000
+
+    async def script(talk: Talk) -> None:
+        await talk.send(STREAM_HEAD)
+        for _ in range(150):
+            await talk.send(chunk(frames))
+        await talk.send(chunk(DONE), LAST_CHUNK)
+
+    engine.script = script
+    async with calling(worker.port, receive_bytes=65_536) as caller:
+        await caller.ask()
+        await caller.read_head()
+        await asyncio.sleep(SHORT.idle_ms / 1000 + 0.5)
+        body, is_complete = await caller.read_body()
+    assert is_complete
+    assert len(body) == len(frames) * 150 + len(DONE)
+
+
+async def test_an_endpoint_that_never_accepts(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """An endpoint that does not accept in time is given up with its own code."""
+    async with hanging_port() as port:
+        snapshot = make_snapshot([port], timeouts=SHORT)
+        folder = tmp_path_factory.mktemp("hanging")
+        with running_worker(folder, [port], snapshot=snapshot) as worker:
+            started_s = time.monotonic()
+            found = await ask(worker.port)
+            assert time.monotonic() - started_s < SHORT.connect_ms / 1000 + LATE_S
+            assert (found.status, found.code) == (504, "upstream:connect_timeout")
+            (event,) = worker.wait_events(1)
+            assert (event.outcome, event.status) == ("timeout", 504)
+            assert (event.input_tokens, event.output_tokens) == (0, 0), "nothing was sent"
+
+
+async def test_a_connection_serves_on_after_a_time_out(
+    engine: ScriptedEngine, worker: WorkerProcess
+) -> None:
+    """After a 504 the caller's connection takes the next request."""
+
+    async def silence(talk: Talk) -> None:
+        await talk.gone()
+
+    async def quick(talk: Talk) -> None:
+        await talk.send(chat(counts(1, 2)))
+
+    engine.scripts |= {"silence": silence, "quick": quick}
+    async with calling(worker.port) as caller:
+        await caller.ask("silence", chat_body())
+        assert (await caller.read_answer()).status == 504
+        await caller.ask("quick", chat_body())
+        assert (await caller.read_answer()).status == 200

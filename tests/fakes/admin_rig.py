@@ -1,0 +1,126 @@
+"""A control plane with organizations, projects and keys of every role, to call over HTTP."""
+
+import shutil
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+
+from penstock.control.app import create_app
+from penstock.control.settings import ControlSettings
+from penstock.kit.clock import ManualClock
+
+ADMIN_TOKEN = "admin-token-of-these-tests"
+OPERATION = "x-penstock-operation"
+METHODS = ("get", "post", "patch", "put", "delete")
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """An operation of the OpenAPI document."""
+
+    name: str
+    """In the matrix; empty when it declares none."""
+    method: str
+    path: str
+
+    def __str__(self) -> str:
+        """Return it as a test's id."""
+        return f"{self.method} {self.path}"
+
+    @property
+    def is_change(self) -> bool:
+        """Whether it is told to change something."""
+        return self.method != "get" and not self.path.endswith("/verify")
+
+
+def list_operations(document: dict[str, Any]) -> list[Operation]:
+    """Return the operations of a document."""
+    return [
+        Operation(entry.get(OPERATION, ""), method, path)
+        for path, entries in document["paths"].items()
+        for method, entry in entries.items()
+        if method in METHODS
+    ]
+
+
+@dataclass(slots=True)
+class AdminRig:
+    """What `run_admin_rig` hands out."""
+
+    app: FastAPI
+    client: httpx.AsyncClient
+    clock: ManualClock
+    data: Path
+    counter: int = field(default=0)
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        token: str = ADMIN_TOKEN,
+        **headers: str,
+    ) -> httpx.Response:
+        """Send a request below `/api/v1`; names of headers have underscores here."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        if token:
+            named["authorization"] = f"Bearer {token}"
+        content = {} if body is None else {"json": body}
+        return await self.client.request(method, f"/api/v1{path}", headers=named, **content)
+
+    async def create(self, path: str, **body: Any) -> dict[str, Any]:
+        """Create an object as the operator and return it."""
+        answer = await self.call("POST", path, body)
+        assert answer.status_code == 201, answer.text
+        created: dict[str, Any] = answer.json()
+        return created
+
+    async def create_project(self, name: str) -> dict[str, Any]:
+        """Create a project in an organization of its own."""
+        organization = await self.create("/organizations", name=f"{name} organization")
+        return await self.create("/projects", organization_id=organization["id"], name=name)
+
+    async def create_token(
+        self, project_id: str, role: str, scopes: Iterable[str] = ("admin",), **members: Any
+    ) -> str:
+        """Create a key and return its text."""
+        self.counter += 1
+        created = await self.create(
+            "/keys",
+            project_id=project_id,
+            name=f"{role} {self.counter}",
+            role=role,
+            scopes=list(scopes),
+            **members,
+        )
+        secret: str = created["secret"]
+        return secret
+
+
+@asynccontextmanager
+async def run_admin_rig(template: Path, data: Path) -> AsyncIterator[AdminRig]:
+    """Run a control plane on a copy of a migrated SQLite file, with a clock that stands still."""
+    (data / "secrets").mkdir(parents=True)
+    (data / "secrets" / "admin_token").write_text(ADMIN_TOKEN)
+    shutil.copy(template, data / "usage.db")
+    clock = ManualClock()
+    app = create_app(ControlSettings(data_dir=str(data)), clock)
+    transport = httpx.ASGITransport(app, client=("192.0.2.7", 4711))
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://control") as client,
+    ):
+        yield AdminRig(app, client, clock, data)
+
+
+def expect_problem(answer: httpx.Response, status: int, code: str) -> None:
+    """Fail unless an answer is that problem."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["code"] == code

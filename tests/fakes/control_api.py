@@ -1,0 +1,285 @@
+"""A control plane in memory, as far as its HTTP contract goes: for the command line's tests."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+TOKEN = "the-admin-token"
+PAGE_ROWS = 2
+SECRET = "ps_live_{}_" + "s" * 38
+
+Row = dict[str, Any]
+Answer = tuple[int, Row | None]
+
+_PREFIXES = {
+    "organizations": "org_",
+    "projects": "prj_",
+    "members": "mem_",
+    "service-accounts": "sa_",
+    "keys": "",
+}
+_FILTERS = {
+    "organizations": {"name", "status"},
+    "projects": {"organization_id", "name", "status"},
+    "members": {"organization_id", "project_id", "subject"},
+    "service-accounts": {"organization_id", "project_id", "name"},
+    "keys": {"organization_id", "project_id", "service_account_id", "name"},
+    "audit": {"organization_id", "resource", "actor", "action", "outcome"},
+}
+_DEFAULTS: dict[str, Row] = {
+    "organizations": {"status": "active"},
+    "projects": {"status": "active"},
+    "members": {"project_id": None, "email": None},
+    "service-accounts": {"project_id": None, "is_disabled": False},
+    "keys": {
+        "service_account_id": None,
+        "is_live": True,
+        "role": "inference_only",
+        "scopes": ["inference", "models:read"],
+        "allowed_aliases": None,
+        "allowed_cidrs": None,
+        "labels": {},
+        "expires_at": None,
+        "is_disabled": False,
+        "revoked_at": None,
+        "rotation_interval_s": None,
+        "rotation_grace_s": None,
+        "created_by": "admin_token",
+        "last_used_at": None,
+    },
+}
+_ACTIONS: dict[str, Row] = {
+    "suspend": {"status": "suspended"},
+    "resume": {"status": "active"},
+    "disable": {"is_disabled": True},
+    "enable": {"is_disabled": False},
+    "revoke": {"revoked_at": "2026-01-02T00:00:00.000000Z"},
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that came."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: Row | None
+
+
+@dataclass
+class FakeState:
+    """What it holds, and how it misbehaves."""
+
+    rows: dict[str, list[Row]] = field(default_factory=lambda: {name: [] for name in _FILTERS})
+    asked: list[Asked] = field(default_factory=list)
+    answers: dict[str, Answer] = field(default_factory=dict)
+    """By idempotency key."""
+    breaks: int = 0
+    """So many of the next changes are done, but their connections break instead of an answer."""
+    refusals: list[Answer] = field(default_factory=list)
+    """What the next requests are answered with, instead of being done."""
+    verification: Row = field(
+        default_factory=lambda: {
+            "is_intact": True,
+            "entries": 12,
+            "checkpoints": 3,
+            "broken": None,
+        }
+    )
+
+    def add(self, kind: str, **members: Any) -> Row:
+        """Put an object there and return it."""
+        number = sum(len(rows) for rows in self.rows.values()) + 1
+        row = {
+            "id": f"{_PREFIXES[kind]}{number:012}",
+            **_DEFAULTS[kind],
+            **members,
+            "version": 1,
+            "created_at": "2026-01-01T00:00:00.123456Z",
+            "updated_at": "2026-01-01T00:00:00.123456Z",
+        }
+        self.rows[kind].append(row)
+        return row
+
+    def changes(self) -> list[Asked]:
+        """Return the requests that were no questions."""
+        return [asked for asked in self.asked if asked.method != "GET"]
+
+
+def problem(status: int, code: str, detail: str, **members: Any) -> Answer:
+    """Return problem details as control answers them."""
+    return status, {
+        "type": code,
+        "title": detail,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "is_retryable": False,
+        **members,
+    }
+
+
+UNKNOWN = problem(404, "err:control:storage:object_unknown", "There is no such object.")
+
+
+class FakeControl(ThreadingHTTPServer):
+    """Listens on a free port of this machine."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.state = FakeState()
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What points the commands here."""
+        return {"PENSTOCK_URL": self.url, "PENSTOCK_TOKEN": TOKEN, "NO_COLOR": "1"}
+
+
+@contextmanager
+def running_control() -> Iterator[FakeControl]:
+    """Serve until the block ends."""
+    with FakeControl() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: FakeControl
+
+    def do_GET(self) -> None:
+        self._serve()
+
+    def do_POST(self) -> None:
+        self._serve()
+
+    def do_PATCH(self) -> None:
+        self._serve()
+
+    def do_DELETE(self) -> None:
+        self._serve()
+
+    def _serve(self) -> None:
+        state = self.server.state
+        target = urlsplit(self.path)
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        content = self.rfile.read(int(headers.get("content-length", 0)))
+        body = json.loads(content) if content else None
+        query = dict(parse_qsl(target.query, keep_blank_values=True))
+        asked = Asked(self.command, target.path, query, headers, body)
+        state.asked.append(asked)
+        if headers.get("authorization") != f"Bearer {TOKEN}":
+            self._answer(problem(401, "err:control:auth:token_wrong", "The token is wrong."))
+        elif state.refusals:
+            self._answer(state.refusals.pop(0))
+        elif self.command == "GET":
+            self._answer(_look(state, asked))
+        else:
+            key = headers["idempotency-key"]
+            if key not in state.answers:
+                state.answers[key] = _change(state, asked)
+            if state.breaks:
+                state.breaks -= 1
+                self.close_connection = True
+            else:
+                self._answer(state.answers[key])
+
+    def _answer(self, answer: Answer) -> None:
+        status, body = answer
+        content = b"" if body is None else json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(content)))
+        if status == 503:
+            self.send_header("retry-after", "0")
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def _look(state: FakeState, asked: Asked) -> Answer:
+    kind, *rest = asked.path.removeprefix("/api/v1/").split("/")
+    if not rest:
+        return _list(state, kind, dict(asked.query))
+    row = next((row for row in state.rows[kind] if row["id"] == rest[0]), None)
+    if row is None:
+        return UNKNOWN
+    if rest[1:] == ["secrets"]:
+        return 200, {"data": [{"id": "sec_000000000001", "state": "active", "not_after": None}]}
+    return 200, row
+
+
+def _list(state: FakeState, kind: str, query: dict[str, str]) -> Answer:
+    start = int(query.pop("cursor", 0))
+    query.pop("limit", None)
+    unknown = query.keys() - _FILTERS[kind]
+    if unknown:
+        return problem(400, "err:control:request:invalid", f"Wrong parameters: {unknown}.")
+    ids = {"resource": "resource_id", "actor": "actor_id"}
+    found = [
+        row
+        for row in state.rows[kind]
+        if all(row.get(ids.get(name, name)) == value for name, value in query.items())
+    ]
+    end = start + PAGE_ROWS
+    return 200, {"data": found[start:end], "next_cursor": str(end) if end < len(found) else None}
+
+
+def _change(state: FakeState, asked: Asked) -> Answer:
+    kind, *rest = asked.path.removeprefix("/api/v1/").split("/")
+    body = asked.body or {}
+    if kind == "audit":
+        return 200, state.verification
+    if not rest:
+        return _create(state, kind, body)
+    row = next((row for row in state.rows[kind] if row["id"] == rest[0]), None)
+    if row is None:
+        return UNKNOWN
+    expected = asked.headers.get("if-match")
+    if expected is not None and expected != f'"{row["version"]}"':
+        return problem(412, "err:control:storage:version_conflict", "It was changed meanwhile.")
+    row["version"] += 1
+    match (asked.method, rest[1:]):
+        case ("PATCH", []):
+            row.update(body)
+        case ("DELETE", []):
+            row["status"] = "archived"
+            return 204, None
+        case ("DELETE", ["secrets", _]):
+            return 204, None
+        case ("POST", ["rotate"]):
+            until = "2026-01-01T00:01:00.000000Z" if body["grace_s"] else None
+            return 200, {**row, "secret": SECRET.format(row["id"]), "retiring_until": until}
+        case ("POST", [action]):
+            row.update(_ACTIONS[action])
+    return 200, dict(row)
+
+
+def _create(state: FakeState, kind: str, body: Row) -> Answer:
+    name = body.get("name")
+    places = ("organization_id", "project_id")
+    for row in state.rows[kind]:
+        is_same_place = all(row.get(place) == body.get(place) for place in places)
+        if name is not None and row["name"] == name and (kind == "keys" or is_same_place):
+            detail = "There is one of this name already."
+            return problem(409, "err:control:tenancy:name_taken", detail)
+    if kind != "keys":
+        return 201, state.add(kind, **body)
+    project = next(row for row in state.rows["projects"] if row["id"] == body["project_id"])
+    row = state.add(kind, organization_id=project["organization_id"], **body)
+    return 201, {**row, "secret": SECRET.format(row["id"])}
