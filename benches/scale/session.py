@@ -76,7 +76,7 @@ class Figures:
 
 
 def build_store(
-    folder: Path, name: str, keys: int, aliases: int, sample: list[bytes], port: int
+    folder: Path, name: str, *, keys: int, aliases: int, sample: list[bytes], port: int
 ) -> Store:
     """Write a store with so many keys and aliases; the sample's keys are among them."""
     began_s = time.monotonic()
@@ -135,7 +135,11 @@ class Session:
         stores = []
         for name, count in (("small", len(tokens)), ("large", keys)):
             console.print(f"building the {name} store: {count:,} keys, {aliases:,} aliases")
-            stores.append(build_store(self._folder, name, count, aliases, macs, self._port))
+            stores.append(
+                build_store(
+                    self._folder, name, keys=count, aliases=aliases, sample=macs, port=self._port
+                )
+            )
         workers = [(store, *self._start(store, stack)) for store in stores]
         rates: dict[str, list[float]] = {store.name: [] for store in stores}
         for number in range(self._rounds):

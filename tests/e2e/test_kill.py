@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from tests.fakes.dev_instance import DevInstance, running_dev
 from tests.fakes.worker_process import free_port
@@ -69,6 +70,16 @@ async def _load(instance: DevInstance, stop: asyncio.Event) -> None:
             group.create_task(caller(number))
 
 
+async def _running(instance: DevInstance, module: str) -> list[psutil.Process]:
+    """Return the running processes of a module, waiting until one is started again."""
+    for _ in range(200):
+        if found := instance.children(module):
+            return found
+        await asyncio.sleep(0.1)
+    message = f"nobody starts {module} again"
+    raise TimeoutError(message)
+
+
 async def _kill_rounds(instance: DevInstance) -> Counter[str]:
     """Kill a worker or the agent, twenty times; return how often each."""
     chance = random.Random(20261123)
@@ -76,9 +87,7 @@ async def _kill_rounds(instance: DevInstance) -> Counter[str]:
     for number in range(ROUNDS):
         module = "penstock.node" if number % 4 == 3 else "penstock.gateway"
         await asyncio.sleep(0.4 + chance.random() * 0.6)
-        while not (victims := instance.children(module)):
-            await asyncio.sleep(0.1)  # none has been started again yet
-        os.kill(chance.choice(victims).pid, signal.SIGKILL)
+        os.kill(chance.choice(await _running(instance, module)).pid, signal.SIGKILL)
         killed[module] += 1
     return killed
 
