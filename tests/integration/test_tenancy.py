@@ -1,7 +1,7 @@
 """Organizations, projects, members and service accounts, on both kinds of database."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 import pytest
 from sqlalchemy import update
@@ -15,14 +15,19 @@ from tests.fakes.organizations import (
 )
 
 from penstock.audit import service as audit
+from penstock.audit.model import Actor
 from penstock.kit.errors import ErrorCode, PenstockError
 from penstock.storage.changes import list_changes
 from penstock.storage.database import Database
 from penstock.storage.errors import OBJECT_UNKNOWN, PAGE_CURSOR_INVALID, VERSION_CONFLICT
 from penstock.storage.paging import PageRequest
 from penstock.storage.scope import Scope
+from penstock.storage.sessions import WriteSession
 from penstock.tenancy import errors, people, service
+from penstock.tenancy.model import Organization
 from penstock.tenancy.tables import Organizations
+
+Step = Callable[[WriteSession, Actor], Awaitable[Organization]]
 
 
 async def _refused(work: Awaitable[object]) -> ErrorCode:
@@ -36,17 +41,16 @@ async def test_an_organization_lives(database: Database) -> None:
     created = await create_organization(database)
     assert created.id.startswith("org_")
     assert (created.status, created.version, created.created_at_us) == ("active", 1, NOW_US)
+    steps: list[Step] = [
+        lambda session, actor: service.rename_organization(session, actor, created.id, "Acme 2"),
+        lambda session, actor: service.suspend_organization(session, actor, created.id),
+        lambda session, actor: service.resume_organization(session, actor, created.id),
+        lambda session, actor: service.archive_organization(session, actor, created.id),
+    ]
     versions = []
-    for step, (change, *arguments) in enumerate(
-        (
-            (service.rename_organization, "Acme 2"),
-            (service.suspend_organization,),
-            (service.resume_organization,),
-            (service.archive_organization,),
-        )
-    ):
+    for number, step in enumerate(steps):
         async with database.write(ALL) as session:
-            after = await change(session, actor(NOW_US + step + 1), created.id, *arguments)  # type: ignore[operator]  # a table of functions
+            after = await step(session, actor(NOW_US + number + 1))
         versions.append((after.version, after.name, after.status, after.updated_at_us - NOW_US))
     assert versions == [
         (2, "Acme 2", "active", 1),
@@ -54,8 +58,8 @@ async def test_an_organization_lives(database: Database) -> None:
         (4, "Acme 2", "active", 3),
         (5, "Acme 2", "archived", 4),
     ]
-    async with database.read(ALL) as session:
-        assert await service.get_organization(session, created.id) == after
+    async with database.read(ALL) as reader:
+        assert await service.get_organization(reader, created.id) == after
 
 
 async def test_what_changes_nothing_leaves_no_trace(database: Database) -> None:
@@ -128,32 +132,28 @@ async def test_others_are_not_found(database: Database) -> None:
             session, actor(), acme.id, name="batch", role="developer"
         )
     scope = Scope.of(other.id)
-    for missing in (True, False):
-        ids = ["org_x", "prj_x", "mem_x", "sa_x"] if missing else [
-            acme.id, project.id, member.id, account.id
-        ]  # fmt: skip
-        reads = (
-            service.get_organization, service.get_project,
-            people.get_member, people.get_service_account,
-        )  # fmt: skip
-        for read, object_id in zip(reads, ids, strict=True):
-            async with database.read(scope) as session:
-                assert await _refused(read(session, object_id)) is OBJECT_UNKNOWN
-        changes = (
-            service.archive_organization, service.archive_project,
-            people.remove_member, people.update_service_account,
-        )  # fmt: skip
-        for change, object_id in zip(changes, ids, strict=True):
-            async with database.write(scope) as session:
-                assert await _refused(change(session, actor(), object_id)) is OBJECT_UNKNOWN
+    real = [acme.id, project.id, member.id, account.id]
+    for ids in (real, ["org_x", "prj_x", "mem_x", "sa_x"]):
+        organization_id, project_id, member_id, account_id = ids
+        async with database.write(scope) as session:
+            for work in (
+                service.get_organization(session, organization_id),
+                service.archive_organization(session, actor(), organization_id),
+                service.create_project(session, actor(), organization_id, "new"),
+                service.get_project(session, project_id),
+                service.archive_project(session, actor(), project_id),
+                people.get_member(session, member_id),
+                people.remove_member(session, actor(), member_id),
+                people.get_service_account(session, account_id),
+                people.update_service_account(session, actor(), account_id, role="auditor"),
+            ):
+                assert await _refused(work) is OBJECT_UNKNOWN
     page = PageRequest()
-    async with database.read(scope) as session:
-        assert [one.id for one in (await service.list_organizations(session, page)).items] == [
-            other.id
-        ]
-        assert (await service.list_projects(session, page, organization_id=acme.id)).items == []
-        assert (await people.list_members(session, page)).items == []
-        assert (await people.list_service_accounts(session, page)).items == []
+    async with database.read(scope) as reader:
+        assert (await service.list_organizations(reader, page)).items == [other]
+        assert (await service.list_projects(reader, page, organization_id=acme.id)).items == []
+        assert (await people.list_members(reader, page)).items == []
+        assert (await people.list_service_accounts(reader, page)).items == []
 
 
 async def test_nothing_crosses_over(database: Database) -> None:
@@ -213,10 +213,10 @@ async def test_a_member_comes_and_goes(database: Database) -> None:
         after = await people.update_member(session, actor(), member_id, role="auditor")
         assert (after.role, after.version) == ("auditor", 2)
         await people.remove_member(session, actor(), member_id)
-    async with database.read(ALL) as session:
-        page = await people.list_members(session, PageRequest(), organization_id=acme.id)
+    async with database.read(ALL) as reader:
+        page = await people.list_members(reader, PageRequest(), organization_id=acme.id)
         assert [member.id for member in page.items] == [project_member_id]
-        entries = await audit.list_entries(session, acme.id)
+        entries = await audit.list_entries(reader, acme.id)
     assert "ada@example.org" not in str(entries)
     assert "sub-1" not in str(entries)
     await add(None)

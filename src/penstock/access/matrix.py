@@ -154,7 +154,7 @@ def may_grant(roles: Iterable[str], role: str) -> bool:
     this table: whoever may create keys may create such that call models.
     """
     names = list(roles)
-    if role not in set(Role) or not names:
+    if not names or not {role, *names} <= set(Role):
         return False
     if role in _OWNERS and not all(name in _OWNERS for name in names):
         return False

@@ -65,21 +65,19 @@ async def rotate_key(
     if not may_grant(grantor.roles, key.role):
         raise PenstockError(GRANT_EXCEEDED)
     before = await _live_secrets(session, key, actor)
-    after = []
-    for secret in before:
-        if secret.state == SecretState.RETIRING:
-            if grace_s > 0 and any(one.state == SecretState.ACTIVE for one in before):
-                raise PenstockError(ROTATION_CONFLICT)
-            after.append(secret)
-        elif grace_s > 0:
-            values: dict[str, Any] = {
-                "state": SecretState.RETIRING.value,
-                "retiring_at_us": actor.at_us,
-                "not_after_us": end_of_grace(key, secret, actor.at_us, grace_s),
-            }
-            after.append(await _update(session, secret, values))
-        else:
-            await _end(session, secret, actor.at_us, "rotated without grace")
+    active = next((secret for secret in before if secret.state == SecretState.ACTIVE), None)
+    after = [secret for secret in before if secret.state == SecretState.RETIRING]
+    if active is not None and grace_s > 0:
+        if after:
+            raise PenstockError(ROTATION_CONFLICT)
+        retired: dict[str, Any] = {
+            "state": SecretState.RETIRING.value,
+            "retiring_at_us": actor.at_us,
+            "not_after_us": end_of_grace(key, active, actor.at_us, grace_s),
+        }
+        after.append(await _update(session, active, retired))
+    elif active is not None:
+        await _end(session, active, actor.at_us, "rotated without grace")
     text = replace_secret(key.id, is_live=key.is_live)
     new = build_secret(key, text, peppers, actor)
     await store.insert_secret(session, session.scope, new)

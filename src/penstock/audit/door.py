@@ -1,0 +1,167 @@
+"""What endpoints of the admin API see of a request: who calls, what they may, how to answer.
+
+It stands here because every room with such endpoints is above this one; `control.calls` is behind
+it. An endpoint declares its operation; without one, the application does not start.
+"""
+
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+
+from penstock.audit.model import Actor
+from penstock.kit.errors import ErrorCode
+from penstock.storage.errors import OBJECT_UNKNOWN, UNAVAILABLE, VERSION_CONFLICT
+from penstock.storage.sessions import ReadSession, WriteSession
+
+OPERATION = "x-penstock-operation"
+"""Member of an operation of the OpenAPI document: its name in `access.matrix`."""
+
+Work = Callable[[WriteSession], Awaitable[BaseModel | None]]
+"""What a mutation does in its transaction, and what is answered; None for an empty answer."""
+
+
+class Call(Protocol):
+    """One request, after its token was checked and its role allows the operation at all."""
+
+    @property
+    def actor(self) -> Actor:
+        """Who does it, for services and the audit log."""
+        ...
+
+    @property
+    def organization_id(self) -> str | None:
+        """The only organization that the caller can touch; None for the platform's operator."""
+        ...
+
+    @property
+    def project_id(self) -> str | None:
+        """The only project that the caller can touch, if any."""
+        ...
+
+    @property
+    def expected_version(self) -> int | None:
+        """The version that `If-Match` asks for, if it does."""
+        ...
+
+    def check(self, *, organization_id: str | None = None, project_id: str | None = None) -> None:
+        """Check that the caller may do the operation on an object of that owner.
+
+        Raises:
+            PenstockError: `OBJECT_UNKNOWN` for what is another's, `OPERATION_DENIED`.
+        """
+        ...
+
+    def check_grant(self, *roles: str) -> None:
+        """Check that the caller has all rights of these roles.
+
+        Raises:
+            PenstockError: `GRANT_EXCEEDED`.
+        """
+        ...
+
+    def read(self) -> AbstractAsyncContextManager[ReadSession]:
+        """Hand out a session that shows what the caller may see."""
+        ...
+
+    def change(self, work: Work, *, status: int = 200) -> Awaitable[Response]:
+        """Do a mutation once for its idempotency key, and answer after it is committed."""
+        ...
+
+    def answer(self, body: BaseModel) -> Response:
+        """Answer with an object or a listing; an object's version is its `ETag`."""
+        ...
+
+
+class Door(Protocol):
+    """Lets requests in; the application has it as `state.door`."""
+
+    async def admit(self, request: Request, operation: str) -> tuple[Request, Call]:
+        """Return the request with its body read, and the call that it is.
+
+        Raises:
+            PenstockError: The caller is nobody, may not do it, or sent too much.
+        """
+        ...
+
+
+class AdminRoute(APIRoute):
+    """A route that asks the door before anything of the request's body is read."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what answers a request.
+
+        Raises:
+            ValueError: The endpoint declares no operation.
+        """
+        handle = super().get_route_handler()
+        name = (self.openapi_extra or {}).get(OPERATION)
+        if not isinstance(name, str):
+            message = f"{self.path} declares no operation"
+            raise ValueError(message)  # noqa: TRY004 - the value is missing, the type is right
+
+        async def admit(request: Request) -> Response:
+            door: Door = request.app.state.door
+            admitted, call = await door.admit(request, name)
+            admitted.state.call = call
+            return await handle(admitted)
+
+        return admit
+
+
+def get_call(request: Request) -> Any:
+    """Return the call that a request is: a dependency of every endpoint."""
+    return request.state.call
+
+
+def operation(
+    name: str, *errors: ErrorCode, is_change: bool = False, is_of_object: bool = False
+) -> dict[str, Any]:
+    """Return what the decorator of an endpoint says of it besides its path and summary.
+
+    Args:
+        name: The operation in `access.matrix`.
+        *errors: What it can be answered with, besides what all endpoints can.
+        is_change: Whether it changes anything, and so takes an idempotency key.
+        is_of_object: Whether it is about one object, named in the path.
+    """
+    parameters = []
+    if is_change:
+        parameters.append(_header("Idempotency-Key", "The same answer for the same key for 24 h."))
+    if is_of_object:
+        errors = (*errors, OBJECT_UNKNOWN)
+    if is_change and is_of_object:
+        parameters.append(_header("If-Match", "The `ETag` of the object as it was read."))
+        errors = (*errors, VERSION_CONFLICT)
+    extra: dict[str, Any] = {OPERATION: name}
+    if parameters:
+        extra["parameters"] = parameters
+    return {"openapi_extra": extra, "responses": _responses(*errors, UNAVAILABLE)}
+
+
+def _header(name: str, description: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "header",
+        "required": False,
+        "description": description,
+        "schema": {"type": "string", "maxLength": 255},
+    }
+
+
+def _responses(*errors: ErrorCode) -> dict[int | str, dict[str, Any]]:
+    lines: dict[int, list[str]] = {}
+    for error in errors:
+        lines.setdefault(error.status, []).append(f"`{error.code}`: {error.public}")
+    return {
+        status: {
+            "description": "\n\n".join(texts),
+            "content": {
+                "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
+            },
+        }
+        for status, texts in sorted(lines.items())
+    }

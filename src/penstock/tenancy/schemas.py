@@ -1,0 +1,255 @@
+"""What the API of organizations, projects, members and service accounts takes and answers."""
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, StrictBool
+
+from penstock.audit.schemas import (
+    AnswerBody,
+    Id,
+    PageBody,
+    PageQuery,
+    Reason,
+    RequestBody,
+    Text,
+    Time,
+)
+from penstock.tenancy.model import Role
+
+Name = Annotated[
+    Text,
+    Field(
+        description="1 to 128 visible characters of any script, without space around them.",
+        examples=["search"],
+    ),
+]
+
+_TIMES = {"created_at": "2026-06-15T12:00:00.000000Z", "updated_at": "2026-06-15T12:00:00.000000Z"}
+_ORGANIZATION_ID = "org_4mJ0wq8ZtK1c"
+_PROJECT_ID = "prj_9d21E8c0f1aX"
+
+
+class NewOrganization(RequestBody):
+    """An organization that is to be."""
+
+    name: Name
+
+
+class OrganizationChanges(RequestBody):
+    """What of an organization is to change."""
+
+    name: Name
+
+
+class SuspensionBody(RequestBody):
+    """Why an organization is suspended."""
+
+    reason: Reason = ""
+
+
+class OrganizationsQuery(PageQuery):
+    """Which organizations are meant."""
+
+    name: Text | None = None
+    status: Text | None = None
+
+
+class OrganizationBody(AnswerBody):
+    """The unit that pays and is isolated."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": _ORGANIZATION_ID,
+                    "name": "acme",
+                    "status": "active",
+                    "version": 1,
+                    **_TIMES,
+                }
+            ]
+        }
+    )
+
+    id: str
+    name: str
+    status: Annotated[str, Field(description="`active`, `suspended` or `archived`.")]
+    version: int
+    created_at: Time
+    updated_at: Time
+
+
+class OrganizationPage(PageBody[OrganizationBody]):
+    """A page of organizations, oldest first."""
+
+
+class NewProject(RequestBody):
+    """A project that is to be."""
+
+    organization_id: Id
+    name: Name
+
+
+class ProjectChanges(RequestBody):
+    """What of a project is to change."""
+
+    name: Name
+
+
+class ProjectsQuery(PageQuery):
+    """Which projects are meant."""
+
+    organization_id: Id | None = None
+    name: Text | None = None
+    status: Text | None = None
+
+
+class ProjectBody(AnswerBody):
+    """A subdivision of an organization; owns keys."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": _PROJECT_ID,
+                    "organization_id": _ORGANIZATION_ID,
+                    "name": "search",
+                    "status": "active",
+                    "version": 1,
+                    **_TIMES,
+                }
+            ]
+        }
+    )
+
+    id: str
+    organization_id: str
+    name: str
+    status: Annotated[str, Field(description="`active` or `archived`.")]
+    version: int
+    created_at: Time
+    updated_at: Time
+
+
+class ProjectPage(PageBody[ProjectBody]):
+    """A page of projects, oldest first."""
+
+
+class NewMember(RequestBody):
+    """A member that is to be."""
+
+    organization_id: Id
+    subject: Annotated[
+        Text, Field(description="The `sub` of the identity provider.", examples=["auth0|42"])
+    ]
+    role: Role
+    email: Text | None = None
+    project_id: Annotated[Id | None, Field(description="For one project only.")] = None
+
+
+class MemberChanges(RequestBody):
+    """What of a member is to change."""
+
+    role: Role
+
+
+class MembersQuery(PageQuery):
+    """Which members are meant."""
+
+    organization_id: Id | None = None
+    project_id: Id | None = None
+    subject: Text | None = None
+
+
+class MemberBody(AnswerBody):
+    """A person in an organization, or in one project of it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "mem_7Qx2Lr90aBcD",
+                    "organization_id": _ORGANIZATION_ID,
+                    "project_id": None,
+                    "subject": "auth0|42",
+                    "email": "ada@example.com",
+                    "role": "org_admin",
+                    "version": 1,
+                    **_TIMES,
+                }
+            ]
+        }
+    )
+
+    id: str
+    organization_id: str
+    project_id: str | None
+    subject: str
+    email: str | None
+    role: str
+    version: int
+    created_at: Time
+    updated_at: Time
+
+
+class MemberPage(PageBody[MemberBody]):
+    """A page of members, oldest first."""
+
+
+class NewServiceAccount(RequestBody):
+    """A service account that is to be."""
+
+    organization_id: Id
+    name: Name
+    role: Role
+    project_id: Annotated[Id | None, Field(description="For one project only.")] = None
+
+
+class ServiceAccountChanges(RequestBody):
+    """What of a service account is to change; what is left out stays."""
+
+    role: Role | None = None
+    is_disabled: StrictBool | None = None
+
+
+class ServiceAccountsQuery(PageQuery):
+    """Which service accounts are meant."""
+
+    organization_id: Id | None = None
+    project_id: Id | None = None
+    name: Text | None = None
+
+
+class ServiceAccountBody(AnswerBody):
+    """A machine in an organization, or in one project of it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "sa_3Kd8Wm1nPqRs",
+                    "organization_id": _ORGANIZATION_ID,
+                    "project_id": _PROJECT_ID,
+                    "name": "nightly",
+                    "role": "developer",
+                    "is_disabled": False,
+                    "version": 1,
+                    **_TIMES,
+                }
+            ]
+        }
+    )
+
+    id: str
+    organization_id: str
+    project_id: str | None
+    name: str
+    role: str
+    is_disabled: bool
+    version: int
+    created_at: Time
+    updated_at: Time
+
+
+class ServiceAccountPage(PageBody[ServiceAccountBody]):
+    """A page of service accounts, oldest first."""
