@@ -5,8 +5,9 @@ PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
 READY_FOR_BENCH := $(VENV)/.ready-for-bench
 
-# Folders whose tests start real processes, measure time or fill disks: one at a time, on their own.
-TESTS_ALONE := $(wildcard tests/integration tests/e2e tests/engines)
+# Tests that start many processes, measure time or fill disks: one at a time, on their own.
+TESTS_ALONE := tests/e2e tests/engines tests/integration/test_agent.py \
+    tests/integration/test_usage_process.py
 ARGS ?=
 
 # uv works in our folder, with the interpreter found below, whatever the caller's shell says.

@@ -10,9 +10,12 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
+from penstock.control.admin import add_admin_api
 from penstock.control.app import create_app
+from penstock.control.problems import install_problems
 from penstock.control.settings import ControlSettings
 from penstock.kit.clock import ManualClock
+from penstock.storage.database import Database
 
 ADMIN_TOKEN = "admin-token-of-these-tests"
 OPERATION = "x-penstock-operation"
@@ -106,17 +109,35 @@ class AdminRig:
 @asynccontextmanager
 async def run_admin_rig(template: Path, data: Path) -> AsyncIterator[AdminRig]:
     """Run a control plane on a copy of a migrated SQLite file, with a clock that stands still."""
-    (data / "secrets").mkdir(parents=True)
-    (data / "secrets" / "admin_token").write_text(ADMIN_TOKEN)
+    _write_token(data)
     shutil.copy(template, data / "usage.db")
     clock = ManualClock()
     app = create_app(ControlSettings(data_dir=str(data)), clock)
-    transport = httpx.ASGITransport(app, client=("192.0.2.7", 4711))
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://control") as client,
-    ):
+    async with app.router.lifespan_context(app), _connect(app) as client:
         yield AdminRig(app, client, clock, data)
+
+
+@asynccontextmanager
+async def run_admin_api(database: Database, data: Path) -> AsyncIterator[AdminRig]:
+    """Run the admin API alone on any database."""
+    _write_token(data)
+    clock = ManualClock()
+    app = FastAPI()
+    install_problems(app)
+    settings = ControlSettings(data_dir=str(data))
+    add_admin_api(app, settings, database, clock, ADMIN_TOKEN.encode())
+    async with _connect(app) as client:
+        yield AdminRig(app, client, clock, data)
+
+
+def _write_token(data: Path) -> None:
+    (data / "secrets").mkdir(parents=True)
+    (data / "secrets" / "admin_token").write_text(ADMIN_TOKEN)
+
+
+def _connect(app: FastAPI) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app, client=("192.0.2.7", 4711))
+    return httpx.AsyncClient(transport=transport, base_url="http://control")
 
 
 def expect_problem(answer: httpx.Response, status: int, code: str) -> None:

@@ -9,6 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from typer.testing import CliRunner, Result
+
+from penstock.cli.main import app
+
 TOKEN = "the-admin-token"
 PAGE_ROWS = 2
 SECRET = "ps_live_{}_" + "s" * 38
@@ -155,6 +159,19 @@ def running_control() -> Iterator[FakeControl]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def run(control: FakeControl, *arguments: str) -> Result:
+    """Run a command against a control plane."""
+    return CliRunner().invoke(app, list(arguments), env=control.environment)
+
+
+def run_json(control: FakeControl, *arguments: str) -> list[Row]:
+    """Run a command that succeeds and return the objects that it prints with --json."""
+    result = run(control, *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    return [json.loads(line) for line in result.stdout.splitlines()]
 
 
 class _Handler(BaseHTTPRequestHandler):

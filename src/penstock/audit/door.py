@@ -107,7 +107,9 @@ class AdminRoute(APIRoute):
             door: Door = request.app.state.door
             admitted, call = await door.admit(request, name)
             admitted.state.call = call
-            return await handle(admitted)
+            response = await handle(admitted)
+            response.headers["x-request-id"] = call.actor.request_id or ""
+            return response
 
         return admit
 

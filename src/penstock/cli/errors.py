@@ -88,8 +88,10 @@ NOT_RUNNING = _declare(
 NOT_ALLOWED = _declare(
     "err:cli:connect:not_allowed",
     "The control plane refused the token.",
-    "The admin token is missing or is not the one of this control plane.",
-    "Set PENSTOCK_TOKEN to its admin token, or unset it and use the data folder's.",
+    "The token is missing, or is neither this control plane's admin token nor a working API key "
+    "with the scope `admin`.",
+    "Set PENSTOCK_TOKEN to its admin token or to an API key with the scope `admin`, or unset it "
+    "and use the data folder's.",
     is_usage=False,
 )
 CONTROL_FAILED = _declare(
@@ -98,6 +100,27 @@ CONTROL_FAILED = _declare(
     "The control plane refused the question or failed over it.",
     "Correct what the message names; for a server error see control's log.",
     is_usage=False,
+)
+NOT_FOUND = _declare(
+    "err:cli:lookup:not_found",
+    "There is nothing of this name or id.",
+    "It was never created, was archived or revoked, has another name, or is not yours to see.",
+    "Look at the list of what there is, e.g. `penstock projects list`; names are exact.",
+    is_usage=False,
+)
+AMBIGUOUS = _declare(
+    "err:cli:lookup:ambiguous",
+    "Several have this name.",
+    "Names are unique within an organization or project only, and none was named.",
+    "Name the organization with --org or the project with --project, or give the id.",
+    is_usage=True,
+)
+NOT_CONFIRMED = _declare(
+    "err:cli:usage:not_confirmed",
+    "This cannot be undone and was not confirmed.",
+    "The command asks before it does this, and there is no terminal to ask on.",
+    "Run it again with --yes if it is meant.",
+    is_usage=True,
 )
 
 
@@ -116,6 +139,33 @@ class CommandError(PenstockError):
         self.remedy = remedy or error.caller_action
 
     @property
+    def code(self) -> str:
+        """The code that programs switch on."""
+        return self.error.code
+
+    @property
     def exit_code(self) -> int:
         """2 for wrong usage, 1 for a failure."""
         return EXIT_USAGE if self.error.source is Source.DOWNSTREAM else EXIT_FAILURE
+
+
+class ControlRefusedError(CommandError):
+    """Control answered with problem details: its code stands in place of ours.
+
+    Args:
+        code: What control calls it.
+        status: HTTP status of the answer.
+        detail: What is wrong and where; no secrets.
+        remedy: What to do about it; the general advice when "".
+    """
+
+    def __init__(self, code: str, status: int, detail: str, remedy: str = "") -> None:
+        """See the class."""
+        super().__init__(CONTROL_FAILED, detail, remedy)
+        self._code = code
+        self.status = status
+
+    @property
+    def code(self) -> str:
+        """The code that programs switch on."""
+        return self._code

@@ -8,12 +8,15 @@ import fcntl
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
 from penstock.cli.errors import BAD_OPTION, NOT_RUNNING, CommandError
+
+if TYPE_CHECKING:
+    from penstock.cli.control_client import ControlClient
 
 DEFAULT_DATA = Path(".penstock")
 FACTS_FILE = "dev.json"
@@ -132,6 +135,17 @@ def get_control(data: Path | None, environment: Mapping[str, str] | None = None)
         detail = f"The dev instance in {folder} does not run."
         raise CommandError(NOT_RUNNING, detail, f"Start it with `penstock dev --data {folder}`.")
     return ControlPlane(facts.control_url.rstrip("/"), token or facts.admin_token)
+
+
+def connect(data: Path | None) -> "ControlClient":
+    """Return a client of the control plane to talk to; a context manager.
+
+    Raises:
+        CommandError: As `get_control`.
+    """
+    from penstock.cli.control_client import ControlClient  # noqa: PLC0415  # start-up time
+
+    return ControlClient(get_control(data))
 
 
 def _checked_url(url: str) -> str:

@@ -5,7 +5,21 @@ from typing import Annotated
 import typer
 
 from penstock import __version__
-from penstock.cli import config, dev, docs, doctor, emulator, usage
+from penstock.cli import (
+    audit,
+    config,
+    dev,
+    docs,
+    doctor,
+    emulator,
+    import_litellm,
+    keys,
+    members,
+    orgs,
+    projects,
+    service_accounts,
+    usage,
+)
 from penstock.cli.output import CommandGroup, JsonOption, examples, print_json
 
 app = typer.Typer(
@@ -51,7 +65,14 @@ def root(
 app.command("dev", epilog=dev.EXAMPLES)(dev.dev)
 app.command("usage", epilog=usage.EXAMPLES)(usage.usage)
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
+app.add_typer(orgs.app)
+app.add_typer(projects.app)
+app.add_typer(keys.app)
+app.add_typer(members.app)
+app.add_typer(service_accounts.app)
+app.add_typer(audit.app)
 app.add_typer(config.app)
+app.add_typer(import_litellm.app)
 app.command("emulator", epilog=emulator.EXAMPLES)(emulator.emulator)
 app.add_typer(docs.app)
 

@@ -122,7 +122,7 @@ def columns_left_out(
 def print_error(error: CommandError, *, as_json: bool = False) -> None:
     """Print what went wrong and what to do, on stderr."""
     if as_json:
-        body = {"code": error.error.code, "message": str(error), "remedy": error.remedy}
+        body = {"code": error.code, "message": str(error), "remedy": error.remedy}
         sys.stderr.write(msgspec.json.encode({"error": body}).decode() + "\n")
         return
     from rich.text import Text  # noqa: PLC0415  # start-up time

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 
 import penstock
+from penstock.control.admin import add_admin_api
 from penstock.control.authentication import (
     create_bearer,
     create_page_authentication,
@@ -89,4 +90,5 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
     app.include_router(create_feed_router(database, authenticate_node))
     app.include_router(create_usage_router(database, authenticate_admin))
     app.include_router(create_page_router(database, clock, create_page_authentication(admin_token)))
+    add_admin_api(app, settings, database, clock, admin_token)
     return app

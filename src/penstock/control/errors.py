@@ -93,6 +93,32 @@ REQUEST_REFUSED = ErrorCode(
     operator_action="None: the caller's request is at fault.",
 )
 
+BODY_TOO_LARGE = ErrorCode(
+    code="err:control:request:body_too_large",
+    status=413,
+    source=Source.DOWNSTREAM,
+    retryable=False,
+    public="The body is larger than 1 MiB.",
+    conventional_type="invalid_request_error",
+    conventional_code="request_too_large",
+    cause="The admin API reads at most 1 MiB of a body.",
+    caller_action="Send less; lists of aliases, networks and labels have bounds far below that.",
+    operator_action="None: the caller's request is at fault.",
+)
+
+IF_MATCH_INVALID = ErrorCode(
+    code="err:control:request:if_match_invalid",
+    status=400,
+    source=Source.DOWNSTREAM,
+    retryable=False,
+    public="The header If-Match cannot be read.",
+    conventional_type="invalid_request_error",
+    conventional_code="invalid_if_match",
+    cause='`If-Match` is neither `*` nor one `ETag` of ours, e.g. `"3"`.',
+    caller_action="Send the `ETag` of the object as it was answered, or leave the header out.",
+    operator_action="None: the caller's request is at fault.",
+)
+
 BUG = ErrorCode(
     code="err:control:internal:bug",
     status=500,

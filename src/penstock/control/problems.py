@@ -23,6 +23,8 @@ from penstock.storage.errors import UNAVAILABLE
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
+MAX_PARAMETER_CHARS = 100
+MAX_PARAMETER_PROBLEMS = 50
 
 
 class ParameterProblem(BaseModel):
@@ -134,13 +136,18 @@ async def _answer_validation_error(_request: Request, error: RequestValidationEr
     problems = [
         ParameterProblem(
             # ("query", "since", ...): the place is said by the name alone.
-            parameter=".".join(str(part) for part in fault["loc"][1:]),
+            parameter=_printable(".".join(str(part) for part in fault["loc"][1:])),
             detail=fault["msg"],
         )
-        for fault in error.errors()
+        for fault in error.errors()[:MAX_PARAMETER_PROBLEMS]
     ]
     names = ", ".join(dict.fromkeys(problem.parameter for problem in problems))
     return render(REQUEST_INVALID, detail=f"Wrong parameters: {names}.", errors=problems)
+
+
+def _printable(name: str) -> str:
+    # The caller's own words: of any length, and with halves of characters that cannot be sent.
+    return "".join(char if char.isprintable() else "?" for char in name[:MAX_PARAMETER_CHARS])
 
 
 async def _answer_http_exception(_request: Request, error: HTTPException) -> Response:

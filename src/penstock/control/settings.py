@@ -20,11 +20,16 @@ class ControlSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Path(self.data_dir) / "usage.db"
 
     @property
+    def secrets_folder(self) -> Path:
+        """The folder with everything that must not be known."""
+        return Path(self.data_dir) / "secrets"
+
+    @property
     def node_token_path(self) -> Path:
         """The file with the token that nodes ship usage with."""
-        return Path(self.data_dir) / "secrets" / "node_token"
+        return self.secrets_folder / "node_token"
 
     @property
     def admin_token_path(self) -> Path:
         """The file with the token of the operator."""
-        return Path(self.data_dir) / "secrets" / "admin_token"
+        return self.secrets_folder / "admin_token"

@@ -1,0 +1,31 @@
+"""Where people and machines have their roles: in an organization, or in one project of it."""
+
+from typing import TYPE_CHECKING
+
+from penstock.cli.errors import BAD_OPTION, CommandError
+from penstock.cli.resolving import NameBook, Place, find_place
+
+if TYPE_CHECKING:
+    from penstock.cli.control_client import ControlClient
+    from penstock.cli.records import Column
+
+
+def require_place(client: "ControlClient", org: str | None, project: str | None) -> Place:
+    """Return the organization, and the project if one was named, that a new role is for.
+
+    Raises:
+        CommandError: Neither was named, or one does not exist.
+    """
+    if org is None and project is None:
+        raise CommandError(BAD_OPTION, "It is not said where.", "Add --org ORG or --project NAME.")
+    place = find_place(client, org, project)
+    return Place(place.whole_organization.organization, place.project)
+
+
+def place_columns(client: "ControlClient") -> "tuple[Column, ...]":
+    """Return what shows where somebody has a role."""
+    names = NameBook(client)
+    return (
+        ("Organization", lambda row: names.organization(row["organization_id"])),
+        ("Project", lambda row: names.project(row["project_id"]) if row["project_id"] else "all"),
+    )

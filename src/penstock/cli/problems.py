@@ -1,0 +1,77 @@
+"""Reads what control answers when it refuses or fails: problem details (RFC 9457) with a code."""
+
+import importlib
+from typing import Any
+
+import httpx
+
+from penstock.cli.errors import (
+    CONTROL_FAILED,
+    NOT_ALLOWED,
+    CommandError,
+    ControlRefusedError,
+)
+from penstock.kit.errors import ErrorCode
+
+_MAX_CHARS = 500
+_ROOMS = ("control", "access", "tenancy", "catalog", "metering", "audit", "storage")
+"""Whose codes control answers with."""
+_AUTHENTICATION = "err:control:auth:"
+"""Begin of the codes that are about the token alone."""
+
+
+def read_problem(answer: httpx.Response) -> CommandError:
+    """Return what to tell about an answer that is no success: sentence, code and what to do."""
+    request = f"{answer.request.method} {answer.request.url.path}"
+    problem = _decode(answer)
+    code = problem.get("code")
+    is_about_token = not isinstance(code, str) or code.startswith(_AUTHENTICATION)
+    if answer.status_code == httpx.codes.UNAUTHORIZED or (
+        answer.status_code == httpx.codes.FORBIDDEN and is_about_token
+    ):
+        said = f": {_sentence(problem)}" if problem else "."
+        said += f" ({code})" if isinstance(code, str) else ""
+        return CommandError(NOT_ALLOWED, f"{request} answered {answer.status_code}{said}")
+    if not isinstance(code, str):
+        said = _sentence(problem) if problem else answer.text[:200]
+        return CommandError(CONTROL_FAILED, f"{request} answered {answer.status_code}: {said}")
+    return ControlRefusedError(
+        code, answer.status_code, f"{_sentence(problem)} ({code})", _advice(code, problem)
+    )
+
+
+def _decode(answer: httpx.Response) -> dict[str, Any]:
+    try:
+        problem = answer.json()
+    except ValueError:
+        return {}
+    return problem if isinstance(problem, dict) else {}
+
+
+def _sentence(problem: dict[str, Any]) -> str:
+    sentence = str(problem.get("detail") or problem.get("title") or problem)
+    faults = problem.get("errors")
+    told = [
+        f"{fault.get('parameter')}: {fault.get('detail')}"
+        for fault in (faults if isinstance(faults, list) else [])
+        if isinstance(fault, dict)
+    ]
+    return "; ".join((sentence, *told))[:_MAX_CHARS]
+
+
+def _advice(code: str, problem: dict[str, Any]) -> str:
+    """Return what the declared code advises; "" when this version does not know it."""
+    error = _find_declared(code)
+    if error is None:
+        return "Try again in a moment." if problem.get("is_retryable") else ""
+    # Behind a failure of control's own, the one who types is who can look after it.
+    return error.caller_action if error.status < 500 else error.operator_action  # noqa: PLR2004
+
+
+def _find_declared(code: str) -> ErrorCode | None:
+    for room in _ROOMS:
+        module = importlib.import_module(f"penstock.{room}.errors")
+        for value in vars(module).values():
+            if isinstance(value, ErrorCode) and value.code == code:
+                return value
+    return None

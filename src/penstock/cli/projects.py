@@ -1,0 +1,160 @@
+"""`penstock projects`: parts of organizations, which own keys."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from penstock.cli.instance import DataOption, connect
+from penstock.cli.output import JsonOption, examples
+from penstock.cli.records import (
+    LimitOption,
+    YesOption,
+    confirm,
+    say_done,
+    show_list,
+    show_one,
+    text_of,
+    time_of,
+)
+from penstock.cli.resolving import (
+    PROJECTS,
+    NameBook,
+    OrgOption,
+    find_place,
+    get_organization,
+    get_project,
+)
+
+if TYPE_CHECKING:
+    from penstock.cli.control_client import ControlClient, Row
+    from penstock.cli.records import Column
+
+app = typer.Typer(name="projects", help="Manage projects.", no_args_is_help=True)
+
+ProjectArgument = Annotated[
+    str, typer.Argument(metavar="PROJECT", help="Name or id.", show_default=False)
+]
+
+
+@app.command(
+    "create",
+    epilog=examples(
+        "penstock projects create chat --org acme",
+        "penstock projects create chat --org acme --json | jq -r .id",
+    ),
+)
+def create(
+    *,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name.", show_default=False)],
+    org: Annotated[
+        str,
+        typer.Option(
+            "--org", help="Organization, by name or id.", metavar="ORG", show_default=False
+        ),
+    ],
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Create a project in an organization."""
+    with connect(data) as client:
+        organization = get_organization(client, org)
+        row = client.change("POST", PROJECTS, {"organization_id": organization["id"], "name": name})
+    sentence = f"Created project {_words(row)} in organization {organization['name']}."
+    say_done(row, sentence, as_json=as_json)
+
+
+@app.command(
+    "list", epilog=examples("penstock projects list", "penstock projects list --org acme --json")
+)
+def list_all(
+    *,
+    org: OrgOption = None,
+    limit: LimitOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List projects, oldest first. With --json: one object a line."""
+    with connect(data) as client:
+        show_list(
+            client.rows(PROJECTS, find_place(client, org, None).filters),
+            _columns(client),
+            limit=limit,
+            as_json=as_json,
+            nothing="There is no project. Create one with `penstock projects create`.",
+            expendable=("Created (UTC)", "Status"),
+        )
+
+
+@app.command("show", epilog=examples("penstock projects show chat --org acme"))
+def show(
+    *,
+    project: ProjectArgument,
+    org: OrgOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a project."""
+    with connect(data) as client:
+        row = _find(client, project, org)
+        fields = (
+            *_columns(client),
+            ("Changed (UTC)", time_of("updated_at")),
+            ("Version", text_of("version")),
+        )
+        show_one(row, fields, as_json=as_json)
+
+
+@app.command("rename", epilog=examples("penstock projects rename chat assistant --org acme"))
+def rename(
+    *,
+    project: ProjectArgument,
+    new_name: Annotated[
+        str, typer.Argument(metavar="NEW_NAME", help="Its name from now on.", show_default=False)
+    ],
+    org: OrgOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Give a project another name; its id, keys and usage stay."""
+    with connect(data) as client:
+        before = _find(client, project, org)
+        row = client.change("PATCH", f"{PROJECTS}/{before['id']}", {"name": new_name})
+    say_done(row, f"Renamed project {before['name']} to {_words(row)}.", as_json=as_json)
+
+
+@app.command("delete", epilog=examples("penstock projects delete chat --org acme --yes"))
+def delete(
+    *,
+    project: ProjectArgument,
+    org: OrgOption = None,
+    yes: YesOption = False,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Archive a project for ever: its keys stop working, its usage is kept."""
+    with connect(data) as client:
+        before = _find(client, project, org)
+        question = f"Project {_words(before)} is archived for ever; its keys stop working."
+        confirm(question, is_confirmed=yes)
+        client.change("DELETE", f"{PROJECTS}/{before['id']}")
+    row = {"id": before["id"], "name": before["name"], "status": "archived"}
+    say_done(row, f"Archived project {_words(row)}.", as_json=as_json)
+
+
+def _find(client: "ControlClient", project: str, org: str | None) -> "Row":
+    return get_project(client, project, find_place(client, org, None).organization)
+
+
+def _columns(client: "ControlClient") -> "tuple[Column, ...]":
+    names = NameBook(client)
+    return (
+        ("Name", text_of("name")),
+        ("Id", text_of("id")),
+        ("Organization", lambda row: names.organization(row["organization_id"])),
+        ("Status", text_of("status")),
+        ("Created (UTC)", time_of("created_at")),
+    )
+
+
+def _words(row: "Row") -> str:
+    return f"{row['name']} ({row['id']})"

@@ -1,0 +1,60 @@
+"""The admin API as a whole: the rooms' endpoints behind one door."""
+
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi.security import HTTPBearer
+
+from penstock.access import api as access_api
+from penstock.access.peppers import read_peppers
+from penstock.audit.api import create_audit_router
+from penstock.audit.signing import CheckpointSigner
+from penstock.control.door import AdminDoor
+from penstock.control.principals import Principals
+from penstock.control.settings import ControlSettings
+from penstock.kit.clock import Clock
+from penstock.kit.files import read_or_create_secret
+from penstock.storage.database import Database
+from penstock.tenancy import api as tenancy_api
+
+
+def add_admin_api(
+    app: FastAPI, settings: ControlSettings, database: Database, clock: Clock, admin_token: bytes
+) -> None:
+    """Add the endpoints of all rooms that are administered, and the door in front of them.
+
+    Args:
+        app: Where to.
+        settings: Where secrets are; those that are missing are made.
+        database: Where everything else is.
+        clock: Says when a request came.
+        admin_token: The one of the platform's operator.
+
+    Raises:
+        PenstockError: `PEPPER_INVALID`, `SIGNING_KEY_INVALID`.
+        OSError: A secret cannot be read or made.
+    """
+    folder = settings.secrets_folder
+    peppers = read_peppers(folder)
+    signer = CheckpointSigner.from_file(folder / "audit_signing_key")
+    app.state.door = AdminDoor(
+        database,
+        Principals(database, peppers, admin_token),
+        peppers,
+        read_or_create_secret(folder / "idempotency_secret"),
+        clock,
+    )
+    routers: list[APIRouter] = [
+        tenancy_api.organizations,
+        tenancy_api.projects,
+        tenancy_api.members,
+        access_api.service_accounts,
+        access_api.keys,
+        create_audit_router(signer.public_keys),
+    ]
+    # Only told to the OpenAPI document: the door has looked at the token before.
+    bearer = HTTPBearer(
+        auto_error=False,
+        scheme_name="adminKey",
+        description="`secrets/admin_token`, or an API key with scope `admin`",
+    )
+    for router in routers:
+        app.include_router(router, dependencies=[Depends(bearer)])

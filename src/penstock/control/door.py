@@ -1,0 +1,143 @@
+"""The door of the admin API: token, role and size, in this order, before anything is parsed."""
+
+import random
+import re
+import secrets
+from collections.abc import MutableMapping
+from typing import Any
+
+from fastapi import Request
+
+from penstock.access.authorization import find_refusal
+from penstock.access.model import Principal
+from penstock.access.peppers import Peppers
+from penstock.control.calls import AdminCall
+from penstock.control.errors import BODY_TOO_LARGE, IF_MATCH_INVALID
+from penstock.control.principals import Principals
+from penstock.kit.clock import Clock
+from penstock.kit.errors import PenstockError
+from penstock.kit.ids import EventIds
+from penstock.storage.database import Database
+from penstock.storage.errors import OBJECT_UNKNOWN
+
+MAX_BODY_BYTES = 1024 * 1024
+MAX_VERSION = 2**63 - 1
+
+_ETAG = re.compile(r'"([0-9]{1,19})"')
+_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_READS = {"GET", "HEAD"}
+
+
+class AdminDoor:
+    """See `audit.door.Door`.
+
+    Args:
+        database: Where everything is.
+        principals: Tells who holds a token.
+        peppers: What keys are hashed under.
+        idempotency_secret: What rows of idempotency keys are derived from.
+        clock: Says when a request came.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        principals: Principals,
+        peppers: Peppers,
+        idempotency_secret: bytes,
+        clock: Clock,
+    ) -> None:
+        """See the class."""
+        self._database = database
+        self._principals = principals
+        self._peppers = peppers
+        self._idempotency_secret = idempotency_secret
+        self._clock = clock
+        self._ids = EventIds(clock.wall_ns, random.Random(secrets.randbits(128)).getrandbits)  # noqa: S311 - ids are unique, not secret
+
+    async def admit(self, request: Request, operation: str) -> tuple[Request, AdminCall]:
+        """Return the request with its body read, and the call that it is.
+
+        Raises:
+            AuthenticationError: The caller is nobody that we know.
+            PenstockError: `OPERATION_DENIED`, `BODY_TOO_LARGE`, `IF_MATCH_INVALID`, and
+                `OBJECT_UNKNOWN` for a path whose id cannot be one.
+        """
+        now_us = self._clock.wall_ns() // 1_000
+        address = None if request.client is None else request.client.host
+        authorization = request.headers.get("authorization", "")
+        principal = await self._principals.identify(authorization, now_us=now_us, address=address)
+        body = bytearray()
+        call = self._build_call(request, operation, principal, body, now_us)
+        await self._check_role(request, call)
+        if not all(_ID.fullmatch(value) for value in request.path_params.values()):
+            raise PenstockError(OBJECT_UNKNOWN)
+        body += await _read_body(request)
+        return Request(request.scope, _Replay(bytes(body))), call
+
+    def _build_call(
+        self,
+        request: Request,
+        operation: str,
+        principal: Principal,
+        body: bytearray,
+        now_us: int,
+    ) -> AdminCall:
+        given = request.headers.get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else self._ids.next()
+        address = None if request.client is None else request.client.host
+        head = f"{request.method}\n{request.url.path}\n".encode()
+        return AdminCall(
+            database=self._database,
+            peppers=self._peppers,
+            principal=principal,
+            actor=principal.actor(now_us, address=address, request_id=request_id),
+            operation=operation,
+            resource_id=next(iter(request.path_params.values()), ""),
+            expected_version=_parse_if_match(request.headers.get("if-match")),
+            idempotency_key=request.headers.get("idempotency-key"),
+            idempotency_secret=self._idempotency_secret,
+            fingerprint=lambda: head + body,
+        )
+
+    async def _check_role(self, request: Request, call: AdminCall) -> None:
+        # Whether any object would do; that it is not another's is checked when it is known.
+        principal = call.principal
+        refusal = find_refusal(principal, call.operation, project_id=principal.project_id)
+        if refusal is None:
+            return
+        if request.method not in _READS:
+            await call.record_denied(refusal.message)
+        raise PenstockError(refusal.error, refusal.detail)
+
+
+class _Replay:
+    """The ASGI channel of a body that was read before."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    async def __call__(self) -> MutableMapping[str, Any]:
+        return {"type": "http.request", "body": self._body, "more_body": False}
+
+
+async def _read_body(request: Request) -> bytes:
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > MAX_BODY_BYTES:
+        raise PenstockError(BODY_TOO_LARGE)
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise PenstockError(BODY_TOO_LARGE)
+    return bytes(body)
+
+
+def _parse_if_match(value: str | None) -> int | None:
+    if value is None or value.strip() == "*":
+        return None
+    match = _ETAG.fullmatch(value.strip())
+    if match is None or int(match[1]) > MAX_VERSION:
+        raise PenstockError(IF_MATCH_INVALID)
+    return int(match[1])

@@ -1,0 +1,190 @@
+"""Keys from the command line to every worker: made, rotated, revoked, and never lost."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.fakes.dev_instance import PENSTOCK, DevInstance, running_dev
+
+WORKERS = 2
+REVOCATIONS = 20
+CALLERS = 16
+BOUND_S = 1.0
+
+
+@pytest.fixture(scope="module")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevInstance]:
+    """Start the whole product once, with two workers and the emulator."""
+    folder = tmp_path_factory.mktemp("keys") / "data"
+    with running_dev(folder, "--workers", str(WORKERS), "--model", "emulated-70b") as instance:
+        _run(instance, "orgs", "create", "acme")
+        _run(instance, "projects", "create", "web", "--org", "acme")
+        yield instance
+
+
+def _run(instance: DevInstance, *arguments: str) -> dict[str, Any]:
+    """Run a command as a script does and return the object that it prints."""
+    done = subprocess.run(
+        [*PENSTOCK, *arguments, "--json", "--data", str(instance.data)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout) if done.stdout.strip() else {}
+    return found
+
+
+@asynccontextmanager
+async def _admin(instance: DevInstance) -> AsyncIterator[httpx.AsyncClient]:
+    headers = {"authorization": f"Bearer {instance.facts['admin_token']}"}
+    url = f"{instance.facts['control_url']}/api/v1"
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30) as client:
+        yield client
+
+
+async def _status(instance: DevInstance, secret: str) -> int:
+    """Return how a new connection with this key is answered; it may be any worker's."""
+    async with httpx.AsyncClient(base_url=instance.api_url) as client:
+        answer = await client.get("/models", headers={"authorization": f"Bearer {secret}"})
+        return answer.status_code
+
+
+async def _until(instance: DevInstance, secret: str, status: int) -> float:
+    """Return the seconds until both workers surely answer like this: 12 times in a row."""
+    began_s = last_other_s = time.monotonic()
+    in_a_row = 0
+    while in_a_row < 6 * WORKERS:
+        sent_s = time.monotonic()
+        if await _status(instance, secret) == status:
+            in_a_row += 1
+        else:
+            in_a_row, last_other_s = 0, sent_s
+        assert time.monotonic() - began_s < 10, "it never happened"
+    return last_other_s - began_s
+
+
+async def test_the_life_of_a_key(product: DevInstance) -> None:
+    """A key works when made, both secrets in their grace, and none once it is revoked."""
+    made = _run(product, "keys", "create", "--project", "web", "--name", "life")
+    await _until(product, made["secret"], 200)
+    rotated = _run(product, "keys", "rotate", made["id"], "--grace", "60s")
+    assert rotated["secret"] != made["secret"]
+    await _until(product, rotated["secret"], 200)
+    assert await _status(product, made["secret"]) == 200
+    _run(product, "keys", "revoke", made["id"], "--yes")
+    await _until(product, made["secret"], 401)
+    assert await _status(product, rotated["secret"]) == 401
+
+
+async def test_a_grace_ends_by_itself(product: DevInstance) -> None:
+    """An old secret is refused behind its grace, without anything else happening."""
+    made = _run(product, "keys", "create", "--project", "web", "--name", "grace")
+    rotated = _run(product, "keys", "rotate", made["id"], "--grace", "2s")
+    await _until(product, rotated["secret"], 200)
+    await asyncio.sleep(2.5)
+    assert await _status(product, made["secret"]) == 401
+    assert await _status(product, rotated["secret"]) == 200
+
+
+async def test_usage_names_organization_project_and_key(product: DevInstance) -> None:
+    """What a key of the database consumes is booked to its owners."""
+    made = _run(product, "keys", "create", "--project", "web", "--name", "usage")
+    await _until(product, made["secret"], 200)
+    async with httpx.AsyncClient(base_url=product.api_url, timeout=30) as client:
+        answer = await client.post(
+            "/chat/completions",
+            headers={"authorization": f"Bearer {made['secret']}"},
+            json={"model": "emulated-70b", "messages": [{"role": "user", "content": "hi"}]},
+        )
+    request_id = answer.headers["x-request-id"]
+    rows = await asyncio.to_thread(product.wait_usage, {request_id})
+    [row] = [row for row in rows if row["request_id"] == request_id]
+    assert row["organization"] == made["organization_id"]
+    assert (row["project"], row["key_id"]) == (made["project_id"], made["id"])
+
+
+async def _load(instance: DevInstance, secret: str, stop: asyncio.Event) -> Counter[int]:
+    """Keep callers busy on connections that stay open; count the answers by status."""
+    seen: Counter[int] = Counter()
+
+    async def caller() -> None:
+        headers = {"authorization": f"Bearer {secret}"}
+        async with httpx.AsyncClient(base_url=instance.api_url, headers=headers) as client:
+            while not stop.is_set():
+                seen[(await client.get("/models")).status_code] += 1
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(CALLERS):
+            group.create_task(caller())
+    return seen
+
+
+@pytest.mark.slow
+async def test_a_revocation_acts_everywhere_within_a_second(product: DevInstance) -> None:
+    """Under load, 20 revoked keys are each refused by both workers within a second."""
+    made = _run(product, "keys", "create", "--project", "web", "--name", "steady")
+    await _until(product, made["secret"], 200)
+    stop = asyncio.Event()
+    load = asyncio.create_task(_load(product, made["secret"], stop))
+    delays = []
+    async with _admin(product) as admin:
+        for number in range(REVOCATIONS):
+            body = {"project_id": made["project_id"], "name": f"short-lived {number}"}
+            key = (await admin.post("/keys", json=body)).json()
+            await _until(product, key["secret"], 200)
+            answer = await admin.post(f"/keys/{key['id']}/revoke", json={})
+            assert answer.status_code == 200, answer.text
+            delays.append(await _until(product, key["secret"], 401))
+    stop.set()
+    assert set(await load) == {200}, "another key's revocation was felt"
+    assert max(delays) <= BOUND_S, sorted(delays)
+
+
+@pytest.mark.slow
+async def test_no_key_is_refused_while_the_control_plane_is_away(product: DevInstance) -> None:
+    """Control plane and agent are killed again and again; no caller ever sees a 401."""
+    made = _run(product, "keys", "create", "--project", "web", "--name", "lonely")
+    await _until(product, made["secret"], 200)
+    stop = asyncio.Event()
+    load = asyncio.create_task(_load(product, made["secret"], stop))
+    for number in range(6):
+        module = "penstock.node" if number == 3 else "penstock.control"
+        for victim in product.children(module):
+            os.kill(victim.pid, signal.SIGKILL)
+        await asyncio.sleep(1.0)
+    stop.set()
+    seen = await load
+    assert set(seen) == {200}
+    assert seen[200] > 500
+    deadline = time.monotonic() + 30
+    while True:  # both are back, and changes act again
+        try:
+            made = _run(product, "keys", "create", "--project", "web", "--name", "after")
+            break
+        except AssertionError:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.5)
+    await _until(product, made["secret"], 200)
+
+
+def test_a_second_start_keeps_keys(tmp_path: Path) -> None:
+    """Keys of the database work again after a restart, before anything else is said."""
+    with running_dev(tmp_path / "data", "--model", "emulated-70b") as instance:
+        _run(instance, "orgs", "create", "acme")
+        _run(instance, "projects", "create", "web", "--org", "acme")
+        made = _run(instance, "keys", "create", "--project", "web", "--name", "kept")
+        assert asyncio.run(_until(instance, made["secret"], 200)) < 10
+    with running_dev(tmp_path / "data", "--model", "emulated-70b") as instance:
+        assert asyncio.run(_status(instance, made["secret"])) == 200
