@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
+from penstock.audit.signing import CheckpointSigner
 from penstock.control.admin import add_admin_api
 from penstock.control.app import create_app
 from penstock.control.problems import install_problems
@@ -125,7 +126,10 @@ async def run_admin_api(database: Database, data: Path) -> AsyncIterator[AdminRi
     app = FastAPI()
     install_problems(app)
     settings = ControlSettings(data_dir=str(data))
-    add_admin_api(app, settings, database, clock, ADMIN_TOKEN.encode())
+    signer = CheckpointSigner.from_file(settings.secrets_folder / "audit_signing_key")
+    add_admin_api(
+        app, settings, database, clock=clock, admin_token=ADMIN_TOKEN.encode(), signer=signer
+    )
     async with _connect(app) as client:
         yield AdminRig(app, client, clock, data)
 

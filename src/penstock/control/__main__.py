@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from penstock.control.app import create_app
 from penstock.control.settings import ControlSettings
 from penstock.kit.errors import PenstockError
+from penstock.kit.secrets import SecretUnavailableError
 from penstock.storage.database import Database
 
 BACKLOG = 1_024
@@ -43,7 +44,7 @@ def main(arguments: list[str]) -> int:
             listener = stack.enter_context(_listen(settings.host, settings.port))
             app = create_app(settings)
             asyncio.run(_prepare(settings))
-        except (PenstockError, OSError) as error:
+        except (PenstockError, SecretUnavailableError, OSError) as error:
             _logger.error("cannot start: %s", error)  # noqa: TRY400 - as above
             return 1
         return _serve(app, listener)
@@ -79,7 +80,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 async def _prepare(settings: ControlSettings) -> None:
     # The application does it again and finds it done; but there a failure ends in a traceback.
-    database = Database(settings.database_path)
+    database = Database(settings.database_location)
     try:
         await database.open()
     finally:

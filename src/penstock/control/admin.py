@@ -17,7 +17,13 @@ from penstock.tenancy import api as tenancy_api
 
 
 def add_admin_api(
-    app: FastAPI, settings: ControlSettings, database: Database, clock: Clock, admin_token: bytes
+    app: FastAPI,
+    settings: ControlSettings,
+    database: Database,
+    *,
+    clock: Clock,
+    admin_token: bytes,
+    signer: CheckpointSigner,
 ) -> None:
     """Add the endpoints of all rooms that are administered, and the door in front of them.
 
@@ -27,14 +33,14 @@ def add_admin_api(
         database: Where everything else is.
         clock: Says when a request came.
         admin_token: The one of the platform's operator.
+        signer: Whose signatures the audit log's checkpoints bear.
 
     Raises:
-        PenstockError: `PEPPER_INVALID`, `SIGNING_KEY_INVALID`.
+        PenstockError: `PEPPER_INVALID`.
         OSError: A secret cannot be read or made.
     """
     folder = settings.secrets_folder
     peppers = read_peppers(folder)
-    signer = CheckpointSigner.from_file(folder / "audit_signing_key")
     app.state.door = AdminDoor(
         database,
         Principals(database, peppers, admin_token),

@@ -1,5 +1,6 @@
 """The composition root: settings become an application."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,12 +9,14 @@ from typing import Any
 from fastapi import FastAPI
 
 import penstock
+from penstock.audit.signing import CheckpointSigner
 from penstock.control.admin import add_admin_api
 from penstock.control.authentication import (
     create_bearer,
     create_page_authentication,
     read_token,
 )
+from penstock.control.chores import Chores
 from penstock.control.feed import create_feed_router
 from penstock.control.headers import SafeHeaders
 from penstock.control.health import create_health_router
@@ -52,21 +55,26 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
         clock: Says when usage was recorded; the machine's when None.
 
     Raises:
-        PenstockError: A token in the data folder is too short.
+        PenstockError: A token in the data folder is too short, or the signing key is none.
+        SecretUnavailableError: The database's address cannot be read.
         OSError: The data folder cannot be read or written.
     """
     clock = clock or SystemClock()
     Path(settings.data_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
     node_token = read_token(settings.node_token_path)
     admin_token = read_token(settings.admin_token_path)
-    database = Database(settings.database_path)
+    database = Database(settings.database_location)
+    signer = CheckpointSigner.from_file(settings.secrets_folder / "audit_signing_key")
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await database.open()
+        chores = asyncio.create_task(Chores(database, signer, clock).run(), name="chores")
         try:
             yield
         finally:
+            chores.cancel()
+            await asyncio.wait([chores])
             await database.close()
 
     app = ControlApp(
@@ -90,5 +98,5 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
     app.include_router(create_feed_router(database, authenticate_node))
     app.include_router(create_usage_router(database, authenticate_admin))
     app.include_router(create_page_router(database, clock, create_page_authentication(admin_token)))
-    add_admin_api(app, settings, database, clock, admin_token)
+    add_admin_api(app, settings, database, clock=clock, admin_token=admin_token, signer=signer)
     return app

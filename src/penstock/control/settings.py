@@ -4,6 +4,8 @@ from pathlib import Path
 
 import msgspec
 
+from penstock.kit.secrets import resolve_secret
+
 
 class ControlSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of `python -m penstock.control '<these as JSON>'`."""
@@ -13,6 +15,18 @@ class ControlSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     when they are missing."""
     host: str = "127.0.0.1"
     port: int = 8081
+    database: str | None = None
+    """Secret reference (`env:NAME` or `file:PATH`) of PostgreSQL's address,
+    `postgresql://user@host/name`; the SQLite file when None. The user must be no superuser."""
+
+    @property
+    def database_location(self) -> Path | str:
+        """The SQLite file, or PostgreSQL's address.
+
+        Raises:
+            SecretUnavailableError: The reference leads nowhere.
+        """
+        return self.database_path if self.database is None else resolve_secret(self.database)
 
     @property
     def database_path(self) -> Path:
