@@ -24,7 +24,7 @@ from penstock.contract.snapshot import (
     Snapshot,
     Upstream,
 )
-from penstock.contract.snapshot_store import SnapshotStore, make_delta, records_of
+from penstock.contract.snapshot_store import Delta, SnapshotStore, records_of
 
 MODEL = "emulated-70b"
 """The alias that is asked for, and the model of the emulator."""
@@ -134,7 +134,7 @@ def _penstock_command(program: str, bench: Bench, port: int, folder: Path) -> li
     )
     store = SnapshotStore(folder / "snapshot")
     store.apply(
-        make_delta(base_version=0, version=1, created_at_ns=1, puts=records_of(snapshot).items())
+        Delta(base_version=0, version=1, created_at_ns=1, puts=records_of(snapshot).items())
     )
     store.close()
     settings = WorkerSettings(

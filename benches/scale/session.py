@@ -26,10 +26,10 @@ from penstock.access.rules import create_key, key_mac
 from penstock.contract.node import WorkerSettings
 from penstock.contract.snapshot import Alias, Endpoint, Key, Route, Upstream
 from penstock.contract.snapshot_store import (
+    Delta,
     SnapshotStore,
     alias_record,
     key_record,
-    make_delta,
     route_record,
     upstream_record,
 )
@@ -91,7 +91,7 @@ def build_store(
         records = sorted([*part, *(catalog if number == 0 else ())])
         is_last = (number + 1) * PART >= keys
         store.apply(
-            make_delta(base_version=0, version=1, created_at_ns=1, puts=records, is_last=is_last)
+            Delta(base_version=0, version=1, created_at_ns=1, puts=records, is_last=is_last)
         )
     store.close()
     return Store(name, keys, aliases, folder / name, time.monotonic() - began_s)

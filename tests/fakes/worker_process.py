@@ -26,7 +26,7 @@ from penstock.contract.snapshot import (
     Timeouts,
     Upstream,
 )
-from penstock.contract.snapshot_store import Meta, SnapshotStore, make_delta, records_of
+from penstock.contract.snapshot_store import Delta, Meta, SnapshotStore, records_of
 from penstock.contract.usage import UsageEvent
 from penstock.gateway.runtime import Runtime
 
@@ -79,7 +79,7 @@ def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
     """Make `folder` the snapshot store of this snapshot, whatever it held."""
     store = SnapshotStore(folder)
     store.apply(
-        make_delta(
+        Delta(
             base_version=0,
             version=snapshot.version,
             created_at_ns=snapshot.created_at_ns,

@@ -107,29 +107,3 @@ class Snapshot(msgspec.Struct, frozen=True):
     routes: tuple[Route, ...]
     aliases: tuple[Alias, ...]
     format: int = FORMAT
-
-
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Snapshot)
-
-
-def encode_snapshot(snapshot: Snapshot) -> bytes:
-    """Return the snapshot as MessagePack."""
-    return _encoder.encode(snapshot)
-
-
-def decode_snapshot(content: bytes) -> Snapshot:
-    """Return the snapshot that `encode_snapshot` wrote; unknown members are ignored.
-
-    Raises:
-        SnapshotFormatError: Not a snapshot, or of another format.
-    """
-    try:
-        snapshot = _decoder.decode(content)
-    except msgspec.DecodeError as error:
-        message = f"not a snapshot: {error}"
-        raise SnapshotFormatError(message) from error
-    if snapshot.format != FORMAT:
-        message = f"snapshot format {snapshot.format}, this version reads {FORMAT}"
-        raise SnapshotFormatError(message)
-    return snapshot

@@ -1,7 +1,7 @@
 """The node's snapshot as records that the agent writes and all workers read in place.
 
 One LMDB environment: a worker opens it and serves at once, however many keys there are; the pages
-are shared by all workers of the node. A change is a `Delta`, applied in one transaction, so a
+are shared by all workers of the node. A change is a `Delta`, applied in one transaction: a
 reader sees the version before it or the one behind it and nothing between.
 
 Records are found by a letter and a name: `k` + keyed hash (an API key), `a` + alias, `r` + route,
@@ -11,7 +11,7 @@ Records are found by a letter and a name: `k` + keyed hash (an API key), `a` + a
 
 import hashlib
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import lmdb
@@ -62,22 +62,17 @@ class Delta(msgspec.Struct, frozen=True):
     """Version that it applies to; 0 for a first part that replaces everything."""
     version: int
     created_at_ns: int
-    puts: tuple[tuple[bytes, bytes], ...]
+    puts: Collection[tuple[bytes, bytes]]
     """Records that are new or changed."""
-    deletes: tuple[bytes, ...]
-    checksum: bytes
-    """SHA-256 over all of the above; see `checksum_of`."""
+    deletes: Collection[bytes] = ()
     is_last: bool = True
     """False when further parts of the same version follow; they are applied together."""
-
-
-_delta_decoder = msgspec.msgpack.Decoder(Delta)
 
 
 def checksum_of(
     base_version: int, version: int, puts: Iterable[tuple[bytes, bytes]], deletes: Iterable[bytes]
 ) -> bytes:
-    """Return the checksum that a delta of this content carries, 32 bytes."""
+    """Return a checksum over versions and records, 32 bytes."""
     digest = hashlib.sha256(struct.pack("<QQ", base_version, version))
     for name, value in puts:
         digest.update(_PAIR.pack(len(name), len(value)))
@@ -88,53 +83,6 @@ def checksum_of(
         digest.update(_PAIR.pack(len(name), 0))
         digest.update(name)
     return digest.digest()
-
-
-def make_delta(
-    *,
-    base_version: int,
-    version: int,
-    created_at_ns: int,
-    puts: Iterable[tuple[bytes, bytes]],
-    deletes: Iterable[bytes] = (),
-    is_last: bool = True,
-) -> Delta:
-    """Return a delta with its checksum."""
-    all_puts, all_deletes = tuple(puts), tuple(deletes)
-    checksum = checksum_of(base_version, version, all_puts, all_deletes)
-    return Delta(base_version, version, created_at_ns, all_puts, all_deletes, checksum, is_last)
-
-
-def encode_delta(delta: Delta) -> bytes:
-    """Return the delta as MessagePack."""
-    return _encode(delta)
-
-
-def decode_delta(content: bytes) -> Delta:
-    """Return the delta that `encode_delta` wrote.
-
-    Raises:
-        SnapshotFormatError: Not a delta, or one whose checksum is wrong.
-    """
-    try:
-        delta = _delta_decoder.decode(content)
-    except msgspec.DecodeError as error:
-        message = f"not a snapshot delta: {error}"
-        raise SnapshotFormatError(message) from error
-    check_delta(delta)
-    return delta
-
-
-def check_delta(delta: Delta) -> None:
-    """Verify that a delta is what its sender made.
-
-    Raises:
-        SnapshotFormatError: Its checksum is wrong.
-    """
-    found = checksum_of(delta.base_version, delta.version, delta.puts, delta.deletes)
-    if found != delta.checksum:
-        message = f"checksum of the delta to version {delta.version} is wrong"
-        raise SnapshotFormatError(message)
 
 
 def key_record(key: Key) -> tuple[bytes, bytes]:
@@ -218,10 +166,9 @@ class SnapshotStore:
             Whether readers see a new version now: false until the last part.
 
         Raises:
-            SnapshotFormatError: It is damaged, or leads from another version; nothing changed.
+            SnapshotFormatError: It leads from another version; nothing changed.
         """
         try:
-            check_delta(delta)
             transaction = self._unfinished or self._begin(delta)
             self._write(transaction, delta)
         except BaseException:

@@ -20,8 +20,10 @@ from penstock.tenancy.model import Status
 
 Authenticate = Callable[..., Scope]
 
-POLL_S = 0.1
-"""How often an open question looks for changes: bounds how late a node learns of one."""
+POLL_S = 0.05
+"""How often an open question looks whether this process has committed anything."""
+FOREIGN_POLL_S = 0.4
+"""How often it asks the database: bounds how late a node learns of what others committed."""
 _MAX_CHANGES = 1_000
 _TYPE = "application/msgpack"
 
@@ -57,13 +59,15 @@ def create_feed_router(database: Database, authenticate: Authenticate) -> APIRou
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + wait_s
         while True:
+            commits, asked_s = database.commit_count, loop.time()
             async with database.read(scope) as session:
                 content = await _answer(session, position, after)
             if content is not None:
                 return Response(content, media_type=_TYPE)
-            if loop.time() >= deadline_s:
-                return Response(status_code=204)
-            await asyncio.sleep(POLL_S)
+            while commits == database.commit_count and loop.time() < asked_s + FOREIGN_POLL_S:
+                if loop.time() >= deadline_s:
+                    return Response(status_code=204)
+                await asyncio.sleep(POLL_S)
 
     return router
 

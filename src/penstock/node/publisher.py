@@ -15,7 +15,7 @@ import lmdb
 import msgspec
 
 from penstock.contract.snapshot import Snapshot
-from penstock.contract.snapshot_store import SnapshotStore, make_delta, records_of
+from penstock.contract.snapshot_store import Delta, SnapshotStore, records_of
 from penstock.kit.clock import Clock
 from penstock.node.log import line
 
@@ -133,7 +133,7 @@ class Publisher:
     ) -> None:
         base = self.version
         self._store.apply(
-            make_delta(
+            Delta(
                 base_version=base,
                 version=base + 1 if version is None else version,
                 created_at_ns=self._clock.wall_ns(),

@@ -50,6 +50,9 @@ class Database:
     ) -> None:
         """See the class; touches nothing yet."""
         self._location = location
+        self.commit_count = 0
+        """Write sessions of this process that were committed: tells cheaply that something may
+        have changed. What other processes commit is not in it."""
         self._file: _File | None = None
         if postgresql.is_dsn(location):
             dsn = str(location)
@@ -115,6 +118,7 @@ class Database:
         with _translated():
             async with self._connect(self._writer, scope) as connection:
                 yield WriteSession(connection, scope)
+        self.commit_count += 1
 
     async def check(self) -> None:
         """Make sure that the database answers.
