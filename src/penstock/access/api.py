@@ -28,8 +28,8 @@ from penstock.access.schemas import (
     SecretsBody,
 )
 from penstock.audit.door import AdminRoute, Call, get_call, operation
-from penstock.audit.schemas import format_time
 from penstock.kit.errors import PenstockError
+from penstock.kit.moments import format_time
 from penstock.storage.errors import OBJECT_UNKNOWN, PAGE_CURSOR_INVALID, VERSION_CONFLICT
 from penstock.storage.sessions import ReadSession, WriteSession
 from penstock.tenancy import people

@@ -15,8 +15,8 @@ from penstock.audit.schemas import (
     RequestBody,
     Text,
     Time,
-    microseconds,
 )
+from penstock.kit.moments import microseconds
 from penstock.tenancy.model import Role
 from penstock.tenancy.schemas import Name
 

@@ -1,16 +1,13 @@
 """What the audit API takes and answers, and what all bodies of the admin API have in common."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from penstock.audit.model import PLATFORM_CHAIN, EntryFilter, Outcome, StoredEntry, Verification
+from penstock.kit.moments import format_time
 from penstock.storage.paging import DEFAULT_PAGE_ROWS, MAX_PAGE_ROWS, Page, PageRequest
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 Id = Annotated[str, StringConstraints(pattern="^[0-9A-Za-z_-]{1,64}$")]
 """An id in a body or a query."""
@@ -223,21 +220,6 @@ class VerificationBody(BaseModel):
             checkpoints=sum(one.checkpoints for one in verifications),
             broken=link,
         )
-
-
-def format_time(time_us: int) -> str:
-    """Return microseconds since the Unix epoch as ISO 8601 in UTC.
-
-    >>> format_time(1_781_524_800_000_001)
-    '2026-06-15T12:00:00.000001Z'
-    """
-    moment = _EPOCH + time_us * _MICROSECOND
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def microseconds(moment: datetime | None) -> int | None:
-    """Return a moment as microseconds since the Unix epoch."""
-    return None if moment is None else (moment - _EPOCH) // _MICROSECOND
 
 
 def _find_member(item: Any, name: str) -> Any:

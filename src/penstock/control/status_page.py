@@ -14,9 +14,9 @@ from fastapi.responses import HTMLResponse
 import penstock
 from penstock.control.html import Html, fill, join
 from penstock.kit.clock import Clock
+from penstock.kit.moments import format_time
 from penstock.metering import service
 from penstock.metering.model import UsageFilter, UsageRow, UsageTotal
-from penstock.metering.schemas import format_time
 from penstock.storage.database import Database
 from penstock.storage.scope import Scope
 

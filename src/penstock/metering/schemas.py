@@ -1,12 +1,12 @@
 """What the usage API takes and answers."""
 
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from penstock.contract.usage import Outcome, UsageReceipt, UsageSource
+from penstock.kit.moments import format_time, microseconds
 from penstock.metering.model import (
     MAX_PAGE_ROWS,
     TotalsBy,
@@ -19,8 +19,6 @@ from penstock.metering.model import (
 _EVENT_ID = "01977f5e-3c00-7a4b-9d21-5b8e0c7f1a00"
 _TIME_HINT = "ISO 8601 with a time zone, e.g. `2026-06-15T12:00:00Z`; write `+` as `%2B`."
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -54,8 +52,8 @@ class FilterQuery(BaseModel):
             request_id=self.request_id,
             event_id=self.event_id,
             outcome=self.outcome,
-            since_us=_microseconds(self.since),
-            until_us=_microseconds(self.until),
+            since_us=microseconds(self.since),
+            until_us=microseconds(self.until),
         )
 
 
@@ -224,17 +222,3 @@ class ReceiptBody(BaseModel):
         return cls(
             stored=receipt.stored, duplicates=receipt.duplicates, conflicts=receipt.conflicts
         )
-
-
-def format_time(time_us: int) -> str:
-    """Return microseconds since the Unix epoch as ISO 8601 in UTC.
-
-    >>> format_time(1_781_524_800_000_001)
-    '2026-06-15T12:00:00.000001Z'
-    """
-    moment = _EPOCH + time_us * _MICROSECOND
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def _microseconds(moment: datetime | None) -> int | None:
-    return None if moment is None else (moment - _EPOCH) // _MICROSECOND

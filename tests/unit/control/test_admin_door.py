@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from penstock.access.model import NewKey
 from penstock.access.schemas import KeyChangesBody, NewKeyBody
 from penstock.audit.door import OPERATION, AdminRoute, operation
-from penstock.audit.schemas import AnswerBody, PageBody, PageQuery, format_time, microseconds
+from penstock.audit.schemas import AnswerBody, PageBody, PageQuery
 from penstock.kit.errors import PenstockError
+from penstock.kit.moments import format_time, microseconds
 from penstock.storage.errors import VERSION_CONFLICT
 from penstock.storage.paging import Page
 from penstock.tenancy.errors import NAME_TAKEN

@@ -3,13 +3,13 @@
 import pytest
 from pydantic import ValidationError
 
+from penstock.kit.moments import format_time
 from penstock.metering.model import UsageTotal
 from penstock.metering.schemas import (
     FilterQuery,
     TotalRecord,
     TotalsBody,
     UsageRecord,
-    format_time,
 )
 
 

@@ -1,0 +1,21 @@
+"""Points in time: microseconds since the Unix epoch inside, ISO 8601 in UTC outside."""
+
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def format_time(time_us: int) -> str:
+    """Return microseconds since the Unix epoch as ISO 8601 in UTC.
+
+    >>> format_time(1_781_524_800_000_001)
+    '2026-06-15T12:00:00.000001Z'
+    """
+    moment = _EPOCH + time_us * _MICROSECOND
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def microseconds(moment: datetime | None) -> int | None:
+    """Return a moment as microseconds since the Unix epoch; None for none."""
+    return None if moment is None else (moment - _EPOCH) // _MICROSECOND
