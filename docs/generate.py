@@ -227,7 +227,7 @@ def limits_page() -> str:
         ),
         ("Of an upstream: `timeouts`", documented_defaults(snapshot.Timeouts)),
         ("Of an upstream", documented_defaults(snapshot.Upstream)),
-        ("Of a route", documented_defaults(snapshot.Route)),
+        ("Of a deployment", documented_defaults(snapshot.Deployment)),
         ("Of a worker's start", documented_defaults(WorkerSettings)),
     ]
     return _LIMITS_HEAD + "".join(

@@ -18,6 +18,8 @@ from penstock.access.rules import key_mac
 from penstock.contract.node import WorkerSettings
 from penstock.contract.snapshot import (
     Alias,
+    Choice,
+    Deployment,
     Endpoint,
     Key,
     Route,
@@ -129,7 +131,8 @@ def _penstock_command(program: str, bench: Bench, port: int, folder: Path) -> li
                 forward_headers=("x-emulator-*",),
             ),
         ),
-        routes=(Route(MODEL, "emulator", MODEL),),
+        deployments=(Deployment(MODEL, "emulator", MODEL),),
+        routes=(Route(MODEL, (Choice(MODEL),)),),
         aliases=(Alias(MODEL, MODEL),),
     )
     store = SnapshotStore(folder / "snapshot")

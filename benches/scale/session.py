@@ -24,11 +24,12 @@ from rich.table import Table
 
 from penstock.access.rules import create_key, key_mac
 from penstock.contract.node import WorkerSettings
-from penstock.contract.snapshot import Alias, Endpoint, Key, Route, Upstream
+from penstock.contract.snapshot import Alias, Choice, Deployment, Endpoint, Key, Route, Upstream
 from penstock.contract.snapshot_store import (
     Delta,
     SnapshotStore,
     alias_record,
+    deployment_record,
     key_record,
     route_record,
     upstream_record,
@@ -84,7 +85,9 @@ def build_store(
     upstream = Upstream("engine", "emulator", (Endpoint("http", "127.0.0.1", port),))
     catalog = [upstream_record(upstream)]
     for number in range(aliases):
-        catalog.append(route_record(Route(f"route-{number}", "engine", "emulated-70b")))
+        name = f"route-{number}"
+        catalog.append(deployment_record(Deployment(name, "engine", "emulated-70b")))
+        catalog.append(route_record(Route(name, (Choice(name),))))
         catalog.append(alias_record(Alias(f"model-{number}", f"route-{number}")))
     parts = _parts(keys, sample)
     for number, part in enumerate(parts):

@@ -12,7 +12,7 @@ from tests.fakes.recording_engine import RecordingEngine, running_engine
 from tests.fakes.worker_process import KEY, PEPPER, WorkerProcess, make_snapshot, running_worker
 
 from penstock.access.rules import create_key, key_mac
-from penstock.contract.snapshot import Alias, Key, Route, Snapshot
+from penstock.contract.snapshot import Alias, Choice, Deployment, Key, Route, Snapshot
 
 CHAT = b'{"model":"model-a","messages":[{"role":"user","content":"x"}]}'
 CREDENTIAL = "canary-upstream-credential-1c6f0a"
@@ -136,7 +136,11 @@ def rig_snapshot(folder: Path, engine_port: int) -> Snapshot:
         upstreams=(
             msgspec.structs.replace(plain.upstreams[0], credential=f"file:{folder / 'credential'}"),
         ),
-        routes=(*plain.routes, Route("small", "engine", "served-small", max_output_tokens=100)),
+        deployments=(
+            *plain.deployments,
+            Deployment("small", "engine", "served-small", max_output_tokens=100),
+        ),
+        routes=(*plain.routes, Route("small", (Choice("small"),))),
         aliases=(*plain.aliases, Alias("vendor/model-c", "small")),
     )
 

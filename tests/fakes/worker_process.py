@@ -19,6 +19,8 @@ from penstock.contract.journal import Close, Open, Record, scan
 from penstock.contract.node import WorkerSettings
 from penstock.contract.snapshot import (
     Alias,
+    Choice,
+    Deployment,
     Endpoint,
     Key,
     Route,
@@ -70,7 +72,8 @@ def make_snapshot(
                 max_connections=max_connections,
             ),
         ),
-        routes=(Route("main", "engine", "served-model", continuous_usage, 100_000),),
+        deployments=(Deployment("main", "engine", "served-model", continuous_usage, 100_000),),
+        routes=(Route("main", (Choice("main"),)),),
         aliases=(Alias("model-a", "main"), Alias("only-theirs", "main")),
     )
 
@@ -98,6 +101,7 @@ class MemoryRecords:
         self._keys = {key.mac: key for key in snapshot.keys}
         self._aliases = {alias.name: alias for alias in snapshot.aliases}
         self._routes = {route.name: route for route in snapshot.routes}
+        self._deployments = {deployment.name: deployment for deployment in snapshot.deployments}
         self._upstreams = {upstream.name: upstream for upstream in snapshot.upstreams}
 
     def find_key(self, mac: bytes) -> Key | None:
@@ -111,6 +115,10 @@ class MemoryRecords:
     def find_route(self, name: str) -> Route | None:
         """Return a route."""
         return self._routes.get(name)
+
+    def find_deployment(self, name: str) -> Deployment | None:
+        """Return a deployment."""
+        return self._deployments.get(name)
 
     def find_upstream(self, name: str) -> Upstream | None:
         """Return an upstream."""

@@ -58,6 +58,8 @@ class ApiKey:
     project_id: str
     service_account_id: str | None
     """The machine that it belongs to: the key can do no more than that."""
+    member_id: str | None
+    """The person that it belongs to: the key can do no more than they, and goes with them."""
     name: str
     is_live: bool
     """Whether it begins with `ps_live_` or `ps_test_`."""

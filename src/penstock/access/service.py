@@ -325,6 +325,7 @@ def _build_key(new: NewKey, project: Project, actor: Actor, key_id: str) -> ApiK
         organization_id=project.organization_id,
         project_id=project.id,
         service_account_id=new.service_account_id,
+        member_id=None,
         name=normalize_name(new.name),
         is_live=new.is_live,
         role=Role(new.role),

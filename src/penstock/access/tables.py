@@ -42,12 +42,15 @@ class ApiKeys(Versioned, Base):
         Index(None, "organization_id", "created_at", "id"),
         Index(None, "project_id", "created_at", "id"),
         Index(None, "service_account_id"),
+        Index(None, "member_id"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     organization_id: Mapped[str]
     project_id: Mapped[str]
     service_account_id: Mapped[str | None]
+    member_id: Mapped[str | None]
+    """Names a row of `members`, which goes when the person does: the key goes with it."""
     name: Mapped[str]
     is_live: Mapped[bool]
     role: Mapped[str]

@@ -12,7 +12,16 @@ from penstock.catalog.errors import Finding, PlatformFileError
 from penstock.catalog.model import Entry, PlatformFile, ResolveSecret
 from penstock.catalog.rules import is_header_safe, parse_endpoint
 from penstock.catalog.schemas import KeyItem, UpstreamItem
-from penstock.contract.snapshot import Alias, Key, Route, Snapshot, Timeouts, Upstream
+from penstock.contract.snapshot import (
+    Alias,
+    Choice,
+    Deployment,
+    Key,
+    Route,
+    Snapshot,
+    Timeouts,
+    Upstream,
+)
 from penstock.kit.secrets import SecretUnavailableError
 
 SHORTEST_KEY_CHARS = 16
@@ -58,7 +67,10 @@ def compile_snapshot(
             for key in (entry.item for entry in platform.keys)
         ),
         upstreams=tuple(_upstream(entry.item, platform.folder) for entry in platform.upstreams),
-        routes=tuple(Route(**entry.item.model_dump()) for entry in platform.routes),
+        deployments=tuple(Deployment(**entry.item.model_dump()) for entry in platform.routes),
+        routes=tuple(
+            Route(entry.item.name, (Choice(entry.item.name),)) for entry in platform.routes
+        ),
         aliases=tuple(Alias(**entry.item.model_dump()) for entry in platform.aliases),
     )
 

@@ -90,14 +90,37 @@ class Apply(msgspec.Struct, frozen=True, tag="apply"):
     version: int
 
 
+class Credentials(msgspec.Struct, frozen=True, tag="credentials"):
+    """Agent to worker: all opened credentials, in parts; they are in memory only, never on a disk.
+
+    It comes before the `Apply` of the snapshot that refers to them, and behind each Hello.
+    """
+
+    tokens: dict[str, str]
+    """What is sent as bearer token, by the credential's id."""
+    is_last: bool = True
+    """False when further parts follow; the parts together replace all that was sent before."""
+
+    def __repr__(self) -> str:
+        """Show which, and no token."""
+        return f"Credentials({sorted(self.tokens)})"
+
+
+class Rehashed(msgspec.Struct, frozen=True, tag="rehashed"):
+    """Worker to agent: keys that were shown and are stored under an old pepper."""
+
+    hashes: tuple[tuple[bytes, bytes], ...]
+    """Each key's hash under the old pepper, and under the new one."""
+
+
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """Agent to worker: stop taking requests, finish those in flight within the grace, end."""
 
     grace_s: float
 
 
-WorkerMessage = Hello | Stats | Applied
-AgentMessage = Apply | Drain
+WorkerMessage = Hello | Stats | Applied | Rehashed
+AgentMessage = Apply | Credentials | Drain
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_worker_message = msgspec.msgpack.Decoder(WorkerMessage).decode

@@ -7,7 +7,9 @@ upstream credentials as references (`kit.secrets`).
 
 import msgspec
 
-FORMAT = 1
+FORMAT = 2
+CREDENTIAL_SCHEME = "credential:"
+"""Begins a reference to a credential that the agent opens; other references are `kit.secrets`'."""
 
 
 class SnapshotFormatError(Exception):
@@ -48,7 +50,7 @@ class Upstream(msgspec.Struct, frozen=True):
     """Which engine serves it: `openai_compatible`, `vllm`, `emulator`, `llama_cpp`, ..."""
     endpoints: tuple[Endpoint, ...]
     credential: str | None = None
-    """Secret reference of the bearer token sent to it."""
+    """Reference of the bearer token sent to it: `env:`, `file:` or `credential:<id>`."""
     forward_headers: tuple[str, ...] = ()
     """Lower-case names of request headers that are passed on; `x-foo-*` matches a prefix."""
     timeouts: Timeouts = Timeouts()
@@ -56,10 +58,14 @@ class Upstream(msgspec.Struct, frozen=True):
     """Connections of one worker to one endpoint."""
     tls_ca_file: str | None = None
     """PEM file that https endpoints are verified with; the system's store when None."""
+    region: str | None = None
+    """Where it stands, e.g. `eu-de`; None when nobody said."""
+    data_class: str | None = None
+    """What data may be sent to it, e.g. `eu_only`; None when nobody said."""
 
 
-class Route(msgspec.Struct, frozen=True):
-    """Where the requests of an alias go."""
+class Deployment(msgspec.Struct, frozen=True):
+    """One model on one upstream."""
 
     name: str
     upstream: str
@@ -69,6 +75,25 @@ class Route(msgspec.Struct, frozen=True):
     """Ask the engine for cumulative usage in every chunk: exact on abort, but costly."""
     max_output_tokens: int = 1_000_000
     """The largest `max_tokens` that is let through."""
+    credential: str | None = None
+    """As an upstream's, and used instead of it."""
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """A deployment that a route may choose."""
+
+    deployment: str
+    weight: int = 1
+    """Its share among the route's choices, 0..1,000; with 0 it only stands in for others."""
+
+
+class Route(msgspec.Struct, frozen=True):
+    """Where the requests of an alias go."""
+
+    name: str
+    choices: tuple[Choice, ...]
+    fallback: str | None = None
+    """The route that is tried when no choice of this one can be connected to."""
 
 
 class Alias(msgspec.Struct, frozen=True):
@@ -76,6 +101,39 @@ class Alias(msgspec.Struct, frozen=True):
 
     name: str
     route: str
+    is_open: bool = True
+    """Whether every key may use it; else only those whose project or organization has a grant."""
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """Where the data of an organization, or of one project of it, may go."""
+
+    data_classes: tuple[str, ...] | None = None
+    """Only to upstreams of these data classes; None for all."""
+    regions: tuple[str, ...] | None = None
+    """Only to upstreams in these regions; None for all."""
+
+
+class SealedCredential(msgspec.Struct, frozen=True):
+    """A credential of an upstream as it lies on a node: encrypted; only the agent opens it."""
+
+    id: str
+    organization: str | None
+    """Whose it is; None for the platform's."""
+    provider: str
+    aad_version: int
+    nonce: bytes
+    ciphertext: bytes
+    dek: "WrappedDek"
+
+
+class WrappedDek(msgspec.Struct, frozen=True):
+    """The data key that opens a credential, itself encrypted by a key-encryption key."""
+
+    id: str
+    kek_uri: str
+    kek_version: int
+    ciphertext: bytes
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -94,6 +152,8 @@ class Key(msgspec.Struct, frozen=True):
     """CIDR blocks that it may be used from; anywhere when None."""
     scopes: tuple[str, ...] = ("inference", "models:read")
     """What it may do; of those the worker knows `inference` and `models:read`."""
+    secret: str = ""
+    """Id of the secret whose hash this is."""
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -104,6 +164,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     created_at_ns: int
     keys: tuple[Key, ...]
     upstreams: tuple[Upstream, ...]
+    deployments: tuple[Deployment, ...]
     routes: tuple[Route, ...]
     aliases: tuple[Alias, ...]
     format: int = FORMAT

@@ -5,10 +5,14 @@ are shared by all workers of the node. A change is a `Delta`, applied in one tra
 reader sees the version before it or the one behind it and nothing between.
 
 Records are found by a letter and a name: `k` + keyed hash (an API key), `a` + alias, `r` + route,
-`u` + upstream, `s` + organization, or organization + NUL + project (present while suspended),
-`m` (what the store holds: format, version, time). Other letters are the writer's own notes.
+`d` + deployment, `u` + upstream, `e` + id of a sealed credential. By an owner, which is an
+organization, or organization + NUL + project: `s` + owner (present while suspended), `p` + owner
+(where its data may go), `g` + alias + NUL + owner (present when it may use the alias), `o` +
+organization + NUL + upstream (id of the credential of its own that it uses there). `m` is what the
+store holds: format, version, time. Other letters are the writer's own notes.
 """
 
+import contextlib
 import hashlib
 import struct
 from collections.abc import Collection, Iterable, Iterator
@@ -20,8 +24,11 @@ import msgspec
 from penstock.contract.snapshot import (
     FORMAT,
     Alias,
+    Deployment,
     Key,
+    Policy,
     Route,
+    SealedCredential,
     Snapshot,
     SnapshotFormatError,
     Upstream,
@@ -33,11 +40,17 @@ _READERS = 512
 _RECORD_NAME_BYTES = 511
 """LMDB's bound."""
 _META = b"m"
+FEED_LETTERS = (b"a", b"d", b"e", b"g", b"k", b"o", b"p", b"r", b"s", b"u")
+"""Of the records that a control plane's feed may bring."""
+_AGENTS_ONLY = b"e"
 _PAIR = struct.Struct("<II")
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_key = msgspec.msgpack.Decoder(Key).decode
 _decode_alias = msgspec.msgpack.Decoder(Alias).decode
+_decode_deployment = msgspec.msgpack.Decoder(Deployment).decode
+_decode_policy = msgspec.msgpack.Decoder(Policy).decode
+_decode_sealed = msgspec.msgpack.Decoder(SealedCredential).decode
 _decode_route = msgspec.msgpack.Decoder(Route).decode
 _decode_upstream = msgspec.msgpack.Decoder(Upstream).decode
 
@@ -105,9 +118,42 @@ def upstream_record(upstream: Upstream) -> tuple[bytes, bytes]:
     return b"u" + upstream.name.encode(), _encode(upstream)
 
 
+def deployment_record(deployment: Deployment) -> tuple[bytes, bytes]:
+    """Return name and value of a deployment's record."""
+    return b"d" + deployment.name.encode(), _encode(deployment)
+
+
+def policy_record(
+    policy: Policy, organization: str, project: str | None = None
+) -> tuple[bytes, bytes]:
+    """Return name and value of the record that says where an owner's data may go."""
+    return b"p" + _owner(organization, project), _encode(policy)
+
+
+def sealed_record(credential: SealedCredential) -> tuple[bytes, bytes]:
+    """Return name and value of a sealed credential's record."""
+    return b"e" + credential.id.encode(), _encode(credential)
+
+
+def own_credential_record(
+    organization: str, upstream: str, credential_id: str
+) -> tuple[bytes, bytes]:
+    """Return name and value of the record of an organization's own credential for an upstream."""
+    return b"o" + organization.encode() + b"\0" + upstream.encode(), credential_id.encode()
+
+
+def grant_name(alias: str, organization: str, project: str | None = None) -> bytes:
+    """Return the name of the record that is there while an owner may use an alias."""
+    return b"g" + alias.encode() + b"\0" + _owner(organization, project)
+
+
 def suspension_name(organization: str, project: str | None = None) -> bytes:
     """Return the name of the record that is there while an organization or project may not work."""
-    return b"s" + organization.encode() + (b"" if project is None else b"\0" + project.encode())
+    return b"s" + _owner(organization, project)
+
+
+def _owner(organization: str, project: str | None) -> bytes:
+    return organization.encode() + (b"" if project is None else b"\0" + project.encode())
 
 
 def records_of(snapshot: Snapshot) -> dict[bytes, bytes]:
@@ -115,6 +161,7 @@ def records_of(snapshot: Snapshot) -> dict[bytes, bytes]:
     records = dict(map(key_record, snapshot.keys))
     records |= map(alias_record, snapshot.aliases)
     records |= map(route_record, snapshot.routes)
+    records |= map(deployment_record, snapshot.deployments)
     records |= map(upstream_record, snapshot.upstreams)
     return records
 
@@ -150,6 +197,18 @@ class SnapshotStore:
         with self._environment.begin() as transaction:
             value: bytes | None = transaction.get(name)
         return value
+
+    def list_sealed(self) -> list[SealedCredential]:
+        """Return all sealed credentials; one that cannot be read is left out."""
+        found = []
+        with self._environment.begin() as transaction, transaction.cursor() as cursor:
+            is_there = cursor.set_range(_AGENTS_ONLY)
+            for name, value in cursor if is_there else ():
+                if name[:1] != _AGENTS_ONLY:
+                    break
+                with contextlib.suppress(msgspec.DecodeError):
+                    found.append(_decode_sealed(value))
+        return found
 
     def names(self, *letters: bytes) -> set[bytes]:
         """Return the names of all records of these letters."""
@@ -294,6 +353,29 @@ class SnapshotReader:
         """Return an upstream."""
         value = self._transaction.get(b"u" + name.encode())
         return None if value is None else _decode_upstream(value)
+
+    def find_deployment(self, name: str) -> Deployment | None:
+        """Return a deployment."""
+        value = self._transaction.get(b"d" + name.encode())
+        return None if value is None else _decode_deployment(value)
+
+    def find_policy(self, organization: str, project: str | None = None) -> Policy | None:
+        """Return where the data of an owner may go; None when it may go anywhere."""
+        value = self._transaction.get(b"p" + _owner(organization, project))
+        return None if value is None else _decode_policy(value)
+
+    def has_grant(self, alias: str, organization: str, project: str) -> bool:
+        """Return whether a project, or the whole organization, may use an alias."""
+        get = self._transaction.get
+        return (
+            get(grant_name(alias, organization, project)) is not None
+            or get(grant_name(alias, organization)) is not None
+        )
+
+    def find_own_credential(self, organization: str, upstream: str) -> str | None:
+        """Return the id of the credential that an organization brought for an upstream."""
+        value = self._transaction.get(b"o" + organization.encode() + b"\0" + upstream.encode())
+        return None if value is None else bytes(value).decode()
 
     def list_upstreams(self) -> list[Upstream]:
         """Return all upstreams, by name."""

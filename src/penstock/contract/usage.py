@@ -55,6 +55,8 @@ class UsageEvent(msgspec.Struct, frozen=True, array_like=True):
     flags: tuple[str, ...] = ()
     """What was odd about the engine's figures: `usage_negative`, `usage_not_a_number`,
     `usage_absurd`, `usage_missing`, `usage_inconsistent`."""
+    key_secret_id: str = ""
+    """Which secret of the key was shown; "" when that is not known."""
 
 
 class UsageBatch(msgspec.Struct, frozen=True):

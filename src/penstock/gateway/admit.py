@@ -73,7 +73,7 @@ def admit(
     if isinstance(target, Refusal):
         return target
     refusal = _check_question(members, operation) or _check_numbers(
-        members, target.route.max_output_tokens
+        members, target.deployment.max_output_tokens
     )
     if refusal is not None:
         return refusal
@@ -84,7 +84,7 @@ def admit(
     if is_stream:
         if not operation.can_stream:
             return Refusal(MEMBER_INVALID, "This operation cannot stream.", "stream")
-        asked = _ask_for_usage(members, is_continuous=target.route.continuous_usage)
+        asked = _ask_for_usage(members, is_continuous=target.deployment.continuous_usage)
         if isinstance(asked, Refusal):
             return asked
         hides_usage, strips_usage = asked

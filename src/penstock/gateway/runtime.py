@@ -11,7 +11,7 @@ from typing import Protocol
 import msgspec
 
 from penstock.access.rules import key_mac
-from penstock.contract.snapshot import Alias, Endpoint, Key, Route, Timeouts, Upstream
+from penstock.contract.snapshot import Alias, Deployment, Endpoint, Key, Route, Timeouts, Upstream
 from penstock.contract.snapshot_store import Meta
 from penstock.gateway.limits import KNOWN_KEYS, KNOWN_TARGETS
 from penstock.kit.secrets import SecretUnavailableError, resolve_secret
@@ -59,7 +59,7 @@ class Target(msgspec.Struct, frozen=True):
     """Where an alias leads."""
 
     alias: str
-    route: Route
+    deployment: Deployment
     upstream: ServedUpstream
     model: msgspec.Raw
     """The upstream's own name of the model, as JSON."""
@@ -78,6 +78,9 @@ class Records(Protocol):
 
     def find_route(self, name: str) -> Route | None:
         """Return a route."""
+
+    def find_deployment(self, name: str) -> Deployment | None:
+        """Return a deployment."""
 
     def find_upstream(self, name: str) -> Upstream | None:
         """Return an upstream."""
@@ -170,13 +173,15 @@ class Runtime:
         try:
             alias = self._records.find_alias(name)
             route = None if alias is None else self._records.find_route(alias.route)
-            upstream = None if route is None else self._find_upstream(route.upstream)
+            first = None if route is None else route.choices[0].deployment
+            deployment = None if first is None else self._records.find_deployment(first)
+            upstream = None if deployment is None else self._find_upstream(deployment.upstream)
         except msgspec.DecodeError as error:
             log.error("record unusable alias=%r error=%s", name, error)  # noqa: TRY400 - no bug
             return None
-        if alias is None or route is None or upstream is None:
+        if alias is None or deployment is None or upstream is None:
             return None
-        return Target(alias.name, route, upstream, msgspec.Raw(_encode(route.model)))
+        return Target(alias.name, deployment, upstream, msgspec.Raw(_encode(deployment.model)))
 
     def has_alias(self, name: str) -> bool:
         """Return whether there is such an alias."""

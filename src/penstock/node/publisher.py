@@ -15,7 +15,7 @@ import lmdb
 import msgspec
 
 from penstock.contract.snapshot import Snapshot
-from penstock.contract.snapshot_store import Delta, SnapshotStore, records_of
+from penstock.contract.snapshot_store import FEED_LETTERS, Delta, SnapshotStore, records_of
 from penstock.kit.clock import Clock
 from penstock.node.log import line
 
@@ -105,7 +105,7 @@ class Publisher:
             ours = set() if file_names is None else set(_decode_names(file_names))
             gone = set(deletes)
             if is_full:
-                gone |= self._store.names(b"k", b"s") - puts.keys()
+                gone |= self._store.names(*FEED_LETTERS) - puts.keys()
             changed = {
                 name: value
                 for name, value in puts.items()

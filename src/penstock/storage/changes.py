@@ -9,8 +9,18 @@ from penstock.storage.base import Base, Microseconds
 from penstock.storage.sessions import ReadSession, WriteSession
 
 ChangeKind = Literal[
-    "key", "organization", "project", "upstream", "route", "alias", "grant", "credential"
+    "key",
+    "key_hash",
+    "organization",
+    "project",
+    "upstream",
+    "deployment",
+    "route",
+    "alias",
+    "grant",
+    "credential",
 ]
+"""What sort of object; those of the catalog are named by their names, others by their ids."""
 
 
 class SnapshotChanges(Base):

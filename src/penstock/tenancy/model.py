@@ -44,6 +44,10 @@ class Organization:
     id: str
     name: str
     status: str
+    allowed_data_classes: list[str] | None
+    """Where its data may go: only to upstreams of these classes; all when None."""
+    allowed_regions: list[str] | None
+    """Only to upstreams in these regions; all when None."""
     version: int
     created_at_us: int
     updated_at_us: int
@@ -57,6 +61,10 @@ class Project:
     organization_id: str
     name: str
     status: str
+    allowed_data_classes: list[str] | None
+    """Where its data may go: only to upstreams of these classes; all when None."""
+    allowed_regions: list[str] | None
+    """Only to upstreams in these regions; all when None."""
     version: int
     created_at_us: int
     updated_at_us: int

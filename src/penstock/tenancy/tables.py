@@ -3,7 +3,7 @@
 from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from penstock.storage.base import Base, Versioned
+from penstock.storage.base import Base, Json, Versioned
 
 _NOT_ARCHIVED = text("status <> 'archived'")
 
@@ -26,6 +26,8 @@ class Organizations(Versioned, Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str]
     status: Mapped[str]
+    allowed_data_classes: Mapped[list[str] | None] = mapped_column(Json)
+    allowed_regions: Mapped[list[str] | None] = mapped_column(Json)
 
 
 class Projects(Versioned, Base):
@@ -49,6 +51,8 @@ class Projects(Versioned, Base):
     organization_id: Mapped[str] = mapped_column(ForeignKey("organizations.id"))
     name: Mapped[str]
     status: Mapped[str]
+    allowed_data_classes: Mapped[list[str] | None] = mapped_column(Json)
+    allowed_regions: Mapped[list[str] | None] = mapped_column(Json)
 
 
 def _project_key() -> ForeignKeyConstraint:

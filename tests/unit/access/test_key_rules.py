@@ -15,6 +15,7 @@ KEY = ApiKey(
     organization_id="org_a",
     project_id="prj_a",
     service_account_id=None,
+    member_id=None,
     name="key",
     is_live=True,
     role="inference_only",

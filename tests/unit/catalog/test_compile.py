@@ -11,6 +11,8 @@ from penstock.catalog.model import PlatformFile
 from penstock.catalog.platform_file import parse
 from penstock.contract.snapshot import (
     Alias,
+    Choice,
+    Deployment,
     Endpoint,
     Key,
     Route,
@@ -104,7 +106,8 @@ def test_a_snapshot_holds_everything_and_no_secret() -> None:
                 max_connections=9,
             ),
         ),
-        routes=(Route("r", "u", "M", continuous_usage=True, max_output_tokens=10),),
+        deployments=(Deployment("r", "u", "M", continuous_usage=True, max_output_tokens=10),),
+        routes=(Route("r", (Choice("r"),)),),
         aliases=(Alias("a", "r"),),
     )
     content = b"".join(records_of(snapshot).values())

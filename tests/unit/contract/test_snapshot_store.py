@@ -9,6 +9,8 @@ import pytest
 
 from penstock.contract.snapshot import (
     Alias,
+    Choice,
+    Deployment,
     Endpoint,
     Key,
     Route,
@@ -46,7 +48,8 @@ def _snapshot(*keys: Key) -> Snapshot:
         created_at_ns=1,
         keys=keys,
         upstreams=(Upstream("up", "vllm", (Endpoint("http", "127.0.0.1", 1),)),),
-        routes=(Route("main", "up", "served"),),
+        deployments=(Deployment("main", "up", "served"),),
+        routes=(Route("main", (Choice("main"),)),),
         aliases=(Alias("model-b", "main"), Alias("model-a", "main")),
     )
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.fakes.worker_process import PEPPER, build_runtime, make_snapshot
 
-from penstock.contract.snapshot import Alias, Route
+from penstock.contract.snapshot import Alias, Choice, Deployment, Route
 from penstock.gateway.admit import Admission, admit
 from penstock.gateway.dialects.openai import CHAT, COMPLETIONS, EMBEDDINGS, Operation
 from penstock.gateway.errors import (
@@ -25,7 +25,11 @@ _SNAPSHOT = make_snapshot([1])
 _RUNTIME = build_runtime(
     msgspec.structs.replace(
         _SNAPSHOT,
-        routes=(*_SNAPSHOT.routes, Route("always", "engine", "cumulative", continuous_usage=True)),
+        deployments=(
+            *_SNAPSHOT.deployments,
+            Deployment("always", "engine", "cumulative", continuous_usage=True),
+        ),
+        routes=(*_SNAPSHOT.routes, Route("always", (Choice("always"),))),
         aliases=(*_SNAPSHOT.aliases, Alias("model-u", "always"), Alias("caf\u00e9", "main")),
     ),
     PEPPER,

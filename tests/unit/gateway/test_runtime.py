@@ -6,7 +6,15 @@ import msgspec
 import pytest
 from tests.fakes.worker_process import KEY, OTHER_KEY, PEPPER, build_runtime, make_snapshot
 
-from penstock.contract.snapshot import Alias, Endpoint, Route, Snapshot, Upstream
+from penstock.contract.snapshot import (
+    Alias,
+    Choice,
+    Deployment,
+    Endpoint,
+    Route,
+    Snapshot,
+    Upstream,
+)
 from penstock.gateway.runtime import Target
 from penstock.kit.secrets import SecretUnavailableError
 
@@ -38,7 +46,11 @@ def test_records_are_found() -> None:
     target = runtime.find_target(msgspec.Raw(b'"model-a"'))
     assert target is not None
     assert runtime.find_target(msgspec.Raw(b'"model-a"')) is target
-    assert (target.alias, target.route.name, target.upstream.name) == ("model-a", "main", "engine")
+    assert (target.alias, target.deployment.name, target.upstream.name) == (
+        "model-a",
+        "main",
+        "engine",
+    )
     assert bytes(target.model) == b'"served-model"'
 
 
@@ -62,8 +74,8 @@ def test_a_poisoned_record_disables_only_itself() -> None:
 def test_the_upstreams_model_is_json() -> None:
     """A model name of the upstream's cannot leave its string."""
     snapshot = make_snapshot([1])
-    routes = (Route("main", "engine", 'a","stream":true,"b":"'),)
-    model = _target(_replace(snapshot, routes=routes)).model
+    deployments = (Deployment("main", "engine", 'a","stream":true,"b":"'),)
+    model = _target(_replace(snapshot, deployments=deployments)).model
     assert msgspec.json.decode(model) == 'a","stream":true,"b":"'
 
 
@@ -99,7 +111,8 @@ def test_dangling_references_lead_nowhere() -> None:
     snapshot = make_snapshot([1])
     for broken in (
         _replace(snapshot, aliases=(Alias("model-a", "no-such"),)),
-        _replace(snapshot, routes=(Route("main", "no-such", "x"),)),
+        _replace(snapshot, routes=(Route("main", (Choice("no-such"),)),)),
+        _replace(snapshot, deployments=(Deployment("main", "no-such", "x"),)),
     ):
         assert build_runtime(broken, PEPPER).find_alias("model-a") is None
 

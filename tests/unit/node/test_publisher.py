@@ -15,7 +15,7 @@ FED_KEY = key_record(Key("fed", b"k" * 32, "org", "prj"))
 
 
 def _file(*keys: Key) -> Snapshot:
-    return Snapshot(1, 1, keys, (), (), (Alias("model", "route"),))
+    return Snapshot(1, 1, keys, (), (), (), (Alias("model", "route"),))
 
 
 @pytest.fixture
