@@ -59,7 +59,14 @@ def make_snapshot(
         version=version,
         created_at_ns=1_750_000_000_000_000_000,
         keys=(
-            Key("key-a", key_mac(PEPPER, KEY.encode()), "org-a", "project-a", ("model-a",)),
+            Key(
+                "key-a",
+                key_mac(PEPPER, KEY.encode()),
+                "org-a",
+                "project-a",
+                ("model-a",),
+                secret="secret-a",
+            ),
             Key("key-b", key_mac(PEPPER, OTHER_KEY.encode()), "org-b", "p-b", ("only-theirs",)),
         ),
         upstreams=(

@@ -173,7 +173,8 @@ class SnapshotStore:
         path: Folder of the environment; made when missing.
 
     Raises:
-        lmdb.Error: The folder holds something else, or is damaged.
+        SnapshotFormatError: What the folder holds is of another format.
+        msgspec.DecodeError, lmdb.Error: It holds something else, or is damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -182,8 +183,14 @@ class SnapshotStore:
         self._environment = lmdb.open(
             str(path), map_size=MAP_BYTES, max_readers=_READERS, mode=0o600, metasync=True
         )
-        self._environment.reader_check()  # frees the places of workers that were killed
         self._unfinished: lmdb.Transaction | None = None
+        try:
+            self._environment.reader_check()  # frees the places of workers that were killed
+            with self._environment.begin() as transaction:
+                _meta(transaction)
+        except BaseException:
+            self._environment.close()
+            raise
 
     @property
     def version(self) -> int:
@@ -312,9 +319,6 @@ class SnapshotReader:
         if meta is None:
             message = "the snapshot store is empty"
             raise SnapshotFormatError(message)
-        if meta.format != FORMAT:
-            message = f"snapshot format {meta.format}, this version reads {FORMAT}"
-            raise SnapshotFormatError(message)
         self._suspended = frozenset(bytes(name) for name, _ in self._all(b"s"))
         return meta
 
@@ -401,5 +405,16 @@ class SnapshotReader:
 
 
 def _meta(transaction: lmdb.Transaction) -> Meta | None:
+    """Return what a store holds.
+
+    Raises:
+        SnapshotFormatError: Records of another format; nothing of them may be read.
+    """
     value = transaction.get(_META)
-    return None if value is None else _decode_meta(value)
+    if value is None:
+        return None
+    meta = _decode_meta(value)
+    if meta.format != FORMAT:
+        message = f"the snapshot store is of format {meta.format}, this version reads {FORMAT}"
+        raise SnapshotFormatError(message)
+    return meta

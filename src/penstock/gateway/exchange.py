@@ -478,6 +478,7 @@ class Exchange:
             self._first_byte_ns,
             worker.wall_ns(),
             flags,
+            principal.secret_id,
         )
         worker.stats.ended(event)
         worker.journal.close(event, self)

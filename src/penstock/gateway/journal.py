@@ -33,8 +33,8 @@ from penstock.gateway.limits import SYNC_S
 
 log = logging.getLogger(__name__)
 
-_CLOSE_EXTRA_BYTES = 384
-"""How much longer a CLOSE can be than its OPEN: counts, times, error code, flags."""
+_CLOSE_EXTRA_BYTES = 448
+"""How much longer a CLOSE can be than its OPEN: counts, times, error code, flags, secret."""
 _SLACK_BYTES = 4096
 """Bytes at a segment's end that may stay unused since the next record does not fit."""
 _RETRY_S = 0.25

@@ -36,6 +36,8 @@ class Principal(msgspec.Struct, frozen=True):
     networks: tuple[IPv4Network | IPv6Network, ...] | None = None
     """Where it may be used from; anywhere when None."""
     scopes: frozenset[str] = frozenset({"inference", "models:read"})
+    secret_id: str = ""
+    """Which of the key's secrets was shown; "" when that is not known."""
 
 
 class ServedUpstream(msgspec.Struct, frozen=True):
@@ -143,6 +145,7 @@ class Runtime:
                 key.expires_at,
                 None if key.networks is None else tuple(map(ip_network, key.networks)),
                 frozenset(key.scopes),
+                key.secret,
             )
         except (msgspec.DecodeError, ValueError) as error:
             log.error("key record unusable error=%s", error)  # noqa: TRY400 - no bug of ours

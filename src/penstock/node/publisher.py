@@ -14,7 +14,7 @@ from pathlib import Path
 import lmdb
 import msgspec
 
-from penstock.contract.snapshot import Snapshot
+from penstock.contract.snapshot import Snapshot, SnapshotFormatError
 from penstock.contract.snapshot_store import FEED_LETTERS, Delta, SnapshotStore, records_of
 from penstock.kit.clock import Clock
 from penstock.node.log import line
@@ -37,7 +37,8 @@ class Publisher:
     """The store and its two sources. Its methods may be called from any thread.
 
     Args:
-        path: Folder of the store. One that cannot be read is put aside and made anew.
+        path: Folder of the store. One that cannot be read, or is of another format, is put aside
+            and made anew: the file and the feed, whose cursor is in it, fill it again.
         clock: Tells when a version was made.
 
     Raises:
@@ -146,7 +147,7 @@ class Publisher:
 def _open(path: Path) -> SnapshotStore:
     try:
         return SnapshotStore(path)
-    except (lmdb.Error, msgspec.DecodeError) as error:
+    except (SnapshotFormatError, lmdb.Error, msgspec.DecodeError) as error:
         log.error(line("snapshot store unusable, made anew", error=error))  # noqa: TRY400  # no bug
         shutil.rmtree(path.with_name(f"{path.name}.broken"), ignore_errors=True)
         path.rename(path.with_name(f"{path.name}.broken"))

@@ -85,6 +85,7 @@ class Case:
         self.answer = await ask(self._worker.port, "", body, path=path)
         (event,) = self._worker.wait_events(before + 1)[before:]
         assert (event.outcome, event.status, self.answer.is_complete) == ("ok", 200, True)
+        assert event.key_secret_id == "secret-a"
         assert event.input_tokens >= 0
         assert event.output_tokens >= 0
         assert 0 <= (event.cached_input_tokens or 0) <= event.input_tokens

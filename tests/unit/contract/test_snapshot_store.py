@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 
 import lmdb
+import msgspec
 import pytest
 
 from penstock.contract.snapshot import (
+    FORMAT,
     Alias,
     Choice,
     Deployment,
@@ -145,6 +147,27 @@ def test_an_empty_store_serves_nothing(tmp_path: Path) -> None:
     SnapshotStore(tmp_path / "store").close()
     [line] = _read(tmp_path / "store")
     assert "SnapshotFormatError: the snapshot store is empty" in line
+
+
+def write_old_store(path: Path) -> None:
+    """Make a store as the version before left it on a node's disk."""
+    path.mkdir()
+    environment = lmdb.open(str(path))
+    with environment.begin(write=True) as transaction:
+        meta = {"version": 41, "created_at_ns": 1, "upstreams_version": 3, "format": FORMAT - 1}
+        transaction.put(b"m", msgspec.msgpack.encode(meta))
+        transaction.put(b"kgone", b"a record in the words of that time")
+    environment.close()
+
+
+def test_a_store_of_another_format_is_refused(tmp_path: Path) -> None:
+    """Neither writer nor reader touches records of another format, and both say why."""
+    write_old_store(tmp_path / "store")
+    why = f"of format {FORMAT - 1}, this version reads {FORMAT}"
+    with pytest.raises(SnapshotFormatError, match=why):
+        SnapshotStore(tmp_path / "store")
+    [line] = _read(tmp_path / "store")
+    assert why in line
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:

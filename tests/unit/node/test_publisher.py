@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import lmdb
+import msgspec
 import pytest
 
-from penstock.contract.snapshot import Alias, Key, Snapshot
+from penstock.contract.snapshot import FORMAT, Alias, Key, Snapshot
 from penstock.contract.snapshot_store import key_record, suspension_name
 from penstock.kit.clock import ManualClock
 from penstock.node.publisher import Publisher
@@ -67,3 +69,33 @@ def test_a_full_feed_replaces_what_was_fed(publisher: Publisher) -> None:
     assert publisher._store.names(b"s") == set()
     assert publisher._store.names(b"a") == {b"amodel"}
     assert publisher.cursor == ("feed-2", 9)
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        {"version": 41, "created_at_ns": 1, "upstreams_version": 3, "format": FORMAT - 1},
+        {"version": 41, "created_at_ns": 1, "upstreams_version": 3, "format": FORMAT + 1},
+        {"something": "else"},
+    ],
+    ids=["older", "newer", "unreadable"],
+)
+def test_a_store_of_another_version_of_penstock_is_made_anew(
+    tmp_path: Path, meta: dict[str, object]
+) -> None:
+    """After an upgrade, or back, the node starts over: nothing old is read, all is fed again."""
+    (tmp_path / "snapshot").mkdir()
+    environment = lmdb.open(str(tmp_path / "snapshot"))
+    with environment.begin(write=True) as transaction:
+        transaction.put(b"m", msgspec.msgpack.encode(meta))
+        transaction.put(b"c", msgspec.msgpack.encode(("feed", 9)))
+        transaction.put(FED_KEY[0], b"in the words of that time")
+    environment.close()
+    publisher = Publisher(tmp_path / "snapshot", ManualClock())
+    assert (publisher.version, publisher.cursor) == (0, ("", 0))
+    assert publisher._store.find(FED_KEY[0]) is None
+    publisher.publish_feed("feed", 9, dict([FED_KEY]), (), is_full=True)
+    publisher.close()
+    again = Publisher(tmp_path / "snapshot", ManualClock())
+    assert again._store.find(FED_KEY[0]) == FED_KEY[1]
+    again.close()
