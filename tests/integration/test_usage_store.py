@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.fakes.organizations import create_key, create_place
 from tests.unit.metering.usage_events import STARTED_AT_NS, make_event
 
 from penstock.contract.usage import UsageBatch, UsageEvent, UsageReceipt
@@ -74,7 +75,7 @@ def _expected(events: Sequence[UsageEvent], by: TotalsBy) -> list[UsageTotal]:
         input_tokens[group] += event.input_tokens
         output_tokens[group] += event.output_tokens
     return [
-        UsageTotal(group, requests[group], input_tokens[group], output_tokens[group])
+        UsageTotal(group, None, requests[group], input_tokens[group], output_tokens[group])
         for group in sorted(requests)
     ]
 
@@ -92,6 +93,25 @@ async def test_an_event_comes_back_as_it_was_delivered(database: Database) -> No
             assert row.flags == list(value)
         else:
             assert getattr(row, field.name) == value
+
+
+async def test_names_are_those_of_objects(database: Database) -> None:
+    """Rows and totals have the names of objects in their scope, and None for what is none."""
+    organization, project = await create_place(database)
+    created = await create_key(database, project)
+    ids = {"organization": organization.id, "project": project.id, "key_id": created.key.id}
+    await _deliver(database, [make_event(1, **ids), make_event(2)])
+    names = {"organization": "acme", "project": "playground", "key_id": "key"}
+    for scope, count in ((ALL, 2), (Scope.of(organization.id), 1)):
+        rows = (await _page(database, scope=scope)).rows
+        found = [(row.organization_name, row.project_name, row.key_name) for row in rows]
+        assert found == [tuple(names.values()), (None, None, None)][:count]
+        by: TotalsBy
+        for by in ("organization", "project", "key_id"):
+            totals = await _totals(database, by, scope=scope)
+            assert {one.group: one.name for one in totals}[ids[by]] == names[by]
+            assert len([one for one in totals if one.name is not None]) == 1
+    assert [one.name for one in await _totals(database, "model")] == [None]
 
 
 async def test_an_event_with_nothing_optional_comes_back(database: Database) -> None:

@@ -12,6 +12,8 @@ _ORGANIZATION_READS = frozenset(
 )
 """What somebody of a single project may see beyond it."""
 _USAGE_OPERATIONS = frozenset({"usage:read"})
+ADMIN_API_SCOPES = frozenset({KeyScope.ADMIN, KeyScope.USAGE_READ})
+"""A key without any of these opens nothing of the admin API."""
 
 
 def scope_of(principal: Principal) -> Scope:

@@ -13,7 +13,6 @@ from penstock.access.key_rules import (
 from penstock.access.model import (
     KeyRecord,
     KeyRefusal,
-    KeyScope,
     Principal,
     VerifiedKey,
 )
@@ -85,11 +84,6 @@ def principal_of(record: KeyRecord) -> Principal:
         organization_id=None if is_platform else key.organization_id,
         project_id=key.project_id if is_bound else None,
     )
-
-
-def has_scope(principal: Principal, scope: KeyScope) -> bool:
-    """Return whether a principal's credential may be used for something at all."""
-    return scope in principal.scopes
 
 
 async def record_uses(session: WriteSession, uses: Iterable[KeyUse]) -> None:

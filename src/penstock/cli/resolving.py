@@ -5,11 +5,12 @@ import shlex
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http.client import FORBIDDEN
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from penstock.cli.errors import AMBIGUOUS, NOT_FOUND, CommandError
+from penstock.cli.errors import AMBIGUOUS, NOT_FOUND, CommandError, ControlRefusedError
 
 if TYPE_CHECKING:
     from penstock.cli.control_client import ControlClient, Row
@@ -151,6 +152,36 @@ def get_key(client: "ControlClient", name: str, place: Place) -> "Row":
         "Add --project PROJECT, or give the id.",
     )
     return _only(rows, f"key {shown!r}{place.words}", "See `penstock keys list`.")
+
+
+def find_usage_filters(
+    client: "ControlClient", organization: str | None, project: str | None, key: str | None
+) -> dict[str, str]:
+    """Return the filters of usage that names mean: ids of what there is.
+
+    From the first on that is not found, or not ours to look for, words are left as they are:
+    nodes that run from a file book under names.
+
+    Raises:
+        CommandError: A name is ambiguous.
+    """
+    named = {"organization": organization, "project": project, "key_id": key}
+    filters = {name: word for name, word in named.items() if word is not None}
+    try:
+        place = Place()
+        if organization is not None:
+            place = Place(get_organization(client, organization))
+            filters["organization"] = place.filters["organization_id"]
+        if project is not None:
+            place = Place(place.organization, get_project(client, project, place.organization))
+            filters["project"] = place.filters["project_id"]
+        if key is not None:
+            filters["key_id"] = str(get_key(client, key, place)["id"])
+    except CommandError as error:
+        is_denied = isinstance(error, ControlRefusedError) and error.status == FORBIDDEN
+        if error.error is not NOT_FOUND and not is_denied:
+            raise
+    return filters
 
 
 def find_key(

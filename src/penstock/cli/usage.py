@@ -12,6 +12,7 @@ import typer
 from penstock.cli.errors import BAD_OPTION, CommandError
 from penstock.cli.instance import DataOption, get_control
 from penstock.cli.output import JsonOption, console, examples, print_json, print_table
+from penstock.cli.resolving import find_usage_filters
 from penstock.cli.times import format_time, parse_time
 from penstock.cli.usage_feed import UsageFeed
 
@@ -32,6 +33,12 @@ _COLUMNS = (
     ("Usage from", "usage_source"),
     ("Request", "request_id"),
 )
+_NAMES = {
+    "organization": "organization_name",
+    "project": "project_name",
+    "key_id": "key_name",
+}
+"""What stands in place of ids for people, when there is such an object."""
 _EXPENDABLE = ("Organization", "Project", "Request", "Usage from", "Key")
 _FIGURES = ("requests", "input_tokens", "output_tokens")
 _FIGURE_HEADINGS = ("Requests", "Input tokens", "Output tokens")
@@ -65,9 +72,11 @@ def _filter(name: str, what: str) -> Any:
 
 def usage(  # noqa: PLR0913  # each option is a parameter: Typer reads them from here
     *,
-    organization: Annotated[str | None, _filter("--organization", "organization")] = None,
-    project: Annotated[str | None, _filter("--project", "project")] = None,
-    key: Annotated[str | None, _filter("--key", "API key, by its id")] = None,
+    organization: Annotated[
+        str | None, _filter("--organization", "organization, by name or id")
+    ] = None,
+    project: Annotated[str | None, _filter("--project", "project, by name or id")] = None,
+    key: Annotated[str | None, _filter("--key", "API key, by name or id")] = None,
     model: Annotated[str | None, _filter("--model", "model, by the name asked for")] = None,
     request_id: Annotated[str | None, _filter("--request-id", "x-request-id")] = None,
     since: Annotated[
@@ -106,9 +115,6 @@ def usage(  # noqa: PLR0913  # each option is a parameter: Typer reads them from
         raise CommandError(BAD_OPTION, message, "Leave one of them out.")
     now = datetime.now(UTC)
     filters = {
-        "organization": organization,
-        "project": project,
-        "key_id": key,
         "model": model,
         "request_id": request_id,
         "since": since and format_time(parse_time("--since", since, now)),
@@ -119,6 +125,7 @@ def usage(  # noqa: PLR0913  # each option is a parameter: Typer reads them from
     from penstock.cli.control_client import ControlClient  # noqa: PLC0415  # start-up time
 
     with ControlClient(get_control(data)) as client:
+        wanted |= find_usage_filters(client, organization, project, key)
         if by is not None:
             _print_totals_by(client.usage_totals(by.member, wanted), by, as_json=as_json)
             return
@@ -155,7 +162,7 @@ def _print_totals_by(totals: list["Row"], by: By, *, as_json: bool) -> None:
         for total in totals:
             print_json(total)
         return
-    rows = [[str(t[by.member]), *(f"{t[figure]:,}" for figure in _FIGURES)] for t in totals]
+    rows = [[_cell(t, by.member), *(f"{t[figure]:,}" for figure in _FIGURES)] for t in totals]
     rows.append(["Total", *(f"{figure:,}" for figure in _sums(totals))])
     headings = [by.value.capitalize(), *_FIGURE_HEADINGS]
     print_table(headings, rows, right=_FIGURE_HEADINGS)
@@ -184,7 +191,7 @@ def _sums(totals: list["Row"]) -> tuple[int, int, int]:
 
 
 def _cell(row: "Row", name: str) -> str:
-    value = row.get(name)
+    value = row.get(_NAMES.get(name, "")) or row.get(name)
     if name == "started_at":
         # Seconds are enough for eyes.
         return str(value)[:19].replace("T", " ")

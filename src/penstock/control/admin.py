@@ -12,6 +12,7 @@ from penstock.control.principals import Principals
 from penstock.control.settings import ControlSettings
 from penstock.kit.clock import Clock
 from penstock.kit.files import read_or_create_secret
+from penstock.metering import api as metering_api
 from penstock.storage.database import Database
 from penstock.tenancy import api as tenancy_api
 
@@ -54,13 +55,14 @@ def add_admin_api(
         tenancy_api.members,
         access_api.service_accounts,
         access_api.keys,
+        metering_api.usage,
         create_audit_router(signer.public_keys),
     ]
     # Only told to the OpenAPI document: the door has looked at the token before.
     bearer = HTTPBearer(
         auto_error=False,
         scheme_name="adminKey",
-        description="`secrets/admin_token`, or an API key with scope `admin`",
+        description="`secrets/admin_token`, or an API key with scope `admin` or `usage:read`",
     )
     for router in routers:
         app.include_router(router, dependencies=[Depends(bearer)])

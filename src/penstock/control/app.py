@@ -24,7 +24,7 @@ from penstock.control.problems import PROBLEM_RESPONSES, describe_problems, inst
 from penstock.control.settings import ControlSettings
 from penstock.control.status_page import create_page_router
 from penstock.kit.clock import Clock, SystemClock
-from penstock.metering.api import create_node_router, create_usage_router
+from penstock.metering.api import create_node_router
 from penstock.storage.database import Database
 
 _DESCRIPTION = (
@@ -92,11 +92,9 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
     app.add_middleware(SafeHeaders)
     install_problems(app)
     authenticate_node = create_bearer(node_token, "nodeToken", "`secrets/node_token`")
-    authenticate_admin = create_bearer(admin_token, "adminToken", "`secrets/admin_token`")
     app.include_router(create_health_router(database))
     app.include_router(create_node_router(database, clock, authenticate_node))
     app.include_router(create_feed_router(database, authenticate_node))
-    app.include_router(create_usage_router(database, authenticate_admin))
     app.include_router(create_page_router(database, clock, create_page_authentication(admin_token)))
     add_admin_api(app, settings, database, clock=clock, admin_token=admin_token, signer=signer)
     return app

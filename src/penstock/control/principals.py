@@ -1,12 +1,13 @@
-"""Who asks the admin API: the holder of the admin token, or of an API key with scope `admin`."""
+"""Who asks the admin API: the holder of the admin token, or of an API key with a scope for it."""
 
 import hmac
 
+from penstock.access.authorization import ADMIN_API_SCOPES
 from penstock.access.errors import KEY_REFUSED
-from penstock.access.model import KeyRefusal, KeyScope, Principal
+from penstock.access.model import KeyRefusal, Principal
 from penstock.access.peppers import Peppers
 from penstock.access.rules import find_key_id
-from penstock.access.verification import has_scope, principal_of, verify_key
+from penstock.access.verification import principal_of, verify_key
 from penstock.control.errors import TOKEN_MISSING, TOKEN_WRONG, AuthenticationError
 from penstock.storage.database import Database
 from penstock.storage.scope import Scope
@@ -59,6 +60,6 @@ class Principals:
         if isinstance(found, KeyRefusal):
             raise AuthenticationError(KEY_REFUSED, _CHALLENGE_AGAIN)
         principal = principal_of(found.record)
-        if not has_scope(principal, KeyScope.ADMIN):
+        if not ADMIN_API_SCOPES & principal.scopes:
             raise AuthenticationError(KEY_REFUSED, _CHALLENGE_AGAIN)
         return principal

@@ -51,7 +51,7 @@ _LATEST_HEAD = Html(
     "<th class=number>Total</th><th>Request</th>"
 )
 _LATEST_ROW = (
-    "<tr><td>$started</td><td>$organization / $project</td><td>$key_id</td><td>$model</td>"
+    "<tr><td>$started</td><td>$organization / $project</td><td>$key</td><td>$model</td>"
     '<td class="$kind" title="$error">$outcome</td><td class=number>$input_tokens</td>'
     "<td class=number>$output_tokens</td><td class=number>$first_byte</td>"
     "<td class=number>$total</td><td><code>$request_id</code></td></tr>"
@@ -135,9 +135,9 @@ def _latest_row(row: UsageRow) -> Html:
     return fill(
         _LATEST_ROW,
         started=format_time(row.started_at_us)[:19].replace("T", " "),
-        organization=row.organization,
-        project=row.project,
-        key_id=row.key_id,
+        organization=row.organization_name or row.organization,
+        project=row.project_name or row.project,
+        key=row.key_name or row.key_id,
         model=row.model,
         kind="ok" if row.outcome == "ok" else "failed",
         error=row.error_code or "",

@@ -4,15 +4,18 @@ from collections.abc import Callable
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 
+from penstock.access.service import get_key
+from penstock.audit.door import AdminRoute, Call, get_call, operation
 from penstock.contract.usage import UsageBatch, decode_batch
 from penstock.kit.clock import Clock
 from penstock.kit.errors import PenstockError
 from penstock.metering import service
-from penstock.metering.errors import BATCH_INVALID, BATCH_TOO_LARGE
-from penstock.metering.model import Delivery
+from penstock.metering.errors import BATCH_INVALID, BATCH_TOO_LARGE, CURSOR_INVALID
+from penstock.metering.model import Delivery, UsageFilter
 from penstock.metering.schemas import (
+    FilterQuery,
     ReceiptBody,
     TotalsBody,
     TotalsQuery,
@@ -20,9 +23,17 @@ from penstock.metering.schemas import (
     UsageQuery,
 )
 from penstock.storage.database import Database
+from penstock.storage.errors import OBJECT_UNKNOWN
 from penstock.storage.scope import Scope
+from penstock.storage.sessions import ReadSession
+from penstock.tenancy.service import get_project
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
+
+_WHOSE = (
+    "A key with scope `usage:read` or `admin` sees the usage of its organization, one with a role "
+    "in a single project that of its project."
+)
 
 Authenticate = Callable[..., Scope]
 """A FastAPI dependency that says whose data the caller may touch, or raises."""
@@ -34,6 +45,10 @@ _BATCH_BODY = {
         "content": {"application/msgpack": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
+
+_Call = Annotated[Call, Depends(get_call)]
+
+usage = APIRouter(prefix="/api/v1/usage", tags=["usage"], route_class=AdminRoute)
 
 
 def create_node_router(database: Database, clock: Clock, authenticate: Authenticate) -> APIRouter:
@@ -71,42 +86,53 @@ def create_node_router(database: Database, clock: Clock, authenticate: Authentic
     return router
 
 
-def create_usage_router(database: Database, authenticate: Authenticate) -> APIRouter:
-    """Return the endpoints that people and their programs use.
+@usage.get(
+    "",
+    summary="List usage events, oldest first",
+    description=f"Follow `next_cursor` until it is null to see each event once. {_WHOSE}",
+    response_model=UsagePageBody,
+    **operation("usage:read", CURSOR_INVALID, OBJECT_UNKNOWN),
+)
+async def list_usage(call: _Call, query: Annotated[UsageQuery, Query()]) -> Response:
+    """List usage events, oldest first."""
+    async with call.read() as session:
+        usage_filter = await _find_filter(call, session, query)
+        page = await service.list_usage(
+            session, session.scope, usage_filter, cursor=query.cursor, limit=query.limit
+        )
+    return call.answer(UsagePageBody.from_page(page))
 
-    Args:
-        database: Where usage is kept.
-        authenticate: Checks who asks, and says whose usage that may be.
+
+@usage.get(
+    "/totals",
+    summary="Add up requests and tokens by group",
+    description=_WHOSE,
+    response_model=TotalsBody,
+    **operation("usage:read", OBJECT_UNKNOWN),
+)
+async def total_usage(call: _Call, query: Annotated[TotalsQuery, Query()]) -> Response:
+    """Add up requests and tokens by group."""
+    async with call.read() as session:
+        usage_filter = await _find_filter(call, session, query)
+        totals = await service.total_usage(session, session.scope, usage_filter, query.by)
+    return call.answer(TotalsBody.from_totals(totals, query.by))
+
+
+async def _find_filter(call: Call, session: ReadSession, query: FilterQuery) -> UsageFilter:
+    """Return which usage is meant and may be seen.
+
+    What a tenant names must be theirs: what is not is looked for like what is missing, and no
+    event of others is touched to find out. The operator may name what nobody manages here.
     """
-    router = APIRouter(prefix="/api/v1/usage", tags=["usage"])
-
-    @router.get(
-        "",
-        summary="List usage events, oldest first",
-        description="Follow `next_cursor` until it is null to see each event once.",
-    )
-    async def list_usage(
-        scope: Annotated[Scope, Depends(authenticate)], query: Annotated[UsageQuery, Query()]
-    ) -> UsagePageBody:
-        async with database.read(scope) as session:
-            page = await service.list_usage(
-                session, scope, query.to_filter(), cursor=query.cursor, limit=query.limit
-            )
-        return UsagePageBody.from_page(page)
-
-    @router.get(
-        "/totals",
-        summary="Add up requests and tokens by group",
-        response_model_exclude_none=True,
-    )
-    async def total_usage(
-        scope: Annotated[Scope, Depends(authenticate)], query: Annotated[TotalsQuery, Query()]
-    ) -> TotalsBody:
-        async with database.read(scope) as session:
-            totals = await service.total_usage(session, scope, query.to_filter(), query.by)
-        return TotalsBody.from_totals(totals, query.by)
-
-    return router
+    usage_filter = query.to_filter(call.project_id)
+    call.check(organization_id=query.organization, project_id=usage_filter.project)
+    if call.organization_id is not None:
+        if usage_filter.project is not None:
+            await get_project(session, usage_filter.project)
+        if usage_filter.key_id is not None:
+            key = await get_key(session, usage_filter.key_id)
+            call.check(project_id=key.project_id)
+    return usage_filter
 
 
 async def _read_body(request: Request) -> bytes:

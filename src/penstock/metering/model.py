@@ -62,7 +62,11 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class UsageRow:
-    """A stored usage event; members as in `contract.usage.UsageEvent`, in microseconds."""
+    """A stored usage event; members as in `contract.usage.UsageEvent`, in microseconds.
+
+    Names are those that the objects have now; None for what nobody manages here: a node that runs
+    from a file books under names.
+    """
 
     event_id: str
     request_id: str
@@ -87,6 +91,9 @@ class UsageRow:
     first_byte_at_us: int | None
     finished_at_us: int
     flags: list[str]
+    organization_name: str | None
+    project_name: str | None
+    key_name: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +111,8 @@ class UsageTotal:
 
     group: str
     """The organization, project, key or model."""
+    name: str | None
+    """What it is called; see `UsageRow`. Models have no name besides."""
     requests: int
     input_tokens: int
     output_tokens: int

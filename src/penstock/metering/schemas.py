@@ -1,10 +1,11 @@
 """What the usage API takes and answers."""
 
 from dataclasses import asdict
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from penstock.audit.schemas import RequestBody, Text
 from penstock.contract.usage import Outcome, UsageReceipt, UsageSource
 from penstock.kit.moments import format_time, microseconds
 from penstock.metering.model import (
@@ -18,22 +19,23 @@ from penstock.metering.model import (
 
 _EVENT_ID = "01977f5e-3c00-7a4b-9d21-5b8e0c7f1a00"
 _TIME_HINT = "ISO 8601 with a time zone, e.g. `2026-06-15T12:00:00Z`; write `+` as `%2B`."
+_FILE_HINT = "A node that runs from a file books under names: then the name."
+_NAME_HINT = "What it is called now; null for what was booked under a name."
 
 
 Count = Annotated[int, Field(ge=0)]
+_Name = Annotated[str | None, Field(description=_NAME_HINT)]
 
 
-class FilterQuery(BaseModel):
+class FilterQuery(RequestBody):
     """Which usage is meant; an unknown name is refused, so that no typing error widens it."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    organization: str | None = None
-    project: str | None = None
-    key_id: str | None = None
-    model: Annotated[str | None, Field(description="The alias that callers asked for.")] = None
-    request_id: str | None = None
-    event_id: str | None = None
+    organization: Annotated[Text | None, Field(description=f"Its id. {_FILE_HINT}")] = None
+    project: Annotated[Text | None, Field(description=f"Its id. {_FILE_HINT}")] = None
+    key_id: Text | None = None
+    model: Annotated[Text | None, Field(description="The alias that callers asked for.")] = None
+    request_id: Text | None = None
+    event_id: Text | None = None
     outcome: Outcome | None = None
     since: Annotated[
         AwareDatetime | None, Field(description=f"Started at this time or later. {_TIME_HINT}")
@@ -42,11 +44,15 @@ class FilterQuery(BaseModel):
         AwareDatetime | None, Field(description=f"Started before this time. {_TIME_HINT}")
     ] = None
 
-    def to_filter(self) -> UsageFilter:
-        """Return the members that `UsageFilter` has."""
+    def to_filter(self, only_project: str | None) -> UsageFilter:
+        """Return the members that `UsageFilter` has.
+
+        Args:
+            only_project: The one that the caller may see, if it is one only.
+        """
         return UsageFilter(
             organization=self.organization,
-            project=self.project,
+            project=self.project or only_project,
             key_id=self.key_id,
             model=self.model,
             request_id=self.request_id,
@@ -62,7 +68,7 @@ class UsageQuery(FilterQuery):
 
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE_ROWS, description="Most rows.")] = 100
     cursor: Annotated[
-        str | None, Field(description="`next_cursor` of the page before; the first page without.")
+        Text | None, Field(description="`next_cursor` of the page before; the first page without.")
     ] = None
 
 
@@ -81,9 +87,12 @@ class UsageRecord(BaseModel):
                 {
                     "event_id": _EVENT_ID,
                     "request_id": _EVENT_ID,
-                    "organization": "dev",
-                    "project": "playground",
-                    "key_id": "dev-key",
+                    "organization": "org_4mJ0wq8ZtK1c",
+                    "organization_name": "acme",
+                    "project": "prj_9d21E8c0f1aX",
+                    "project_name": "search",
+                    "key_id": "4mJ0wq8ZtK1c",
+                    "key_name": "web shop",
                     "model": "emulated-70b",
                     "served_model": "emulated-70b",
                     "upstream": "emulator",
@@ -110,8 +119,11 @@ class UsageRecord(BaseModel):
     event_id: str
     request_id: str
     organization: str
+    organization_name: _Name
     project: str
+    project_name: _Name
     key_id: str
+    key_name: _Name
     model: Annotated[str, Field(description="The alias that the caller asked for.")]
     served_model: Annotated[str, Field(description="The upstream's own name of the model.")]
     upstream: str
@@ -157,50 +169,87 @@ class UsagePageBody(BaseModel):
         )
 
 
-class TotalRecord(BaseModel):
-    """What one group consumed; it has the one name that was grouped by."""
+class Figures(BaseModel):
+    """What a group consumed."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "model": "emulated-70b",
-                    "requests": 31_250,
-                    "input_tokens": 25_375_000,
-                    "output_tokens": 8_562_500,
-                }
-            ]
-        }
-    )
-
-    organization: str | None = None
-    project: str | None = None
-    key_id: str | None = None
-    model: str | None = None
     requests: Count
     input_tokens: Count
     output_tokens: Count
 
 
-class TotalsBody(BaseModel):
-    """Totals in order of the group's name."""
+_FIGURES = {"requests": 31_250, "input_tokens": 25_375_000, "output_tokens": 8_562_500}
 
-    data: list[TotalRecord]
+
+def _example(**group: str) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [{**group, **_FIGURES}]})
+
+
+class OrganizationTotal(Figures):
+    """What an organization consumed."""
+
+    model_config = _example(organization="org_4mJ0wq8ZtK1c", organization_name="acme")
+
+    organization: str
+    organization_name: _Name
+
+
+class ProjectTotal(Figures):
+    """What a project consumed."""
+
+    model_config = _example(project="prj_9d21E8c0f1aX", project_name="search")
+
+    project: str
+    project_name: _Name
+
+
+class KeyTotal(Figures):
+    """What was consumed with a key."""
+
+    model_config = _example(key_id="4mJ0wq8ZtK1c", key_name="web shop")
+
+    key_id: str
+    key_name: _Name
+
+
+class ModelTotal(Figures):
+    """What was consumed of a model."""
+
+    model_config = _example(model="emulated-70b")
+
+    model: Annotated[str, Field(description="The alias that callers asked for.")]
+
+
+Total = OrganizationTotal | ProjectTotal | KeyTotal | ModelTotal
+
+
+class TotalsBody(BaseModel):
+    """Totals in order of the group."""
+
+    data: list[Total]
 
     @classmethod
     def from_totals(cls, totals: list[UsageTotal], by: TotalsBy) -> Self:
         """Return the totals as they are answered."""
-        return cls(
-            data=[
-                TotalRecord(
-                    requests=total.requests,
-                    input_tokens=total.input_tokens,
-                    output_tokens=total.output_tokens,
-                    **{by: total.group},
-                )
-                for total in totals
-            ]
-        )
+        return cls(data=[_total(total, by) for total in totals])
+
+
+def _total(total: UsageTotal, by: TotalsBy) -> Total:
+    figures: dict[str, Any] = {
+        "requests": total.requests,
+        "input_tokens": total.input_tokens,
+        "output_tokens": total.output_tokens,
+    }
+    match by:
+        case "organization":
+            return OrganizationTotal(
+                organization=total.group, organization_name=total.name, **figures
+            )
+        case "project":
+            return ProjectTotal(project=total.group, project_name=total.name, **figures)
+        case "key_id":
+            return KeyTotal(key_id=total.group, key_name=total.name, **figures)
+        case "model":
+            return ModelTotal(model=total.group, **figures)
 
 
 class ReceiptBody(BaseModel):

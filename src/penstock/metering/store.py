@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, func, select, tuple_
+from sqlalchemy import ColumnElement, func, null, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
+from penstock.access.tables import ApiKeys
 from penstock.metering.model import (
     Delivery,
     HashedEvent,
@@ -19,6 +20,7 @@ from penstock.metering.model import (
 from penstock.metering.tables import UsageEventConflicts, UsageEvents
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession, WriteSession
+from penstock.tenancy.tables import Organizations, Projects
 
 _EQUALS = (
     "organization",
@@ -29,8 +31,10 @@ _EQUALS = (
     "event_id",
     "outcome",
 )
-_ROW_COLUMNS = tuple(
-    getattr(UsageEvents, name.removesuffix("_us")) for name in UsageRow.__dataclass_fields__
+_EVENT_COLUMNS = tuple(
+    getattr(UsageEvents, name.removesuffix("_us"))
+    for name in UsageRow.__dataclass_fields__
+    if not name.endswith("_name")
 )
 _GROUPS: Mapping[TotalsBy, InstrumentedAttribute[str]] = {
     "organization": UsageEvents.organization,
@@ -38,6 +42,12 @@ _GROUPS: Mapping[TotalsBy, InstrumentedAttribute[str]] = {
     "key_id": UsageEvents.key_id,
     "model": UsageEvents.model,
 }
+_NAMED: Mapping[TotalsBy, tuple[InstrumentedAttribute[str], ...]] = {
+    "organization": (Organizations.name, Organizations.id, Organizations.id),
+    "project": (Projects.name, Projects.id, Projects.organization_id),
+    "key_id": (ApiKeys.name, ApiKeys.id, ApiKeys.organization_id),
+}
+"""Of the groups that have a name besides: columns of name, id and owner."""
 _ORDER = (UsageEvents.started_at, UsageEvents.event_id)
 _TYPES = tuple(column.type for column in _ORDER)
 _HALF = 2**32
@@ -123,14 +133,14 @@ async def list_events(
         conditions.append(
             tuple_(*_ORDER) > tuple_(after.started_at_us, after.event_id, types=_TYPES)
         )
-    statement = select(*_ROW_COLUMNS).where(*conditions).order_by(*_ORDER).limit(limit)
+    statement = select(*_row_columns(scope)).where(*conditions).order_by(*_ORDER).limit(limit)
     return [UsageRow(*row) for row in await session.rows(statement)]
 
 
 async def list_latest_events(session: ReadSession, scope: Scope, limit: int) -> list[UsageRow]:
     """Return the events that started last, newest first."""
     statement = (
-        select(*_ROW_COLUMNS)
+        select(*_row_columns(scope))
         .where(scope.where(UsageEvents.organization))
         .order_by(UsageEvents.started_at.desc(), UsageEvents.event_id.desc())
         .limit(limit)
@@ -142,29 +152,42 @@ async def total_events(
     session: ReadSession, scope: Scope, usage_filter: UsageFilter, by: TotalsBy
 ) -> list[UsageTotal]:
     """Return requests and tokens by group, in order of the group's name."""
-    group = _GROUPS[by]
+    column = _GROUPS[by]
     statement = (
         select(
-            group,
+            column,
+            _name_of(by, scope),
             func.count(),
             *_exact_sum(UsageEvents.input_tokens),
             *_exact_sum(UsageEvents.output_tokens),
         )
         .where(*_conditions(scope, usage_filter))
-        .group_by(group)
-        .order_by(group)
+        .group_by(column)
+        .order_by(column)
     )
+    rows = await session.rows(statement)
     return [
         UsageTotal(
+            group,
             name,
             requests,
             int(input_high) * _HALF + int(input_low),
             int(output_high) * _HALF + int(output_low),
         )
-        for name, requests, input_high, input_low, output_high, output_low in await session.rows(
-            statement
-        )
+        for group, name, requests, input_high, input_low, output_high, output_low in rows
     ]
+
+
+def _row_columns(scope: Scope) -> tuple[Any, ...]:
+    return (*_EVENT_COLUMNS, *(_name_of(by, scope) for by in _NAMED))
+
+
+def _name_of(by: TotalsBy, scope: Scope) -> ColumnElement[Any]:
+    # Looked up in the same query, for the rows that are answered only.
+    if by not in _NAMED:
+        return null()
+    name, object_id, owner = _NAMED[by]
+    return select(name).where(object_id == _GROUPS[by], scope.where(owner)).scalar_subquery()
 
 
 def _exact_sum(column: InstrumentedAttribute[int]) -> tuple[ColumnElement[int], ColumnElement[int]]:

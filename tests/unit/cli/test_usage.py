@@ -21,9 +21,12 @@ def make_row(number: int) -> dict[str, Any]:
     return {
         "event_id": f"event-{number}",
         "request_id": f"request-{number}",
-        "organization": "dev",
+        "organization": "org_000000000001" if number > 3 else "dev",
+        "organization_name": "acme" if number > 3 else None,
         "project": "playground",
+        "project_name": None,
         "key_id": "dev-key",
+        "key_name": None,
         "model": "emulated-70b" if number % 2 else "smollm2",
         "input_tokens": 1000 + number,
         "output_tokens": number,
@@ -40,6 +43,8 @@ class FakeControl(ThreadingHTTPServer):
         """Listen on a free port."""
         super().__init__(("127.0.0.1", 0), Handler)
         self.rows = [make_row(number) for number in range(1, 6)]
+        self.objects: dict[str, list[dict[str, Any]]] = {}
+        self.is_usage_only = False
         self.asked: list[dict[str, str]] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -53,6 +58,10 @@ class Handler(BaseHTTPRequestHandler):
         """Answer rows or totals."""
         target = urlsplit(self.path)
         query = dict(parse_qsl(target.query))
+        kind = target.path.removeprefix("/api/v1/")
+        if not kind.startswith("usage"):
+            self.answer(*self.objects(kind, query))
+            return
         self.server.asked.append({"path": target.path, **query})
         if self.headers["authorization"] != f"Bearer {TOKEN}":
             self.answer(401, {"detail": "no such token"})
@@ -66,17 +75,35 @@ class Handler(BaseHTTPRequestHandler):
             has_more = start + PAGE < len(self.server.rows)
             self.answer(200, {"data": rows, "next_cursor": str(start + PAGE) if has_more else None})
 
+    def objects(self, kind: str, query: dict[str, str]) -> tuple[int, dict[str, Any]]:
+        """Look for an object by its id or name."""
+        place, _, object_id = kind.partition("/")
+        found = [
+            row
+            for row in self.server.objects.get(place, [])
+            if object_id in {"", row["id"]} and query.get("name") in {None, row["name"]}
+        ]
+        if self.server.is_usage_only:
+            return 403, {"code": "err:control:access:operation_denied", "detail": "no"}
+        if not object_id:
+            return 200, {"data": found, "next_cursor": None}
+        return (200, found[0]) if found else (404, {"code": "err:control:storage:object_unknown"})
+
     def totals(self, by: str) -> list[dict[str, Any]]:
         """Add the rows up by a member."""
-        names = sorted({row[by] for row in self.server.rows})
+        name = f"{by.removesuffix('_id')}_name"
+        names = {row[by]: row.get(name) for row in self.server.rows}
         return [
             {
-                by: name,
-                "requests": len([r for r in self.server.rows if r[by] == name]),
-                "input_tokens": sum(r["input_tokens"] for r in self.server.rows if r[by] == name),
-                "output_tokens": sum(r["output_tokens"] for r in self.server.rows if r[by] == name),
+                by: group,
+                name: called,
+                "requests": len([r for r in self.server.rows if r[by] == group]),
+                "input_tokens": sum(r["input_tokens"] for r in self.server.rows if r[by] == group),
+                "output_tokens": sum(
+                    r["output_tokens"] for r in self.server.rows if r[by] == group
+                ),
             }
-            for name in names
+            for group, called in sorted(names.items())
         ]
 
     def answer(self, status: int, body: object) -> None:
@@ -180,6 +207,71 @@ def test_filters_are_asked_of_control(control: FakeControl) -> None:
         "since": "2026-01-01T00:00:00.000000Z",
         "until": "2026-02-01T00:00:00.000000Z",
     }
+
+
+def _ask(control: FakeControl, *arguments: str) -> dict[str, str]:
+    """Run the command and return the filters that it asked control with."""
+    control.asked.clear()
+    result = CliRunner().invoke(
+        app, ["usage", "--json", "--limit", "1", *arguments], env=environment(control)
+    )
+    assert result.exit_code == 0, result.stderr
+    return {
+        name: value for name, value in control.asked[0].items() if name not in {"path", "limit"}
+    }
+
+
+ACME = {"id": "org_000000000001", "name": "acme"}
+SEARCH = {"id": "prj_000000000001", "organization_id": ACME["id"], "name": "search"}
+SHOP = {
+    "id": "000000000001",
+    "organization_id": ACME["id"],
+    "project_id": SEARCH["id"],
+    "name": "shop",
+}
+
+
+def test_names_of_objects_become_ids(control: FakeControl) -> None:
+    """Organization, project and key are asked for by id, whether they are named or given by id."""
+    control.objects = {"organizations": [ACME], "projects": [SEARCH], "keys": [SHOP]}
+    ids = {"organization": ACME["id"], "project": SEARCH["id"], "key_id": SHOP["id"]}
+    named = ("--organization", "acme", "--project", "search", "--key", "shop")
+    assert _ask(control, *named) == ids
+    given = ("--organization", ACME["id"], "--project", SEARCH["id"], "--key", SHOP["id"])
+    assert _ask(control, *given) == ids
+    assert _ask(control, "--key", "shop") == {"key_id": SHOP["id"]}
+
+
+def test_what_is_no_object_is_asked_for_as_it_is(control: FakeControl) -> None:
+    """Below a name that is only in a node's file, no object of another place is meant."""
+    control.objects = {"organizations": [ACME], "projects": [SEARCH], "keys": [SHOP]}
+    named = ("--organization", "dev", "--project", "search", "--key", "shop")
+    assert _ask(control, *named) == {"organization": "dev", "project": "search", "key_id": "shop"}
+    control.is_usage_only = True
+    assert _ask(control, "--project", SEARCH["id"]) == {"project": SEARCH["id"]}
+
+
+def test_an_ambiguous_name_is_refused(control: FakeControl) -> None:
+    """A name that two projects have asks for no usage, and the choices are told."""
+    other = {"id": "prj_000000000002", "organization_id": "org_000000000002", "name": "search"}
+    control.objects = {"organizations": [ACME], "projects": [SEARCH, other]}
+    arguments = ["usage", "--project", "search"]
+    result = CliRunner().invoke(app, arguments, env=environment(control))
+    assert result.exit_code != 0
+    assert f"{SEARCH['id']} in acme" in result.stderr
+    assert control.asked == []
+
+
+def test_people_see_names(control: FakeControl) -> None:
+    """The tables show the names of objects, and ids only where there is none."""
+    table = CliRunner().invoke(app, ["usage"], env=environment(control)).stdout
+    assert "acme" in table
+    assert "org_000000000001" not in table
+    assert "dev" in table
+    arguments = ["usage", "--by", "organization"]
+    totals = CliRunner().invoke(app, arguments, env=environment(control)).stdout
+    assert "acme" in totals
+    assert "org_000000000001" not in totals
 
 
 def test_nothing_yet(control: FakeControl) -> None:

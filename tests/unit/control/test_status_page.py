@@ -31,15 +31,19 @@ def _make_row(request_id: str) -> UsageRow:
         first_byte_at_us=None,
         finished_at_us=NOW_US,
         flags=[],
+        organization_name="Acme & Sons",
+        project_name=None,
+        key_name="shop",
     )
 
 
 def test_the_page_shows_totals_and_requests() -> None:
     """Totals of all models, the totals of each and the requests are on the page."""
-    totals = [UsageTotal("slow", 1, 10, 5), UsageTotal("fast", 1_000, 20_000, 9_995)]
+    totals = [UsageTotal("slow", None, 1, 10, 5), UsageTotal("fast", None, 1_000, 20_000, 9_995)]
     page = render_status(NOW_US, totals, [_make_row("request-1")], 77)
     for text in ("1,001", "20,010", "10,000", "9,995", "request-1", "12,345", "2,500 ms", ">77<"):
         assert text in page
+    assert "<td>Acme &amp; Sons / search</td><td>shop</td>" in page
     assert page.index("<td>fast</td>") < page.index("<td>slow</td>")
     assert "2026-06-15T12:00:00Z" in page
 

@@ -1,13 +1,16 @@
 """What the usage API says."""
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from penstock.kit.moments import format_time
 from penstock.metering.model import UsageTotal
 from penstock.metering.schemas import (
     FilterQuery,
-    TotalRecord,
+    KeyTotal,
+    ModelTotal,
+    OrganizationTotal,
+    ProjectTotal,
     TotalsBody,
     UsageRecord,
 )
@@ -32,7 +35,7 @@ def test_times_have_six_digits_and_a_zone(time_us: int, text: str) -> None:
 def test_bounds_are_moments_whatever_their_zone(since: str) -> None:
     """A bound means the same moment in every zone that it is written in."""
     query = FilterQuery.model_validate({"since": since})
-    assert query.to_filter().since_us == 1_781_524_800_000_000
+    assert query.to_filter(None).since_us == 1_781_524_800_000_000
 
 
 @pytest.mark.parametrize(
@@ -46,14 +49,18 @@ def test_queries_are_strict(query: dict[str, str]) -> None:
 
 def test_totals_have_the_name_that_was_grouped_by() -> None:
     """A total names its group by what it was grouped by and by nothing else."""
-    body = TotalsBody.from_totals([UsageTotal("search", 3, 20, 10)], "project")
-    assert body.model_dump(exclude_none=True) == {
-        "data": [{"project": "search", "requests": 3, "input_tokens": 20, "output_tokens": 10}]
-    }
+    figures = {"requests": 3, "input_tokens": 20, "output_tokens": 10}
+    body = TotalsBody.from_totals([UsageTotal("prj_1", "search", 3, 20, 10)], "project")
+    named = {"project": "prj_1", "project_name": "search"}
+    assert body.model_dump() == {"data": [named | figures]}
+    body = TotalsBody.from_totals([UsageTotal("fast", None, 3, 20, 10)], "model")
+    assert body.model_dump() == {"data": [{"model": "fast"} | figures]}
 
 
-@pytest.mark.parametrize("model", [UsageRecord, TotalRecord])
-def test_examples_are_what_they_show(model: type[UsageRecord | TotalRecord]) -> None:
+@pytest.mark.parametrize(
+    "model", [UsageRecord, OrganizationTotal, ProjectTotal, KeyTotal, ModelTotal]
+)
+def test_examples_are_what_they_show(model: type[BaseModel]) -> None:
     """The examples of the OpenAPI document have the form that they are examples of."""
     for example in model.model_json_schema()["examples"]:
         assert model.model_validate(example).model_dump(exclude_unset=True) == example
