@@ -32,7 +32,7 @@ _FILTERS = {
     "projects": {"organization_id", "name", "status"},
     "members": {"organization_id", "project_id", "subject"},
     "service-accounts": {"organization_id", "project_id", "name"},
-    "keys": {"organization_id", "project_id", "service_account_id", "name"},
+    "keys": {"organization_id", "project_id", "service_account_id", "member_id", "name"},
     "audit": {"organization_id", "resource", "actor", "action", "outcome"},
 }
 _DEFAULTS: dict[str, Row] = {
@@ -42,6 +42,7 @@ _DEFAULTS: dict[str, Row] = {
     "service-accounts": {"project_id": None, "is_disabled": False},
     "keys": {
         "service_account_id": None,
+        "member_id": None,
         "is_live": True,
         "role": "inference_only",
         "scopes": ["inference", "models:read"],

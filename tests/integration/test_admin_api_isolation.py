@@ -276,7 +276,7 @@ SETTABLE: dict[type[Base], tuple[set[str], set[str]]] = {
     ),
     ApiKeys: (
         {
-            "project_id", "name", "role", "scopes", "is_live", "service_account_id",
+            "project_id", "name", "role", "scopes", "is_live", "service_account_id", "member_id",
             "allowed_aliases", "allowed_cidrs", "labels", "expires_at", "rotation_interval_s",
             "rotation_grace_s",
         },

@@ -81,12 +81,14 @@ def _expected(events: Sequence[UsageEvent], by: TotalsBy) -> list[UsageTotal]:
 
 
 async def test_an_event_comes_back_as_it_was_delivered(database: Database) -> None:
-    """Every member of an event is in its row, times cut to the microsecond."""
+    """Every member of an event but its secret's id is in its row, times cut to the microsecond."""
     event = make_event(1, flags=("usage_absurd", "usage_missing"), cached_input_tokens=4)
     assert await _deliver(database, [event]) == UsageReceipt(stored=1, duplicates=0)
     (row,) = (await _page(database)).rows
     for field in msgspec.structs.fields(event):
         value = getattr(event, field.name)
+        if field.name == "key_secret_id":
+            continue
         if field.name.endswith("_ns"):
             assert getattr(row, field.name[:-3] + "_us") == value // 1_000
         elif field.name == "flags":

@@ -1,4 +1,4 @@
-"""HTTP endpoints of API keys, their secrets, and service accounts."""
+"""HTTP endpoints of API keys and their secrets."""
 
 from typing import Annotated, Protocol
 
@@ -32,17 +32,8 @@ from penstock.kit.errors import PenstockError
 from penstock.kit.moments import format_time
 from penstock.storage.errors import OBJECT_UNKNOWN, PAGE_CURSOR_INVALID, VERSION_CONFLICT
 from penstock.storage.sessions import ReadSession, WriteSession
-from penstock.tenancy import people
 from penstock.tenancy import service as tenancy
-from penstock.tenancy.errors import NAME_INVALID, NAME_TAKEN, ROLE_INVALID, STATUS_CONFLICT
-from penstock.tenancy.model import ServiceAccount
-from penstock.tenancy.schemas import (
-    NewServiceAccount,
-    ServiceAccountBody,
-    ServiceAccountChanges,
-    ServiceAccountPage,
-    ServiceAccountsQuery,
-)
+from penstock.tenancy.errors import NAME_INVALID, NAME_TAKEN, STATUS_CONFLICT
 
 
 class KeyCall(Call, Protocol):
@@ -61,137 +52,7 @@ class KeyCall(Call, Protocol):
 
 _Call = Annotated[KeyCall, Depends(get_call)]
 
-service_accounts = APIRouter(
-    prefix="/api/v1/service-accounts", tags=["service accounts"], route_class=AdminRoute
-)
 keys = APIRouter(prefix="/api/v1/keys", tags=["keys"], route_class=AdminRoute)
-
-
-@service_accounts.post(
-    "",
-    status_code=201,
-    summary="Create a service account in an organization, or in one project of it",
-    response_model=ServiceAccountBody,
-    **operation(
-        "service_accounts:create",
-        NAME_INVALID,
-        NAME_TAKEN,
-        ROLE_INVALID,
-        STATUS_CONFLICT,
-        GRANT_EXCEEDED,
-        OBJECT_UNKNOWN,
-        is_change=True,
-    ),
-)
-async def create_service_account(call: _Call, body: NewServiceAccount) -> Response:
-    """Create a service account in an organization, or in one project of it."""
-
-    async def work(session: WriteSession) -> ServiceAccountBody:
-        call.check(organization_id=body.organization_id, project_id=body.project_id)
-        call.check_grant(body.role)
-        account = await people.create_service_account(
-            session,
-            call.actor,
-            body.organization_id,
-            name=body.name,
-            role=body.role,
-            project_id=body.project_id,
-        )
-        return ServiceAccountBody.of(account)
-
-    return await call.change(work, status=201)
-
-
-@service_accounts.get(
-    "",
-    summary="List service accounts, oldest first",
-    response_model=ServiceAccountPage,
-    **operation("service_accounts:list", PAGE_CURSOR_INVALID),
-)
-async def list_service_accounts(
-    call: _Call, query: Annotated[ServiceAccountsQuery, Query()]
-) -> Response:
-    """List service accounts, oldest first."""
-    project_id = query.project_id or call.project_id
-    call.check(organization_id=query.organization_id, project_id=project_id)
-    page = query.to_page()
-    async with call.read() as session:
-        found = await people.list_service_accounts(
-            session,
-            page,
-            organization_id=query.organization_id,
-            project_id=project_id,
-            name=query.name,
-        )
-    return call.answer(ServiceAccountPage.of(found))
-
-
-@service_accounts.get(
-    "/{account_id}",
-    summary="Show a service account",
-    response_model=ServiceAccountBody,
-    **operation("service_accounts:get", is_of_object=True),
-)
-async def get_service_account(call: _Call, account_id: str) -> Response:
-    """Show a service account."""
-    async with call.read() as session:
-        found = await _get_account(call, session, account_id)
-    return call.answer(ServiceAccountBody.of(found))
-
-
-@service_accounts.patch(
-    "/{account_id}",
-    summary="Change role or state of a service account",
-    description="Its keys follow at once: they can do no more than it can.",
-    response_model=ServiceAccountBody,
-    **operation(
-        "service_accounts:update", ROLE_INVALID, GRANT_EXCEEDED, is_change=True, is_of_object=True
-    ),
-)
-async def update_service_account(
-    call: _Call, account_id: str, body: ServiceAccountChanges
-) -> Response:
-    """Change role or state of a service account."""
-
-    async def work(session: WriteSession) -> ServiceAccountBody:
-        account = await _get_account(call, session, account_id)
-        call.check_grant(account.role, body.role or account.role)
-        updated = await service.update_service_account(
-            session,
-            call.actor,
-            account_id,
-            role=body.role,
-            is_disabled=body.is_disabled,
-            expected_version=call.expected_version,
-        )
-        return ServiceAccountBody.of(updated)
-
-    return await call.change(work)
-
-
-@service_accounts.delete(
-    "/{account_id}",
-    status_code=204,
-    response_class=Response,
-    summary="Disable a service account and all its keys",
-    description="The account stays visible, because usage and the audit log name it.",
-    **operation("service_accounts:update", GRANT_EXCEEDED, is_change=True, is_of_object=True),
-)
-async def disable_service_account(call: _Call, account_id: str) -> Response:
-    """Disable a service account and all its keys."""
-
-    async def work(session: WriteSession) -> None:
-        account = await _get_account(call, session, account_id)
-        call.check_grant(account.role)
-        await service.update_service_account(
-            session,
-            call.actor,
-            account_id,
-            is_disabled=True,
-            expected_version=call.expected_version,
-        )
-
-    return await call.change(work)
 
 
 @keys.post(
@@ -248,6 +109,7 @@ async def list_keys(call: _Call, query: Annotated[KeysQuery, Query()]) -> Respon
             organization_id=query.organization_id,
             project_id=project_id,
             service_account_id=query.service_account_id,
+            member_id=query.member_id,
             name=query.name,
         )
     return call.answer(KeyPage.of(found))
@@ -446,9 +308,3 @@ async def _get_key(call: Call, session: ReadSession, key_id: str) -> ApiKey:
     key = await service.get_key(session, key_id)
     call.check(organization_id=key.organization_id, project_id=key.project_id)
     return key
-
-
-async def _get_account(call: Call, session: ReadSession, account_id: str) -> ServiceAccount:
-    account = await people.get_service_account(session, account_id)
-    call.check(organization_id=account.organization_id, project_id=account.project_id)
-    return account

@@ -4,7 +4,7 @@ Suspension of organizations and projects is told by records of their own, so tha
 organization is one record and not one for each of its keys.
 """
 
-from penstock.access.key_rules import find_key_fault
+from penstock.access.key_rules import find_key_fault, has_active_owner
 from penstock.access.model import KeyRecord, SecretState
 from penstock.contract.snapshot import Key
 from penstock.contract.snapshot_store import key_record, suspension_name
@@ -27,7 +27,7 @@ def key_records(record: KeyRecord) -> tuple[Records, set[bytes]]:
     is_usable = (
         key.revoked_at_us is None
         and key.is_disabled is False
-        and (key.service_account_id is None or record.account_is_disabled is False)
+        and has_active_owner(record)
         and {record.organization_status, record.project_status} <= set(Status)
         and find_key_fault(key) is None
     )
@@ -48,6 +48,7 @@ def key_records(record: KeyRecord) -> tuple[Records, set[bytes]]:
                 expires_at=min(ends) // 1_000_000 if ends else None,
                 networks=None if key.allowed_cidrs is None else tuple(key.allowed_cidrs),
                 scopes=tuple(key.scopes),
+                secret=secret.id,
             )
         )
         puts[name] = value

@@ -6,7 +6,16 @@ import re
 from collections.abc import Mapping, Sequence
 
 from penstock.access.errors import KEY_INVALID
-from penstock.access.model import ApiKey, KeyRecord, KeyRefusal, KeyScope, KeySecret, SecretState
+from penstock.access.model import (
+    ApiKey,
+    KeyRecord,
+    KeyRefusal,
+    KeyScope,
+    KeySecret,
+    NewKey,
+    Principal,
+    SecretState,
+)
 from penstock.kit.errors import PenstockError
 from penstock.tenancy.model import Role, Status
 from penstock.tenancy.rules import normalize_name
@@ -141,6 +150,8 @@ def find_key_fault(key: ApiKey) -> str | None:
             normalize_cidrs(key.allowed_cidrs)
         except (PenstockError, TypeError):
             return "its allowed networks are none"
+    if key.service_account_id is not None and key.member_id is not None:
+        return "it belongs to two"
     if not key.organization_id or not key.project_id:
         return "its organization or project is missing"
     return None
@@ -149,6 +160,28 @@ def find_key_fault(key: ApiKey) -> str | None:
 def is_live(secret: KeySecret, now_us: int) -> bool:
     """Return whether a secret still opens its key, as far as the secret is concerned."""
     return secret.state in _LIVE and (secret.not_after_us is None or now_us < secret.not_after_us)
+
+
+def has_active_owner(record: KeyRecord) -> bool:
+    """Return whether a key's owner is there and active where the key is, if it has one at all."""
+    if not record.key.has_owner:
+        return True
+    owner = record.owner
+    return (
+        owner is not None
+        and owner.is_disabled is False
+        and owner.project_id in {None, record.key.project_id}
+    )
+
+
+def may_hold(principal: Principal, key: ApiKey | NewKey) -> bool:
+    """Return whether a principal may be told a secret of a key.
+
+    Whoever belongs to a person or machine gets keys of the same one only: no secret that they got
+    works on when that one is removed or has fewer rights.
+    """
+    own = (principal.service_account_id, principal.member_id)
+    return own in {(None, None), (key.service_account_id, key.member_id)}
 
 
 def find_record_refusal(record: KeyRecord, now_us: int) -> KeyRefusal | None:
@@ -160,10 +193,7 @@ def find_record_refusal(record: KeyRecord, now_us: int) -> KeyRefusal | None:
         (key.expires_at_us is not None and now_us >= key.expires_at_us, KeyRefusal.EXPIRED),
         (record.organization_status != Status.ACTIVE, KeyRefusal.ORGANIZATION_INACTIVE),
         (record.project_status != Status.ACTIVE, KeyRefusal.PROJECT_INACTIVE),
-        (
-            key.service_account_id is not None and record.account_is_disabled is not False,
-            KeyRefusal.ACCOUNT_DISABLED,
-        ),
+        (not has_active_owner(record), KeyRefusal.OWNER_INACTIVE),
         (find_key_fault(key) is not None, KeyRefusal.DAMAGED),
     )
     return next((refusal for is_so, refusal in refusals if is_so), None)

@@ -41,7 +41,8 @@ class KeyRefusal(StrEnum):
     DISABLED = "disabled"
     ORGANIZATION_INACTIVE = "organization_inactive"
     PROJECT_INACTIVE = "project_inactive"
-    ACCOUNT_DISABLED = "account_disabled"
+    OWNER_INACTIVE = "owner_inactive"
+    """The person or machine that it belongs to is gone, disabled or of another project."""
     ADDRESS = "address"
     """It may not be used from there."""
     DAMAGED = "damaged"
@@ -85,6 +86,11 @@ class ApiKey:
     created_at_us: int
     updated_at_us: int
 
+    @property
+    def has_owner(self) -> bool:
+        """Whether it belongs to a person or machine, rather than to its project alone."""
+        return self.service_account_id is not None or self.member_id is not None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySecret:
@@ -116,6 +122,7 @@ class NewKey:
     scopes: list[str] = field(default_factory=lambda: [KeyScope.INFERENCE, KeyScope.MODELS_READ])
     is_live: bool = True
     service_account_id: str | None = None
+    member_id: str | None = None
     allowed_aliases: list[str] | None = None
     allowed_cidrs: list[str] | None = None
     labels: dict[str, str] = field(default_factory=dict)
@@ -149,6 +156,16 @@ class CreatedKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeyOwner:
+    """The person or machine that a key belongs to, as they are now."""
+
+    role: str
+    project_id: str | None
+    """The project that the role is for; the whole organization when None."""
+    is_disabled: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRecord:
     """Everything that decides about a key."""
 
@@ -157,9 +174,17 @@ class KeyRecord:
     organization_status: str | None
     """None when there is no such organization."""
     project_status: str | None
-    account_role: str | None = None
-    """Role of the service account that it belongs to, if any."""
-    account_is_disabled: bool | None = None
+    owner: KeyOwner | None = None
+    """None when it belongs to nobody, or to somebody who is not there."""
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """The key's own role and its owner's: it can do what all of them may."""
+        roles = {self.key.role}
+        if self.key.has_owner:
+            # Without a role, the owner takes all rights away.
+            roles.add("" if self.owner is None else self.owner.role)
+        return frozenset(roles)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,12 +207,16 @@ class Principal:
     kind: ActorKind
     id: str
     roles: frozenset[str]
-    """It may do what all of them may: a key's own, and that of its service account."""
+    """It may do what all of them may: a key's own, and that of whom it belongs to."""
     scopes: frozenset[str]
     organization_id: str | None
     """The only one that it can touch; None for the platform's operator."""
     project_id: str | None = None
     """The only one that it can touch, if any."""
+    service_account_id: str | None = None
+    """The machine that it belongs to: so do all keys that it gets."""
+    member_id: str | None = None
+    """The person that it belongs to: so do all keys that it gets."""
 
     @classmethod
     def of_admin_token(cls) -> "Principal":

@@ -16,6 +16,7 @@ from penstock.access.key_rules import (
     is_late_use,
     is_live,
     is_rotation_due,
+    may_hold,
 )
 from penstock.access.matrix import may_grant
 from penstock.access.model import ApiKey, CreatedKey, KeySecret, Principal, SecretState
@@ -64,6 +65,9 @@ async def rotate_key(
     key = await _lock(session, key_id, expected_version)
     if not may_grant(grantor.roles, key.role):
         raise PenstockError(GRANT_EXCEEDED)
+    if not may_hold(grantor, key):
+        message = "Your key belongs to somebody, and this one does not belong to the same one."
+        raise PenstockError(GRANT_EXCEEDED, message)
     before = await _live_secrets(session, key, actor)
     active = next((secret for secret in before if secret.state == SecretState.ACTIVE), None)
     after = [secret for secret in before if secret.state == SecretState.RETIRING]

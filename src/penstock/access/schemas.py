@@ -30,6 +30,7 @@ _KEY: dict[str, Any] = {
     "organization_id": "org_4mJ0wq8ZtK1c",
     "project_id": "prj_9d21E8c0f1aX",
     "service_account_id": None,
+    "member_id": None,
     "name": "web shop",
     "is_live": True,
     "role": "inference_only",
@@ -62,7 +63,13 @@ class NewKeyBody(RequestBody):
         default_factory=lambda: [KeyScope.INFERENCE, KeyScope.MODELS_READ]
     )
     is_live: Annotated[StrictBool, Field(description="`ps_live_...` or `ps_test_...`.")] = True
-    service_account_id: Id | None = None
+    service_account_id: Annotated[
+        Id | None, Field(description="The machine that it belongs to: it can do no more than that.")
+    ] = None
+    member_id: Annotated[
+        Id | None,
+        Field(description="The person that it belongs to: it can do no more, and goes with them."),
+    ] = None
     allowed_aliases: Annotated[list[Text] | None, Field(description="All when null.")] = None
     allowed_cidrs: Annotated[list[Text] | None, Field(description="Everywhere when null.")] = None
     labels: Labels = Field(default_factory=dict)
@@ -106,6 +113,7 @@ class KeysQuery(PageQuery):
     organization_id: Id | None = None
     project_id: Id | None = None
     service_account_id: Id | None = None
+    member_id: Id | None = None
     name: Text | None = None
 
 
@@ -132,6 +140,7 @@ class KeyBody(AnswerBody):
     organization_id: str
     project_id: str
     service_account_id: str | None
+    member_id: str | None
     name: str
     is_live: bool
     role: str

@@ -14,6 +14,7 @@ from penstock.access.key_rules import (
     check_expiry,
     check_labels,
     check_rotation,
+    may_hold,
     normalize_aliases,
     normalize_cidrs,
     normalize_scopes,
@@ -43,7 +44,7 @@ from penstock.storage.sessions import ReadSession, WriteSession
 from penstock.tenancy import people
 from penstock.tenancy import store as tenancy_store
 from penstock.tenancy.errors import NAME_TAKEN, STATUS_CONFLICT
-from penstock.tenancy.model import Project, Role, ServiceAccount
+from penstock.tenancy.model import Member, Project, Role, ServiceAccount
 from penstock.tenancy.rules import normalize_name, require_active
 
 _NORMALIZE: Mapping[str, Callable[[Any], Any]] = {
@@ -76,16 +77,16 @@ async def create_key(
         new: What it is to be.
 
     Raises:
-        PenstockError: `OBJECT_UNKNOWN` for project or service account, `STATUS_CONFLICT` when one
-            of them or the organization is not active, `KEY_INVALID`, `NAME_INVALID`,
-            `NAME_TAKEN`, `GRANT_EXCEEDED`.
+        PenstockError: `OBJECT_UNKNOWN` for project, service account or member,
+            `STATUS_CONFLICT` when one of them or the organization is not active, `KEY_INVALID`,
+            `NAME_INVALID`, `NAME_TAKEN`, `GRANT_EXCEEDED`.
     """
     project = await _get_active_project(session, project_id)
     _check_grant(grantor, new.role)
+    new = _inherit_owner(grantor, new)
     text = make_key_text(is_live=new.is_live)
     key = _build_key(new, project, actor, find_key_id(text) or "")
-    if key.service_account_id is not None:
-        await _check_account(session, grantor, key)
+    await _check_owner(session, grantor, key)
     secret = build_secret(key, text, peppers, actor)
     try:
         await store.keys.insert(session, session.scope, key)
@@ -131,6 +132,7 @@ async def list_keys(
     organization_id: str | None = None,
     project_id: str | None = None,
     service_account_id: str | None = None,
+    member_id: str | None = None,
     name: str | None = None,
 ) -> Page[ApiKey]:
     """Return keys that the session may see, revoked ones too, oldest first."""
@@ -141,6 +143,7 @@ async def list_keys(
         organization_id=organization_id,
         project_id=project_id,
         service_account_id=service_account_id,
+        member_id=member_id,
         name=name,
     )
 
@@ -272,6 +275,40 @@ async def update_service_account(
     return account
 
 
+async def update_member(
+    session: WriteSession,
+    actor: Actor,
+    member_id: str,
+    *,
+    role: str,
+    expected_version: int | None = None,
+) -> Member:
+    """Give a member another role, and tell data planes of the keys that follow it.
+
+    Raises:
+        PenstockError: As `tenancy.people.update_member`.
+    """
+    member = await people.update_member(
+        session, actor, member_id, role=role, expected_version=expected_version
+    )
+    for key_id in await store.list_key_ids(session, session.scope, member_id=member_id):
+        await record_change(session, "key", key_id, actor.at_us)
+    return member
+
+
+async def remove_member(
+    session: WriteSession, actor: Actor, member_id: str, *, expected_version: int | None = None
+) -> None:
+    """End a membership, forget the person, and revoke their keys.
+
+    Raises:
+        PenstockError: As `tenancy.people.remove_member`.
+    """
+    await people.remove_member(session, actor, member_id, expected_version=expected_version)
+    for key_id in await store.list_key_ids(session, session.scope, member_id=member_id):
+        await revoke_key(session, actor, key_id, reason="member removed")
+
+
 async def find_records(session: ReadSession, key_ids: Iterable[str]) -> dict[str, KeyRecord]:
     """Return what decides about keys, by id; for the snapshot's deltas. At most some thousands."""
     return await store.find_records(session, session.scope, list(key_ids))
@@ -325,7 +362,7 @@ def _build_key(new: NewKey, project: Project, actor: Actor, key_id: str) -> ApiK
         organization_id=project.organization_id,
         project_id=project.id,
         service_account_id=new.service_account_id,
-        member_id=None,
+        member_id=new.member_id,
         name=normalize_name(new.name),
         is_live=new.is_live,
         role=Role(new.role),
@@ -352,16 +389,43 @@ def _check_grant(grantor: Principal, role: str) -> None:
         raise PenstockError(GRANT_EXCEEDED, f"You may not give, or manage, the role {role}.")
 
 
-async def _check_account(session: WriteSession, grantor: Principal, key: ApiKey) -> None:
-    account = await tenancy_store.service_accounts.find(
-        session, session.scope, key.service_account_id or ""
-    )
-    is_here = account is not None and account.organization_id == key.organization_id
-    if account is None or not is_here or account.project_id not in {None, key.project_id}:
+def _inherit_owner(grantor: Principal, new: NewKey) -> NewKey:
+    """Return what a key is to be, of its creator's owner when it names none.
+
+    Raises:
+        PenstockError: `KEY_INVALID` for two owners; `GRANT_EXCEEDED` for another than the
+            creator's.
+    """
+    if new.service_account_id is not None and new.member_id is not None:
+        message = "A key belongs to a member or to a service account, not to both."
+        raise PenstockError(KEY_INVALID, message)
+    if new.service_account_id is None and new.member_id is None:
+        return dataclasses.replace(
+            new, service_account_id=grantor.service_account_id, member_id=grantor.member_id
+        )
+    if not may_hold(grantor, new):
+        message = "Your key belongs to somebody, and so must the keys that you create with it."
+        raise PenstockError(GRANT_EXCEEDED, message)
+    return new
+
+
+async def _check_owner(session: WriteSession, grantor: Principal, key: ApiKey) -> None:
+    owner: ServiceAccount | Member | None
+    if key.service_account_id is not None:
+        owner = await tenancy_store.service_accounts.find(
+            session, session.scope, key.service_account_id
+        )
+    elif key.member_id is not None:
+        owner = await tenancy_store.members.find(session, session.scope, key.member_id)
+    else:
+        return
+    is_here = owner is not None and owner.organization_id == key.organization_id
+    if owner is None or not is_here or owner.project_id not in {None, key.project_id}:
         raise PenstockError(OBJECT_UNKNOWN)
-    if account.is_disabled:
+    if isinstance(owner, ServiceAccount) and owner.is_disabled:
         raise PenstockError(STATUS_CONFLICT, "The service account is disabled.")
-    _check_grant(grantor, account.role)
+    if owner.id not in {grantor.service_account_id, grantor.member_id}:
+        _check_grant(grantor, owner.role)
 
 
 async def _lock_usable(session: WriteSession, key_id: str, expected_version: int | None) -> ApiKey:

@@ -6,12 +6,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, bindparam, func, or_, select, update
 
-from penstock.access.model import ApiKey, KeyRecord, KeySecret, SecretState
+from penstock.access.model import ApiKey, KeyOwner, KeyRecord, KeySecret, SecretState
 from penstock.access.tables import ApiKeys, KeySecrets
 from penstock.storage.objects import ObjectStore
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession, WriteSession
-from penstock.tenancy.tables import Organizations, Projects, ServiceAccounts
+from penstock.tenancy.tables import Members, Organizations, Projects, ServiceAccounts
 
 keys = ObjectStore(ApiKeys, ApiKey, "organization_id")
 
@@ -44,16 +44,20 @@ async def list_key_ids(
     organization_id: str | None = None,
     project_id: str | None = None,
     service_account_id: str | None = None,
+    member_id: str | None = None,
 ) -> list[str]:
-    """Return ids of the keys that are not revoked, of an organization, project or account."""
+    """Return ids of the keys that are not revoked, of an organization, project or owner, sorted."""
     pairs = (
         (ApiKeys.organization_id, organization_id),
         (ApiKeys.project_id, project_id),
         (ApiKeys.service_account_id, service_account_id),
+        (ApiKeys.member_id, member_id),
     )
     conditions = [column == value for column, value in pairs if value is not None]
-    statement = select(ApiKeys.id).where(
-        scope.where(ApiKeys.organization_id), ApiKeys.revoked_at.is_(None), *conditions
+    statement = (
+        select(ApiKeys.id)
+        .where(scope.where(ApiKeys.organization_id), ApiKeys.revoked_at.is_(None), *conditions)
+        .order_by(ApiKeys.id)
     )
     return [key_id for (key_id,) in await session.rows(statement)]
 
@@ -194,11 +198,20 @@ async def _records(
             Organizations.status,
             Projects.status,
             ServiceAccounts.role,
+            ServiceAccounts.project_id,
             ServiceAccounts.is_disabled,
+            Members.role,
+            Members.project_id,
         )
         .outerjoin(Organizations, Organizations.id == ApiKeys.organization_id)
         .outerjoin(Projects, Projects.id == ApiKeys.project_id)
         .outerjoin(ServiceAccounts, ServiceAccounts.id == ApiKeys.service_account_id)
+        .outerjoin(
+            Members,
+            and_(
+                Members.id == ApiKeys.member_id, Members.organization_id == ApiKeys.organization_id
+            ),
+        )
         .where(scope.where(ApiKeys.organization_id), condition)
         .order_by(ApiKeys.id)
         .limit(limit)
@@ -214,17 +227,34 @@ async def _records(
         secrets.setdefault(secret.key_id, []).append(secret)
     records = {}
     for row in rows:
-        *members, organization, project, account_role, account_is_disabled = row
+        members, (organization, project, *owner) = row[: len(_KEY)], row[len(_KEY) :]
         key = ApiKey(**dict(zip(_KEY_NAMES, members, strict=True)))
         records[key.id] = KeyRecord(
             key=key,
             secrets=secrets.get(key.id, []),
             organization_status=organization,
             project_status=project,
-            account_role=account_role,
-            account_is_disabled=account_is_disabled,
+            owner=_find_owner(*owner),
         )
     return records
+
+
+def _find_owner(
+    account_role: str | None,
+    account_project: str | None,
+    account_is_disabled: bool | None,  # noqa: FBT001 - a column
+    member_role: str | None,
+    member_project: str | None,
+) -> KeyOwner | None:
+    if account_role is not None:
+        return KeyOwner(
+            role=account_role,
+            project_id=account_project,
+            is_disabled=account_is_disabled is not False,
+        )
+    if member_role is not None:
+        return KeyOwner(role=member_role, project_id=member_project, is_disabled=False)
+    return None
 
 
 def _build_secret(row: Any) -> KeySecret:

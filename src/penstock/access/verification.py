@@ -68,21 +68,19 @@ async def verify_key(
 
 
 def principal_of(record: KeyRecord) -> Principal:
-    """Return who acts when this key does, with the lesser of its own and its account's rights."""
-    key = record.key
-    roles = {key.role}
-    if key.service_account_id is not None:
-        # Without a role, the account takes all rights away.
-        roles.add(record.account_role or "")
+    """Return who acts when this key does, with the lesser of its own and its owner's rights."""
+    key, owner, roles = record.key, record.owner, record.roles
     is_platform = roles == {Role.PLATFORM_ADMIN}
-    is_bound = bool(roles & _PROJECT_BOUND)
+    is_bound = bool(roles & _PROJECT_BOUND) or (owner is not None and owner.project_id is not None)
     return Principal(
         kind="api_key",
         id=key.id,
-        roles=frozenset(roles),
+        roles=roles,
         scopes=frozenset(key.scopes),
         organization_id=None if is_platform else key.organization_id,
         project_id=key.project_id if is_bound else None,
+        service_account_id=key.service_account_id,
+        member_id=key.member_id,
     )
 
 

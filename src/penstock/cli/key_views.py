@@ -49,6 +49,7 @@ def key_fields(client: "ControlClient", now: datetime) -> tuple[Column, ...]:
         ("Labels", text_of("labels")),
         ("Rotated", _rotation_words),
         ("Service account", text_of("service_account_id")),
+        ("Member", text_of("member_id")),
         ("Made by", text_of("created_by")),
         ("Changed (UTC)", time_of("updated_at")),
         ("Version", text_of("version")),

@@ -43,6 +43,7 @@ from penstock.cli.resolving import (
     ProjectOption,
     find_key,
     find_place,
+    get_member,
     get_service_account,
 )
 
@@ -55,6 +56,7 @@ app.add_typer(key_actions.app)
     epilog=examples(
         "penstock keys create --project chat --name ci",
         "penstock keys create --project chat --name ci --expires 90d --alias emulated-70b",
+        "penstock keys create --project chat --name laptop --member ada@example.com",
         "penstock keys create --project chat --name ci --json | jq -r .secret",
     ),
 )
@@ -86,6 +88,14 @@ def create(  # noqa: PLR0913  # each option is a parameter: Typer reads them fro
             show_default=False,
         ),
     ] = None,
+    member: Annotated[
+        str | None,
+        typer.Option(
+            help="Person that it belongs to, by subject or id: it goes with them.",
+            metavar="MEMBER",
+            show_default=False,
+        ),
+    ] = None,
     test: Annotated[
         bool, typer.Option("--test", help="Begin it with ps_test_ instead of ps_live_.")
     ] = False,
@@ -107,11 +117,15 @@ def create(  # noqa: PLR0913  # each option is a parameter: Typer reads them fro
         is_live=False if test else None,
     )
     body |= given(**parse_rotation(rotate_every, rotate_grace))
+    if member is not None and service_account is not None:
+        raise CommandError(BAD_OPTION, "--member and --service-account exclude each other.")
     with connect(data) as client:
         place = find_place(client, org, project)
         if service_account is not None:
             owner = get_service_account(client, service_account, place.whole_organization)
             body["service_account_id"] = owner["id"]
+        if member is not None:
+            body["member_id"] = get_member(client, member, place.whole_organization)["id"]
         row = client.change("POST", KEYS, {"project_id": place.filters["project_id"], **body})
     show_secret(row, f"Created key {key_words(row)}{place.words}.", as_json=as_json)
 

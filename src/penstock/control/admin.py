@@ -4,6 +4,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from fastapi.security import HTTPBearer
 
 from penstock.access import api as access_api
+from penstock.access import people_api
 from penstock.access.peppers import read_peppers
 from penstock.audit.api import create_audit_router
 from penstock.audit.signing import CheckpointSigner
@@ -52,8 +53,8 @@ def add_admin_api(
     routers: list[APIRouter] = [
         tenancy_api.organizations,
         tenancy_api.projects,
-        tenancy_api.members,
-        access_api.service_accounts,
+        people_api.members,
+        people_api.service_accounts,
         access_api.keys,
         metering_api.usage,
         create_audit_router(signer.public_keys),

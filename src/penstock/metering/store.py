@@ -211,6 +211,8 @@ def _conditions(scope: Scope, usage_filter: UsageFilter) -> list[ColumnElement[b
 
 def _event_columns(hashed: HashedEvent, delivery: Delivery) -> dict[str, Any]:
     columns = msgspec.structs.asdict(hashed.event)
+    # Kept with the secret, as its last use.
+    del columns["key_secret_id"]
     for name in ("started_at", "first_byte_at", "finished_at"):
         time_ns = columns.pop(f"{name}_ns")
         columns[name] = None if time_ns is None else time_ns // 1_000

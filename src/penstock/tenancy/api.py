@@ -1,6 +1,6 @@
-"""HTTP endpoints of organizations, projects and members.
+"""HTTP endpoints of organizations and projects.
 
-Service accounts have theirs in `access.api`: what they may do decides about keys.
+Members and service accounts have theirs in `access.people_api`: their roles decide about keys.
 """
 
 from typing import Annotated
@@ -13,23 +13,14 @@ from penstock.audit.service import record
 from penstock.storage.errors import OBJECT_UNKNOWN, PAGE_CURSOR_INVALID
 from penstock.storage.paging import Page
 from penstock.storage.sessions import ReadSession, WriteSession
-from penstock.tenancy import people, service
+from penstock.tenancy import service
 from penstock.tenancy.errors import (
-    EMAIL_INVALID,
-    MEMBER_EXISTS,
     NAME_INVALID,
     NAME_TAKEN,
-    ROLE_INVALID,
     STATUS_CONFLICT,
-    SUBJECT_INVALID,
 )
-from penstock.tenancy.model import Member, Project
+from penstock.tenancy.model import Project
 from penstock.tenancy.schemas import (
-    MemberBody,
-    MemberChanges,
-    MemberPage,
-    MembersQuery,
-    NewMember,
     NewOrganization,
     NewProject,
     OrganizationBody,
@@ -49,7 +40,6 @@ organizations = APIRouter(
     prefix="/api/v1/organizations", tags=["organizations"], route_class=AdminRoute
 )
 projects = APIRouter(prefix="/api/v1/projects", tags=["projects"], route_class=AdminRoute)
-members = APIRouter(prefix="/api/v1/members", tags=["members"], route_class=AdminRoute)
 
 
 @organizations.post(
@@ -308,130 +298,9 @@ async def archive_project(call: _Call, project_id: str) -> Response:
     return await call.change(work)
 
 
-@members.post(
-    "",
-    status_code=201,
-    summary="Make a person a member of an organization, or of one project of it",
-    response_model=MemberBody,
-    **operation(
-        "members:add",
-        SUBJECT_INVALID,
-        EMAIL_INVALID,
-        ROLE_INVALID,
-        MEMBER_EXISTS,
-        STATUS_CONFLICT,
-        OBJECT_UNKNOWN,
-        is_change=True,
-    ),
-)
-async def add_member(call: _Call, body: NewMember) -> Response:
-    """Make a person a member of an organization, or of one project of it."""
-
-    async def work(session: WriteSession) -> MemberBody:
-        call.check(organization_id=body.organization_id, project_id=body.project_id)
-        call.check_grant(body.role)
-        member = await people.add_member(
-            session,
-            call.actor,
-            body.organization_id,
-            subject=body.subject,
-            role=body.role,
-            email=body.email,
-            project_id=body.project_id,
-        )
-        return MemberBody.of(member)
-
-    return await call.change(work, status=201)
-
-
-@members.get(
-    "",
-    summary="List members, oldest first",
-    response_model=MemberPage,
-    **operation("members:list", PAGE_CURSOR_INVALID),
-)
-async def list_members(call: _Call, query: Annotated[MembersQuery, Query()]) -> Response:
-    """List members, oldest first."""
-    project_id = query.project_id or call.project_id
-    call.check(organization_id=query.organization_id, project_id=project_id)
-    page = query.to_page()
-    async with call.read() as session:
-        found = await people.list_members(
-            session,
-            page,
-            organization_id=query.organization_id,
-            project_id=project_id,
-            subject=query.subject,
-        )
-    return call.answer(MemberPage.of(found))
-
-
-@members.get(
-    "/{member_id}",
-    summary="Show a member",
-    response_model=MemberBody,
-    **operation("members:get", is_of_object=True),
-)
-async def get_member(call: _Call, member_id: str) -> Response:
-    """Show a member."""
-    async with call.read() as session:
-        found = await _get_member(call, session, member_id)
-    return call.answer(MemberBody.of(found))
-
-
-@members.patch(
-    "/{member_id}",
-    summary="Give a member another role",
-    response_model=MemberBody,
-    **operation("members:update", ROLE_INVALID, is_change=True, is_of_object=True),
-)
-async def update_member(call: _Call, member_id: str, body: MemberChanges) -> Response:
-    """Give a member another role."""
-
-    async def work(session: WriteSession) -> MemberBody:
-        member = await _get_member(call, session, member_id)
-        call.check_grant(member.role, body.role)
-        updated = await people.update_member(
-            session,
-            call.actor,
-            member_id,
-            role=body.role,
-            expected_version=call.expected_version,
-        )
-        return MemberBody.of(updated)
-
-    return await call.change(work)
-
-
-@members.delete(
-    "/{member_id}",
-    status_code=204,
-    response_class=Response,
-    summary="End a membership and forget the person",
-    **operation("members:remove", is_change=True, is_of_object=True),
-)
-async def remove_member(call: _Call, member_id: str) -> Response:
-    """End a membership and forget the person."""
-
-    async def work(session: WriteSession) -> None:
-        member = await _get_member(call, session, member_id)
-        call.check_grant(member.role)
-        await people.remove_member(
-            session, call.actor, member_id, expected_version=call.expected_version
-        )
-
-    return await call.change(work)
-
-
 async def _check_project(call: Call, session: ReadSession, project_id: str) -> None:
     project = await service.get_project(session, project_id)
     call.check(organization_id=project.organization_id, project_id=project.id)
-
-
-async def _get_member(call: Call, session: ReadSession, member_id: str) -> Member:
-    member = await people.get_member(session, member_id)
-    call.check(organization_id=member.organization_id, project_id=member.project_id)
-    return member
 
 
 async def _list_own_project(

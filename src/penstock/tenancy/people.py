@@ -95,6 +95,8 @@ async def update_member(
 ) -> Member:
     """Give a member another role.
 
+    `access.service.update_member` also tells data planes; use that one where keys exist.
+
     Raises:
         PenstockError: `OBJECT_UNKNOWN`, `VERSION_CONFLICT`, `ROLE_INVALID`.
     """
@@ -113,6 +115,8 @@ async def remove_member(
     session: WriteSession, actor: Actor, member_id: str, *, expected_version: int | None = None
 ) -> None:
     """End a membership and forget the person.
+
+    `access.service.remove_member` also revokes their keys; use that one where keys exist.
 
     Raises:
         PenstockError: `OBJECT_UNKNOWN`, `VERSION_CONFLICT`.

@@ -7,7 +7,7 @@ from tests.fakes.organizations import NOW_US, SECOND_US
 
 from penstock.access import key_rules as rules
 from penstock.access.errors import KEY_INVALID
-from penstock.access.model import ApiKey, KeyRecord, KeyRefusal, KeySecret
+from penstock.access.model import ApiKey, KeyOwner, KeyRecord, KeyRefusal, KeySecret
 from penstock.kit.errors import PenstockError
 
 KEY = ApiKey(
@@ -50,11 +50,17 @@ SECRET = KeySecret(
     revoked_reason=None,
     last_used_at_us=None,
 )
+OWNER = KeyOwner(role="developer", project_id=None, is_disabled=False)
 RECORD = KeyRecord(key=KEY, secrets=[SECRET], organization_status="active", project_status="active")
 
 
 def _with_key(**members: object) -> KeyRecord:
     return dataclasses.replace(RECORD, key=dataclasses.replace(KEY, **members))  # type: ignore[arg-type]  # members of a key
+
+
+def _owned(owner: KeyOwner | None, **members: object) -> KeyRecord:
+    record = _with_key(**{"service_account_id": "sa_a", **members})
+    return dataclasses.replace(record, owner=owner)
 
 
 @pytest.mark.parametrize(
@@ -70,11 +76,14 @@ def _with_key(**members: object) -> KeyRecord:
         (dataclasses.replace(RECORD, organization_status=None), "organization_inactive"),
         (dataclasses.replace(RECORD, project_status="archived"), "project_inactive"),
         (dataclasses.replace(RECORD, project_status=None), "project_inactive"),
-        (_with_key(service_account_id="sa_a"), "account_disabled"),
-        (
-            dataclasses.replace(_with_key(service_account_id="sa_a"), account_is_disabled=False),
-            None,
-        ),
+        (_owned(None), KeyRefusal.OWNER_INACTIVE),
+        (_owned(OWNER), None),
+        (_owned(OWNER, member_id="mem_a", service_account_id=None), None),
+        (_owned(None, member_id="mem_a", service_account_id=None), KeyRefusal.OWNER_INACTIVE),
+        (_owned(dataclasses.replace(OWNER, is_disabled=True)), KeyRefusal.OWNER_INACTIVE),
+        (_owned(dataclasses.replace(OWNER, project_id="prj_a")), None),
+        (_owned(dataclasses.replace(OWNER, project_id="prj_b")), KeyRefusal.OWNER_INACTIVE),
+        (_owned(OWNER, member_id="mem_a"), KeyRefusal.DAMAGED),
         (_with_key(role="root"), KeyRefusal.DAMAGED),
         (_with_key(scopes=None), KeyRefusal.DAMAGED),
         (_with_key(scopes=["everything"]), KeyRefusal.DAMAGED),
