@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 
+import msgspec
 import pytest
 from sqlalchemy import delete
 from tests.fakes.admin_rig import AdminRig, expect_problem, run_admin_api
@@ -22,6 +23,7 @@ from penstock.access.errors import GRANT_EXCEEDED, KEY_INVALID
 from penstock.access.model import CreatedKey, KeyRefusal, NewKey, Principal, VerifiedKey
 from penstock.access.verification import principal_of, verify_key
 from penstock.audit import service as audit
+from penstock.contract.snapshot import Key
 from penstock.kit.errors import ErrorCode, PenstockError
 from penstock.storage.changes import list_changes
 from penstock.storage.database import Database
@@ -71,6 +73,13 @@ async def _is_fed(database: Database, key_id: str) -> bool:
     return bool(puts)
 
 
+async def _fed_scopes(database: Database, key_id: str) -> tuple[str, ...]:
+    async with database.read(ALL) as session:
+        record = (await service.find_records(session, [key_id]))[key_id]
+    ((_, value),) = feed.key_records(record)[0].items()
+    return msgspec.msgpack.decode(value, type=Key).scopes
+
+
 async def _create_as(
     database: Database, grantor: Principal, project: Project, new: NewKey
 ) -> CreatedKey:
@@ -95,6 +104,34 @@ async def test_a_key_of_a_member_can_do_what_they_may_now(database: Database) ->
         changes = await list_changes(session, seq, 100)
     assert [(kind, object_id) for _, kind, object_id in changes] == [("key", created.key.id)]
     assert (await _principal(database, created.text)).roles == {"org_owner", "auditor"}
+
+
+async def test_a_role_that_calls_no_models_reaches_every_worker(database: Database) -> None:
+    """When a member, or an account, may not call models any more, nodes are told so by the feed."""
+    acme, project = await create_place(database)
+    ada = await _add_member(database, acme, "developer")
+    async with database.write(ALL) as session:
+        account = await people.create_service_account(
+            session, actor(), acme.id, name="batch", role="developer"
+        )
+    of_ada = await create_key(database, project, NewKey(name="a", member_id=ada.id))
+    of_batch = await create_key(database, project, NewKey(name="b", service_account_id=account.id))
+    own = await create_key(database, project, NewKey(name="c", role="auditor"))
+    for role, scopes in (
+        ("auditor", ()),
+        ("org_admin", ("inference", "models:read")),
+        ("billing_admin", ()),
+    ):
+        async with database.write(ALL) as session:
+            (*_, (seq, _, _)) = await list_changes(session, 0, 100)
+            await service.update_member(session, actor(), ada.id, role=role)
+            await service.update_service_account(session, actor(), account.id, role=role)
+            changes = await list_changes(session, seq, 100)
+        changed = [object_id for _, kind, object_id in changes if kind == "key"]
+        assert changed == [of_ada.key.id, of_batch.key.id]
+        for created in (of_ada, of_batch):
+            assert await _fed_scopes(database, created.key.id) == scopes
+    assert await _fed_scopes(database, own.key.id) == ()
 
 
 async def test_removing_a_member_ends_their_keys(database: Database) -> None:

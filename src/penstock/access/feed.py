@@ -4,7 +4,7 @@ Suspension of organizations and projects is told by records of their own, so tha
 organization is one record and not one for each of its keys.
 """
 
-from penstock.access.key_rules import find_key_fault, has_active_owner
+from penstock.access.key_rules import effective_scopes, find_key_fault, has_active_owner
 from penstock.access.model import KeyRecord, SecretState
 from penstock.contract.snapshot import Key
 from penstock.contract.snapshot_store import key_record, suspension_name
@@ -47,7 +47,7 @@ def key_records(record: KeyRecord) -> tuple[Records, set[bytes]]:
                 aliases=None if key.allowed_aliases is None else tuple(key.allowed_aliases),
                 expires_at=min(ends) // 1_000_000 if ends else None,
                 networks=None if key.allowed_cidrs is None else tuple(key.allowed_cidrs),
-                scopes=tuple(key.scopes),
+                scopes=tuple(effective_scopes(record)),
                 secret=secret.id,
             )
         )

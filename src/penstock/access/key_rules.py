@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from penstock.access.errors import KEY_INVALID
+from penstock.access.matrix import is_allowed
 from penstock.access.model import (
     ApiKey,
     KeyRecord,
@@ -30,6 +31,8 @@ MAX_ROTATION_INTERVAL_S = 3_650 * 86_400
 LATE_PART = 4
 """The last quarter of a grace period is late."""
 
+_DATA_PLANE = frozenset({KeyScope.INFERENCE, KeyScope.MODELS_READ})
+"""Scopes that data planes ask for."""
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
 _LIVE = (SecretState.ACTIVE, SecretState.RETIRING)
 _US = 1_000_000
@@ -182,6 +185,15 @@ def may_hold(principal: Principal, key: ApiKey | NewKey) -> bool:
     """
     own = (principal.service_account_id, principal.member_id)
     return own in {(None, None), (key.service_account_id, key.member_id)}
+
+
+def effective_scopes(record: KeyRecord) -> list[str]:
+    """Return what a key may be used for: its scopes, as far as all its roles allow them.
+
+    The admin API asks the roles operation by operation; the data plane knows scopes only.
+    """
+    may_invoke = is_allowed(record.roles, "inference:invoke")
+    return [scope for scope in record.key.scopes if may_invoke or scope not in _DATA_PLANE]
 
 
 def find_record_refusal(record: KeyRecord, now_us: int) -> KeyRefusal | None:

@@ -7,7 +7,7 @@ A dot is a no. The letters of a row are, in this order:
 - `B` billing_admin: what was used and what it costs
 - `J` project_admin: everything in their project
 - `D` developer: keys of their project for themselves
-- `I` inference_only: call models, nothing here
+- `I` inference_only: call models, nothing else
 - `U` auditor: read everything in their organization, change nothing
 """
 
@@ -75,6 +75,8 @@ _TABLE = {
     "keys:rotate": "POA.JD..",
     "key_secrets:list": "POA.JD.U",
     "key_secrets:revoke": "POA.JD..",
+    # the data plane: the one row that is no operation of the admin API
+    "inference:invoke": "POA.JDI.",
     # catalog
     "providers:list": "POA.JD.U",
     "upstreams:create": "P.......",
@@ -150,8 +152,7 @@ def operations_of(role: str) -> frozenset[str]:
 def may_grant(roles: Iterable[str], role: str) -> bool:
     """Return whether a principal with these roles may give a role to somebody or something.
 
-    Nobody gives more than they have, and only owners make owners. Inference is no operation of
-    this table: whoever may create keys may create such that call models.
+    Nobody gives more than they have, and only owners make owners.
     """
     names = list(roles)
     if not names or not {role, *names} <= set(Role):

@@ -9,6 +9,7 @@ from penstock.access import key_rules as rules
 from penstock.access.errors import KEY_INVALID
 from penstock.access.model import ApiKey, KeyOwner, KeyRecord, KeyRefusal, KeySecret
 from penstock.kit.errors import PenstockError
+from penstock.tenancy.model import Role
 
 KEY = ApiKey(
     id="A" * 12,
@@ -50,6 +51,14 @@ SECRET = KeySecret(
     revoked_reason=None,
     last_used_at_us=None,
 )
+INVOKERS = {
+    "platform_admin",
+    "org_owner",
+    "org_admin",
+    "project_admin",
+    "developer",
+    "inference_only",
+}
 OWNER = KeyOwner(role="developer", project_id=None, is_disabled=False)
 RECORD = KeyRecord(key=KEY, secrets=[SECRET], organization_status="active", project_status="active")
 
@@ -61,6 +70,26 @@ def _with_key(**members: object) -> KeyRecord:
 def _owned(owner: KeyOwner | None, **members: object) -> KeyRecord:
     record = _with_key(**{"service_account_id": "sa_a", **members})
     return dataclasses.replace(record, owner=owner)
+
+
+@pytest.mark.parametrize("role", [*Role, "", "root"])
+@pytest.mark.parametrize("owner_role", [None, *Role, "root"])
+def test_the_data_plane_asks_all_roles(role: str, owner_role: str | None) -> None:
+    """Scopes of the data plane are left to a key exactly when each of its roles may invoke."""
+    record = _with_key(role=role, scopes=["admin", "inference", "models:read", "usage:read"])
+    if owner_role is not None:
+        owner = dataclasses.replace(OWNER, role=owner_role)
+        key = dataclasses.replace(record.key, member_id="mem_a")
+        record = dataclasses.replace(record, key=key, owner=owner)
+    roles = {role} | ({owner_role} if owner_role is not None else set())
+    left = set(rules.effective_scopes(record))
+    assert left >= {"admin", "usage:read"}
+    assert ("inference" in left) is ("models:read" in left) is (roles <= INVOKERS)
+
+
+def test_a_key_without_its_owner_has_no_scope_of_the_data_plane() -> None:
+    """An owner who is not there takes the right to call models away, too."""
+    assert rules.effective_scopes(_owned(None)) == []
 
 
 @pytest.mark.parametrize(

@@ -54,9 +54,11 @@ def test_an_auditor_changes_nothing() -> None:
     assert verbs <= READS
 
 
-def test_inference_is_nothing_here() -> None:
-    """A role for calling models opens nothing of the admin API."""
-    assert operations_of(Role.INFERENCE_ONLY) == set()
+def test_inference_is_for_the_data_plane_alone() -> None:
+    """A role for calling models may do that, and nothing of the admin API."""
+    assert operations_of(Role.INFERENCE_ONLY) == {"inference:invoke"}
+    assert Role.BILLING_ADMIN not in MATRIX["inference:invoke"]
+    assert Role.AUDITOR not in MATRIX["inference:invoke"]
 
 
 def test_roles_of_organizations_do_not_run_the_platform() -> None:
