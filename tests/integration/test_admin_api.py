@@ -53,6 +53,8 @@ async def test_an_organization_lives(rig: AdminRig) -> None:
         "id": created["id"],
         "name": "acme",
         "status": "active",
+        "allowed_data_classes": None,
+        "allowed_regions": None,
         "version": 1,
         "created_at": "2025-06-15T15:06:40.000000Z",
         "updated_at": "2025-06-15T15:06:40.000000Z",
@@ -85,6 +87,32 @@ async def test_a_project_lives(rig: AdminRig) -> None:
     assert (await rig.call("DELETE", path)).status_code == 204
     answer = await rig.call("POST", "/keys", {"project_id": project["id"], "name": "late"})
     expect_problem(answer, 409, "err:control:tenancy:status_conflict")
+
+
+async def test_residency_is_set_and_taken_back(rig: AdminRig) -> None:
+    """Where data may go is changed for organization and project alone, and null is anywhere."""
+    project = await rig.create_project("search")
+    paths = (f"/projects/{project['id']}", f"/organizations/{project['organization_id']}")
+    for path in paths:
+        before = (await rig.call("GET", path)).json()
+        body: dict[str, Any]
+        body = {"allowed_regions": ["us", "eu-de", "us"], "allowed_data_classes": []}
+        changed = (await rig.call("PATCH", path, body)).json()
+        assert changed == before | {
+            "allowed_regions": ["eu-de", "us"],
+            "allowed_data_classes": [],
+            "version": 2,
+            "updated_at": changed["updated_at"],
+        }
+        for wrong in (["EU"], ["eu de"], [""], ["x"] * 101):
+            answer = await rig.call("PATCH", path, {"allowed_regions": wrong})
+            expect_problem(answer, 400, "err:control:tenancy:policy_invalid")
+        for body in ({"name": None}, {"allowed_regions": "eu"}, {"allowed_regions": [1]}):
+            expect_problem(await rig.call("PATCH", path, body), 400, INVALID)
+        assert (await rig.call("GET", path)).json() == changed
+        anywhere = {"allowed_regions": None, "allowed_data_classes": None}
+        again = (await rig.call("PATCH", path, anywhere)).json()
+        assert (again["allowed_regions"], again["allowed_data_classes"]) == (None, None)
 
 
 async def test_a_key_is_shown_once(rig: AdminRig) -> None:

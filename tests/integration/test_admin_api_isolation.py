@@ -266,9 +266,11 @@ def _members_of(rig: AdminRig, method: str, path: str) -> set[str]:
     return set(schema["properties"])
 
 
+RESIDENCY = {"allowed_data_classes", "allowed_regions"}
+
 SETTABLE: dict[type[Base], tuple[set[str], set[str]]] = {
-    Organizations: ({"name"}, {"name"}),
-    Projects: ({"organization_id", "name"}, {"name"}),
+    Organizations: ({"name"}, {"name", *RESIDENCY}),
+    Projects: ({"organization_id", "name"}, {"name", *RESIDENCY}),
     Members: ({"organization_id", "subject", "role", "email", "project_id"}, {"role"}),
     ServiceAccounts: (
         {"organization_id", "name", "role", "project_id"},

@@ -24,7 +24,7 @@ from penstock.storage.paging import PageRequest
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import WriteSession
 from penstock.tenancy import errors, people, service
-from penstock.tenancy.model import Organization
+from penstock.tenancy.model import Organization, OwnerChanges
 from penstock.tenancy.tables import Organizations
 
 Step = Callable[[WriteSession, Actor], Awaitable[Organization]]
@@ -42,7 +42,9 @@ async def test_an_organization_lives(database: Database) -> None:
     assert created.id.startswith("org_")
     assert (created.status, created.version, created.created_at_us) == ("active", 1, NOW_US)
     steps: list[Step] = [
-        lambda session, actor: service.rename_organization(session, actor, created.id, "Acme 2"),
+        lambda session, actor: service.update_organization(
+            session, actor, created.id, {"name": "Acme 2"}
+        ),
         lambda session, actor: service.suspend_organization(session, actor, created.id),
         lambda session, actor: service.resume_organization(session, actor, created.id),
         lambda session, actor: service.archive_organization(session, actor, created.id),
@@ -67,7 +69,8 @@ async def test_what_changes_nothing_leaves_no_trace(database: Database) -> None:
     created = await create_organization(database)
     async with database.write(ALL) as session:
         assert await service.resume_organization(session, actor(), created.id) == created
-        assert await service.rename_organization(session, actor(), created.id, "acme") == created
+        changes: OwnerChanges = {"name": "acme", "allowed_regions": None}
+        assert await service.update_organization(session, actor(), created.id, changes) == created
     async with database.read(ALL) as session:
         assert len(await audit.list_entries(session, created.id)) == 1
         assert len(await list_changes(session, 0, 10)) == 1
@@ -87,7 +90,7 @@ async def test_names_are_unique_among_siblings(database: Database) -> None:
 
     async def rename() -> None:
         async with database.write(ALL) as session:
-            await service.rename_organization(session, actor(), other.id, "acme")
+            await service.update_organization(session, actor(), other.id, {"name": "acme"})
 
     assert await _refused(rename()) is errors.NAME_TAKEN
 
@@ -108,8 +111,8 @@ async def test_a_stale_change_is_refused(database: Database) -> None:
 
     async def rename(name: str, version: int) -> None:
         async with database.write(ALL) as session:
-            await service.rename_organization(
-                session, actor(), created.id, name, expected_version=version
+            await service.update_organization(
+                session, actor(), created.id, {"name": name}, expected_version=version
             )
 
     await rename("first", 1)
@@ -247,7 +250,7 @@ async def test_every_change_is_recorded_and_told(database: Database) -> None:
     """Each change has its entry in the organization's chain and its line in the feed."""
     acme, project = await create_place(database)
     async with database.write(ALL) as session:
-        await service.rename_project(session, actor(), project.id, "renamed")
+        await service.update_project(session, actor(), project.id, {"name": "renamed"})
         await service.suspend_organization(session, actor(), acme.id)
     async with database.read(ALL) as session:
         entries = await audit.list_entries(session, acme.id)
@@ -255,7 +258,7 @@ async def test_every_change_is_recorded_and_told(database: Database) -> None:
     assert [entry.action for entry in entries] == [
         "organization.create",
         "project.create",
-        "project.rename",
+        "project.update",
         "organization.suspend",
     ]
     assert entries[2].before is not None

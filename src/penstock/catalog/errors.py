@@ -23,6 +23,60 @@ PLATFORM_FILE_INVALID = ErrorCode(
     operator_action="Correct the lines that the message names; a running node reads them again.",
 )
 
+
+def _refusal(
+    name: str, status: int, word: str, *, public: str, cause: str, caller_action: str
+) -> ErrorCode:
+    return ErrorCode(
+        code=f"err:control:catalog:{name}",
+        status=status,
+        source=Source.DOWNSTREAM,
+        retryable=False,
+        public=public,
+        conventional_type="invalid_request_error",
+        conventional_code=word,
+        cause=cause,
+        caller_action=caller_action,
+        operator_action="None: the caller's request is at fault.",
+    )
+
+
+CATALOG_INVALID = _refusal(
+    "invalid",
+    400,
+    "invalid_catalog",
+    public="An upstream, deployment, route or alias cannot be like this.",
+    cause="A member has a value that it cannot have, e.g. an address that is none.",
+    caller_action="Correct the member that the message names.",
+)
+
+CATALOG_IN_USE = _refusal(
+    "in_use",
+    409,
+    "in_use",
+    public="Something else uses this object.",
+    cause="What others name cannot be deleted, nor changed so that it does not fit them any more.",
+    caller_action="Change or delete what the message names first.",
+)
+
+FALLBACK_CYCLE = _refusal(
+    "fallback_cycle",
+    409,
+    "fallback_cycle",
+    public="The fallbacks of these routes would go round in a circle.",
+    cause="A route's fallback leads, over other fallbacks, back to the route itself.",
+    caller_action="Take one of the routes that the message names out of the circle.",
+)
+
+GRANT_EXISTS = _refusal(
+    "grant_exists",
+    409,
+    "grant_exists",
+    public="They may use this alias already.",
+    cause="An organization has one grant for an alias, and each of its projects has one.",
+    caller_action="None; the grant that is there does the same.",
+)
+
 _SHOWN_NAMES = 5
 
 

@@ -17,8 +17,7 @@ from penstock.catalog.litellm_settings import (
     note_model_info,
     note_parameters,
 )
-from penstock.catalog.rules import NAME, parse_endpoint
-from penstock.catalog.schemas import MAX_TIMEOUT_MS
+from penstock.catalog.rules import MAX_TIMEOUT_MS, NAME, parse_endpoint
 from penstock.contract.snapshot import Endpoint
 
 LOST, CHANGED = NoteKind.LOST, NoteKind.CHANGED

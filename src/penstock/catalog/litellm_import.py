@@ -15,7 +15,7 @@ from penstock.catalog.litellm_model import LitellmImport, NoteKind, Notes, Place
 from penstock.catalog.litellm_providers import KEY_VARIABLES
 from penstock.catalog.litellm_settings import note_parameters, note_sections
 from penstock.catalog.litellm_writer import PlatformWriter, scalar
-from penstock.catalog.rules import SLUG
+from penstock.kit.slugs import SLUG
 
 LOST, CHANGED = NoteKind.LOST, NoteKind.CHANGED
 

@@ -16,6 +16,7 @@ from penstock.catalog.errors import Finding, Mark, PlatformFileError
 from penstock.catalog.explain import explain, finding
 from penstock.catalog.model import Entry, PlatformFile, ResolveSecret
 from penstock.catalog.references import check_references
+from penstock.catalog.rules import list_unreachable
 from penstock.contract.snapshot import Snapshot
 from penstock.kit.secrets import resolve_secret as resolve_real_secret
 
@@ -162,13 +163,12 @@ def _read_section(
 def _check_timeouts(platform: PlatformFile) -> Iterator[Finding]:
     for upstream in platform.upstreams:
         timeouts = upstream.item.timeouts
-        for name in sorted(timeouts.model_fields_set - {"total_ms"}):
-            if getattr(timeouts, name) > timeouts.total_ms:
-                problem = (
-                    f"is longer than total_ms, {timeouts.total_ms}, so it never comes about; "
-                    "shorten it or raise total_ms"
-                )
-                yield upstream.finding(("timeouts", name), problem)
+        for name in list_unreachable(timeouts.model_dump(exclude_unset=True)):
+            problem = (
+                f"is longer than total_ms, {timeouts.total_ms}, so it never comes about; "
+                "shorten it or raise total_ms"
+            )
+            yield upstream.finding(("timeouts", name), problem)
 
 
 def _check_ca_files(platform: PlatformFile) -> Iterator[Finding]:

@@ -1,12 +1,33 @@
-"""What names, addresses and header names may look like: pure, no clock, no I/O."""
+"""What members of the catalog's objects may look like: pure, no clock, no I/O.
+
+A check returns its value unchanged, or raises `ValueError` with what is wrong and, behind a
+semicolon, the remedy: a sentence without its subject, which is the member's name.
+"""
 
 import ipaddress
 import re
+from collections.abc import Mapping
 
-from penstock.contract.snapshot import Endpoint
+from penstock.catalog.errors import quoted, suggest
+from penstock.contract.snapshot import Endpoint, Timeouts
+
+PROVIDERS = {
+    "openai_compatible": "Any engine or company that speaks OpenAI's protocol.",
+    "vllm": "vLLM's server.",
+    "sglang": "SGLang's server.",
+    "trtllm": "TensorRT-LLM's server, `trtllm-serve`.",
+    "triton": "NVIDIA Triton with its OpenAI-compatible frontend.",
+    "dynamo": "NVIDIA Dynamo's frontend.",
+    "llama_cpp": "llama.cpp's server.",
+    "emulator": "Penstock's own emulator, for tests and trials.",
+}
+"""Which kinds of engines and companies serve upstreams, and what each is."""
+MAX_TIMEOUT_MS = 86_400_000
+MAX_CONNECTIONS = 65_535
+MAX_OUTPUT_TOKENS = 1_000_000_000
+MAX_MODEL_CHARS = 512
 
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._:/-]{0,127}")
-SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 REFERENCE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+")
 
 SECRET_HEADERS = (
@@ -119,6 +140,60 @@ def _parse_host(text: str) -> str:
         message = "has a host that is no host name; use letters, digits, hyphens and dots"
         raise ValueError(message)
     return host
+
+
+def check_name(text: str) -> str:
+    """Check the name of a deployment, a route or an alias."""
+    if NAME.fullmatch(text) is None:
+        message = (
+            "is no name; begin with a letter or digit and use at most 128 of "
+            "a-z, A-Z, 0-9 and . _ : / -"
+        )
+        raise ValueError(message)
+    return text
+
+
+def check_model(text: str) -> str:
+    """Check an upstream's own name of a model; engines name them also by the path of a file."""
+    if not 0 < len(text) <= MAX_MODEL_CHARS or not text.isprintable():
+        message = f"is no model name; use 1 to {MAX_MODEL_CHARS} printable characters"
+        raise ValueError(message)
+    return text
+
+
+def check_provider(text: str) -> str:
+    """Check the name of a provider."""
+    if text not in PROVIDERS:
+        remedy = suggest(text, PROVIDERS, otherwise="leave it out for openai_compatible")
+        message = f"no provider is named {quoted(text)}; {remedy}"
+        raise ValueError(message)
+    return text
+
+
+def check_reference(text: str) -> str:
+    """Check a reference to a secret. The text is not repeated: it may be the secret itself."""
+    if REFERENCE.fullmatch(text) is None or not text.isprintable():
+        message = "is no reference to a secret; write env:NAME or file:PATH, never the secret"
+        raise ValueError(message)
+    return text
+
+
+def check_path(text: str) -> str:
+    """Check the path of a file."""
+    if not text or not text.isprintable():
+        message = "is no path; name a file"
+        raise ValueError(message)
+    return text
+
+
+def list_unreachable(timeouts: Mapping[str, int]) -> list[str]:
+    """Return the names of time limits that never come about: they are longer than the total.
+
+    Args:
+        timeouts: Members of `Timeouts` that somebody wrote, by name.
+    """
+    total_ms = timeouts.get("total_ms", Timeouts().total_ms)
+    return sorted(name for name, limit_ms in timeouts.items() if limit_ms > total_ms)
 
 
 def check_forward_header(pattern: str) -> str:

@@ -5,56 +5,23 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from penstock.catalog.errors import quoted, suggest
 from penstock.catalog.rules import (
-    NAME,
-    REFERENCE,
-    SLUG,
+    MAX_CONNECTIONS,
+    MAX_OUTPUT_TOKENS,
+    MAX_TIMEOUT_MS,
     check_forward_header,
+    check_model,
+    check_name,
+    check_path,
+    check_provider,
+    check_reference,
     parse_endpoint,
 )
 from penstock.contract import snapshot
+from penstock.kit.slugs import check_slug
 
 FORMAT = 1
 """The `version` of the file that is read here."""
-PROVIDERS = (
-    "openai_compatible",
-    "vllm",
-    "sglang",
-    "trtllm",
-    "triton",
-    "dynamo",
-    "llama_cpp",
-    "emulator",
-)
-MAX_TIMEOUT_MS = 86_400_000
-MAX_CONNECTIONS = 65_535
-MAX_SERVED_MODEL = 512
-
-
-def _check_slug(text: str) -> str:
-    if SLUG.fullmatch(text) is None:
-        message = "is no name; use 1 to 63 of a-z, 0-9, dot, underscore and hyphen"
-        raise ValueError(message)
-    return text
-
-
-def _check_name(text: str) -> str:
-    if NAME.fullmatch(text) is None:
-        message = (
-            "is no name; begin with a letter or digit and use at most 128 of "
-            "a-z, A-Z, 0-9 and . _ : / -"
-        )
-        raise ValueError(message)
-    return text
-
-
-def _check_served_model(text: str) -> str:
-    # Engines name models as they like, also by the path of a file.
-    if not 0 < len(text) <= MAX_SERVED_MODEL or not text.isprintable():
-        message = f"is no model name; use 1 to {MAX_SERVED_MODEL} printable characters"
-        raise ValueError(message)
-    return text
 
 
 def _check_version(number: int) -> int:
@@ -64,31 +31,8 @@ def _check_version(number: int) -> int:
     return number
 
 
-def _check_provider(text: str) -> str:
-    if text not in PROVIDERS:
-        remedy = suggest(text, PROVIDERS, otherwise="leave it out for openai_compatible")
-        message = f"no provider is named {quoted(text)}; {remedy}"
-        raise ValueError(message)
-    return text
-
-
-def _check_reference(text: str) -> str:
-    # The text is not repeated: it may be the secret itself.
-    if REFERENCE.fullmatch(text) is None or not text.isprintable():
-        message = "is no reference to a secret; write env:NAME or file:PATH, never the secret"
-        raise ValueError(message)
-    return text
-
-
 def _check_url(text: str) -> str:
     parse_endpoint(text)
-    return text
-
-
-def _check_path(text: str) -> str:
-    if not text or not text.isprintable():
-        message = "is no path; name a file"
-        raise ValueError(message)
     return text
 
 
@@ -108,16 +52,16 @@ def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-Slug = Annotated[str, AfterValidator(_check_slug)]
-Name = Annotated[str, AfterValidator(_check_name)]
-ServedModel = Annotated[str, AfterValidator(_check_served_model)]
-SecretReference = Annotated[str, AfterValidator(_check_reference)]
+Slug = Annotated[str, AfterValidator(check_slug)]
+Name = Annotated[str, AfterValidator(check_name)]
+ServedModel = Annotated[str, AfterValidator(check_model)]
+SecretReference = Annotated[str, AfterValidator(check_reference)]
 Url = Annotated[str, AfterValidator(_check_url)]
 HeaderPattern = Annotated[str, AfterValidator(check_forward_header)]
-FilePath = Annotated[str, AfterValidator(_check_path)]
+FilePath = Annotated[str, AfterValidator(check_path)]
 Time = Annotated[str, AfterValidator(_check_time)]
 Milliseconds = Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS)]
-Provider = Annotated[str, AfterValidator(_check_provider)]
+Provider = Annotated[str, AfterValidator(check_provider)]
 Version = Annotated[int, AfterValidator(_check_version)]
 
 
@@ -186,7 +130,7 @@ class RouteItem(Item):
     upstream: str = Field(examples=["gpu-pool"])
     model: ServedModel = Field(examples=["meta-llama/Llama-3.3-70B-Instruct"])
     continuous_usage: bool = False
-    max_output_tokens: int = Field(default=1_000_000, ge=1, le=1_000_000_000)
+    max_output_tokens: int = Field(default=1_000_000, ge=1, le=MAX_OUTPUT_TOKENS)
 
 
 class AliasItem(Item):

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any, Generic, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.orm import InstrumentedAttribute
 
 from penstock.kit.errors import PenstockError
@@ -55,13 +55,23 @@ class ObjectStore(Generic[Model]):
         model: A frozen dataclass.
         organization: Name of the column that says whose an object is; None for objects of the
             platform, which no organization's scope reaches.
+        parts: Names of members that are lists kept in other tables: empty here, for a subclass to
+            fill.
     """
 
-    def __init__(self, table: type[Base], model: type[Model], organization: str | None) -> None:
+    def __init__(
+        self,
+        table: type[Base],
+        model: type[Model],
+        organization: str | None,
+        parts: tuple[str, ...] = (),
+    ) -> None:
         """See the class."""
         self._table: Any = table
         self._model = model
-        self._names = [field.name for field in dataclasses.fields(model)]  # type: ignore[arg-type]  # a dataclass, see above
+        self._parts = parts
+        names = [field.name for field in dataclasses.fields(model)]  # type: ignore[arg-type]  # a dataclass, see above
+        self._names = [name for name in names if name not in parts]
         self._columns = tuple(getattr(table, _column(name)) for name in self._names)
         self._organization_name = organization
 
@@ -180,7 +190,9 @@ class ObjectStore(Generic[Model]):
             RowConflictError: A rule of the table stands against it.
         """
         after: Model = dataclasses.replace(before, version=before.version + 1, **values)  # type: ignore[type-var]  # a dataclass, see above
-        changed = {_column(name): value for name, value in values.items()}
+        changed = {
+            _column(name): value for name, value in values.items() if name not in self._parts
+        }
         count = await session.change(
             update(self._table)
             .where(
@@ -195,6 +207,16 @@ class ObjectStore(Generic[Model]):
             raise RowConflictError(message)
         return after
 
+    async def delete(self, session: WriteSession, scope: Scope, before: Model) -> None:
+        """Remove an object that `lock` returned.
+
+        Raises:
+            RowConflictError: Another row names it.
+        """
+        await session.change(
+            delete(self._table).where(self._table.id == before.id, self._in_scope(scope))
+        )
+
     def _in_scope(self, scope: Scope) -> ColumnElement[bool]:
         if self._organization_name is not None:
             return scope.where(getattr(self._table, self._organization_name))
@@ -207,7 +229,8 @@ class ObjectStore(Generic[Model]):
         return {_column(name): getattr(item, name) for name in self._names}
 
     def _build(self, row: Any) -> Model:
-        return self._model(**dict(zip(self._names, row, strict=True)))
+        parts: dict[str, list[Any]] = {name: [] for name in self._parts}
+        return self._model(**dict(zip(self._names, row, strict=True)), **parts)
 
 
 def _column(name: str) -> str:

@@ -17,6 +17,7 @@ from penstock.tenancy import service
 from penstock.tenancy.errors import (
     NAME_INVALID,
     NAME_TAKEN,
+    POLICY_INVALID,
     STATUS_CONFLICT,
 )
 from penstock.tenancy.model import Project
@@ -94,13 +95,14 @@ async def get_organization(call: _Call, organization_id: str) -> Response:
 
 @organizations.patch(
     "/{organization_id}",
-    summary="Rename an organization",
+    summary="Rename an organization, or say where its data may go",
     description="Its id, keys and usage stay.",
     response_model=OrganizationBody,
     **operation(
         "organizations:update",
         NAME_INVALID,
         NAME_TAKEN,
+        POLICY_INVALID,
         STATUS_CONFLICT,
         is_change=True,
         is_of_object=True,
@@ -109,18 +111,18 @@ async def get_organization(call: _Call, organization_id: str) -> Response:
 async def update_organization(
     call: _Call, organization_id: str, body: OrganizationChanges
 ) -> Response:
-    """Rename an organization."""
+    """Change members of an organization."""
 
     async def work(session: WriteSession) -> OrganizationBody:
         call.check(organization_id=organization_id)
-        renamed = await service.rename_organization(
+        updated = await service.update_organization(
             session,
             call.actor,
             organization_id,
-            body.name,
+            body.to_changes(),
             expected_version=call.expected_version,
         )
-        return OrganizationBody.of(renamed)
+        return OrganizationBody.of(updated)
 
     return await call.change(work)
 
@@ -253,27 +255,32 @@ async def get_project(call: _Call, project_id: str) -> Response:
 
 @projects.patch(
     "/{project_id}",
-    summary="Rename a project",
+    summary="Rename a project, or say where its data may go",
     description="Its id, keys and usage stay.",
     response_model=ProjectBody,
     **operation(
         "projects:update",
         NAME_INVALID,
         NAME_TAKEN,
+        POLICY_INVALID,
         STATUS_CONFLICT,
         is_change=True,
         is_of_object=True,
     ),
 )
 async def update_project(call: _Call, project_id: str, body: ProjectChanges) -> Response:
-    """Rename a project."""
+    """Change members of a project."""
 
     async def work(session: WriteSession) -> ProjectBody:
         await _check_project(call, session, project_id)
-        renamed = await service.rename_project(
-            session, call.actor, project_id, body.name, expected_version=call.expected_version
+        updated = await service.update_project(
+            session,
+            call.actor,
+            project_id,
+            body.to_changes(),
+            expected_version=call.expected_version,
         )
-        return ProjectBody.of(renamed)
+        return ProjectBody.of(updated)
 
     return await call.change(work)
 

@@ -74,6 +74,15 @@ MEMBER_EXISTS = _refusal(
     caller_action="Update the member that is there.",
 )
 
+POLICY_INVALID = _refusal(
+    "policy_invalid",
+    400,
+    "invalid_policy",
+    public="The allowed data classes or regions cannot be used.",
+    cause="There are over 100, or one is not of the form that upstreams have theirs in.",
+    caller_action="Send at most 100 names of 1 to 63 of a-z, 0-9 and . _ -, or null for all.",
+)
+
 STATUS_CONFLICT = _refusal(
     "status_conflict",
     409,

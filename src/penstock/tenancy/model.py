@@ -6,6 +6,7 @@ a status or a role that nobody knows. `rules` say what such a row is good for: n
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypedDict
 
 
 class Status(StrEnum):
@@ -68,6 +69,14 @@ class Project:
     version: int
     created_at_us: int
     updated_at_us: int
+
+
+class OwnerChanges(TypedDict, total=False):
+    """Members of an organization or project that are to change; those that are not there stay."""
+
+    name: str
+    allowed_data_classes: list[str] | None
+    allowed_regions: list[str] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,20 +2,32 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
+from typing import Any
 
 from penstock.kit.errors import PenstockError
+from penstock.kit.slugs import check_slug
 from penstock.tenancy.errors import (
     EMAIL_INVALID,
     NAME_INVALID,
+    POLICY_INVALID,
     ROLE_INVALID,
     STATUS_CONFLICT,
     SUBJECT_INVALID,
 )
-from penstock.tenancy.model import ORGANIZATION_ROLES, PROJECT_ROLES, Role, Status
+from penstock.tenancy.model import (
+    ORGANIZATION_ROLES,
+    PROJECT_ROLES,
+    OwnerChanges,
+    Role,
+    Status,
+)
 
 MAX_NAME_CHARS = 128
 MAX_SUBJECT_CHARS = 255
 MAX_EMAIL_CHARS = 254
+MAX_PLACES = 100
+"""Data classes, and regions, that a policy allows."""
 
 # Control, format (invisible, or turning the reading direction), surrogate, private, unassigned;
 # line and paragraph separators.
@@ -105,6 +117,42 @@ def require_active(status: str, what: str) -> None:
     """
     if status != Status.ACTIVE:
         raise PenstockError(STATUS_CONFLICT, f"The {what} is {status}.")
+
+
+def require_not_archived(status: str) -> None:
+    """Check that an organization or project can still be changed.
+
+    Raises:
+        PenstockError: `STATUS_CONFLICT`.
+    """
+    if status == Status.ARCHIVED:
+        raise PenstockError(STATUS_CONFLICT, "It is archived.")
+
+
+def normalize_changes(changes: OwnerChanges) -> dict[str, Any]:
+    """Return changes of an organization or project in their one form.
+
+    Allowed data classes and regions are sorted and each there once; None, for all, stays None.
+
+    Raises:
+        PenstockError: `NAME_INVALID`; `POLICY_INVALID`: over 100, or one is no slug.
+    """
+    values: dict[str, Any] = dict(changes)
+    if "name" in changes:
+        values["name"] = normalize_name(changes["name"])
+    for member in ("allowed_data_classes", "allowed_regions"):
+        if values.get(member) is not None:
+            values[member] = _normalize_places(values[member], member)
+    return values
+
+
+def _normalize_places(places: Sequence[str], member: str) -> list[str]:
+    if len(places) > MAX_PLACES:
+        raise PenstockError(POLICY_INVALID, f"`{member}` has more than {MAX_PLACES} names.")
+    try:
+        return sorted({check_slug(place) for place in places})
+    except ValueError as error:
+        raise PenstockError(POLICY_INVALID, f"One of `{member}` {error}.") from None
 
 
 def _find_fault(text: str, max_chars: int) -> str | None:

@@ -14,7 +14,7 @@ from penstock.audit.schemas import (
     Text,
     Time,
 )
-from penstock.tenancy.model import Role
+from penstock.tenancy.model import OwnerChanges, Role
 
 Name = Annotated[
     Text,
@@ -22,6 +22,17 @@ Name = Annotated[
         description="1 to 128 visible characters of any script, without space around them.",
         examples=["search"],
     ),
+]
+
+Places = Annotated[
+    list[Text],
+    Field(description="Sorted, each once; null for all.", examples=[["eu-de"]]),
+]
+AllowedDataClasses = Annotated[
+    list[str] | None, Field(description="Its data goes to such upstreams only; to all when null.")
+]
+AllowedRegions = Annotated[
+    list[str] | None, Field(description="Its data goes to such regions only; to all when null.")
 ]
 
 _TIMES = {"created_at": "2026-06-15T12:00:00.000000Z", "updated_at": "2026-06-15T12:00:00.000000Z"}
@@ -35,10 +46,22 @@ class NewOrganization(RequestBody):
     name: Name
 
 
-class OrganizationChanges(RequestBody):
-    """What of an organization is to change."""
+class OwnerChangesBody(RequestBody):
+    """What of an organization or project is to change; what is left out stays."""
 
-    name: Name
+    # Made by a factory, the default is not shown in the OpenAPI document, where it would mislead.
+    name: Name = Field(default_factory=str)
+    allowed_data_classes: Places | None = Field(default_factory=lambda: None)
+    allowed_regions: Places | None = Field(default_factory=lambda: None)
+
+    def to_changes(self) -> OwnerChanges:
+        """Return the members that were sent."""
+        changes: OwnerChanges = {**self.model_dump(exclude_unset=True)}  # type: ignore[typeddict-item]  # its names are ours
+        return changes
+
+
+class OrganizationChanges(OwnerChangesBody):
+    """What of an organization is to change; what is left out stays."""
 
 
 class SuspensionBody(RequestBody):
@@ -64,6 +87,8 @@ class OrganizationBody(AnswerBody):
                     "id": _ORGANIZATION_ID,
                     "name": "acme",
                     "status": "active",
+                    "allowed_data_classes": ["eu_only"],
+                    "allowed_regions": None,
                     "version": 1,
                     **_TIMES,
                 }
@@ -74,6 +99,8 @@ class OrganizationBody(AnswerBody):
     id: str
     name: str
     status: Annotated[str, Field(description="`active`, `suspended` or `archived`.")]
+    allowed_data_classes: AllowedDataClasses
+    allowed_regions: AllowedRegions
     version: int
     created_at: Time
     updated_at: Time
@@ -90,10 +117,8 @@ class NewProject(RequestBody):
     name: Name
 
 
-class ProjectChanges(RequestBody):
-    """What of a project is to change."""
-
-    name: Name
+class ProjectChanges(OwnerChangesBody):
+    """What of a project is to change; what is left out stays."""
 
 
 class ProjectsQuery(PageQuery):
@@ -115,6 +140,8 @@ class ProjectBody(AnswerBody):
                     "organization_id": _ORGANIZATION_ID,
                     "name": "search",
                     "status": "active",
+                    "allowed_data_classes": None,
+                    "allowed_regions": ["eu-de"],
                     "version": 1,
                     **_TIMES,
                 }
@@ -126,6 +153,8 @@ class ProjectBody(AnswerBody):
     organization_id: str
     name: str
     status: Annotated[str, Field(description="`active` or `archived`.")]
+    allowed_data_classes: AllowedDataClasses
+    allowed_regions: AllowedRegions
     version: int
     created_at: Time
     updated_at: Time

@@ -16,9 +16,15 @@ from penstock.storage.errors import RowConflictError
 from penstock.storage.paging import Page, PageRequest
 from penstock.storage.sessions import ReadSession, WriteSession
 from penstock.tenancy import store
-from penstock.tenancy.errors import NAME_TAKEN, STATUS_CONFLICT
-from penstock.tenancy.model import Organization, Project, Status
-from penstock.tenancy.rules import next_status, normalize_name, require_active
+from penstock.tenancy.errors import NAME_TAKEN
+from penstock.tenancy.model import Organization, OwnerChanges, Project, Status
+from penstock.tenancy.rules import (
+    next_status,
+    normalize_changes,
+    normalize_name,
+    require_active,
+    require_not_archived,
+)
 
 
 async def create_organization(session: WriteSession, actor: Actor, name: str) -> Organization:
@@ -61,26 +67,26 @@ async def list_organizations(
     return await store.organizations.list(session, session.scope, page, name=name, status=status)
 
 
-async def rename_organization(
+async def update_organization(
     session: WriteSession,
     actor: Actor,
     organization_id: str,
-    name: str,
+    changes: OwnerChanges,
     *,
     expected_version: int | None = None,
 ) -> Organization:
-    """Give an organization another name; its id, keys and usage stay.
+    """Change the members of an organization that are given; its id, keys and usage stay.
 
     Raises:
         PenstockError: `OBJECT_UNKNOWN`, `VERSION_CONFLICT`, `NAME_INVALID`, `NAME_TAKEN`,
-            `STATUS_CONFLICT` when it is archived.
+            `POLICY_INVALID`, `STATUS_CONFLICT` when it is archived.
     """
     before = await store.organizations.lock(
         session, session.scope, organization_id, expected_version
     )
-    _refuse_archived(before.status)
+    require_not_archived(before.status)
     return await _change_organization(
-        session, actor, "organization.rename", before, name=normalize_name(name)
+        session, actor, "organization.update", before, **normalize_changes(changes)
     )
 
 
@@ -195,23 +201,23 @@ async def list_projects(
     )
 
 
-async def rename_project(
+async def update_project(
     session: WriteSession,
     actor: Actor,
     project_id: str,
-    name: str,
+    changes: OwnerChanges,
     *,
     expected_version: int | None = None,
 ) -> Project:
-    """Give a project another name; its id, keys and usage stay.
+    """Change the members of a project that are given; its id, keys and usage stay.
 
     Raises:
-        PenstockError: As `rename_organization`.
+        PenstockError: As `update_organization`.
     """
     before = await store.projects.lock(session, session.scope, project_id, expected_version)
-    _refuse_archived(before.status)
+    require_not_archived(before.status)
     return await _change_project(
-        session, actor, "project.rename", before, name=normalize_name(name)
+        session, actor, "project.update", before, **normalize_changes(changes)
     )
 
 
@@ -227,13 +233,8 @@ async def archive_project(
     return await _change_project(session, actor, "project.archive", before, status=Status.ARCHIVED)
 
 
-def _refuse_archived(status: str) -> None:
-    if status == Status.ARCHIVED:
-        raise PenstockError(STATUS_CONFLICT, "It is archived.")
-
-
 async def _change_organization(
-    session: WriteSession, actor: Actor, action: str, before: Organization, **values: str
+    session: WriteSession, actor: Actor, action: str, before: Organization, **values: Any
 ) -> Organization:
     if all(getattr(before, name) == value for name, value in values.items()):
         return before
@@ -248,7 +249,7 @@ async def _change_organization(
 
 
 async def _change_project(
-    session: WriteSession, actor: Actor, action: str, before: Project, **values: str
+    session: WriteSession, actor: Actor, action: str, before: Project, **values: Any
 ) -> Project:
     if all(getattr(before, name) == value for name, value in values.items()):
         return before
