@@ -26,6 +26,13 @@ _PREFIXES = {
     "members": "mem_",
     "service-accounts": "sa_",
     "keys": "",
+    "upstreams": "ups_",
+    "deployments": "dep_",
+    "routes": "rte_",
+    "aliases": "als_",
+    "grants": "grt_",
+    "credentials": "crd_",
+    "providers": "",
 }
 _FILTERS = {
     "organizations": {"name", "status"},
@@ -33,11 +40,22 @@ _FILTERS = {
     "members": {"organization_id", "project_id", "subject"},
     "service-accounts": {"organization_id", "project_id", "name"},
     "keys": {"organization_id", "project_id", "service_account_id", "member_id", "name"},
+    "upstreams": {"name", "provider", "region", "data_class"},
+    "deployments": {"name", "upstream_id", "model"},
+    "routes": {"name"},
+    "aliases": {"name", "route_id"},
+    "grants": {"alias_id", "organization_id", "project_id"},
+    "credentials": {"organization_id", "name", "provider"},
+    "providers": set(),
     "audit": {"organization_id", "resource", "actor", "action", "outcome"},
 }
 _DEFAULTS: dict[str, Row] = {
-    "organizations": {"status": "active"},
-    "projects": {"status": "active"},
+    "organizations": {
+        "status": "active",
+        "allowed_data_classes": None,
+        "allowed_regions": None,
+    },
+    "projects": {"status": "active", "allowed_data_classes": None, "allowed_regions": None},
     "members": {"project_id": None, "email": None},
     "service-accounts": {"project_id": None, "is_disabled": False},
     "keys": {
@@ -57,7 +75,37 @@ _DEFAULTS: dict[str, Row] = {
         "created_by": "admin_token",
         "last_used_at": None,
     },
+    "upstreams": {
+        "provider": "openai_compatible",
+        "region": None,
+        "data_class": None,
+        "credential_id": None,
+        "credential_reference": None,
+        "forward_headers": [],
+        "timeouts": {},
+        "max_connections": 16_384,
+        "tls_ca_file": None,
+        "is_disabled": False,
+    },
+    "deployments": {
+        "credential_id": None,
+        "continuous_usage": False,
+        "max_output_tokens": 1_000_000,
+        "is_disabled": False,
+    },
+    "routes": {"fallback_id": None},
+    "aliases": {"is_open": False},
+    "grants": {"project_id": None},
+    "credentials": {
+        "organization_id": None,
+        "upstream_id": None,
+        "state": "active",
+        "created_by": "admin_token",
+    },
+    "providers": {},
 }
+_ARCHIVED = {"organizations", "projects"}
+"""What is kept when it is deleted."""
 _ACTIONS: dict[str, Row] = {
     "suspend": {"status": "suspended"},
     "resume": {"status": "active"},
@@ -90,6 +138,8 @@ class FakeState:
     """So many of the next changes are done, but their connections break instead of an answer."""
     refusals: list[Answer] = field(default_factory=list)
     """What the next requests are answered with, instead of being done."""
+    refused_changes: list[Answer] = field(default_factory=list)
+    """The same for the next requests that are no questions."""
     verification: Row = field(
         default_factory=lambda: {
             "is_intact": True,
@@ -98,6 +148,15 @@ class FakeState:
             "broken": None,
         }
     )
+    report: Row = field(
+        default_factory=lambda: {
+            "renewed": 7,
+            "unreadable": 0,
+            "outdated": 0,
+            "is_complete": True,
+        }
+    )
+    """How re-encryption ends."""
 
     def add(self, kind: str, **members: Any) -> Row:
         """Put an object there and return it."""
@@ -112,6 +171,10 @@ class FakeState:
         }
         self.rows[kind].append(row)
         return row
+
+    def find(self, kind: str, identifier: str) -> Row | None:
+        """Return the object of this id, if there is one."""
+        return next((row for row in self.rows[kind] if row["id"] == identifier), None)
 
     def changes(self) -> list[Asked]:
         """Return the requests that were no questions."""
@@ -205,6 +268,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(state.refusals.pop(0))
         elif self.command == "GET":
             self._answer(_look(state, asked))
+        elif state.refused_changes:
+            self._answer(state.refused_changes.pop(0))
         else:
             key = headers["idempotency-key"]
             if key not in state.answers:
@@ -234,7 +299,7 @@ def _look(state: FakeState, asked: Asked) -> Answer:
     kind, *rest = asked.path.removeprefix("/api/v1/").split("/")
     if not rest:
         return _list(state, kind, dict(asked.query))
-    row = next((row for row in state.rows[kind] if row["id"] == rest[0]), None)
+    row = state.find(kind, rest[0])
     if row is None:
         return UNKNOWN
     if rest[1:] == ["secrets"]:
@@ -260,32 +325,39 @@ def _list(state: FakeState, kind: str, query: dict[str, str]) -> Answer:
 
 def _change(state: FakeState, asked: Asked) -> Answer:
     kind, *rest = asked.path.removeprefix("/api/v1/").split("/")
-    body = asked.body or {}
-    if kind == "audit":
-        return 200, state.verification
+    # A credential's secret is never answered.
+    body = {name: value for name, value in (asked.body or {}).items() if name != "secret"}
+    if rest in (["verify"], ["rewrap"], ["rotate"]):
+        return 200, state.verification if kind == "audit" else state.report
     if not rest:
         return _create(state, kind, body)
-    row = next((row for row in state.rows[kind] if row["id"] == rest[0]), None)
+    row = state.find(kind, rest[0])
     if row is None:
         return UNKNOWN
     expected = asked.headers.get("if-match")
     if expected is not None and expected != f'"{row["version"]}"':
         return problem(412, "err:control:storage:version_conflict", "It was changed meanwhile.")
     row["version"] += 1
-    match (asked.method, rest[1:]):
-        case ("PATCH", []):
+    if asked.method == "DELETE":
+        if rest[1:2] != ["secrets"]:
+            _delete(state, kind, row)
+        return 204, None
+    match rest[1:]:
+        case []:
             row.update(body)
-        case ("DELETE", []):
-            row["status"] = "archived"
-            return 204, None
-        case ("DELETE", ["secrets", _]):
-            return 204, None
-        case ("POST", ["rotate"]):
+        case ["rotate"]:
             until = "2026-01-01T00:01:00.000000Z" if body["grace_s"] else None
             return 200, {**row, "secret": SECRET.format(row["id"]), "retiring_until": until}
-        case ("POST", [action]):
+        case [action]:
             row.update(_ACTIONS[action])
     return 200, dict(row)
+
+
+def _delete(state: FakeState, kind: str, row: Row) -> None:
+    if kind in _ARCHIVED:
+        row["status"] = "archived"
+    else:
+        state.rows[kind].remove(row)
 
 
 def _create(state: FakeState, kind: str, body: Row) -> Answer:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from penstock.cli.bodies import given
 from penstock.cli.errors import EXIT_FAILURE
 from penstock.cli.instance import DataOption, connect
 from penstock.cli.output import JsonOption, console, examples, print_json
-from penstock.cli.records import DEFAULT_ROWS, LimitOption, given, show_list, text_of, time_of
+from penstock.cli.records import DEFAULT_ROWS, LimitOption, show_list, text_of, time_of
 from penstock.cli.resolving import NameBook, OrgOption, find_place
 
 if TYPE_CHECKING:

@@ -1,6 +1,5 @@
 """`penstock emulator`: a model server to test against."""
 
-import asyncio
 import gc
 import inspect
 import re
@@ -47,7 +46,9 @@ def emulator(*, as_json: bool, **values: object) -> None:
 
 
 async def _serve(settings: EmulatorSettings, *, as_json: bool) -> None:
-    from penstock.emulator.server import serve  # noqa: PLC0415  # start-up time
+    import asyncio  # noqa: PLC0415  # start-up time
+
+    from penstock.emulator.server import serve  # noqa: PLC0415  # as above
 
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -7,9 +7,9 @@ import typer
 
 from penstock.cli.instance import DataOption, connect
 from penstock.cli.key_options import KeyArgument, ReasonOption
-from penstock.cli.key_views import SECRET_COLUMNS, key_words, show_secret
+from penstock.cli.key_views import SECRET_COLUMNS, show_secret
 from penstock.cli.output import JsonOption, examples
-from penstock.cli.records import YesOption, confirm, say_done, show_list, time_cell
+from penstock.cli.records import YesOption, confirm, say_done, show_list, time_cell, words_of
 from penstock.cli.resolving import KEYS, OrgOption, ProjectOption, find_key
 from penstock.cli.times import parse_duration_s
 
@@ -45,7 +45,7 @@ def rotate(
         row = client.change("POST", f"{KEYS}/{before['id']}/rotate", {"grace_s": grace_s})
     until = row.get("retiring_until")
     old = f"works until {time_cell(until)} UTC" if until else "stopped working"
-    sentence = f"Rotated key {key_words(before)}; its old secret {old}."
+    sentence = f"Rotated key {words_of(before)}; its old secret {old}."
     show_secret(row, sentence, as_json=as_json)
 
 
@@ -63,9 +63,9 @@ def revoke(
     """End an API key and all its secrets for ever, at once."""
     with connect(data) as client:
         before = find_key(client, key, project, org)
-        confirm(f"Key {key_words(before)} is revoked for ever, at once.", is_confirmed=yes)
+        confirm(f"Key {words_of(before)} is revoked for ever, at once.", is_confirmed=yes)
         row = client.change("POST", f"{KEYS}/{before['id']}/revoke", {"reason": reason})
-    say_done(row, f"Revoked key {key_words(before)}.", as_json=as_json)
+    say_done(row, f"Revoked key {words_of(before)}.", as_json=as_json)
 
 
 @app.command("disable", epilog=examples("penstock keys disable ci"))
@@ -81,7 +81,7 @@ def disable(
     with connect(data) as client:
         before = find_key(client, key, project, org)
         row = client.change("POST", f"{KEYS}/{before['id']}/disable")
-    say_done(row, f"Disabled key {key_words(before)}.", as_json=as_json)
+    say_done(row, f"Disabled key {words_of(before)}.", as_json=as_json)
 
 
 @app.command("enable", epilog=examples("penstock keys enable ci"))
@@ -97,7 +97,7 @@ def enable(
     with connect(data) as client:
         before = find_key(client, key, project, org)
         row = client.change("POST", f"{KEYS}/{before['id']}/enable")
-    say_done(row, f"Enabled key {key_words(before)}.", as_json=as_json)
+    say_done(row, f"Enabled key {words_of(before)}.", as_json=as_json)
 
 
 @app.command("secrets", epilog=examples("penstock keys secrets ci"))
@@ -120,7 +120,7 @@ def secrets(
             SECRET_COLUMNS,
             limit=None,
             as_json=as_json,
-            nothing=f"Key {key_words(before)} has no secret.",
+            nothing=f"Key {words_of(before)} has no secret.",
             expendable=("Created (UTC)",),
         )
 
@@ -146,8 +146,8 @@ def revoke_secret(
     """End one secret of an API key for ever, at once, e.g. the old one before its grace ends."""
     with connect(data) as client:
         before = find_key(client, key, project, org)
-        question = f"Secret {secret_id} of key {key_words(before)} stops working at once."
+        question = f"Secret {secret_id} of key {words_of(before)} stops working at once."
         confirm(question, is_confirmed=yes)
         client.change("DELETE", f"{KEYS}/{before['id']}/secrets/{quote(secret_id, safe='')}")
     row = {"id": secret_id, "key_id": before["id"], "state": "revoked"}
-    say_done(row, f"Revoked secret {secret_id} of key {key_words(before)}.", as_json=as_json)
+    say_done(row, f"Revoked secret {secret_id} of key {words_of(before)}.", as_json=as_json)

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from penstock.cli.output import console, print_json
-from penstock.cli.records import Column, text_of, time_of
+from penstock.cli.records import Column, all_if_none, text_of, time_of
 from penstock.cli.resolving import NameBook
 from penstock.cli.times import format_duration
 
@@ -44,8 +44,8 @@ def key_fields(client: "ControlClient", now: datetime) -> tuple[Column, ...]:
         *key_columns(client, now),
         ("Organization", lambda row: names.organization(row["organization_id"])),
         ("Scopes", text_of("scopes")),
-        ("Aliases", lambda row: _all_if_none(row, "allowed_aliases")),
-        ("Networks", lambda row: _all_if_none(row, "allowed_cidrs")),
+        ("Aliases", all_if_none("allowed_aliases")),
+        ("Networks", all_if_none("allowed_cidrs")),
         ("Labels", text_of("labels")),
         ("Rotated", _rotation_words),
         ("Service account", text_of("service_account_id")),
@@ -66,11 +66,6 @@ def key_state(row: "Row", now: datetime) -> str:
     return "disabled" if row.get("is_disabled") else "active"
 
 
-def key_words(row: "Row") -> str:
-    """Return what a key is called in a sentence."""
-    return f"{row['name']} ({row['id']})"
-
-
 def show_secret(row: "Row", sentence: str, *, as_json: bool) -> None:
     """Print a key with its new secret: the only time that anybody sees it.
 
@@ -87,10 +82,6 @@ def show_secret(row: "Row", sentence: str, *, as_json: bool) -> None:
     # On a line of its own, so that it is easily picked up.
     out.print(f"\n    {row['secret']}\n", markup=False)
     out.print("It is shown this once and never again: keep it where secrets are kept.")
-
-
-def _all_if_none(row: "Row", name: str) -> str:
-    return "all" if row.get(name) is None else text_of(name)(row)
 
 
 def _rotation_words(row: "Row") -> str:

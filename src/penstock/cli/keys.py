@@ -1,11 +1,12 @@
 """`penstock keys`: the credentials of projects, and their secrets."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from penstock.cli import key_actions
+from penstock.cli.bodies import given, list_change, require_changes
 from penstock.cli.errors import BAD_OPTION, CommandError
 from penstock.cli.instance import DataOption, connect
 from penstock.cli.key_options import (
@@ -26,16 +27,15 @@ from penstock.cli.key_views import (
     EXPENDABLE,
     key_columns,
     key_fields,
-    key_words,
     show_secret,
 )
 from penstock.cli.output import JsonOption, examples
 from penstock.cli.records import (
     LimitOption,
-    given,
     say_done,
     show_list,
     show_one,
+    words_of,
 )
 from penstock.cli.resolving import (
     KEYS,
@@ -127,7 +127,7 @@ def create(  # noqa: PLR0913  # each option is a parameter: Typer reads them fro
         if member is not None:
             body["member_id"] = get_member(client, member, place.whole_organization)["id"]
         row = client.change("POST", KEYS, {"project_id": place.filters["project_id"], **body})
-    show_secret(row, f"Created key {key_words(row)}{place.words}.", as_json=as_json)
+    show_secret(row, f"Created key {words_of(row)}{place.words}.", as_json=as_json)
 
 
 @app.command(
@@ -220,15 +220,13 @@ def update(  # noqa: PLR0913  # as create
     changes: dict[str, Any] = given(
         name=name, role=role and role.value, scopes=scope and [one.value for one in scope]
     )
-    changes |= _list_change("allowed_aliases", alias, "--alias", all_aliases and "--all-aliases")
-    changes |= _list_change("allowed_cidrs", cidr, "--cidr", all_cidrs and "--all-cidrs")
+    changes |= list_change("allowed_aliases", alias, "--alias", all_aliases and "--all-aliases")
+    changes |= list_change("allowed_cidrs", cidr, "--cidr", all_cidrs and "--all-cidrs")
     if expires is not None:
         changes["expires_at"] = parse_expiry(expires, datetime.now(UTC))
     changes |= parse_rotation(rotate_every, rotate_grace)
     labels = parse_labels(label or [])
-    if not (changes or labels or remove_label):
-        message = "There is nothing to change."
-        raise CommandError(BAD_OPTION, message, "Say what: see `penstock keys update --help`.")
+    require_changes(changes or labels or remove_label, "keys update")
     with connect(data) as client:
         before = find_key(client, key, project, org)
         version = None
@@ -238,14 +236,4 @@ def update(  # noqa: PLR0913  # as create
             # They are made from what was read, so nobody may have changed it since.
             version = before["version"]
         row = client.change("PATCH", f"{KEYS}/{before['id']}", changes, version=version)
-    say_done(row, f"Changed key {key_words(row)}.", as_json=as_json)
-
-
-def _list_change(
-    member: str, values: list[str] | None, option: str, opposite: str | Literal[False]
-) -> dict[str, Any]:
-    if values and opposite:
-        raise CommandError(BAD_OPTION, f"{option} and {opposite} exclude each other.")
-    if opposite:
-        return {member: None}
-    return {member: values} if values else {}
+    say_done(row, f"Changed key {words_of(row)}.", as_json=as_json)

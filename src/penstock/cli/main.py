@@ -6,18 +6,25 @@ import typer
 
 from penstock import __version__
 from penstock.cli import (
+    aliases,
     audit,
     config,
+    credentials,
+    deployments,
     dev,
     docs,
     doctor,
     emulator,
+    grants,
     import_litellm,
     keys,
     members,
     orgs,
     projects,
+    providers,
+    routes,
     service_accounts,
+    upstreams,
     usage,
 )
 from penstock.cli.output import CommandGroup, JsonOption, examples, print_json
@@ -70,6 +77,13 @@ app.add_typer(projects.app)
 app.add_typer(keys.app)
 app.add_typer(members.app)
 app.add_typer(service_accounts.app)
+app.add_typer(upstreams.app)
+app.add_typer(deployments.app)
+app.add_typer(routes.app)
+app.add_typer(aliases.app)
+app.add_typer(grants.app)
+app.add_typer(providers.app)
+app.add_typer(credentials.app)
 app.add_typer(audit.app)
 app.add_typer(config.app)
 app.add_typer(import_litellm.app)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from penstock.cli.bodies import given
 from penstock.cli.instance import DataOption, connect
 from penstock.cli.output import JsonOption, examples
 from penstock.cli.people import place_columns, require_place
@@ -11,7 +12,6 @@ from penstock.cli.records import (
     LimitOption,
     YesOption,
     confirm,
-    given,
     say_done,
     show_list,
     show_one,
@@ -20,6 +20,7 @@ from penstock.cli.records import (
 )
 from penstock.cli.resolving import (
     MEMBERS,
+    NameBook,
     OrgOption,
     ProjectOption,
     find_place,
@@ -125,7 +126,7 @@ def update(
     """Give a member another role."""
     with connect(data) as client:
         before = get_member(client, member, find_place(client, org, project))
-        row = client.change("PATCH", f"{MEMBERS}/{before['id']}", given(role=role.value))
+        row = client.change("PATCH", f"{MEMBERS}/{before['id']}", {"role": role.value})
     say_done(row, f"{_words(before)} has the role {role.value} now.", as_json=as_json)
 
 
@@ -154,7 +155,7 @@ def _columns(client: "ControlClient") -> "tuple[Column, ...]":
         ("Id", text_of("id")),
         ("E-mail", text_of("email")),
         ("Role", text_of("role")),
-        *place_columns(client),
+        *place_columns(NameBook(client)),
         ("Added (UTC)", time_of("created_at")),
     )
 

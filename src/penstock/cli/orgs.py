@@ -5,23 +5,32 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from penstock.cli.bodies import given, require_changes
 from penstock.cli.instance import DataOption, connect
 from penstock.cli.output import JsonOption, examples
 from penstock.cli.records import (
     LimitOption,
+    NewNameOption,
     YesOption,
     confirm,
-    given,
     say_done,
     show_list,
     show_one,
     text_of,
     time_of,
+    words_of,
+)
+from penstock.cli.residency import (
+    RESIDENCY_FIELDS,
+    AllDataClassesOption,
+    AllRegionsOption,
+    DataClassOption,
+    RegionOption,
+    residency_changes,
 )
 from penstock.cli.resolving import ORGANIZATIONS, get_organization
 
 if TYPE_CHECKING:
-    from penstock.cli.control_client import Row
     from penstock.cli.records import Column
 
 app = typer.Typer(name="orgs", help="Manage organizations.", no_args_is_help=True)
@@ -34,6 +43,7 @@ _COLUMNS: "tuple[Column, ...]" = (
 )
 _FIELDS: "tuple[Column, ...]" = (
     *_COLUMNS,
+    *RESIDENCY_FIELDS,
     ("Changed (UTC)", time_of("updated_at")),
     ("Version", text_of("version")),
 )
@@ -62,7 +72,7 @@ def create(
     """Create an organization."""
     with connect(data) as client:
         row = client.change("POST", ORGANIZATIONS, {"name": name})
-    say_done(row, f"Created organization {_words(row)}.", as_json=as_json)
+    say_done(row, f"Created organization {words_of(row)}.", as_json=as_json)
 
 
 @app.command("list", epilog=examples("penstock orgs list --status suspended"))
@@ -94,21 +104,36 @@ def show(*, org: OrgArgument, data: DataOption = None, as_json: JsonOption = Fal
         show_one(get_organization(client, org), _FIELDS, as_json=as_json)
 
 
-@app.command("rename", epilog=examples("penstock orgs rename acme acme-europe"))
-def rename(
+@app.command(
+    "update",
+    epilog=examples(
+        "penstock orgs update acme --name acme-europe",
+        "penstock orgs update acme --data-class eu_only --region eu-de --region eu-fr",
+        "penstock orgs update acme --all-data-classes --all-regions",
+    ),
+)
+def update(
     *,
     org: OrgArgument,
-    new_name: Annotated[
-        str, typer.Argument(metavar="NEW_NAME", help="Its name from now on.", show_default=False)
-    ],
+    name: NewNameOption = None,
+    data_class: DataClassOption = None,
+    all_data_classes: AllDataClassesOption = False,
+    region: RegionOption = None,
+    all_regions: AllRegionsOption = False,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Give an organization another name; its id, keys and usage stay."""
+    """Change an organization's name, or where its data may go; what is not named stays.
+
+    Id, keys and usage stay in any case. --data-class and --region replace the whole list.
+    """
+    changes = given(name=name)
+    changes |= residency_changes(data_class, all_data_classes, region, all_regions)
+    require_changes(changes, "orgs update")
     with connect(data) as client:
         before = get_organization(client, org)
-        row = client.change("PATCH", f"{ORGANIZATIONS}/{before['id']}", {"name": new_name})
-    say_done(row, f"Renamed organization {before['name']} to {_words(row)}.", as_json=as_json)
+        row = client.change("PATCH", f"{ORGANIZATIONS}/{before['id']}", changes)
+    say_done(row, f"Changed organization {words_of(row)}.", as_json=as_json)
 
 
 @app.command(
@@ -127,10 +152,10 @@ def suspend(
     """Refuse all keys of an organization until it is resumed."""
     with connect(data) as client:
         before = get_organization(client, org)
-        question = f"All keys of organization {_words(before)} are refused from now on."
+        question = f"All keys of organization {words_of(before)} are refused from now on."
         confirm(question, is_confirmed=yes)
         row = client.change("POST", f"{ORGANIZATIONS}/{before['id']}/suspend", {"reason": reason})
-    say_done(row, f"Suspended organization {_words(row)}.", as_json=as_json)
+    say_done(row, f"Suspended organization {words_of(row)}.", as_json=as_json)
 
 
 @app.command("resume", epilog=examples("penstock orgs resume acme"))
@@ -139,7 +164,7 @@ def resume(*, org: OrgArgument, data: DataOption = None, as_json: JsonOption = F
     with connect(data) as client:
         before = get_organization(client, org)
         row = client.change("POST", f"{ORGANIZATIONS}/{before['id']}/resume")
-    say_done(row, f"Resumed organization {_words(row)}.", as_json=as_json)
+    say_done(row, f"Resumed organization {words_of(row)}.", as_json=as_json)
 
 
 @app.command("delete", epilog=examples("penstock orgs delete acme --yes"))
@@ -153,12 +178,8 @@ def delete(
     """Archive an organization for ever: its keys stop working, its usage is kept."""
     with connect(data) as client:
         before = get_organization(client, org)
-        question = f"Organization {_words(before)} is archived for ever; its keys stop working."
+        question = f"Organization {words_of(before)} is archived for ever; its keys stop working."
         confirm(question, is_confirmed=yes)
         client.change("DELETE", f"{ORGANIZATIONS}/{before['id']}")
     row = {"id": before["id"], "name": before["name"], "status": "archived"}
-    say_done(row, f"Archived organization {_words(row)}.", as_json=as_json)
-
-
-def _words(row: "Row") -> str:
-    return f"{row['name']} ({row['id']})"
+    say_done(row, f"Archived organization {words_of(row)}.", as_json=as_json)

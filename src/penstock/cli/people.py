@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def require_place(client: "ControlClient", org: str | None, project: str | None) -> Place:
-    """Return the organization, and the project if one was named, that a new role is for.
+    """Return the organization, and the project if one was named, that are meant.
 
     Raises:
         CommandError: Neither was named, or one does not exist.
@@ -22,9 +22,8 @@ def require_place(client: "ControlClient", org: str | None, project: str | None)
     return Place(place.whole_organization.organization, place.project)
 
 
-def place_columns(client: "ControlClient") -> "tuple[Column, ...]":
-    """Return what shows where somebody has a role."""
-    names = NameBook(client)
+def place_columns(names: NameBook) -> "tuple[Column, ...]":
+    """Return what shows where somebody has a role, or something is granted."""
     return (
         ("Organization", lambda row: names.organization(row["organization_id"])),
         ("Project", lambda row: names.project(row["project_id"]) if row["project_id"] else "all"),

@@ -4,10 +4,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from penstock.cli.bodies import given, require_changes
 from penstock.cli.instance import DataOption, connect
 from penstock.cli.output import JsonOption, examples
 from penstock.cli.records import (
     LimitOption,
+    NewNameOption,
     YesOption,
     confirm,
     say_done,
@@ -15,6 +17,15 @@ from penstock.cli.records import (
     show_one,
     text_of,
     time_of,
+    words_of,
+)
+from penstock.cli.residency import (
+    RESIDENCY_FIELDS,
+    AllDataClassesOption,
+    AllRegionsOption,
+    DataClassOption,
+    RegionOption,
+    residency_changes,
 )
 from penstock.cli.resolving import (
     PROJECTS,
@@ -59,7 +70,7 @@ def create(
     with connect(data) as client:
         organization = get_organization(client, org)
         row = client.change("POST", PROJECTS, {"organization_id": organization["id"], "name": name})
-    sentence = f"Created project {_words(row)} in organization {organization['name']}."
+    sentence = f"Created project {words_of(row)} in organization {organization['name']}."
     say_done(row, sentence, as_json=as_json)
 
 
@@ -98,28 +109,44 @@ def show(
         row = _find(client, project, org)
         fields = (
             *_columns(client),
+            *RESIDENCY_FIELDS,
             ("Changed (UTC)", time_of("updated_at")),
             ("Version", text_of("version")),
         )
         show_one(row, fields, as_json=as_json)
 
 
-@app.command("rename", epilog=examples("penstock projects rename chat assistant --org acme"))
-def rename(
+@app.command(
+    "update",
+    epilog=examples(
+        "penstock projects update chat --org acme --name assistant",
+        "penstock projects update chat --org acme --data-class eu_only",
+    ),
+)
+def update(  # noqa: PLR0913  # each option is a parameter: Typer reads them from here
     *,
     project: ProjectArgument,
-    new_name: Annotated[
-        str, typer.Argument(metavar="NEW_NAME", help="Its name from now on.", show_default=False)
-    ],
     org: OrgOption = None,
+    name: NewNameOption = None,
+    data_class: DataClassOption = None,
+    all_data_classes: AllDataClassesOption = False,
+    region: RegionOption = None,
+    all_regions: AllRegionsOption = False,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Give a project another name; its id, keys and usage stay."""
+    """Change a project's name, or where its data may go; what is not named stays.
+
+    Id, keys and usage stay in any case. --data-class and --region replace the whole list; they
+    narrow what the organization allows and cannot widen it.
+    """
+    changes = given(name=name)
+    changes |= residency_changes(data_class, all_data_classes, region, all_regions)
+    require_changes(changes, "projects update")
     with connect(data) as client:
         before = _find(client, project, org)
-        row = client.change("PATCH", f"{PROJECTS}/{before['id']}", {"name": new_name})
-    say_done(row, f"Renamed project {before['name']} to {_words(row)}.", as_json=as_json)
+        row = client.change("PATCH", f"{PROJECTS}/{before['id']}", changes)
+    say_done(row, f"Changed project {words_of(row)}.", as_json=as_json)
 
 
 @app.command("delete", epilog=examples("penstock projects delete chat --org acme --yes"))
@@ -134,11 +161,11 @@ def delete(
     """Archive a project for ever: its keys stop working, its usage is kept."""
     with connect(data) as client:
         before = _find(client, project, org)
-        question = f"Project {_words(before)} is archived for ever; its keys stop working."
+        question = f"Project {words_of(before)} is archived for ever; its keys stop working."
         confirm(question, is_confirmed=yes)
         client.change("DELETE", f"{PROJECTS}/{before['id']}")
     row = {"id": before["id"], "name": before["name"], "status": "archived"}
-    say_done(row, f"Archived project {_words(row)}.", as_json=as_json)
+    say_done(row, f"Archived project {words_of(row)}.", as_json=as_json)
 
 
 def _find(client: "ControlClient", project: str, org: str | None) -> "Row":
@@ -154,7 +181,3 @@ def _columns(client: "ControlClient") -> "tuple[Column, ...]":
         ("Status", text_of("status")),
         ("Created (UTC)", time_of("created_at")),
     )
-
-
-def _words(row: "Row") -> str:
-    return f"{row['name']} ({row['id']})"

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -28,6 +28,11 @@ LimitOption = Annotated[
 ]
 YesOption = Annotated[
     bool, typer.Option("--yes", "-y", help="Do it without asking; needed without a terminal.")
+]
+
+NewNameOption = Annotated[
+    str | None,
+    typer.Option("--name", help="Its name from now on.", metavar="NAME", show_default=False),
 ]
 
 
@@ -67,6 +72,16 @@ def time_cell(value: object) -> str:
     '2026-03-01 12:00:00'
     """
     return NONE if not value else str(value)[:19].replace("T", " ")
+
+
+def words_of(row: "Row") -> str:
+    """Return what something is called in a sentence."""
+    return f"{row['name']} ({row['id']})"
+
+
+def all_if_none(name: str) -> "Callable[[Row], str]":
+    """Return what shows a list that allows everything when there is none."""
+    return lambda row: "all" if row.get(name) is None else text_cell(row[name])
 
 
 def show_list(
@@ -121,11 +136,6 @@ def say_done(answer: "Row", sentence: str, *, as_json: bool) -> None:
         print_json(answer)
     else:
         console().print(sentence, style="green", markup=False)
-
-
-def given(**members: Any) -> dict[str, Any]:
-    """Return the members that were given: a body without those that are None."""
-    return {name: value for name, value in members.items() if value is not None}
 
 
 def confirm(question: str, *, is_confirmed: bool, terminal: TextIO | None = None) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from penstock.cli.errors import AMBIGUOUS, NOT_FOUND, CommandError, ControlRefusedError
+from penstock.cli.records import NONE
 
 if TYPE_CHECKING:
     from penstock.cli.control_client import ControlClient, Row
@@ -20,6 +21,22 @@ PROJECTS = "/api/v1/projects"
 KEYS = "/api/v1/keys"
 MEMBERS = "/api/v1/members"
 SERVICE_ACCOUNTS = "/api/v1/service-accounts"
+UPSTREAMS = "/api/v1/upstreams"
+DEPLOYMENTS = "/api/v1/deployments"
+ROUTES = "/api/v1/routes"
+ALIASES = "/api/v1/aliases"
+GRANTS = "/api/v1/grants"
+CREDENTIALS = "/api/v1/credentials"
+
+CATALOG_NOUNS = {
+    UPSTREAMS: "upstream",
+    DEPLOYMENTS: "deployment",
+    ROUTES: "route",
+    ALIASES: "alias",
+    GRANTS: "grant",
+    CREDENTIALS: "credential",
+}
+"""What an object of the catalog is called in a sentence."""
 
 _ARCHIVED = "archived"
 _MAX_CHOICES = 10
@@ -31,6 +48,11 @@ _ID_FORMS = {
     KEYS: re.compile(r"[0-9A-Za-z]{12}"),
     MEMBERS: re.compile(r"mem_[0-9A-Za-z]{12}"),
     SERVICE_ACCOUNTS: re.compile(r"sa_[0-9A-Za-z]{12}"),
+    UPSTREAMS: re.compile(r"ups_[0-9A-Za-z]{12}"),
+    DEPLOYMENTS: re.compile(r"dep_[0-9A-Za-z]{12}"),
+    ROUTES: re.compile(r"rte_[0-9A-Za-z]{12}"),
+    ALIASES: re.compile(r"als_[0-9A-Za-z]{12}"),
+    CREDENTIALS: re.compile(r"crd_[0-9A-Za-z]{12}"),
 }
 
 OrgOption = Annotated[
@@ -213,6 +235,47 @@ def get_service_account(client: "ControlClient", name: str, place: Place) -> "Ro
     return _get_person(client, SERVICE_ACCOUNTS, name, place, word="service account")
 
 
+def get_catalog_object(client: "ControlClient", path: str, name: str) -> "Row":
+    """Return what the platform has of this id or name.
+
+    Args:
+        client: Who knows them.
+        path: Which kind: `UPSTREAMS`, `CREDENTIALS`, ...
+        name: Its name or id.
+
+    Raises:
+        CommandError: There is none.
+    """
+    rows = _candidates(client, path, name)
+    # Of the catalog, credentials alone may be an organization's own.
+    rows = [row for row in rows if row.get("organization_id") is None]
+    return _only(rows, *_not_found(path, name))
+
+
+def get_credential(client: "ControlClient", name: str, place: Place) -> "Row":
+    """Return the credential of this id or name, the platform's or an organization's.
+
+    Raises:
+        CommandError: There is none, or there are several.
+    """
+    rows = _candidates(client, CREDENTIALS, name, place)
+    names = NameBook(client)
+    _refuse_several(
+        rows,
+        f"credentials {name!r}",
+        lambda row: names.owner(row["organization_id"]),
+        "Add --org ORG, or give the id.",
+    )
+    what, remedy = _not_found(CREDENTIALS, name)
+    return _only(rows, f"{what}{place.words}", remedy)
+
+
+def _not_found(path: str, name: str) -> tuple[str, str]:
+    group = path.rpartition("/")[2]
+    what = f"{CATALOG_NOUNS[path]} {name!r}"
+    return what, f"See `penstock {group} list`, or create it: `penstock {group} create --help`."
+
+
 def _get_person(client: "ControlClient", path: str, name: str, place: Place, *, word: str) -> "Row":
     member = "subject" if path == MEMBERS else "name"
     rows = _candidates(client, path, name, place, member=member)
@@ -250,13 +313,20 @@ class NameBook:
 
     def organization(self, identifier: str) -> str:
         """Return an organization's name; its id when it cannot be found."""
-        return self._name(ORGANIZATIONS, identifier)
+        return self.name(ORGANIZATIONS, identifier)
 
     def project(self, identifier: str) -> str:
         """Return a project's name; its id when it cannot be found."""
-        return self._name(PROJECTS, identifier)
+        return self.name(PROJECTS, identifier)
 
-    def _name(self, path: str, identifier: str) -> str:
+    def owner(self, identifier: str | None) -> str:
+        """Return the name of the organization that owns something, or `the platform`."""
+        return "the platform" if identifier is None else self.organization(identifier)
+
+    def name(self, path: str, identifier: str | None) -> str:
+        """Return the name of an object below a path; its id when it cannot be found."""
+        if identifier is None:
+            return NONE
         if identifier not in self._names:
             if len(self._names) >= _MAX_LOOKUPS:
                 return identifier

@@ -16,9 +16,11 @@ from penstock.cli.records import (
     show_one,
     text_of,
     time_of,
+    words_of,
 )
 from penstock.cli.resolving import (
     SERVICE_ACCOUNTS,
+    NameBook,
     OrgOption,
     ProjectOption,
     find_place,
@@ -60,7 +62,7 @@ def create(
         place = require_place(client, org, project)
         body = {**place.filters, "name": name, "role": role.value}
         row = client.change("POST", SERVICE_ACCOUNTS, body)
-    sentence = f"Created service account {_words(row)} as {row['role']}{place.words}."
+    sentence = f"Created service account {words_of(row)} as {row['role']}{place.words}."
     say_done(row, sentence, as_json=as_json)
 
 
@@ -117,7 +119,7 @@ def update(
     with connect(data) as client:
         before = _find(client, account, org, project)
         row = client.change("PATCH", f"{SERVICE_ACCOUNTS}/{before['id']}", {"role": role.value})
-    say_done(row, f"{_words(before)} has the role {row['role']} now.", as_json=as_json)
+    say_done(row, f"{words_of(before)} has the role {row['role']} now.", as_json=as_json)
 
 
 @app.command("disable", epilog=examples("penstock service-accounts disable ci --org acme --yes"))
@@ -133,10 +135,10 @@ def disable(
     """Refuse all keys of a service account until it is enabled."""
     with connect(data) as client:
         before = _find(client, account, org, project)
-        question = f"All keys of service account {_words(before)} are refused from now on."
+        question = f"All keys of service account {words_of(before)} are refused from now on."
         confirm(question, is_confirmed=yes)
         row = client.change("PATCH", f"{SERVICE_ACCOUNTS}/{before['id']}", {"is_disabled": True})
-    say_done(row, f"Disabled service account {_words(before)}.", as_json=as_json)
+    say_done(row, f"Disabled service account {words_of(before)}.", as_json=as_json)
 
 
 @app.command("enable", epilog=examples("penstock service-accounts enable ci --org acme"))
@@ -152,7 +154,7 @@ def enable(
     with connect(data) as client:
         before = _find(client, account, org, project)
         row = client.change("PATCH", f"{SERVICE_ACCOUNTS}/{before['id']}", {"is_disabled": False})
-    say_done(row, f"Enabled service account {_words(before)}.", as_json=as_json)
+    say_done(row, f"Enabled service account {words_of(before)}.", as_json=as_json)
 
 
 def _find(client: "ControlClient", account: str, org: str | None, project: str | None) -> "Row":
@@ -165,10 +167,6 @@ def _columns(client: "ControlClient") -> "tuple[Column, ...]":
         ("Id", text_of("id")),
         ("Role", text_of("role")),
         ("Disabled", text_of("is_disabled")),
-        *place_columns(client),
+        *place_columns(NameBook(client)),
         ("Created (UTC)", time_of("created_at")),
     )
-
-
-def _words(row: "Row") -> str:
-    return f"{row['name']} ({row['id']})"

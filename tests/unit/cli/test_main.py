@@ -64,8 +64,8 @@ def test_an_unknown_command_is_exit_code_2() -> None:
 
 
 def test_commands_start_without_frameworks() -> None:
-    """Loading the command line imports no web framework, no HTTP client and no database."""
-    heavy = ("fastapi", "uvicorn", "httpx", "sqlalchemy", "uvloop", "yaml", "rich.table")
+    """Loading the command line imports no framework, no event loop, no HTTP and no database."""
+    heavy = ("asyncio", "fastapi", "uvicorn", "httpx", "sqlalchemy", "uvloop", "yaml", "rich.table")
     script = (
         f"import sys, penstock.cli.main\nprint([name for name in {heavy!r} if name in sys.modules])"
     )

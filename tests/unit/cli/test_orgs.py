@@ -100,11 +100,37 @@ def test_nothing_is_not_everything(plane: FakeControl) -> None:
     assert plane.state.changes() == []
 
 
-def test_rename(plane: FakeControl) -> None:
-    """`orgs rename` gives another name to the same id."""
+def test_update_renames(plane: FakeControl) -> None:
+    """`orgs update --name` gives another name to the same id, and leaves the rest as it is."""
     row = plane.state.add("organizations", name="acme")
-    (renamed,) = run_json(plane, "orgs", "rename", "acme", "acme-2")
+    (renamed,) = run_json(plane, "orgs", "update", "acme", "--name", "acme-2")
     assert (renamed["id"], renamed["name"]) == (row["id"], "acme-2")
+    assert plane.state.changes()[0].body == {"name": "acme-2"}
+
+
+def test_update_says_where_data_may_go(plane: FakeControl) -> None:
+    """--data-class and --region replace the lists, and the --all options open them again."""
+    row = plane.state.add("organizations", name="acme")
+    assert "Regions        all" in run(plane, "orgs", "show", "acme").stdout
+    narrowed = ["--data-class", "eu_only", "--data-class", "public", "--region", "eu-de"]
+    run_json(plane, "orgs", "update", "acme", *narrowed)
+    assert row["allowed_data_classes"] == ["eu_only", "public"]
+    assert "Data classes   eu_only, public" in run(plane, "orgs", "show", "acme").stdout
+    run_json(plane, "orgs", "update", "acme", "--all-data-classes", "--all-regions")
+    assert [asked.body for asked in plane.state.changes()] == [
+        {"allowed_data_classes": ["eu_only", "public"], "allowed_regions": ["eu-de"]},
+        {"allowed_data_classes": None, "allowed_regions": None},
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments", ["", "--region eu-de --all-regions", "--data-class a --all-data-classes"]
+)
+def test_an_update_of_nothing_or_both_is_wrong_usage(plane: FakeControl, arguments: str) -> None:
+    """An update that says nothing, or two opposite things, changes nothing."""
+    plane.state.add("organizations", name="acme")
+    assert run(plane, "orgs", "update", "acme", *arguments.split()).exit_code == 2
+    assert plane.state.changes() == []
 
 
 def test_suspend_and_resume(plane: FakeControl) -> None:
@@ -141,7 +167,7 @@ def test_every_change_has_an_idempotency_key(plane: FakeControl) -> None:
     """Each change carries an Idempotency-Key of its own, and questions carry none."""
     run(plane, "orgs", "create", "one")
     run(plane, "orgs", "create", "two")
-    run(plane, "orgs", "rename", "two", "three")
+    run(plane, "orgs", "update", "two", "--name", "three")
     keys = {asked.headers["idempotency-key"] for asked in plane.state.changes()}
     assert len(keys) == 3
     assert not any("idempotency-key" in a.headers for a in plane.state.asked if a.method == "GET")

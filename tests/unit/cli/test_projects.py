@@ -64,12 +64,13 @@ def test_list_names_organizations(plane: FakeControl) -> None:
     assert row == plane.state.rows["projects"][1]
 
 
-def test_rename_and_delete(plane: FakeControl) -> None:
-    """A project is renamed and archived by name; archiving needs a yes."""
+def test_update_and_delete(plane: FakeControl) -> None:
+    """A project is renamed, narrowed and archived by name; archiving needs a yes."""
     organization = plane.state.add("organizations", name="acme")
     row = plane.state.add("projects", name="chat", organization_id=organization["id"])
-    run_json(plane, "projects", "rename", "chat", "assistant")
-    assert row["name"] == "assistant"
+    run_json(plane, "projects", "update", "chat", "--name", "assistant", "--region", "eu-de")
+    assert plane.state.changes()[0].body == {"name": "assistant", "allowed_regions": ["eu-de"]}
+    assert "Regions        eu-de" in run(plane, "projects", "show", "assistant").stdout
 
     assert run(plane, "projects", "delete", "assistant").exit_code == 2
     assert row["status"] == "active"

@@ -1,0 +1,226 @@
+"""`penstock upstreams`: the engines that requests are sent to."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from penstock.cli.bodies import NOTHING, clearable, given, require_changes
+from penstock.cli.errors import BAD_OPTION, CommandError
+from penstock.cli.instance import DataOption, connect
+from penstock.cli.kinds import (
+    NAME_AND_ID,
+    Kind,
+    add_delete,
+    add_show,
+    add_switches,
+    clearable_reference,
+)
+from penstock.cli.output import JsonOption, examples
+from penstock.cli.records import LimitOption, text_of
+from penstock.cli.resolving import CREDENTIALS, UPSTREAMS, get_catalog_object
+
+if TYPE_CHECKING:
+    from penstock.cli.control_client import ControlClient, Row
+    from penstock.cli.resolving import NameBook
+
+KIND = Kind(
+    path=UPSTREAMS,
+    columns=lambda _: (
+        *NAME_AND_ID,
+        ("Provider", text_of("provider")),
+        ("Endpoints", text_of("endpoints")),
+        ("Region", text_of("region")),
+        ("Data class", text_of("data_class")),
+        ("Disabled", text_of("is_disabled")),
+    ),
+    fields=lambda names: (
+        ("Credential", lambda row: _credential_words(row, names)),
+        ("Headers", text_of("forward_headers")),
+        ("Timeouts", text_of("timeouts")),
+        ("Connections", text_of("max_connections")),
+        ("CA file", text_of("tls_ca_file")),
+    ),
+    expendable=("Id", "Endpoints"),
+    example="gpu-pool",
+)
+
+app = typer.Typer(
+    name=KIND.group,
+    help="Manage upstreams: sets of interchangeable endpoints of engines.",
+    no_args_is_help=True,
+)
+
+
+def _option(name: str, text: str, metavar: str) -> Any:
+    return typer.Option(name, help=text, metavar=metavar, show_default=False)
+
+
+def _timeout(name: str, text: str) -> Any:
+    return typer.Option(
+        f"--timeout-ms-{name}", help=f"{text}, in ms.", metavar="N", min=1, show_default=False
+    )
+
+
+EndpointOption = Annotated[
+    list[str] | None,
+    _option("--endpoint", "Address, as http://host:port or https://host; repeat it.", "URL"),
+]
+ProviderOption = Annotated[
+    str | None,
+    _option("--provider", "What serves it, one of `penstock providers list`.", "PROVIDER"),
+]
+RegionOption = Annotated[str | None, _option("--region", "Where it is, e.g. eu-de.", "REGION")]
+DataClassOption = Annotated[
+    str | None, _option("--data-class", "What data may go there, e.g. eu_only.", "CLASS")
+]
+CredentialOption = Annotated[
+    str | None,
+    _option(
+        "--credential",
+        "What it lets us in with: a credential by name or id, or env:NAME or file:PATH on the "
+        "nodes.",
+        "CREDENTIAL",
+    ),
+]
+HeaderOption = Annotated[
+    list[str] | None,
+    _option("--header", "Request header to pass on; x-trace-* means all such; repeat it.", "NAME"),
+]
+CaFileOption = Annotated[
+    str | None,
+    _option("--tls-ca-file", "PEM file on the nodes to verify https endpoints with.", "PATH"),
+]
+ConnectionsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-connections",
+        help="Connections of one worker to one endpoint.",
+        metavar="N",
+        min=1,
+        show_default=False,
+    ),
+]
+ConnectOption = Annotated[int | None, _timeout("connect", "Longest wait for a connection")]
+FirstByteOption = Annotated[int | None, _timeout("first-byte", "Longest wait for an answer")]
+IdleOption = Annotated[int | None, _timeout("idle", "Longest silence within an answer")]
+TotalOption = Annotated[int | None, _timeout("total", "Longest time for a whole request")]
+
+
+@app.command(
+    "update",
+    help="Change an upstream; what is not named stays.\n\n"
+    "--endpoint and --header replace the whole list. `none` takes away what was set by --region, "
+    "--data-class, --credential, --header or --tls-ca-file.",
+    epilog=examples(
+        "penstock upstreams update gpu-pool --endpoint http://10.0.0.5:8000",
+        "penstock upstreams update gpu-pool --credential none --timeout-ms-idle 30000",
+    ),
+)
+@app.command(
+    "create",
+    help="Create an upstream: --endpoint is needed, the rest has defaults.",
+    epilog=examples(
+        "penstock upstreams create gpu-pool --endpoint http://10.0.0.5:8000",
+        "penstock upstreams create openai --credential openai \\",
+        "  --endpoint https://api.openai.com",
+        "penstock upstreams create gpu-pool --provider vllm \\",
+        "  --endpoint http://10.0.0.5:8000 --endpoint http://10.0.0.6:8000 \\",
+        "  --region eu-de --data-class eu_only --credential env:VLLM_KEY \\",
+        "  --header 'x-trace-*' --timeout-ms-first-byte 60000",
+    ),
+)
+def write(  # noqa: PLR0913  # each option is a parameter: Typer reads them from here
+    ctx: typer.Context,
+    *,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Its name; it stays.", show_default=False)
+    ],
+    endpoint: EndpointOption = None,
+    provider: ProviderOption = None,
+    region: RegionOption = None,
+    data_class: DataClassOption = None,
+    credential: CredentialOption = None,
+    header: HeaderOption = None,
+    tls_ca_file: CaFileOption = None,
+    max_connections: ConnectionsOption = None,
+    timeout_ms_connect: ConnectOption = None,
+    timeout_ms_first_byte: FirstByteOption = None,
+    timeout_ms_idle: IdleOption = None,
+    timeout_ms_total: TotalOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Create an upstream, or change one: both are told the same."""
+    members = given(endpoints=endpoint or None, provider=provider, max_connections=max_connections)
+    members |= clearable(region=region, data_class=data_class, tls_ca_file=tls_ca_file)
+    if header:
+        members["forward_headers"] = [] if header == [NOTHING] else header
+    timeouts = given(
+        connect_ms=timeout_ms_connect,
+        first_byte_ms=timeout_ms_first_byte,
+        idle_ms=timeout_ms_idle,
+        total_ms=timeout_ms_total,
+    )
+    members |= given(timeouts=timeouts or None)
+    with connect(data) as client:
+        members |= _credential_members(client, credential)
+        if ctx.info_name == "create":
+            _create(client, {"name": name, **members}, as_json=as_json)
+        else:
+            _update(client, name, members, as_json=as_json)
+
+
+@app.command(
+    "list",
+    epilog=examples("penstock upstreams list", "penstock upstreams list --region eu-de --json"),
+)
+def list_all(
+    *,
+    provider: ProviderOption = None,
+    region: RegionOption = None,
+    data_class: DataClassOption = None,
+    limit: LimitOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List upstreams, oldest first. With --json: one object a line."""
+    filters = given(provider=provider, region=region, data_class=data_class)
+    with connect(data) as client:
+        KIND.show_all(client, filters, limit=limit, as_json=as_json)
+
+
+add_show(app, KIND)
+add_switches(app, KIND)
+add_delete(app, KIND)
+
+
+def _create(client: "ControlClient", body: "Row", *, as_json: bool) -> None:
+    if "endpoints" not in body:
+        raise CommandError(BAD_OPTION, "It is not said where it is.", "Add --endpoint URL.")
+    KIND.create(client, body, as_json=as_json)
+
+
+def _update(client: "ControlClient", name: str, changes: "Row", *, as_json: bool) -> None:
+    require_changes(changes, "upstreams update")
+    before = get_catalog_object(client, UPSTREAMS, name)
+    version = None
+    if "timeouts" in changes:
+        changes["timeouts"] = before["timeouts"] | changes["timeouts"]
+        # They are made from what was read, so nobody may have changed it since.
+        version = before["version"]
+    KIND.change(client, before, changes, as_json=as_json, version=version)
+
+
+def _credential_members(client: "ControlClient", credential: str | None) -> "Row":
+    if credential is None:
+        return {}
+    is_reference = credential.startswith(("env:", "file:"))
+    # They exclude each other: each takes the other one away.
+    members = {"credential_id": None, "credential_reference": None}
+    if is_reference:
+        return {**members, "credential_reference": credential}
+    return {**members, **clearable_reference(client, "credential_id", CREDENTIALS, credential)}
+
+
+def _credential_words(row: "Row", names: "NameBook") -> str:
+    return row.get("credential_reference") or names.name(CREDENTIALS, row.get("credential_id"))
