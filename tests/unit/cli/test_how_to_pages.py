@@ -1,0 +1,27 @@
+"""The how-to pages: their commands work in the order in which they stand there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from tests.fakes.control_api import FakeControl, run
+
+PAGES = Path(__file__).parents[3] / "docs" / "how-to"
+BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", ["manage-keys.md", "serve-a-model.md"])
+def test_every_command_works(
+    plane: FakeControl, page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command of a page succeeds behind those above it."""
+    monkeypatch.chdir(tmp_path)
+    Path("vllm.key").write_text("sk-of-the-engine\n")
+    blocks = BLOCK.findall((PAGES / page).read_text("utf-8"))
+    lines = [shlex.split(line) for block in blocks for line in block.splitlines()]
+    commands = [words for program, *words in lines if program == "penstock"]
+    assert len(commands) > 10
+    for words in commands:
+        result = run(plane, *words)
+        assert result.exit_code == 0, (words, result.output)
