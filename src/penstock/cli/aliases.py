@@ -15,6 +15,7 @@ from penstock.cli.kinds import (
     find_id,
     object_argument,
 )
+from penstock.cli.options import option
 from penstock.cli.output import JsonOption, examples
 from penstock.cli.records import LimitOption, text_of
 from penstock.cli.resolving import ALIASES, ROUTES, get_catalog_object
@@ -37,12 +38,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-_ROUTE = typer.Option(
-    "--route",
-    help="Where its requests go: a route by name or id.",
-    metavar="ROUTE",
-    show_default=False,
-)
+_ROUTE = option("--route", "Where its requests go: a route by name or id.", "ROUTE")
 _OPEN = "--open/--granted"
 _OPEN_TEXT = "Let every key use it, or only those of organizations and projects with a grant."
 

@@ -8,6 +8,7 @@ from penstock.cli.bodies import given, require_changes
 from penstock.cli.errors import EXIT_FAILURE
 from penstock.cli.instance import DataOption, connect
 from penstock.cli.kinds import NAME_AND_ID, Kind, find_id, object_argument
+from penstock.cli.options import option
 from penstock.cli.output import JsonOption, console, examples, print_json
 from penstock.cli.records import (
     LimitOption,
@@ -67,22 +68,16 @@ def create(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Its name.", show_default=False)],
     provider: Annotated[
         str,
-        typer.Option(
-            "--provider",
-            help="What it is for, one of `penstock providers list`.",
-            metavar="PROVIDER",
-            show_default=False,
-        ),
+        option("--provider", "What it is for, one of `penstock providers list`.", "PROVIDER"),
     ],
     secret_file: SecretFileOption = None,
     org: OrgOption = None,
     upstream: Annotated[
         str | None,
-        typer.Option(
+        option(
             "--upstream",
-            help="With --org: where the organization's requests use it in place of the platform's.",
-            metavar="UPSTREAM",
-            show_default=False,
+            "With --org: where the organization's requests use it in place of the platform's.",
+            "UPSTREAM",
         ),
     ] = None,
     data: DataOption = None,
@@ -111,12 +106,7 @@ def create(
 def list_all(
     *,
     org: OrgOption = None,
-    provider: Annotated[
-        str | None,
-        typer.Option(
-            "--provider", help="Only for this one.", metavar="PROVIDER", show_default=False
-        ),
-    ] = None,
+    provider: Annotated[str | None, option("--provider", "Only for this.", "PROVIDER")] = None,
     limit: LimitOption = None,
     data: DataOption = None,
     as_json: JsonOption = False,

@@ -1,6 +1,6 @@
 """`penstock deployments`: one model on one upstream each."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -17,6 +17,7 @@ from penstock.cli.kinds import (
     find_id,
     object_argument,
 )
+from penstock.cli.options import option
 from penstock.cli.output import JsonOption, examples
 from penstock.cli.records import LimitOption, text_of
 from penstock.cli.resolving import (
@@ -48,27 +49,17 @@ app = typer.Typer(
 )
 
 
-def _option(name: str, text: str, metavar: str) -> Any:
-    return typer.Option(name, help=text, metavar=metavar, show_default=False)
-
-
-_UPSTREAM = _option("--upstream", "Upstream that serves it, by name or id.", "UPSTREAM")
-_MODEL = _option("--model", "The upstream's own name of the model.", "MODEL")
+_UPSTREAM = option("--upstream", "Upstream that serves it, by name or id.", "UPSTREAM")
+_MODEL = option("--model", "The upstream's own name of the model.", "MODEL")
 CredentialOption = Annotated[
     str | None,
-    _option(
+    option(
         "--credential", "Credential used instead of the upstream's, by name or id.", "CREDENTIAL"
     ),
 ]
 OutputTokensOption = Annotated[
     int | None,
-    typer.Option(
-        "--max-output-tokens",
-        help="Most output tokens that a request may ask for.",
-        metavar="N",
-        min=1,
-        show_default=False,
-    ),
+    option("--max-output-tokens", "Most output tokens a request may ask for.", "N", min=1),
 ]
 UsageOption = Annotated[
     bool | None,

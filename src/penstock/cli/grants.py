@@ -9,6 +9,7 @@ from penstock.cli.bodies import given
 from penstock.cli.errors import BAD_OPTION, NOT_FOUND, CommandError
 from penstock.cli.instance import DataOption, connect
 from penstock.cli.kinds import Kind, find_id
+from penstock.cli.options import option
 from penstock.cli.output import JsonOption, examples
 from penstock.cli.people import place_columns, require_place
 from penstock.cli.records import LimitOption, YesOption, text_of
@@ -36,7 +37,7 @@ app = typer.Typer(
 )
 
 
-_ALIAS = typer.Option("--alias", help="Alias, by name or id.", metavar="ALIAS", show_default=False)
+_ALIAS = option("--alias", "Alias, by name or id.", "ALIAS")
 _WHICH = "Give its id, or --alias together with --org or --project."
 AliasOption = Annotated[str | None, _ALIAS]
 GrantArgument = Annotated[

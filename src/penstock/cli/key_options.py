@@ -2,20 +2,17 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from penstock.access.model import KeyScope
 from penstock.cli.errors import BAD_OPTION, CommandError
+from penstock.cli.options import option
 from penstock.cli.times import format_time, parse_deadline, parse_duration_s
 from penstock.tenancy.model import Role
 
 NEVER = "never"
-
-
-def _option(name: str, text: str, metavar: str) -> Any:
-    return typer.Option(name, help=text, metavar=metavar, show_default=False)
 
 
 KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="Id or name.", show_default=False)]
@@ -33,27 +30,27 @@ ScopeOption = Annotated[
 ]
 AliasOption = Annotated[
     list[str] | None,
-    _option("--alias", "Model name it may ask for; repeat it. All without it.", "NAME"),
+    option("--alias", "Model name it may ask for; repeat it. All without it.", "NAME"),
 ]
 CidrOption = Annotated[
     list[str] | None,
-    _option("--cidr", "Network it may be used from; repeat it. All without it.", "CIDR"),
+    option("--cidr", "Network it may be used from; repeat it. All without it.", "CIDR"),
 ]
 LabelOption = Annotated[
-    list[str] | None, _option("--label", "Label of yours; repeat it.", "NAME=VALUE")
+    list[str] | None, option("--label", "Label of yours; repeat it.", "NAME=VALUE")
 ]
 ExpiresOption = Annotated[
     str | None,
-    _option("--expires", "When it stops working: 24h, 90d, or ISO 8601 in UTC.", "TIME"),
+    option("--expires", "When it stops working: 24h, 90d, or ISO 8601 in UTC.", "TIME"),
 ]
 RotateEveryOption = Annotated[
     str | None,
-    _option("--rotate-every", "Rotate it when its secret is so old: 30d, 90d.", "TIME"),
+    option("--rotate-every", "Rotate it when its secret is so old: 30d, 90d.", "TIME"),
 ]
 RotateGraceOption = Annotated[
-    str | None, _option("--rotate-grace", "How long the old secret works on then.", "TIME")
+    str | None, option("--rotate-grace", "How long the old secret works on then.", "TIME")
 ]
-ReasonOption = Annotated[str, _option("--reason", "Why, for the audit log.", "TEXT")]
+ReasonOption = Annotated[str, option("--reason", "Why, for the audit log.", "TEXT")]
 
 
 def parse_labels(labels: Sequence[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -183,21 +184,29 @@ def object_argument(kind: Kind) -> Any:
 
 def add_show(app: typer.Typer, kind: Kind) -> None:
     """Add `show` to a command group."""
+    _add(app, kind, "show", f"Show {kind.a_noun}.", kind.show)
 
-    @app.command(
-        "show",
-        help=f"Show {kind.a_noun}.",
-        epilog=examples(f"penstock {kind.group} show {kind.example}"),
-    )
-    def show(
+
+def add_switches(app: typer.Typer, kind: Kind) -> None:
+    """Add `disable` and `enable` to a command group."""
+    off = partial(kind.change, changes={"is_disabled": True}, done="Disabled")
+    on = partial(kind.change, changes={"is_disabled": False}, done="Enabled")
+    _add(app, kind, "disable", f"Send {kind.a_noun} no new request until it is enabled.", off)
+    _add(app, kind, "enable", f"Send a disabled {kind.noun} requests again.", on)
+
+
+def _add(app: typer.Typer, kind: Kind, word: str, text: str, act: "Callable[..., None]") -> None:
+    """Add a command that does something with one object of a kind."""
+
+    @app.command(word, help=text, epilog=examples(f"penstock {kind.group} {word} {kind.example}"))
+    def command(
         *,
         name: Annotated[str, object_argument(kind)],
         data: DataOption = None,
         as_json: JsonOption = False,
     ) -> None:
         with connect(data) as client:
-            row = get_catalog_object(client, kind.path, name)
-            kind.show(client, row, as_json=as_json)
+            act(client, get_catalog_object(client, kind.path, name), as_json=as_json)
 
 
 def add_delete(app: typer.Typer, kind: Kind) -> None:
@@ -218,27 +227,3 @@ def add_delete(app: typer.Typer, kind: Kind) -> None:
         with connect(data) as client:
             row = get_catalog_object(client, kind.path, name)
             kind.delete(client, row, yes=yes, as_json=as_json)
-
-
-def add_switches(app: typer.Typer, kind: Kind) -> None:
-    """Add `disable` and `enable` to a command group."""
-    texts = {
-        "disable": (f"Send no new request to {kind.a_noun} until it is enabled.", "Disabled"),
-        "enable": (f"Let a disabled {kind.noun} be used again.", "Enabled"),
-    }
-    for word, (text, done) in texts.items():
-        _add_switch(app, kind, word, text, done)
-
-
-def _add_switch(app: typer.Typer, kind: Kind, word: str, text: str, done: str) -> None:
-    @app.command(word, help=text, epilog=examples(f"penstock {kind.group} {word} {kind.example}"))
-    def switch(
-        *,
-        name: Annotated[str, object_argument(kind)],
-        data: DataOption = None,
-        as_json: JsonOption = False,
-    ) -> None:
-        with connect(data) as client:
-            row = get_catalog_object(client, kind.path, name)
-            changes = {"is_disabled": word == "disable"}
-            kind.change(client, row, changes, as_json=as_json, done=done)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from penstock.cli.errors import EXIT_FAILURE, NOT_CONFIRMED, CommandError
+from penstock.cli.options import option
 from penstock.cli.output import console, print_json, print_table
 
 if TYPE_CHECKING:
@@ -30,10 +31,7 @@ YesOption = Annotated[
     bool, typer.Option("--yes", "-y", help="Do it without asking; needed without a terminal.")
 ]
 
-NewNameOption = Annotated[
-    str | None,
-    typer.Option("--name", help="Its name from now on.", metavar="NAME", show_default=False),
-]
+NewNameOption = Annotated[str | None, option("--name", "Its name from now on.", "NAME")]
 
 
 def text_of(name: str) -> "Callable[[Row], str]":

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from penstock.cli.bodies import list_change
+from penstock.cli.options import option
 from penstock.cli.records import all_if_none
 
 if TYPE_CHECKING:
@@ -12,27 +13,17 @@ if TYPE_CHECKING:
 
 DataClassOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--data-class",
-        help="Send its data only to upstreams of this data class; repeat it for several.",
-        metavar="CLASS",
-        show_default=False,
-    ),
-]
-AllDataClassesOption = Annotated[
-    bool, typer.Option("--all-data-classes", help="Let its data go to upstreams of every class.")
+    option("--data-class", "Only upstreams of this class get its data; repeat it.", "CLASS"),
 ]
 RegionOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--region",
-        help="Send its data only to upstreams in this region; repeat it for several.",
-        metavar="REGION",
-        show_default=False,
-    ),
+    option("--region", "Only upstreams in this region get its data; repeat it.", "REGION"),
+]
+AllDataClassesOption = Annotated[
+    bool, typer.Option("--all-data-classes", help="Let upstreams of every class get its data.")
 ]
 AllRegionsOption = Annotated[
-    bool, typer.Option("--all-regions", help="Let its data go to upstreams in every region.")
+    bool, typer.Option("--all-regions", help="Let upstreams in every region get its data.")
 ]
 
 RESIDENCY_FIELDS: "tuple[Column, ...]" = (

@@ -17,6 +17,7 @@ from penstock.cli.kinds import (
     find_id,
     object_argument,
 )
+from penstock.cli.options import option
 from penstock.cli.output import JsonOption, examples
 from penstock.cli.records import LimitOption
 from penstock.cli.resolving import DEPLOYMENTS, ROUTES, get_catalog_object
@@ -44,21 +45,15 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-_CHOICE = typer.Option(
+_CHOICE = option(
     "--choice",
-    help="Deployment by name or id, and its share (0 to 1000, 1 without it); with 0 it only stands "
-    "in when no other can be connected to. Repeat it.",
-    metavar="DEPLOYMENT[=WEIGHT]",
-    show_default=False,
+    "Deployment by name or id, and its share (0 to 1000, 1 without it); with 0 it only stands in "
+    "when no other can be connected to. Repeat it.",
+    "DEPLOYMENT[=WEIGHT]",
 )
 FallbackOption = Annotated[
     str | None,
-    typer.Option(
-        "--fallback",
-        help="Route to try when no choice can be connected to, by name or id.",
-        metavar="ROUTE",
-        show_default=False,
-    ),
+    option("--fallback", "Route for when no choice can be connected to.", "ROUTE"),
 ]
 
 

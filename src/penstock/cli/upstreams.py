@@ -15,6 +15,7 @@ from penstock.cli.kinds import (
     add_switches,
     clearable_reference,
 )
+from penstock.cli.options import option
 from penstock.cli.output import JsonOption, examples
 from penstock.cli.records import LimitOption, text_of
 from penstock.cli.resolving import CREDENTIALS, UPSTREAMS, get_catalog_object
@@ -51,31 +52,25 @@ app = typer.Typer(
 )
 
 
-def _option(name: str, text: str, metavar: str) -> Any:
-    return typer.Option(name, help=text, metavar=metavar, show_default=False)
-
-
 def _timeout(name: str, text: str) -> Any:
-    return typer.Option(
-        f"--timeout-ms-{name}", help=f"{text}, in ms.", metavar="N", min=1, show_default=False
-    )
+    return option(f"--timeout-ms-{name}", f"{text}, in ms.", "N", min=1)
 
 
 EndpointOption = Annotated[
     list[str] | None,
-    _option("--endpoint", "Address, as http://host:port or https://host; repeat it.", "URL"),
+    option("--endpoint", "Address, as http://host:port or https://host; repeat it.", "URL"),
 ]
 ProviderOption = Annotated[
     str | None,
-    _option("--provider", "What serves it, one of `penstock providers list`.", "PROVIDER"),
+    option("--provider", "What serves it, one of `penstock providers list`.", "PROVIDER"),
 ]
-RegionOption = Annotated[str | None, _option("--region", "Where it is, e.g. eu-de.", "REGION")]
+RegionOption = Annotated[str | None, option("--region", "Where it is, e.g. eu-de.", "REGION")]
 DataClassOption = Annotated[
-    str | None, _option("--data-class", "What data may go there, e.g. eu_only.", "CLASS")
+    str | None, option("--data-class", "What data may go there, e.g. eu_only.", "CLASS")
 ]
 CredentialOption = Annotated[
     str | None,
-    _option(
+    option(
         "--credential",
         "What it lets us in with: a credential by name or id, or env:NAME or file:PATH on the "
         "nodes.",
@@ -84,21 +79,15 @@ CredentialOption = Annotated[
 ]
 HeaderOption = Annotated[
     list[str] | None,
-    _option("--header", "Request header to pass on; x-trace-* means all such; repeat it.", "NAME"),
+    option("--header", "Request header to pass on; x-trace-* means all such; repeat it.", "NAME"),
 ]
 CaFileOption = Annotated[
     str | None,
-    _option("--tls-ca-file", "PEM file on the nodes to verify https endpoints with.", "PATH"),
+    option("--tls-ca-file", "PEM file on the nodes to verify https endpoints with.", "PATH"),
 ]
 ConnectionsOption = Annotated[
     int | None,
-    typer.Option(
-        "--max-connections",
-        help="Connections of one worker to one endpoint.",
-        metavar="N",
-        min=1,
-        show_default=False,
-    ),
+    option("--max-connections", "Connections of one worker to one endpoint.", "N", min=1),
 ]
 ConnectOption = Annotated[int | None, _timeout("connect", "Longest wait for a connection")]
 FirstByteOption = Annotated[int | None, _timeout("first-byte", "Longest wait for an answer")]
