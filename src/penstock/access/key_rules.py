@@ -3,7 +3,7 @@
 import hmac
 import ipaddress
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from penstock.access.errors import KEY_INVALID
 from penstock.access.matrix import is_allowed
@@ -192,8 +192,13 @@ def effective_scopes(record: KeyRecord) -> list[str]:
 
     The admin API asks the roles operation by operation; the data plane knows scopes only.
     """
-    may_invoke = is_allowed(record.roles, "inference:invoke")
-    return [scope for scope in record.key.scopes if may_invoke or scope not in _DATA_PLANE]
+    return allowed_scopes(record.key.scopes, record.roles)
+
+
+def allowed_scopes(scopes: Iterable[str], roles: Collection[str]) -> list[str]:
+    """Return the scopes that roles allow; all of the roles must."""
+    may_invoke = is_allowed(roles, "inference:invoke")
+    return [scope for scope in scopes if may_invoke or scope not in _DATA_PLANE]
 
 
 def find_record_refusal(record: KeyRecord, now_us: int) -> KeyRefusal | None:

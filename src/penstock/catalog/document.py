@@ -63,6 +63,10 @@ class Node:
 
     def find_mark(self, path: Path) -> Mark:
         """Return the place of the value at `path`, or of the deepest value on the way to it."""
+        return self.find(path).mark
+
+    def find(self, path: Path) -> "Node":
+        """Return the value at `path`, or the deepest value on the way to it."""
         node = self
         for step in path:
             match node.value, step:
@@ -72,7 +76,7 @@ class Node:
                     node = items[index]
                 case _:
                     break
-        return node.mark
+        return node
 
 
 @dataclass(slots=True)

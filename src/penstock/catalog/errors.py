@@ -99,6 +99,8 @@ class Finding:
     """The field, e.g. `routes[0].upstream`."""
     problem: str
     """What is wrong and, behind a semicolon, the remedy."""
+    path: tuple[str | int, ...] = ()
+    """The field, step by step."""
 
     def __str__(self) -> str:
         """One line, in the form that editors and terminals make clickable."""
@@ -110,13 +112,17 @@ class PlatformFileError(PenstockError):
     """A configuration is not valid: all its faults at once, none of them applied in part.
 
     Args:
-        findings: One or more faults, in any order; kept in the order of the file.
+        findings: One or more faults, in any order; kept in the order of the files.
+        error: What it is called where it is found.
     """
 
-    def __init__(self, findings: Iterable[Finding]) -> None:
+    def __init__(
+        self, findings: Iterable[Finding], error: ErrorCode = PLATFORM_FILE_INVALID
+    ) -> None:
         """See the class."""
-        self.findings = tuple(sorted(findings, key=lambda finding: finding.mark))
-        super().__init__(PLATFORM_FILE_INVALID, "\n".join(map(str, self.findings)))
+        order = sorted(findings, key=lambda finding: (finding.source, finding.mark))
+        self.findings = tuple(order)
+        super().__init__(error, "\n".join(map(str, self.findings)))
 
 
 def quoted(name: str) -> str:

@@ -1,12 +1,13 @@
 """Turns pydantic's errors into sentences that say what to write instead."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from penstock.catalog.document import Node, Path, format_path
-from penstock.catalog.errors import Finding, Mark, suggest
+from penstock.catalog.document import Node, Path
+from penstock.catalog.errors import Mark, suggest
 
 _EXPECTED = {
     "string_type": ("text", "put it in quotes"),
@@ -15,19 +16,17 @@ _EXPECTED = {
     "list_type": ("a list", "put it in brackets or write an entry a line, each after a hyphen"),
     "tuple_type": ("a list", "put it in brackets or write an entry a line, each after a hyphen"),
     "model_type": ("fields", "write them as name: value"),
+    "dict_type": ("fields", "write them as name: value"),
 }
 
 
-def explain(
-    error: ErrorDetails, model: type[BaseModel], node: Node, path: Path
-) -> tuple[Path, Mark, str]:
-    """Return where one validation error is, in the file and as a field, and what it says.
+def explain(error: ErrorDetails, model: type[BaseModel], node: Node) -> tuple[Path, Mark, str]:
+    """Return where one validation error is, as a field and in the file, and what it says.
 
     Args:
         error: One of `ValidationError.errors()`.
         model: What was validated against.
         node: The value that was validated.
-        path: Where that value is in the file.
     """
     location = tuple(error["loc"])
     mark = node.find_mark(location)
@@ -54,13 +53,7 @@ def explain(
         case _:
             # The message of the library, which does not repeat the value.
             problem = f"{error['msg'].lower()}; correct it"
-    return (*path, *location), mark, problem
-
-
-def finding(source: str, explained: tuple[Path, Mark, str]) -> Finding:
-    """Return an explained error as a finding."""
-    path, mark, problem = explained
-    return Finding(source, mark, format_path(path), problem)
+    return location, mark, problem
 
 
 def _explain_missing(model: type[BaseModel], location: Path) -> str:
@@ -74,16 +67,23 @@ def _model_at(model: type[BaseModel], location: Path) -> type[BaseModel]:
     """Return the model of the fields at `location` inside `model`."""
     for step in location:
         field = model.model_fields.get(str(step))
-        if field is not None and isinstance(field.annotation, type):
-            model = field.annotation
+        if field is not None:
+            model = next(_models_in(field.annotation), model)
     return model
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the models that a field may hold, also in a list."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_in(part)
 
 
 def _key_mark(node: Node, location: Path) -> Mark:
     """Return where an unknown field's name is written."""
-    for step in location[:-1]:
-        node = node.fields.get(str(step), node)
-    return node.key_marks.get(str(location[-1]), node.mark)
+    owner = node.find(location[:-1])
+    return owner.key_marks.get(str(location[-1]), owner.mark)
 
 
 def _describe(value: Any) -> str:

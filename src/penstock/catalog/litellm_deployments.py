@@ -24,6 +24,8 @@ LOST, CHANGED = NoteKind.LOST, NoteKind.CHANGED
 
 REFERENCE = "os.environ/"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+MAX_SHARE = 1_000_000_000
+"""Weights from here on are taken for mistakes."""
 _MODES = {"chat", "completion", "embedding"}
 _OPERATION = re.compile(r"(?:/chat/completions|/completions|/embeddings)/?$")
 _VERSION = re.compile(r"/v1/?$")
@@ -32,7 +34,7 @@ _STAND_INS = {"none", "null", "empty", "dummy", "fake", "fake-key", "no-key", "n
 """What people write as the key of an engine that asks for none."""
 _CARRIED = {
     "model", "api_base", "base_url", "api_key", "timeout", "custom_llm_provider",
-    "litellm_credential_name",
+    "litellm_credential_name", "weight",
 }  # fmt: skip
 
 
@@ -158,6 +160,7 @@ class DeploymentReader:
             credential=self._credential(parameters, provider, alias, base),
             timeout_ms=self._timeout_ms(parameters.member("timeout") or self.timeout),
             model=model,
+            weight=self._weight(parameters.member("weight")),
         )
 
     def _provider(self, place: Place, prefix: str | None, *, has_base: bool) -> LitellmProvider:
@@ -233,6 +236,16 @@ class DeploymentReader:
         if milliseconds > MAX_TIMEOUT_MS:
             self.notes.add(CHANGED, place, "is longer than a day; a day is taken")
         return min(milliseconds, MAX_TIMEOUT_MS)
+
+    def _weight(self, place: Place | None) -> float:
+        if place is None:
+            return 1
+        value = place.node.value
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not 0 <= float(str(value)) < MAX_SHARE:
+            self.notes.add(LOST, place, "is no weight; set weights of the route's deployments")
+            return 1
+        return float(str(value))
 
     def _find(self, parameters: Place, *names: str) -> Place | None:
         """Return a parameter, its own or that of the shared credential that it names."""

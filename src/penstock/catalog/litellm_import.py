@@ -7,9 +7,9 @@ time limits, references to keys, and the master key as a key for inference.
 
 from collections.abc import Iterator, Mapping
 
-from penstock.catalog.compile import SHORTEST_KEY_CHARS
 from penstock.catalog.document import Node, read_document
 from penstock.catalog.errors import Finding, PlatformFileError
+from penstock.catalog.fields import SHORTEST_KEY_CHARS
 from penstock.catalog.litellm_deployments import REFERENCE, Credentials, DeploymentReader
 from penstock.catalog.litellm_model import LitellmImport, NoteKind, Notes, Place
 from penstock.catalog.litellm_providers import KEY_VARIABLES
@@ -33,8 +33,9 @@ def import_litellm(
     """Return the penstock.yaml that does what a LiteLLM `config.yaml` does, as far as it can.
 
     Entries of one `model_name` become one upstream with several endpoints, if they serve the same
-    model with the same key. No secret is copied: a key that stands in the file becomes a reference
-    to a variable that is still to be set.
+    model with the same key, and one route with several weighted deployments otherwise.
+    No secret is copied: a key that stands in the file becomes a reference to a variable that is
+    still to be set.
 
     Args:
         text: The content of `config.yaml`.
@@ -77,6 +78,10 @@ def import_litellm(
     writer.add_pools(deployment for deployment in entries if deployment is not None)
     writer.add_second_names(_find(file, "router_settings", "model_group_alias"))
     writer.add_second_names(_find(file, "litellm_settings", "model_alias_map"))
+    for section in ("router_settings", "litellm_settings"):
+        writer.add_fallbacks(_find(file, section, "fallbacks"))
+    for section in ("router_settings", "litellm_settings"):
+        writer.add_default_fallbacks(_find(file, section, "default_fallbacks"))
     references = writer.credentials() | ({key} if key else set())
     lines = [*_head(organization, project, key), *writer.lines()]
     return LitellmImport(
@@ -93,7 +98,7 @@ def _head(organization: str, project: str, key: str | None) -> Iterator[str]:
     yield f"projects: [{{name: {scalar(project)}, organization: {scalar(organization)}}}]"
     if key is not None:
         yield "keys:"
-        yield f"  - {{id: master-key, project: {scalar(project)}, secret: {scalar(key)}}}"
+        yield f"  - {{name: master-key, project: {scalar(project)}, secret: {scalar(key)}}}"
 
 
 def _master_key(file: Place, credentials: Credentials, notes: Notes) -> str | None:

@@ -114,6 +114,8 @@ class Deployment:
     """Secret reference."""
     timeout_ms: int | None
     model: str
+    weight: float
+    """Its share among those of one name; 1 when the file does not say."""
 
     @property
     def upstream_key(self) -> tuple[object, ...]:

@@ -39,7 +39,7 @@ _RETRY = Told(
     "have callers retry what answered 503",
 )
 _FALLBACK = Told(
-    LOST, "an alias leads to one route and to no second one; have callers choose another"
+    LOST, "a route stands in for another only when connecting failed; have callers choose another"
 )
 _ROUTING = Told(
     CHANGED,
@@ -75,7 +75,7 @@ _HEALTH = Told(NEEDLESS, "endpoints are judged by real requests; nothing to do")
 PARAMETERS = {
     **dict.fromkeys(("rpm", "tpm", "max_parallel_requests", "max_budget"), _LIMIT),
     "budget_duration": _LIMIT,
-    **dict.fromkeys(("weight", "order"), _ROUTING),
+    "order": _ROUTING,
     "stream_timeout": Told(LOST,
         "one limit holds for streams and plain answers; shorten first_byte_ms of the upstream "
         "if all requests are streams",
@@ -128,8 +128,8 @@ ROUTER = {
     "model_group_retry_policy": _RETRY,
     **dict.fromkeys(
         (
-            "fallbacks", "default_fallbacks", "context_window_fallbacks",
-            "content_policy_fallbacks", "max_fallbacks", "enable_weighted_failover",
+            "context_window_fallbacks", "content_policy_fallbacks", "max_fallbacks",
+            "enable_weighted_failover",
         ),
         _FALLBACK,
     ),
@@ -171,8 +171,7 @@ LITELLM = {
     **dict.fromkeys(("cache", "cache_params", "enable_caching_on_provider_specific"), _CACHE),
     **dict.fromkeys(
         (
-            "fallbacks", "default_fallbacks", "context_window_fallbacks",
-            "content_policy_fallbacks", "allowed_fails",
+            "context_window_fallbacks", "content_policy_fallbacks", "allowed_fails",
         ),
         _FALLBACK,
     ),
@@ -271,8 +270,14 @@ SECTIONS = {
 """Whole sections."""
 
 _SECTION_TABLES = {
-    "router_settings": (ROUTER, {"model_group_alias", "timeout"}),
-    "litellm_settings": (LITELLM, {"request_timeout", "model_alias_map"}),
+    "router_settings": (
+        ROUTER,
+        {"model_group_alias", "timeout", "fallbacks", "default_fallbacks"},
+    ),
+    "litellm_settings": (
+        LITELLM,
+        {"request_timeout", "model_alias_map", "fallbacks", "default_fallbacks"},
+    ),
     "general_settings": (GENERAL, {"master_key"}),
 }
 """By section: its table, and what is carried."""

@@ -2,27 +2,61 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from pydantic import ValidationError
 
 from penstock.catalog import schemas
-from penstock.catalog.compile import compile_snapshot, resolve_secrets
-from penstock.catalog.document import Node, read_document
+from penstock.catalog.compile import compile_snapshot, find_unsupported, resolve_secrets
+from penstock.catalog.document import Node, format_path, read_document
 from penstock.catalog.document import Path as FieldPath
 from penstock.catalog.errors import Finding, Mark, PlatformFileError
-from penstock.catalog.explain import explain, finding
-from penstock.catalog.model import Entry, PlatformFile, ResolveSecret
-from penstock.catalog.references import check_references
+from penstock.catalog.explain import explain
+from penstock.catalog.model import (
+    Entry,
+    PlatformFile,
+    ResolveSecret,
+    Sections,
+    Written,
+    merge_sections,
+)
+from penstock.catalog.references import (
+    Names,
+    Reference,
+    find_dangling,
+    find_faults,
+    find_references,
+    identify,
+    is_short,
+    read_names,
+    tell_dangling,
+)
 from penstock.catalog.rules import list_unreachable
 from penstock.contract.snapshot import Snapshot
 from penstock.kit.secrets import resolve_secret as resolve_real_secret
 
 MAX_FILE_BYTES = 8 * 1024 * 1024
 
-_Item = TypeVar("_Item", bound=schemas.Item)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examined:
+    """What was found in a configuration."""
+
+    platform: PlatformFile
+    """The entries that are valid by themselves."""
+    sections: Sections
+    names: Names
+    findings: list[Finding]
+    """Everything that is wrong, wherever the references lead that follow."""
+    dangling: list[Reference]
+    """References to what is not in the configuration itself."""
+
+    def all_findings(self) -> list[Finding]:
+        """Return everything that is wrong with a configuration that stands alone."""
+        return [*self.findings, *tell_dangling(self.dangling, self.names)]
 
 
 def load_platform_file(
@@ -43,14 +77,10 @@ def load_platform_file(
         resolve_secret: Returns what a secret reference names.
 
     Raises:
-        PlatformFileError: Everything that is wrong with the file and its secrets.
+        PlatformFileError: Everything that is wrong with the file and its secrets, and what a node
+            without a control plane has no use for.
     """
-    source = str(path)
-    platform, findings = examine(_read(path), source=source, folder=path.absolute().parent)
-    findings += resolve_secrets(platform, resolve_secret)[1]
-    findings += _check_ca_files(platform)
-    if findings:
-        raise PlatformFileError(findings)
+    platform = check_platform_file(path, resolve_secret, more=find_unsupported)
     return compile_snapshot(
         platform,
         version=version,
@@ -58,6 +88,32 @@ def load_platform_file(
         pepper=pepper,
         resolve_secret=resolve_secret,
     )
+
+
+def check_platform_file(
+    path: Path,
+    resolve_secret: ResolveSecret = resolve_real_secret,
+    *,
+    more: Callable[[PlatformFile], Iterable[Finding]] = lambda _: (),
+) -> PlatformFile:
+    """Return a configuration file that is valid, with secrets that can be read.
+
+    Args:
+        path: See `load_platform_file`, as for the others.
+        resolve_secret: Returns what a secret reference names.
+        more: Finds what else is wrong.
+
+    Raises:
+        PlatformFileError: Everything that is wrong with the file and its secrets.
+    """
+    examined = examine([read_platform_file(path)])
+    platform, findings = examined.platform, examined.all_findings()
+    findings += resolve_secrets(platform, resolve_secret)[1]
+    findings += _check_ca_files(platform)
+    findings += more(platform)
+    if findings:
+        raise PlatformFileError(findings)
+    return platform
 
 
 def parse(text: str, *, source: str, folder: Path) -> PlatformFile:
@@ -71,43 +127,77 @@ def parse(text: str, *, source: str, folder: Path) -> PlatformFile:
     Raises:
         PlatformFileError: Everything that is wrong with it.
     """
-    platform, findings = examine(text, source=source, folder=folder)
+    examined = examine([read_text(text, source=source, folder=folder)])
+    findings = examined.all_findings()
     if findings:
         raise PlatformFileError(findings)
-    return platform
+    return examined.platform
 
 
-def examine(text: str, *, source: str, folder: Path) -> tuple[PlatformFile, list[Finding]]:
-    """Return the entries that are valid by themselves, and everything that is wrong.
+@dataclass(frozen=True, slots=True)
+class ReadFile:
+    """A file that is YAML, whatever else is wrong with it."""
 
-    Args:
-        text: See `parse`, as for the others.
-        source: The file's name.
-        folder: What relative paths are relative to.
+    sections: Sections
+    findings: list[Finding]
+
+
+def read_platform_file(path: Path) -> ReadFile:
+    """Return what a file has in its sections.
+
+    Raises:
+        PlatformFileError: It cannot be read or is no YAML, so there is nothing to examine.
+    """
+    return read_text(_read(path), source=str(path), folder=path.absolute().parent)
+
+
+def read_text(text: str, *, source: str, folder: Path) -> ReadFile:
+    """Return what a text has in its sections; see `parse`.
 
     Raises:
         PlatformFileError: It is no YAML, so there is nothing to examine.
     """
     root, findings = read_document(text, source)
-    findings += _validate(schemas.FileItem, root, (), source)[1]
+    found = read_sections(root, source=source, folder=folder)
+    return ReadFile(found.sections, findings + found.findings)
 
-    def read(section: str, model: type[_Item]) -> tuple[Entry[_Item], ...]:
-        entries, faults = _read_section(root, section, model, source)
-        findings.extend(faults)
-        return entries
 
-    platform = PlatformFile(
-        folder=folder,
-        organizations=read("organizations", schemas.OrganizationItem),
-        projects=read("projects", schemas.ProjectItem),
-        keys=read("keys", schemas.KeyItem),
-        upstreams=read("upstreams", schemas.UpstreamItem),
-        routes=read("routes", schemas.RouteItem),
-        aliases=read("aliases", schemas.AliasItem),
+def read_sections(root: Node, *, source: str, folder: Path) -> ReadFile:
+    """Return what a document has in its sections, and what is wrong with it around them."""
+    whole = Written(root, (), source, folder)
+    _, findings = _validate(schemas.FileItem, whole)
+    sections = {
+        section: [
+            Written(node, (section, index), source, folder)
+            for index, node in enumerate(root.fields[section].items)
+        ]
+        for section in schemas.SECTIONS
+        if section in root.fields
+    }
+    return ReadFile(sections, findings)
+
+
+def examine(
+    files: Sequence[ReadFile], kinds: Mapping[str, type[schemas.Item]] = schemas.SECTIONS
+) -> Examined:
+    """Return the entries that are valid by themselves, and everything that is wrong.
+
+    Args:
+        files: What makes up the configuration.
+        kinds: What entries of each section must be like.
+    """
+    sections = merge_sections(file.sections for file in files)
+    names, duplicates = read_names(sections)
+    platform, faults = _read_entries(sections, kinds, names)
+    findings = [finding for file in files for finding in file.findings]
+    findings += [*faults, *duplicates, *find_faults(sections, names), *_check_timeouts(platform)]
+    return Examined(
+        platform=platform,
+        sections=sections,
+        names=names,
+        findings=findings,
+        dangling=find_dangling(find_references(sections, names), names.has),
     )
-    findings += check_references(root, source)
-    findings += _check_timeouts(platform)
-    return platform, findings
 
 
 def _read(path: Path) -> str:
@@ -135,29 +225,45 @@ def _unreadable(path: Path, problem: str, mark: Mark | None = None) -> PlatformF
 
 
 def _validate(
-    model: type[_Item], node: Node, path: FieldPath, source: str
-) -> tuple[_Item | None, list[Finding]]:
+    model: type[schemas.Item], written: Written
+) -> tuple[schemas.Item | None, list[Finding]]:
     try:
-        return model.model_validate(node.plain()), []
+        return model.model_validate(written.node.plain()), []
     except ValidationError as error:
         faults = error.errors(include_url=False)
+    findings = []
+    for fault in faults:
         # A list of which no member is valid counts as too short, too: that says nothing more.
-        told = (fault for fault in faults if fault["type"] != "too_short" or not fault["input"])
-        return None, [finding(source, explain(fault, model, node, path)) for fault in told]
+        if fault["type"] == "too_short" and fault["input"]:
+            continue
+        field, mark, problem = explain(fault, model, written.node)
+        path: FieldPath = (*written.path, *field)
+        findings.append(Finding(written.source, mark, format_path(path), problem, path))
+    return None, findings
 
 
-def _read_section(
-    root: Node, section: str, model: type[_Item], source: str
-) -> tuple[tuple[Entry[_Item], ...], list[Finding]]:
-    listed = root.fields.get(section)
-    entries, findings = [], []
-    for index, node in enumerate(listed.items if listed else ()):
-        path: FieldPath = (section, index)
-        item, faults = _validate(model, node, path, source)
-        findings += faults
-        if item is not None:
-            entries.append(Entry(item, path, node, source))
-    return tuple(entries), findings
+def _read_entries(
+    sections: Sections, kinds: Mapping[str, type[schemas.Item]], names: Names
+) -> tuple[PlatformFile, list[Finding]]:
+    found: dict[str, list[Entry[Any]]] = {section: [] for section in kinds}
+    findings: list[Finding] = []
+    for section, kind in kinds.items():
+        for written in sections[section]:
+            is_short_route = section == "routes" and is_short(written)
+            item, faults = _validate(schemas.ShortRouteItem if is_short_route else kind, written)
+            findings += faults
+            match item:
+                case None:
+                    continue
+                case schemas.ShortRouteItem():
+                    found["deployments"].append(Entry(item.deployment, written))
+                    item = item.route
+                case schemas.KeyItem(organization=None):
+                    identity = identify("keys", written, names)
+                    owner = None if identity is None else identity[0]
+                    item = item.model_copy(update={"organization": owner})
+            found[section].append(Entry(item, written))
+    return PlatformFile(**{section: tuple(entries) for section, entries in found.items()}), findings
 
 
 def _check_timeouts(platform: PlatformFile) -> Iterator[Finding]:
@@ -174,6 +280,6 @@ def _check_timeouts(platform: PlatformFile) -> Iterator[Finding]:
 def _check_ca_files(platform: PlatformFile) -> Iterator[Finding]:
     for upstream in platform.upstreams:
         name = upstream.item.tls_ca_file
-        if name is not None and not os.access(platform.folder / name, os.R_OK):
+        if name is not None and not os.access(upstream.written.folder / name, os.R_OK):
             problem = "names a file that cannot be read; create it or correct the path"
             yield upstream.finding(("tls_ca_file",), problem)

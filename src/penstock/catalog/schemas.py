@@ -1,71 +1,29 @@
-"""The fields of penstock.yaml and their types: strict, and nothing beside them."""
+"""The sections of penstock.yaml: strict, and nothing beside them."""
 
-from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from penstock.catalog.rules import (
-    MAX_CONNECTIONS,
-    MAX_OUTPUT_TOKENS,
-    MAX_TIMEOUT_MS,
-    check_forward_header,
-    check_model,
-    check_name,
-    check_path,
-    check_provider,
-    check_reference,
-    parse_endpoint,
-)
+from penstock.access.key_rules import check_rotation
+from penstock.access.model import KeyScope
+from penstock.catalog import fields
+from penstock.catalog.object_rules import MAX_CHOICES, MAX_WEIGHT
+from penstock.catalog.rules import MAX_CONNECTIONS, MAX_OUTPUT_TOKENS
 from penstock.contract import snapshot
-from penstock.kit.slugs import check_slug
-
-FORMAT = 1
-"""The `version` of the file that is read here."""
-
-
-def _check_version(number: int) -> int:
-    if number != FORMAT:
-        message = f"is a format that this Penstock does not read; write version: {FORMAT}"
-        raise ValueError(message)
-    return number
-
-
-def _check_url(text: str) -> str:
-    parse_endpoint(text)
-    return text
-
-
-def _check_time(text: str) -> str:
-    try:
-        moment = datetime.fromisoformat(text)
-        is_complete = moment.tzinfo is not None and moment.timestamp() >= 0
-    except (ValueError, OverflowError):
-        is_complete = False
-    if not is_complete:
-        message = 'is no date and time with an offset; write e.g. "2030-01-31T00:00:00Z"'
-        raise ValueError(message)
-    return text
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-Slug = Annotated[str, AfterValidator(check_slug)]
-Name = Annotated[str, AfterValidator(check_name)]
-ServedModel = Annotated[str, AfterValidator(check_model)]
-SecretReference = Annotated[str, AfterValidator(check_reference)]
-Url = Annotated[str, AfterValidator(_check_url)]
-HeaderPattern = Annotated[str, AfterValidator(check_forward_header)]
-FilePath = Annotated[str, AfterValidator(check_path)]
-Time = Annotated[str, AfterValidator(_check_time)]
-Milliseconds = Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS)]
-Provider = Annotated[str, AfterValidator(check_provider)]
-Version = Annotated[int, AfterValidator(_check_version)]
-
+from penstock.tenancy.model import Role
+from penstock.tenancy.rules import check_role
 
 _timeouts = snapshot.Timeouts()
+
+
+def _check_role(role: str, project: str | None) -> None:
+    with fields.as_finding("choose one of them"):
+        check_role(role, project)
+
+
+def _check_rotation(rotation: "RotationItem") -> None:
+    with fields.as_finding("correct it"):
+        check_rotation(rotation.interval_s, rotation.grace_s)
 
 
 class Item(BaseModel):
@@ -77,87 +35,241 @@ class Item(BaseModel):
 class OrganizationItem(Item):
     """The unit that is isolated and pays."""
 
-    name: Slug = Field(examples=["acme"])
+    name: fields.FreeName = Field(examples=["acme"])
+    allowed_data_classes: fields.Slugs | None = None
+    allowed_regions: fields.Slugs | None = None
 
 
 class ProjectItem(Item):
-    """A subdivision of an organization; owns keys. Its name is unique in the file."""
+    """A subdivision of an organization; owns keys."""
 
-    name: Slug = Field(examples=["chatbot"])
-    organization: str = Field(examples=["acme"])
+    name: fields.FreeName = Field(examples=["chatbot"])
+    organization: fields.FreeName = Field(examples=["acme"])
+    allowed_data_classes: fields.Slugs | None = None
+    allowed_regions: fields.Slugs | None = None
+
+
+class MemberItem(Item):
+    """A person in an organization, or in one project of it."""
+
+    subject: fields.Subject = Field(examples=["auth0|42"])
+    organization: fields.FreeName = Field(examples=["acme"])
+    project: fields.FreeName | None = None
+    role: fields.RoleName = Field(examples=["developer"])
+    email: fields.Email | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_role(self.role, self.project)
+        return self
+
+
+class ServiceAccountItem(Item):
+    """A machine in an organization, or in one project of it."""
+
+    name: fields.FreeName = Field(examples=["nightly"])
+    organization: fields.FreeName = Field(examples=["acme"])
+    project: fields.FreeName | None = None
+    role: fields.RoleName = Field(examples=["developer"])
+    is_disabled: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_role(self.role, self.project)
+        return self
+
+
+class RotationItem(Item):
+    """How a key's secret is rotated on a schedule."""
+
+    interval_s: int = Field(examples=[7_776_000])
+    grace_s: int = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_rotation(self)
+        return self
 
 
 class KeyItem(Item):
     """An API key of a project."""
 
-    id: Slug = Field(examples=["chatbot-1"])
-    project: str = Field(examples=["chatbot"])
-    secret: SecretReference = Field(examples=["file:secrets/chatbot_key"])
-    aliases: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] | None = None
-    expires_at: Time | None = None
+    name: fields.FreeName = Field(examples=["chatbot-1"])
+    project: fields.FreeName = Field(examples=["chatbot"])
+    organization: fields.FreeName | None = None
+    secret: fields.SecretReference | None = None
+    role: fields.RoleName = Role.INFERENCE_ONLY.value
+    scopes: fields.Scopes = (KeyScope.INFERENCE.value, KeyScope.MODELS_READ.value)
+    aliases: Annotated[tuple[str, ...], fields.AsTuple] | None = None
+    networks: fields.Networks | None = None
+    labels: fields.Labels = {}
+    expires_at: fields.Time | None = None
+    rotation: RotationItem | None = None
+    service_account: fields.FreeName | None = None
+
+
+class CredentialItem(Item):
+    """What upstreams are shown; the platform's, or one that an organization brings along."""
+
+    name: fields.CredentialName = Field(examples=["openai"])
+    provider: fields.Provider = Field(examples=["openai_compatible"])
+    secret: fields.SecretReference | None = None
+    organization: fields.FreeName | None = None
+    upstream: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.upstream is not None and self.organization is None:
+            message = (
+                "names an upstream and no organization; name its organization, or name the "
+                "credential in the upstream instead"
+            )
+            raise ValueError(message)
+        return self
 
 
 class TimeoutsItem(Item):
     """Time limits towards an upstream, in milliseconds."""
 
-    connect_ms: Milliseconds = _timeouts.connect_ms
-    first_byte_ms: Milliseconds = _timeouts.first_byte_ms
-    idle_ms: Milliseconds = _timeouts.idle_ms
-    total_ms: Milliseconds = _timeouts.total_ms
+    connect_ms: fields.Milliseconds = _timeouts.connect_ms
+    first_byte_ms: fields.Milliseconds = _timeouts.first_byte_ms
+    idle_ms: fields.Milliseconds = _timeouts.idle_ms
+    total_ms: fields.Milliseconds = _timeouts.total_ms
 
 
 class UpstreamItem(Item):
     """A set of interchangeable endpoints."""
 
-    name: Slug = Field(examples=["gpu-pool"])
+    name: fields.Slug = Field(examples=["gpu-pool"])
     endpoints: Annotated[
-        tuple[Url, ...],
+        tuple[fields.Url, ...],
         Field(min_length=1, examples=['["http://10.0.0.5:8000"]']),
-        BeforeValidator(_as_tuple),
+        fields.AsTuple,
     ]
-    provider: Provider = "openai_compatible"
-    credential: SecretReference | None = None
-    forward_headers: Annotated[tuple[HeaderPattern, ...], BeforeValidator(_as_tuple)] = ()
+    provider: fields.Provider = "openai_compatible"
+    region: fields.Slug | None = None
+    data_class: fields.Slug | None = None
+    credential: fields.CredentialOrReference | None = None
+    forward_headers: Annotated[tuple[fields.HeaderPattern, ...], fields.AsTuple] = ()
     timeouts: TimeoutsItem = TimeoutsItem()
     max_connections: int = Field(default=16_384, ge=1, le=MAX_CONNECTIONS)
-    tls_ca_file: FilePath | None = None
+    tls_ca_file: fields.FilePath | None = None
+    is_disabled: bool = False
+
+
+class DeploymentItem(Item):
+    """One model on one upstream."""
+
+    name: fields.Name = Field(examples=["llama-70b-eu"])
+    upstream: str = Field(examples=["gpu-pool"])
+    model: fields.ServedModel = Field(examples=["meta-llama/Llama-3.3-70B-Instruct"])
+    credential: str | None = None
+    continuous_usage: bool = False
+    max_output_tokens: int = Field(default=1_000_000, ge=1, le=MAX_OUTPUT_TOKENS)
+    is_disabled: bool = False
+
+
+class ChoiceItem(Item):
+    """A deployment that a route may choose."""
+
+    deployment: str = Field(examples=["llama-70b-eu"])
+    weight: int = Field(default=1, ge=0, le=MAX_WEIGHT)
 
 
 class RouteItem(Item):
-    """Where the requests of an alias go."""
+    """Where the requests of an alias go: to deployments by weight."""
 
-    name: Name = Field(examples=["llama-70b"])
+    name: fields.Name = Field(examples=["llama-70b"])
+    deployments: Annotated[
+        tuple[ChoiceItem, ...],
+        Field(min_length=1, max_length=MAX_CHOICES, examples=["[{deployment: llama-70b-eu}]"]),
+        fields.AsTuple,
+    ]
+    fallback: str | None = None
+
+
+class ShortRouteItem(Item):
+    """A route with one deployment, which has the route's name."""
+
+    name: fields.Name = Field(examples=["llama-70b"])
     upstream: str = Field(examples=["gpu-pool"])
-    model: ServedModel = Field(examples=["meta-llama/Llama-3.3-70B-Instruct"])
+    model: fields.ServedModel = Field(examples=["meta-llama/Llama-3.3-70B-Instruct"])
     continuous_usage: bool = False
     max_output_tokens: int = Field(default=1_000_000, ge=1, le=MAX_OUTPUT_TOKENS)
+    fallback: str | None = None
+
+    @property
+    def deployment(self) -> DeploymentItem:
+        """The deployment that it stands for."""
+        return DeploymentItem(**self.model_dump(exclude={"fallback"}))
+
+    @property
+    def route(self) -> RouteItem:
+        """The route in its long form."""
+        choice = ChoiceItem(deployment=self.name)
+        return RouteItem(name=self.name, deployments=(choice,), fallback=self.fallback)
 
 
 class AliasItem(Item):
     """A public model name."""
 
-    name: Name = Field(examples=["llama-70b"])
+    name: fields.Name = Field(examples=["llama-70b"])
     route: str = Field(examples=["llama-70b"])
+    is_open: bool = True
+
+
+class GrantItem(Item):
+    """Leave to use an alias that is not open to all."""
+
+    alias: str = Field(examples=["llama-70b"])
+    organization: fields.FreeName = Field(examples=["acme"])
+    project: fields.FreeName | None = None
 
 
 class FileItem(Item):
     """The file as a whole; its entries are checked one by one."""
 
-    version: Version = Field(examples=[1])
+    version: fields.Version = Field(examples=[1])
     organizations: list[Any] = []
     projects: list[Any] = []
+    members: list[Any] = []
+    service_accounts: list[Any] = []
     keys: list[Any] = []
+    credentials: list[Any] = []
     upstreams: list[Any] = []
+    deployments: list[Any] = []
     routes: list[Any] = []
     aliases: list[Any] = []
+    grants: list[Any] = []
 
 
 SECTIONS: dict[str, type[Item]] = {
     "organizations": OrganizationItem,
     "projects": ProjectItem,
+    "members": MemberItem,
+    "service_accounts": ServiceAccountItem,
     "keys": KeyItem,
+    "credentials": CredentialItem,
     "upstreams": UpstreamItem,
+    "deployments": DeploymentItem,
     "routes": RouteItem,
     "aliases": AliasItem,
+    "grants": GrantItem,
 }
-"""The lists of the file and what they hold."""
+"""The lists of the file and what they hold; short routes are `ShortRouteItem`."""
+
+
+class SentKeyItem(KeyItem):
+    """A key as it is sent to the control plane: with its secret instead of a reference."""
+
+    secret: fields.KeySecret | None = Field(default=None, repr=False)
+
+
+class SentCredentialItem(CredentialItem):
+    """A credential as it is sent to the control plane: with its secret instead of a reference."""
+
+    secret: fields.Secret | None = Field(default=None, repr=False)
+
+
+SENT_SECTIONS = SECTIONS | {"keys": SentKeyItem, "credentials": SentCredentialItem}
+"""The same as they are sent to the control plane."""

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from penstock.catalog.model import PlatformFile
 
 CONFIG_FILE = "penstock.yaml"
-_SECTIONS = ("organizations", "projects", "keys", "upstreams", "routes", "aliases")
 _SHOWN_NAMES = 8
 
 app = typer.Typer(name="config", help="Look at the configuration.", no_args_is_help=True)
@@ -39,36 +38,36 @@ def check(
     """Check penstock.yaml and say everything that is wrong with it, line by line.
 
     Fields, names and references are checked, and whether the secrets that it names can be read.
-    Nothing is changed. Exit code 1 when something is wrong.
+    Nothing is changed. Exit code 1 when something is wrong. What only a control plane can use is
+    listed: `penstock apply` takes it, and a node that serves from the file alone does not.
     """
-    from penstock.catalog import platform_file  # noqa: PLC0415  # start-up time
+    from penstock.catalog.compile import find_unsupported  # noqa: PLC0415  # start-up time
     from penstock.catalog.errors import PlatformFileError  # noqa: PLC0415  # as above
+    from penstock.catalog.platform_file import check_platform_file  # noqa: PLC0415  # as above
 
     path = file if file is not None else data_folder(data) / CONFIG_FILE
     try:
-        # Keys are hashed only to be compared, so any pepper will do.
-        platform_file.load_platform_file(path, b"config check")
-        platform = platform_file.parse(
-            path.read_text("utf-8-sig"), source=str(path), folder=path.absolute().parent
-        )
+        platform = check_platform_file(path)
     except PlatformFileError as error:
         _print_findings(path, error.findings, as_json=as_json)
         raise typer.Exit(EXIT_FAILURE) from None
-    _print_summary(path, platform, as_json=as_json)
+    _print_summary(path, platform, tuple(find_unsupported(platform)), as_json=as_json)
+
+
+def finding_members(finding: "Finding") -> dict[str, Any]:
+    """Return a finding as programs are told of it."""
+    return {
+        "file": finding.source,
+        "line": finding.mark.line,
+        "column": finding.mark.column,
+        "where": finding.where,
+        "problem": finding.problem,
+    }
 
 
 def _print_findings(path: Path, findings: tuple["Finding", ...], *, as_json: bool) -> None:
     if as_json:
-        listed = [
-            {
-                "file": finding.source,
-                "line": finding.mark.line,
-                "column": finding.mark.column,
-                "where": finding.where,
-                "problem": finding.problem,
-            }
-            for finding in findings
-        ]
+        listed = [finding_members(finding) for finding in findings]
         print_json({"file": str(path), "is_valid": False, "findings": listed})
         return
     out = console()
@@ -79,18 +78,41 @@ def _print_findings(path: Path, findings: tuple["Finding", ...], *, as_json: boo
     console(is_error=True).print(f"{path}: {count} found.", style="bold red", markup=False)
 
 
-def _print_summary(path: Path, platform: "PlatformFile", *, as_json: bool) -> None:
-    names = {section: _names(getattr(platform, section)) for section in _SECTIONS}
+def _print_summary(
+    path: Path, platform: "PlatformFile", unsupported: "tuple[Finding, ...]", *, as_json: bool
+) -> None:
+    from penstock.catalog.schemas import SECTIONS  # noqa: PLC0415  # start-up time
+
+    names = {section: _names(getattr(platform, section)) for section in SECTIONS}
     if as_json:
-        print_json({"file": str(path), "is_valid": True, "findings": [], "summary": names})
+        print_json(
+            {
+                "file": str(path),
+                "is_valid": True,
+                "findings": [],
+                "for_apply_only": [finding_members(finding) for finding in unsupported],
+                "summary": names,
+            }
+        )
         return
     rows = []
     for section, listed in names.items():
         more = f", ... ({len(listed)})" if len(listed) > _SHOWN_NAMES else ""
-        rows.append((section, str(len(listed)), ", ".join(listed[:_SHOWN_NAMES]) + more))
+        if listed:
+            rows.append((section, str(len(listed)), ", ".join(listed[:_SHOWN_NAMES]) + more))
     print_table(("Section", "Entries", "Names"), rows, right=("Entries",))
-    console().print(f"{path} is valid.", style="bold green", markup=False)
+    out = console()
+    if unsupported:
+        out.print("For `penstock apply` only; a node that serves from the file refuses it:")
+        for finding in unsupported:
+            out.print(f"  {finding}", markup=False)
+    out.print(f"{path} is valid.", style="bold green", markup=False)
 
 
 def _names(entries: tuple[Any, ...]) -> list[str]:
-    return [str(getattr(entry.item, "name", None) or entry.item.id) for entry in entries]
+    """Return what entries are called; a grant by its alias, a member by its subject."""
+    named = ("name", "subject", "alias")
+    return [
+        str(next(getattr(entry.item, name) for name in named if hasattr(entry.item, name)))
+        for entry in entries
+    ]

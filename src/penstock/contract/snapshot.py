@@ -114,6 +114,24 @@ class Policy(msgspec.Struct, frozen=True):
     """Only to upstreams in these regions; None for all."""
 
 
+class OwnedPolicy(msgspec.Struct, frozen=True):
+    """A policy and whom it is about."""
+
+    policy: Policy
+    organization: str
+    project: str | None = None
+    """The whole organization when None."""
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """Leave to use an alias that is not open to all."""
+
+    alias: str
+    organization: str
+    project: str | None = None
+    """The whole organization when None."""
+
+
 class SealedCredential(msgspec.Struct, frozen=True):
     """A credential of an upstream as it lies on a node: encrypted; only the agent opens it."""
 
@@ -167,4 +185,6 @@ class Snapshot(msgspec.Struct, frozen=True):
     deployments: tuple[Deployment, ...]
     routes: tuple[Route, ...]
     aliases: tuple[Alias, ...]
+    grants: tuple[Grant, ...] = ()
+    policies: tuple[OwnedPolicy, ...] = ()
     format: int = FORMAT

@@ -163,6 +163,13 @@ def records_of(snapshot: Snapshot) -> dict[bytes, bytes]:
     records |= map(route_record, snapshot.routes)
     records |= map(deployment_record, snapshot.deployments)
     records |= map(upstream_record, snapshot.upstreams)
+    records |= {
+        grant_name(grant.alias, grant.organization, grant.project): b"" for grant in snapshot.grants
+    }
+    records |= {
+        policy_record(owned.policy, owned.organization, owned.project)
+        for owned in snapshot.policies
+    }
     return records
 
 

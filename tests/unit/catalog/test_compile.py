@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from penstock.access.rules import key_mac
-from penstock.catalog.compile import compile_snapshot
+from penstock.catalog.compile import compile_snapshot, find_unsupported
 from penstock.catalog.errors import PlatformFileError
 from penstock.catalog.model import PlatformFile
 from penstock.catalog.platform_file import parse
@@ -14,7 +14,10 @@ from penstock.contract.snapshot import (
     Choice,
     Deployment,
     Endpoint,
+    Grant,
     Key,
+    OwnedPolicy,
+    Policy,
     Route,
     Snapshot,
     Timeouts,
@@ -29,8 +32,8 @@ version: 1
 organizations: [{name: dev}]
 projects: [{name: playground, organization: dev}]
 keys:
-  - {id: one, project: playground, secret: file:secrets/one}
-  - id: two
+  - {name: one, project: playground, secret: file:secrets/one}
+  - name: two
     project: playground
     secret: env:TWO
     aliases: [a]
@@ -50,6 +53,28 @@ SECRETS = {
     "env:TWO": "the-second-secret-of-all",
     "file:/conf/secrets/token": "token",
 }
+WIDE = """\
+version: 1
+organizations: [{name: "\u00dc", allowed_regions: [eu]}]
+projects: [{name: p, organization: "\u00dc", allowed_data_classes: [secret]}]
+keys:
+  - {name: "k 1", project: p, secret: env:TWO, networks: [10.0.0.0/8], role: auditor,
+     scopes: [admin, inference]}
+credentials: [{name: main, provider: vllm, secret: file:secrets/token}]
+upstreams:
+  - {name: u, provider: vllm, endpoints: [http://h], region: eu, data_class: secret,
+     credential: main}
+  - {name: off, endpoints: [http://g], is_disabled: true}
+deployments:
+  - {name: d, upstream: u, model: m}
+  - {name: e, upstream: off, model: m, credential: main}
+  - {name: f, upstream: u, model: m, is_disabled: true}
+routes:
+  - {name: r, deployments: [{deployment: d, weight: 2}, {deployment: f, weight: 0}], fallback: s}
+  - {name: s, upstream: u, model: x}
+aliases: [{name: a, route: r, is_open: false}]
+grants: [{alias: a, organization: "\u00dc"}, {alias: a, organization: "\u00dc", project: p}]
+"""
 
 
 class Secrets(dict[str, str]):
@@ -112,6 +137,69 @@ def test_a_snapshot_holds_everything_and_no_secret() -> None:
     )
     content = b"".join(records_of(snapshot).values())
     assert not any(secret.encode() in content for secret in SECRETS.values() if secret != "token")
+
+
+def test_the_wider_format_is_compiled_too() -> None:
+    """Weights, fallbacks, grants, residency and credentials by name reach the workers."""
+    parsed = parse(WIDE, source="penstock.yaml", folder=FOLDER)
+    assert list(find_unsupported(parsed)) == []
+    snapshot = compile_snapshot(
+        parsed,
+        version=1,
+        created_at_ns=0,
+        pepper=b"pepper",
+        resolve_secret=Secrets(SECRETS).resolve,
+    )
+    (key,) = snapshot.keys
+    assert (key.organization, key.project, key.id) == ("\u00dc", "p", "k 1")
+    assert (key.networks, key.scopes) == (("10.0.0.0/8",), ("admin",)), "auditors call no models"
+    (upstream,) = snapshot.upstreams
+    assert (upstream.region, upstream.data_class) == ("eu", "secret")
+    assert upstream.credential == "file:/conf/secrets/token"
+    assert {deployment.name: deployment.credential for deployment in snapshot.deployments} == {
+        "d": None,
+        "e": "file:/conf/secrets/token",
+        "s": None,
+    }
+    assert snapshot.routes == (
+        Route("r", (Choice("d", 2), Choice("f", 0)), "s"),
+        Route("s", (Choice("s"),)),
+    )
+    assert snapshot.aliases == (Alias("a", "r", is_open=False),)
+    assert snapshot.grants == (Grant("a", "\u00dc"), Grant("a", "\u00dc", "p"))
+    assert snapshot.policies == (
+        OwnedPolicy(Policy(regions=("eu",)), "\u00dc"),
+        OwnedPolicy(Policy(data_classes=("secret",)), "\u00dc", "p"),
+    )
+    records = records_of(snapshot)
+    assert b"ga\0\xc3\x9c\0p" in records
+    assert b"p\xc3\x9c" in records
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("credentials:", "members: [{subject: s, organization: Ü, role: auditor}]\ncredentials:",
+         "members[0]: is nothing that a node without a control plane can use; take it out, or"),
+        ("credentials:",
+         "service_accounts: [{name: s, organization: Ü, role: auditor}]\ncredentials:",
+         "service_accounts[0]: is nothing that a node"),
+        ("secret: file:secrets/token}",
+         "secret: env:TWO}, {name: b, provider: vllm, organization: Ü}",
+         "credentials[1].organization: is nothing"),
+        (", secret: file:secrets/token", "", "credentials[0]: has no secret, and nobody else"),
+        (", secret: env:TWO", "", "keys[0]: has no secret, and nobody else knows it; take"),
+        ("role: auditor", "rotation: {interval_s: 3600}", "keys[0].rotation: is nothing that a"),
+        ("name: p, ", f"name: {'ü' * 96}, ", "projects[0].name: is longer than 190 bytes"),
+    ],
+)  # fmt: skip
+def test_what_only_a_control_plane_can_use_is_said(old: str, new: str, expected: str) -> None:
+    """A node that serves from the file alone refuses what it would have to ignore."""
+    text = WIDE.replace(old, new, 1).replace(
+        "project: p", f"project: {'ü' * 96}" if "ü" in new else "project: p"
+    )
+    parsed = parse(text, source="penstock.yaml", folder=FOLDER)
+    assert any(expected in str(finding) for finding in find_unsupported(parsed))
 
 
 def test_the_same_input_gives_the_same_snapshot() -> None:

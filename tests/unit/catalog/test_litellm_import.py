@@ -109,7 +109,7 @@ def test_providers_become_upstreams(
     """A provider that speaks OpenAI's /v1 becomes an upstream at its address with its key."""
     _, platform = one_model(parameters)
     assert upstream_of(platform) == (provider, (endpoint,), credential)
-    assert platform.routes[0].item.model == model
+    assert platform.deployments[0].item.model == model
 
 
 @pytest.mark.parametrize(
@@ -174,8 +174,16 @@ def test_a_pool_becomes_one_upstream() -> None:
     assert said(result) == []
 
 
-def test_a_mixed_pool_keeps_its_largest_part() -> None:
-    """Of a pool with several models or keys the largest part has the name, the rest is listed."""
+def choices_of(platform: PlatformFile) -> dict[str, list[tuple[str, int]]]:
+    """Return the weighted deployments of every route."""
+    return {
+        route.item.name: [(choice.deployment, choice.weight) for choice in route.item.deployments]
+        for route in platform.routes
+    }
+
+
+def test_a_mixed_pool_becomes_weighted_deployments() -> None:
+    """A pool with several models or keys is one route; shares are those of LiteLLM's entries."""
     result, platform = imported(
         "model_list:\n"
         "- {model_name: m, litellm_params: {model: openai/small}}\n"
@@ -183,13 +191,64 @@ def test_a_mixed_pool_keeps_its_largest_part() -> None:
         "- {model_name: m, litellm_params: {model: hosted_vllm/x, api_base: 'http://b/v1'}}\n"
         "- {model_name: n, litellm_params: {model: openai/other}}\n" + MASTER
     )
-    assert [entry.item.name for entry in platform.upstreams] == ["m", "openai"]
-    routes = {route.item.name: (route.item.upstream, route.item.model) for route in platform.routes}
-    assert routes == {"m": ("m", "x"), "m-2": ("openai", "small"), "n": ("openai", "other")}
+    assert choices_of(platform) == {"m": [("m", 1), ("m-2", 2)], "n": [("n", 1)]}
+    assert {
+        entry.item.name: (entry.item.upstream, entry.item.model) for entry in platform.deployments
+    } == {"m": ("openai", "small"), "m-2": ("m", "x"), "n": ("openai", "other")}
     assert {entry.item.name: entry.item.route for entry in platform.aliases} == {"m": "m", "n": "n"}
-    (note,) = said(result)
-    assert note.startswith("config.yaml:2:3: model_list[0]: lost: takes no share")
-    assert 'an alias to the route "m-2"' in note
+    assert said(result) == []
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        (("3", "1"), [3, 1]),
+        (("0.25", "0.75"), [333, 1000]),
+        (("5000", "1"), [1000, 1]),
+        (("0", "2"), [0, 2]),
+        (("many", "2"), [1, 2]),
+        (("true", "2"), [1, 2]),
+        (("-1", "2"), [1, 2]),
+    ],
+)
+def test_weights_become_whole_numbers(weights: tuple[str, str], expected: list[int]) -> None:
+    """Weights keep their proportion up to 1,000, and what is none counts as 1 and is said."""
+    entries = [
+        f"- {{model_name: m, litellm_params: {{model: openai/{model}, weight: {weight}}}}}\n"
+        for model, weight in zip("ab", weights, strict=True)
+    ]
+    result, platform = imported("model_list:\n" + "".join(entries) + MASTER)
+    assert [weight for _, weight in choices_of(platform)["m"]] == expected
+    assert len(said(result)) == (weights[0] in {"many", "true", "-1"})
+
+
+def test_fallbacks_are_carried_one_behind_the_other() -> None:
+    """The first fallback of each model is kept; circles, seconds and strangers are listed."""
+    models = "".join(
+        f"- {{model_name: {name}, litellm_params: {{model: openai/{name}}}}}\n" for name in "abcd"
+    )
+    result, platform = imported(
+        f"model_list:\n{models}"
+        "router_settings:\n  fallbacks: [{a: [b, c]}, {b: [c]}, {c: [a]}, {b: [d]}, {x: [a]}]\n"
+        "  default_fallbacks: [d, a]\n"
+        "  model_group_alias: {z: a}\n" + MASTER
+    )
+    assert {route.item.name: route.item.fallback for route in platform.routes} == {
+        "a": "b",
+        "b": "c",
+        "c": "d",
+        "d": None,
+    }
+    notes = {note.split(": ")[1]: note for note in said(result)}
+    assert "so the first is taken" in notes["router_settings.fallbacks[0].a"]
+    assert (
+        "changed: the other route is tried when connecting"
+        in notes["router_settings.fallbacks[1].b"]
+    )
+    assert "leads back here" in notes["router_settings.fallbacks[2].c"]
+    assert "lost: leads to no model" in notes["router_settings.fallbacks[3].b"]
+    assert "lost: leads to no model" in notes["router_settings.fallbacks[4].x"]
+    assert "so the first is taken" in notes["router_settings.default_fallbacks"]
 
 
 def test_secrets_are_not_copied() -> None:
@@ -335,21 +394,20 @@ def test_every_setting_is_answered_for() -> None:
         "model: openai/m, rpm: 5, weight: 2, temperature: 1, extra_headers: {a: canary}, odd: 1",
         "  model_info: {id: a, input_cost_per_token: 2.5e-6, input_cost_per_second: 0.1}\n"
         "  tpm: 5\n"
-        "router_settings: {fallbacks: [], redis_password: canary, odd: canary}\n"
+        "router_settings: {fallbacks: [{gone: [m]}], redis_password: canary, odd: canary}\n"
         "litellm_settings: {callbacks: [x], drop_params: true, odd: canary}\n"
         "guardrails: [canary]\nodd: canary\ninclude: [other.yaml]\n",
     )
     kinds = {note.finding.where.rpartition(".")[2]: note.kind.value for note in result.notes}
     assert kinds == {
         "rpm": "lost",
-        "weight": "changed",
         "temperature": "lost",
         "extra_headers": "lost",
         "id": "needless",
         "input_cost_per_token": "lost",
         "input_cost_per_second": "lost",
         "tpm": "lost",
-        "fallbacks": "lost",
+        "gone": "lost",
         "redis_password": "needless",
         "callbacks": "lost",
         "drop_params": "lost",

@@ -7,7 +7,7 @@ import pytest
 
 from penstock.catalog.errors import PlatformFileError
 from penstock.catalog.platform_file import MAX_FILE_BYTES, load_platform_file, parse
-from penstock.catalog.schemas import SECTIONS
+from penstock.catalog.schemas import SECTIONS, ChoiceItem, RouteItem
 from penstock.contract.snapshot import Endpoint, Timeouts
 from penstock.kit.secrets import SecretUnavailableError
 
@@ -18,8 +18,8 @@ projects:
   - {name: playground, organization: dev}
   - {name: chatbot, organization: acme}
 keys:
-  - {id: dev-key, project: playground, secret: "file:secrets/dev_api_key"}
-  - id: chatbot-1
+  - {name: dev-key, project: playground, secret: "file:secrets/dev_api_key"}
+  - name: chatbot-1
     project: chatbot
     secret: env:CHATBOT_KEY
     aliases: [emulated-70b]
@@ -69,7 +69,12 @@ def test_entries_keep_what_was_written() -> None:
     assert upstream.timeouts.model_dump() == {
         name: getattr(Timeouts(connect_ms=1000), name) for name in Timeouts.__struct_fields__
     }
-    assert platform.routes[0].item.model == "Org/Emulated-70B:v1"
+    (deployment,) = platform.deployments
+    assert deployment.item.model == "Org/Emulated-70B:v1"
+    assert platform.routes[0].item == RouteItem(
+        name="emulated-70b", deployments=(ChoiceItem(deployment="emulated-70b"),)
+    )
+    assert [key.item.organization for key in platform.keys] == ["dev", "acme"]
     assert platform.keys[0].item.aliases is None
 
 
@@ -107,8 +112,22 @@ def test_entries_keep_what_was_written() -> None:
             "{name: dev}",
             '2:37: organizations[1].name: a second organization is named "dev", the first is on',
         ),
-        ("id: chatbot-1", "id: dev-key", '8:9: keys[1].id: a second key is named "dev-key"'),
-        ("name: dev}", "name: Dev Team}", "2:24: organizations[0].name: is no name; use 1 to 63"),
+        (
+            "name: chatbot-1\n    project: chatbot",
+            "name: dev-key\n    project: playground",
+            '8:11: keys[1].name: a second key is named "dev-key", the first is on line 7; rename',
+        ),
+        (
+            "name: dev}",
+            'name: " dev"}',
+            "2:24: organizations[0].name: cannot be used: the name begins or ends with space; use",
+        ),
+        (
+            "{name: emulated-70b, route",
+            "{name: e 1, route",
+            "21:18: aliases[0].name: is no name; be",
+        ),
+        ("- name: emulator", "- name: Emulator", "14:11: upstreams[0].name: is no name; use 1 to"),
         ("{name: acme}", "{name: 7}", "should be text and is a whole number; put it in quotes"),
         ("{name: acme}", "{name: }", "should be text and is empty; give it a value or remove"),
         ("{name: acme}", "acme", "2:30: organizations[1]: should be fields and is text"),
@@ -224,7 +243,7 @@ def test_a_file_is_loaded_with_its_secrets(tmp_path: Path) -> None:
     path = tmp_path / "penstock.yaml"
     path.write_text(
         "version: 1\norganizations: [{name: o}]\nprojects: [{name: p, organization: o}]\n"
-        'keys: [{id: k, project: p, secret: "file:secrets/key"}]\n'
+        'keys: [{name: k, project: p, secret: "file:secrets/key"}]\n'
         "upstreams: [{name: u, endpoints: ['http://GPU.internal'], credential: file:secrets/key}]\n"
     )
     snapshot = load_platform_file(path, b"pepper", version=7, created_at_ns=5)
@@ -276,3 +295,176 @@ def test_every_field_is_in_the_reference() -> None:
         assert f"## `{section}`" in page
         for name in model.model_fields:
             assert f"`{name}`" in page, f"{section}: {name}"
+
+
+WHOLE = """\
+version: 1
+organizations:
+  - {name: "Ümlaut & Söhne", allowed_data_classes: [eu_only], allowed_regions: [eu-de]}
+  - {name: acme}
+projects:
+  - {name: web, organization: "Ümlaut & Söhne"}
+  - {name: web, organization: acme, allowed_regions: [eu-fr]}
+  - {name: chat, organization: acme}
+members:
+  - {subject: "auth0|42", organization: acme, role: org_admin, email: ada@example.com}
+  - {subject: "auth0|42", organization: acme, project: web, role: developer}
+service_accounts: [{name: nightly, organization: acme, project: chat, role: developer}]
+keys:
+  - {name: ci, organization: acme, project: web, secret: env:CI}
+  - name: ci
+    project: chat
+    role: developer
+    scopes: [admin]
+    networks: [10.0.0.0/8]
+    labels: {team: search}
+    rotation: {interval_s: 7776000, grace_s: 3600}
+    service_account: nightly
+credentials:
+  - {name: main, provider: vllm, secret: env:MAIN}
+  - {name: own, provider: vllm, organization: acme, upstream: gpu}
+upstreams:
+  - {name: gpu, provider: vllm, endpoints: [http://a], region: eu-de, data_class: eu_only,
+     credential: main}
+  - {name: spare, endpoints: [http://b], is_disabled: true}
+deployments:
+  - {name: big, upstream: gpu, model: m}
+  - {name: small, upstream: spare, model: m, credential: main}
+routes:
+  - name: both
+    deployments: [{deployment: big, weight: 3}, {deployment: small}, {deployment: tiny, weight: 0}]
+    fallback: tiny
+  - {name: tiny, upstream: gpu, model: t}
+aliases: [{name: both, route: both, is_open: false}]
+grants:
+  - {alias: both, organization: acme}
+  - {alias: both, organization: "Ümlaut & Söhne", project: web}
+"""
+
+
+def whole(old: str, new: str) -> list[str]:
+    """Return what is wrong with the text that uses everything once `old` reads `new`."""
+    assert WHOLE.count(old) == 1, f"{old!r} is not there once"
+    return findings(WHOLE.replace(old, new))
+
+
+def test_everything_can_be_said() -> None:
+    """A file that uses every section is valid, and projects of one name are told apart."""
+    assert findings(WHOLE) == []
+    platform = parse(WHOLE, source="penstock.yaml", folder=Path("conf"))
+    assert [(key.item.organization, key.item.project) for key in platform.keys] == [
+        ("acme", "web"),
+        ("acme", "chat"),
+    ]
+    assert [entry.item.name for entry in platform.deployments] == ["big", "small", "tiny"]
+    assert platform.routes[0].item.deployments[0].weight == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (
+            "organization: acme, project: web, secret",
+            "project: web, secret",
+            '14:25: keys[0].project: several organizations have a project "web": "acme"',
+        ),
+        (
+            "project: chat\n    role",
+            "project: chap\n    role",
+            '16:14: keys[1].project: no project is named "chap"; did you mean "chat"?',
+        ),
+        (
+            "project: web, secret",
+            "project: wob, secret",
+            'keys[0].project: organization "acme" has no project "wob"; did you mean "web"?',
+        ),
+        (
+            "service_account: nightly",
+            "service_account: x",
+            'keys[1].service_account: organization "acme" has no service account "x"; use one of',
+        ),
+        ("fallback: tiny", "fallback: toni", '36:15: routes[0].fallback: no route is named "toni"'),
+        ("fallback: tiny", "fallback: both", 'routes[0].fallback: leads back to itself: "both" ->'),
+        (
+            "upstream: gpu, model: t}",
+            "upstream: gpu, model: t, fallback: both}",
+            '36:15: routes[0].fallback: leads back to itself: "both" -> "tiny" -> "both"; remove',
+        ),
+        ("{deployment: small}", "{deployment: big}", "35:62: routes[0].deployments[1].deployment:"),
+        ("{deployment: small}", "{deployment: smal}", 'deployment: no deployment is named "smal"'),
+        ("weight: 3", "weight: 1001", "routes[0].deployments[0].weight: is too large; use at most"),
+        ("weight: 3", "wait: 3", 'deployments[0].wait: is no field; did you mean "weight"?'),
+        ("{deployment: big, weight: 3}", "{weight: 3}", "deployments[0].deployment: is missing"),
+        ("{name: big,", "{name: tiny,", 'a second deployment is named "tiny", the first is on'),
+        (
+            "credential: main}\n  - {name: spare",
+            "credential: mien}\n  - {name: spare",
+            "is neither",
+        ),
+        (
+            "{alias: both, organization: acme}",
+            '{alias: both, organization: "Ümlaut & Söhne", project: web}',
+            "grants[1].project: is the same grant as that on line 40; remove one of the two",
+        ),
+        (
+            "organization: acme, project: web, role: developer",
+            "organization: acme, role: developer",
+            'members[1].subject: a second member is named "auth0|42", the first is on line 10',
+        ),
+        ("project: web, role: developer", "project: web, role: org_admin", "roles of a project ar"),
+        ("role: org_admin", "role: org_amdin", 'no role is named "org_amdin"; did you mean "org_'),
+        ("scopes: [admin]", "scopes: [admni]", 'keys[1].scopes[0]: no scope is named "admni"; did'),
+        ("scopes: [admin]", "scopes: []", "keys[1].scopes: is an empty list; name at least one"),
+        ("10.0.0.0/8", "10.0.0.1/8", "keys[1].networks: cannot be used: an allowed network is an"),
+        ("team: search", "team: 7", "keys[1].labels.team: should be text and is a whole number"),
+        ("interval_s: 7776000", "interval_s: 5", "keys[1].rotation: cannot be used: a rotation"),
+        ("ada@example.com", "ada", "members[0].email: cannot be used: the e-mail address is not"),
+        (
+            "provider: vllm, organization: acme, upstream: gpu",
+            "provider: vllm, upstream: gpu",
+            "25:5: credentials[1]: names an upstream and no organization; name its organization",
+        ),
+        ("{name: main, provider", "{name: 'env:X', provider", "begins like a reference"),
+        ("region: eu-de", "region: EU", "upstreams[0].region: is no name; use 1 to 63"),
+    ],
+)
+def test_what_ties_entries_together_is_checked(old: str, new: str, expected: str) -> None:
+    """Faults of the wider format are named with their place and a remedy, too."""
+    shown = whole(old, new)
+    assert any(expected in finding for finding in shown), shown
+    assert all(finding.startswith("penstock.yaml:") and ";" in finding for finding in shown)
+
+
+def test_one_missing_organization_is_told_once() -> None:
+    """A project of an organization that is not there is not told of as well."""
+    shown = findings(
+        "version: 1\nmembers: [{subject: s, organization: gone, project: p, role: developer}]\n"
+    )
+    assert len(shown) == 1
+    assert 'no organization is named "gone"' in shown[0]
+
+
+def test_a_chain_of_fallbacks_has_an_end() -> None:
+    """Eight fallbacks in a row are enough; the route where it becomes too long is named."""
+    routes = "".join(
+        f"  - {{name: r{number}, upstream: u, model: m, fallback: r{number + 1}}}\n"
+        for number in range(9)
+    )
+    text = (
+        "version: 1\nupstreams: [{name: u, endpoints: [http://a]}]\n"
+        f"routes:\n{routes}  - {{name: r9, upstream: u, model: m}}\n"
+    )
+    (finding,) = findings(text)
+    assert "routes[0].fallback: has more than 8 fallbacks behind it" in finding
+    assert findings(text.replace(", fallback: r9}", "}")) == []
+
+
+def test_a_credential_that_is_a_secret_is_not_shown() -> None:
+    """What stands where a reference or name belongs may be the secret itself."""
+    (finding,) = whole("credential: main}\n  - {name: spare", "credential: sk-1}\n  - {name: spare")
+    assert "sk-1" not in finding
+
+
+def test_a_name_has_one_spelling() -> None:
+    """Two ways to write one character are the same name."""
+    assert findings(WHOLE.replace('organization: "Ümlaut', 'organization: "U\u0308mlaut')) == []

@@ -83,7 +83,7 @@ def test_config_check_of_a_good_file(tmp_path: Path) -> None:
         "version: 1\n"
         "organizations: [{name: acme}]\n"
         "projects: [{name: chat, organization: acme}]\n"
-        "keys: [{id: k, project: chat, secret: 'file:key'}]\n"
+        "keys: [{name: k, project: chat, secret: 'file:key'}]\n"
     )
     result = CliRunner().invoke(app, ["config", "check", str(path)])
     assert result.exit_code == 0

@@ -22,7 +22,7 @@ OWN_CONFIG = """\
 version: 1
 organizations: [{{name: acme}}]
 projects: [{{name: chat, organization: acme}}]
-keys: [{{id: mine, project: chat, secret: "file:my-key"}}]
+keys: [{{name: mine, project: chat, secret: "file:my-key"}}]
 upstreams: [{{name: far, endpoints: ["http://127.0.0.1:{port}"]}}]
 routes: [{{name: m, upstream: far, model: m}}]
 aliases: [{{name: my-model, route: m}}]

@@ -43,7 +43,7 @@ def render(servings: Sequence[Serving]) -> str:
         "organizations": [{"name": "dev"}],
         "projects": [{"name": "playground", "organization": "dev"}],
         "keys": [
-            {"id": "dev-key", "project": "playground", "secret": "file:secrets/dev_api_key"},
+            {"name": "dev-key", "project": "playground", "secret": "file:secrets/dev_api_key"},
         ],
         "upstreams": [_upstream(serving) for serving in servings],
         "routes": routes,

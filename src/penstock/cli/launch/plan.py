@@ -188,10 +188,10 @@ def _key_of_own_config(
         path = folder.path / "secrets" / "dev_api_key"
         remedy = f"Add a key with `secret: file:{path}` to it, or leave --api-key out."
         raise CommandError(BAD_OPTION, detail, remedy)
-    platform = platform_file.parse(
-        config.read_text("utf-8-sig"), source=str(config), folder=config.absolute().parent
-    )
-    if not platform.keys:
+    platform = platform_file.check_platform_file(config)
+    with_secret = [key for key in platform.keys if key.item.secret is not None]
+    if not with_secret:
         remedy = "Add a key to it; nobody could call."
         raise CommandError(BAD_CONFIG, f"{config} has no key.", remedy)
-    return resolve_secret(anchor_reference(platform.keys[0].item.secret, platform.folder))
+    first = with_secret[0]
+    return resolve_secret(anchor_reference(first.item.secret or "", first.written.folder))
