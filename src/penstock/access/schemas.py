@@ -15,6 +15,7 @@ from penstock.audit.schemas import (
     RequestBody,
     Text,
     Time,
+    example,
 )
 from penstock.kit.moments import microseconds
 from penstock.tenancy.model import Role
@@ -56,6 +57,16 @@ _SECRET = "ps_live_4mJ0wq8ZtK1c_" + "0" * 38  # an example without a valid check
 class NewKeyBody(RequestBody):
     """A key that is to be."""
 
+    model_config = example(
+        project_id=_KEY["project_id"],
+        name="web shop",
+        role="developer",
+        scopes=["inference", "usage:read"],
+        allowed_cidrs=["192.0.2.0/24"],
+        labels={"stage": "production"},
+        expires_at="2030-01-01T00:00:00Z",
+    )
+
     project_id: Id
     name: Name
     role: Role = Role.INFERENCE_ONLY
@@ -85,6 +96,8 @@ class NewKeyBody(RequestBody):
 
 class KeyChangesBody(RequestBody):
     """What of a key is to change; what is left out stays."""
+
+    model_config = example(allowed_aliases=["emulated-70b"], labels={})
 
     # Made by a factory, the default is not shown in the OpenAPI document, where it would mislead.
     name: Name = Field(default_factory=str)
@@ -120,6 +133,8 @@ class KeysQuery(PageQuery):
 class RotationBody(RequestBody):
     """How a key is rotated."""
 
+    model_config = example(grace_s=3_600)
+
     grace_s: Annotated[
         StrictInt, Field(description="Seconds that the old secret works on, 0 to 2,592,000.")
     ] = 0
@@ -127,6 +142,8 @@ class RotationBody(RequestBody):
 
 class RevocationBody(RequestBody):
     """Why a key is revoked."""
+
+    model_config = example(reason="leaked")
 
     reason: Reason = ""
 
@@ -212,22 +229,19 @@ class KeyPage(PageBody[KeyBody]):
     """A page of keys, oldest first; revoked ones, too."""
 
 
+_SECRET_EXAMPLE: dict[str, Any] = {
+    "id": "sec_2Vb7Yt5uIoPa",
+    "state": "active",
+    "created_at": "2026-06-15T12:00:00.000000Z",
+    "not_after": None,
+    "last_used_at": None,
+}
+
+
 class SecretBody(AnswerBody):
     """A secret of a key, told by its id."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": "sec_2Vb7Yt5uIoPa",
-                    "state": "active",
-                    "created_at": "2026-06-15T12:00:00.000000Z",
-                    "not_after": None,
-                    "last_used_at": None,
-                }
-            ]
-        }
-    )
+    model_config = example(**_SECRET_EXAMPLE)
 
     id: str
     state: Annotated[str, Field(description="`active`, `retiring` or `revoked`.")]
@@ -238,6 +252,8 @@ class SecretBody(AnswerBody):
 
 class SecretsBody(AnswerBody):
     """The secrets of a key, oldest first."""
+
+    model_config = example(data=[_SECRET_EXAMPLE])
 
     data: list[SecretBody]
 

@@ -141,7 +141,7 @@ def operation(
     extra: dict[str, Any] = {OPERATION: name}
     if parameters:
         extra["parameters"] = parameters
-    return {"openapi_extra": extra, "responses": _responses(*errors, UNAVAILABLE)}
+    return {"openapi_extra": extra, "responses": problem_responses(*errors, UNAVAILABLE)}
 
 
 def _header(name: str, description: str) -> dict[str, Any]:
@@ -154,7 +154,8 @@ def _header(name: str, description: str) -> dict[str, Any]:
     }
 
 
-def _responses(*errors: ErrorCode) -> dict[int | str, dict[str, Any]]:
+def problem_responses(*errors: ErrorCode) -> dict[int | str, dict[str, Any]]:
+    """Return the error answers of an endpoint as its decorator takes them, by status."""
     lines: dict[int, list[str]] = {}
     for error in errors:
         lines.setdefault(error.status, []).append(f"`{error.code}`: {error.public}")

@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 from typing import Annotated, Any, Generic, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, StringConstraints
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from penstock.audit.model import PLATFORM_CHAIN, EntryFilter, Outcome, StoredEntry, Verification
 from penstock.kit.moments import format_time
@@ -13,10 +15,22 @@ Id = Annotated[str, StringConstraints(pattern="^[0-9A-Za-z_-]{1,64}$")]
 """An id in a body or a query."""
 Text = Annotated[str, StringConstraints(max_length=1_024, pattern=r"^[^\x00]*$")]
 """A text that a database can be asked for; services say what it may be."""
-Reason = Annotated[str, StringConstraints(max_length=200), Field(description="For the audit log.")]
+Reason = Annotated[
+    str,
+    StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"),
+    Field(description="For the audit log: one line, without control characters."),
+]
 Time = Annotated[str, Field(description="ISO 8601 in UTC, to the microsecond.")]
 
 Item = TypeVar("Item", bound=BaseModel)
+
+
+def example(**members: Any) -> ConfigDict:
+    """Return the configuration of a body that shows this example in the OpenAPI document.
+
+    Every body has one: tests call each operation with it, ids replaced by those of real objects.
+    """
+    return ConfigDict(json_schema_extra={"examples": [members]})
 
 
 class RequestBody(BaseModel):
@@ -71,6 +85,17 @@ class PageBody(BaseModel, Generic[Item]):
     ]
 
     @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Show the example of an item as that of a page."""
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        (kind,) = cls._kinds()
+        extra: Any = kind.model_config.get("json_schema_extra")
+        schema["examples"] = [{"data": extra["examples"], "next_cursor": None}]
+        return schema
+
+    @classmethod
     def of(cls, page: Page[Any]) -> Self:
         """Return a page as it is answered."""
         return cls.build(page.items, page.next_cursor)
@@ -78,7 +103,7 @@ class PageBody(BaseModel, Generic[Item]):
     @classmethod
     def build(cls, items: Iterable[Any], next_cursor: str | None) -> Self:
         """Return the page with these values of a room."""
-        (kind,) = cls.__pydantic_generic_metadata__["args"] or cls._kinds()
+        (kind,) = cls._kinds()
         return cls(data=[kind.of(item) for item in items], next_cursor=next_cursor)
 
     @classmethod
@@ -176,6 +201,8 @@ class EntryPage(PageBody[EntryBody]):
 
 class VerifyBody(RequestBody):
     """Which chains are to be verified."""
+
+    model_config = example(organization_id="org_4mJ0wq8ZtK1c")
 
     organization_id: Annotated[
         Id | None, Field(description="One organization's; all that the caller may see without.")

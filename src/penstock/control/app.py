@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI
 
@@ -17,10 +16,11 @@ from penstock.control.authentication import (
     read_token,
 )
 from penstock.control.chores import Chores
+from penstock.control.document import ControlApp
 from penstock.control.feed import create_feed_router
 from penstock.control.headers import SafeHeaders
 from penstock.control.health import create_health_router
-from penstock.control.problems import PROBLEM_RESPONSES, describe_problems, install_problems
+from penstock.control.problems import PROBLEM_RESPONSES, install_problems
 from penstock.control.settings import ControlSettings
 from penstock.control.status_page import create_page_router
 from penstock.kit.clock import Clock, SystemClock
@@ -31,17 +31,6 @@ _DESCRIPTION = (
     "What operators and nodes say to Penstock's control plane. "
     "Errors are problem details (RFC 9457) with a stable `code`."
 )
-
-
-class ControlApp(FastAPI):
-    """FastAPI whose OpenAPI document knows the form of our errors."""
-
-    def openapi(self) -> dict[str, Any]:
-        """Return the OpenAPI document, made once."""
-        if self.openapi_schema is None:
-            document = super().openapi()
-            describe_problems(document["components"]["schemas"])
-        return super().openapi()
 
 
 def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI:

@@ -9,9 +9,11 @@ from sqlalchemy import select
 
 from penstock.access import feed as access_feed
 from penstock.access import service as access
+from penstock.audit.door import problem_responses
 from penstock.contract.feed import MAX_RECORDS, MAX_WAIT_S, Position, make_page
 from penstock.storage.changes import SnapshotChanges, get_last_change, list_changes
 from penstock.storage.database import Database
+from penstock.storage.errors import UNAVAILABLE
 from penstock.storage.paging import MAX_PAGE_ROWS, PageRequest
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession
@@ -46,7 +48,11 @@ def create_feed_router(database: Database, authenticate: Authenticate) -> APIRou
             "known here."
         ),
         response_class=Response,
-        responses={200: {"content": {_TYPE: {}}}, 204: {"description": "Nothing changed."}},
+        responses={
+            200: {"content": {_TYPE: {"schema": {"type": "string", "format": "binary"}}}},
+            204: {"description": "Nothing changed."},
+            **problem_responses(UNAVAILABLE),
+        },
     )
     async def follow_snapshot(
         scope: Annotated[Scope, Depends(authenticate)],

@@ -5,7 +5,9 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
+from penstock.audit.door import problem_responses
 from penstock.storage.database import Database
+from penstock.storage.errors import UNAVAILABLE
 
 
 class Live(BaseModel):
@@ -32,7 +34,11 @@ def create_health_router(database: Database) -> APIRouter:
     async def get_live() -> Live:
         return Live()
 
-    @router.get("/ready", summary="Does the database answer, too?")
+    @router.get(
+        "/ready",
+        summary="Does the database answer, too?",
+        responses=problem_responses(UNAVAILABLE),
+    )
     async def get_ready() -> Ready:
         await database.check()
         return Ready()

@@ -7,7 +7,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from penstock.access.service import get_key
-from penstock.audit.door import AdminRoute, Call, get_call, operation
+from penstock.audit.door import AdminRoute, Call, get_call, operation, problem_responses
 from penstock.contract.usage import UsageBatch, decode_batch
 from penstock.kit.clock import Clock
 from penstock.kit.errors import PenstockError
@@ -23,7 +23,7 @@ from penstock.metering.schemas import (
     UsageQuery,
 )
 from penstock.storage.database import Database
-from penstock.storage.errors import OBJECT_UNKNOWN
+from penstock.storage.errors import OBJECT_UNKNOWN, UNAVAILABLE
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession
 from penstock.tenancy.service import get_project
@@ -70,6 +70,7 @@ def create_node_router(database: Database, clock: Clock, authenticate: Authentic
             "again. 200 means that every event is on disk."
         ),
         openapi_extra=_BATCH_BODY,
+        responses=problem_responses(BATCH_INVALID, BATCH_TOO_LARGE, UNAVAILABLE),
     )
     async def record_usage(
         scope: Annotated[Scope, Depends(authenticate)], request: Request

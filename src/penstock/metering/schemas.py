@@ -3,9 +3,9 @@
 from dataclasses import asdict
 from typing import Annotated, Any, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, Field
 
-from penstock.audit.schemas import RequestBody, Text
+from penstock.audit.schemas import RequestBody, Text, example
 from penstock.contract.usage import Outcome, UsageReceipt, UsageSource
 from penstock.kit.moments import format_time, microseconds
 from penstock.metering.model import (
@@ -78,43 +78,40 @@ class TotalsQuery(FilterQuery):
     by: Annotated[TotalsBy, Field(description="What to group by.")]
 
 
+_RECORD: dict[str, Any] = {
+    "event_id": _EVENT_ID,
+    "request_id": _EVENT_ID,
+    "organization": "org_4mJ0wq8ZtK1c",
+    "organization_name": "acme",
+    "project": "prj_9d21E8c0f1aX",
+    "project_name": "search",
+    "key_id": "4mJ0wq8ZtK1c",
+    "key_name": "web shop",
+    "model": "emulated-70b",
+    "served_model": "emulated-70b",
+    "upstream": "emulator",
+    "operation": "chat",
+    "is_stream": True,
+    "outcome": "ok",
+    "status": 200,
+    "error_code": None,
+    "usage_source": "engine",
+    "input_tokens": 812,
+    "output_tokens": 274,
+    "cached_input_tokens": 640,
+    "reasoning_output_tokens": None,
+    "attempt_count": 1,
+    "started_at": "2026-06-15T12:00:00.000000Z",
+    "first_byte_at": "2026-06-15T12:00:00.031250Z",
+    "finished_at": "2026-06-15T12:00:02.500000Z",
+    "flags": [],
+}
+
+
 class UsageRecord(BaseModel):
     """What one request consumed."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "event_id": _EVENT_ID,
-                    "request_id": _EVENT_ID,
-                    "organization": "org_4mJ0wq8ZtK1c",
-                    "organization_name": "acme",
-                    "project": "prj_9d21E8c0f1aX",
-                    "project_name": "search",
-                    "key_id": "4mJ0wq8ZtK1c",
-                    "key_name": "web shop",
-                    "model": "emulated-70b",
-                    "served_model": "emulated-70b",
-                    "upstream": "emulator",
-                    "operation": "chat",
-                    "is_stream": True,
-                    "outcome": "ok",
-                    "status": 200,
-                    "error_code": None,
-                    "usage_source": "engine",
-                    "input_tokens": 812,
-                    "output_tokens": 274,
-                    "cached_input_tokens": 640,
-                    "reasoning_output_tokens": None,
-                    "attempt_count": 1,
-                    "started_at": "2026-06-15T12:00:00.000000Z",
-                    "first_byte_at": "2026-06-15T12:00:00.031250Z",
-                    "finished_at": "2026-06-15T12:00:02.500000Z",
-                    "flags": [],
-                }
-            ]
-        }
-    )
+    model_config = example(**_RECORD)
 
     event_id: str
     request_id: str
@@ -156,6 +153,8 @@ class UsageRecord(BaseModel):
 class UsagePageBody(BaseModel):
     """A page of usage, oldest first."""
 
+    model_config = example(data=[_RECORD], next_cursor=None)
+
     data: list[UsageRecord]
     next_cursor: Annotated[
         str | None, Field(description="Where to go on; null when there is nothing more.")
@@ -180,14 +179,10 @@ class Figures(BaseModel):
 _FIGURES = {"requests": 31_250, "input_tokens": 25_375_000, "output_tokens": 8_562_500}
 
 
-def _example(**group: str) -> ConfigDict:
-    return ConfigDict(json_schema_extra={"examples": [{**group, **_FIGURES}]})
-
-
 class OrganizationTotal(Figures):
     """What an organization consumed."""
 
-    model_config = _example(organization="org_4mJ0wq8ZtK1c", organization_name="acme")
+    model_config = example(organization="org_4mJ0wq8ZtK1c", organization_name="acme", **_FIGURES)
 
     organization: str
     organization_name: _Name
@@ -196,7 +191,7 @@ class OrganizationTotal(Figures):
 class ProjectTotal(Figures):
     """What a project consumed."""
 
-    model_config = _example(project="prj_9d21E8c0f1aX", project_name="search")
+    model_config = example(project="prj_9d21E8c0f1aX", project_name="search", **_FIGURES)
 
     project: str
     project_name: _Name
@@ -205,7 +200,7 @@ class ProjectTotal(Figures):
 class KeyTotal(Figures):
     """What was consumed with a key."""
 
-    model_config = _example(key_id="4mJ0wq8ZtK1c", key_name="web shop")
+    model_config = example(key_id="4mJ0wq8ZtK1c", key_name="web shop", **_FIGURES)
 
     key_id: str
     key_name: _Name
@@ -214,7 +209,7 @@ class KeyTotal(Figures):
 class ModelTotal(Figures):
     """What was consumed of a model."""
 
-    model_config = _example(model="emulated-70b")
+    model_config = example(model="emulated-70b", **_FIGURES)
 
     model: Annotated[str, Field(description="The alias that callers asked for.")]
 
@@ -224,6 +219,8 @@ Total = OrganizationTotal | ProjectTotal | KeyTotal | ModelTotal
 
 class TotalsBody(BaseModel):
     """Totals in order of the group."""
+
+    model_config = example(data=[{"model": "emulated-70b", **_FIGURES}])
 
     data: list[Total]
 
@@ -255,9 +252,7 @@ def _total(total: UsageTotal, by: TotalsBy) -> Total:
 class ReceiptBody(BaseModel):
     """Every event of the batch is stored now, whoever stored it; each counts in one figure."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"stored": 498, "duplicates": 2, "conflicts": 0}]}
-    )
+    model_config = example(stored=498, duplicates=2, conflicts=0)
 
     stored: Annotated[int, Field(ge=0, description="Events that were new.")]
     duplicates: Annotated[int, Field(ge=0, description="Events that were stored before.")]

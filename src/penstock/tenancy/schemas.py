@@ -13,6 +13,7 @@ from penstock.audit.schemas import (
     RequestBody,
     Text,
     Time,
+    example,
 )
 from penstock.tenancy.model import OwnerChanges, Role
 
@@ -43,6 +44,8 @@ _PROJECT_ID = "prj_9d21E8c0f1aX"
 class NewOrganization(RequestBody):
     """An organization that is to be."""
 
+    model_config = example(name="acme")
+
     name: Name
 
 
@@ -63,9 +66,13 @@ class OwnerChangesBody(RequestBody):
 class OrganizationChanges(OwnerChangesBody):
     """What of an organization is to change; what is left out stays."""
 
+    model_config = example(name="Acme Corporation", allowed_regions=["eu-central"])
+
 
 class SuspensionBody(RequestBody):
     """Why an organization is suspended."""
+
+    model_config = example(reason="unpaid")
 
     reason: Reason = ""
 
@@ -113,12 +120,16 @@ class OrganizationPage(PageBody[OrganizationBody]):
 class NewProject(RequestBody):
     """A project that is to be."""
 
+    model_config = example(organization_id=_ORGANIZATION_ID, name="search")
+
     organization_id: Id
     name: Name
 
 
 class ProjectChanges(OwnerChangesBody):
     """What of a project is to change; what is left out stays."""
+
+    model_config = example(name="site search", allowed_data_classes=["internal"])
 
 
 class ProjectsQuery(PageQuery):
@@ -167,6 +178,14 @@ class ProjectPage(PageBody[ProjectBody]):
 class NewMember(RequestBody):
     """A member that is to be."""
 
+    model_config = example(
+        organization_id=_ORGANIZATION_ID,
+        subject="auth0|42",
+        role="developer",
+        email="ada@example.com",
+        project_id=_PROJECT_ID,
+    )
+
     organization_id: Id
     subject: Annotated[
         Text, Field(description="The `sub` of the identity provider.", examples=["auth0|42"])
@@ -178,6 +197,8 @@ class NewMember(RequestBody):
 
 class MemberChanges(RequestBody):
     """What of a member is to change."""
+
+    model_config = example(role="project_admin")
 
     role: Role
 
@@ -228,6 +249,10 @@ class MemberPage(PageBody[MemberBody]):
 class NewServiceAccount(RequestBody):
     """A service account that is to be."""
 
+    model_config = example(
+        organization_id=_ORGANIZATION_ID, name="nightly", role="developer", project_id=_PROJECT_ID
+    )
+
     organization_id: Id
     name: Name
     role: Role
@@ -236,6 +261,8 @@ class NewServiceAccount(RequestBody):
 
 class ServiceAccountChanges(RequestBody):
     """What of a service account is to change; what is left out stays."""
+
+    model_config = example(is_disabled=True)
 
     role: Role | None = None
     is_disabled: StrictBool | None = None
