@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
 from typer.testing import CliRunner, Result
@@ -225,12 +225,21 @@ def running_control() -> Iterator[FakeControl]:
             thread.join()
 
 
-def run(control: FakeControl, *arguments: str) -> Result:
+class Reachable(Protocol):
+    """A control plane that commands can be pointed at, this one or a real one."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What points the commands there."""
+        ...
+
+
+def run(control: Reachable, *arguments: str) -> Result:
     """Run a command against a control plane."""
     return CliRunner().invoke(app, list(arguments), env=control.environment)
 
 
-def run_json(control: FakeControl, *arguments: str) -> list[Row]:
+def run_json(control: Reachable, *arguments: str) -> list[Row]:
     """Run a command that succeeds and return the objects that it prints with --json."""
     result = run(control, *arguments, "--json")
     assert result.exit_code == 0, result.output

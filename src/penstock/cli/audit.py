@@ -21,7 +21,9 @@ AUDIT = "/api/v1/audit"
 _OWN_RECORDS = "Each organization has a record of its own: name one with --org ORG."
 _NO_CHECKPOINT = "No checkpoint was signed yet, so that its end was cut off would not be seen."
 
-app = typer.Typer(name="audit", help="Look at what was done.", no_args_is_help=True)
+app = typer.Typer(
+    name="audit", help="Look at who changed what, or was not allowed to.", no_args_is_help=True
+)
 
 
 class Outcome(StrEnum):

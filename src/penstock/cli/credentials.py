@@ -45,7 +45,7 @@ KIND = Kind(
 
 app = typer.Typer(
     name=KIND.group,
-    help="Manage credentials: what lets us in at upstreams, kept encrypted.",
+    help="Manage credentials: what upstreams let us in with, kept encrypted.",
     no_args_is_help=True,
 )
 

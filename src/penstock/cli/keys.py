@@ -47,7 +47,9 @@ from penstock.cli.resolving import (
     get_service_account,
 )
 
-app = typer.Typer(name="keys", help="Manage API keys.", no_args_is_help=True)
+app = typer.Typer(
+    name="keys", help="Manage API keys: what programs call with.", no_args_is_help=True
+)
 app.add_typer(key_actions.app)
 
 

@@ -37,6 +37,7 @@ app = typer.Typer(
         "penstock dev           run everything on this machine and get an API key",
         "penstock usage         who used how many tokens",
         "penstock doctor        whether all is well, and what to do if not",
+        "penstock keys create   give a program an API key",
     ),
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -69,29 +70,26 @@ def root(
     """Penstock: a multi-tenant AI inference gateway."""
 
 
-app.command("dev", epilog=dev.EXAMPLES)(dev.dev)
-app.command("usage", epilog=usage.EXAMPLES)(usage.usage)
-app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
-app.add_typer(orgs.app)
-app.add_typer(projects.app)
-app.add_typer(keys.app)
-app.add_typer(members.app)
-app.add_typer(service_accounts.app)
-app.add_typer(upstreams.app)
-app.add_typer(deployments.app)
-app.add_typer(routes.app)
-app.add_typer(aliases.app)
-app.add_typer(grants.app)
-app.add_typer(providers.app)
-app.add_typer(credentials.app)
-app.add_typer(audit.app)
-app.add_typer(config.app)
-app.add_typer(import_litellm.app)
-app.command("emulator", epilog=emulator.EXAMPLES)(emulator.emulator)
+_RUN = "Run it"
+_ASK = "See what was done"
+_OWNERS = "Who may do what"
+_CATALOG = "Where requests go"
+
+app.command("dev", epilog=dev.EXAMPLES, rich_help_panel=_RUN)(dev.dev)
+app.command("doctor", epilog=doctor.EXAMPLES, rich_help_panel=_RUN)(doctor.doctor)
+app.command("emulator", epilog=emulator.EXAMPLES, rich_help_panel=_RUN)(emulator.emulator)
+app.add_typer(config.app, rich_help_panel=_RUN)
+app.add_typer(import_litellm.app, rich_help_panel=_RUN)
+app.command("usage", epilog=usage.EXAMPLES, rich_help_panel=_ASK)(usage.usage)
+app.add_typer(audit.app, rich_help_panel=_ASK)
+for group in (orgs, projects, keys, members, service_accounts):
+    app.add_typer(group.app, rich_help_panel=_OWNERS)
+for group in (upstreams, deployments, routes, aliases, grants, providers, credentials):
+    app.add_typer(group.app, rich_help_panel=_CATALOG)
 app.add_typer(docs.app)
 
 
-@app.command()
+@app.command(rich_help_panel=_RUN)
 def version(*, as_json: JsonOption = False) -> None:
     """Show the version of Penstock and of Python."""
     import platform  # noqa: PLC0415  # start-up time

@@ -33,7 +33,11 @@ from penstock.cli.resolving import ORGANIZATIONS, get_organization
 if TYPE_CHECKING:
     from penstock.cli.records import Column
 
-app = typer.Typer(name="orgs", help="Manage organizations.", no_args_is_help=True)
+app = typer.Typer(
+    name="orgs",
+    help="Manage organizations: who pays, and is kept apart from others.",
+    no_args_is_help=True,
+)
 
 _COLUMNS: "tuple[Column, ...]" = (
     ("Name", text_of("name")),

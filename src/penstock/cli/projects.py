@@ -40,7 +40,11 @@ if TYPE_CHECKING:
     from penstock.cli.control_client import ControlClient, Row
     from penstock.cli.records import Column
 
-app = typer.Typer(name="projects", help="Manage projects.", no_args_is_help=True)
+app = typer.Typer(
+    name="projects",
+    help="Manage projects: parts of organizations, which own API keys.",
+    no_args_is_help=True,
+)
 
 ProjectArgument = Annotated[
     str, typer.Argument(metavar="PROJECT", help="Name or id.", show_default=False)

@@ -47,7 +47,7 @@ KIND = Kind(
 
 app = typer.Typer(
     name=KIND.group,
-    help="Manage upstreams: sets of interchangeable endpoints of engines.",
+    help="Manage upstreams: the engines and services that answer.",
     no_args_is_help=True,
 )
 
