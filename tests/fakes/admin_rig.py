@@ -11,8 +11,10 @@ import httpx
 from fastapi import FastAPI
 
 from penstock.audit.signing import CheckpointSigner
+from penstock.catalog.credentials.data_keys import DataKeys
 from penstock.control.admin import add_admin_api
 from penstock.control.app import create_app
+from penstock.control.keks import create_missing_key_file, read_kek
 from penstock.control.problems import install_problems
 from penstock.control.settings import ControlSettings
 from penstock.kit.clock import ManualClock
@@ -127,8 +129,15 @@ async def run_admin_api(database: Database, data: Path) -> AsyncIterator[AdminRi
     install_problems(app)
     settings = ControlSettings(data_dir=str(data))
     signer = CheckpointSigner.from_file(settings.secrets_folder / "audit_signing_key")
+    await create_missing_key_file(settings, database)
     add_admin_api(
-        app, settings, database, clock=clock, admin_token=ADMIN_TOKEN.encode(), signer=signer
+        app,
+        settings,
+        database,
+        clock=clock,
+        admin_token=ADMIN_TOKEN.encode(),
+        signer=signer,
+        data_keys=DataKeys(read_kek(settings), clock),
     )
     async with _connect(app) as client:
         yield AdminRig(app, client, clock, data)

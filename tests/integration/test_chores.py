@@ -6,8 +6,10 @@ from tests.fakes.organizations import ALL, create_organization
 
 from penstock.audit import service as audit
 from penstock.audit.signing import CheckpointSigner
+from penstock.catalog.credentials.data_keys import DataKeys
 from penstock.control.chores import CHECKPOINT_S, Chores
 from penstock.kit.clock import ManualClock
+from penstock.kit.kek.file import FileKek
 from penstock.storage.database import Database
 
 
@@ -22,7 +24,8 @@ async def test_chains_are_signed_each_hour(database: Database, tmp_path: Path) -
     """The end of each audit chain that grew is signed at once and then each hour, not between."""
     signer = CheckpointSigner.from_file(tmp_path / "signing")
     clock = ManualClock()
-    chores = Chores(database, signer, clock)
+    data_keys = DataKeys(FileKek(tmp_path / "kek.json"), clock)
+    chores = Chores(database, signer, data_keys, clock)
     acme = await create_organization(database, "acme")
     await chores.tick()
     assert await _count_checkpoints(database, signer, acme.id) == 1

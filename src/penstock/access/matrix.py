@@ -107,6 +107,8 @@ _TABLE = {
     "credentials:get": "POA....U",
     "credentials:update": "POA.....",
     "credentials:delete": "POA.....",
+    "credentials:rewrap": "P.......",
+    "credentials:rotate": "POA.....",
     # what happened
     "usage:read": "POABJD.U",
     "audit:read": "POA....U",

@@ -22,6 +22,8 @@ OPERATION = "x-penstock-operation"
 
 Work = Callable[[WriteSession], Awaitable[BaseModel | None]]
 """What a mutation does in its transaction, and what is answered; None for an empty answer."""
+Prepare = Callable[[], Awaitable[None]]
+"""What a mutation does before its transaction."""
 
 
 class Call(Protocol):
@@ -67,8 +69,18 @@ class Call(Protocol):
         """Hand out a session that shows what the caller may see."""
         ...
 
-    def change(self, work: Work, *, status: int = 200) -> Awaitable[Response]:
-        """Do a mutation once for its idempotency key, and answer after it is committed."""
+    def change(
+        self, work: Work, *, status: int = 200, prepare: Prepare | None = None
+    ) -> Awaitable[Response]:
+        """Do a mutation once for its idempotency key, and answer after it is committed.
+
+        Args:
+            work: Done in one transaction.
+            status: Of the answer.
+            prepare: Done before the transaction begins, because it takes long or has transactions
+                of its own. What it refuses is recorded like what `work` refuses. It may be
+                repeated though the work is not: when a process dies in between.
+        """
         ...
 
     def answer(self, body: BaseModel) -> Response:

@@ -15,6 +15,8 @@ from fastapi import FastAPI
 from penstock.control.app import create_app
 from penstock.control.settings import ControlSettings
 from penstock.kit.errors import PenstockError
+from penstock.kit.kek.configure import KekSettingError
+from penstock.kit.kek.model import KekUnavailableError
 from penstock.kit.secrets import SecretUnavailableError
 from penstock.storage.database import Database
 
@@ -44,7 +46,13 @@ def main(arguments: list[str]) -> int:
             listener = stack.enter_context(_listen(settings.host, settings.port))
             app = create_app(settings)
             asyncio.run(_prepare(settings))
-        except (PenstockError, SecretUnavailableError, OSError) as error:
+        except (
+            PenstockError,
+            SecretUnavailableError,
+            KekSettingError,
+            KekUnavailableError,
+            OSError,
+        ) as error:
             _logger.error("cannot start: %s", error)  # noqa: TRY400 - as above
             return 1
         return _serve(app, listener)

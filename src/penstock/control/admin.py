@@ -8,6 +8,8 @@ from penstock.access import people_api
 from penstock.access.peppers import read_peppers
 from penstock.audit.api import create_audit_router
 from penstock.audit.signing import CheckpointSigner
+from penstock.catalog.credentials.api import create_credentials_router
+from penstock.catalog.credentials.data_keys import DataKeys
 from penstock.control.door import AdminDoor
 from penstock.control.principals import Principals
 from penstock.control.settings import ControlSettings
@@ -26,6 +28,7 @@ def add_admin_api(
     clock: Clock,
     admin_token: bytes,
     signer: CheckpointSigner,
+    data_keys: DataKeys,
 ) -> None:
     """Add the endpoints of all rooms that are administered, and the door in front of them.
 
@@ -36,6 +39,7 @@ def add_admin_api(
         clock: Says when a request came.
         admin_token: The one of the platform's operator.
         signer: Whose signatures the audit log's checkpoints bear.
+        data_keys: What credentials of upstreams are encrypted with.
 
     Raises:
         PenstockError: `PEPPER_INVALID`.
@@ -57,6 +61,7 @@ def add_admin_api(
         people_api.service_accounts,
         access_api.keys,
         metering_api.usage,
+        create_credentials_router(database, data_keys),
         create_audit_router(signer.public_keys),
     ]
     # Only told to the OpenAPI document: the door has looked at the token before.

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 import penstock
 from penstock.audit.signing import CheckpointSigner
+from penstock.catalog.credentials.data_keys import DataKeys
 from penstock.control.admin import add_admin_api
 from penstock.control.authentication import (
     create_bearer,
@@ -20,6 +21,7 @@ from penstock.control.document import ControlApp
 from penstock.control.feed import create_feed_router
 from penstock.control.headers import SafeHeaders
 from penstock.control.health import create_health_router
+from penstock.control.keks import create_missing_key_file, read_kek
 from penstock.control.problems import PROBLEM_RESPONSES, install_problems
 from penstock.control.settings import ControlSettings
 from penstock.control.status_page import create_page_router
@@ -46,6 +48,7 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
     Raises:
         PenstockError: A token in the data folder is too short, or the signing key is none.
         SecretUnavailableError: The database's address cannot be read.
+        KekSettingError, KekUnavailableError: The setting of the KEK is of no use.
         OSError: The data folder cannot be read or written.
     """
     clock = clock or SystemClock()
@@ -54,16 +57,19 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
     admin_token = read_token(settings.admin_token_path)
     database = Database(settings.database_location)
     signer = CheckpointSigner.from_file(settings.secrets_folder / "audit_signing_key")
+    data_keys = DataKeys(read_kek(settings), clock)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await database.open()
-        chores = asyncio.create_task(Chores(database, signer, clock).run(), name="chores")
+        await create_missing_key_file(settings, database)
+        chores = Chores(database, signer, data_keys, clock)
+        working = asyncio.create_task(chores.run(), name="chores")
         try:
             yield
         finally:
-            chores.cancel()
-            await asyncio.wait([chores])
+            working.cancel()
+            await asyncio.wait([working])
             await database.close()
 
     app = ControlApp(
@@ -85,5 +91,13 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
     app.include_router(create_node_router(database, clock, authenticate_node))
     app.include_router(create_feed_router(database, authenticate_node))
     app.include_router(create_page_router(database, clock, create_page_authentication(admin_token)))
-    add_admin_api(app, settings, database, clock=clock, admin_token=admin_token, signer=signer)
+    add_admin_api(
+        app,
+        settings,
+        database,
+        clock=clock,
+        admin_token=admin_token,
+        signer=signer,
+        data_keys=data_keys,
+    )
     return app

@@ -22,7 +22,7 @@ from penstock.access.idempotency import (
 from penstock.access.matrix import may_grant
 from penstock.access.model import Principal
 from penstock.access.peppers import Peppers
-from penstock.audit.door import Work
+from penstock.audit.door import Prepare, Work
 from penstock.audit.model import Actor, Entry
 from penstock.audit.service import record_denied
 from penstock.kit.errors import PenstockError
@@ -90,17 +90,21 @@ class AdminCall:
         """Answer with an object or a listing."""
         return _respond(_build_answer(body, 200))
 
-    async def change(self, work: Work, *, status: int = 200) -> Response:
+    async def change(
+        self, work: Work, *, status: int = 200, prepare: Prepare | None = None
+    ) -> Response:
         """Do a mutation once for its idempotency key; see `audit.door.Call`.
 
         Only an answer of success is kept: after a refusal the same key is a new try.
         """
         try:
             if self.idempotency_key is None:
+                if prepare is not None:
+                    await prepare()
                 async with self.database.write(scope_of(self.principal)) as session:
                     answer = _build_answer(await work(session), status)
                 return _respond(answer)
-            return await self._change_once(self.idempotency_key, work, status)
+            return await self._change_once(self.idempotency_key, work, status, prepare)
         except PenstockError as error:
             if error.error in _DENIALS:
                 await self.record_denied(str(error))
@@ -121,7 +125,9 @@ class AdminCall:
         )
         await record_denied(self.database, entry)
 
-    async def _change_once(self, key: str, work: Work, status: int) -> Response:
+    async def _change_once(
+        self, key: str, work: Work, status: int, prepare: Prepare | None
+    ) -> Response:
         scope = scope_of(self.principal)
         async with self.database.write(scope) as session:
             ticket = await begin(
@@ -135,6 +141,8 @@ class AdminCall:
         if isinstance(ticket, Answer):
             return _respond(ticket, is_replayed=True)
         try:
+            if prepare is not None:
+                await prepare()
             async with self.database.write(scope) as session:
                 answer = _build_answer(await work(session), status)
                 await finish(session, ticket, answer)

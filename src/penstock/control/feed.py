@@ -10,6 +10,7 @@ from sqlalchemy import select
 from penstock.access import feed as access_feed
 from penstock.access import service as access
 from penstock.audit.door import problem_responses
+from penstock.catalog.credentials import feed as credentials_feed
 from penstock.contract.feed import MAX_RECORDS, MAX_WAIT_S, Position, make_page
 from penstock.storage.changes import SnapshotChanges, get_last_change, list_changes
 from penstock.storage.database import Database
@@ -92,6 +93,10 @@ async def _answer(session: ReadSession, position: Position, after: str) -> bytes
         found, gone = access_feed.key_records(record)
         puts |= found
         deletes |= gone
+    credential_ids = sorted({object_id for _, kind, object_id in changes if kind == "credential"})
+    found, gone = await credentials_feed.list_changed(session, credential_ids)
+    puts |= found
+    deletes |= gone
     for _, kind, object_id in changes:
         if kind == "organization":
             organization = await tenancy.get_organization(session, object_id)
@@ -99,7 +104,7 @@ async def _answer(session: ReadSession, position: Position, after: str) -> bytes
         elif kind == "project":
             project = await tenancy.get_project(session, object_id)
             _note(access_feed.project_record(project), puts, deletes)
-    return make_page(await _position(session, changes[-1][0]), puts, deletes)
+    return make_page(await _position(session, changes[-1][0]), puts, deletes - puts.keys())
 
 
 def _note(record: tuple[bytes, bool], puts: dict[bytes, bytes], deletes: set[bytes]) -> None:
@@ -115,7 +120,7 @@ async def _full_page(session: ReadSession, position: Position, after: str) -> by
     puts: dict[bytes, bytes] = {}
     if not after:
         position = await _position(session, await get_last_change(session))
-        puts = await _suspensions(session)
+        puts = await _suspensions(session) | await credentials_feed.list_all(session)
     records = await access.list_records(session, after_id=after, limit=MAX_RECORDS)
     for record in records:
         puts |= access_feed.key_records(record)[0]

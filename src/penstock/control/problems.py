@@ -127,7 +127,7 @@ async def _answer_penstock_error(_request: Request, error: PenstockError) -> Res
     headers = {}
     if isinstance(error, AuthenticationError):
         headers["www-authenticate"] = error.challenge
-    if error.error is UNAVAILABLE:
+    if error.error.status == UNAVAILABLE.status:
         headers["retry-after"] = str(RETRY_AFTER_S)
     return render(error.error, detail=str(error), headers=headers)
 

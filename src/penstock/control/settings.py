@@ -18,6 +18,10 @@ class ControlSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     database: str | None = None
     """Secret reference (`env:NAME` or `file:PATH`) of PostgreSQL's address,
     `postgresql://user@host/name`; the SQLite file when None. The user must be no superuser."""
+    kek: str | None = None
+    """What wraps the data keys of credentials: `file:PATH`, `vault:MOUNT/KEY` or `aws:KEY`; several
+    with commas between them while data keys move, the first one wraps. `secrets/kek.json` when
+    None. A key file that is missing is made when nothing is encrypted yet."""
 
     @property
     def database_location(self) -> Path | str:
@@ -42,6 +46,11 @@ class ControlSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def node_token_path(self) -> Path:
         """The file with the token that nodes ship usage with."""
         return self.secrets_folder / "node_token"
+
+    @property
+    def kek_path(self) -> Path:
+        """The key file when no other keeper is set."""
+        return self.secrets_folder / "kek.json"
 
     @property
     def admin_token_path(self) -> Path:

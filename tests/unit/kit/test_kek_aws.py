@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from penstock.kit.envelope import SecretBytes
 from penstock.kit.kek.aws import AwsKmsKek, connect_aws_kms
 from penstock.kit.kek.model import (
+    KekRefusedError,
     KekUnavailableError,
     KekVersion,
     UnwrapError,
@@ -185,3 +186,18 @@ def test_the_package_is_optional() -> None:
         pytest.skip("boto3 is installed here")
     with pytest.raises(KekUnavailableError, match=r"install penstock\[aws\]"):
         connect_aws_kms("alias/penstock")
+
+
+@pytest.mark.parametrize(
+    ("code", "is_refused"),
+    [("ThrottlingException", False), ("DisabledException", True), ("AccessDeniedException", True)],
+)
+def test_a_refusal_is_told_from_being_away(code: str, *, is_refused: bool) -> None:
+    """Whether the key was taken from us, or KMS is only out of reach, are two errors."""
+    kms = FakeKms()
+    kek = AwsKmsKek(kms, key_id=ARN + "one", failures=(ClientError,))
+    wrapped = kek.wrap(KEY, ACME)
+    kms.failure = ClientError(code)
+    with pytest.raises(KekUnavailableError) as caught:
+        kek.unwrap(wrapped, ACME)
+    assert isinstance(caught.value, KekRefusedError) is is_refused

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from penstock.kit.envelope import SecretBytes
 from penstock.kit.kek.model import (
+    KekRefusedError,
     KekUnavailableError,
     KekVersion,
     UnwrapError,
@@ -38,6 +39,10 @@ class InvalidRequest(VaultError):  # noqa: N818  # hvac's name
 
 class InvalidPath(VaultError):  # noqa: N818  # hvac's name
     """Status 404."""
+
+
+class Forbidden(VaultError):  # noqa: N818  # hvac's name
+    """Status 403."""
 
 
 class FakeTransit:
@@ -206,6 +211,26 @@ def test_trouble_with_vault_says_nothing_about_keys(failure: VaultError) -> None
         assert "canary" not in str(caught.value)
         assert caught.value.__cause__ is None
         assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("failure", "is_refused"),
+    [
+        (VaultError("Vault is sealed"), False),
+        (Forbidden("permission denied"), True),
+        (InvalidPath(), True),
+        (InvalidRequest("encryption key not found"), True),
+    ],
+)
+def test_a_refusal_is_told_from_being_away(failure: VaultError, *, is_refused: bool) -> None:
+    """Whether the key was taken from us, or Vault is only out of reach, are two errors."""
+    transit = FakeTransit()
+    kek = keeper(transit)
+    wrapped = kek.wrap(KEY, ACME)
+    transit.failure = failure
+    with pytest.raises(KekUnavailableError) as caught:
+        kek.unwrap(wrapped, ACME)
+    assert isinstance(caught.value, KekRefusedError) is is_refused
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,21 @@ import secrets
 from collections import OrderedDict
 from threading import Lock
 
-from penstock.catalog.credentials.errors import CredentialUnreadableError, KeysUnavailableError
+from penstock.catalog.credentials.errors import (
+    CredentialUnreadableError,
+    KeysRefusedError,
+    KeysUnavailableError,
+)
 from penstock.catalog.credentials.model import Dek, StoredDek
 from penstock.kit.clock import Clock
 from penstock.kit.envelope import RandomBytes, generate_key
-from penstock.kit.kek.model import Context, Kek, KekUnavailableError, UnwrapError
+from penstock.kit.kek.model import (
+    Context,
+    Kek,
+    KekRefusedError,
+    KekUnavailableError,
+    UnwrapError,
+)
 from penstock.kit.kek.model import rewrap as rewrap_key
 
 CACHE_S = 300.0
@@ -23,6 +33,12 @@ def wrapping_context(organization_id: str | None, dek_id: str) -> Context:
     """Return what a data key is bound to when it is wrapped; the platform's is nobody's else."""
     owner = {"scope": "platform"} if organization_id is None else {"organization": organization_id}
     return {**owner, "dek": dek_id}
+
+
+def unavailable(error: KekUnavailableError) -> KeysUnavailableError:
+    """Return what a KEK that cannot be used means for the data keys that need it."""
+    kind = KeysRefusedError if isinstance(error, KekRefusedError) else KeysUnavailableError
+    return kind(str(error))
 
 
 def create_dek(
@@ -41,7 +57,7 @@ def create_dek(
     try:
         wrapped = kek.wrap(key, wrapping_context(organization_id, dek_id))
     except KekUnavailableError as error:
-        raise KeysUnavailableError(str(error)) from None
+        raise unavailable(error) from None
     stored = StoredDek(id=dek_id, organization_id=organization_id, wrapped=wrapped)
     return stored, Dek(id=dek_id, organization_id=organization_id, key=key)
 
@@ -60,7 +76,7 @@ def open_dek(stored: StoredDek, kek: Kek) -> Dek:
         message = f"data key {stored.id} does not open: {error}"
         raise CredentialUnreadableError(message) from None
     except KekUnavailableError as error:
-        raise KeysUnavailableError(str(error)) from None
+        raise unavailable(error) from None
     return Dek(id=stored.id, organization_id=stored.organization_id, key=key)
 
 
@@ -80,7 +96,7 @@ def rewrap_dek(stored: StoredDek, kek: Kek) -> StoredDek | None:
         message = f"data key {stored.id} does not open: {error}"
         raise CredentialUnreadableError(message) from None
     except KekUnavailableError as error:
-        raise KeysUnavailableError(str(error)) from None
+        raise unavailable(error) from None
     if wrapped == stored.wrapped:
         return None
     return StoredDek(id=stored.id, organization_id=stored.organization_id, wrapped=wrapped)

@@ -10,8 +10,14 @@ CREDENTIAL_INVALID = ErrorCode(
     public="The credential cannot be sent to an upstream.",
     conventional_type="invalid_request_error",
     conventional_code="invalid_parameter",
-    cause="It is empty, too long, or holds characters that no header can carry.",
-    caller_action="Send the token alone: visible ASCII, no spaces, at most 16384 characters.",
+    cause=(
+        "The secret is empty, too long, or holds characters that no header can carry; or the "
+        "provider is none, or another than the upstream's."
+    ),
+    caller_action=(
+        "Send the token alone: visible ASCII, no spaces, at most 16384 characters; and the "
+        "provider of the upstream that it is for."
+    ),
     operator_action="None.",
 )
 
@@ -32,6 +38,19 @@ CREDENTIAL_UNREADABLE = ErrorCode(
         "If many credentials are concerned, restore the key file, or the version of the KEK that "
         "the message names. Look in the audit log for who changed the record."
     ),
+)
+
+UPSTREAM_TAKEN = ErrorCode(
+    code="err:control:credential:upstream_taken",
+    status=409,
+    source=Source.DOWNSTREAM,
+    retryable=False,
+    public="The organization has a credential of its own for this upstream already.",
+    conventional_type="invalid_request_error",
+    conventional_code="upstream_taken",
+    cause="For each upstream an organization has at most one credential of its own.",
+    caller_action="Set the secret of the credential that is there, or delete it first.",
+    operator_action="None: the caller's request is at fault.",
 )
 
 KEK_UNAVAILABLE = ErrorCode(
@@ -73,3 +92,7 @@ class KeysUnavailableError(PenstockError):
     def __init__(self, detail: str) -> None:
         """See the class; `detail` is the keeper's own sentence."""
         super().__init__(KEK_UNAVAILABLE, detail)
+
+
+class KeysRefusedError(KeysUnavailableError):
+    """The keeper lets nobody here use the KEK any more: what it opened shall end."""

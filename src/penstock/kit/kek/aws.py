@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from penstock.kit.envelope import KEY_BYTES, SecretBytes
 from penstock.kit.kek.model import (
     Context,
+    KekRefusedError,
     KekUnavailableError,
     KekVersion,
     UnwrapError,
@@ -31,6 +32,12 @@ _CONFIG: dict[str, Any] = {
 }
 
 _ABOUT_THE_CIPHERTEXT = {"InvalidCiphertextException", "IncorrectKeyException"}
+_ABOUT_THE_KEY = {
+    "AccessDeniedException",
+    "DisabledException",
+    "KMSInvalidStateException",
+    "NotFoundException",
+}
 
 
 class KmsClient(Protocol):
@@ -148,7 +155,8 @@ class AwsKmsKek:
 
     def _unavailable(self, error: Exception) -> KekUnavailableError:
         # Only code and kind of the error: its text may repeat the request.
-        return KekUnavailableError(
+        is_refused = _code(error) in _ABOUT_THE_KEY
+        return (KekRefusedError if is_refused else KekUnavailableError)(
             f"the KMS key {self._key_id} cannot be used: {_code(error) or type(error).__name__}; "
             "look at the key's state, the role's permissions and the way to the endpoint"
         )

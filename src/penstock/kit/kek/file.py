@@ -32,6 +32,7 @@ from penstock.kit.envelope import (
 from penstock.kit.files import write_atomic
 from penstock.kit.kek.model import (
     Context,
+    KekRefusedError,
     KekUnavailableError,
     KekVersion,
     UnwrapError,
@@ -119,6 +120,7 @@ def read_key_file(path: Path) -> KeyFile:
     """Return what a key file holds.
 
     Raises:
+        KekRefusedError: There is none (any more).
         KekUnavailableError: It cannot be read, others can read it, or it is no key file. The
             message names the file and the remedy and never what is in it.
     """
@@ -134,7 +136,9 @@ def read_key_file(path: Path) -> KeyFile:
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise _unusable(path, f"cannot be read: {reason}; create it or restore it") from None
+        unusable = _unusable(path, f"cannot be read: {reason}; create it or restore it")
+        is_gone = isinstance(error, FileNotFoundError)
+        raise (KekRefusedError(str(unusable)) if is_gone else unusable) from None
     parsed = _parse(content)
     if parsed is None:
         raise _unusable(path, "is damaged or no key file; restore it from its backup")

@@ -19,6 +19,14 @@ class KekUnavailableError(Exception):
     """
 
 
+class KekRefusedError(KekUnavailableError):
+    """The KEK is there no more for us: disabled, removed, or its use was forbidden.
+
+    The keeper itself said so. Whoever took it away wants what it opened to end; that it is only
+    out of reach looks otherwise.
+    """
+
+
 class UnwrapError(Exception):
     """A wrapped key does not open with this KEK, and asking again will not change that.
 

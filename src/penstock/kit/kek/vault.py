@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from penstock.kit.envelope import KEY_BYTES, SecretBytes, bind
 from penstock.kit.kek.model import (
     Context,
+    KekRefusedError,
     KekUnavailableError,
     KekVersion,
     UnwrapError,
@@ -69,8 +70,9 @@ class VaultTransitKek:
         mount: Where the engine is mounted.
         is_derived: Whether the key was made with `derived=true`; each owner then has a KEK of its
             own below it.
-        failures: What the client raises when the server refuses or is away. An exception named
-            `InvalidRequest`, as hvac names status 400, means that a ciphertext is not accepted.
+        failures: What the client raises when the server refuses or is away. They are told apart
+            by hvac's names: `InvalidRequest` (400) is about a ciphertext, `Forbidden` (403) and
+            `InvalidPath` (404) about the key.
     """
 
     def __init__(
@@ -160,7 +162,7 @@ class VaultTransitKek:
 
     def _unavailable(self, error: Exception) -> KekUnavailableError:
         # Only the kind of the error: its text may repeat the request.
-        return KekUnavailableError(
+        return (KekRefusedError if _is_about_the_key(error) else KekUnavailableError)(
             f"{self._uri} cannot be used: {type(error).__name__}; "
             "look whether Vault is unsealed, and at the token, its policy and the key's name"
         )
@@ -207,7 +209,17 @@ def _member(answer: object, name: str) -> Any:
 
 
 def _is_about_the_ciphertext(error: Exception) -> bool:
-    if not any(base.__name__ == "InvalidRequest" for base in type(error).__mro__):
-        return False
     # The one 400 that is about the key: it is not there (yet).
-    return not any("key not found" in str(text) for text in getattr(error, "errors", None) or ())
+    return _is_named(error, "InvalidRequest") and not _lacks_key(error)
+
+
+def _is_about_the_key(error: Exception) -> bool:
+    return _is_named(error, "Forbidden", "InvalidPath") or _lacks_key(error)
+
+
+def _lacks_key(error: Exception) -> bool:
+    return any("key not found" in str(text) for text in getattr(error, "errors", None) or ())
+
+
+def _is_named(error: Exception, *names: str) -> bool:
+    return any(base.__name__ in names for base in type(error).__mro__)
