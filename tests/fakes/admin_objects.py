@@ -120,6 +120,11 @@ class AdminDocument:
         schema = self.body_schema(operation) or {}
         return _references(schema.get("examples", [{}])[0])
 
+    def names(self, operation: Operation) -> set[str]:
+        """Return the members of a body's example that no two objects have alike."""
+        schema = self.body_schema(operation) or {}
+        return _NAMES.intersection(schema.get("examples", [{}])[0])
+
     def _fill(self, example: Any, ids: dict[str, str]) -> Any:
         if isinstance(example, list):
             return [self._fill(one, ids) for one in example]
@@ -161,6 +166,7 @@ async def create_object(
 ) -> None:
     """Create one more object of a kind, which takes the place of the one before."""
     creation = document.creations()[parameter]
+    await renew_references(rig, document, creation, objects)
     path = document.place(creation, objects.ids)
     created = await rig.create(path, **document.body(creation, objects.ids))
     objects.bodies[parameter] = created
@@ -169,6 +175,17 @@ async def create_object(
     for name in (parameter, f"{noun}_id"):
         objects.ids[name] = created["id"]
     await _find_parts(rig, document, parameter, objects)
+
+
+async def renew_references(
+    rig: AdminRig, document: AdminDocument, operation: Operation, objects: Objects
+) -> None:
+    """Make new what tells apart the object that an operation creates, if that is no name."""
+    creations = document.creations()
+    if operation not in creations.values() or document.names(operation):
+        return
+    for parameter in sorted(document.references(operation) & creations.keys())[:1]:
+        await create_object(rig, document, parameter, objects)
 
 
 async def _find_parts(

@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
-from tests.fakes.admin_objects import AdminDocument, Objects, create_object, create_objects
+from tests.fakes.admin_objects import (
+    AdminDocument,
+    Objects,
+    create_object,
+    create_objects,
+    renew_references,
+)
 from tests.fakes.admin_rig import (
     ADMIN_TOKEN,
     AdminRig,
@@ -300,6 +306,7 @@ async def test_repeating_any_mutation_changes_nothing_more(
         fresh = Objects(dict(objects.ids))
         for parameter in document.parameters(operation)[:1]:
             await create_object(rig, document, parameter, fresh)
+        await renew_references(rig, document, operation, fresh)
         place = document.place(operation, fresh.ids)
         if operation.path.endswith("/resume"):
             await rig.call("POST", f"{place.removesuffix('resume')}suspend")

@@ -101,6 +101,7 @@ _TABLE = {
     "aliases:delete": "P.......",
     "grants:create": "P.......",
     "grants:list": "POA.J..U",
+    "grants:get": "POA.J..U",
     "grants:delete": "P.......",
     "credentials:create": "POA.....",
     "credentials:list": "POA....U",

@@ -1,9 +1,16 @@
 """What the audit API takes and answers, and what all bodies of the admin API have in common."""
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Generic, Self, TypeVar
+from typing import Annotated, Any, Generic, Self, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, StringConstraints
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    StringConstraints,
+    ValidationError,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -49,12 +56,20 @@ class AnswerBody(BaseModel):
         Args:
             item: Has the members of the body; `created_at_us` is what `created_at` is made of.
             **members: Those that it has not, or that differ.
+
+        A row that something else wrote is answered, too: what it cannot have in a member is left
+        out, so that it can be found and mended.
         """
         found = {
             name: members[name] if name in members else _find_member(item, name)
             for name in cls.model_fields
         }
-        return cls(**found)
+        try:
+            return cls(**found)
+        except ValidationError as error:
+            for name in {str(fault["loc"][0]) for fault in error.errors(include_url=False)}:
+                found[name] = _empty(cls.model_fields[name].annotation)
+            return cls(**found)
 
 
 class PageQuery(RequestBody):
@@ -252,5 +267,14 @@ class VerificationBody(BaseModel):
 def _find_member(item: Any, name: str) -> Any:
     if hasattr(item, name):
         return getattr(item, name)
-    time_us = getattr(item, f"{name}_us")
-    return None if time_us is None else format_time(time_us)
+    try:
+        return format_time(getattr(item, f"{name}_us"))
+    except (TypeError, OverflowError):
+        return None  # NULL, or what somebody wrote by hand
+
+
+def _empty(annotation: Any) -> Any:
+    """Return what a member of a type is when there is nothing: None, or an empty text or list."""
+    if type(None) in get_args(annotation):
+        return None
+    return (get_origin(annotation) or annotation)()

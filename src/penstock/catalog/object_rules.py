@@ -68,7 +68,7 @@ def find_fault(item: AnyObject) -> str | None:
             if value is not None:
                 check_value(value)
         except ValueError as error:
-            return f"`{member}` {error}."
+            return f"`{member}`: {error}."
     return None
 
 

@@ -8,6 +8,7 @@ from penstock.access import people_api
 from penstock.access.peppers import read_peppers
 from penstock.audit.api import create_audit_router
 from penstock.audit.signing import CheckpointSigner
+from penstock.catalog import api as catalog_api
 from penstock.catalog.credentials.api import create_credentials_router
 from penstock.catalog.credentials.data_keys import DataKeys
 from penstock.control.door import AdminDoor
@@ -60,6 +61,7 @@ def add_admin_api(
         people_api.members,
         people_api.service_accounts,
         access_api.keys,
+        *catalog_api.ROUTERS,
         metering_api.usage,
         create_credentials_router(database, data_keys),
         create_audit_router(signer.public_keys),

@@ -47,11 +47,21 @@ class Timestamp(TypeDecorator[int]):
         return (value - _EPOCH) // _MICROSECOND  # type: ignore[no-any-return]  # two datetimes
 
 
-class Json(TypeDecorator[Any]):
-    """JSON; what cannot be read comes back as None, so that it harms its own row only.
+def read_json(kept: Any) -> Any:
+    """Return the value of a JSON text that a database keeps.
 
-    PostgreSQL keeps nothing else than JSON, but SQLite keeps what anybody writes into the file.
+    A text that is no JSON, or is `null`, comes back as it is. So it harms its own row only, and is
+    never taken for the NULL that means "all" in many a column: that would open what was closed.
     """
+    try:
+        value = json.loads(kept)
+    except (TypeError, ValueError, RecursionError):
+        return kept
+    return kept if value is None else value
+
+
+class Json(TypeDecorator[Any]):
+    """JSON; None is NULL. For what somebody else wrote into the column, see `read_json`."""
 
     impl = JSON
     cache_ok = True
@@ -71,11 +81,8 @@ class Json(TypeDecorator[Any]):
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
         """Turn what the database keeps into a value."""
         if value is None or dialect.name != "sqlite":
-            return value
-        try:
-            return json.loads(value)
-        except (TypeError, ValueError, RecursionError):
-            return None
+            return value  # engines of PostgreSQL are told to read it with `read_json`
+        return read_json(value)
 
 
 class Base(DeclarativeBase):

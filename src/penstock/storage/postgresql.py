@@ -4,6 +4,7 @@ from sqlalchemy import URL, func, literal, make_url, select
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from penstock.storage.base import read_json
 from penstock.storage.scope import Scope
 
 WRITE_CONNECTIONS = 8
@@ -84,6 +85,7 @@ def _create_engine(
         # After a restart of the server its old connections are noticed before they are used.
         pool_pre_ping=True,
         connect_args={"server_settings": settings, "timeout": CONNECT_TIMEOUT_S},
+        json_deserializer=read_json,
         # Values of callers have no place in error messages.
         hide_parameters=True,
     )

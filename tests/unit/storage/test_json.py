@@ -17,7 +17,11 @@ def test_json_survives_every_database(value: object) -> None:
         assert Json().process_result_value(kept, dialect) == value
 
 
-@pytest.mark.parametrize("kept", ["{broken", "", b"\xff", "[" * 100_000, "NaNa"])
-def test_what_is_no_json_is_none(kept: object) -> None:
-    """A value that somebody wrote by hand, and that is none, breaks no query."""
-    assert Json().process_result_value(kept, SQLITE) is None
+@pytest.mark.parametrize(
+    "kept", ["{broken", "", b"\xff", "[" * 100_000, "NaNa", "null", " null\n", 7.5]
+)
+def test_what_is_no_json_is_never_none(kept: object) -> None:
+    """A value that somebody wrote by hand breaks no query, and is not taken for NULL."""
+    value = Json().process_result_value(kept, SQLITE)
+    assert value is not None
+    assert not isinstance(value, list | dict)
