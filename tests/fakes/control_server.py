@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import uvicorn
@@ -22,13 +22,16 @@ class ControlServer:
     """What `serving_control` hands out."""
 
     url: str
-    data: Path
+    token: str
 
     @property
     def environment(self) -> dict[str, str]:
         """What points the commands here."""
-        token = (self.data / "secrets" / "admin_token").read_text()
-        return {"PENSTOCK_URL": self.url, "PENSTOCK_TOKEN": token, "NO_COLOR": "1"}
+        return {"PENSTOCK_URL": self.url, "PENSTOCK_TOKEN": self.token, "NO_COLOR": "1"}
+
+    def as_(self, token: str) -> "ControlServer":
+        """Return the same with another token: an API key."""
+        return replace(self, token=token)
 
 
 @contextmanager
@@ -47,7 +50,8 @@ def serving_control(template: Path, data: Path) -> Iterator[ControlServer]:
             assert thread.is_alive(), "the control plane did not start"
             assert time.monotonic() < deadline, "the control plane did not start in time"
             time.sleep(0.02)
-        yield ControlServer(f"http://127.0.0.1:{port}", data)
+        token = (data / "secrets" / "admin_token").read_text()
+        yield ControlServer(f"http://127.0.0.1:{port}", token)
     finally:
         server.should_exit = True
         thread.join()

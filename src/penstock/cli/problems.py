@@ -14,7 +14,16 @@ from penstock.cli.errors import (
 from penstock.kit.errors import ErrorCode
 
 _MAX_CHARS = 500
-_ROOMS = ("control", "access", "tenancy", "catalog", "metering", "audit", "storage")
+_ROOMS = (
+    "control",
+    "access",
+    "tenancy",
+    "catalog",
+    "catalog.credentials",
+    "metering",
+    "audit",
+    "storage",
+)
 """Whose codes control answers with."""
 _AUTHENTICATION = "err:control:auth:"
 """Begin of the codes that are about the token alone."""
