@@ -14,7 +14,9 @@ from penstock.audit.signing import CheckpointSigner
 from penstock.catalog.credentials.data_keys import DataKeys
 from penstock.control.admin import add_admin_api
 from penstock.control.app import create_app
+from penstock.control.chores import Chores
 from penstock.control.keks import create_missing_key_file, read_kek
+from penstock.control.key_uses import KeyUses
 from penstock.control.problems import install_problems
 from penstock.control.settings import ControlSettings
 from penstock.kit.clock import ManualClock
@@ -62,6 +64,8 @@ class AdminRig:
     client: httpx.AsyncClient
     clock: ManualClock
     data: Path
+    chores: Chores | None
+    """Of the admin API alone, to be done by hand; a whole control plane does its own."""
     counter: int = field(default=0)
 
     async def call(
@@ -117,7 +121,7 @@ async def run_admin_rig(template: Path, data: Path) -> AsyncIterator[AdminRig]:
     clock = ManualClock()
     app = create_app(ControlSettings(data_dir=str(data)), clock)
     async with app.router.lifespan_context(app), _connect(app) as client:
-        yield AdminRig(app, client, clock, data)
+        yield AdminRig(app, client, clock, data, None)
 
 
 @asynccontextmanager
@@ -130,6 +134,8 @@ async def run_admin_api(database: Database, data: Path) -> AsyncIterator[AdminRi
     settings = ControlSettings(data_dir=str(data))
     signer = CheckpointSigner.from_file(settings.secrets_folder / "audit_signing_key")
     await create_missing_key_file(settings, database)
+    key_uses = KeyUses(database)
+    data_keys = DataKeys(read_kek(settings), clock)
     add_admin_api(
         app,
         settings,
@@ -137,10 +143,12 @@ async def run_admin_api(database: Database, data: Path) -> AsyncIterator[AdminRi
         clock=clock,
         admin_token=ADMIN_TOKEN.encode(),
         signer=signer,
-        data_keys=DataKeys(read_kek(settings), clock),
+        data_keys=data_keys,
+        key_uses=key_uses,
     )
+    chores = Chores(database, signer, data_keys, clock, key_uses=key_uses)
     async with _connect(app) as client:
-        yield AdminRig(app, client, clock, data)
+        yield AdminRig(app, client, clock, data, chores)
 
 
 def _write_token(data: Path) -> None:

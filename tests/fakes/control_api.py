@@ -308,12 +308,28 @@ def _look(state: FakeState, asked: Asked) -> Answer:
     kind, *rest = asked.path.removeprefix("/api/v1/").split("/")
     if not rest:
         return _list(state, kind, dict(asked.query))
+    if (kind, rest) == ("keys", ["due"]):
+        return 200, {"data": [_due(row) for row in state.rows["keys"] if row["labels"].get("due")]}
     row = state.find(kind, rest[0])
     if row is None:
         return UNKNOWN
     if rest[1:] == ["secrets"]:
         return 200, {"data": [{"id": "sec_000000000001", "state": "active", "not_after": None}]}
     return 200, row
+
+
+def _due(row: Row) -> Row:
+    return {
+        "reason": row["labels"]["due"],
+        "key_id": row["id"],
+        "key_name": row["name"],
+        "organization_id": row["organization_id"],
+        "project_id": row["project_id"],
+        "secret_id": "sec_000000000001",
+        "created_at": row["created_at"],
+        "not_after": "2026-01-03T00:00:00.000000Z",
+        "last_used_at": None,
+    }
 
 
 def _list(state: FakeState, kind: str, query: dict[str, str]) -> Answer:

@@ -48,8 +48,6 @@ from penstock.tenancy import people
 from penstock.tenancy import service as tenancy
 from penstock.tenancy.errors import NAME_TAKEN, STATUS_CONFLICT
 
-DAY_S = 86_400
-
 
 async def _refused(work: Awaitable[object]) -> ErrorCode:
     with pytest.raises(PenstockError) as caught:
@@ -390,26 +388,6 @@ async def test_uses_are_written_in_batches(database: Database) -> None:
         (secret,) = await service.list_secrets(session, key_id)
     assert (key.last_used_at_us, key.version) == (NOW_US + 9, 1)
     assert secret.last_used_at_us == NOW_US + 9
-
-
-async def test_late_uses_and_due_rotations_are_reported(database: Database) -> None:
-    """Reports name a retiring secret used late, and a key whose policy makes a rotation due."""
-    _, project = await create_place(database)
-    policy = NewKey(name="k", rotation_interval_s=DAY_S, rotation_grace_s=3_600)
-    created = await create_key(database, project, policy)
-    due_at = NOW_US + DAY_S * SECOND_US
-    async with database.read(ALL) as session:
-        assert await rotation.list_rotation_due(session, due_at - 1) == []
-        (due,) = await rotation.list_rotation_due(session, due_at)
-    assert due.id == created.key.id
-    await _rotate(database, created.key.id, 100, at_us=due_at)
-    for second, count in ((74, 0), (75, 1)):
-        at_us = due_at + second * SECOND_US
-        async with database.write(ALL) as session:
-            await record_uses(session, [KeyUse(created.key.id, at_us, created.secret.id)])
-        async with database.read(ALL) as session:
-            assert len(await rotation.list_late_uses(session, at_us)) == count
-            assert await rotation.list_rotation_due(session, at_us) == []
 
 
 async def test_a_pepper_is_replaced_key_by_key(database: Database) -> None:

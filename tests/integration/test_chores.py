@@ -8,6 +8,7 @@ from penstock.audit import service as audit
 from penstock.audit.signing import CheckpointSigner
 from penstock.catalog.credentials.data_keys import DataKeys
 from penstock.control.chores import CHECKPOINT_S, Chores
+from penstock.control.key_uses import KeyUses
 from penstock.kit.clock import ManualClock
 from penstock.kit.kek.file import FileKek
 from penstock.storage.database import Database
@@ -25,7 +26,7 @@ async def test_chains_are_signed_each_hour(database: Database, tmp_path: Path) -
     signer = CheckpointSigner.from_file(tmp_path / "signing")
     clock = ManualClock()
     data_keys = DataKeys(FileKek(tmp_path / "kek.json"), clock)
-    chores = Chores(database, signer, data_keys, clock)
+    chores = Chores(database, signer, data_keys, clock, key_uses=KeyUses(database))
     acme = await create_organization(database, "acme")
     await chores.tick()
     assert await _count_checkpoints(database, signer, acme.id) == 1

@@ -4,7 +4,7 @@ from typing import Annotated, Protocol
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from penstock.access import rotation, service
+from penstock.access import due, rotation, service
 from penstock.access.errors import (
     GRANT_EXCEEDED,
     KEY_INVALID,
@@ -16,6 +16,9 @@ from penstock.access.model import ApiKey, Principal, SecretState
 from penstock.access.peppers import Peppers
 from penstock.access.schemas import (
     CreatedKeyBody,
+    DueBody,
+    DueQuery,
+    DuesBody,
     KeyBody,
     KeyChangesBody,
     KeyPage,
@@ -113,6 +116,30 @@ async def list_keys(call: _Call, query: Annotated[KeysQuery, Query()]) -> Respon
             name=query.name,
         )
     return call.answer(KeyPage.of(found))
+
+
+@keys.get(
+    "/due",
+    summary="List secrets that somebody must look after, or callers are locked out",
+    description=(
+        "Those whose rotation is due by the key's policy, and old ones that are still used late "
+        "in their grace period. At most 1,000 of each, the most urgent first."
+    ),
+    response_model=DuesBody,
+    **operation("keys:list"),
+)
+async def list_due_secrets(call: _Call, query: Annotated[DueQuery, Query()]) -> Response:
+    """List secrets that somebody must look after, or callers are locked out."""
+    project_id = query.project_id or call.project_id
+    call.check(organization_id=query.organization_id, project_id=project_id)
+    async with call.read() as session:
+        found = await due.list_due(
+            session,
+            call.actor.at_us,
+            organization_id=query.organization_id,
+            project_id=project_id,
+        )
+    return call.answer(DuesBody(data=[DueBody.of_due(one) for one in found]))
 
 
 @keys.get(

@@ -28,8 +28,7 @@ MAX_LABEL_CHARS = 256
 MAX_GRACE_S = 30 * 86_400
 MIN_ROTATION_INTERVAL_S = 3_600
 MAX_ROTATION_INTERVAL_S = 3_650 * 86_400
-LATE_PART = 4
-"""The last quarter of a grace period is late."""
+DEFAULT_SCHEDULE_GRACE_S = 86_400
 
 _DATA_PLANE = frozenset({KeyScope.INFERENCE, KeyScope.MODELS_READ})
 """Scopes that data planes ask for."""
@@ -269,24 +268,32 @@ def end_of_grace(key: ApiKey, secret: KeySecret, now_us: int, grace_s: int) -> i
     return min(end for end in ends if end is not None)
 
 
-def is_late_use(secret: KeySecret) -> bool:
-    """Return whether a retiring secret was still used in the last quarter of its grace period."""
-    if (
-        secret.state != SecretState.RETIRING
-        or secret.retiring_at_us is None
-        or secret.not_after_us is None
-        or secret.last_used_at_us is None
-    ):
-        return False
-    grace_us = secret.not_after_us - secret.retiring_at_us
-    return secret.last_used_at_us >= secret.not_after_us - grace_us // LATE_PART
-
-
 def is_rotation_due(key: ApiKey, secret: KeySecret, now_us: int) -> bool:
     """Return whether a key's active secret is as old as its policy lets it become."""
     if key.rotation_interval_s is None or secret.state != SecretState.ACTIVE:
         return False
     return now_us >= secret.created_at_us + key.rotation_interval_s * _US
+
+
+def schedule_grace_s(key: ApiKey) -> int:
+    """Return how long a secret lives on once its rotation is due.
+
+    Without a word about it a day, but never more than half of the interval.
+    """
+    if key.rotation_grace_s is not None:
+        return key.rotation_grace_s
+    return min(DEFAULT_SCHEDULE_GRACE_S, (key.rotation_interval_s or 0) // 2)
+
+
+def find_scheduled_end(key: ApiKey, secret: KeySecret, now_us: int) -> int | None:
+    """Return the end that a key's policy gives its active secret now; None when it gives none.
+
+    The grace period begins when the rotation is found to be due, however late that is: before,
+    nobody could be told. Nothing lives longer for it than it would have.
+    """
+    if not is_rotation_due(key, secret, now_us) or secret.not_after_us is not None:
+        return None
+    return end_of_grace(key, secret, now_us, schedule_grace_s(key))
 
 
 def _is_text_list(value: object) -> bool:

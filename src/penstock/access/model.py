@@ -31,6 +31,15 @@ class SecretState(StrEnum):
     REVOKED = "revoked"
 
 
+class DueReason(StrEnum):
+    """Why somebody must look after a secret, or callers are locked out."""
+
+    ROTATION_DUE = "rotation_due"
+    """It is as old as the key's policy lets it become, and ends after the grace period."""
+    RETIRING_USED = "retiring_used"
+    """A newer one took its place, and it was still used late in its grace period."""
+
+
 class KeyRefusal(StrEnum):
     """Why a key is not let in. Callers learn `WRONG` only, unless they showed the right secret."""
 
@@ -76,9 +85,9 @@ class ApiKey:
     revoked_at_us: int | None
     revoked_reason: str | None
     rotation_interval_s: int | None
-    """How old its secret may become before it is rotated; None for never."""
+    """How old its secret may become before it must be rotated; None for never."""
     rotation_grace_s: int | None
-    """How long the old one lives on then."""
+    """How long a secret lives on that was not; see `key_rules.schedule_grace_s`."""
     created_by: str
     last_used_at_us: int | None
     """Some seconds behind: uses are written in batches."""
@@ -111,6 +120,8 @@ class KeySecret:
     revoked_at_us: int | None
     revoked_reason: str | None
     last_used_at_us: int | None
+    late_use_at_us: int | None = None
+    """When it was noticed that it is still used late in its grace period."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +154,15 @@ class KeyChanges(TypedDict, total=False):
     expires_at_us: int | None
     rotation_interval_s: int | None
     rotation_grace_s: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class DueSecret:
+    """A secret that somebody must look after."""
+
+    reason: DueReason
+    key: ApiKey
+    secret: KeySecret
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
-"""Use cases of the secrets of a key: rotate, revoke, report. None commits."""
+"""Use cases of the secrets of a key: rotate, revoke. None commits."""
 
-import dataclasses
 from typing import Any
 
 from penstock.access import store
@@ -13,9 +12,7 @@ from penstock.access.errors import (
 from penstock.access.key_rules import (
     check_grace,
     end_of_grace,
-    is_late_use,
     is_live,
-    is_rotation_due,
     may_hold,
 )
 from penstock.access.matrix import may_grant
@@ -27,7 +24,7 @@ from penstock.access.telling import tell_secrets
 from penstock.audit.model import Actor
 from penstock.kit.errors import PenstockError
 from penstock.storage.errors import OBJECT_UNKNOWN
-from penstock.storage.sessions import ReadSession, WriteSession
+from penstock.storage.sessions import WriteSession
 
 
 async def rotate_key(
@@ -79,7 +76,7 @@ async def rotate_key(
             "retiring_at_us": actor.at_us,
             "not_after_us": end_of_grace(key, active, actor.at_us, grace_s),
         }
-        after.append(await _update(session, active, retired))
+        after.append(await store.change_secret(session, session.scope, active, **retired))
     elif active is not None:
         await _end(session, active, actor.at_us, "rotated without grace")
     text = replace_secret(key.id, is_live=key.is_live)
@@ -114,27 +111,6 @@ async def revoke_secret(
     return ended
 
 
-async def list_rotation_due(session: ReadSession, now_us: int, limit: int = 1_000) -> list[ApiKey]:
-    """Return keys whose secret is as old as their policy lets it become, the oldest first."""
-    ids = await store.list_rotation_candidates(session, session.scope, now_us, limit)
-    records = await store.find_records(session, session.scope, ids)
-    return [
-        record.key
-        for key_id in ids
-        if (record := records.get(key_id)) is not None
-        and any(is_rotation_due(record.key, secret, now_us) for secret in record.secrets)
-    ]
-
-
-async def list_late_uses(session: ReadSession, now_us: int) -> list[KeySecret]:
-    """Return retiring secrets that were still used in the last quarter of their grace period.
-
-    Somebody did not take over the new one: when the grace period ends, they are locked out.
-    """
-    secrets = await store.list_used_retiring(session, session.scope, now_us)
-    return [secret for secret in secrets if is_late_use(secret)]
-
-
 async def _lock(session: WriteSession, key_id: str, expected_version: int | None) -> ApiKey:
     key = await store.keys.lock(session, session.scope, key_id, expected_version)
     if key.revoked_at_us is not None:
@@ -154,14 +130,11 @@ async def _live_secrets(session: WriteSession, key: ApiKey, actor: Actor) -> lis
 
 
 async def _end(session: WriteSession, secret: KeySecret, at_us: int, reason: str) -> KeySecret:
-    values = {
-        "state": SecretState.REVOKED.value,
-        "revoked_at_us": at_us,
-        "revoked_reason": reason,
-    }
-    return await _update(session, secret, values)
-
-
-async def _update(session: WriteSession, secret: KeySecret, values: dict[str, Any]) -> KeySecret:
-    await store.update_secret(session, session.scope, secret.id, **values)
-    return dataclasses.replace(secret, **values)
+    return await store.change_secret(
+        session,
+        session.scope,
+        secret,
+        state=SecretState.REVOKED.value,
+        revoked_at_us=at_us,
+        revoked_reason=reason,
+    )

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AwareDatetime, ConfigDict, Field, StrictBool, StrictInt
 
-from penstock.access.model import ApiKey, CreatedKey, KeyChanges, KeyScope, NewKey
+from penstock.access.model import ApiKey, CreatedKey, DueSecret, KeyChanges, KeyScope, NewKey
 from penstock.audit.schemas import (
     AnswerBody,
     Id,
@@ -54,6 +54,19 @@ _KEY: dict[str, Any] = {
 _SECRET = "ps_live_4mJ0wq8ZtK1c_" + "0" * 38  # an example without a valid checksum
 
 
+_DUE_EXAMPLE: dict[str, Any] = {
+    "reason": "rotation_due",
+    "key_id": "4mJ0wq8ZtK1c",
+    "key_name": "web shop",
+    "organization_id": "org_4mJ0wq8ZtK1c",
+    "project_id": "prj_9d21E8c0f1aX",
+    "secret_id": "sec_2Vb7Yt5uIoPa",
+    "created_at": "2026-06-15T12:00:00.000000Z",
+    "not_after": "2026-09-14T12:00:00.000000Z",
+    "last_used_at": None,
+}
+
+
 class NewKeyBody(RequestBody):
     """A key that is to be."""
 
@@ -85,8 +98,16 @@ class NewKeyBody(RequestBody):
     allowed_cidrs: Annotated[list[Text] | None, Field(description="Everywhere when null.")] = None
     labels: Labels = Field(default_factory=dict)
     expires_at: Expiry | None = None
-    rotation_interval_s: StrictInt | None = None
-    rotation_grace_s: StrictInt | None = None
+    rotation_interval_s: Annotated[
+        StrictInt | None,
+        Field(description="How old a secret may become: then it gets an end. Null for any age."),
+    ] = None
+    rotation_grace_s: Annotated[
+        StrictInt | None,
+        Field(
+            description="How long it works on then; when null a day, or half the interval if less."
+        ),
+    ] = None
 
     def to_new_key(self) -> NewKey:
         """Return the members that `NewKey` has."""
@@ -128,6 +149,13 @@ class KeysQuery(PageQuery):
     service_account_id: Id | None = None
     member_id: Id | None = None
     name: Text | None = None
+
+
+class DueQuery(RequestBody):
+    """Whose secrets are meant."""
+
+    organization_id: Id | None = None
+    project_id: Id | None = None
 
 
 class RotationBody(RequestBody):
@@ -248,6 +276,52 @@ class SecretBody(AnswerBody):
     created_at: Time
     not_after: Annotated[str | None, Field(description="When it ends; null for with the key.")]
     last_used_at: str | None
+
+
+class DueBody(AnswerBody):
+    """A secret that somebody must look after."""
+
+    model_config = example(**_DUE_EXAMPLE)
+
+    reason: Annotated[
+        str,
+        Field(
+            description=(
+                "`rotation_due`: it is older than the key's policy allows. `retiring_used`: it was "
+                "replaced, and was still used in the last quarter of its grace period."
+            )
+        ),
+    ]
+    key_id: str
+    key_name: str
+    organization_id: str
+    project_id: str
+    secret_id: str
+    created_at: Time
+    not_after: Annotated[
+        str | None, Field(description="When it ends, or ended; null until the next minute.")
+    ]
+    last_used_at: str | None
+
+    @classmethod
+    def of_due(cls, due: DueSecret) -> Self:
+        """Return a secret as it is answered."""
+        return cls.of(
+            due.secret,
+            reason=due.reason,
+            key_id=due.key.id,
+            key_name=due.key.name,
+            project_id=due.key.project_id,
+            secret_id=due.secret.id,
+        )
+
+
+class DuesBody(AnswerBody):
+    """Secrets that somebody must look after, at most 1,000 of each reason."""
+
+    model_config = example(data=[_DUE_EXAMPLE])
+
+    data: list[DueBody]
 
 
 class SecretsBody(AnswerBody):

@@ -14,6 +14,7 @@ from penstock.access.key_rules import (
     check_expiry,
     check_labels,
     check_rotation,
+    is_live,
     may_hold,
     normalize_aliases,
     normalize_cidrs,
@@ -169,7 +170,8 @@ async def update_key(
 ) -> ApiKey:
     """Change the members that are given; secrets, usage and limits stay.
 
-    An earlier expiry also ends a grace period that would have gone on longer.
+    An earlier expiry also ends a grace period that would have gone on longer. With another policy
+    of rotation, an end that the one before gave to a secret is off, unless it has come.
 
     Raises:
         PenstockError: `OBJECT_UNKNOWN`, `VERSION_CONFLICT`, `KEY_REVOKED`, `KEY_INVALID`,
@@ -184,6 +186,11 @@ async def update_key(
     if wanted.expires_at_us != before.expires_at_us:
         check_expiry(wanted.expires_at_us, actor.at_us)
     check_rotation(wanted.rotation_interval_s, wanted.rotation_grace_s)
+    if (wanted.rotation_interval_s, wanted.rotation_grace_s) != (
+        before.rotation_interval_s,
+        before.rotation_grace_s,
+    ):
+        await _lift_scheduled_end(session, key_id, actor.at_us)
     return await _change(session, actor, "key.update", before, values)
 
 
@@ -426,6 +433,13 @@ async def _check_owner(session: WriteSession, grantor: Principal, key: ApiKey) -
         raise PenstockError(STATUS_CONFLICT, "The service account is disabled.")
     if owner.id not in {grantor.service_account_id, grantor.member_id}:
         _check_grant(grantor, owner.role)
+
+
+async def _lift_scheduled_end(session: WriteSession, key_id: str, now_us: int) -> None:
+    for secret in await store.list_secrets(session, session.scope, key_id):
+        # Only a schedule gives an active secret an end.
+        if secret.state == SecretState.ACTIVE and is_live(secret, now_us):
+            await store.update_secret(session, session.scope, secret.id, not_after_us=None)
 
 
 async def _lock_usable(session: WriteSession, key_id: str, expected_version: int | None) -> ApiKey:

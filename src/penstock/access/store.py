@@ -4,10 +4,23 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    TextClause,
+    and_,
+    bindparam,
+    func,
+    or_,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.orm import InstrumentedAttribute
 
 from penstock.access.model import ApiKey, KeyOwner, KeyRecord, KeySecret, SecretState
 from penstock.access.tables import ApiKeys, KeySecrets
+from penstock.storage.base import Microseconds, seconds_after
 from penstock.storage.objects import ObjectStore
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession, WriteSession
@@ -19,6 +32,11 @@ _KEY_NAMES = [field.name for field in dataclasses.fields(ApiKey)]
 _KEY = [getattr(ApiKeys, name.removesuffix("_us")) for name in _KEY_NAMES]
 _SECRET_NAMES = [field.name for field in dataclasses.fields(KeySecret)]
 _SECRET = [getattr(KeySecrets, name.removesuffix("_us")) for name in _SECRET_NAMES]
+_IS_USED_LATE = text(
+    # Numbers in SQLite, moments and intervals in PostgreSQL: the same words for both.
+    "4 * (key_secrets.not_after - key_secrets.last_used_at)"
+    " <= key_secrets.not_after - key_secrets.retiring_at"
+)
 _LIVE = (SecretState.ACTIVE.value, SecretState.RETIRING.value)
 
 
@@ -81,6 +99,14 @@ async def insert_secret(session: WriteSession, scope: Scope, secret: KeySecret) 
     scope.require([secret.organization_id])
     row = {name.removesuffix("_us"): getattr(secret, name) for name in _SECRET_NAMES}
     await session.insert(KeySecrets, row)
+
+
+async def change_secret(
+    session: WriteSession, scope: Scope, secret: KeySecret, **values: Any
+) -> KeySecret:
+    """Change members of a secret and return it as it is now."""
+    await update_secret(session, scope, secret.id, **values)
+    return dataclasses.replace(secret, **values)
 
 
 async def update_secret(session: WriteSession, scope: Scope, secret_id: str, **values: Any) -> None:
@@ -152,40 +178,83 @@ async def count_by_pepper(session: ReadSession, scope: Scope) -> dict[int, int]:
     return {row[0]: row[1] for row in await session.rows(statement)}
 
 
-async def list_rotation_candidates(
-    session: ReadSession, scope: Scope, now_us: int, limit: int
-) -> list[str]:
-    """Return ids of usable keys with a rotation policy, those with the oldest secrets first."""
-    statement = (
-        select(ApiKeys.id)
+async def list_overdue(
+    session: ReadSession, scope: Scope, now_us: int, limit: int, *conditions: ColumnElement[bool]
+) -> list[tuple[ApiKey, KeySecret]]:
+    """Return usable keys whose active secret is as old as their policy lets it become.
+
+    Args:
+        session: Where from.
+        scope: Whose.
+        now_us: The time.
+        limit: Most of them; those that are due the longest come first.
+        *conditions: What else must hold.
+    """
+    due_at = seconds_after(KeySecrets.created_at, ApiKeys.rotation_interval_s)
+    return await _list_pairs(
+        session,
+        scope,
+        ApiKeys.rotation_interval_s.is_not(None),
+        KeySecrets.state == SecretState.ACTIVE,
+        due_at <= now_us,
+        *_usable(now_us),
+        *conditions,
+        order=due_at,
+        limit=limit,
+    )
+
+
+async def list_used_late(
+    session: ReadSession, scope: Scope, now_us: int, limit: int, *conditions: ColumnElement[bool]
+) -> list[tuple[ApiKey, KeySecret]]:
+    """Return usable keys' retiring secrets that were used in the last quarter of their grace.
+
+    Args:
+        session: Where from.
+        scope: Whose.
+        now_us: The time.
+        limit: Most of them; those that end first come first.
+        *conditions: What else must hold.
+    """
+    return await _list_pairs(
+        session,
+        scope,
+        KeySecrets.state == SecretState.RETIRING,
+        KeySecrets.not_after > now_us,
+        _IS_USED_LATE,
+        *_usable(now_us),
+        *conditions,
+        order=KeySecrets.not_after,
+        limit=limit,
+    )
+
+
+def _usable(now_us: int) -> tuple[ColumnElement[bool], ...]:
+    return (
+        ApiKeys.revoked_at.is_(None),
+        ApiKeys.is_disabled.is_(False),
+        or_(ApiKeys.expires_at.is_(None), ApiKeys.expires_at > now_us),
+    )
+
+
+async def _list_pairs(
+    session: ReadSession,
+    scope: Scope,
+    *conditions: ColumnElement[bool] | TextClause,
+    order: ColumnElement[int] | InstrumentedAttribute[Microseconds | None],
+    limit: int,
+) -> list[tuple[ApiKey, KeySecret]]:
+    statement: Select[Any] = (
+        select(*_KEY, *_SECRET)
         .join(KeySecrets, KeySecrets.key_id == ApiKeys.id)
-        .where(
-            scope.where(ApiKeys.organization_id),
-            ApiKeys.rotation_interval_s.is_not(None),
-            ApiKeys.revoked_at.is_(None),
-            ApiKeys.is_disabled.is_(False),
-            or_(ApiKeys.expires_at.is_(None), ApiKeys.expires_at > now_us),
-            KeySecrets.state == SecretState.ACTIVE,
-        )
-        .order_by(KeySecrets.created_at, ApiKeys.id)
+        .where(scope.where(ApiKeys.organization_id), *conditions)
+        .order_by(order, KeySecrets.id)
         .limit(limit)
     )
-    return [key_id for (key_id,) in await session.rows(statement)]
-
-
-async def list_used_retiring(session: ReadSession, scope: Scope, now_us: int) -> list[KeySecret]:
-    """Return secrets in their grace period that were used since it began."""
-    statement = (
-        select(*_SECRET)
-        .where(
-            scope.where(KeySecrets.organization_id),
-            KeySecrets.state == SecretState.RETIRING,
-            KeySecrets.not_after > now_us,
-            KeySecrets.last_used_at >= KeySecrets.retiring_at,
-        )
-        .order_by(KeySecrets.not_after)
-    )
-    return [_build_secret(row) for row in await session.rows(statement)]
+    return [
+        (_build_key(row[: len(_KEY)]), _build_secret(row[len(_KEY) :]))
+        for row in await session.rows(statement)
+    ]
 
 
 async def _records(
@@ -228,7 +297,7 @@ async def _records(
     records = {}
     for row in rows:
         members, (organization, project, *owner) = row[: len(_KEY)], row[len(_KEY) :]
-        key = ApiKey(**dict(zip(_KEY_NAMES, members, strict=True)))
+        key = _build_key(members)
         records[key.id] = KeyRecord(
             key=key,
             secrets=secrets.get(key.id, []),
@@ -255,6 +324,10 @@ def _find_owner(
     if member_role is not None:
         return KeyOwner(role=member_role, project_id=member_project, is_disabled=False)
     return None
+
+
+def _build_key(row: Any) -> ApiKey:
+    return ApiKey(**dict(zip(_KEY_NAMES, row, strict=True)))
 
 
 def _build_secret(row: Any) -> KeySecret:

@@ -16,6 +16,8 @@ from penstock.storage.base import Base, Json, Microseconds, Versioned
 _NOT_REVOKED = text("revoked_at IS NULL")
 _ACTIVE = text("state = 'active'")
 _RETIRING = text("state = 'retiring'")
+_IS_SCHEDULED = text("rotation_interval_s IS NOT NULL")
+_HAS_END = text("not_after IS NOT NULL")
 
 
 class ApiKeys(Versioned, Base):
@@ -43,6 +45,12 @@ class ApiKeys(Versioned, Base):
         Index(None, "project_id", "created_at", "id"),
         Index(None, "service_account_id"),
         Index(None, "member_id"),
+        Index(
+            "ix_api_keys_rotation_interval_s",
+            "rotation_interval_s",
+            sqlite_where=_IS_SCHEDULED,
+            postgresql_where=_IS_SCHEDULED,
+        ),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -93,6 +101,12 @@ class KeySecrets(Base):
         ),
         Index(None, "key_id", "created_at"),
         Index(None, "pepper_id", "state"),
+        Index(
+            "ix_key_secrets_not_after",
+            "not_after",
+            sqlite_where=_HAS_END,
+            postgresql_where=_HAS_END,
+        ),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -108,6 +122,7 @@ class KeySecrets(Base):
     revoked_at: Mapped[Microseconds | None]
     revoked_reason: Mapped[str | None]
     last_used_at: Mapped[Microseconds | None]
+    late_use_at: Mapped[Microseconds | None]
 
 
 class IdempotencyKeys(Base):

@@ -58,6 +58,23 @@ async def tell_secrets(
     )
 
 
+async def tell_late_use(
+    session: WriteSession, actor: Actor, key: ApiKey, secret: KeySecret
+) -> None:
+    """Record that a retiring secret is still used; data planes have nothing to do with it."""
+    await record(
+        session,
+        Entry(
+            actor=actor,
+            action="key.retiring_used",
+            resource_kind="key",
+            resource_id=key.id,
+            organization_id=key.organization_id,
+            after=_facts(secret) | {"last_used_at_us": secret.last_used_at_us},
+        ),
+    )
+
+
 def _facts(secret: KeySecret) -> dict[str, Any]:
     return {
         "id": secret.id,

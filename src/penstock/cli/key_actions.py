@@ -7,13 +7,38 @@ import typer
 
 from penstock.cli.instance import DataOption, connect
 from penstock.cli.key_options import KeyArgument, ReasonOption
-from penstock.cli.key_views import SECRET_COLUMNS, show_secret
+from penstock.cli.key_views import SECRET_COLUMNS, due_columns, show_secret
 from penstock.cli.output import JsonOption, examples
 from penstock.cli.records import YesOption, confirm, say_done, show_list, time_cell, words_of
-from penstock.cli.resolving import KEYS, OrgOption, ProjectOption, find_key
+from penstock.cli.resolving import KEYS, OrgOption, ProjectOption, find_key, find_place
 from penstock.cli.times import parse_duration_s
 
 app = typer.Typer()
+
+
+@app.command("due", epilog=examples("penstock keys due --org acme", "penstock keys due --json"))
+def list_due(
+    *,
+    project: ProjectOption = None,
+    org: OrgOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List secrets that somebody must look after, or callers are locked out.
+
+    Rotations that are due, and old secrets that are still used although their end is near. With
+    --json: one object a line.
+    """
+    with connect(data) as client:
+        filters = find_place(client, org, project).filters
+        show_list(
+            iter(client.get(f"{KEYS}/due", filters)["data"]),
+            due_columns(client),
+            limit=None,
+            as_json=as_json,
+            nothing="No secret is due.",
+            expendable=("Project", "Last used (UTC)"),
+        )
 
 
 @app.command(

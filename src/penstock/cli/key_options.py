@@ -45,10 +45,10 @@ ExpiresOption = Annotated[
 ]
 RotateEveryOption = Annotated[
     str | None,
-    option("--rotate-every", "Rotate it when its secret is so old: 30d, 90d.", "TIME"),
+    option("--rotate-every", "How old its secret may become: 30d, 90d. Then it ends.", "TIME"),
 ]
 RotateGraceOption = Annotated[
-    str | None, option("--rotate-grace", "How long the old secret works on then.", "TIME")
+    str | None, option("--rotate-grace", "How long such a secret works on; 1d by default.", "TIME")
 ]
 ReasonOption = Annotated[str, option("--reason", "Why, for the audit log.", "TEXT")]
 

@@ -22,6 +22,26 @@ SECRET_COLUMNS: tuple[Column, ...] = (
 )
 
 
+_DUE_WORDS = {
+    "rotation_due": "rotate it",
+    "retiring_used": "old secret is still used",
+}
+
+
+def due_columns(client: "ControlClient") -> tuple[Column, ...]:
+    """Return what a list shows of secrets that somebody must look after."""
+    names = NameBook(client)
+    return (
+        ("Key", text_of("key_name")),
+        ("Id", text_of("key_id")),
+        ("Project", lambda row: names.project(row["project_id"])),
+        ("What", lambda row: _DUE_WORDS.get(row["reason"], row["reason"])),
+        ("Secret", text_of("secret_id")),
+        ("Good until (UTC)", time_of("not_after")),
+        ("Last used (UTC)", time_of("last_used_at")),
+    )
+
+
 def key_columns(client: "ControlClient", now: datetime) -> tuple[Column, ...]:
     """Return what a list shows of a key."""
     names = NameBook(client)
@@ -88,5 +108,6 @@ def _rotation_words(row: "Row") -> str:
     every_s = row.get("rotation_interval_s")
     if every_s is None:
         return "by hand"
-    grace = format_duration(row.get("rotation_grace_s") or 0)
-    return f"every {format_duration(every_s)}, with a grace period of {grace}"
+    grace_s = row.get("rotation_grace_s")
+    grace = "" if grace_s is None else f", with a grace period of {format_duration(grace_s)}"
+    return f"every {format_duration(every_s)}{grace}"

@@ -12,6 +12,7 @@ from penstock.catalog import api as catalog_api
 from penstock.catalog.credentials.api import create_credentials_router
 from penstock.catalog.credentials.data_keys import DataKeys
 from penstock.control.door import AdminDoor
+from penstock.control.key_uses import KeyUses
 from penstock.control.principals import Principals
 from penstock.control.settings import ControlSettings
 from penstock.kit.clock import Clock
@@ -30,6 +31,7 @@ def add_admin_api(
     admin_token: bytes,
     signer: CheckpointSigner,
     data_keys: DataKeys,
+    key_uses: KeyUses,
 ) -> None:
     """Add the endpoints of all rooms that are administered, and the door in front of them.
 
@@ -41,6 +43,7 @@ def add_admin_api(
         admin_token: The one of the platform's operator.
         signer: Whose signatures the audit log's checkpoints bear.
         data_keys: What credentials of upstreams are encrypted with.
+        key_uses: Told of keys that were shown.
 
     Raises:
         PenstockError: `PEPPER_INVALID`.
@@ -50,7 +53,7 @@ def add_admin_api(
     peppers = read_peppers(folder)
     app.state.door = AdminDoor(
         database,
-        Principals(database, peppers, admin_token),
+        Principals(database, peppers, admin_token, key_uses),
         peppers,
         read_or_create_secret(folder / "idempotency_secret"),
         clock,

@@ -22,6 +22,7 @@ from penstock.control.feed import create_feed_router
 from penstock.control.headers import SafeHeaders
 from penstock.control.health import create_health_router
 from penstock.control.keks import create_missing_key_file, read_kek
+from penstock.control.key_uses import KeyUses
 from penstock.control.problems import PROBLEM_RESPONSES, install_problems
 from penstock.control.settings import ControlSettings
 from penstock.control.status_page import create_page_router
@@ -56,6 +57,7 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
     node_token = read_token(settings.node_token_path)
     admin_token = read_token(settings.admin_token_path)
     database = Database(settings.database_location)
+    key_uses = KeyUses(database)
     signer = CheckpointSigner.from_file(settings.secrets_folder / "audit_signing_key")
     data_keys = DataKeys(read_kek(settings), clock)
 
@@ -63,7 +65,7 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await database.open()
         await create_missing_key_file(settings, database)
-        chores = Chores(database, signer, data_keys, clock)
+        chores = Chores(database, signer, data_keys, clock, key_uses=key_uses)
         working = asyncio.create_task(chores.run(), name="chores")
         try:
             yield
@@ -99,5 +101,6 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
         admin_token=admin_token,
         signer=signer,
         data_keys=data_keys,
+        key_uses=key_uses,
     )
     return app

@@ -2,30 +2,39 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
-from penstock.access import idempotency
+from penstock.access import due, idempotency
 from penstock.audit import service as audit
 from penstock.audit.model import Actor
 from penstock.audit.signing import CheckpointSigner
 from penstock.catalog.credentials import jobs
 from penstock.catalog.credentials.data_keys import DataKeys
 from penstock.catalog.credentials.errors import KeysUnavailableError
+from penstock.control.key_uses import KeyUses
 from penstock.kit.clock import Clock
 from penstock.kit.kek.model import KekVersion
 from penstock.storage.database import Database
 from penstock.storage.errors import DatabaseUnavailableError
 from penstock.storage.scope import Scope
+from penstock.storage.sessions import WriteSession
 
 log = logging.getLogger(__name__)
 
-TICK_S = 60.0
+TICK_S = 2.0
+"""How often it is looked for what is due, and how far the last uses of admin keys are behind."""
+WATCH_S = 60.0
+"""How often secrets that are due are looked for."""
 CHECKPOINT_S = 3_600.0
 """How often the ends of audit chains are signed: what was cut off behind the last is not seen."""
 
 
 class Chores:
-    """Signs audit chains, forgets idempotency keys that are over a day old, follows the KEK.
+    """Does what the clock asks for.
 
+    It signs the audit log's chains, forgets idempotency keys that are over a day old, writes when
+    keys were used, ends secrets whose rotation is overdue, reports those that are still used late,
+    and follows the KEK.
     Several control planes may do this at once: what one has done is nothing to do for the next.
 
     Args:
@@ -33,10 +42,17 @@ class Chores:
         signer: Signs checkpoints.
         data_keys: Wrapped anew when the KEK has a newer version.
         clock: Tells the time.
+        key_uses: What is to be written about keys.
     """
 
     def __init__(
-        self, database: Database, signer: CheckpointSigner, data_keys: DataKeys, clock: Clock
+        self,
+        database: Database,
+        signer: CheckpointSigner,
+        data_keys: DataKeys,
+        clock: Clock,
+        *,
+        key_uses: KeyUses,
     ) -> None:
         """See the class."""
         self._database = database
@@ -44,7 +60,14 @@ class Chores:
         self._data_keys = data_keys
         self._wrapped_under: KekVersion | None = None
         self._clock = clock
-        self._signed_at_s: float | None = None
+        self._chores: list[tuple[float, Callable[[], Awaitable[None]]]] = [
+            (TICK_S, key_uses.flush),
+            (WATCH_S, self._forget_idempotency_keys),
+            (WATCH_S, self._watch_secrets),
+            (WATCH_S, self._follow_kek),
+            (CHECKPOINT_S, self._sign_chains),
+        ]
+        self._done_at_s = [float("-inf")] * len(self._chores)
 
     async def run(self) -> None:
         """Work until cancelled; a database that is away is tried again at the next tick."""
@@ -61,27 +84,53 @@ class Chores:
         Raises:
             DatabaseUnavailableError: It cannot be done now; nothing is half done.
         """
-        now_us = self._clock.wall_ns() // 1_000
         now_s = self._clock.monotonic_s()
+        for number, (period_s, work) in enumerate(self._chores):
+            if now_s - self._done_at_s[number] >= period_s:
+                await work()
+                self._done_at_s[number] = now_s
+
+    @property
+    def _now_us(self) -> int:
+        return self._clock.wall_ns() // 1_000
+
+    @property
+    def _actor(self) -> Actor:
+        return Actor(kind="system", id="chores", at_us=self._now_us)
+
+    async def _forget_idempotency_keys(self) -> None:
         async with self._database.write(Scope.all_organizations()) as session:
-            await idempotency.forget_expired(session, now_us)
-        await self._follow_kek(now_us)
-        if self._signed_at_s is not None and now_s - self._signed_at_s < CHECKPOINT_S:
-            return
+            await idempotency.forget_expired(session, self._now_us)
+
+    async def _watch_secrets(self) -> None:
+        ended = await self._do_all(due.end_overdue)
+        noted = await self._do_all(due.note_late_uses)
+        if ended or noted:
+            log.info("secrets are due rotation=%s late_use=%s", ended, noted)
+
+    async def _do_all(self, work: Callable[[WriteSession, Actor], Awaitable[int]]) -> int:
+        # Each transaction does a part, so that no other writer waits for long.
+        total = 0
+        while True:
+            async with self._database.write(Scope.all_organizations()) as session:
+                count = await work(session, self._actor)
+            total += count
+            if count < due.MAX_CHANGES:
+                return total
+
+    async def _sign_chains(self) -> None:
         async with self._database.write(Scope.all_organizations()) as session:
-            checkpoints = await audit.create_checkpoints(session, self._signer, now_us)
-        self._signed_at_s = now_s
+            checkpoints = await audit.create_checkpoints(session, self._signer, self._now_us)
         log.info("audit chains signed count=%s", len(checkpoints))
 
-    async def _follow_kek(self, now_us: int) -> None:
+    async def _follow_kek(self) -> None:
         """Wrap all data keys anew, once for each version of the KEK that this process sees."""
         try:
             current = await self._data_keys.current()
             if current == self._wrapped_under:
                 return
             if await jobs.count_outdated(self._database, current):
-                actor = Actor(kind="system", id="chores", at_us=now_us)
-                report = await jobs.rewrap_data_keys(self._database, self._data_keys, actor)
+                report = await jobs.rewrap_data_keys(self._database, self._data_keys, self._actor)
                 log.info(
                     "data keys wrapped anew renewed=%s outdated=%s", report.renewed, report.outdated
                 )

@@ -9,6 +9,7 @@ from penstock.access.peppers import Peppers
 from penstock.access.rules import find_key_id
 from penstock.access.verification import principal_of, verify_key
 from penstock.control.errors import TOKEN_MISSING, TOKEN_WRONG, AuthenticationError
+from penstock.control.key_uses import KeyUses
 from penstock.storage.database import Database
 from penstock.storage.scope import Scope
 
@@ -23,10 +24,14 @@ class Principals:
         database: Where keys are.
         peppers: What keys are hashed under.
         admin_token: The one of the platform's operator.
+        key_uses: Told of keys that were shown.
     """
 
-    def __init__(self, database: Database, peppers: Peppers, admin_token: bytes) -> None:
+    def __init__(
+        self, database: Database, peppers: Peppers, admin_token: bytes, key_uses: KeyUses
+    ) -> None:
         """See the class."""
+        self._key_uses = key_uses
         self._database = database
         self._peppers = peppers
         self._admin_token = admin_token
@@ -62,4 +67,5 @@ class Principals:
         principal = principal_of(found.record)
         if not ADMIN_API_SCOPES & principal.scopes:
             raise AuthenticationError(KEY_REFUSED, _CHALLENGE_AGAIN)
+        self._key_uses.note(found, now_us)
         return principal

@@ -2,7 +2,8 @@
 
 import logging
 
-from penstock.contract.usage import UsageBatch, UsageReceipt
+from penstock.access.verification import KeyUse, record_uses
+from penstock.contract.usage import UsageBatch, UsageEvent, UsageReceipt
 from penstock.kit.errors import PenstockError
 from penstock.metering import store
 from penstock.metering.errors import BATCH_INVALID, BATCH_TOO_LARGE, CURSOR_INVALID
@@ -63,6 +64,8 @@ async def record_events(
     The receipt counts every event of the batch, in one of its three figures. It holds once the
     session has committed.
 
+    When their keys were used last is stored with them; keys of a node's own file are not here.
+
     Args:
         session: Where to; the caller's context commits it.
         scope: Whose events these may be.
@@ -71,6 +74,7 @@ async def record_events(
     """
     first, repeats = split_repeats(events)
     new = await store.record_events(session, scope, list(first.values()), delivery)
+    await record_uses(session, [_use(hashed.event, delivery) for hashed in first.values()])
     known = [hashed for event_id, hashed in first.items() if event_id not in new] + repeats
     stored_hashes = await store.list_hashes(
         session, scope, list({hashed.event.event_id: None for hashed in known})
@@ -88,6 +92,12 @@ async def record_events(
     return UsageReceipt(
         stored=len(new), duplicates=len(known) - len(conflicts), conflicts=len(conflicts)
     )
+
+
+def _use(event: UsageEvent, delivery: Delivery) -> KeyUse:
+    # A node whose clock is ahead must not make a key look used for ever.
+    at_us = min(event.started_at_ns // 1_000, delivery.recorded_at_us)
+    return KeyUse(event.key_id, at_us, event.key_secret_id or None)
 
 
 async def list_usage(

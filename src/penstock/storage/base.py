@@ -7,7 +7,10 @@ from typing import Any, NewType
 from sqlalchemy import JSON, BigInteger, MetaData, Text
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Mapped
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -45,6 +48,25 @@ class Timestamp(TypeDecorator[int]):
         if value is None or dialect.name != "postgresql":
             return value  # type: ignore[no-any-return]  # the driver's integer
         return (value - _EPOCH) // _MICROSECOND  # type: ignore[no-any-return]  # two datetimes
+
+
+class seconds_after(FunctionElement[int]):  # noqa: N801 - a function of SQL
+    """The moment that is some seconds behind another one: `seconds_after(created_at, 60)`."""
+
+    type = Timestamp()
+    inherit_cache = True
+
+
+@compiles(seconds_after, "postgresql")
+def _add_interval(element: seconds_after, compiler: SQLCompiler, **options: Any) -> str:
+    moment, seconds = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"({moment} + {seconds} * INTERVAL '1 second')"
+
+
+@compiles(seconds_after)
+def _add_microseconds(element: seconds_after, compiler: SQLCompiler, **options: Any) -> str:
+    moment, seconds = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"({moment} + {seconds} * 1000000)"
 
 
 def read_json(kept: Any) -> Any:

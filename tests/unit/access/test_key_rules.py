@@ -3,6 +3,8 @@
 import dataclasses
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.fakes.organizations import NOW_US, SECOND_US
 
 from penstock.access import key_rules as rules
@@ -235,20 +237,6 @@ def test_a_grace_period_ends_with_the_key() -> None:
     assert rules.end_of_grace(soon, sooner, NOW_US, 60) == NOW_US + 3
 
 
-@pytest.mark.parametrize(("used", "is_late"), [(None, False), (74, False), (75, True), (99, True)])
-def test_the_last_quarter_of_a_grace_period_is_late(used: int | None, *, is_late: bool) -> None:
-    """A retiring secret that is used in the last quarter is reported, not before."""
-    secret = dataclasses.replace(
-        SECRET,
-        state="retiring",
-        retiring_at_us=NOW_US,
-        not_after_us=NOW_US + 100,
-        last_used_at_us=None if used is None else NOW_US + used,
-    )
-    assert rules.is_late_use(secret) is is_late
-    assert not rules.is_late_use(dataclasses.replace(secret, state="active"))
-
-
 def test_a_rotation_is_due_when_the_secret_is_old() -> None:
     """A policy makes a rotation due at the age that it says, and none never."""
     key = dataclasses.replace(KEY, rotation_interval_s=3_600)
@@ -257,6 +245,39 @@ def test_a_rotation_is_due_when_the_secret_is_old() -> None:
     assert rules.is_rotation_due(key, SECRET, end)
     assert not rules.is_rotation_due(KEY, SECRET, end)
     assert not rules.is_rotation_due(key, dataclasses.replace(SECRET, state="retiring"), end)
+
+
+@given(
+    age_s=st.integers(0, 10**9),
+    interval_s=st.integers(rules.MIN_ROTATION_INTERVAL_S, rules.MAX_ROTATION_INTERVAL_S),
+    grace_s=st.none() | st.integers(0, rules.MAX_GRACE_S),
+    expires_in_s=st.none() | st.integers(1, 10**9),
+)
+def test_a_schedule_ends_what_is_due_and_gives_notice(
+    age_s: int, interval_s: int, grace_s: int | None, expires_in_s: int | None
+) -> None:
+    """An overdue secret ends a grace period after it was found, or with its key; others do not."""
+    now_us = NOW_US + age_s * SECOND_US
+    expires_at_us = None if expires_in_s is None else now_us + expires_in_s * SECOND_US
+    key = dataclasses.replace(
+        KEY,
+        rotation_interval_s=interval_s,
+        rotation_grace_s=grace_s,
+        expires_at_us=expires_at_us,
+    )
+    end_us = rules.find_scheduled_end(key, SECRET, now_us)
+    assert (end_us is not None) is (age_s >= interval_s)
+    expected_grace_s = min(86_400, interval_s // 2) if grace_s is None else grace_s
+    if end_us is not None:
+        notice_us = now_us + expected_grace_s * SECOND_US
+        assert end_us == min(notice_us, expires_at_us or notice_us)
+        # What has an end keeps it: to be found again changes nothing.
+        ended = dataclasses.replace(SECRET, not_after_us=end_us)
+        assert rules.find_scheduled_end(key, ended, now_us) is None
+    retiring = dataclasses.replace(SECRET, state="retiring")
+    assert rules.find_scheduled_end(key, retiring, now_us) is None
+    unscheduled = dataclasses.replace(key, rotation_interval_s=None)
+    assert rules.find_scheduled_end(unscheduled, SECRET, now_us) is None
 
 
 def test_a_hash_is_not_shown() -> None:

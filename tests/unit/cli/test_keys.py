@@ -29,6 +29,33 @@ def test_create_prints_id_and_secret(plane: FakeControl) -> None:
     }
 
 
+def test_due_lists_what_somebody_must_look_after(plane: FakeControl, key: dict[str, Any]) -> None:
+    """`keys due` names key, secret and what to do; with --json it prints what control said."""
+    assert "No secret is due." in run(plane, "keys", "due").stdout
+    key["labels"] = {"due": "rotation_due"}
+    result = run(plane, "keys", "due", "--org", "acme")
+    assert result.exit_code == 0, result.output
+    assert "rotate it" in result.stdout
+    assert "sec_000000000001" in result.stdout
+    (row,) = run_json(plane, "keys", "due")
+    assert (row["reason"], row["key_id"]) == ("rotation_due", key["id"])
+
+
+@pytest.mark.usefixtures("key")
+def test_a_key_of_a_member(plane: FakeControl) -> None:
+    """`--member` finds the person by subject; a key has one owner."""
+    organization = plane.state.rows["organizations"][0]
+    ada = plane.state.add("members", subject="ada", organization_id=organization["id"])
+    create = ("keys", "create", "--project", "chat", "--name", "one", "--member", "ada")
+    run_json(plane, *create)
+    body = plane.state.changes()[0].body
+    assert body is not None
+    assert body["member_id"] == ada["id"]
+    result = run(plane, *create, "--service-account", "nightly")
+    assert result.exit_code == 2
+    assert "exclude each other" in result.output
+
+
 @pytest.mark.usefixtures("key")
 def test_create_shows_the_secret_once(plane: FakeControl) -> None:
     """People see the secret on a line of its own and that it will not be shown again."""

@@ -22,6 +22,9 @@ def upgrade() -> None:
         op.add_column(table, sa.Column("allowed_regions", _json(), nullable=True))
     op.add_column("api_keys", _text("member_id", nullable=True))
     _index("api_keys", "member_id")
+    op.add_column("key_secrets", _moment("late_use_at", nullable=True))
+    _partial_index("api_keys", "rotation_interval_s")
+    _partial_index("key_secrets", "not_after")
     _create_platform()
     _create_credentials()
     _create_routes()
@@ -52,6 +55,9 @@ def downgrade() -> None:
         "upstreams",
     ):
         op.drop_table(table)
+    op.drop_index("ix_key_secrets_not_after", "key_secrets")
+    op.drop_index("ix_api_keys_rotation_interval_s", "api_keys")
+    op.drop_column("key_secrets", "late_use_at")
     op.drop_index("ix_api_keys_member_id", "api_keys")
     op.drop_column("api_keys", "member_id")
     for table in ("organizations", "projects"):
@@ -67,9 +73,9 @@ def _text(name: str, *, nullable: bool = False) -> sa.Column[str]:
     return sa.Column(name, sa.String(), nullable=nullable)
 
 
-def _moment(name: str) -> sa.Column[int]:
+def _moment(name: str, *, nullable: bool = False) -> sa.Column[int]:
     timestamp = sa.BigInteger().with_variant(postgresql.TIMESTAMP(timezone=True), "postgresql")
-    return sa.Column(name, timestamp, nullable=False)
+    return sa.Column(name, timestamp, nullable=nullable)
 
 
 def _number(name: str) -> sa.Column[int]:
@@ -98,6 +104,17 @@ def _key(table: str, *columns: str) -> sa.PrimaryKeyConstraint:
 
 def _index(table: str, *columns: str) -> None:
     op.create_index("_".join(["ix", table, *columns]), table, list(columns))
+
+
+def _partial_index(table: str, column: str) -> None:
+    condition = sa.text(f"{column} IS NOT NULL")
+    op.create_index(
+        f"ix_{table}_{column}",
+        table,
+        [column],
+        sqlite_where=condition,
+        postgresql_where=condition,
+    )
 
 
 def _unique(name: str, table: str, *columns: str, where: str | None = None) -> None:
