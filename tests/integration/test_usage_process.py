@@ -157,12 +157,18 @@ def test_a_damaged_database_ends_the_start(
     assert "Traceback" not in caplog.text
 
 
-def test_a_weak_token_ends_the_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """An empty token file ends the process with status 1 and the way out."""
+@pytest.mark.parametrize(
+    "name", ["admin_token", "node_token", "pepper", "idempotency_secret", "audit_signing_key"]
+)
+@pytest.mark.parametrize("content", ["", "changeme", "Secret-Secret-Secret-Secret-12345", "0" * 64])
+def test_a_weak_secret_ends_the_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, content: str
+) -> None:
+    """No secret that anybody could guess is started with: status 1, and which file it is."""
     (tmp_path / "secrets").mkdir()
-    (tmp_path / "secrets" / "admin_token").touch()
-    settings = json.dumps({"data_dir": str(tmp_path), "port": 0})
-    status = main([settings])
+    (tmp_path / "secrets" / name).write_text(content)
+    status = main([json.dumps({"data_dir": str(tmp_path), "port": 0})])
     assert status == 1
-    assert "delete it" in caplog.text
+    assert str(tmp_path / "secrets" / name) in caplog.text
+    assert not content or content not in caplog.text
     assert "Traceback" not in caplog.text

@@ -125,7 +125,7 @@ PEPPER_INVALID = ErrorCode(
     public="The pepper of API keys cannot be used.",
     conventional_type="server_error",
     conventional_code="internal_error",
-    cause="A pepper in `secrets/` is too short, or there are more than two.",
+    cause="A pepper in `secrets/` is too short or can be guessed, or there are more than two.",
     caller_action="None; the control plane does not start.",
     operator_action=(
         "Put the file that the message names back from a backup. A new pepper makes every key "

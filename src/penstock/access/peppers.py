@@ -9,6 +9,7 @@ from penstock.access.errors import PEPPER_INVALID
 from penstock.access.rules import key_mac
 from penstock.kit.errors import PenstockError
 from penstock.kit.files import read_or_create_secret
+from penstock.kit.secrets import find_secret_fault
 
 MIN_PEPPER_BYTES = 32
 MAX_PEPPERS = 2
@@ -46,7 +47,7 @@ def read_peppers(folder: Path) -> Peppers:
     file, restart, wait until the report of old hashes is empty, remove the old file.
 
     Raises:
-        PenstockError: `PEPPER_INVALID`: one has fewer than 32 characters, or there are over two.
+        PenstockError: `PEPPER_INVALID`: one is short or can be guessed, or there are over two.
         OSError: The folder cannot be read or written.
     """
     numbered = {
@@ -65,4 +66,7 @@ def read_peppers(folder: Path) -> Peppers:
     for pepper_id, pepper in values.items():
         if len(pepper) < MIN_PEPPER_BYTES:
             raise PenstockError(PEPPER_INVALID, f"{numbered[pepper_id]} is too short")
+        fault = find_secret_fault(numbered[pepper_id], pepper)
+        if fault is not None:
+            raise PenstockError(PEPPER_INVALID, fault)
     return Peppers(values)

@@ -10,7 +10,7 @@ SIGNING_KEY_INVALID = ErrorCode(
     public="The key that signs the audit log cannot be used.",
     conventional_type="server_error",
     conventional_code="internal_error",
-    cause="`secrets/audit_signing_key` was edited or cut off.",
+    cause="`secrets/audit_signing_key` was edited or cut off, or is a pattern and not random.",
     caller_action="None; the control plane does not start.",
     operator_action=(
         "Put the file back from a backup. With a new key, old checkpoints need the old public key "

@@ -14,6 +14,7 @@ from penstock.audit.model import Checkpoint
 from penstock.audit.rules import checkpoint_content
 from penstock.kit.errors import PenstockError
 from penstock.kit.files import read_or_create_secret
+from penstock.kit.secrets import find_secret_fault
 
 _SEED_BYTES = 32
 
@@ -63,12 +64,16 @@ class CheckpointSigner:
             PenstockError: `SIGNING_KEY_INVALID`.
             OSError: The file cannot be read or made.
         """
+        content = read_or_create_secret(path)
         try:
-            seed = bytes.fromhex(read_or_create_secret(path).decode("ascii"))
+            seed = bytes.fromhex(content.decode("ascii"))
         except ValueError:
             seed = b""
         if len(seed) != _SEED_BYTES:
             raise PenstockError(SIGNING_KEY_INVALID, f"{path} is not 64 hexadecimal digits")
+        fault = find_secret_fault(path, content)
+        if fault is not None:
+            raise PenstockError(SIGNING_KEY_INVALID, fault)
         return cls(seed)
 
     @property

@@ -11,12 +11,12 @@ from penstock.audit.signing import CheckpointSigner
 from penstock.catalog import api as catalog_api
 from penstock.catalog.credentials.api import create_credentials_router
 from penstock.catalog.credentials.data_keys import DataKeys
+from penstock.control.authentication import read_token
 from penstock.control.door import AdminDoor
 from penstock.control.key_uses import KeyUses
 from penstock.control.principals import Principals
 from penstock.control.settings import ControlSettings
 from penstock.kit.clock import Clock
-from penstock.kit.files import read_or_create_secret
 from penstock.metering import api as metering_api
 from penstock.storage.database import Database
 from penstock.tenancy import api as tenancy_api
@@ -46,7 +46,7 @@ def add_admin_api(
         key_uses: Told of keys that were shown.
 
     Raises:
-        PenstockError: `PEPPER_INVALID`.
+        PenstockError: `PEPPER_INVALID`, `TOKEN_WEAK`.
         OSError: A secret cannot be read or made.
     """
     folder = settings.secrets_folder
@@ -55,7 +55,7 @@ def add_admin_api(
         database,
         Principals(database, peppers, admin_token, key_uses),
         peppers,
-        read_or_create_secret(folder / "idempotency_secret"),
+        read_token(folder / "idempotency_secret"),
         clock,
     )
     routers: list[APIRouter] = [

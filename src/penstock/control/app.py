@@ -47,7 +47,7 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
         clock: Says when usage was recorded; the machine's when None.
 
     Raises:
-        PenstockError: A token in the data folder is too short, or the signing key is none.
+        PenstockError: A secret in the data folder is weak, or the signing key is none.
         SecretUnavailableError: The database's address cannot be read.
         KekSettingError, KekUnavailableError: The setting of the KEK is of no use.
         OSError: The data folder cannot be read or written.

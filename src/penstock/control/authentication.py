@@ -3,6 +3,7 @@
 import base64
 import binascii
 import hmac
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -18,23 +19,29 @@ from penstock.control.errors import (
 )
 from penstock.kit.errors import PenstockError
 from penstock.kit.files import read_or_create_secret
+from penstock.kit.secrets import find_secret_fault
 from penstock.storage.scope import Scope
 
-MIN_TOKEN_BYTES = 16
-
+_logger = logging.getLogger(__name__)
 _BEARER = 'Bearer realm="penstock"'
 _BASIC = 'Basic realm="penstock", charset="UTF-8"'
 
 
 def read_token(path: Path) -> bytes:
-    """Return the token in a file, made when the file is missing.
+    """Return the token, or other secret, in a file; made when the file is missing.
+
+    That one was made is logged, with its place: it is told nowhere else.
 
     Raises:
-        PenstockError: It is so short that anybody could guess it.
+        PenstockError: `TOKEN_WEAK`: anybody could guess it.
     """
+    is_new = not path.exists()
     token = read_or_create_secret(path)
-    if len(token) < MIN_TOKEN_BYTES:
-        raise PenstockError(TOKEN_WEAK, f"{path} is empty or too short; delete it")
+    fault = find_secret_fault(path, token)
+    if fault is not None:
+        raise PenstockError(TOKEN_WEAK, fault)
+    if is_new:
+        _logger.info("made a new %s: it is in %s", path.name.replace("_", " "), path)
     return token
 
 

@@ -33,12 +33,15 @@ TOKEN_WEAK = ErrorCode(
     status=500,
     source=Source.INTERNAL,
     retryable=False,
-    public="A token of the control plane is too short to be a secret.",
+    public="A secret of the control plane can be guessed.",
     conventional_type="server_error",
     conventional_code="internal_error",
-    cause="A file in `secrets/` is empty or has fewer than 16 characters.",
+    cause=(
+        "A file in `secrets/` is empty, has fewer than 16 characters, repeats a pattern or is made "
+        "of words like `changeme`, `secret` and `admin`."
+    ),
     caller_action="None; the control plane does not start.",
-    operator_action="Delete the file that the message names; the next start makes a good one.",
+    operator_action="Put a random one into the file that the message names, and start again.",
 )
 
 REQUEST_INVALID = ErrorCode(

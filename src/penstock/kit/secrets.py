@@ -1,14 +1,61 @@
-"""References to secrets: configuration and snapshots say where a secret is, never what it is."""
+"""Secrets: references, which say where one is and never what it is, and the signs of a weak one."""
 
 import os
 import re
 from pathlib import Path
 
+MIN_SECRET_BYTES = 16
+MIN_DISTINCT_BYTES = 6
+"""Fewer different characters than that are no accident in a secret of any length."""
+MIN_UNKNOWN_CHARS = 6
+"""So many characters of a secret are neither separators nor in a word that attackers try first."""
+
+# Longer words stand before those that they begin with.
+_WORD = re.compile(
+    r"""
+    0?123456789?0?|12345678?|1234?5?6?7?|abcdefghijklmnopqrstuvwxyz|abcdefgh|abcdef|abc|qwerty(?:uiop)?
+    |administrator|admin|api|change|default|demo|dev(?:elopment)?|dummy|example|foo|bar|baz|gateway
+    |hello|here|insert|key|letmein|litellm|local|master|me|my|node|none|null|pass(?:word|phrase)?|passwd
+    |pepper|penstock|please|private|prod(?:uction)?|replace|root|salt|sample|secret|sk|super
+    |test(?:ing|s)?|todo|token|undefined|user|value|welcome|with|world|xxx|your
+    """,
+    re.VERBOSE,
+)
+_SEPARATOR = re.compile(r"[\x00-/:-@\[-`{-\x7f]")
 _REFERENCE = re.compile(r"(?P<kind>env|file):(?P<where>.+)")
 
 
 class SecretUnavailableError(Exception):
     """A secret reference is malformed, or what it names cannot be read."""
+
+
+def find_secret_fault(path: Path, secret: bytes) -> str | None:
+    """Return why a secret of ours must not be used, or None when it looks as if chance made it.
+
+    Args:
+        path: Where it is; the answer names it and says how to make a good one.
+        secret: What is in there; it is in no answer.
+    """
+    weakness = _find_weakness(secret)
+    if weakness is None:
+        return None
+    return f"{path} {weakness}; put a random one there: openssl rand -hex 32 > {path}"
+
+
+def _find_weakness(secret: bytes) -> str | None:
+    if not secret:
+        return "is empty"
+    if len(secret) < MIN_SECRET_BYTES:
+        return f"has fewer than {MIN_SECRET_BYTES} characters"
+    has_period = any(
+        secret[period:] == secret[:-period] for period in range(1, len(secret) // 2 + 1)
+    )
+    if has_period or len(set(secret)) < MIN_DISTINCT_BYTES:
+        return "repeats a pattern"
+    unknown = _SEPARATOR.sub("", _WORD.sub("", secret.decode("latin-1").lower()))
+    if len(unknown) < MIN_UNKNOWN_CHARS:
+        return "is made of words that everybody tries"
+    return None
 
 
 def resolve_secret(reference: str) -> str:

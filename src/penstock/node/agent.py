@@ -11,10 +11,12 @@ from pathlib import Path
 from penstock.contract.metrics import Metric
 from penstock.kit.clock import Clock
 from penstock.kit.files import read_or_create_secret
+from penstock.kit.secrets import find_secret_fault
 from penstock.node import metrics
 from penstock.node.checkpoints import Checkpoints
 from penstock.node.configuration import Configuration
 from penstock.node.delivery import ControlPlane
+from penstock.node.errors import SECRET_WEAK, AgentError
 from penstock.node.exposition import NodeCollector
 from penstock.node.feed import Feed
 from penstock.node.identity import AgentLock, read_or_create_node_id
@@ -54,8 +56,8 @@ async def run_agent(settings: AgentSettings, clock: Clock) -> None:
     lock = AgentLock(layout.lock)
     try:
         await lock.acquire(clock)
-        pepper = read_or_create_secret(layout.pepper)
-        read_or_create_secret(layout.node_token)
+        pepper = _read_secret(layout.pepper)
+        _read_secret(layout.node_token)
         publisher = Publisher(layout.snapshot, clock)
         configuration = Configuration(Path(settings.config_path), publisher, pepper, clock)
         await asyncio.to_thread(configuration.start)
@@ -64,6 +66,14 @@ async def run_agent(settings: AgentSettings, clock: Clock) -> None:
         publisher.close()
     finally:
         lock.release()
+
+
+def _read_secret(path: Path) -> bytes:
+    secret = read_or_create_secret(path)
+    fault = find_secret_fault(path, secret)
+    if fault is not None:
+        raise AgentError(SECRET_WEAK, fault)
+    return secret
 
 
 class _Agent:

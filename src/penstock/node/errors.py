@@ -44,5 +44,14 @@ RUNTIME_UNSAFE = _declare(
 )
 
 
+SECRET_WEAK = _declare(
+    "start:secret_weak",
+    "A secret of the node can be guessed.",
+    "A file in `secrets/` is empty, has fewer than 16 characters, repeats a pattern or is made of "
+    "words like `changeme`, `secret` and `admin`.",
+    "Put into the file that the message names what the control plane has there, which is random.",
+)
+
+
 class AgentError(PenstockError):
     """The agent cannot start; the detail says what is in the way and where."""

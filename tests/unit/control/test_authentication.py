@@ -1,11 +1,13 @@
 """Tokens."""
 
 import base64
+import logging
 from pathlib import Path
 
 import pytest
 
 from penstock.control.authentication import find_token, read_token
+from penstock.control.errors import TOKEN_WEAK
 from penstock.kit.errors import PenstockError
 
 
@@ -44,10 +46,25 @@ def test_a_missing_token_is_made_for_its_owner_only(tmp_path: Path) -> None:
     assert read_token(path) == token
 
 
-@pytest.mark.parametrize("content", ["", "\n", "short"])
+@pytest.mark.parametrize("content", ["", "\n", "short", "changeme-changeme", "a" * 64])
 def test_a_token_that_can_be_guessed_is_refused(tmp_path: Path, content: str) -> None:
-    """An empty or short file never becomes a token that lets anybody in."""
+    """An empty, short or well-known token lets nobody in: the error says where a good one goes."""
     path = tmp_path / "admin_token"
     path.write_text(content)
-    with pytest.raises(PenstockError, match="delete it"):
+    with pytest.raises(PenstockError) as caught:
         read_token(path)
+    assert caught.value.error is TOKEN_WEAK
+    assert f"openssl rand -hex 32 > {path}" in str(caught.value)
+
+
+def test_a_new_token_is_told_by_its_place(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The start that makes a token logs where it is, once, and never the token."""
+    caplog.set_level(logging.DEBUG)
+    path = tmp_path / "secrets" / "admin_token"
+    token = read_token(path)
+    assert caplog.messages == [f"made a new admin token: it is in {path}"]
+    assert read_token(path) == token
+    assert len(caplog.messages) == 1
+    path.write_text("0f1e2d3c4b5a69788796a5b4c3d2e1f0")
+    assert read_token(path) == b"0f1e2d3c4b5a69788796a5b4c3d2e1f0"
+    assert len(caplog.messages) == 1

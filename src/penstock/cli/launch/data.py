@@ -11,6 +11,7 @@ from penstock.access.rules import create_key
 from penstock.cli.errors import BAD_OPTION, DATA_IN_USE, DATA_UNUSABLE, CommandError
 from penstock.cli.instance import FACTS_FILE, LOCK_FILE, Facts
 from penstock.kit.files import read_or_create_secret, write_atomic
+from penstock.kit.secrets import find_secret_fault
 
 SHORTEST_KEY = 16
 _LOCK_PATIENCE_S = 1.0
@@ -57,7 +58,8 @@ class DataFolder:
             The dev API key and the admin token.
 
         Raises:
-            CommandError: The key is too short or no header can carry it, or a file is unusable.
+            CommandError: The key is too short or no header can carry it, a file is unusable, or
+                what it holds can be guessed.
         """
         folder = self.path / "secrets"
         try:
@@ -67,8 +69,8 @@ class DataFolder:
                 folder.mkdir(exist_ok=True, mode=0o700)
                 write_atomic(key_path, api_key.encode(), mode=0o600)
             for name in ("pepper", "node_token"):
-                read_or_create_secret(folder / name)
-            admin_token = read_or_create_secret(folder / "admin_token").decode()
+                _read_secret(folder / name)
+            admin_token = _read_secret(folder / "admin_token").decode()
             key = read_or_create_secret(key_path, create_key().encode()).decode()
         except (OSError, UnicodeDecodeError) as error:
             raise _unusable(folder, error) from None
@@ -121,6 +123,14 @@ def _check_key(api_key: str) -> None:
     if not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
         detail = "--api-key holds a character that no HTTP header can carry as a key."
         raise CommandError(BAD_OPTION, detail, "Use visible ASCII characters without spaces.")
+
+
+def _read_secret(path: Path) -> bytes:
+    secret = read_or_create_secret(path)
+    fault = find_secret_fault(path, secret)
+    if fault is not None:
+        raise CommandError(DATA_UNUSABLE, f"{fault}.")
+    return secret
 
 
 def _unusable(path: Path, error: OSError | UnicodeDecodeError) -> CommandError:
