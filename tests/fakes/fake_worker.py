@@ -9,6 +9,7 @@ serves its agent until it is drained, or orphaned, or killed.
 import argparse
 import asyncio
 import fcntl
+import hashlib
 import os
 import random
 import signal
@@ -23,6 +24,7 @@ from penstock.contract.journal import LOCK_FILE, Begin, Close, Open, Record, enc
 from penstock.contract.node import (
     Applied,
     Apply,
+    Credentials,
     Drain,
     Frames,
     Hello,
@@ -220,7 +222,11 @@ class FakeWorker:
         while content := await reader.read(65_536):
             for payload in frames.feed(content):
                 match decode_agent_message(payload):
-                    case Apply():
+                    case Credentials(tokens, is_last):
+                        digests = {name: _digest(token) for name, token in tokens.items()}
+                        sys.stderr.write(f"credentials {digests} last={is_last}\n")
+                    case Apply(version):
+                        sys.stderr.write(f"apply {version}\n")
                         self._version = self._read_version()
                         writer.write(encode_message(Applied(self._version)))
                     case Drain():
@@ -248,6 +254,10 @@ class FakeWorker:
         if self._options.drain == "finish":
             self._journal.write(*(Close(make_event(opened)) for opened in self._open))
         self._end.set()
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()[:8]
 
 
 def main() -> int:

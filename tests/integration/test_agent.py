@@ -475,3 +475,27 @@ async def test_journals_of_dead_workers_are_found_at_start(node: Node, sink: Sin
     assert await node.stop() == 0
     done = json.loads((node.data / "shipper" / "0-00000041.json").read_text())
     assert done["done_at_ns"] > 0
+
+
+async def test_every_worker_is_told_of_credentials(node: Node) -> None:
+    """Each worker is told behind its Hello which credentials are open, and so is the next one."""
+    await node.start(workers=2)
+    await node.until_metric("penstock_workers", 2)
+    logs = [node.data / "logs" / f"worker-{slot}.log" for slot in (0, 1)]
+
+    def told(times: int) -> bool:
+        return all(log.read_text().count("credentials {} last=True") == times for log in logs)
+
+    await until(lambda: told(1), "told")
+    assert await node.metric("penstock_credentials_open") == 0
+    for pid in node.worker_pids():
+        os.kill(pid, signal.SIGKILL)
+    await until(lambda: told(2), "told again")
+    assert await node.stop() == 0
+
+
+async def test_a_bad_kek_setting_is_said(node: Node) -> None:
+    """An agent whose setting names no keeper fails with what to write."""
+    await node.spawn(kek="penstock/transit")
+    assert await node.wait() == 1
+    assert "write file:PATH, vault:MOUNT/KEY or aws:KEY-ID-OR-ARN" in node.log()

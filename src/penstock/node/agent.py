@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import random
 import signal
 from collections.abc import Iterator
@@ -11,12 +12,15 @@ from pathlib import Path
 from penstock.contract.metrics import Metric
 from penstock.kit.clock import Clock
 from penstock.kit.files import read_or_create_secret
+from penstock.kit.kek.configure import KekSettingError, configure_kek
+from penstock.kit.kek.model import Kek, KekUnavailableError
 from penstock.kit.secrets import find_secret_fault
 from penstock.node import metrics
 from penstock.node.checkpoints import Checkpoints
 from penstock.node.configuration import Configuration
+from penstock.node.credentials import OpenCredentials
 from penstock.node.delivery import ControlPlane
-from penstock.node.errors import SECRET_WEAK, AgentError
+from penstock.node.errors import SECRET_WEAK, SETTINGS_INVALID, AgentError
 from penstock.node.exposition import NodeCollector
 from penstock.node.feed import Feed
 from penstock.node.identity import AgentLock, read_or_create_node_id
@@ -32,6 +36,8 @@ from penstock.node.supervisor import Supervisor
 log = logging.getLogger(__name__)
 
 _CONFIG_POLL_S = 1.0
+_CREDENTIALS_PATIENCE_S = 0.5
+"""How long a change waits for its credentials to open: a revocation must not wait for a KEK."""
 _SAME_SIGNAL_S = 1.0
 """Signals closer together are one wish to stop: some shells send each twice."""
 _SHIP_SLACK_S = 5.0
@@ -59,9 +65,10 @@ async def run_agent(settings: AgentSettings, clock: Clock) -> None:
         pepper = _read_secret(layout.pepper)
         _read_secret(layout.node_token)
         publisher = Publisher(layout.snapshot, clock)
+        kek = _read_kek(settings, layout)
         configuration = Configuration(Path(settings.config_path), publisher, pepper, clock)
         await asyncio.to_thread(configuration.start)
-        agent = _Agent(settings, layout, configuration, publisher, clock)
+        agent = _Agent(settings, layout, configuration, publisher, clock, kek=kek)
         await agent.run()
         publisher.close()
     finally:
@@ -76,6 +83,13 @@ def _read_secret(path: Path) -> bytes:
     return secret
 
 
+def _read_kek(settings: AgentSettings, layout: Layout) -> Kek:
+    try:
+        return configure_kek(settings.kek, layout.kek, os.environ)
+    except (KekSettingError, KekUnavailableError) as error:
+        raise AgentError(SETTINGS_INVALID, f"bad settings: {error}") from None
+
+
 class _Agent:
     """The parts of an agent that holds its lock and has a configuration."""
 
@@ -86,6 +100,8 @@ class _Agent:
         configuration: Configuration,
         publisher: Publisher,
         clock: Clock,
+        *,
+        kek: Kek,
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -100,13 +116,17 @@ class _Agent:
         create_runtime_folder(self._runtime)
         node_id = read_or_create_node_id(layout.node_id)
         socket = self._runtime / "agent.sock"
+        self._version = publisher.version
+        """What workers are told to serve from: its credentials are open, as far as they do."""
+        self._credentials = OpenCredentials(publisher, kek, clock, self._tell_credentials)
         self._supervisor = Supervisor(
             settings,
             layout,
             node_id=node_id,
             socket=socket,
             clock=clock,
-            current_version=lambda: publisher.version,
+            current_version=lambda: self._version,
+            credentials=self._credentials.messages,
         )
         self._links = Links(socket, self._supervisor)
         self._store = ControlPlane(settings.control_url, layout.node_token)
@@ -137,11 +157,17 @@ class _Agent:
         shipping = asyncio.create_task(
             self._shipper.run(self._workers_gone, self._settings.ship_grace_s), name="ship"
         )
-        parts = {shipping, asyncio.create_task(self._monitor.run(), name="monitor")}
+        parts = {
+            shipping,
+            asyncio.create_task(self._monitor.run(), name="monitor"),
+            asyncio.create_task(self._credentials.run(), name="credentials"),
+        }
         try:
+            await self._credentials.look(_CREDENTIALS_PATIENCE_S)
             await self._links.open()
             await self._supervisor.start()
             self._publisher.outdo(self._supervisor.newest_version)
+            self._version = self._publisher.version
             parts |= {
                 asyncio.create_task(self._supervisor.run(), name="supervise"),
                 asyncio.create_task(self._watch(), name="watch"),
@@ -181,7 +207,7 @@ class _Agent:
     async def _watch(self) -> None:
         """Follow the configuration file, and see to it that workers follow, too."""
         while True:
-            self._supervisor.offer(self._publisher.version)
+            self._supervisor.offer(self._version)
             try:
                 await asyncio.wait_for(self._reload.wait(), _CONFIG_POLL_S)
             except TimeoutError:
@@ -190,16 +216,27 @@ class _Agent:
             is_wished = self._reload.is_set()
             self._reload.clear()
             await asyncio.to_thread(self._configuration.reload)
+            await self._take_version()
             if is_wished:
                 # Upstream credentials are not in the snapshot: workers must look at them again.
-                self._supervisor.refresh(self._publisher.version)
+                self._supervisor.refresh(self._version)
 
     async def _offer(self) -> None:
         """Tell workers of what the feed brought, without waiting for the next look at the file."""
         while True:
             await self._changed.wait()
             self._changed.clear()
-            self._supervisor.offer(self._publisher.version)
+            await self._take_version()
+            self._supervisor.offer(self._version)
+
+    def _tell_credentials(self) -> None:
+        self._supervisor.tell_credentials()
+
+    async def _take_version(self) -> None:
+        """Let workers have what is published, once the credentials in it are open."""
+        version = self._publisher.version
+        await self._credentials.look(_CREDENTIALS_PATIENCE_S)
+        self._version = max(version, self._version)
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -225,6 +262,10 @@ class _Agent:
         yield metrics.CONFIG_REJECTED, self._configuration.is_rejected
         yield metrics.FEED_AGE, self._feed.age_s
         yield metrics.FEED_FAILURES, self._feed.failure_count
+        credentials = self._credentials.figures
+        yield metrics.CREDENTIALS_OPEN, credentials["open"]
+        yield metrics.CREDENTIALS_UNREADABLE, credentials["unreadable"]
+        yield metrics.CREDENTIALS_WAITING, credentials["waiting"]
         yield metrics.UNSHIPPED_RECORDS, shipper.unshipped.records
         yield metrics.UNSHIPPED_BYTES, shipper.unshipped.size_bytes
         yield metrics.SHIPPED_EVENTS, shipper.totals.shipped

@@ -65,6 +65,11 @@ class Layout:
         """Secret that the control plane knows the node by."""
         return self.data / "secrets" / "node_token"
 
+    @property
+    def kek(self) -> Path:
+        """Key file that credentials are opened with when no other keeper is set."""
+        return self.data / "secrets" / "kek.json"
+
     def worker_log(self, slot: int) -> Path:
         """Return the log of the slot's workers."""
         return self.data / "logs" / f"worker-{slot}.log"

@@ -28,6 +28,21 @@ FEED_FAILURES = Metric(
     (),
     "Times the configuration feed did not answer, or with what could not be used.",
 )
+CREDENTIALS_OPEN = Metric(
+    "penstock_credentials_open", "gauge", (), "Credentials of upstreams that workers can use."
+)
+CREDENTIALS_UNREADABLE = Metric(
+    "penstock_credentials_unreadable",
+    "gauge",
+    (),
+    "Credentials that do not open and have to be set again: their requests are refused.",
+)
+CREDENTIALS_WAITING = Metric(
+    "penstock_credentials_waiting",
+    "gauge",
+    (),
+    "Credentials whose key-encryption key could not be asked; what was open before stays open.",
+)
 UNSHIPPED_RECORDS = Metric(
     "penstock_journal_unshipped_records",
     "gauge",
@@ -76,6 +91,9 @@ AGENT_METRICS = (
     CONFIG_REJECTED,
     FEED_AGE,
     FEED_FAILURES,
+    CREDENTIALS_OPEN,
+    CREDENTIALS_UNREADABLE,
+    CREDENTIALS_WAITING,
     UNSHIPPED_RECORDS,
     UNSHIPPED_BYTES,
     SHIPPED_EVENTS,

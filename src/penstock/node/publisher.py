@@ -14,7 +14,7 @@ from pathlib import Path
 import lmdb
 import msgspec
 
-from penstock.contract.snapshot import Snapshot, SnapshotFormatError
+from penstock.contract.snapshot import SealedCredential, Snapshot, SnapshotFormatError
 from penstock.contract.snapshot_store import FEED_LETTERS, Delta, SnapshotStore, records_of
 from penstock.kit.clock import Clock
 from penstock.node.log import line
@@ -49,6 +49,8 @@ class Publisher:
         """See the class."""
         self._clock = clock
         self._lock = threading.Lock()
+        self.sealed_version = 0
+        """Another number whenever sealed credentials were changed."""
         self._store = _open(path)
 
     @property
@@ -114,7 +116,12 @@ class Publisher:
             }
             gone = {name for name in gone - ours if self._store.find(name) is not None}
             self._write(changed | {_CURSOR: _encode((feed, seq))}, gone)
+            self.sealed_version += any(name.startswith(b"e") for name in (*changed, *gone))
             return bool(changed or gone)
+
+    def list_sealed(self) -> list[SealedCredential]:
+        """Return all sealed credentials."""
+        return self._store.list_sealed()
 
     def outdo(self, version: int) -> None:
         """Take a version above one that a worker already serves from: they never go back.

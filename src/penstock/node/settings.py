@@ -22,6 +22,9 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """The configuration, `penstock.yaml`."""
     control_url: Annotated[str, Meta(pattern=r"^https?://[^/]")]
     """Where usage is shipped to: the control plane's base URL."""
+    kek: str | None = None
+    """What opens the data keys of credentials: `file:PATH`, `vault:MOUNT/KEY` or `aws:KEY`; several
+    with commas between them while data keys move. `secrets/kek.json` when None."""
     host: str = "127.0.0.1"
     """Address that workers listen on."""
     port: Port = 8080

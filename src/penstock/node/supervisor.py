@@ -9,13 +9,13 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from penstock.contract.node import Applied, Stats, WorkerSettings
+from penstock.contract.node import Applied, Credentials, Stats, WorkerSettings
 from penstock.kit.clock import Clock
 from penstock.kit.files import write_atomic
 from penstock.node.backoff import RestartPauses
@@ -49,6 +49,7 @@ class Supervisor:
         socket: Where workers connect to.
         clock: Measures lives.
         current_version: Returns the snapshot's version that workers should serve from.
+        credentials: Returns what a worker is told of open credentials.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Supervisor:
         socket: Path,
         clock: Clock,
         current_version: Callable[[], int],
+        credentials: Callable[[], Iterable[Credentials]],
     ) -> None:
         """See the class."""
         self.stats = StatsBook()
@@ -70,6 +72,7 @@ class Supervisor:
         self._socket = socket
         self._clock = clock
         self._current_version = current_version
+        self._credentials = credentials
         self._workers: dict[tuple[int, int], Worker] = {}
         self._slots: dict[int, Worker] = {}
         self._is_adopting = True
@@ -118,6 +121,11 @@ class Supervisor:
         for worker in self._workers.values():
             if worker.offer(version, self._clock.monotonic_s()):
                 log.warning(line("snapshot not applied yet", slot=worker.slot, version=version))
+
+    def tell_credentials(self) -> None:
+        """Tell every worker which credentials are open now."""
+        for worker in self._workers.values():
+            self._tell_credentials(worker)
 
     def refresh(self, version: int) -> None:
         """Tell every worker to read the snapshot and the secrets behind it, even if it is known."""
@@ -175,6 +183,7 @@ class Supervisor:
         if self._stopping.is_set():
             worker.drain(self._settings.drain_grace_s)
         else:
+            self._tell_credentials(worker)
             self.offer(self._current_version())
         self._notify()
 
@@ -289,6 +298,11 @@ class Supervisor:
             logging.INFO if is_expected else logging.ERROR,
             line("worker ended", slot=worker.slot, pid=worker.process.pid, how=how),
         )
+
+    def _tell_credentials(self, worker: Worker) -> None:
+        if worker.link is not None:
+            for message in self._credentials():
+                worker.link.send(message)
 
     def _ask_to_end(self, worker: Worker, grace_s: float) -> None:
         if not worker.drain(grace_s):
