@@ -5,17 +5,39 @@ rest is what the machine was busy with.
 """
 
 import random
+import tempfile
 import time
 import timeit
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from penstock.access.peppers import Peppers
 from penstock.access.rules import key_mac
 from penstock.contract.journal import Close, Open, encode_record
+from penstock.contract.snapshot import (
+    Alias,
+    Choice,
+    Deployment,
+    Endpoint,
+    Key,
+    Route,
+    Snapshot,
+    Upstream,
+)
+from penstock.contract.snapshot_store import Delta, SnapshotReader, SnapshotStore, records_of
 from penstock.contract.usage import UsageEvent
+from penstock.gateway.admit import admit
+from penstock.gateway.authenticate import authenticate
+from penstock.gateway.dialects.openai import CHAT
+from penstock.gateway.rehash import OldHashes
+from penstock.gateway.runtime import Runtime
+from penstock.gateway.select import Turns
+from penstock.gateway.tokens import Tokens
+from penstock.kit.errors import Refusal
 from penstock.kit.ids import EventIds
 
 REPEATS = 7
@@ -79,12 +101,66 @@ def _facts(size_bytes: int) -> Callable[[], object]:
     return lambda: encode(decode(body))
 
 
-def _cases() -> dict[str, Callable[[], object]]:
+def _snapshot() -> Snapshot:
+    """Return a snapshot with an alias that leads to one place, and one with three choices."""
+    names = ("one", "two", "three")
+    return Snapshot(
+        version=1,
+        created_at_ns=1,
+        keys=(Key("dev-key", key_mac(_PEPPER, _KEY), "dev", "playground"),),
+        upstreams=(Upstream("emulator", "emulator", (Endpoint("http", "127.0.0.1", 1),)),),
+        deployments=tuple(Deployment(name, "emulator", "emulated-70b") for name in names),
+        routes=(
+            Route("one", (Choice("one"),)),
+            Route("three", tuple(Choice(name, 1 + index) for index, name in enumerate(names))),
+        ),
+        aliases=(Alias("emulated-70b", "one"), Alias("emulated-3x", "three")),
+    )
+
+
+def _runtime(folder: Path) -> Runtime:
+    snapshot = _snapshot()
+    store = SnapshotStore(folder)
+    puts = records_of(snapshot).items()
+    store.apply(Delta(base_version=0, version=1, created_at_ns=1, puts=puts))
+    store.close()
+    return Runtime(
+        SnapshotReader(folder),
+        Peppers({1: _PEPPER}),
+        tokens=Tokens(),
+        turn=Turns(0.5).next,
+        old_hashes=OldHashes(),
+    )
+
+
+def _admission(runtime: Runtime, body: bytes) -> Callable[[], object]:
+    """A known key and an admitted chat: all that a request costs up to its OPEN."""
+    authorization = b"Bearer " + _KEY
+
+    def call() -> object:
+        principal = authenticate(runtime, authorization, None, None, 1.0)
+        if isinstance(principal, Refusal):
+            return principal
+        return admit(runtime, principal, CHAT, body)
+
+    if isinstance(call(), Refusal):
+        message = "the request that is measured is refused"
+        raise ValueError(message)  # noqa: TRY004 - not a matter of types
+    return call
+
+
+def _cases(folder: Path) -> dict[str, Callable[[], object]]:
+    runtime = _runtime(folder)
+    body = _body(200)
     ids = EventIds(time.time_ns, random.Random(1).getrandbits)
     close = Close(_EVENT)
     return {
         "body facts: decode and encode, 200 B": _facts(200),
         "body facts: decode and encode, 64 KB": _facts(64 * 1024),
+        "authenticate and admit, 200 B": _admission(runtime, body),
+        "authenticate and admit, 200 B, three choices": _admission(
+            runtime, body.replace(b"emulated-70b", b"emulated-3x")
+        ),
         "key_mac": lambda: key_mac(_PEPPER, _KEY),
         "journal: encode OPEN with checksum": lambda: encode_record(_OPEN),
         "journal: encode CLOSE with checksum": lambda: encode_record(close),
@@ -105,8 +181,9 @@ def main() -> None:
     table = Table(title="Micro benches")
     table.add_column("")
     table.add_column("us a call", justify="right")
-    for name, call in _cases().items():
-        table.add_row(name, f"{measure_us(call):.2f}")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, call in _cases(Path(folder)).items():
+            table.add_row(name, f"{measure_us(call):.2f}")
     Console().print(table)
 
 

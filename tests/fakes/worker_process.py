@@ -7,13 +7,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
+from penstock.access.peppers import Peppers
 from penstock.access.rules import format_key, key_mac
 from penstock.contract.journal import Close, Open, Record, scan
 from penstock.contract.node import WorkerSettings
@@ -23,16 +24,20 @@ from penstock.contract.snapshot import (
     Deployment,
     Endpoint,
     Key,
+    Policy,
     Route,
     Snapshot,
     Timeouts,
     Upstream,
 )
-from penstock.contract.snapshot_store import Delta, Meta, SnapshotStore, records_of
+from penstock.contract.snapshot_store import Delta, Meta, SnapshotStore, grant_name, records_of
 from penstock.contract.usage import UsageEvent
+from penstock.gateway.rehash import OldHashes
 from penstock.gateway.runtime import Runtime
+from penstock.gateway.tokens import Tokens
 
-PEPPER = b"0123456789abcdef0123456789abcdef"
+PEPPER = b"c3b1f7a90d52e86417a9c0f45be2d3861f7098ac"
+"""A worker refuses one that can be guessed."""
 KEY = format_key("AKeyForTests", "Tk7" * 10 + "Zz")
 OTHER_KEY = format_key("OtherForTest", "Ok9" * 10 + "Yy")
 """A key of another organization, which may use `only-theirs` alone."""
@@ -85,15 +90,23 @@ def make_snapshot(
     )
 
 
-def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
-    """Make `folder` the snapshot store of this snapshot, whatever it held."""
+def write_snapshot(
+    folder: Path, snapshot: Snapshot, fed: Mapping[bytes, bytes] | None = None
+) -> None:
+    """Make `folder` the snapshot store of this snapshot, whatever it held.
+
+    Args:
+        folder: The store's.
+        snapshot: What a file would bring.
+        fed: Further records, as a control plane's feed brings them.
+    """
     store = SnapshotStore(folder)
     store.apply(
         Delta(
             base_version=0,
             version=snapshot.version,
             created_at_ns=snapshot.created_at_ns,
-            puts=records_of(snapshot).items(),
+            puts=(records_of(snapshot) | dict(fed or {})).items(),
         )
     )
     store.close()
@@ -110,6 +123,12 @@ class MemoryRecords:
         self._routes = {route.name: route for route in snapshot.routes}
         self._deployments = {deployment.name: deployment for deployment in snapshot.deployments}
         self._upstreams = {upstream.name: upstream for upstream in snapshot.upstreams}
+        self.grants: set[bytes] = set()
+        """Names of records, from `grant_name`."""
+        self.policies: dict[tuple[str, str | None], Policy] = {}
+        """By organization and project, or None for all of its projects."""
+        self.own_credentials: dict[tuple[str, str], str] = {}
+        """By organization and upstream."""
 
     def find_key(self, mac: bytes) -> Key | None:
         """Return a key."""
@@ -135,14 +154,52 @@ class MemoryRecords:
         """Return all upstreams."""
         return list(self._upstreams.values())
 
-    def list_alias_names(self) -> list[str]:
-        """Return the names of all aliases, in order."""
-        return sorted(self._aliases)
+    def list_aliases(self) -> list[Alias]:
+        """Return all aliases, by name."""
+        return [alias for _, alias in sorted(self._aliases.items())]
+
+    def has_grant(self, alias: str, organization: str, project: str) -> bool:
+        """Return whether a project, or its organization, has a grant."""
+        names = {grant_name(alias, organization), grant_name(alias, organization, project)}
+        return not self.grants.isdisjoint(names)
+
+    def find_policy(self, organization: str, project: str | None = None) -> Policy | None:
+        """Return a policy."""
+        return self.policies.get((organization, project))
+
+    def find_own_credential(self, organization: str, upstream: str) -> str | None:
+        """Return the id of an organization's own credential."""
+        return self.own_credentials.get((organization, upstream))
 
 
-def build_runtime(snapshot: Snapshot, pepper: bytes) -> Runtime:
-    """Return what a worker makes of a snapshot."""
-    return Runtime(MemoryRecords(snapshot), pepper)
+def build_runtime(
+    snapshot: Snapshot | MemoryRecords,
+    pepper: bytes,
+    *,
+    old_pepper: bytes | None = None,
+    tokens: Mapping[str, str] | None = None,
+    turn: Callable[[], float] = lambda: 0.0,
+    old_hashes: OldHashes | None = None,
+) -> Runtime:
+    """Return what a worker makes of a snapshot.
+
+    Args:
+        snapshot: Or its records.
+        pepper: The active one.
+        old_pepper: The one before.
+        tokens: Of credentials that the agent opened, by id.
+        turn: Decides between choices.
+        old_hashes: Told of keys under the old pepper.
+    """
+    held = Tokens()
+    held.replace(tokens or {})
+    return Runtime(
+        MemoryRecords(snapshot) if isinstance(snapshot, Snapshot) else snapshot,
+        Peppers({2: pepper} if old_pepper is None else {1: old_pepper, 2: pepper}),
+        tokens=held,
+        turn=turn,
+        old_hashes=old_hashes or OldHashes(),
+    )
 
 
 @dataclass
@@ -204,6 +261,7 @@ def running_worker(
     engines: list[int],
     *,
     snapshot: Snapshot | None = None,
+    fed: Mapping[bytes, bytes] | None = None,
     program: Sequence[str] = ("-m", "penstock.gateway"),
     **settings: object,
 ) -> Iterator[WorkerProcess]:
@@ -213,12 +271,13 @@ def running_worker(
         folder: Empty folder for its files.
         engines: Ports of the engines on the loopback.
         snapshot: Instead of `make_snapshot(engines)`.
+        fed: Further records of the snapshot's store.
         program: What Python runs, with its first arguments.
         settings: Instead of the usual `WorkerSettings`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "pepper").write_bytes(PEPPER)
-    write_snapshot(folder / "snapshot", snapshot or make_snapshot(engines))
+    write_snapshot(folder / "snapshot", snapshot or make_snapshot(engines), fed)
     chosen: dict[str, object] = {
         "slot": 0,
         "epoch": 1,

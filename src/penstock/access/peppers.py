@@ -40,15 +40,15 @@ class Peppers:
         }
 
 
-def read_peppers(folder: Path) -> Peppers:
-    """Return the peppers in a folder, made when there is none.
+def read_peppers(folder: Path, *, may_create: bool = True) -> Peppers:
+    """Return the peppers in a folder; made when there is none, and the caller may.
 
     `pepper` is number 1, `pepper.2` and so on come later. To change the pepper: add the next
     file, restart, wait until the report of old hashes is empty, remove the old file.
 
     Raises:
         PenstockError: `PEPPER_INVALID`: one is short or can be guessed, or there are over two.
-        OSError: The folder cannot be read or written.
+        OSError: The folder cannot be read or written, or there is none and none may be made.
     """
     numbered = {
         int(match["id"]): path
@@ -57,6 +57,8 @@ def read_peppers(folder: Path) -> Peppers:
     }
     first = folder / "pepper"
     if first.exists() or not numbered:
+        if not may_create:
+            first.stat()  # raises when it is not there
         numbered[1] = first
     values = {
         pepper_id: read_or_create_secret(path) for pepper_id, path in sorted(numbered.items())

@@ -42,7 +42,8 @@ class Begin(msgspec.Struct, frozen=True, array_like=True, tag=0):
 class Open(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """A request was admitted and is about to be sent to an engine.
 
-    It holds all that is needed to end the request's record when the worker dies.
+    It holds all that is needed to end the request's record when the worker dies. A request that
+    goes to another target, since connecting to the first failed, has another one: the last counts.
     """
 
     event_id: str

@@ -15,8 +15,9 @@ store holds: format, version, time. Other letters are the writer's own notes.
 import contextlib
 import hashlib
 import struct
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import lmdb
 import msgspec
@@ -44,6 +45,8 @@ FEED_LETTERS = (b"a", b"d", b"e", b"g", b"k", b"o", b"p", b"r", b"s", b"u")
 """Of the records that a control plane's feed may bring."""
 _AGENTS_ONLY = b"e"
 _PAIR = struct.Struct("<II")
+
+Decoded = TypeVar("Decoded")
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_key = msgspec.msgpack.Decoder(Key).decode
@@ -348,58 +351,72 @@ class SnapshotReader:
         return key
 
     def find_alias(self, name: str) -> Alias | None:
-        """Return an alias; a name longer than any is none."""
-        record = b"a" + name.encode()
-        if len(record) > _RECORD_NAME_BYTES:
-            return None
-        value = self._transaction.get(record)
+        """Return an alias; raises `msgspec.DecodeError`, as all that follow, when it is damaged."""
+        value = self._get(b"a" + name.encode())
         return None if value is None else _decode_alias(value)
 
     def find_route(self, name: str) -> Route | None:
         """Return a route."""
-        value = self._transaction.get(b"r" + name.encode())
+        value = self._get(b"r" + name.encode())
         return None if value is None else _decode_route(value)
 
     def find_upstream(self, name: str) -> Upstream | None:
         """Return an upstream."""
-        value = self._transaction.get(b"u" + name.encode())
+        value = self._get(b"u" + name.encode())
         return None if value is None else _decode_upstream(value)
 
     def find_deployment(self, name: str) -> Deployment | None:
         """Return a deployment."""
-        value = self._transaction.get(b"d" + name.encode())
+        value = self._get(b"d" + name.encode())
         return None if value is None else _decode_deployment(value)
 
     def find_policy(self, organization: str, project: str | None = None) -> Policy | None:
         """Return where the data of an owner may go; None when it may go anywhere."""
-        value = self._transaction.get(b"p" + _owner(organization, project))
+        value = self._get(b"p" + _owner(organization, project))
         return None if value is None else _decode_policy(value)
 
     def has_grant(self, alias: str, organization: str, project: str) -> bool:
         """Return whether a project, or the whole organization, may use an alias."""
-        get = self._transaction.get
         return (
-            get(grant_name(alias, organization, project)) is not None
-            or get(grant_name(alias, organization)) is not None
+            self._get(grant_name(alias, organization, project)) is not None
+            or self._get(grant_name(alias, organization)) is not None
         )
 
     def find_own_credential(self, organization: str, upstream: str) -> str | None:
         """Return the id of the credential that an organization brought for an upstream."""
-        value = self._transaction.get(b"o" + organization.encode() + b"\0" + upstream.encode())
+        value = self._get(b"o" + organization.encode() + b"\0" + upstream.encode())
         return None if value is None else bytes(value).decode()
 
     def list_upstreams(self) -> list[Upstream]:
-        """Return all upstreams, by name."""
-        return [_decode_upstream(value) for _, value in self._all(b"u")]
+        """Return all upstreams, by name; one that is damaged is left out."""
+        return self._list(b"u", _decode_upstream)
 
-    def list_alias_names(self) -> list[str]:
-        """Return the names of all aliases, in order."""
-        return [bytes(name)[1:].decode() for name, _ in self._all(b"a")]
+    def list_aliases(self) -> list[Alias]:
+        """Return all aliases, by name; one that is damaged is left out."""
+        return self._list(b"a", _decode_alias)
+
+    def has_sealed(self) -> bool:
+        """Return whether there are credentials that only the agent can open."""
+        return next(self._all(_AGENTS_ONLY), None) is not None
 
     def close(self) -> None:
         """Let go of the files."""
         self._transaction.abort()
         self._environment.close()
+
+    def _get(self, name: bytes) -> memoryview | None:
+        """Return a record's value; a name longer than any names none."""
+        if len(name) > _RECORD_NAME_BYTES:
+            return None
+        value: memoryview | None = self._transaction.get(name)
+        return value
+
+    def _list(self, letter: bytes, decode: Callable[[memoryview], Decoded]) -> list[Decoded]:
+        found = []
+        for _, value in self._all(letter):
+            with contextlib.suppress(msgspec.DecodeError):
+                found.append(decode(value))
+        return found
 
     def _all(self, letter: bytes) -> Iterator[tuple[memoryview, memoryview]]:
         with self._transaction.cursor() as cursor:

@@ -11,6 +11,7 @@ import uvloop
 from penstock.contract.node import WorkerSettings
 from penstock.contract.snapshot import SnapshotFormatError
 from penstock.gateway.worker import Worker
+from penstock.kit.errors import PenstockError
 
 
 async def _serve(settings: WorkerSettings) -> int:
@@ -30,7 +31,7 @@ def main() -> int:
         return 2
     try:
         return uvloop.run(_serve(settings))
-    except (OSError, SnapshotFormatError, lmdb.Error) as error:
+    except (OSError, PenstockError, SnapshotFormatError, lmdb.Error) as error:
         log.error("cannot start: %s", error)  # noqa: TRY400 - the cause is in the message
         return 1
 

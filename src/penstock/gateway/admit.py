@@ -4,7 +4,6 @@ The body is split into its top-level members and put together again: duplicate m
 so that the engine reads exactly what was judged here. Members nobody here knows pass untouched.
 """
 
-import logging
 import re
 
 import msgspec
@@ -14,15 +13,13 @@ from penstock.gateway.errors import (
     BODY_NOT_JSON,
     MEMBER_INVALID,
     MEMBER_MISSING,
-    MISCONFIGURED,
     MODEL_NOT_FOUND,
 )
 from penstock.gateway.limits import CHOICES
-from penstock.gateway.runtime import Principal, Runtime, Target
+from penstock.gateway.offer import Offer, Target
+from penstock.gateway.runtime import Principal, Runtime
+from penstock.gateway.select import rank
 from penstock.kit.errors import Refusal
-from penstock.kit.secrets import SecretUnavailableError
-
-log = logging.getLogger(__name__)
 
 Members = dict[str, msgspec.Raw]
 
@@ -32,7 +29,6 @@ _encode = msgspec.json.Encoder().encode
 
 _NOT_JSON = Refusal(BODY_NOT_JSON)
 _NO_MODEL = Refusal(MEMBER_MISSING, "The member 'model' is missing.", "model")
-_UNUSABLE = Refusal(MISCONFIGURED)
 _UNKNOWN_MODEL = Refusal(MODEL_NOT_FOUND, param="model")
 _INCLUDE_USAGE = msgspec.Raw(b'{"include_usage":true}')
 _CONTINUOUS_USAGE = msgspec.Raw(b'{"include_usage":true,"continuous_usage_stats":true}')
@@ -43,7 +39,11 @@ _BYTES_PER_TOKEN = 4
 class Admission(msgspec.Struct, frozen=True):
     """A request that may be sent to an engine."""
 
+    offer: Offer
+    turn: float
+    """Which of its targets come first, where there is a choice; see `select.rank`."""
     target: Target
+    """The one that the body is written for."""
     body: bytes
     is_stream: bool
     hides_usage: bool
@@ -69,22 +69,24 @@ def admit(
     members = _split(body)
     if isinstance(members, Refusal):
         return members
-    target = _find_target(runtime, principal, members)
-    if isinstance(target, Refusal):
-        return target
+    offer = _find_offer(runtime, principal, members)
+    if isinstance(offer, Refusal):
+        return offer
     refusal = _check_question(members, operation) or _check_numbers(
-        members, target.deployment.max_output_tokens
+        members, offer.max_output_tokens
     )
     if refusal is not None:
         return refusal
+    target, turn = offer.first, 0.0
+    if offer.has_choice:
+        turn = runtime.turn()
+        target = _choose(offer, turn, members)
     is_stream = _flag(members, "stream")
     if isinstance(is_stream, Refusal):
         return is_stream
     hides_usage = strips_usage = False
     if is_stream:
-        if not operation.can_stream:
-            return Refusal(MEMBER_INVALID, "This operation cannot stream.", "stream")
-        asked = _ask_for_usage(members, is_continuous=target.deployment.continuous_usage)
+        asked = _ask_for_usage(members, operation, target)
         if isinstance(asked, Refusal):
             return asked
         hides_usage, strips_usage = asked
@@ -94,7 +96,42 @@ def admit(
             return options
     members["model"] = target.model
     estimated = len(body) // _BYTES_PER_TOKEN
-    return Admission(target, _encode(members), is_stream, hides_usage, strips_usage, estimated)
+    return Admission(
+        offer, turn, target, _encode(members), is_stream, hides_usage, strips_usage, estimated
+    )
+
+
+def readdress(admission: Admission, target: Target) -> Admission | None:
+    """Return an admitted request as it is sent to another target of its offer.
+
+    Returns:
+        None when that one does not take it: it asks for more output than the deployment gives.
+    """
+    members = _decode_members(admission.body)
+    if not _takes(target, members):
+        return None
+    members["model"] = target.model
+    strips_usage = False
+    if admission.is_stream:
+        options = _decode_members(members["stream_options"])
+        if admission.strips_usage:
+            del options["continuous_usage_stats"]  # was for the target before
+        if target.deployment.continuous_usage:
+            strips_usage = not _is_true(options, "continuous_usage_stats")
+            options["continuous_usage_stats"] = msgspec.Raw(b"true")
+        members["stream_options"] = msgspec.Raw(_encode(options))
+    return msgspec.structs.replace(
+        admission, target=target, body=_encode(members), strips_usage=strips_usage
+    )
+
+
+def _choose(offer: Offer, turn: float, members: Members) -> Target:
+    """Return the first target that takes the request; one does, since `offer`'s bound was kept."""
+    return next(target for target in rank(offer.tiers, turn) if _takes(target, members))
+
+
+def _takes(target: Target, members: Members) -> bool:
+    return _check_numbers(members, target.deployment.max_output_tokens) is None
 
 
 def _split(body: bytes) -> Members | Refusal:
@@ -107,20 +144,15 @@ def _split(body: bytes) -> Members | Refusal:
     return members
 
 
-def _find_target(runtime: Runtime, principal: Principal, members: Members) -> Target | Refusal:
+def _find_offer(runtime: Runtime, principal: Principal, members: Members) -> Offer | Refusal:
     model = members.get("model")
     if model is None:
         return _NO_MODEL
     try:
-        target = runtime.find_target(model)
+        offer = runtime.find_offer(principal, model)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return Refusal(MEMBER_INVALID, "The member 'model' must be a string.", "model")
-    except (SecretUnavailableError, OSError) as error:
-        log.error("upstream unusable error=%s", error)  # noqa: TRY400 - no bug of ours
-        return _UNUSABLE
-    if target is None or (principal.aliases is not None and target.alias not in principal.aliases):
-        return _UNKNOWN_MODEL
-    return target
+    return _UNKNOWN_MODEL if offer is None else offer
 
 
 def _check_question(members: Members, operation: Operation) -> Refusal | None:
@@ -165,8 +197,13 @@ def _flag(members: Members, name: str) -> bool | Refusal:
             return Refusal(MEMBER_INVALID, f"The member '{name}' must be true or false.", name)
 
 
-def _ask_for_usage(members: Members, *, is_continuous: bool) -> tuple[bool, bool] | Refusal:
-    """Make the engine report usage; return what of it the caller must not see."""
+def _ask_for_usage(
+    members: Members, operation: Operation, target: Target
+) -> tuple[bool, bool] | Refusal:
+    """Make the engine report usage in its stream; return what of it the caller must not see."""
+    if not operation.can_stream:
+        return Refusal(MEMBER_INVALID, "This operation cannot stream.", "stream")
+    is_continuous = target.deployment.continuous_usage
     raw = members.get("stream_options")
     if raw is None or bytes(raw) == b"null":
         members["stream_options"] = _CONTINUOUS_USAGE if is_continuous else _INCLUDE_USAGE

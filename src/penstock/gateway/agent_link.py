@@ -7,23 +7,23 @@ came for `orphan_grace_s`.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
 
 from penstock.contract.node import (
     Apply,
+    Credentials,
     Drain,
     Frames,
     Hello,
     MessageTooLongError,
-    Stats,
     WorkerMessage,
     decode_agent_message,
     encode_message,
 )
-from penstock.gateway.limits import STATS_S
+from penstock.gateway.limits import CREDENTIALS, STATS_S
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +38,9 @@ class AgentLink:
         socket: Path of the agent's Unix socket.
         orphan_grace_s: How long to serve without an agent.
         hello: Makes the greeting.
-        stats: Makes the report.
+        report: Makes what is told every `STATS_S`.
         on_apply: Called when there is a new snapshot to read; returns what to answer.
+        on_tokens: Called with all opened credentials, by id, once the last part of them came.
         on_drain: Called when the worker shall end, with its grace in seconds.
     """
 
@@ -49,16 +50,18 @@ class AgentLink:
         *,
         orphan_grace_s: float,
         hello: Callable[[], Hello],
-        stats: Callable[[], Stats],
+        report: Callable[[], Iterable[WorkerMessage]],
         on_apply: Callable[[], WorkerMessage],
+        on_tokens: Callable[[dict[str, str]], None],
         on_drain: Callable[[float | None], None],
     ) -> None:
         """See the class."""
         self._socket = socket
         self._orphan_grace_s = orphan_grace_s
         self._hello = hello
-        self._stats = stats
+        self._make_report = report
         self._on_apply = on_apply
+        self._on_tokens = on_tokens
         self._on_drain = on_drain
 
     async def run(self) -> None:
@@ -92,12 +95,14 @@ class AgentLink:
 
     async def _report(self, writer: asyncio.StreamWriter) -> None:
         while True:
-            writer.write(encode_message(self._stats()))
+            for message in self._make_report():
+                writer.write(encode_message(message))
             await writer.drain()
             await asyncio.sleep(STATS_S)
 
     async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         frames = Frames()
+        tokens: dict[str, str] = {}
         while content := await reader.read(_READ_BYTES):
             try:
                 messages = [decode_agent_message(payload) for payload in frames.feed(content)]
@@ -108,5 +113,13 @@ class AgentLink:
                 match message:
                     case Apply():
                         writer.write(encode_message(self._on_apply()))
+                    case Credentials(part, is_last):
+                        tokens |= part
+                        if len(tokens) > CREDENTIALS:
+                            log.error("agent sends too many credentials limit=%s", CREDENTIALS)
+                            return
+                        if is_last:
+                            self._on_tokens(tokens)
+                            tokens = {}
                     case Drain(grace_s):
                         self._on_drain(grace_s)

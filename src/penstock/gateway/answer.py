@@ -143,11 +143,7 @@ def error_answer(
 
 def models_body(runtime: Runtime, principal: Principal) -> bytes:
     """Return the list of models that a key may use."""
-    names = sorted(
-        name
-        for name in runtime.list_alias_names()
-        if principal.aliases is None or name in principal.aliases
-    )
+    names = runtime.list_alias_names(principal)
     return _encode({"object": "list", "data": [_model(runtime, name) for name in names]})
 
 
@@ -160,8 +156,7 @@ def model_body(runtime: Runtime, principal: Principal, target: bytes) -> bytes |
         target: Path `/v1/models/<alias>`; the alias may be percent-encoded, as SDKs do with `/`.
     """
     name = unquote(target[len(MODEL_PREFIX) :].decode("latin-1"))
-    may_use = principal.aliases is None or name in principal.aliases
-    if not may_use or not runtime.has_alias(name):
+    if not runtime.may_use(principal, name):
         return Refusal(MODEL_NOT_FOUND, param="model")
     return _encode(_model(runtime, name))
 

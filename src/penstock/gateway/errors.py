@@ -104,6 +104,18 @@ NETWORK_NOT_ALLOWED = _downstream(
     fix="Call from an allowed network, or ask for yours to be added.",
     operator="Check the key's CIDR list against the address that reaches the gateway.",
 )
+RESIDENCY_DENIED = _downstream(
+    "auth:residency_denied",
+    403,
+    "This model runs nowhere that the data of this project may be sent to.",
+    conventional_type="permission_error",
+    cause="The policy of the organization or of the project allows no upstream of the model.",
+    fix="Use a model that GET /v1/models lists, or ask for the policy to be changed.",
+    operator=(
+        "Compare data classes and regions that the organization and the project allow with those "
+        "of the upstreams; an upstream without one is in none."
+    ),
+)
 
 # The request as HTTP
 
@@ -224,9 +236,12 @@ MODEL_NOT_FOUND = _downstream(
     404,
     "The model does not exist or this API key may not use it.",
     conventional="model_not_found",
-    cause="No alias of that name exists, or the key's aliases do not have it; which is not told.",
+    cause=(
+        "No alias of that name exists, the key's aliases do not have it, or it is not open and "
+        "neither organization nor project has a grant; which is not told."
+    ),
     fix="GET /v1/models lists what the key may use.",
-    operator="Check `aliases` of the configuration and of the key.",
+    operator="Check the alias, its route, its grants, and the aliases of the key.",
 )
 REFUSED_BY_ENGINE = _downstream(
     "request:refused_by_engine",
@@ -334,6 +349,17 @@ OVERLOADED = _infrastructure(
     "The model is overloaded. Retry.",
     cause="The engine answered 429, 503 or 529.",
     operator="Add endpoints or limit what tenants may send.",
+)
+UNUSABLE = _infrastructure(
+    "upstream:unusable",
+    503,
+    "The gateway cannot use this model at the moment. Retry.",
+    source=Source.INTERNAL,
+    cause=(
+        "The credential (or the CA file) of every upstream that may be used is missing or no "
+        "token, or the policy of the organization or the project cannot be read."
+    ),
+    operator="The worker's log names what is missing; a credential takes effect once it is there.",
 )
 MISCONFIGURED = _infrastructure(
     "upstream:misconfigured",

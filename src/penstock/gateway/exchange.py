@@ -5,6 +5,7 @@ hands the usage event to the journal before the last byte is released.
 """
 
 import contextlib
+from collections.abc import Iterator
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +13,7 @@ import msgspec
 
 from penstock.contract.journal import Open
 from penstock.contract.usage import Outcome, UsageEvent
-from penstock.gateway.admit import Admission
+from penstock.gateway.admit import Admission, readdress
 from penstock.gateway.answer import (
     LAST_CHUNK,
     connection_line,
@@ -37,9 +38,10 @@ from penstock.gateway.failure import error_in_answer, status_failure, without_cr
 from penstock.gateway.forward import Pool, UpstreamConnection
 from penstock.gateway.limits import ANSWER_BYTES, CONNECT_ATTEMPTS
 from penstock.gateway.measure import Measure, measure_plain, measure_stream
+from penstock.gateway.offer import Target
 from penstock.gateway.request import Request
 from penstock.gateway.runtime import Principal
-from penstock.gateway.select import select
+from penstock.gateway.select import rank, select
 from penstock.gateway.tap import Tap
 from penstock.kit.errors import ErrorCode, Refusal, Source
 
@@ -52,6 +54,7 @@ _EVENT_STREAM: Final = b"text/event-stream"
 _JSON: Final = b"application/json"
 _PLAIN_ENCODINGS: Final = frozenset({b"", b"identity"})
 _NEVER: Final = float("inf")
+_NOTHING_ELSE: Final[Iterator[Target]] = iter(())
 
 
 class Exchange:
@@ -81,6 +84,7 @@ class Exchange:
         "_late_error",
         "_pool",
         "_principal",
+        "_ranked",
         "_request",
         "_started_ns",
         "_status",
@@ -114,6 +118,8 @@ class Exchange:
         self._first_byte_ns: int | None = None
         self._attempts = 0
         self._tried: tuple[Pool, ...] = ()
+        self._ranked: Iterator[Target] = _NOTHING_ELSE
+        """Targets that may be tried yet, where there is a choice."""
         self._pool: Pool | None = None
         self._connection: UpstreamConnection | None = None
         self._body: list[bytes] = []
@@ -131,10 +137,17 @@ class Exchange:
         self.reserved_bytes = 0
         self.is_settled = False
 
-    # Steps 4 and 5: select an endpoint, forward the request
+    # Steps 4 and 5: select a target and an endpoint, forward the request
 
     def start(self) -> None:
         """Record the request as open; it is dispatched once that is written."""
+        offer = self._admission.offer
+        if offer.has_choice:
+            self._ranked = self._cooling_last(rank(offer.tiers, self._admission.turn))
+            self._change_target()
+        self._open()
+
+    def _open(self) -> None:
         admission = self._admission
         target = admission.target
         operation = self._request.operation
@@ -163,15 +176,40 @@ class Exchange:
             return
         timeouts = self._admission.target.upstream.timeouts
         self._total_deadline_s = self._worker.now_s() + timeouts.total_ms / 1000
-        self._worker.stats.overhead(perf_counter() - self._request.received_s)
-        pool = self._select()
+        if not self._attempts:
+            self._worker.stats.overhead(perf_counter() - self._request.received_s)
+        pool = self._select(self._admission.target)
         if pool is not None:
             self._acquire(pool)
 
-    def _select(self) -> Pool | None:
+    def _select(self, target: Target) -> Pool | None:
         worker = self._worker
-        pools = worker.pools_of(self._admission.target.upstream)
-        return select(pools, self._tried, worker.now_s())
+        return select(worker.pools_of(target.upstream), self._tried, worker.now_s())
+
+    def _change_target(self) -> bool:
+        """Turn to the next target that has an endpoint to try; False when there is none."""
+        for target in self._ranked:
+            if self._select(target) is None:
+                continue
+            if target is self._admission.target:
+                return True
+            readdressed = readdress(self._admission, target)
+            if readdressed is not None:
+                self._admission = readdressed
+                return True
+        return False
+
+    def _cooling_last(self, targets: Iterator[Target]) -> Iterator[Target]:
+        """Pass over targets that refused connections lately while there are others."""
+        worker = self._worker
+        cooling = []
+        for target in targets:
+            now = worker.now_s()
+            if any(pool.cool_until_s <= now for pool in worker.pools_of(target.upstream)):
+                yield target
+            else:
+                cooling.append(target)
+        yield from cooling
 
     def _acquire(self, pool: Pool) -> None:
         self._pool = pool
@@ -195,9 +233,10 @@ class Exchange:
         self._was_sent = True
         connection.send(
             self,
-            b"%bx-request-id: %b\r\n%bcontent-length: %d\r\n\r\n%b"
+            b"%b%bx-request-id: %b\r\n%bcontent-length: %d\r\n\r\n%b"
             % (
                 pool.head(operation.path),
+                self._admission.target.authorization,
                 self.request_id.encode("ascii"),
                 self._passed_lines(),
                 len(body),
@@ -221,16 +260,20 @@ class Exchange:
         return lines
 
     def connect_failed(self, pool: Pool, refusal: Refusal) -> None:
-        """Try another endpoint: nothing was sent yet, so nothing can happen twice."""
+        """Try another endpoint or target: nothing was sent yet, so nothing can happen twice."""
         if self.is_settled:
             return
         pool.in_flight -= 1
         self._pool = None
         self._tried = (*self._tried, pool)
         if refusal.error.retryable and len(self._tried) < CONNECT_ATTEMPTS:
-            another = self._select()
+            another = self._select(self._admission.target)
             if another is not None:
                 self._acquire(another)
+                return
+            # One more record is written: not into the room of others' CLOSE.
+            if self._worker.journal.can_admit and self._change_target():
+                self._open()
                 return
         self._fail(refusal)
 
@@ -414,7 +457,7 @@ class Exchange:
             return
         error = refusal.error
         request = self._request
-        refusal = without_credential(refusal, self._admission.target.upstream.authorization)
+        refusal = without_credential(refusal, self._admission.target.authorization)
         if self._is_head_sent:
             event = error_event(refusal)
             if self._tap is not None and self._tap.is_inside_frame:

@@ -23,7 +23,7 @@ from penstock.gateway.limits import (
     UPSTREAM_HEADER_BYTES,
     WAITING_PER_ENDPOINT,
 )
-from penstock.gateway.runtime import ServedUpstream
+from penstock.gateway.offer import ServedUpstream
 from penstock.kit.errors import Refusal
 
 _buffer = bytearray(READ_BYTES)
@@ -258,13 +258,16 @@ class Pool:
         self._host = host if endpoint.port == default else f"{host}:{endpoint.port}"
 
     def head(self, path: str) -> bytes:
-        """Return the start of a request's head, up to where its own lines follow."""
+        """Return the start of a request's head, up to where its own lines follow.
+
+        Nothing in it is of one organization: all share it.
+        """
         head = self._heads.get(path)
         if head is None:
             head = self._heads[path] = (
                 f"POST {self.endpoint.path_prefix}{path} HTTP/1.1\r\nhost: {self._host}\r\n"
                 "content-type: application/json\r\naccept-encoding: identity\r\n"
-            ).encode("ascii") + self.upstream.authorization
+            ).encode("ascii")
         return head
 
     def acquire(self, sender: Sender) -> None:

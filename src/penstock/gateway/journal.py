@@ -166,11 +166,15 @@ class Journal:
     def open(self, record: Open, request: Recorded) -> None:
         """Record that a request is about to be sent, then let it go on.
 
+        Once more for the same request means that it goes to another target: the later record
+        counts.
+
         Args:
             record: Who asks for what.
             request: Its `opened` is called once the record is written, maybe before this returns.
         """
         frame = encode_record(record)
+        self._reserved -= request.reserved_bytes
         request.reserved_bytes = len(frame) + _CLOSE_EXTRA_BYTES
         self._reserved += request.reserved_bytes
         self._after_write.append(request.opened)

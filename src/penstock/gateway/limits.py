@@ -43,13 +43,27 @@ STREAM_REST_S = 0.01
 WAITING_PER_ENDPOINT = 1024
 """Requests that may wait for a connection to one endpoint; more are refused with 503."""
 CONNECT_ATTEMPTS = 3
-"""Endpoints that are tried when connecting fails; nothing else is ever tried again."""
+"""Endpoints that are tried when connecting fails, of all choices and fallbacks together; nothing
+else is ever tried again."""
 ENDPOINT_COOL_DOWN_S = 2.0
 """How long an endpoint that refused a connection is passed over while others are there."""
 KNOWN_KEYS = 20_000
 """API keys that a worker remembers ready-made; past it, it forgets all and looks them up again."""
-KNOWN_TARGETS = 10_000
-"""Spellings of aliases that a worker remembers ready-made."""
+KNOWN_OFFERS = 20_000
+"""Spellings of aliases, each for one project, whose deployments a worker remembers ready-made; past
+it, it forgets all and looks them up again."""
+KNOWN_LISTS = 256
+"""Projects whose list of models a worker remembers."""
+FALLBACK_DEPTH = 8
+"""Fallback routes that are followed behind an alias' own."""
+CREDENTIALS = 100_000
+"""Opened credentials that a worker takes from its agent; more end the connection."""
+CREDENTIALS_WAIT_S = 2.0
+"""How long a starting worker waits for the credentials that its snapshot speaks of."""
+REHASHED_WAITING = 20_000
+"""Keys found under an old pepper that may wait to be reported; more are noted when used again."""
+REHASHED_BATCH = 1_000
+"""Keys found under an old pepper that are reported at once, every STATS_S."""
 CHOICES = 128
 """Largest `n` and `best_of`."""
 SWEEP_S = 0.25

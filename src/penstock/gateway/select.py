@@ -1,8 +1,59 @@
-"""Step 4, select: which endpoint of the upstream takes the request."""
+"""Step 4, select: which target takes the request, and which endpoint of its upstream."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from penstock.gateway.forward import Pool
+from penstock.gateway.offer import Target
+
+_GOLDEN_RATIO = 0.6180339887498949
+
+
+class Turns:
+    """Numbers in [0, 1) that fill it evenly, however few or many were drawn.
+
+    One sequence serves all routes of a worker, so shares hold across projects and versions of the
+    snapshot; workers begin at different places.
+
+    Args:
+        start: Where to begin, in [0, 1).
+
+    Source: additive recurrence with the golden ratio; Knuth, The Art of Computer Programming,
+    volume 3, 6.4, theorem S.
+    """
+
+    def __init__(self, start: float) -> None:
+        """See the class."""
+        self._last = start
+
+    def next(self) -> float:
+        """Return the next number."""
+        self._last = (self._last + _GOLDEN_RATIO) % 1.0
+        return self._last
+
+
+def rank(tiers: Sequence[Sequence[Target]], turn: float) -> Iterator[Target]:
+    """Yield all targets in the order in which they are to be tried.
+
+    Within a tier the weights decide: of those left each is next as often as its weight among
+    theirs says, so that the share of one that is away falls to the others by weight, too. What a
+    draw leaves undecided decides the next one: one number is enough for all.
+
+    Args:
+        tiers: Each stands in for those before it; targets of weight 0 come last in theirs.
+        turn: In [0, 1).
+    """
+    for tier in tiers:
+        left = [target for target in tier if target.weight > 0]
+        while left:
+            point = turn * sum(target.weight for target in left)
+            for chosen in left:
+                if point < chosen.weight:
+                    break
+                point -= chosen.weight
+            turn = point / chosen.weight
+            left.remove(chosen)
+            yield chosen
+        yield from (target for target in tier if target.weight <= 0)
 
 
 def select(pools: Sequence[Pool], tried: Sequence[Pool], now_s: float) -> Pool | None:
@@ -13,14 +64,14 @@ def select(pools: Sequence[Pool], tried: Sequence[Pool], now_s: float) -> Pool |
 
     Args:
         pools: The upstream's endpoints, >= 1; earlier ones win ties.
-        tried: Endpoints that this request tried in vain.
+        tried: Endpoints that this request tried in vain, of this upstream or of others.
         now_s: The loop's time.
 
     Returns:
         None when every endpoint was tried.
     """
     if len(pools) == 1:
-        return None if tried else pools[0]
+        return None if pools[0] in tried else pools[0]
     best = None
     for pool in pools:
         if pool in tried:

@@ -14,20 +14,25 @@ from pathlib import Path
 import lmdb
 import msgspec
 
+from penstock.access.peppers import read_peppers
 from penstock.contract import metrics
-from penstock.contract.node import Applied, Hello, Sample, Stats, WorkerSettings
+from penstock.contract.node import Applied, Hello, Sample, Stats, WorkerMessage, WorkerSettings
 from penstock.contract.snapshot import SnapshotFormatError
 from penstock.contract.snapshot_store import SnapshotReader
 from penstock.gateway.agent_link import AgentLink
 from penstock.gateway.errors import DRAINING, JOURNAL_FULL
 from penstock.gateway.forward import Pool
 from penstock.gateway.journal import Journal
-from penstock.gateway.limits import SWEEP_S
+from penstock.gateway.limits import CREDENTIALS_WAIT_S, SWEEP_S
+from penstock.gateway.offer import ServedUpstream
+from penstock.gateway.rehash import OldHashes
 from penstock.gateway.request import Request
-from penstock.gateway.runtime import Runtime, ServedUpstream
+from penstock.gateway.runtime import Runtime
+from penstock.gateway.select import Turns
 from penstock.gateway.server import Downstream
 from penstock.gateway.stats import Stats as Counters
-from penstock.kit.errors import Refusal
+from penstock.gateway.tokens import Tokens
+from penstock.kit.errors import PenstockError, Refusal
 from penstock.kit.ids import EventIds
 
 log = logging.getLogger(__name__)
@@ -48,7 +53,7 @@ class Worker:
         journal_type: Makes its journal.
 
     Raises:
-        SnapshotFormatError, OSError, lmdb.Error: It cannot be started.
+        PenstockError, SnapshotFormatError, OSError, lmdb.Error: It cannot be started.
     """
 
     def __init__(
@@ -69,9 +74,12 @@ class Worker:
         self._connections: set[Downstream] = set()
         self._pools: dict[str, tuple[ServedUpstream, tuple[Pool, ...]]] = {}
         self._servers: list[asyncio.Server] = []
-        self._pepper = Path(settings.pepper_path).read_bytes().strip()
+        self._tokens = Tokens()
+        self._has_tokens = asyncio.Event()
+        self._old_hashes = OldHashes()
+        self._turns = Turns(random.random())  # noqa: S311 - which engine goes first is no secret
         self._records = SnapshotReader(Path(settings.snapshot_path))
-        self._serve_from(Runtime(self._records, self._pepper))
+        self._serve_from(self._read_runtime())
         self.journal = journal_type(
             Path(settings.journal_path),
             node_id=settings.node_id,
@@ -86,6 +94,15 @@ class Worker:
 
     # Configuration
 
+    def _read_runtime(self) -> Runtime:
+        return Runtime(
+            self._records,
+            read_peppers(Path(self._settings.pepper_path).parent, may_create=False),
+            tokens=self._tokens,
+            turn=self._turns.next,
+            old_hashes=self._old_hashes,
+        )
+
     def _serve_from(self, runtime: Runtime) -> None:
         """Serve from `runtime` on: one assignment, so no request sees half of it."""
         self.runtime = runtime
@@ -99,18 +116,31 @@ class Worker:
             pool.close()
 
     def _apply(self) -> Applied:
-        """Look at the snapshot again; what cannot be read changes nothing."""
+        """Look at the snapshot and the secrets again; what cannot be read changes nothing."""
         try:
             self._records.refresh()
-            self._serve_from(Runtime(self._records, self._pepper))
-        except (OSError, SnapshotFormatError, lmdb.Error, msgspec.DecodeError) as error:
+            self._serve_from(self._read_runtime())
+        except (
+            OSError,
+            PenstockError,
+            SnapshotFormatError,
+            lmdb.Error,
+            msgspec.DecodeError,
+        ) as error:
             log.error("snapshot rejected error=%s", error)  # noqa: TRY400 - the cause is in it
             return Applied(self.runtime.version, str(error))
         return Applied(self.runtime.version)
 
+    def _take_tokens(self, tokens: dict[str, str]) -> None:
+        """Use these credentials for every request from now on."""
+        self._tokens.replace(tokens)
+        self.runtime.forget_offers()
+        self._has_tokens.set()
+
     def pools_of(self, upstream: ServedUpstream) -> tuple[Pool, ...]:
         """Return the connection pools of an upstream's endpoints.
 
+        All organizations share them: what is one's own is in each request and not in a connection.
         Pools are kept as long as nothing about the upstream changes. A request that was admitted
         under an older version, of an upstream that is gone or another now, gets pools of its own.
         """
@@ -119,10 +149,7 @@ class Worker:
             served, pools = found
             if served is upstream:
                 return pools
-            if (served.settings, served.authorization) == (
-                upstream.settings,
-                upstream.authorization,
-            ):
+            if served.settings == upstream.settings:
                 if upstream.version > served.version:
                     self._pools[upstream.name] = (upstream, pools)
                 return pools
@@ -170,13 +197,15 @@ class Worker:
 
     async def run(self) -> int:
         """Serve until told to end; return the exit code."""
-        await self._listen()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self.drain, None)
         self._loop.call_later(SWEEP_S, self._sweep)
         link = None
         if self._settings.agent_socket:
             link = self._loop.create_task(self._agent_link().run())
+            await self._await_tokens()
+        if not self.is_draining:
+            await self._listen()
         gc.collect()
         gc.freeze()
         log.info("worker ready slot=%s epoch=%s", self._settings.slot, self._settings.epoch)
@@ -186,6 +215,14 @@ class Worker:
         if code == 0:
             self.journal.finish()
         return code
+
+    async def _await_tokens(self) -> None:
+        """Take no request before the credentials came that the agent opens, if there are any."""
+        if self._records.has_sealed():
+            try:
+                await asyncio.wait_for(self._has_tokens.wait(), CREDENTIALS_WAIT_S)
+            except TimeoutError:
+                log.warning("the agent sent no credentials, serving without")
 
     async def _listen(self) -> None:
         settings = self._settings
@@ -211,8 +248,9 @@ class Worker:
             Path(self._settings.agent_socket),
             orphan_grace_s=self._settings.orphan_grace_s,
             hello=self._hello,
-            stats=self._stats,
+            report=self._report,
             on_apply=self._apply,
+            on_tokens=self._take_tokens,
             on_drain=self.drain,
         )
 
@@ -221,6 +259,10 @@ class Worker:
         return Hello(
             settings.slot, settings.epoch, os.getpid(), self.runtime.version, self.is_draining
         )
+
+    def _report(self) -> list[WorkerMessage]:
+        rehashed = self._old_hashes.take()
+        return [self._stats()] if rehashed is None else [self._stats(), rehashed]
 
     def _stats(self) -> Stats:
         journal = self.journal

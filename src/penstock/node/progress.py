@@ -91,6 +91,8 @@ class Progress:
         match record:
             case Open():
                 self.has_requests = True
+                # Another target of the same request counts from here: the order is of records.
+                self._unclosed.pop(record.event_id, None)
                 self._unclosed[record.event_id] = (end.segment, record)
             case Close(event):
                 self.has_requests = True

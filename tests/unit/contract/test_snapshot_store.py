@@ -33,7 +33,8 @@ import sys
 from pathlib import Path
 from penstock.contract.snapshot_store import SnapshotReader
 reader = SnapshotReader(Path(sys.argv[1]))
-print(reader.meta.version, reader.list_alias_names(), [u.name for u in reader.list_upstreams()])
+aliases, upstreams = reader.list_aliases(), reader.list_upstreams()
+print(reader.meta.version, [a.name for a in aliases], [u.name for u in upstreams])
 for mac in sys.argv[2:]:
     key = reader.find_key(bytes.fromhex(mac))
     print(None if key is None else key.id)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.fakes.worker_process import PEPPER, build_runtime, make_snapshot
 
 from penstock.contract.snapshot import Alias, Choice, Deployment, Route
-from penstock.gateway.admit import Admission, admit
+from penstock.gateway.admit import Admission, admit, readdress
 from penstock.gateway.dialects.openai import CHAT, COMPLETIONS, EMBEDDINGS, Operation
 from penstock.gateway.errors import (
     BODY_NOT_JSON,
@@ -211,6 +211,66 @@ def test_odd_stream_options_are_refused(stream: bytes, options: bytes, param: st
     """Stream options are judged whether the answer streams or not."""
     body = _HEAD + b',"stream":%b,"stream_options":%b}' % (stream, options)
     assert _refuse(body) == (MEMBER_INVALID, param)
+
+
+_CHOICES = msgspec.structs.replace(
+    _SNAPSHOT,
+    deployments=(
+        Deployment("plain", "engine", "m-plain", max_output_tokens=4_000),
+        Deployment("continuous", "engine", "m-cont", continuous_usage=True, max_output_tokens=100),
+    ),
+    routes=(Route("main", (Choice("plain", 1), Choice("continuous", 3))),),
+)
+_PLAIN_TURN, _CONTINUOUS_TURN = 0.1, 0.6
+
+
+def _admit_by(turn: float, rest: bytes) -> Admission:
+    """Admit a request whose route has a choice."""
+    runtime = build_runtime(_CHOICES, PEPPER, turn=lambda: turn)
+    admission = admit(runtime, _OPEN, CHAT, _HEAD + rest + b"}")
+    assert isinstance(admission, Admission), admission
+    return admission
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"",
+        b',"max_tokens":100',
+        b',"stream":false,"stream_options":{"x":1}',
+        b',"stream":true',
+        b',"stream":true,"stream_options":null',
+        b',"stream":true,"stream_options":{"include_usage":true}',
+        b',"stream":true,"stream_options":{"x":1,"continuous_usage_stats":true}',
+        b',"stream":true,"stream_options":{"include_usage":true,"continuous_usage_stats":true}',
+        b',"n":2,"odd":[1.50,{"a":"\\u00e9"}],"stream":true',
+    ],
+)
+def test_a_request_is_the_same_for_whichever_target_first(rest: bytes) -> None:
+    """Written anew for another target a request is what it had been there in the first place."""
+    plain, continuous = _admit_by(_PLAIN_TURN, rest), _admit_by(_CONTINUOUS_TURN, rest)
+    assert (plain.target.deployment.name, continuous.target.deployment.name) == (
+        "plain",
+        "continuous",
+    )
+    for here, there in ((plain, continuous), (continuous, plain)):
+        moved = readdress(here, there.target)
+        assert moved is not None
+        assert msgspec.structs.replace(moved, turn=there.turn) == there
+        assert readdress(moved, here.target) == here
+
+
+def test_a_target_that_gives_less_than_asked_is_not_chosen() -> None:
+    """A bound on output is the largest of all choices, and those below it are passed over."""
+    admission = _admit_by(_CONTINUOUS_TURN, b',"max_tokens":101')
+    assert admission.target.deployment.name == "plain"
+    continuous = _admit_by(_CONTINUOUS_TURN, b"").target
+    assert readdress(admission, continuous) is None
+    runtime = build_runtime(_CHOICES, PEPPER, turn=lambda: _CONTINUOUS_TURN)
+    refusal = admit(runtime, _OPEN, CHAT, _HEAD + b',"max_tokens":4001}')
+    assert isinstance(refusal, Refusal)
+    assert (refusal.error, refusal.param) == (MEMBER_INVALID, "max_tokens")
+    assert "4000" in refusal.detail
 
 
 def test_nothing_is_kept_between_requests() -> None:

@@ -22,7 +22,7 @@ from penstock.gateway.limits import (
     UPSTREAM_HEADER_BYTES,
     WAITING_PER_ENDPOINT,
 )
-from penstock.gateway.runtime import ServedUpstream
+from penstock.gateway.offer import ServedUpstream
 from penstock.kit.errors import Refusal
 
 ENDPOINT = Endpoint("http", "engine", 8000)
@@ -143,7 +143,7 @@ class FakeSender:
 
 
 def _upstream(max_connections: int = 2) -> ServedUpstream:
-    known = SimpleNamespace(authorization=b"", max_connections=max_connections, tls=None)
+    known = SimpleNamespace(max_connections=max_connections, tls=None)
     return cast("ServedUpstream", known)
 
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.fakes.worker_process import eventually
 
@@ -113,6 +114,23 @@ async def test_the_others_of_a_turn_share_one_write(tmp_path: Path) -> None:
     await _turn()
     assert [waiter.steps for waiter in waiters] == [["opened"]] * 10
     assert _without_begins(tmp_path) == [waiter.record for waiter in waiters]
+    journal.finish()
+
+
+async def test_a_request_that_goes_elsewhere_keeps_one_room(tmp_path: Path) -> None:
+    """A second OPEN of a request is written behind the first, and takes no second room."""
+    journal = _journal(tmp_path)
+    waiter = Waiter(1, tmp_path)
+    first = waiter.record
+    journal.open(first, waiter)
+    waiter.record = msgspec.structs.replace(first, upstream="a-fallback-with-a-longer-name")
+    journal.open(waiter.record, waiter)
+    await _turn()
+    assert waiter.steps == ["opened"] * 2
+    journal.close(waiter.event, waiter)
+    await _turn()
+    assert _without_begins(tmp_path) == [first, waiter.record, Close(waiter.event)]
+    assert journal._reserved == 0
     journal.finish()
 
 

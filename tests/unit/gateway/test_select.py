@@ -1,24 +1,33 @@
-"""Which endpoint takes a request; pure."""
+"""Which target and which endpoint take a request; pure."""
 
 import asyncio
+from collections.abc import Iterable
+from typing import cast
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.fakes.worker_process import PEPPER, build_runtime, make_snapshot
 
+from penstock.contract.snapshot import Deployment
 from penstock.gateway.forward import Pool
-from penstock.gateway.select import select
+from penstock.gateway.offer import Offer, ServedUpstream, Target
+from penstock.gateway.runtime import Principal
+from penstock.gateway.select import rank, select
 
 _NOW_S = 100.0
+_DEPLOYMENT = Deployment("main", "engine", "served-model")
+_UPSTREAM = cast("ServedUpstream", None)
 
 
 def _pools(*loads: tuple[int, float]) -> tuple[Pool, ...]:
     """Return idle pools with so many requests in flight, cooling until then."""
     runtime = build_runtime(make_snapshot(list(range(1, len(loads) + 1))), PEPPER)
-    target = runtime.find_alias("model-a")
-    assert target is not None
-    upstream = target.upstream
+    principal = Principal("key", "org-a", "project-a", None, None)
+    offer = runtime.find_offer(principal, msgspec.Raw(b'"model-a"'))
+    assert isinstance(offer, Offer)
+    upstream = offer.first.upstream
     loop = asyncio.new_event_loop()
     pools = tuple(Pool(endpoint, upstream, loop) for endpoint in upstream.endpoints)
     loop.close()
@@ -56,6 +65,7 @@ def test_every_endpoint_is_tried_once() -> None:
         tried = (*tried, pool)
     assert select(pools, tried, _NOW_S) is None
     assert select(pools[:1], tried[:1], _NOW_S) is None
+    assert select(pools[:1], tried[1:], _NOW_S) is pools[0], "others were tried"
 
 
 @given(
@@ -76,3 +86,51 @@ def test_no_better_endpoint_is_passed_over(loads: list[tuple[int, float, bool]])
         return
     rank = (chosen.cool_until_s > _NOW_S, chosen.in_flight)
     assert rank == min((pool.cool_until_s > _NOW_S, pool.in_flight) for pool in left)
+
+
+def _tier(*weights: int) -> tuple[Target, ...]:
+    """Return targets that differ by their weight and their number, which is their alias."""
+    return tuple(
+        Target(str(number), _DEPLOYMENT, _UPSTREAM, msgspec.Raw(b'""'), b"", weight)
+        for number, weight in enumerate(weights)
+    )
+
+
+def _names(targets: Iterable[Target]) -> list[str]:
+    return [target.alias for target in targets]
+
+
+@pytest.mark.parametrize(
+    ("turn", "ranked"),
+    [
+        (0.0, ["0", "1", "3", "2"]),
+        (0.49, ["0", "3", "1", "2"]),
+        (0.5, ["1", "0", "3", "2"]),
+        (0.76, ["3", "0", "1", "2"]),
+        (1 - 2**-53, ["3", "1", "0", "2"]),
+    ],
+)
+def test_weights_rank_a_tier(turn: float, ranked: list[str]) -> None:
+    """A turn falls into the share of one target, its rest into another's; weight 0 is last."""
+    assert _names(rank([_tier(2, 1, 0, 1)], turn)) == ranked
+
+
+def test_a_tier_of_stand_ins_keeps_its_order() -> None:
+    """Targets of weight 0 stand in for one another as the route names them."""
+    assert _names(rank([_tier(0, 0), _tier(5)], 0.9)) == ["0", "1", "0"]
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 1000), min_size=1, max_size=8), min_size=1, max_size=4),
+    st.floats(0, 1, exclude_max=True),
+)
+def test_every_target_is_ranked_once(weights: list[list[int]], turn: float) -> None:
+    """Whatever the weights and the turn, each target comes once, tier after tier."""
+    tiers = [_tier(*tier) for tier in weights]
+    ranked = list(rank(tiers, turn))
+    for tier in tiers:
+        part, ranked = ranked[: len(tier)], ranked[len(tier) :]
+        assert sorted(_names(part)) == _names(tier)
+        spare = [target.weight == 0 for target in part]
+        assert spare == sorted(spare)
+    assert ranked == []

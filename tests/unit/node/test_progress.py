@@ -1,5 +1,6 @@
 """What has become of a journal's records."""
 
+import msgspec
 from tests.fakes.fake_worker import make_event, make_open
 
 from penstock.contract.journal import Begin, Close, Open
@@ -45,6 +46,19 @@ def test_the_oldest_open_request_holds_its_segment() -> None:
     assert progress.oldest_open_segment(Position(5, 20)) == 3
     progress.follow(Close(make_event(B)), Position(5, 40))
     assert progress.oldest_open_segment(Position(5, 40)) == 5
+
+
+def test_a_request_that_went_to_another_target_is_one_request() -> None:
+    """Its last OPEN counts, and no other request's segment is given up for it."""
+    elsewhere = msgspec.structs.replace(A, upstream="fallback", served_model="other")
+    progress = Progress(Checkpoint())
+    progress.follow(A, Position(1, 20))
+    progress.follow(B, Position(2, 20))
+    progress.follow(elsewhere, Position(3, 20))
+    assert progress.unclosed == [B, elsewhere]
+    assert progress.oldest_open_segment(Position(5, 0)) == 2
+    progress.follow(Close(make_event(A)), Position(5, 20))
+    assert progress.unclosed == [B]
 
 
 def test_memory_is_bounded_by_what_is_in_flight() -> None:

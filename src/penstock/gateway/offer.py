@@ -1,0 +1,318 @@
+"""What an alias offers to a project: the deployments that its requests may be sent to, in tiers.
+
+From the snapshot's records alone: alias -> route -> choices -> deployments -> upstreams, then the
+routes that stand in for it. A record that cannot be read is as good as absent: it harms nothing
+beside it. Only what limits somebody is taken for a No when it cannot be read.
+"""
+
+import logging
+import ssl
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol, TypeVar
+
+import msgspec
+
+from penstock.contract.snapshot import (
+    CREDENTIAL_SCHEME,
+    Alias,
+    Choice,
+    Deployment,
+    Endpoint,
+    Policy,
+    Route,
+    Timeouts,
+    Upstream,
+)
+from penstock.gateway.errors import RESIDENCY_DENIED, UNUSABLE
+from penstock.gateway.limits import FALLBACK_DEPTH
+from penstock.gateway.tokens import Tokens
+from penstock.kit.errors import Refusal
+from penstock.kit.secrets import SecretUnavailableError
+
+log = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
+
+_encode = msgspec.json.Encoder().encode
+_DENIED = Refusal(RESIDENCY_DENIED)
+_UNUSABLE = Refusal(UNUSABLE)
+
+
+class ServedUpstream(msgspec.Struct, frozen=True):
+    """An upstream ready to be used, by whomever: nothing in it is one organization's."""
+
+    name: str
+    version: int
+    """Of the snapshot that it was read from."""
+    endpoints: tuple[Endpoint, ...]
+    forward_names: frozenset[bytes]
+    forward_prefixes: tuple[bytes, ...]
+    timeouts: Timeouts
+    max_connections: int
+    tls: ssl.SSLContext | None
+    settings: Upstream
+
+
+class Target(msgspec.Struct, frozen=True):
+    """A deployment, ready to be sent to on behalf of one project."""
+
+    alias: str
+    deployment: Deployment
+    upstream: ServedUpstream
+    model: msgspec.Raw
+    """The upstream's own name of the model, as JSON."""
+    authorization: bytes
+    """Header line with the credential, ending in CRLF, or nothing."""
+    weight: int
+    """Its share of the tier; with 0 it only stands in for others."""
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """Where the requests of a project for an alias may go."""
+
+    tiers: tuple[tuple[Target, ...], ...]
+    """Each stands in for those before it; none is empty."""
+    first: Target
+    """The only one, when there is no choice."""
+    has_choice: bool
+    max_output_tokens: int
+    """The largest of all targets'."""
+    is_complete: bool
+    """Whether all could be used that may be: else it is worth looking again."""
+
+
+class Owner(NamedTuple):
+    """On whose behalf a request is sent."""
+
+    organization: str
+    project: str
+
+
+class Records(Protocol):
+    """Where the snapshot's records of the catalog are."""
+
+    def find_alias(self, name: str) -> Alias | None:
+        """Return an alias."""
+
+    def list_aliases(self) -> list[Alias]:
+        """Return all aliases, by name."""
+
+    def has_grant(self, alias: str, organization: str, project: str) -> bool:
+        """Return whether a project, or its whole organization, may use an alias."""
+
+    def find_route(self, name: str) -> Route | None:
+        """Return a route."""
+
+    def find_deployment(self, name: str) -> Deployment | None:
+        """Return a deployment."""
+
+    def find_upstream(self, name: str) -> Upstream | None:
+        """Return an upstream."""
+
+    def find_policy(self, organization: str, project: str | None = None) -> Policy | None:
+        """Return where the data of an owner may go; None when it may go anywhere."""
+
+    def find_own_credential(self, organization: str, upstream: str) -> str | None:
+        """Return the id of the credential that an organization brought for an upstream."""
+
+
+class _Candidate(NamedTuple):
+    choice: Choice
+    deployment: Deployment
+    upstream: Upstream
+
+
+class Catalog:
+    """One version of the catalog. What it made ready is kept, and gone with the version.
+
+    Args:
+        records: Where it is read.
+        tokens: What credentials stand for.
+        version: Of the records.
+    """
+
+    def __init__(self, records: Records, tokens: Tokens, version: int) -> None:
+        """See the class."""
+        self._records = records
+        self._tokens = tokens
+        self._version = version
+        self._upstreams: dict[str, Upstream | None] = {}
+        self._served: dict[str, ServedUpstream] = {}
+        self._places: dict[str, frozenset[tuple[str | None, str | None]]] = {}
+        self._told: set[str] = set()
+
+    def make_offer(self, name: str, owner: Owner) -> Offer | Refusal | None:
+        """Return what an alias offers to a project.
+
+        Returns:
+            None when there is no such alias, when it is not for this project, and when its route
+            leads nowhere: the three are not to be told apart.
+        """
+        alias = self._find(self._records.find_alias, name)
+        if alias is None or not self._is_granted(alias, owner):
+            return None
+        tiers = [tier for tier in self._read_tiers(alias.route) if tier]
+        if not tiers:
+            return None
+        policies = self._read_policies(owner)
+        if policies is None:
+            return _UNUSABLE
+        allowed = [
+            [each for each in tier if _is_allowed(policies, *_place(each.upstream))]
+            for tier in tiers
+        ]
+        if not any(allowed):
+            return _DENIED
+        made = [[self._make_target(name, each, owner) for each in tier] for tier in allowed]
+        usable = (tuple(each for each in tier if each is not None) for tier in made)
+        left = tuple(tier for tier in usable if tier)
+        if not left:
+            return _UNUSABLE
+        targets = [target for tier in left for target in tier]
+        return Offer(
+            tiers=left,
+            first=targets[0],
+            has_choice=len(targets) > 1,
+            max_output_tokens=max(each.deployment.max_output_tokens for each in targets),
+            is_complete=len(targets) == sum(map(len, allowed)),
+        )
+
+    def may_use(self, name: str, owner: Owner) -> bool:
+        """Return whether there is such an alias for this project, usable just now or not."""
+        alias = self._find(self._records.find_alias, name)
+        policies = self._read_policies(owner)
+        return alias is not None and policies is not None and self._is_for(alias, owner, policies)
+
+    def list_names(self, owner: Owner) -> tuple[str, ...]:
+        """Return the names of all aliases that `may_use` holds for, in order."""
+        policies = self._read_policies(owner)
+        if policies is None:
+            return ()
+        aliases = self._records.list_aliases()
+        return tuple(each.name for each in aliases if self._is_for(each, owner, policies))
+
+    def _is_for(self, alias: Alias, owner: Owner, policies: Sequence[Policy]) -> bool:
+        if not self._is_granted(alias, owner):
+            return False
+        return not policies or any(
+            _is_allowed(policies, *place) for place in self._list_places(alias.route)
+        )
+
+    def _is_granted(self, alias: Alias, owner: Owner) -> bool:
+        return alias.is_open or self._records.has_grant(alias.name, *owner)
+
+    # Reading
+
+    def _find(self, find: Callable[[str], Found | None], name: str) -> Found | None:
+        try:
+            return find(name)
+        except msgspec.DecodeError as error:
+            self._tell(f"record unusable name={name!r} error={error}")
+            return None
+
+    def _tell(self, trouble: str) -> None:
+        """Log it, once a version: a request may meet it a thousand times a second."""
+        if trouble not in self._told:
+            self._told.add(trouble)
+            log.error("%s", trouble)
+
+    def _read_policies(self, owner: Owner) -> tuple[Policy, ...] | None:
+        """Return the policies of organization and project; None when one cannot be read."""
+        find = self._records.find_policy
+        try:
+            policies = find(owner.organization), find(*owner)
+        except msgspec.DecodeError as error:
+            self._tell(f"policy unusable owner={'/'.join(owner)} error={error}")
+            return None
+        return tuple(policy for policy in policies if policy is not None)
+
+    def _read_tiers(self, route_name: str) -> Iterator[list[_Candidate]]:
+        """Yield the candidates of a route, then of those that stand in for it."""
+        name: str | None = route_name
+        for _ in range(1 + FALLBACK_DEPTH):
+            route = None if name is None else self._find(self._records.find_route, name)
+            if route is None:
+                return
+            candidates = map(self._read_candidate, route.choices)
+            yield [candidate for candidate in candidates if candidate is not None]
+            name = route.fallback
+
+    def _read_candidate(self, choice: Choice) -> _Candidate | None:
+        deployment = self._find(self._records.find_deployment, choice.deployment)
+        if deployment is None:
+            return None
+        name = deployment.upstream
+        if name not in self._upstreams:
+            self._upstreams[name] = self._find(self._records.find_upstream, name)
+        upstream = self._upstreams[name]
+        if upstream is None or not upstream.endpoints:
+            return None
+        return _Candidate(choice, deployment, upstream)
+
+    def _list_places(self, route: str) -> frozenset[tuple[str | None, str | None]]:
+        found = self._places.get(route)
+        if found is None:
+            tiers = self._read_tiers(route)
+            found = frozenset(_place(each.upstream) for tier in tiers for each in tier)
+            self._places[route] = found
+        return found
+
+    # Making ready
+
+    def _make_target(self, alias: str, candidate: _Candidate, owner: Owner) -> Target | None:
+        """Return a target; None when its credential or its CA file cannot be read."""
+        choice, deployment, upstream = candidate
+        try:
+            own = self._records.find_own_credential(owner.organization, upstream.name)
+            if own is not None:  # nothing stands in for it: others' credentials are others' money
+                reference: str | None = CREDENTIAL_SCHEME + own
+            else:
+                reference = deployment.credential or upstream.credential
+            authorization = self._tokens.authorization(reference)
+            served = self._served.get(upstream.name)
+            if served is None:
+                served = self._served[upstream.name] = _serve(upstream, self._version)
+        except (SecretUnavailableError, OSError, UnicodeError) as error:
+            self._tell(f"choice unusable deployment={deployment.name!r} error={error}")
+            return None
+        model = msgspec.Raw(_encode(deployment.model))
+        return Target(alias, deployment, served, model, authorization, choice.weight)
+
+
+def _place(upstream: Upstream) -> tuple[str | None, str | None]:
+    return upstream.data_class, upstream.region
+
+
+def _is_allowed(policies: Sequence[Policy], data_class: str | None, region: str | None) -> bool:
+    """Return whether data may be sent to a place; what nobody said of it is never enough."""
+    return all(
+        (policy.data_classes is None or data_class in policy.data_classes)
+        and (policy.regions is None or region in policy.regions)
+        for policy in policies
+    )
+
+
+def header_patterns(names: Iterable[str]) -> tuple[frozenset[bytes], tuple[bytes, ...]]:
+    """Split header patterns into plain names and prefixes (`x-foo-*`)."""
+    lower = [name.lower().encode("ascii") for name in names]
+    prefixes = sorted({name[:-1] for name in lower if name.endswith(b"*")})
+    return frozenset(name for name in lower if not name.endswith(b"*")), tuple(prefixes)
+
+
+def _serve(upstream: Upstream, version: int) -> ServedUpstream:
+    tls = None
+    if any(endpoint.scheme == "https" for endpoint in upstream.endpoints):
+        tls = ssl.create_default_context(cafile=upstream.tls_ca_file)
+        tls.set_alpn_protocols(["http/1.1"])
+    names, prefixes = header_patterns(upstream.forward_headers)
+    return ServedUpstream(
+        name=upstream.name,
+        version=version,
+        endpoints=upstream.endpoints,
+        forward_names=names,
+        forward_prefixes=prefixes,
+        timeouts=upstream.timeouts,
+        max_connections=upstream.max_connections,
+        tls=tls,
+        settings=upstream,
+    )
