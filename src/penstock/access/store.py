@@ -23,7 +23,7 @@ from penstock.access.tables import ApiKeys, KeySecrets
 from penstock.storage.base import Microseconds, seconds_after
 from penstock.storage.objects import ObjectStore
 from penstock.storage.scope import Scope
-from penstock.storage.sessions import ReadSession, WriteSession
+from penstock.storage.sessions import ReadSession, WriteSession, insertion
 from penstock.tenancy.tables import Members, Organizations, Projects, ServiceAccounts
 
 keys = ObjectStore(ApiKeys, ApiKey, "organization_id")
@@ -90,6 +90,18 @@ async def list_secrets(session: ReadSession, scope: Scope, key_id: str) -> list[
     return [_build_secret(row) for row in await session.rows(statement)]
 
 
+async def insert_key(session: WriteSession, scope: Scope, key: ApiKey, secret: KeySecret) -> None:
+    """Store a new key with its secret.
+
+    Raises:
+        RowConflictError: Its project has a key of that name.
+    """
+    scope.require([secret.organization_id])
+    await session.change_together(
+        keys.insertion(scope, key), insertion(KeySecrets, _secret_row(secret))
+    )
+
+
 async def insert_secret(session: WriteSession, scope: Scope, secret: KeySecret) -> None:
     """Store a new secret.
 
@@ -97,8 +109,7 @@ async def insert_secret(session: WriteSession, scope: Scope, secret: KeySecret) 
         RowConflictError: The key has an active one, or the hash is there already.
     """
     scope.require([secret.organization_id])
-    row = {name.removesuffix("_us"): getattr(secret, name) for name in _SECRET_NAMES}
-    await session.insert(KeySecrets, row)
+    await session.insert(KeySecrets, _secret_row(secret))
 
 
 async def change_secret(
@@ -328,6 +339,10 @@ def _find_owner(
 
 def _build_key(row: Any) -> ApiKey:
     return ApiKey(**dict(zip(_KEY_NAMES, row, strict=True)))
+
+
+def _secret_row(secret: KeySecret) -> dict[str, Any]:
+    return {name.removesuffix("_us"): getattr(secret, name) for name in _SECRET_NAMES}
 
 
 def _build_secret(row: Any) -> KeySecret:

@@ -3,19 +3,31 @@
 import dataclasses
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, select, true, update
+from sqlalchemy import ColumnElement, bindparam, select, true, update
 
 from penstock.audit.model import Checkpoint, EntryFilter, StoredEntry
 from penstock.audit.rules import FIRST_HASH
 from penstock.audit.tables import AuditCheckpoints, AuditEntries, AuditHeads
 from penstock.storage.scope import Scope
-from penstock.storage.sessions import ReadSession, WriteSession
+from penstock.storage.sessions import ReadSession, WriteSession, insertion
 
 _ENTRY = tuple(
     getattr(AuditEntries, name.removesuffix("_us")) for name in StoredEntry.__dataclass_fields__
 )
 _CHECKPOINT = tuple(
     getattr(AuditCheckpoints, name.removesuffix("_us")) for name in Checkpoint.__dataclass_fields__
+)
+
+
+_HEAD = (
+    select(AuditHeads.number, AuditHeads.hash)
+    .where(AuditHeads.chain == bindparam("of_chain"))
+    .with_for_update()
+)
+_MOVE_HEAD = (
+    update(AuditHeads)
+    .where(AuditHeads.chain == bindparam("of_chain"))
+    .values(number=bindparam("last_number"), hash=bindparam("last_hash"))
 )
 
 
@@ -26,16 +38,11 @@ async def lock_head(session: WriteSession, scope: Scope, chain: str) -> tuple[in
         0 and `FIRST_HASH` for a chain that just began.
     """
     scope.require([chain])
-    head = (
-        select(AuditHeads.number, AuditHeads.hash)
-        .where(AuditHeads.chain == chain)
-        .with_for_update()
-    )
-    found = await session.first(head)
+    found = await session.first(_HEAD, {"of_chain": chain})
     if found is None:
         begin = {"chain": chain, "number": 0, "hash": FIRST_HASH}
         await session.insert_new(AuditHeads, [begin], AuditHeads.number)
-        found = await session.first(head)
+        found = await session.first(_HEAD, {"of_chain": chain})
         if found is None:
             message = "the head of a chain vanished while it was looked at"
             raise LookupError(message)
@@ -46,12 +53,8 @@ async def append_entry(session: WriteSession, scope: Scope, link: StoredEntry) -
     """Add a link to the end of the chain that `lock_head` locked."""
     scope.require([link.chain])
     row = {name.removesuffix("_us"): value for name, value in dataclasses.asdict(link).items()}
-    await session.insert(AuditEntries, row)
-    await session.change(
-        update(AuditHeads)
-        .where(AuditHeads.chain == link.chain)
-        .values(number=link.number, hash=link.hash)
-    )
+    head = {"of_chain": link.chain, "last_number": link.number, "last_hash": link.hash}
+    await session.change_together((_MOVE_HEAD, head), insertion(AuditEntries, row))
 
 
 async def list_entries(

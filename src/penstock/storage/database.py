@@ -133,6 +133,21 @@ class Database:
     async def _connect(self, engine: AsyncEngine, scope: Scope) -> AsyncIterator[AsyncConnection]:
         if self._file is not None:
             self._file.check()
+        try:
+            stack, connection = await self._begin(engine, scope)
+        except DBAPIError as error:
+            # Its server ended the connection while it stood in the pool. Nothing was done yet, and
+            # all that are as old went with it: the next one is new.
+            if not error.connection_invalidated:
+                raise
+            stack, connection = await self._begin(engine, scope)
+        async with stack:
+            yield connection
+
+    async def _begin(
+        self, engine: AsyncEngine, scope: Scope
+    ) -> tuple[AsyncExitStack, AsyncConnection]:
+        """Return a connection with an open transaction, and what ends both."""
         async with AsyncExitStack() as stack:
             try:
                 connection = await stack.enter_async_context(engine.connect())
@@ -142,7 +157,7 @@ class Database:
             await stack.enter_async_context(connection.begin())
             if self._file is None:
                 await postgresql.set_scope(connection, scope)
-            yield connection
+            return stack.pop_all(), connection
 
 
 class _File:

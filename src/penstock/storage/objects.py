@@ -3,15 +3,15 @@
 import dataclasses
 from typing import Any, Generic, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, select, true, update
 from sqlalchemy.orm import InstrumentedAttribute
 
 from penstock.kit.errors import PenstockError
 from penstock.storage.base import Base
 from penstock.storage.errors import OBJECT_UNKNOWN, VERSION_CONFLICT, RowConflictError
 from penstock.storage.paging import Page, PageRequest
-from penstock.storage.scope import Scope
-from penstock.storage.sessions import ReadSession, WriteSession
+from penstock.storage.scope import Scope, within_scope
+from penstock.storage.sessions import Change, ReadSession, WriteSession, insertion
 
 
 class Versioned(Protocol):
@@ -74,6 +74,12 @@ class ObjectStore(Generic[Model]):
         self._names = [name for name in names if name not in parts]
         self._columns = tuple(getattr(table, _column(name)) for name in self._names)
         self._organization_name = organization
+        # Built once: to build a statement costs several times what it costs to run it.
+        self._find = select(*self._columns).where(
+            getattr(table, "id") == bindparam("object_id"),  # noqa: B009 - mypy knows no such member of any table
+            true() if organization is None else within_scope(getattr(table, organization)),
+        )
+        self._find_for_update = self._find.with_for_update()
 
     async def find(
         self, session: ReadSession, scope: Scope, object_id: str, *, for_update: bool = False
@@ -86,10 +92,9 @@ class ObjectStore(Generic[Model]):
             object_id: Which.
             for_update: Let no other transaction change it before this one ends.
         """
-        statement = select(*self._columns).where(self._table.id == object_id, self._in_scope(scope))
-        if for_update:
-            statement = statement.with_for_update()
-        row = await session.first(statement)
+        self._check_scope(scope)
+        statement = self._find_for_update if for_update else self._find
+        row = await session.first(statement, {"object_id": object_id, **scope.parameters})
         return None if row is None else self._build(row)
 
     async def get(self, session: ReadSession, scope: Scope, object_id: str) -> Model:
@@ -164,13 +169,17 @@ class ObjectStore(Generic[Model]):
         Raises:
             RowConflictError: A rule of the table stands against it.
         """
-        row = self._row(item)
-        if self._organization_name is None:
-            self._in_scope(scope)
-        else:
-            scope.require([row[self._organization_name]])
+        change = self.insertion(scope, item)
         await session.lock_configuration()
-        await session.insert(self._table, row)
+        await session.change_together(change)
+
+    def insertion(self, scope: Scope, item: Model) -> Change:
+        """Return the change that stores a new object, for `WriteSession.change_together`."""
+        row = self._row(item)
+        self._check_scope(scope)
+        if self._organization_name is not None:
+            scope.require([row[self._organization_name]])
+        return insertion(self._table, row)
 
     async def update(
         self, session: WriteSession, scope: Scope, before: Model, **values: Any
@@ -218,12 +227,13 @@ class ObjectStore(Generic[Model]):
         )
 
     def _in_scope(self, scope: Scope) -> ColumnElement[bool]:
-        if self._organization_name is not None:
-            return scope.where(getattr(self._table, self._organization_name))
-        if scope.organization is not None:
+        self._check_scope(scope)
+        return scope.where(getattr(self._table, self._organization_name or "id"))
+
+    def _check_scope(self, scope: Scope) -> None:
+        if self._organization_name is None and scope.organization is not None:
             message = "an object of the platform was asked for in the scope of an organization"
             raise PermissionError(message)
-        return scope.where(self._table.id)
 
     def _row(self, item: Model) -> dict[str, Any]:
         return {_column(name): getattr(item, name) for name in self._names}

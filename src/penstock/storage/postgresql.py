@@ -1,6 +1,6 @@
 """PostgreSQL engines: how connections are opened, and how a transaction says whose data it is."""
 
-from sqlalchemy import URL, func, literal, make_url, select
+from sqlalchemy import URL, bindparam, func, literal, make_url, select
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -22,6 +22,11 @@ IDLE_TIMEOUT_MS = 60_000
 ORGANIZATION_SETTING = "app.organization_id"
 PLATFORM_SETTING = "app.is_platform"
 """What the row-level policies of the migrations compare rows with."""
+
+_SET_SCOPE = select(
+    func.set_config(literal(ORGANIZATION_SETTING), bindparam("organization"), True),  # noqa: FBT003 - local to the transaction
+    func.set_config(literal(PLATFORM_SETTING), bindparam("is_platform"), True),  # noqa: FBT003 - as above
+)
 
 # Classes of SQLSTATE that say "not now": connection, log-in, no such database, resources, operator,
 # system, internal; and deadlocks, serialization failures and locks that were not to be had.
@@ -82,8 +87,6 @@ def _create_engine(
         pool_size=connections,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT_S,
-        # After a restart of the server its old connections are noticed before they are used.
-        pool_pre_ping=True,
         connect_args={"server_settings": settings, "timeout": CONNECT_TIMEOUT_S},
         json_deserializer=read_json,
         # Values of callers have no place in error messages.
@@ -93,11 +96,9 @@ def _create_engine(
 
 async def set_scope(connection: AsyncConnection, scope: Scope) -> None:
     """Tell the database whose rows this transaction may touch; forgotten when it ends."""
+    is_platform = "on" if scope.organization is None else "off"
     await connection.execute(
-        select(
-            func.set_config(literal(ORGANIZATION_SETTING), literal(scope.organization or ""), True),  # noqa: FBT003 - local to the transaction
-            func.set_config(literal(PLATFORM_SETTING), literal(_flag(scope)), True),  # noqa: FBT003 - as above
-        )
+        _SET_SCOPE, {"organization": scope.organization or "", "is_platform": is_platform}
     )
 
 
@@ -109,7 +110,3 @@ def is_unavailable(error: DBAPIError) -> bool:
         or state.startswith(_UNAVAILABLE_CLASSES)
         or state == _LOCK_NOT_AVAILABLE
     )
-
-
-def _flag(scope: Scope) -> str:
-    return "on" if scope.organization is None else "off"

@@ -4,8 +4,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
-from sqlalchemy import ColumnElement, true
+from sqlalchemy import BindParameter, ColumnElement, String, bindparam, or_, true
 from sqlalchemy.orm import InstrumentedAttribute
+
+_PARAMETER: BindParameter[str | None] = bindparam("scope_organization", type_=String)
+
+
+def within_scope(column: InstrumentedAttribute[str]) -> ColumnElement[bool]:
+    """Return what `Scope.where` does for a statement that is built before the scope is known.
+
+    Such a statement is built once and run with `Scope.parameters`; without them it fails.
+    """
+    return or_(_PARAMETER.is_(None), column == _PARAMETER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +48,11 @@ class Scope:
         if self.organization is None:
             return true()
         return column == self.organization
+
+    @property
+    def parameters(self) -> dict[str, str | None]:
+        """What a statement with `within_scope` is to be run with."""
+        return {_PARAMETER.key: self.organization}
 
     def require(self, organizations: Iterable[str]) -> None:
         """Check that rows about to be written are within the scope.

@@ -1,9 +1,11 @@
 """Sessions as two types: a function's signature says whether it writes."""
 
+import functools
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, TypeVarTuple
 
-from sqlalchemy import Delete, Insert, Row, Select, Update, func, select
+from sqlalchemy import Delete, Insert, Row, Select, Update, bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import IntegrityError
@@ -17,8 +19,51 @@ from penstock.storage.scope import Scope
 Columns = TypeVarTuple("Columns")
 Value = TypeVar("Value")
 
-_CONFIGURATION_LOCK = 0x70656E73
-"""Any number that no other program takes an advisory lock of in our database."""
+Parameters = Mapping[str, Any]
+"""Values of what a statement leaves open, by name."""
+Change = tuple[Insert | Update, Parameters]
+"""A statement and the values of all that it leaves open."""
+
+# To build a statement costs several times what it costs to run one that is there.
+_LOCK = select(func.pg_advisory_xact_lock(0x70656E73))
+"""Of any number that no other program takes an advisory lock of in our database."""
+
+
+@functools.cache
+def _insert_into(table: type[Base]) -> Insert:
+    return Insert(table.__table__)  # type: ignore[arg-type]  # the table of a mapped class
+
+
+@functools.cache
+def _insert_new_into(table: type[Base], returning: Any, *, is_postgresql: bool) -> Any:
+    insert = postgresql_insert if is_postgresql else sqlite_insert
+    return (
+        insert(table)
+        .on_conflict_do_nothing(index_elements=list(table.__table__.primary_key))
+        .returning(returning)
+    )
+
+
+@functools.cache
+def _insert_named(table: type[Base], names: tuple[str, ...]) -> Insert:
+    values: dict[str, Any] = {name: bindparam(_name_value(table, name)) for name in names}
+    return _insert_into(table).values(values)
+
+
+def _name_value(table: type[Base], name: str) -> str:
+    return f"{table.__tablename__}__{name}"
+
+
+@functools.cache
+def _join(*statements: Insert | Update) -> Insert | Update:
+    *others, last = statements
+    return last.add_cte(*(other.cte(f"change_{place}") for place, other in enumerate(others)))
+
+
+def insertion(table: type[Base], row: Parameters) -> Change:
+    """Return the change that inserts a row, for `WriteSession.change_together`."""
+    values = {_name_value(table, name): value for name, value in row.items()}
+    return _insert_named(table, tuple(row)), values
 
 
 class ReadSession:
@@ -36,13 +81,17 @@ class ReadSession:
         """Whose data it was opened for; PostgreSQL shows it no other rows."""
         return self._scope
 
-    async def rows(self, statement: Select[*Columns]) -> Sequence[Row[*Columns]]:
-        """Return all rows of a query."""
-        return (await self._connection.execute(statement)).all()
+    async def rows(
+        self, statement: Select[*Columns], parameters: Parameters | None = None
+    ) -> Sequence[Row[*Columns]]:
+        """Return all rows of a query; `parameters` are the values that it leaves open."""
+        return (await self._connection.execute(statement, parameters)).all()
 
-    async def first(self, statement: Select[*Columns]) -> Row[*Columns] | None:
+    async def first(
+        self, statement: Select[*Columns], parameters: Parameters | None = None
+    ) -> Row[*Columns] | None:
         """Return the first row of a query, or None when it has none."""
-        return (await self._connection.execute(statement)).first()
+        return (await self._connection.execute(statement, parameters)).first()
 
 
 class WriteSession(ReadSession):
@@ -71,15 +120,38 @@ class WriteSession(ReadSession):
                 names something that is not. The session cannot be used any more.
         """
         if rows:
-            await self._change(Insert(table.__table__), list(rows))  # type: ignore[arg-type]  # the table of a mapped class
+            await self._change(_insert_into(table), list(rows))
 
-    async def change(self, statement: Update | Delete) -> int:
+    async def change(self, statement: Update | Delete, parameters: Parameters | None = None) -> int:
         """Run an update or a deletion and return how many rows it met.
+
+        Args:
+            statement: What to run.
+            parameters: The values that it leaves open.
 
         Raises:
             RowConflictError: As `insert`.
         """
-        return await self._change(statement, None)
+        return await self._change(statement, parameters)
+
+    async def change_together(self, *changes: Change) -> None:
+        """Make changes of different tables, of which none needs to see another.
+
+        PostgreSQL gets all of them in one round trip: while one transaction has the lock of the
+        configuration others wait for it. Rows may point at rows that are inserted before them.
+
+        Args:
+            *changes: Built once, each with names of its own for the values that it leaves open.
+
+        Raises:
+            RowConflictError: As `insert`.
+        """
+        if self._is_postgresql:
+            statements, parameters = zip(*changes, strict=True)
+            await self._change(_join(*statements), dict(ChainMap(*map(dict, parameters))))
+            return
+        for statement, values in changes:
+            await self._change(statement, values)
 
     async def change_many(self, statement: Update, parameters: Sequence[Mapping[str, Any]]) -> None:
         """Run an update once for each set of parameters, in one round trip."""
@@ -107,12 +179,7 @@ class WriteSession(ReadSession):
         """
         if not rows:
             return []
-        insert = postgresql_insert if self._is_postgresql else sqlite_insert
-        statement = (
-            insert(table)
-            .on_conflict_do_nothing(index_elements=list(table.__table__.primary_key))
-            .returning(returning)
-        )
+        statement = _insert_new_into(table, returning, is_postgresql=self._is_postgresql)
         result = await self._connection.execute(statement, list(rows))
         return list(result.scalars())
 
@@ -123,7 +190,7 @@ class WriteSession(ReadSession):
         row is locked, it makes deadlocks between such writers impossible.
         """
         if not self._is_alone:
-            await self.rows(select(func.pg_advisory_xact_lock(_CONFIGURATION_LOCK)))
+            await self.rows(_LOCK)
             self._is_alone = True
 
     async def _change(self, statement: Any, parameters: Any) -> int:

@@ -1,10 +1,12 @@
 """Whose data a statement may touch."""
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import create_engine, insert, select
+from sqlalchemy.exc import StatementError
 
+from penstock.audit.tables import AuditHeads
 from penstock.metering.tables import UsageEvents
-from penstock.storage.scope import Scope
+from penstock.storage.scope import Scope, within_scope
 
 
 def test_one_organization_is_a_condition() -> None:
@@ -21,6 +23,26 @@ def test_all_organizations_is_no_condition() -> None:
         Scope.all_organizations().where(UsageEvents.organization)
     )
     assert statement.compile().params == {}
+
+
+def test_a_statement_of_any_scope_is_within_the_one_that_it_is_run_with() -> None:
+    """Built once, it shows one organization's rows or all, and nothing without saying whose."""
+    engine = create_engine("sqlite://")
+    rows = [{"chain": name, "number": 1, "hash": b""} for name in ("acme", "other")]
+    statement = select(AuditHeads.chain).where(within_scope(AuditHeads.chain))
+    with engine.connect() as connection:
+        AuditHeads.metadata.tables["audit_heads"].create(connection)
+        connection.execute(insert(AuditHeads), rows)
+
+        def show(scope: Scope) -> set[str]:
+            return set(connection.execute(statement, scope.parameters).scalars())
+
+        assert show(Scope.of("acme")) == {"acme"}
+        assert show(Scope.of("nobody")) == set()
+        assert show(Scope.all_organizations()) == {"acme", "other"}
+        with pytest.raises(StatementError, match="scope_organization"):
+            connection.execute(statement)
+    engine.dispose()
 
 
 def test_rows_of_others_are_not_written() -> None:
