@@ -11,7 +11,9 @@ PAGES = Path(__file__).parents[3] / "docs" / "how-to"
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("page", ["manage-keys.md", "serve-a-model.md"])
+@pytest.mark.parametrize(
+    "page", ["keep-upstream-credentials.md", "manage-keys.md", "serve-a-model.md"]
+)
 def test_every_command_works(
     plane: FakeControl, page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
