@@ -1,16 +1,17 @@
-"""What the control plane does by itself."""
+"""Credentials under any order of changes and rotations that die: the last secret is what opens."""
 
 from pathlib import Path
 
 from tests.fakes.organizations import ALL, create_organization
+from tests.fakes.sealed_credentials import create_credential, create_data_keys, read_secret
 
 from penstock.audit import service as audit
 from penstock.audit.signing import CheckpointSigner
 from penstock.catalog.credentials.data_keys import DataKeys
-from penstock.control.chores import CHECKPOINT_S, Chores
+from penstock.control.chores import CHECKPOINT_S, WATCH_S, Chores
 from penstock.control.key_uses import KeyUses
 from penstock.kit.clock import ManualClock
-from penstock.kit.kek.file import FileKek
+from penstock.kit.kek.file import FileKek, add_key_version, remove_key_version
 from penstock.storage.database import Database
 
 
@@ -38,3 +39,27 @@ async def test_chains_are_signed_each_hour(database: Database, tmp_path: Path) -
     await chores.tick()
     assert await _count_checkpoints(database, signer, other.id) == 1
     assert await _count_checkpoints(database, signer, acme.id) == 1
+
+
+async def test_data_keys_follow_the_kek(database: Database, tmp_path: Path) -> None:
+    """A new version of the KEK wraps all data keys at the next tick, without being asked."""
+    path, clock = tmp_path / "kek.json", ManualClock()
+    keys = create_data_keys(path)
+    made = await create_credential(database, keys)
+    signer = CheckpointSigner.from_file(tmp_path / "signing")
+    chores = Chores(database, signer, keys, clock, key_uses=KeyUses(database))
+    await chores.tick()
+    for _ in range(2):
+        number = add_key_version(path)
+        clock.advance(WATCH_S)
+        await chores.tick()
+        remove_key_version(path, number - 1)
+        await read_secret(database, create_data_keys(path), made.id)
+    _move(path, tmp_path / "away")
+    clock.advance(WATCH_S)
+    await chores.tick()  # a KEK that is away stops nothing else
+    _move(tmp_path / "away", path)
+
+
+def _move(path: Path, target: Path) -> None:
+    path.rename(target)
