@@ -456,7 +456,17 @@ async def test_health_and_unknown_paths(node: Node) -> None:
     base = f"http://127.0.0.1:{node.metrics_port}"
     async with httpx.AsyncClient(trust_env=False) as client:
         assert (await client.get(f"{base}/health/live")).status_code == 200
-        assert (await client.get(f"{base}/health/ready")).status_code == 200
+        answer = await client.get(f"{base}/health/ready")
+        assert answer.status_code == 200
+        readiness = answer.json()
+        assert readiness["feed"].pop("age_s") >= 0
+        assert readiness == {
+            "workers": 1,
+            "workers_ready": 1,
+            "snapshot_version": 1,
+            "is_config_rejected": False,
+            "feed": {"is_lost": False, "lost_since": None},
+        }
         assert (await client.get(f"{base}/")).text.startswith("# HELP")
         assert (await client.get(f"{base}/nothing")).status_code == 404
         assert (await client.post(f"{base}/metrics")).status_code == 405

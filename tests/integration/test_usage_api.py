@@ -115,7 +115,10 @@ async def test_a_token_in_the_url_is_not_looked_at(client: httpx.AsyncClient, pa
 async def test_health_needs_no_token(client: httpx.AsyncClient) -> None:
     """Supervisors see life and readiness and nothing else."""
     assert (await client.get("/health/live")).json() == {"status": "live"}
-    assert (await client.get("/health/ready")).json() == {"status": "ready"}
+    assert (await client.get("/health/ready")).json() == {
+        "status": "ready",
+        "database": "available",
+    }
 
 
 async def test_a_batch_is_stored_once(client: httpx.AsyncClient) -> None:

@@ -21,9 +21,13 @@ class Live(BaseModel):
 class Ready(BaseModel):
     """The database answers, too."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ready"}]})
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"status": "ready", "database": "available"}]}
+    )
 
     status: Literal["ready"] = "ready"
+    database: Literal["available"] = "available"
+    """When it is not, the answer is the error that every endpoint gives then, with status 503."""
 
 
 def create_health_router(database: Database) -> APIRouter:

@@ -14,6 +14,7 @@ from penstock.kit.clock import Clock
 from penstock.kit.files import read_or_create_secret
 from penstock.kit.kek.configure import KekSettingError, configure_kek
 from penstock.kit.kek.model import Kek, KekUnavailableError
+from penstock.kit.moments import format_time
 from penstock.kit.secrets import find_secret_fault
 from penstock.node import metrics
 from penstock.node.checkpoints import Checkpoints
@@ -27,7 +28,7 @@ from penstock.node.identity import AgentLock, read_or_create_node_id
 from penstock.node.layout import Layout, create_runtime_folder, runtime_folder
 from penstock.node.links import Links
 from penstock.node.log import line
-from penstock.node.monitor import Monitor
+from penstock.node.monitor import FeedState, Monitor, Readiness
 from penstock.node.publisher import Publisher
 from penstock.node.settings import AgentSettings
 from penstock.node.shipper import Shipper
@@ -147,7 +148,7 @@ class _Agent:
         collector = NodeCollector(self._supervisor.stats.totals, self._own_figures)
         self._monitor = Monitor(
             collector,
-            lambda: self._supervisor.stats.ready_count > 0,
+            self._readiness,
             settings.metrics_host,
             settings.metrics_port,
         )
@@ -253,6 +254,21 @@ class _Agent:
         elif now_s - self._stop_wished_s >= _SAME_SIGNAL_S:
             self._hurry.set()
 
+    def _readiness(self) -> Readiness:
+        feed = self._feed
+        followed_at_us = self._clock.wall_ns() // 1_000 - round(feed.age_s * 1e6)
+        return Readiness(
+            workers=self._supervisor.connected_count,
+            workers_ready=self._supervisor.stats.ready_count,
+            snapshot_version=self._publisher.version,
+            is_config_rejected=self._configuration.is_rejected,
+            feed=FeedState(
+                is_lost=feed.is_lost,
+                age_s=round(feed.age_s, 3),
+                lost_since=format_time(followed_at_us) if feed.is_lost else None,
+            ),
+        )
+
     def _own_figures(self) -> Iterator[tuple[Metric, float]]:
         supervisor, shipper = self._supervisor, self._shipper
         yield metrics.WORKERS, supervisor.connected_count
@@ -261,6 +277,7 @@ class _Agent:
         yield metrics.SNAPSHOT_VERSION, self._publisher.version
         yield metrics.CONFIG_REJECTED, self._configuration.is_rejected
         yield metrics.FEED_AGE, self._feed.age_s
+        yield metrics.FEED_LOST, self._feed.is_lost
         yield metrics.FEED_FAILURES, self._feed.failure_count
         credentials = self._credentials.figures
         yield metrics.CREDENTIALS_OPEN, credentials["open"]

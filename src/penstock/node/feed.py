@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 PATH = "/node/v1/snapshot"
 WAIT_S = 20.0
+LOST_AFTER_S = 30.0
+"""A feed that was not followed for so long is lost: when all is well it is, each `WAIT_S`."""
 _TIMEOUT = httpx.Timeout(WAIT_S + 10.0, connect=3.0)
 _NOTHING = 204
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.2, 5.0
@@ -40,6 +42,7 @@ class Feed:
         publisher: Takes the records, and knows how far the feed was followed.
         clock: Tells for how long the feed is lost.
         on_change: Called when workers have something new to see.
+        transport: Replaces the network in tests.
     """
 
     def __init__(
@@ -49,6 +52,8 @@ class Feed:
         publisher: Publisher,
         clock: Clock,
         on_change: Callable[[], None],
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """See the class."""
         self._url = base_url.rstrip("/") + PATH
@@ -56,14 +61,19 @@ class Feed:
         self._publisher = publisher
         self._clock = clock
         self._on_change = on_change
-        self._client = httpx.AsyncClient(timeout=_TIMEOUT, trust_env=False)
-        self._heard_at_s = clock.monotonic_s()
+        self._client = httpx.AsyncClient(timeout=_TIMEOUT, trust_env=False, transport=transport)
+        self._followed_at_s = clock.monotonic_s()
         self.failure_count = 0
 
     @property
     def age_s(self) -> float:
-        """Seconds since the control plane last answered; it does so each `WAIT_S` at least."""
-        return self._clock.monotonic_s() - self._heard_at_s
+        """Seconds since it was followed to its end, or since the start when it never was."""
+        return self._clock.monotonic_s() - self._followed_at_s
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the node serves from what may no longer be true."""
+        return self.age_s > LOST_AFTER_S
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -72,6 +82,7 @@ class Feed:
             while True:
                 try:
                     await self._follow()
+                    self._followed_at_s = self._clock.monotonic_s()
                     retry_s = _FIRST_RETRY_S
                 except (FeedUnavailableError, SnapshotFormatError, OSError, lmdb.Error) as error:
                     self.failure_count += 1
@@ -127,5 +138,4 @@ class Feed:
         if answer.status_code != _NOTHING and not answer.is_success:
             message = f"status {answer.status_code}"
             raise FeedUnavailableError(message)
-        self._heard_at_s = self._clock.monotonic_s()
         return None if answer.status_code == _NOTHING else read_page(answer.content)

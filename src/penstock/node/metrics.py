@@ -20,7 +20,13 @@ FEED_AGE = Metric(
     "penstock_feed_age_seconds",
     "gauge",
     (),
-    "Time since the control plane last answered the configuration feed; over 30 it is lost.",
+    "Time since the control plane's configuration feed was last followed to its end.",
+)
+FEED_LOST = Metric(
+    "penstock_feed_lost",
+    "gauge",
+    (),
+    "1 while the configuration feed was not followed for 30 s: changes do not reach the node.",
 )
 FEED_FAILURES = Metric(
     "penstock_feed_failures_total",
@@ -90,6 +96,7 @@ AGENT_METRICS = (
     SNAPSHOT_VERSION,
     CONFIG_REJECTED,
     FEED_AGE,
+    FEED_LOST,
     FEED_FAILURES,
     CREDENTIALS_OPEN,
     CREDENTIALS_UNREADABLE,

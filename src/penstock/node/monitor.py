@@ -5,16 +5,46 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
+import msgspec
 import uvicorn
 
 from penstock.node.errors import PORT_BUSY, AgentError
 from penstock.node.exposition import NodeCollector, render
 
+_JSON_TYPE = b"application/json"
 _METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _TEXT_TYPE = b"text/plain; charset=utf-8"
 _BACKLOG = 128
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class FeedState(msgspec.Struct, frozen=True):
+    """How the control plane's configuration feed is followed."""
+
+    is_lost: bool
+    """Whether what the node serves from may no longer be true."""
+    age_s: float
+    """Since it was last followed to its end."""
+    lost_since: str | None
+    """When that was, ISO 8601 in UTC; None while it is not lost."""
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """What `/health/ready` answers. A lost feed takes no node out of service."""
+
+    workers: int
+    """Those that are connected and not draining."""
+    workers_ready: int
+    """Those that take requests: the node does when there is one."""
+    snapshot_version: int
+    is_config_rejected: bool
+    feed: FeedState
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the node takes requests."""
+        return self.workers_ready > 0
 
 
 class _Server(uvicorn.Server):
@@ -30,7 +60,7 @@ class Monitor:
 
     Args:
         collector: Knows the figures.
-        is_ready: Returns whether the node takes requests.
+        readiness: Returns whether the node takes requests, and what else is to be known.
         host: Address to listen on.
         port: Port to listen on; any free one when 0.
 
@@ -39,11 +69,11 @@ class Monitor:
     """
 
     def __init__(
-        self, collector: NodeCollector, is_ready: Callable[[], bool], host: str, port: int
+        self, collector: NodeCollector, readiness: Callable[[], Readiness], host: str, port: int
     ) -> None:
         """See the class."""
         self._collector = collector
-        self._is_ready = is_ready
+        self._readiness = readiness
         self._socket = _bind(host, port)
         self.port = int(self._socket.getsockname()[1])
         """The port that it listens on."""
@@ -94,8 +124,9 @@ class Monitor:
             return 405, _TEXT_TYPE, b"GET or HEAD\n"
         if path == "/metrics":
             return 200, _METRICS_TYPE, render(self._collector)
-        if path == "/health/ready" and not self._is_ready():
-            return 503, _TEXT_TYPE, b"no worker takes requests\n"
+        if path == "/health/ready":
+            readiness = self._readiness()
+            return 200 if readiness.is_ready else 503, _JSON_TYPE, msgspec.json.encode(readiness)
         return 200, _TEXT_TYPE, b"ok\n"
 
 
