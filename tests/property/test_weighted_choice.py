@@ -12,8 +12,8 @@ from penstock.contract.snapshot import Deployment
 from penstock.gateway.offer import ServedUpstream, Target
 from penstock.gateway.select import Turns, rank
 
-_DRAWS = 2_000
-_SLACK = 8.0
+_DRAWS = 1_000
+_SLACK = 5.0
 """How far a count may be from its share, in requests, after any number of draws up to those: the
 sequence's discrepancy grows with the logarithm of their number."""
 

@@ -298,7 +298,7 @@ CONNECT_TIMEOUT = _infrastructure(
     "upstream:connect_timeout",
     504,
     "The model did not accept a connection in time.",
-    cause="timeouts.connect_ms ran out.",
+    cause="timeouts.connect_ms ran out, at every endpoint that was tried.",
     operator="Check the endpoints; raise timeouts.connect_ms if they are just far away.",
 )
 FIRST_BYTE_TIMEOUT = _infrastructure(

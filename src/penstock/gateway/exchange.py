@@ -275,7 +275,7 @@ class Exchange:
             if self._worker.journal.can_admit and self._change_target():
                 self._open()
                 return
-        self._fail(refusal)
+        self._fail(refusal, outcome="timeout" if refusal.error is CONNECT_TIMEOUT else None)
 
     # Steps 6 and 7: stream the answer, tap its usage
 
@@ -435,7 +435,16 @@ class Exchange:
                 idle_ms = self._admission.target.upstream.timeouts.idle_ms
                 self._deadline_s = now_s + idle_ms / 1000
         elif now_s >= self._deadline_s:
+            self._late()
+
+    def _late(self) -> None:
+        """End since an engine took too long; while nothing was sent, try another first."""
+        pool = self._pool
+        if pool is None or self._connection is not None:
             self._fail(Refusal(self._late_error), outcome="timeout")
+            return
+        pool.too_slow(self)
+        self.connect_failed(pool, Refusal(CONNECT_TIMEOUT))
 
     def pause(self) -> None:
         """Stop reading from the engine: the caller is slower."""

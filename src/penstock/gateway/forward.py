@@ -299,6 +299,15 @@ class Pool:
         elif sender in self._waiting:
             self._waiting.remove(sender)
 
+    def too_slow(self, sender: Sender) -> None:
+        """Stop making a connection that took too long; the endpoint is passed over for a while.
+
+        One that only waited for a connection to become free says nothing of the endpoint.
+        """
+        if sender in self._connecting:
+            self.cool_until_s = self._loop.time() + ENDPOINT_COOL_DOWN_S
+        self.give_up(sender)
+
     def release(self, connection: UpstreamConnection) -> None:
         """Take back a connection whose answer is complete."""
         if self._waiting:

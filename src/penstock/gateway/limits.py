@@ -46,7 +46,8 @@ CONNECT_ATTEMPTS = 3
 """Endpoints that are tried when connecting fails, of all choices and fallbacks together; nothing
 else is ever tried again."""
 ENDPOINT_COOL_DOWN_S = 2.0
-"""How long an endpoint that refused a connection is passed over while others are there."""
+"""How long an endpoint that refused a connection, or took too long, is passed over while others
+are there."""
 KNOWN_KEYS = 20_000
 """API keys that a worker remembers ready-made; past it, it forgets all and looks them up again."""
 KNOWN_OFFERS = 20_000

@@ -283,7 +283,7 @@ class Worker:
                 for name, count in by_upstream.items()
             ),
         ]
-        is_ready = self.refusal() is None
+        is_ready = bool(self._servers) and self.refusal() is None
         return Stats(tuple(samples), tuple(self.stats.histograms()), is_ready)
 
     def _sweep(self) -> None:

@@ -196,6 +196,22 @@ async def test_attempts_are_bounded_across_choices(engine: ScriptedEngine, tmp_p
         ]
 
 
+async def test_another_choice_serves_when_connecting_takes_too_long(
+    engine: ScriptedEngine, tmp_path: Path
+) -> None:
+    """An upstream that swallows connections costs its time-out once, and no request."""
+    async with hanging_port() as port:
+        ports = {"hanging": [port], "here": [engine.port]}
+        snapshot = _snapshot(ports, {"hanging": 1}, {"here": 1}, timeouts=Timeouts(connect_ms=300))
+        with running_worker(tmp_path, [], snapshot=snapshot) as worker:
+            for _ in range(3):
+                assert (await ask(worker.port, "", chat_body())).status == 200
+            worker.wait_events(3)
+            served = _served(worker)
+    assert served == [("here", "model-of-here", count, "ok") for count in (2, 1, 1)]
+    assert len(engine.requests) == 3
+
+
 async def test_with_nothing_left_the_caller_is_told(tmp_path: Path) -> None:
     """When no choice can be connected to it is 503, also while all of them are passed over."""
     ports = {"a": [free_port()], "b": [free_port()]}
