@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
+from penstock.access.peppers import read_peppers
 from penstock.audit.signing import CheckpointSigner
 from penstock.catalog.credentials.data_keys import DataKeys
 from penstock.control.admin import add_admin_api
@@ -17,6 +18,7 @@ from penstock.control.app import create_app
 from penstock.control.chores import Chores
 from penstock.control.keks import create_missing_key_file, read_kek
 from penstock.control.key_uses import KeyUses
+from penstock.control.principals import Principals
 from penstock.control.problems import install_problems
 from penstock.control.settings import ControlSettings
 from penstock.kit.clock import ManualClock
@@ -134,17 +136,18 @@ async def run_admin_api(database: Database, data: Path) -> AsyncIterator[AdminRi
     settings = ControlSettings(data_dir=str(data))
     signer = CheckpointSigner.from_file(settings.secrets_folder / "audit_signing_key")
     await create_missing_key_file(settings, database)
-    key_uses = KeyUses(database)
+    peppers = read_peppers(settings.secrets_folder)
+    key_uses = KeyUses(database, peppers, clock)
     data_keys = DataKeys(read_kek(settings), clock)
     add_admin_api(
         app,
         settings,
         database,
         clock=clock,
-        admin_token=ADMIN_TOKEN.encode(),
+        principals=Principals(database, peppers, ADMIN_TOKEN.encode(), key_uses),
         signer=signer,
         data_keys=data_keys,
-        key_uses=key_uses,
+        peppers=peppers,
     )
     chores = Chores(database, signer, data_keys, clock, key_uses=key_uses)
     async with _connect(app) as client:
@@ -152,7 +155,7 @@ async def run_admin_api(database: Database, data: Path) -> AsyncIterator[AdminRi
 
 
 def _write_token(data: Path) -> None:
-    (data / "secrets").mkdir(parents=True)
+    (data / "secrets").mkdir(parents=True, exist_ok=True)
     (data / "secrets" / "admin_token").write_text(ADMIN_TOKEN)
 
 

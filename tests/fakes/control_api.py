@@ -306,6 +306,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _look(state: FakeState, asked: Asked) -> Answer:
     kind, *rest = asked.path.removeprefix("/api/v1/").split("/")
+    if kind == "peppers":
+        pepper = {"id": 1, "is_active": True, "is_loaded": True, "secrets": 7, "key_ids": []}
+        return 200, {"data": [pepper]}
     if not rest:
         return _list(state, kind, dict(asked.query))
     if (kind, rest) == ("keys", ["due"]):

@@ -29,6 +29,7 @@ from penstock.contract.node import (
     Frames,
     Hello,
     HistogramSample,
+    Rehashed,
     Sample,
     Stats,
     WorkerSettings,
@@ -236,6 +237,9 @@ class FakeWorker:
         settings = self._settings
         hello = Hello(settings.slot, settings.epoch, os.getpid(), self._version, self._is_draining)
         writer.write(encode_message(hello))
+        pairs = tuple((bytes([n]) * 32, bytes([n + 1]) * 32) for n in range(self._options.rehashed))
+        if pairs:
+            writer.write(encode_message(Rehashed(pairs)))
         while True:
             labels = ("dev", "emulated-70b", "chat", "ok")
             samples = (
@@ -265,6 +269,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--closed", type=int, default=0)
     parser.add_argument("--open", type=int, default=0)
+    parser.add_argument("--rehashed", type=int, default=0)
     parser.add_argument("--die-after-s", type=float)
     parser.add_argument("--drain", choices=("finish", "abandon", "ignore"), default="finish")
     parser.add_argument("settings")

@@ -26,14 +26,13 @@ from penstock.access.errors import (
 )
 from penstock.access.model import KeyRefusal, NewKey, Principal, VerifiedKey
 from penstock.access.peppers import Peppers
+from penstock.access.rehash import count_by_pepper, record_macs
 from penstock.access.rules import create_key as make_key_text
 from penstock.access.rules import replace_secret
 from penstock.access.tables import ApiKeys, KeySecrets
 from penstock.access.verification import (
     KeyUse,
-    count_by_pepper,
     principal_of,
-    record_macs,
     record_uses,
     verify_key,
 )
@@ -401,9 +400,13 @@ async def test_a_pepper_is_replaced_key_by_key(database: Database) -> None:
     assert isinstance(verified, VerifiedKey)
     assert verified.has_old_pepper
     async with database.write(ALL) as session:
-        assert await record_macs(session, both, [verified]) == 1
-        assert await record_macs(session, both, [verified]) == 0
-        assert await count_by_pepper(session) == {1: 1, 2: 1}
+        assert await record_macs(session, both, [verified], NOW_US) == 1
+        assert await record_macs(session, both, [verified], NOW_US) == 0
+        counts = await count_by_pepper(session, both, NOW_US)
+    assert [(one.id, one.is_active, one.secrets, one.key_ids) for one in counts] == [
+        (1, False, 1, [idle.key.id]),
+        (2, True, 1, []),
+    ]
     for peppers in (both, only_new):
         verified = await _verify(database, old.text, peppers=peppers)
         assert isinstance(verified, VerifiedKey)

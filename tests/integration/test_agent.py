@@ -19,6 +19,8 @@ import pytest
 import uvicorn
 from tests.fakes.fake_worker import FakeJournal, make_open
 
+from penstock.access.peppers import read_peppers
+from penstock.contract.key_hashes import KeyHashes, decode_key_hashes
 from penstock.contract.node import Hello, Stats, encode_message
 from penstock.contract.usage import UsageEvent, UsageReceipt, decode_batch
 from penstock.node.layout import runtime_folder
@@ -54,6 +56,7 @@ class Sink:
         self.events: dict[str, UsageEvent] = {}
         self.deliveries: Counter[str] = Counter()
         self.tokens: set[str] = set()
+        self.reports: list[KeyHashes] = []
         self.is_away = False
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
@@ -83,12 +86,18 @@ class Sink:
                 break
         status, answer = 503, b"away"
         if not self.is_away:
-            assert scope["path"] == "/node/v1/usage"
             headers = dict(scope["headers"])
             self.tokens.add(headers[b"authorization"].decode())
-            status, answer = 200, msgspec.json.encode(self._store(body))
+            status, answer = 200, self._take(scope["path"], body)
         await send({"type": "http.response.start", "status": status, "headers": []})
         await send({"type": "http.response.body", "body": answer})
+
+    def _take(self, path: str, body: bytes) -> bytes:
+        if path == "/node/v1/key-hashes":
+            self.reports.append(decode_key_hashes(body))
+            return b"{}"
+        assert path == "/node/v1/usage"
+        return msgspec.json.encode(self._store(body))
 
     def _store(self, body: bytes) -> UsageReceipt:
         stored = duplicates = conflicts = 0
@@ -242,6 +251,21 @@ async def test_a_node_ships_what_its_workers_did(node: Node, sink: Sink) -> None
     token = (node.data / "secrets" / "node_token").read_text()
     assert sink.tokens == {f"Bearer {token}"}
     assert node.worker_pids() == []
+
+
+async def test_keys_under_an_old_pepper_are_reported(node: Node, sink: Sink) -> None:
+    """What workers say of old hashes reaches the control plane, also after it was away."""
+    sink.is_away = True
+    await node.start("--rehashed=7", workers=2)
+    await until(lambda: "key hashes not reported" in node.log(), "the control plane is away")
+    sink.is_away = False
+    await until(lambda: sink.reports, "a report comes")
+    pairs = {(bytes([n]) * 32, bytes([n + 1]) * 32) for n in range(7)}
+    assert {pair for report in sink.reports for pair in report.pairs} == pairs
+    assert {report.check for report in sink.reports} == {
+        read_peppers(node.data / "secrets").check,
+    }
+    assert await node.stop() == 0, node.log()
 
 
 async def test_a_second_start_ships_nothing_twice(node: Node, sink: Sink) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.fakes.organizations import ALL, create_organization
+from tests.fakes.organizations import ALL, PEPPERS, create_organization
 from tests.fakes.sealed_credentials import create_credential, create_data_keys, read_secret
 
 from penstock.audit import service as audit
@@ -27,7 +27,7 @@ async def test_chains_are_signed_each_hour(database: Database, tmp_path: Path) -
     signer = CheckpointSigner.from_file(tmp_path / "signing")
     clock = ManualClock()
     data_keys = DataKeys(FileKek(tmp_path / "kek.json"), clock)
-    chores = Chores(database, signer, data_keys, clock, key_uses=KeyUses(database))
+    chores = Chores(database, signer, data_keys, clock, key_uses=KeyUses(database, PEPPERS, clock))
     acme = await create_organization(database, "acme")
     await chores.tick()
     assert await _count_checkpoints(database, signer, acme.id) == 1
@@ -47,7 +47,7 @@ async def test_data_keys_follow_the_kek(database: Database, tmp_path: Path) -> N
     keys = create_data_keys(path)
     made = await create_credential(database, keys)
     signer = CheckpointSigner.from_file(tmp_path / "signing")
-    chores = Chores(database, signer, keys, clock, key_uses=KeyUses(database))
+    chores = Chores(database, signer, keys, clock, key_uses=KeyUses(database, PEPPERS, clock))
     await chores.tick()
     for _ in range(2):
         number = add_key_version(path)

@@ -3,85 +3,34 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
 import pytest
-from fastapi import FastAPI
+from tests.fakes.followers import Ask, Follower, asking
 from tests.fakes.organizations import ALL, NOW_US, OPERATOR, PEPPERS, SECOND_US, actor
 
 from penstock.access import rotation
 from penstock.access import service as access
 from penstock.access.model import NewKey
-from penstock.contract.feed import FeedPage, Position, make_page, read_page
+from penstock.access.peppers import Peppers
+from penstock.access.rehash import record_reported
+from penstock.contract.feed import Position, make_page, read_page
 from penstock.contract.snapshot import SnapshotFormatError
-from penstock.control.feed import create_feed_router
-from penstock.kit.clock import ManualClock
 from penstock.kit.errors import PenstockError
-from penstock.node.publisher import Publisher
 from penstock.storage.database import Database
 from penstock.storage.sessions import WriteSession
 from penstock.tenancy import service as tenancy
-
-Ask = Callable[..., Awaitable[FeedPage | None]]
 
 
 @pytest.fixture
 async def ask(database: Database) -> AsyncIterator[Ask]:
     """Return what asks the feed of a database."""
-    app = FastAPI()
-    app.include_router(create_feed_router(database, lambda: ALL))
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://control") as client:
-
-        async def asking(position: Position, after: str = "", wait_s: float = 0) -> FeedPage | None:
-            answer = await client.get(
-                "/node/v1/snapshot",
-                params={
-                    "seq": position.seq,
-                    "stamp": position.stamp,
-                    "after": after,
-                    "wait_s": wait_s,
-                },
-            )
-            assert answer.status_code in {200, 204}, answer.text
-            return None if answer.status_code == 204 else read_page(answer.content)
-
-        yield asking
+    async with asking(database) as ask:
+        yield ask
 
 
-class Follower:
-    """A node that follows the feed when it is told to."""
-
-    def __init__(self, folder: Path, ask: Ask) -> None:
-        """Start with nothing."""
-        self.publisher = Publisher(folder, ManualClock())
-        self.fulls = 0
-        self._ask = ask
-
-    async def follow(self) -> None:
-        """Ask until there is nothing more."""
-        while True:
-            stamp, seq = self.publisher.cursor
-            page = await self._ask(Position(seq, stamp))
-            if page is None:
-                return
-            self.fulls += page.is_full
-            puts, after = dict(page.puts), page.next_after
-            while after:
-                more = await self._ask(page.position, after)
-                assert more is not None
-                puts |= dict(more.puts)
-                after = more.next_after
-            self.publisher.publish_feed(
-                page.position.stamp, page.position.seq, puts, page.deletes, is_full=page.is_full
-            )
-
-    def records(self) -> dict[bytes, bytes | None]:
-        """Return what was fed."""
-        store = self.publisher._store
-        return {name: store.find(name) for name in store.names(b"k", b"s")}
+BOTH = Peppers({1: PEPPERS.values[1], 2: b"pepper-of-these-tests-number-two"})
 
 
 class World:
@@ -95,6 +44,7 @@ class World:
         self._organizations: list[str] = []
         self._projects: list[str] = []
         self._keys: list[str] = []
+        self._texts: list[str] = []
 
     async def change(self) -> None:
         """Make one change, as a service makes it."""
@@ -105,7 +55,7 @@ class World:
         if self._projects:
             choices += [self._create_key] * 3
         if self._keys:
-            choices += [self._rotate, self._disable, self._enable, self._revoke, self._rotate]
+            choices += [self._rotate, self._disable, self._enable, self._revoke, self._rehash]
         step = self._chance.choice(choices)
         # A refusal changes nothing, which followers must see as well.
         with contextlib.suppress(PenstockError):
@@ -134,6 +84,12 @@ class World:
             new=new,
         )
         self._keys.append(made.key.id)
+        self._texts.append(made.text)
+
+    async def _rehash(self, session: WriteSession) -> None:
+        macs = [BOTH.macs(text) for text in self._chance.sample(self._texts, 1)]
+        pairs = [(one[1], one[2]) for one in macs]
+        await record_reported(session, BOTH, pairs, self._now_us)
 
     async def _suspend(self, session: WriteSession) -> None:
         await tenancy.suspend_organization(

@@ -23,7 +23,8 @@ from penstock.access.errors import KEY_REVOKED, ROTATION_CONFLICT, SECRET_REVOKE
 from penstock.access.key_rules import is_live
 from penstock.access.model import KeySecret, NewKey, VerifiedKey
 from penstock.access.peppers import Peppers
-from penstock.access.verification import record_macs, verify_key
+from penstock.access.rehash import record_macs
+from penstock.access.verification import verify_key
 from penstock.audit import service as audit
 from penstock.audit.signing import PublicKeys
 from penstock.kit.errors import ErrorCode, PenstockError
@@ -227,7 +228,7 @@ class Rotation(RuleBasedStateMachine):
                 session, self.peppers, text, now_us=self.now_us, address=None
             )
             if is_moving and isinstance(verified, VerifiedKey):
-                await record_macs(session, self.peppers, [verified])
+                await record_macs(session, self.peppers, [verified], self.now_us)
         return verified
 
     async def _verify_log(self) -> bool:

@@ -4,7 +4,7 @@ from typing import Annotated, Protocol
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from penstock.access import due, rotation, service
+from penstock.access import due, rehash, rotation, service
 from penstock.access.errors import (
     GRANT_EXCEEDED,
     KEY_INVALID,
@@ -24,6 +24,8 @@ from penstock.access.schemas import (
     KeyPage,
     KeysQuery,
     NewKeyBody,
+    PepperBody,
+    PeppersBody,
     RevocationBody,
     RotatedKeyBody,
     RotationBody,
@@ -56,6 +58,7 @@ class KeyCall(Call, Protocol):
 _Call = Annotated[KeyCall, Depends(get_call)]
 
 keys = APIRouter(prefix="/api/v1/keys", tags=["keys"], route_class=AdminRoute)
+peppers = APIRouter(prefix="/api/v1/peppers", tags=["peppers"], route_class=AdminRoute)
 
 
 @keys.post(
@@ -329,6 +332,20 @@ async def revoke_key_secret(call: _Call, key_id: str, secret_id: str) -> Respons
         await rotation.revoke_secret(session, call.actor, key_id, secret_id)
 
     return await call.change(work)
+
+
+@peppers.get(
+    "",
+    summary="Count the secrets that are hashed under each pepper",
+    description="While a pepper is replaced: when an old one has none left, its file can go.",
+    response_model=PeppersBody,
+    **operation("peppers:read"),
+)
+async def count_by_pepper(call: _Call) -> Response:
+    """Count the secrets that are hashed under each pepper."""
+    async with call.read() as session:
+        found = await rehash.count_by_pepper(session, call.peppers, call.actor.at_us)
+    return call.answer(PeppersBody(data=[PepperBody.of(one) for one in found]))
 
 
 async def _get_key(call: Call, session: ReadSession, key_id: str) -> ApiKey:

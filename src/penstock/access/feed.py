@@ -55,6 +55,11 @@ def key_records(record: KeyRecord) -> tuple[Records, set[bytes]]:
     return puts, names - puts.keys()
 
 
+def hash_record_name(hexadecimal: str) -> bytes:
+    """Return the name of the record that a change of kind `key_hash` takes away."""
+    return b"k" + bytes.fromhex(hexadecimal)
+
+
 def organization_record(organization: Organization) -> tuple[bytes, bool]:
     """Return the name of an organization's suspension record, and whether it shall be there."""
     return suspension_name(organization.id), organization.status != Status.ACTIVE

@@ -249,6 +249,15 @@ def find_secret_refusal(secret: KeySecret, now_us: int) -> KeyRefusal | None:
     return None if is_live(secret, now_us) else KeyRefusal.EXPIRED
 
 
+def may_nodes_rehash(key: ApiKey, secret: KeySecret) -> bool:
+    """Return whether a node can be believed when it says what a key's hash is under a new pepper.
+
+    Only for keys that are good for the data plane alone: whoever holds a node sees those anyway,
+    and must not make themselves one that opens the control plane.
+    """
+    return secret.state in _LIVE and find_key_fault(key) is None and set(key.scopes) <= _DATA_PLANE
+
+
 def is_address_allowed(cidrs: Sequence[str] | None, address: str | None) -> bool:
     """Return whether a key may be used from an address; an unknown one is only without a list."""
     if cidrs is None:

@@ -165,6 +165,21 @@ class DueSecret:
     secret: KeySecret
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PepperCount:
+    """How many secrets are hashed under a pepper."""
+
+    id: int
+    is_active: bool
+    """Whether new keys are hashed under it."""
+    is_loaded: bool
+    """Whether its file is there; keys under one that is not cannot be used."""
+    secrets: int
+    """Those that can still open a key."""
+    key_ids: list[str]
+    """Whose they are, some of them; of the active pepper none."""
+
+
 @dataclass(frozen=True, slots=True)
 class CreatedKey:
     """A key and its new secret, which is told here and never again."""
@@ -215,7 +230,7 @@ class VerifiedKey:
     secret: KeySecret
     """The one that was shown."""
     mac: bytes = field(repr=False)
-    """What it is under the active pepper, for `verification.record_macs`."""
+    """What it is under the active pepper, for `rehash.record_macs`."""
     has_old_pepper: bool
     """Whether another pepper is stored with it."""
 

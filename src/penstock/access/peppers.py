@@ -14,6 +14,8 @@ from penstock.kit.secrets import find_secret_fault
 MIN_PEPPER_BYTES = 32
 MAX_PEPPERS = 2
 
+_CHECK_TEXT = b"penstock: which pepper is this?"
+"""No key: keys have no spaces."""
 _FILE = re.compile(r"pepper\.(?P<id>[0-9]{1,4})")
 
 
@@ -28,6 +30,11 @@ class Peppers:
     def active_id(self) -> int:
         """Id of the one that new keys are hashed under: the highest."""
         return max(self.values)
+
+    @property
+    def check(self) -> bytes:
+        """Tells the active pepper from others, and nothing of what it is."""
+        return key_mac(self.values[self.active_id], _CHECK_TEXT)
 
     def mac(self, text: str) -> bytes:
         """Return a key's hash under the active pepper."""
@@ -44,7 +51,8 @@ def read_peppers(folder: Path, *, may_create: bool = True) -> Peppers:
     """Return the peppers in a folder; made when there is none, and the caller may.
 
     `pepper` is number 1, `pepper.2` and so on come later. To change the pepper: add the next
-    file, restart, wait until the report of old hashes is empty, remove the old file.
+    file on every node, restart it, then the same for the control plane, which hashes under the new
+    one from then on. Wait until the report of old hashes is empty, remove the old file.
 
     Raises:
         PenstockError: `PEPPER_INVALID`: one is short or can be guessed, or there are over two.

@@ -67,6 +67,15 @@ _DUE_EXAMPLE: dict[str, Any] = {
 }
 
 
+_PEPPER_EXAMPLE: dict[str, Any] = {
+    "id": 1,
+    "is_active": False,
+    "is_loaded": True,
+    "secrets": 1,
+    "key_ids": ["4mJ0wq8ZtK1c"],
+}
+
+
 class NewKeyBody(RequestBody):
     """A key that is to be."""
 
@@ -330,6 +339,33 @@ class SecretsBody(AnswerBody):
     model_config = example(data=[_SECRET_EXAMPLE])
 
     data: list[SecretBody]
+
+
+class PepperBody(AnswerBody):
+    """How many secrets are hashed under a pepper."""
+
+    model_config = example(**_PEPPER_EXAMPLE)
+
+    id: int
+    is_active: Annotated[bool, Field(description="Whether new keys are hashed under it.")]
+    is_loaded: Annotated[
+        bool, Field(description="Whether its file is there; without it its keys are refused.")
+    ]
+    secrets: Annotated[
+        int, Field(description="Those that can still open a key; at 0 an old file can go.")
+    ]
+    key_ids: Annotated[
+        list[str],
+        Field(description="Their keys, at most 100; of the active pepper none is named."),
+    ]
+
+
+class PeppersBody(AnswerBody):
+    """Peppers that are there, or that keys are hashed under."""
+
+    model_config = example(data=[_PEPPER_EXAMPLE])
+
+    data: list[PepperBody]
 
 
 def _texts(value: object) -> list[str] | None:

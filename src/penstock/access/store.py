@@ -20,7 +20,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from penstock.access.model import ApiKey, KeyOwner, KeyRecord, KeySecret, SecretState
 from penstock.access.tables import ApiKeys, KeySecrets
-from penstock.storage.base import Microseconds, seconds_after
+from penstock.storage.base import seconds_after
 from penstock.storage.objects import ObjectStore
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession, WriteSession, insertion
@@ -179,14 +179,57 @@ async def update_mac(
     return count == 1
 
 
-async def count_by_pepper(session: ReadSession, scope: Scope) -> dict[int, int]:
-    """Return how many live secrets are hashed under each pepper."""
+async def list_by_macs(
+    session: ReadSession, scope: Scope, macs: Sequence[bytes]
+) -> list[tuple[ApiKey, KeySecret]]:
+    """Return secrets with these hashes and their keys, in order of the secrets' ids."""
+    return await _list_pairs(
+        session, scope, KeySecrets.mac.in_(macs), order=KeySecrets.id, limit=len(macs)
+    )
+
+
+async def list_known_macs(session: ReadSession, scope: Scope, macs: Sequence[bytes]) -> set[bytes]:
+    """Return which of these hashes are stored, whatever their secrets' state is."""
+    statement = select(KeySecrets.mac).where(
+        scope.where(KeySecrets.organization_id), KeySecrets.mac.in_(macs)
+    )
+    return {mac for (mac,) in await session.rows(statement)}
+
+
+async def count_by_pepper(session: ReadSession, scope: Scope, now_us: int) -> dict[int, int]:
+    """Return how many secrets that can still open a key are hashed under each pepper."""
     statement = (
         select(KeySecrets.pepper_id, func.count())
-        .where(scope.where(KeySecrets.organization_id), KeySecrets.state.in_(_LIVE))
+        .join(ApiKeys, ApiKeys.id == KeySecrets.key_id)
+        .where(*_can_open(scope, now_us))
         .group_by(KeySecrets.pepper_id)
     )
     return {row[0]: row[1] for row in await session.rows(statement)}
+
+
+async def list_key_ids_of_pepper(
+    session: ReadSession, scope: Scope, pepper_id: int, now_us: int, limit: int
+) -> list[str]:
+    """Return keys with a secret that can still open them and is hashed under a pepper."""
+    statement = (
+        select(ApiKeys.id)
+        .join(KeySecrets, KeySecrets.key_id == ApiKeys.id)
+        .where(*_can_open(scope, now_us), KeySecrets.pepper_id == pepper_id)
+        .distinct()
+        .order_by(ApiKeys.id)
+        .limit(limit)
+    )
+    return [key_id for (key_id,) in await session.rows(statement)]
+
+
+def _can_open(scope: Scope, now_us: int) -> tuple[ColumnElement[bool], ...]:
+    return (
+        scope.where(ApiKeys.organization_id),
+        KeySecrets.state.in_(_LIVE),
+        or_(KeySecrets.not_after.is_(None), KeySecrets.not_after > now_us),
+        ApiKeys.revoked_at.is_(None),
+        or_(ApiKeys.expires_at.is_(None), ApiKeys.expires_at > now_us),
+    )
 
 
 async def list_overdue(
@@ -252,7 +295,7 @@ async def _list_pairs(
     session: ReadSession,
     scope: Scope,
     *conditions: ColumnElement[bool] | TextClause,
-    order: ColumnElement[int] | InstrumentedAttribute[Microseconds | None],
+    order: ColumnElement[Any] | InstrumentedAttribute[Any],
     limit: int,
 ) -> list[tuple[ApiKey, KeySecret]]:
     statement: Select[Any] = (

@@ -1,6 +1,6 @@
 """Who shows a key, for the control plane. Data planes ask their snapshot instead."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from penstock.access import store
@@ -91,30 +91,3 @@ async def record_uses(session: WriteSession, uses: Iterable[KeyUse]) -> None:
     """
     rows = [(use.key_id, use.secret_id, use.at_us) for use in uses]
     await store.record_uses(session, session.scope, rows)
-
-
-async def record_macs(
-    session: WriteSession, peppers: Peppers, verified: Sequence[VerifiedKey]
-) -> int:
-    """Store keys that were shown under an old pepper under the active one.
-
-    Data planes know both peppers and find a key by either hash, so nothing is told to them.
-
-    Returns:
-        How many were stored; one that was changed meanwhile is not.
-    """
-    count = 0
-    for one in verified:
-        if one.has_old_pepper:
-            count += await store.update_mac(
-                session, session.scope, one.secret, one.mac, peppers.active_id
-            )
-    return count
-
-
-async def count_by_pepper(session: ReadSession) -> dict[int, int]:
-    """Return how many live secrets are hashed under each pepper.
-
-    When none is left under the old one, its file can be removed.
-    """
-    return await store.count_by_pepper(session, session.scope)

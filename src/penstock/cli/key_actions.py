@@ -7,11 +7,13 @@ import typer
 
 from penstock.cli.instance import DataOption, connect
 from penstock.cli.key_options import KeyArgument, ReasonOption
-from penstock.cli.key_views import SECRET_COLUMNS, due_columns, show_secret
+from penstock.cli.key_views import PEPPER_COLUMNS, SECRET_COLUMNS, due_columns, show_secret
 from penstock.cli.output import JsonOption, examples
 from penstock.cli.records import YesOption, confirm, say_done, show_list, time_cell, words_of
 from penstock.cli.resolving import KEYS, OrgOption, ProjectOption, find_key, find_place
 from penstock.cli.times import parse_duration_s
+
+PEPPERS = "/api/v1/peppers"
 
 app = typer.Typer()
 
@@ -38,6 +40,22 @@ def list_due(
             as_json=as_json,
             nothing="No secret is due.",
             expendable=("Project", "Last used (UTC)"),
+        )
+
+
+@app.command("peppers", epilog=examples("penstock keys peppers"))
+def list_peppers(*, data: DataOption = None, as_json: JsonOption = False) -> None:
+    """Count the secrets under each pepper: when an old one has none left, its file can go.
+
+    With --json: one object a line, with ids of keys that are left.
+    """
+    with connect(data) as client:
+        show_list(
+            iter(client.get(PEPPERS)["data"]),
+            PEPPER_COLUMNS,
+            limit=None,
+            as_json=as_json,
+            nothing="There is no pepper.",
         )
 
 

@@ -22,6 +22,13 @@ SECRET_COLUMNS: tuple[Column, ...] = (
 )
 
 
+PEPPER_COLUMNS: tuple[Column, ...] = (
+    ("Pepper", text_of("id")),
+    ("Active", text_of("is_active")),
+    ("File is there", text_of("is_loaded")),
+    ("Secrets", text_of("secrets")),
+    ("Keys that are left", text_of("key_ids")),
+)
 _DUE_WORDS = {
     "rotation_due": "rotate it",
     "retiring_used": "old secret is still used",

@@ -5,7 +5,7 @@ from fastapi.security import HTTPBearer
 
 from penstock.access import api as access_api
 from penstock.access import people_api
-from penstock.access.peppers import read_peppers
+from penstock.access.peppers import Peppers
 from penstock.audit.api import create_audit_router
 from penstock.audit.signing import CheckpointSigner
 from penstock.catalog import api as catalog_api
@@ -13,7 +13,6 @@ from penstock.catalog.credentials.api import create_credentials_router
 from penstock.catalog.credentials.data_keys import DataKeys
 from penstock.control.authentication import read_token
 from penstock.control.door import AdminDoor
-from penstock.control.key_uses import KeyUses
 from penstock.control.principals import Principals
 from penstock.control.settings import ControlSettings
 from penstock.kit.clock import Clock
@@ -28,10 +27,10 @@ def add_admin_api(
     database: Database,
     *,
     clock: Clock,
-    admin_token: bytes,
+    principals: Principals,
     signer: CheckpointSigner,
     data_keys: DataKeys,
-    key_uses: KeyUses,
+    peppers: Peppers,
 ) -> None:
     """Add the endpoints of all rooms that are administered, and the door in front of them.
 
@@ -40,22 +39,20 @@ def add_admin_api(
         settings: Where secrets are; those that are missing are made.
         database: Where everything else is.
         clock: Says when a request came.
-        admin_token: The one of the platform's operator.
+        principals: Tells who calls.
         signer: Whose signatures the audit log's checkpoints bear.
         data_keys: What credentials of upstreams are encrypted with.
-        key_uses: Told of keys that were shown.
+        peppers: What keys are hashed under.
 
     Raises:
-        PenstockError: `PEPPER_INVALID`, `TOKEN_WEAK`.
+        PenstockError: `TOKEN_WEAK`.
         OSError: A secret cannot be read or made.
     """
-    folder = settings.secrets_folder
-    peppers = read_peppers(folder)
     app.state.door = AdminDoor(
         database,
-        Principals(database, peppers, admin_token, key_uses),
+        principals,
         peppers,
-        read_token(folder / "idempotency_secret"),
+        read_token(settings.secrets_folder / "idempotency_secret"),
         clock,
     )
     routers: list[APIRouter] = [
@@ -64,6 +61,7 @@ def add_admin_api(
         people_api.members,
         people_api.service_accounts,
         access_api.keys,
+        access_api.peppers,
         *catalog_api.ROUTERS,
         metering_api.usage,
         create_credentials_router(database, data_keys),

@@ -8,6 +8,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 import penstock
+from penstock.access.peppers import read_peppers
 from penstock.audit.signing import CheckpointSigner
 from penstock.catalog.credentials.data_keys import DataKeys
 from penstock.control.admin import add_admin_api
@@ -22,7 +23,9 @@ from penstock.control.feed import create_feed_router
 from penstock.control.headers import SafeHeaders
 from penstock.control.health import create_health_router
 from penstock.control.keks import create_missing_key_file, read_kek
+from penstock.control.key_hashes import create_key_hashes_router
 from penstock.control.key_uses import KeyUses
+from penstock.control.principals import Principals
 from penstock.control.problems import PROBLEM_RESPONSES, install_problems
 from penstock.control.settings import ControlSettings
 from penstock.control.status_page import create_page_router
@@ -57,7 +60,8 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
     node_token = read_token(settings.node_token_path)
     admin_token = read_token(settings.admin_token_path)
     database = Database(settings.database_location)
-    key_uses = KeyUses(database)
+    peppers = read_peppers(settings.secrets_folder)
+    key_uses = KeyUses(database, peppers, clock)
     signer = CheckpointSigner.from_file(settings.secrets_folder / "audit_signing_key")
     data_keys = DataKeys(read_kek(settings), clock)
 
@@ -92,15 +96,16 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
     app.include_router(create_health_router(database))
     app.include_router(create_node_router(database, clock, authenticate_node))
     app.include_router(create_feed_router(database, authenticate_node))
+    app.include_router(create_key_hashes_router(database, peppers, clock, authenticate_node))
     app.include_router(create_page_router(database, clock, create_page_authentication(admin_token)))
     add_admin_api(
         app,
         settings,
         database,
         clock=clock,
-        admin_token=admin_token,
+        principals=Principals(database, peppers, admin_token, key_uses),
         signer=signer,
         data_keys=data_keys,
-        key_uses=key_uses,
+        peppers=peppers,
     )
     return app

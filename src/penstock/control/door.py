@@ -73,7 +73,7 @@ class AdminDoor:
         await self._check_role(request, call)
         if not all(_ID.fullmatch(value) for value in request.path_params.values()):
             raise PenstockError(OBJECT_UNKNOWN)
-        body += await _read_body(request)
+        body += await read_body(request)
         return Request(request.scope, _Replay(bytes(body))), call
 
     def _build_call(
@@ -122,7 +122,12 @@ class _Replay:
         return {"type": "http.request", "body": self._body, "more_body": False}
 
 
-async def _read_body(request: Request) -> bytes:
+async def read_body(request: Request) -> bytes:
+    """Return the body of a request.
+
+    Raises:
+        PenstockError: `BODY_TOO_LARGE`.
+    """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > MAX_BODY_BYTES:
         raise PenstockError(BODY_TOO_LARGE)

@@ -122,6 +122,35 @@ IF_MATCH_INVALID = ErrorCode(
     operator_action="None: the caller's request is at fault.",
 )
 
+KEY_HASHES_INVALID = ErrorCode(
+    code="err:control:node:key_hashes_invalid",
+    status=400,
+    source=Source.DOWNSTREAM,
+    retryable=False,
+    public="The report of key hashes cannot be read.",
+    conventional_type="invalid_request_error",
+    conventional_code="invalid_report",
+    cause="It is not the MessagePack that this version expects, or has too many keys.",
+    caller_action="Send what an agent of this version sends, at most 500 keys at a time.",
+    operator_action="Run control plane and nodes of the same version.",
+)
+
+PEPPERS_DIFFER = ErrorCode(
+    code="err:control:node:peppers_differ",
+    status=409,
+    source=Source.DOWNSTREAM,
+    retryable=False,
+    public="The node hashes keys under another pepper than the control plane.",
+    conventional_type="invalid_request_error",
+    conventional_code="peppers_differ",
+    cause="The newest pepper in `secrets/` is not the same in both data folders, or not yet.",
+    caller_action="None: the agent tries again with the next keys that are shown.",
+    operator_action=(
+        "Give nodes and control plane the same files, with the same numbers, and restart them; "
+        "until then keys that are created, or moved, are refused on that node."
+    ),
+)
+
 BUG = ErrorCode(
     code="err:control:internal:bug",
     status=500,

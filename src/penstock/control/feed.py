@@ -98,7 +98,9 @@ async def _answer(session: ReadSession, position: Position, after: str) -> bytes
     puts |= found
     deletes |= gone
     for _, kind, object_id in changes:
-        if kind == "organization":
+        if kind == "key_hash":
+            deletes.add(access_feed.hash_record_name(object_id))
+        elif kind == "organization":
             organization = await tenancy.get_organization(session, object_id)
             _note(access_feed.organization_record(organization), puts, deletes)
         elif kind == "project":

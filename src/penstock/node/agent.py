@@ -30,6 +30,7 @@ from penstock.node.links import Links
 from penstock.node.log import line
 from penstock.node.monitor import FeedState, Monitor, Readiness
 from penstock.node.publisher import Publisher
+from penstock.node.rehashes import Rehashes
 from penstock.node.settings import AgentSettings
 from penstock.node.shipper import Shipper
 from penstock.node.supervisor import Supervisor
@@ -120,6 +121,7 @@ class _Agent:
         self._version = publisher.version
         """What workers are told to serve from: its credentials are open, as far as they do."""
         self._credentials = OpenCredentials(publisher, kek, clock, self._tell_credentials)
+        self._rehashes = Rehashes(settings.control_url, layout.node_token, layout.pepper.parent)
         self._supervisor = Supervisor(
             settings,
             layout,
@@ -128,6 +130,7 @@ class _Agent:
             clock=clock,
             current_version=lambda: self._version,
             credentials=self._credentials.messages,
+            rehashes=self._rehashes,
         )
         self._links = Links(socket, self._supervisor)
         self._store = ControlPlane(settings.control_url, layout.node_token)
@@ -174,6 +177,7 @@ class _Agent:
                 asyncio.create_task(self._watch(), name="watch"),
                 asyncio.create_task(self._feed.run(), name="feed"),
                 asyncio.create_task(self._offer(), name="offer"),
+                asyncio.create_task(self._rehashes.run(), name="rehashes"),
             }
             log.info(line("agent running", metrics_port=self._monitor.port))
             await self._until_stop(parts)

@@ -13,6 +13,7 @@ from penstock.contract.node import (
     Frames,
     Hello,
     MessageTooLongError,
+    Rehashed,
     Stats,
     WorkerMessage,
     decode_worker_message,
@@ -56,6 +57,10 @@ class Listener(Protocol):
 
     def on_applied(self, link: Link, applied: Applied) -> None:
         """A worker serves from a snapshot, or cannot."""
+        ...
+
+    def on_rehashed(self, link: Link, rehashed: Rehashed) -> None:
+        """Keys were shown to a worker that are stored under an old pepper."""
         ...
 
     def on_closed(self, link: Link) -> None:
@@ -135,5 +140,7 @@ class Links:
                 self._listener.on_stats(link, message)
             case Applied():
                 self._listener.on_applied(link, message)
+            case Rehashed():
+                self._listener.on_rehashed(link, message)
             case Hello():
                 log.warning(line("hello repeated", slot=message.slot, epoch=message.epoch))

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from penstock.contract.node import Applied, Credentials, Stats, WorkerSettings
+from penstock.contract.node import Applied, Credentials, Rehashed, Stats, WorkerSettings
 from penstock.kit.clock import Clock
 from penstock.kit.files import write_atomic
 from penstock.node.backoff import RestartPauses
@@ -25,6 +25,7 @@ from penstock.node.links import Link
 from penstock.node.log import line
 from penstock.node.process import Process
 from penstock.node.recovery import is_alive, list_journals
+from penstock.node.rehashes import Rehashes
 from penstock.node.settings import AgentSettings
 from penstock.node.stats import StatsBook
 from penstock.node.worker import Worker
@@ -50,6 +51,7 @@ class Supervisor:
         clock: Measures lives.
         current_version: Returns the snapshot's version that workers should serve from.
         credentials: Returns what a worker is told of open credentials.
+        rehashes: Told of keys that are stored under an old pepper.
     """
 
     def __init__(
@@ -62,10 +64,12 @@ class Supervisor:
         clock: Clock,
         current_version: Callable[[], int],
         credentials: Callable[[], Iterable[Credentials]],
+        rehashes: Rehashes,
     ) -> None:
         """See the class."""
         self.stats = StatsBook()
         self.restart_count = 0
+        self._rehashes = rehashes
         self._settings = settings
         self._layout = layout
         self._node_id = node_id
@@ -209,6 +213,10 @@ class Supervisor:
                     error=applied.error,
                 )
             )
+
+    def on_rehashed(self, _link: Link, rehashed: Rehashed) -> None:
+        """Pass on which keys were shown that are stored under an old pepper."""
+        self._rehashes.add(rehashed.hashes)
 
     def on_closed(self, link: Link) -> None:
         """Wait for the worker to come back or to end."""

@@ -41,6 +41,15 @@ def test_due_lists_what_somebody_must_look_after(plane: FakeControl, key: dict[s
     assert (row["reason"], row["key_id"]) == ("rotation_due", key["id"])
 
 
+def test_peppers_are_counted(plane: FakeControl) -> None:
+    """`keys peppers` shows how many secrets are hashed under each pepper."""
+    result = run(plane, "keys", "peppers")
+    assert result.exit_code == 0, result.output
+    assert "7" in result.stdout
+    (row,) = run_json(plane, "keys", "peppers")
+    assert (row["id"], row["secrets"]) == (1, 7)
+
+
 @pytest.mark.usefixtures("key")
 def test_a_key_of_a_member(plane: FakeControl) -> None:
     """`--member` finds the person by subject; a key has one owner."""
