@@ -19,7 +19,7 @@ from penstock.access.matrix import may_grant
 from penstock.access.model import ApiKey, CreatedKey, KeySecret, Principal, SecretState
 from penstock.access.peppers import Peppers
 from penstock.access.rules import replace_secret
-from penstock.access.service import build_secret, clean_reason
+from penstock.access.service import build_secret, clean_reason, insert_secret
 from penstock.access.telling import tell_secrets
 from penstock.audit.model import Actor
 from penstock.kit.errors import PenstockError
@@ -35,6 +35,7 @@ async def rotate_key(
     *,
     key_id: str,
     grace_s: int,
+    text: str | None = None,
     expected_version: int | None = None,
 ) -> CreatedKey:
     """Give a key a new secret; its id, limits and usage stay.
@@ -49,6 +50,7 @@ async def rotate_key(
         peppers: What the new secret is hashed under.
         key_id: Which key.
         grace_s: How long the old secret works on, 0 to 30 days.
+        text: The new secret itself, where somebody has chosen it; one is made without.
         expected_version: The key's version, when it must be that.
 
     Returns:
@@ -79,9 +81,9 @@ async def rotate_key(
         after.append(await store.change_secret(session, session.scope, active, **retired))
     elif active is not None:
         await _end(session, active, actor.at_us, "rotated without grace")
-    text = replace_secret(key.id, is_live=key.is_live)
+    text = replace_secret(key.id, is_live=key.is_live) if text is None else text
     new = build_secret(key, text, peppers, actor)
-    await store.insert_secret(session, session.scope, new)
+    await insert_secret(session, new)
     key = await store.keys.update(session, session.scope, key, updated_at_us=actor.at_us)
     await tell_secrets(session, actor, "key.rotate", key, before=before, after=[*after, new])
     return CreatedKey(key, new, text)

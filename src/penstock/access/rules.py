@@ -43,9 +43,14 @@ def find_key_id(key: str) -> str | None:
     return match["id"]
 
 
+def create_key_id(choose: Choose = secrets.choice) -> str:
+    """Return a new random id of a key."""
+    return random_text(12, choose)
+
+
 def create_key(*, is_live: bool = True, choose: Choose = secrets.choice) -> str:
     """Return a new random key."""
-    return format_key(random_text(12, choose), random_text(32, choose), is_live=is_live)
+    return format_key(create_key_id(choose), random_text(32, choose), is_live=is_live)
 
 
 def replace_secret(key_id: str, *, is_live: bool = True, choose: Choose = secrets.choice) -> str:

@@ -33,7 +33,7 @@ from penstock.access.model import (
 )
 from penstock.access.peppers import Peppers
 from penstock.access.rules import create_key as make_key_text
-from penstock.access.rules import find_key_id
+from penstock.access.rules import create_key_id, find_key_id
 from penstock.access.telling import tell_key
 from penstock.audit.model import Actor
 from penstock.kit.base62 import create_id
@@ -56,6 +56,7 @@ _NORMALIZE: Mapping[str, Callable[[Any], Any]] = {
     "labels": check_labels,
 }
 _MAX_REASON_CHARS = 200
+_TAKEN = "The secret is, or was, that of a key."
 
 
 async def create_key(
@@ -66,6 +67,7 @@ async def create_key(
     *,
     project_id: str,
     new: NewKey,
+    text: str | None = None,
 ) -> CreatedKey:
     """Create a key in a project; its text is told here and kept nowhere.
 
@@ -76,6 +78,8 @@ async def create_key(
         peppers: What the key is hashed under.
         project_id: Where it belongs.
         new: What it is to be.
+        text: The key itself, where somebody has chosen it: of our form, which says its id, or any
+            other that a header can carry. A new one is made without.
 
     Raises:
         PenstockError: `OBJECT_UNKNOWN` for project, service account or member,
@@ -85,16 +89,34 @@ async def create_key(
     organization_id = await _require_place(session, project_id)
     _check_grant(grantor, new.role)
     new = _inherit_owner(grantor, new)
-    text = make_key_text(is_live=new.is_live)
-    key = _build_key(new, (organization_id, project_id), actor, find_key_id(text) or "")
+    conflict = PenstockError(NAME_TAKEN)
+    if text is None:
+        text = make_key_text(is_live=new.is_live)
+    else:
+        new = dataclasses.replace(new, is_live=not text.startswith("ps_test_"))
+        conflict = PenstockError(KEY_INVALID, _TAKEN)
+    key_id = find_key_id(text) or create_key_id()
+    key = _build_key(new, (organization_id, project_id), actor, key_id)
     await _check_owner(session, grantor, key)
     secret = build_secret(key, text, peppers, actor)
     try:
         await store.insert_key(session, session.scope, key, secret)
     except RowConflictError:
-        raise PenstockError(NAME_TAKEN) from None
+        raise conflict from None
     await tell_key(session, actor, "key.create", None, key)
     return CreatedKey(key, secret, text)
+
+
+async def insert_secret(session: WriteSession, secret: KeySecret) -> None:
+    """Store another secret of a key.
+
+    Raises:
+        PenstockError: `KEY_INVALID`: it is, or was, a secret already, of this key or another.
+    """
+    try:
+        await store.insert_secret(session, session.scope, secret)
+    except RowConflictError:
+        raise PenstockError(KEY_INVALID, _TAKEN) from None
 
 
 def build_secret(key: ApiKey, text: str, peppers: Peppers, actor: Actor) -> KeySecret:

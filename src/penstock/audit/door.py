@@ -83,6 +83,10 @@ class Call(Protocol):
         """
         ...
 
+    def rehearse(self, work: Work) -> Awaitable[Response]:
+        """Do a mutation, answer with what came of it, and undo it."""
+        ...
+
     def answer(self, body: BaseModel) -> Response:
         """Answer with an object or a listing; an object's version is its `ETag`."""
         ...

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from penstock.catalog.errors import Finding, Mark, PlatformFileError, quoted
+from penstock.catalog.errors import DOCUMENT_INVALID, Finding, Mark, PlatformFileError, quoted
 
 MAX_DEPTH = 16
 """The format needs 5."""
@@ -130,6 +130,49 @@ def read_document(text: str, source: str) -> tuple[Node, list[Finding]]:
         problem = f"holds the character U+{error.character:04X}; remove it"
         raise PlatformFileError([Finding(source, place, "file", problem)]) from None
     return builder.root or Node(Mark(), None, {}, 1), builder.findings
+
+
+def build_node(value: Any) -> Node:
+    """Return JSON values as a document's; their places are unknown.
+
+    Raises:
+        PlatformFileError: They are nested too deep.
+    """
+    return _build(value, 0)
+
+
+def _build(value: Any, depth: int) -> Node:
+    if depth > MAX_DEPTH:
+        problem = f"is nested more than {MAX_DEPTH} deep; the format needs less"
+        raise PlatformFileError([Finding("document", Mark(), "file", problem)], DOCUMENT_INVALID)
+    match value:
+        case dict():
+            fields = {str(name): _build(member, depth + 1) for name, member in value.items()}
+            return Node(Mark(), fields, {}, 1)
+        case list():
+            return Node(Mark(), [_build(member, depth + 1) for member in value], {}, 1)
+        case _:
+            return Node(Mark(), value, {}, 1)
+
+
+def write_document(value: Any) -> str:
+    """Return JSON values as YAML that `read_document`, and any other reader, takes for the same."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts in quotes what our reader, or YAML 1.1, would take for something else than text."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002  # an override
+        return True
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = None if _resolve(text) is text else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
 
 
 def _mark_at(text: str, position: int) -> Mark:

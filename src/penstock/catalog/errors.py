@@ -77,6 +77,27 @@ GRANT_EXISTS = _refusal(
     caller_action="None; the grant that is there does the same.",
 )
 
+DOCUMENT_INVALID = _refusal(
+    "document_invalid",
+    400,
+    "invalid_document",
+    public="The document cannot be applied, and nothing of it was.",
+    cause=(
+        "It has an unknown field, a wrong value, a reference that leads nowhere, a name twice, or "
+        "something that stands against it in the database."
+    ),
+    caller_action="Correct what `errors` names; each has the path in the document and a remedy.",
+)
+
+EXPORT_TOO_LARGE = _refusal(
+    "export_too_large",
+    409,
+    "export_too_large",
+    public="There is too much to export at once.",
+    cause="The database has over 100,000 organizations, keys and other objects.",
+    caller_action="Export one set of files at a time, with the parameter `set`.",
+)
+
 _SHOWN_NAMES = 5
 
 

@@ -56,7 +56,8 @@ class Examined:
 
     def all_findings(self) -> list[Finding]:
         """Return everything that is wrong with a configuration that stands alone."""
-        return [*self.findings, *tell_dangling(self.dangling, self.names)]
+        dangling = find_dangling(self.dangling, self.names.has)
+        return [*self.findings, *tell_dangling(dangling, self.names)]
 
 
 def load_platform_file(
@@ -196,7 +197,11 @@ def examine(
         sections=sections,
         names=names,
         findings=findings,
-        dangling=find_dangling(find_references(sections, names), names.has),
+        dangling=[
+            reference
+            for reference in find_references(sections, names)
+            if not names.has(reference.target)
+        ],
     )
 
 

@@ -9,6 +9,7 @@ from penstock.access.peppers import Peppers
 from penstock.audit.api import create_audit_router
 from penstock.audit.signing import CheckpointSigner
 from penstock.catalog import api as catalog_api
+from penstock.catalog.apply.api import create_platform_router
 from penstock.catalog.credentials.api import create_credentials_router
 from penstock.catalog.credentials.data_keys import DataKeys
 from penstock.control.authentication import read_token
@@ -65,6 +66,7 @@ def add_admin_api(
         *catalog_api.ROUTERS,
         metering_api.usage,
         create_credentials_router(database, data_keys),
+        create_platform_router(data_keys),
         create_audit_router(signer.public_keys),
     ]
     # Only told to the OpenAPI document: the door has looked at the token before.

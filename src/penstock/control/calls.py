@@ -110,6 +110,14 @@ class AdminCall:
                 await self.record_denied(str(error))
             raise
 
+    async def rehearse(self, work: Work) -> Response:
+        """Do a mutation, answer with what came of it, and undo it; see `audit.door.Call`."""
+        try:
+            async with self.database.write(scope_of(self.principal)) as session:
+                raise _UndoneError(_build_answer(await work(session), 200))  # noqa: TRY301 - it undoes
+        except _UndoneError as undone:
+            return _respond(undone.answer)
+
     async def record_denied(self, detail: str) -> None:
         """Put into the audit log that the caller was not allowed to do this."""
         kind = self.operation.partition(":")[0].removesuffix("s")
@@ -160,6 +168,14 @@ class AdminCall:
         except DatabaseUnavailableError:
             # The lease ends by itself; what the caller is to know is the first failure.
             _logger.warning("an idempotency key stays in flight until its lease ends")
+
+
+class _UndoneError(Exception):
+    """Ends a transaction that was only a rehearsal, whose answer it holds."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer
 
 
 def _build_answer(body: BaseModel | None, status: int) -> Answer:

@@ -21,6 +21,8 @@ from penstock.storage.database import Database
 from penstock.storage.errors import OBJECT_UNKNOWN
 
 MAX_BODY_BYTES = 1024 * 1024
+MAX_BODY_BYTES_OF = {"platform:apply": 8 * 1024 * 1024}
+"""Bounds of operations that take more."""
 MAX_VERSION = 2**63 - 1
 
 _ETAG = re.compile(r'"([0-9]{1,19})"')
@@ -73,7 +75,7 @@ class AdminDoor:
         await self._check_role(request, call)
         if not all(_ID.fullmatch(value) for value in request.path_params.values()):
             raise PenstockError(OBJECT_UNKNOWN)
-        body += await read_body(request)
+        body += await read_body(request, MAX_BODY_BYTES_OF.get(operation, MAX_BODY_BYTES))
         return Request(request.scope, _Replay(bytes(body))), call
 
     def _build_call(
@@ -122,19 +124,19 @@ class _Replay:
         return {"type": "http.request", "body": self._body, "more_body": False}
 
 
-async def read_body(request: Request) -> bytes:
+async def read_body(request: Request, max_bytes: int = MAX_BODY_BYTES) -> bytes:
     """Return the body of a request.
 
     Raises:
         PenstockError: `BODY_TOO_LARGE`.
     """
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > MAX_BODY_BYTES:
+    if declared.isdecimal() and int(declared) > max_bytes:
         raise PenstockError(BODY_TOO_LARGE)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MAX_BODY_BYTES:
+        if len(body) > max_bytes:
             raise PenstockError(BODY_TOO_LARGE)
     return bytes(body)
 

@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from penstock.catalog.errors import PlatformFileError
 from penstock.control.errors import (
     BUG,
     METHOD_NOT_ALLOWED,
@@ -25,6 +26,7 @@ CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
 MAX_PARAMETER_CHARS = 100
 MAX_PARAMETER_PROBLEMS = 50
+MAX_DOCUMENT_PROBLEMS = 1_000
 
 
 class ParameterProblem(BaseModel):
@@ -32,6 +34,9 @@ class ParameterProblem(BaseModel):
 
     parameter: str
     detail: str
+    path: Annotated[
+        list[str | int] | None, Field(description="Where it is in a document, step by step.")
+    ] = None
 
 
 class Problem(BaseModel):
@@ -83,6 +88,7 @@ def describe_problems(schemas: dict[str, Any]) -> None:
 def install_problems(app: FastAPI) -> None:
     """Make the application answer every error as problem details."""
     app.exception_handler(PenstockError)(_answer_penstock_error)
+    app.exception_handler(PlatformFileError)(_answer_document_error)
     app.exception_handler(RequestValidationError)(_answer_validation_error)
     app.exception_handler(HTTPException)(_answer_http_exception)
     app.exception_handler(Exception)(_answer_bug)
@@ -130,6 +136,18 @@ async def _answer_penstock_error(_request: Request, error: PenstockError) -> Res
     if error.error.status == UNAVAILABLE.status:
         headers["retry-after"] = str(RETRY_AFTER_S)
     return render(error.error, detail=str(error), headers=headers)
+
+
+async def _answer_document_error(_request: Request, error: PlatformFileError) -> Response:
+    problems = [
+        ParameterProblem(
+            parameter=finding.where, detail=finding.problem, path=[*finding.path] or None
+        )
+        for finding in error.findings[:MAX_DOCUMENT_PROBLEMS]
+    ]
+    count = len(error.findings)
+    detail = "One fault was found." if count == 1 else f"{count:,} faults were found."
+    return render(error.error, detail=detail, errors=problems)
 
 
 async def _answer_validation_error(_request: Request, error: RequestValidationError) -> Response:

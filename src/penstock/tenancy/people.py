@@ -134,6 +134,7 @@ async def create_service_account(
     name: str,
     role: str,
     project_id: str | None = None,
+    is_disabled: bool = False,
 ) -> ServiceAccount:
     """Create a service account in an organization, or in one project of it.
 
@@ -148,7 +149,7 @@ async def create_service_account(
         project_id=project_id,
         name=normalize_name(name),
         role=check_role(role, project_id),
-        is_disabled=False,
+        is_disabled=is_disabled,
         version=1,
         created_at_us=actor.at_us,
         updated_at_us=actor.at_us,

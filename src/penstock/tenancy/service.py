@@ -21,24 +21,33 @@ from penstock.tenancy.model import Organization, OwnerChanges, Project, Status
 from penstock.tenancy.rules import (
     next_status,
     normalize_changes,
-    normalize_name,
     require_active,
     require_not_archived,
 )
 
 
-async def create_organization(session: WriteSession, actor: Actor, name: str) -> Organization:
+async def create_organization(
+    session: WriteSession,
+    actor: Actor,
+    name: str,
+    *,
+    allowed_data_classes: list[str] | None = None,
+    allowed_regions: list[str] | None = None,
+) -> Organization:
     """Create an organization; only a session of the platform can.
 
     Raises:
-        PenstockError: `NAME_INVALID`, `NAME_TAKEN`.
+        PenstockError: `NAME_INVALID`, `NAME_TAKEN`, `POLICY_INVALID`.
     """
+    given: OwnerChanges = {
+        "name": name,
+        "allowed_data_classes": allowed_data_classes,
+        "allowed_regions": allowed_regions,
+    }
     organization = Organization(
         id=create_id("org"),
-        name=normalize_name(name),
         status=Status.ACTIVE,
-        allowed_data_classes=None,
-        allowed_regions=None,
+        **normalize_changes(given),
         version=1,
         created_at_us=actor.at_us,
         updated_at_us=actor.at_us,
@@ -149,23 +158,32 @@ async def archive_organization(
 
 
 async def create_project(
-    session: WriteSession, actor: Actor, organization_id: str, name: str
+    session: WriteSession,
+    actor: Actor,
+    organization_id: str,
+    name: str,
+    *,
+    allowed_data_classes: list[str] | None = None,
+    allowed_regions: list[str] | None = None,
 ) -> Project:
     """Create a project in an organization.
 
     Raises:
         PenstockError: `OBJECT_UNKNOWN` for the organization, `STATUS_CONFLICT` when it is not
-            active, `NAME_INVALID`, `NAME_TAKEN`.
+            active, `NAME_INVALID`, `NAME_TAKEN`, `POLICY_INVALID`.
     """
+    given: OwnerChanges = {
+        "name": name,
+        "allowed_data_classes": allowed_data_classes,
+        "allowed_regions": allowed_regions,
+    }
     organization = await store.organizations.lock(session, session.scope, organization_id)
     require_active(organization.status, "organization")
     project = Project(
         id=create_id("prj"),
         organization_id=organization_id,
-        name=normalize_name(name),
         status=Status.ACTIVE,
-        allowed_data_classes=None,
-        allowed_regions=None,
+        **normalize_changes(given),
         version=1,
         created_at_us=actor.at_us,
         updated_at_us=actor.at_us,

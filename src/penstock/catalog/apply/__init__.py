@@ -1,0 +1,1 @@
+"""A platform file and the database made the same, in one transaction."""
