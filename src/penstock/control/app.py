@@ -27,6 +27,7 @@ from penstock.control.key_hashes import create_key_hashes_router
 from penstock.control.key_uses import KeyUses
 from penstock.control.principals import Principals
 from penstock.control.problems import PROBLEM_RESPONSES, install_problems
+from penstock.control.secret_scanning import ScannerKeys, create_secret_scanning_router
 from penstock.control.settings import ControlSettings
 from penstock.control.status_page import create_page_router
 from penstock.kit.clock import Clock, SystemClock
@@ -50,7 +51,7 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
         clock: Says when usage was recorded; the machine's when None.
 
     Raises:
-        PenstockError: A secret in the data folder is weak, or the signing key is none.
+        PenstockError: A secret in the data folder is weak, or a signing key is none.
         SecretUnavailableError: The database's address cannot be read.
         KekSettingError, KekUnavailableError: The setting of the KEK is of no use.
         OSError: The data folder cannot be read or written.
@@ -98,6 +99,10 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
     app.include_router(create_feed_router(database, authenticate_node))
     app.include_router(create_key_hashes_router(database, peppers, clock, authenticate_node))
     app.include_router(create_page_router(database, clock, create_page_authentication(admin_token)))
+    if settings.secret_scanning_keys is not None:
+        keys = ScannerKeys.from_file(Path(settings.secret_scanning_keys))
+        action = settings.secret_scanning_action
+        app.include_router(create_secret_scanning_router(database, peppers, clock, keys, action))
     add_admin_api(
         app,
         settings,

@@ -151,6 +151,51 @@ PEPPERS_DIFFER = ErrorCode(
     ),
 )
 
+SIGNATURE_WRONG = ErrorCode(
+    code="err:control:auth:signature_wrong",
+    status=401,
+    source=Source.DOWNSTREAM,
+    retryable=False,
+    public="This needs a signature by a known key.",
+    conventional_type="authentication_error",
+    conventional_code="invalid_signature",
+    cause="A header of the signature is missing, names an unknown key, or does not fit the body.",
+    caller_action="Sign the body as it is sent, with a current key.",
+    operator_action=(
+        "If GitHub changed its keys, fetch them into the file of `secret_scanning_keys`, and "
+        "restart."
+    ),
+)
+
+SCANNING_REPORT_INVALID = ErrorCode(
+    code="err:control:request:scanning_report_invalid",
+    status=400,
+    source=Source.DOWNSTREAM,
+    retryable=False,
+    public="The report of found keys cannot be read.",
+    conventional_type="invalid_request_error",
+    conventional_code="invalid_report",
+    cause="It is no JSON list of objects with `token` and `type`, or has over 1,000 of them.",
+    caller_action="Send what GitHub's secret scanning sends.",
+    operator_action="None, unless GitHub changed the form of its reports.",
+)
+
+SCANNING_KEYS_INVALID = ErrorCode(
+    code="err:control:config:scanning_keys_invalid",
+    status=500,
+    source=Source.INTERNAL,
+    retryable=False,
+    public="The public keys of secret scanning cannot be used.",
+    conventional_type="server_error",
+    conventional_code="internal_error",
+    cause="The file of `secret_scanning_keys` is missing, or not what GitHub publishes.",
+    caller_action="None; the control plane does not start.",
+    operator_action=(
+        "Fetch https://api.github.com/meta/public_keys/secret_scanning into that file, or take the "
+        "setting away."
+    ),
+)
+
 BUG = ErrorCode(
     code="err:control:internal:bug",
     status=500,

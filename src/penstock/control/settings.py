@@ -1,6 +1,7 @@
 """How the control plane is started."""
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -22,6 +23,12 @@ class ControlSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What wraps the data keys of credentials: `file:PATH`, `vault:MOUNT/KEY` or `aws:KEY`; several
     with commas between them while data keys move, the first one wraps. `secrets/kek.json` when
     None. A key file that is missing is made when nothing is encrypted yet."""
+
+    secret_scanning_keys: str | None = None
+    """File with the public keys of GitHub's secret scanning, as GitHub publishes them; only with
+    one is there `/secret-scanning/github`."""
+    secret_scanning_action: Literal["revoke", "disable"] = "revoke"  # noqa: S105 - a verb
+    """What becomes of a key that was found in public."""
 
     @property
     def database_location(self) -> Path | str:
