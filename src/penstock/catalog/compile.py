@@ -132,11 +132,16 @@ def compile_snapshot(
 
 
 def resolve_secrets(
-    platform: PlatformFile, resolve_secret: ResolveSecret
+    platform: PlatformFile, resolve_secret: ResolveSecret, *, are_for_nodes: bool = True
 ) -> tuple[dict[tuple[str, int], str], list[Finding]]:
     """Return the secrets of keys and credentials, and what is wrong with secrets anywhere.
 
     Findings name references and never repeat a secret.
+
+    Args:
+        platform: Says where secrets are.
+        resolve_secret: Returns what a reference names.
+        are_for_nodes: Look at the references of upstreams, too, which nodes follow.
 
     Returns:
         The secrets by section and place in the section, of those that have one.
@@ -153,7 +158,7 @@ def resolve_secrets(
         secret = _resolve(credential, "secret", resolve_secret, findings)
         if secret is not None:
             secrets["credentials", index] = secret
-    for upstream in platform.upstreams:
+    for upstream in platform.upstreams if are_for_nodes else ():
         if is_reference(upstream.item.credential):
             _resolve(upstream, "credential", resolve_secret, findings)
     return secrets, findings

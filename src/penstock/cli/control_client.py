@@ -139,6 +139,7 @@ class ControlClient:
         body: Mapping[str, Any] | None = None,
         *,
         version: int | None = None,
+        timeout_s: float = _TIMEOUT_S,
     ) -> Row:
         """Change something, once, and return what control answers; {} when that is nothing.
 
@@ -147,6 +148,7 @@ class ControlClient:
             path: To what.
             body: Sent as JSON, if any.
             version: Only if the object still has this version.
+            timeout_s: How long to wait for each part of the answer.
 
         Raises:
             CommandError: Control is not there, refuses us, or fails.
@@ -155,7 +157,9 @@ class ControlClient:
         if version is not None:
             headers["if-match"] = f'"{version}"'
         content = None if body is None else dict(body)
-        request = self._client.build_request(method, path, json=content, headers=headers)
+        request = self._client.build_request(
+            method, path, json=content, headers=headers, timeout=timeout_s
+        )
         return self._content(self._send(request))
 
     def _send(self, request: httpx.Request) -> httpx.Response:

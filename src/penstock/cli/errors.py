@@ -1,5 +1,8 @@
 """What can go wrong on the command line: what it is, where, and what to do about it."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from penstock.kit.errors import ErrorCode, PenstockError, Source
 
 EXIT_FAILURE = 1
@@ -157,13 +160,22 @@ class ControlRefusedError(CommandError):
         status: HTTP status of the answer.
         detail: What is wrong and where; no secrets.
         remedy: What to do about it; the general advice when "".
+        faults: The members of the request that are wrong, as control lists them.
     """
 
-    def __init__(self, code: str, status: int, detail: str, remedy: str = "") -> None:
+    def __init__(
+        self,
+        code: str,
+        status: int,
+        detail: str,
+        remedy: str = "",
+        faults: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         """See the class."""
         super().__init__(CONTROL_FAILED, detail, remedy)
         self._code = code
         self.status = status
+        self.faults = faults
 
     @property
     def code(self) -> str:

@@ -7,6 +7,7 @@ import typer
 from penstock import __version__
 from penstock.cli import (
     aliases,
+    apply,
     audit,
     config,
     credentials,
@@ -71,6 +72,7 @@ def root(
 
 
 _RUN = "Run it"
+_FILES = "The platform as files"
 _ASK = "See what was done"
 _OWNERS = "Who may do what"
 _CATALOG = "Where requests go"
@@ -79,6 +81,8 @@ app.command("dev", epilog=dev.EXAMPLES, rich_help_panel=_RUN)(dev.dev)
 app.command("doctor", epilog=doctor.EXAMPLES, rich_help_panel=_RUN)(doctor.doctor)
 app.command("emulator", epilog=emulator.EXAMPLES, rich_help_panel=_RUN)(emulator.emulator)
 app.add_typer(config.app, rich_help_panel=_RUN)
+app.command("apply", epilog=apply.APPLY_EXAMPLES, rich_help_panel=_FILES)(apply.apply)
+app.command("export", epilog=apply.EXPORT_EXAMPLES, rich_help_panel=_FILES)(apply.export)
 app.add_typer(import_litellm.app, rich_help_panel=_RUN)
 app.command("usage", epilog=usage.EXAMPLES, rich_help_panel=_ASK)(usage.usage)
 app.add_typer(audit.app, rich_help_panel=_ASK)

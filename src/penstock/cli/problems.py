@@ -45,7 +45,11 @@ def read_problem(answer: httpx.Response) -> CommandError:
         said = _sentence(problem) if problem else answer.text[:200]
         return CommandError(CONTROL_FAILED, f"{request} answered {answer.status_code}: {said}")
     return ControlRefusedError(
-        code, answer.status_code, f"{_sentence(problem)} ({code})", _advice(code, problem)
+        code,
+        answer.status_code,
+        f"{_sentence(problem)} ({code})",
+        _advice(code, problem),
+        _faults(problem),
     )
 
 
@@ -59,13 +63,15 @@ def _decode(answer: httpx.Response) -> dict[str, Any]:
 
 def _sentence(problem: dict[str, Any]) -> str:
     sentence = str(problem.get("detail") or problem.get("title") or problem)
-    faults = problem.get("errors")
-    told = [
-        f"{fault.get('parameter')}: {fault.get('detail')}"
-        for fault in (faults if isinstance(faults, list) else [])
-        if isinstance(fault, dict)
-    ]
+    told = [f"{fault.get('parameter')}: {fault.get('detail')}" for fault in _faults(problem)]
     return "; ".join((sentence, *told))[:_MAX_CHARS]
+
+
+def _faults(problem: dict[str, Any]) -> list[dict[str, Any]]:
+    faults = problem.get("errors")
+    return (
+        [fault for fault in faults if isinstance(fault, dict)] if isinstance(faults, list) else []
+    )
 
 
 def _advice(code: str, problem: dict[str, Any]) -> str:

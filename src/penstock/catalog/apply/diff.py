@@ -29,7 +29,7 @@ def diff(
         unwanted: Objects that are to be removed.
     """
     changes = []
-    for ref in _in_order(desired):
+    for ref in in_order(desired):
         before, after = current.get(ref), desired[ref]
         if before is None:
             changes.append(Change(action="create", ref=ref, after=after))
@@ -40,7 +40,7 @@ def diff(
             changes.append(Change(action="rotate", ref=ref))
     there = {ref: current[ref] for ref in unwanted if ref in current and ref not in desired}
     changes += [
-        Change(action="delete", ref=ref, before=there[ref]) for ref in reversed(_in_order(there))
+        Change(action="delete", ref=ref, before=there[ref]) for ref in reversed(in_order(there))
     ]
     return changes
 
@@ -51,7 +51,7 @@ def to_document(state: State) -> dict[str, object]:
     It holds no secret: keys and credentials keep those that they have.
     """
     entries: dict[str, list[Members]] = {section: [] for section in SECTIONS}
-    for ref in _in_order(state):
+    for ref in in_order(state):
         entries[ref.section].append(_to_entry(ref, state[ref]))
     return {"version": FORMAT, **{name: found for name, found in entries.items() if found}}
 
@@ -73,7 +73,7 @@ def _plain_default(value: object) -> object:
     return {} if isinstance(value, Item) else value
 
 
-def _in_order(state: State) -> list[Ref]:
+def in_order(state: State) -> list[Ref]:
     """Return objects, each behind those that it refers to, by name otherwise."""
     ranks = {section: float(rank) for rank, section in enumerate(ORDER)}
     routes = {ref.identity: members for ref, members in state.items() if ref.section == "routes"}

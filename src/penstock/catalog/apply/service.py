@@ -11,7 +11,7 @@ from penstock.access.errors import GRANT_EXCEEDED, OPERATION_DENIED
 from penstock.catalog.apply import store
 from penstock.catalog.apply.checking import find_faults, find_renewed, mentioned
 from penstock.catalog.apply.desired import read_sent, read_wanted
-from penstock.catalog.apply.diff import diff, to_document
+from penstock.catalog.apply.diff import diff, in_order, to_document
 from penstock.catalog.apply.kind import Hands, Mention
 from penstock.catalog.apply.kinds_secrets import OF_A_MEMBER
 from penstock.catalog.apply.model import Applied, Change, Ref, Wanted
@@ -61,7 +61,8 @@ async def apply(
     findings = await find_faults(session, examined, wanted, reader)
     if findings:
         raise PlatformFileError(findings, DOCUMENT_INVALID)
-    leftovers = [ref for ref in _refs_of(made, reader) if ref not in wanted]
+    gone = [ref for ref in _refs_of(made, reader) if ref not in wanted]
+    leftovers = in_order({ref: reader.members[ref] for ref in gone})
     unwanted = await _find_own(hands, leftovers, reader) if is_pruning else []
     changes = diff(
         {ref: one.members for ref, one in wanted.items()},
