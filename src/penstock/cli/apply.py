@@ -48,7 +48,7 @@ def apply(
             "-f",
             help="A penstock.yaml, or a folder: its *.yaml and *.yml files by name. Repeat it "
             "for several; they are applied as one.",
-            metavar="FILE|DIR",
+            metavar="PATH",
             show_default=False,
         ),
     ],
