@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from tests.fakes.organizations import ALL
 
 from penstock.contract.feed import FeedPage, Position, read_page
+from penstock.contract.snapshot_store import FEED_LETTERS
 from penstock.control.feed import create_feed_router
 from penstock.kit.clock import ManualClock
 from penstock.node.publisher import Publisher
@@ -71,4 +72,4 @@ class Follower:
     def records(self) -> dict[bytes, bytes | None]:
         """Return what was fed."""
         store = self.publisher._store
-        return {name: store.find(name) for name in store.names(b"k", b"s")}
+        return {name: store.find(name) for name in store.names(*FEED_LETTERS)}

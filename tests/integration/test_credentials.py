@@ -116,7 +116,7 @@ async def test_a_secret_comes_back_and_is_nowhere(
     made = await create_credential(database, keys)
     assert (await read_secret(database, keys, made.id)).reveal() == SECRET.encode()
     async with database.read(ALL) as session:
-        records = await feed.list_all(session)
+        records = (await feed.list_page(session, "", 100))[0]
     seen = [await _rows(database, *Credentials.__table__.columns)]
     seen += [await _rows(database, *AuditEntries.__table__.columns)]
     assert SECRET not in repr((seen, records, made)) + caplog.text
@@ -286,7 +286,7 @@ async def test_setting_the_secret_heals(database: Database, path: Path) -> None:
     assert await find_state(database, lost.id) == BROKEN
     async with database.read(ALL) as session:
         assert await feed.list_changed(session, [lost.id]) == ({}, {b"e" + lost.id.encode()})
-        assert await feed.list_all(session) == {}
+        assert (await feed.list_page(session, "", 100))[0] == {}
     async with database.write(ALL) as session:
         await service.update_credential(session, actor(), keys, lost.id, {"secret": "sk-new"})
     assert await find_state(database, lost.id) == ACTIVE
@@ -452,7 +452,7 @@ async def test_an_own_credential_stays_told_of(database: Database, keys: DataKey
     async with database.write(ALL) as session:
         await session.change(update(Credentials).values(state="of a newer version"))
     async with database.read(ALL) as session:
-        assert set(await feed.list_all(session)) == {own}
+        assert set((await feed.list_page(session, "", 100))[0]) == {own}
         assert await feed.list_changed(session, [made.id]) == (
             {own: made.id.encode()},
             {sealed},

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,26 @@ from penstock.access import service as access
 from penstock.access.model import NewKey
 from penstock.access.peppers import Peppers
 from penstock.access.rehash import record_reported
-from penstock.contract.feed import Position, make_page, read_page
+from penstock.audit.model import Actor
+from penstock.catalog import aliases, deployments, routes, upstreams
+from penstock.catalog.objects import (
+    Choice,
+    NewAlias,
+    NewDeployment,
+    NewGrant,
+    NewRoute,
+    NewUpstream,
+)
+from penstock.catalog.tables import Upstreams
+from penstock.contract.feed import MAX_RECORDS, Position, make_page, read_page
 from penstock.contract.snapshot import SnapshotFormatError
 from penstock.kit.errors import PenstockError
 from penstock.storage.database import Database
 from penstock.storage.sessions import WriteSession
 from penstock.tenancy import service as tenancy
+from penstock.tenancy.model import OwnerChanges
+
+Delete = Callable[[WriteSession, Actor, str], Awaitable[None]]
 
 
 @pytest.fixture
@@ -45,6 +60,10 @@ class World:
         self._projects: list[str] = []
         self._keys: list[str] = []
         self._texts: list[str] = []
+        self._regions: list[str] | None = None
+        self._catalog: dict[str, list[str]] = {
+            kind: [] for kind in ("upstreams", "deployments", "routes", "aliases", "grants")
+        }
 
     async def change(self) -> None:
         """Make one change, as a service makes it."""
@@ -54,9 +73,30 @@ class World:
             choices += [self._create_project, self._suspend, self._resume]
         if self._projects:
             choices += [self._create_key] * 3
+        choices.append(self._create_path)
+        if self._catalog["aliases"]:
+            choices += [self._change_catalog, self._change_catalog, self._delete_catalog]
+        if self._projects and self._catalog["aliases"]:
+            choices += [self._grant, self._grant, self._restrict]
         if self._keys:
             choices += [self._rotate, self._disable, self._enable, self._revoke, self._rehash]
-        step = self._chance.choice(choices)
+        await self._do(self._chance.choice(choices))
+
+    async def begin(self) -> AsyncIterator[None]:
+        """Make one change of each sort that brings records, one after the other."""
+        for step in (
+            self._create_organization,
+            self._create_project,
+            self._create_key,
+            self._create_path,
+            self._grant,
+            self._restrict,
+            self._suspend,
+        ):
+            await self._do(step)
+            yield
+
+    async def _do(self, step: Callable[[WriteSession], Awaitable[None]]) -> None:
         # A refusal changes nothing, which followers must see as well.
         with contextlib.suppress(PenstockError):
             async with self._database.write(ALL) as session:
@@ -122,6 +162,88 @@ class World:
     async def _revoke(self, session: WriteSession) -> None:
         await access.revoke_key(session, actor(self._now_us), self._chance.choice(self._keys))
 
+    async def _create_path(self, session: WriteSession) -> None:
+        name, who = f"fast-{len(self._catalog['aliases'])}", actor(self._now_us)
+        upstream = await upstreams.create_upstream(
+            session, who, NewUpstream(name=name, endpoints=["http://127.0.0.1:8000"])
+        )
+        deployment = await deployments.create_deployment(
+            session, who, NewDeployment(name=name, upstream_id=upstream.id, model="served")
+        )
+        route = await routes.create_route(
+            session, who, NewRoute(name=name, choices=[Choice(deployment_id=deployment.id)])
+        )
+        alias = await aliases.create_alias(session, who, NewAlias(name=name, route_id=route.id))
+        for kind, made in (
+            ("upstreams", upstream.id),
+            ("deployments", deployment.id),
+            ("routes", route.id),
+            ("aliases", alias.id),
+        ):
+            self._catalog[kind].append(made)
+
+    async def _change_catalog(self, session: WriteSession) -> None:
+        who, chance = actor(self._now_us), self._chance
+        one = {kind: chance.choice(ids) for kind, ids in self._catalog.items() if ids}
+        is_so = chance.random() < 0.5
+        match chance.choice(["upstreams", "deployments", "routes", "aliases"]):
+            case "upstreams":
+                await upstreams.update_upstream(
+                    session, who, one["upstreams"], {"is_disabled": is_so, "region": "eu-de"}
+                )
+            case "deployments":
+                await deployments.update_deployment(
+                    session, who, one["deployments"], {"upstream_id": one["upstreams"]}
+                )
+            case "routes":
+                choices = [Choice(deployment_id=one["deployments"], weight=chance.randrange(9))]
+                fallback_id = chance.choice(self._catalog["routes"])
+                await routes.update_route(
+                    session,
+                    who,
+                    one["routes"],
+                    {"choices": choices, "fallback_id": fallback_id if is_so else None},
+                )
+            case _:
+                await aliases.update_alias(
+                    session, who, one["aliases"], {"is_open": is_so, "route_id": one["routes"]}
+                )
+
+    async def _delete_catalog(self, session: WriteSession) -> None:
+        who = actor(self._now_us)
+        kind = self._chance.choice([kind for kind, ids in self._catalog.items() if ids])
+        deletions: dict[str, Delete] = {
+            "upstreams": upstreams.delete_upstream,
+            "deployments": deployments.delete_deployment,
+            "routes": routes.delete_route,
+            "aliases": aliases.delete_alias,
+            "grants": aliases.delete_grant,
+        }
+        object_id = self._chance.choice(self._catalog[kind])
+        await deletions[kind](session, who, object_id)
+
+    async def _grant(self, session: WriteSession) -> None:
+        project = await tenancy.get_project(session, self._chance.choice(self._projects))
+        new = NewGrant(
+            alias_id=self._chance.choice(self._catalog["aliases"]),
+            organization_id=project.organization_id,
+            project_id=project.id if self._chance.random() < 0.5 else None,
+        )
+        made = await aliases.create_grant(session, actor(self._now_us), new)
+        self._catalog["grants"].append(made.id)
+
+    async def _restrict(self, session: WriteSession) -> None:
+        # The first time, and every other one.
+        self._regions = [] if self._regions is None else None
+        changes: OwnerChanges = {"allowed_regions": self._regions}
+        who = actor(self._now_us)
+        if self._chance.random() < 0.5:
+            await tenancy.update_project(session, who, self._chance.choice(self._projects), changes)
+        else:
+            await tenancy.update_organization(
+                session, who, self._chance.choice(self._organizations), changes
+            )
+
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_all_followers_end_alike(
@@ -131,6 +253,18 @@ async def test_all_followers_end_alike(
     chance = random.Random(seed)
     world = World(database, chance)
     every, some, late = (Follower(tmp_path / name, ask) for name in ("every", "some", "late"))
+    async for _ in world.begin():
+        await every.follow()
+    assert {name[:1] for name in every.records()} == {
+        b"a",
+        b"d",
+        b"g",
+        b"k",
+        b"p",
+        b"r",
+        b"s",
+        b"u",
+    }
     for _ in range(60):
         await world.change()
         await every.follow()
@@ -139,8 +273,47 @@ async def test_all_followers_end_alike(
     await some.follow()
     await late.follow()
     assert every.records() == some.records() == late.records()
-    assert every.records(), "nothing was fed: the test would show nothing"
     assert every.fulls == late.fulls == 1
+
+
+async def test_what_changes_between_pages_comes_behind_them(
+    database: Database, ask: Ask, tmp_path: Path
+) -> None:
+    """Pages are bounded, and changes made while a node reads them are not lost to it."""
+    upstream = NewUpstream(name="bulk", endpoints=["http://127.0.0.1:8000"])
+    async with database.write(ALL) as session:
+        first = await upstreams.create_upstream(session, actor(), upstream)
+        row = {name.removesuffix("_us"): value for name, value in dataclasses.asdict(first).items()}
+        await session.insert(
+            Upstreams, *(row | {"id": f"ups_{n:05}", "name": f"bulk-{n}"} for n in range(6_000))
+        )
+    follower, late = Follower(tmp_path / "node", ask), Follower(tmp_path / "late", ask)
+    page = await ask(Position(0, ""))
+    assert page is not None
+    pages = [page]
+    async with database.write(ALL) as session:
+        await upstreams.delete_upstream(session, actor(), "ups_00000")
+        await upstreams.update_upstream(session, actor(), "ups_00001", {"is_disabled": True})
+        await upstreams.delete_upstream(session, actor(), "ups_05999")
+        await upstreams.create_upstream(session, actor(), dataclasses.replace(upstream, name="new"))
+    while pages[-1].next_after:
+        more = await ask(page.position, pages[-1].next_after)
+        assert more is not None
+        pages.append(more)
+    assert len(page.puts) == MAX_RECORDS
+    assert all(len(one.puts) <= MAX_RECORDS for one in pages)
+    follower.publisher.publish_feed(
+        page.position.stamp,
+        page.position.seq,
+        {name: value for one in pages for name, value in one.puts},
+        (),
+        is_full=True,
+    )
+    await follower.follow()
+    await late.follow()
+    assert follower.fulls == 0
+    assert follower.records() == late.records()
+    assert len(late.records()) == 6_000 + 2 - 3
 
 
 async def test_nothing_new_is_no_content(database: Database, ask: Ask, tmp_path: Path) -> None:

@@ -1,13 +1,13 @@
 """What nodes are told of keys and their owners. Pure.
 
-Suspension of organizations and projects is told by records of their own, so that one change of an
-organization is one record and not one for each of its keys.
+Suspension of organizations and projects, and where their data may go, is told by records of their
+own, so that one change of an organization is one record and not one for each of its keys.
 """
 
 from penstock.access.key_rules import effective_scopes, find_key_fault, has_active_owner
 from penstock.access.model import KeyRecord, SecretState
-from penstock.contract.snapshot import Key
-from penstock.contract.snapshot_store import key_record, suspension_name
+from penstock.contract.snapshot import Key, Policy
+from penstock.contract.snapshot_store import key_record, policy_record, suspension_name
 from penstock.tenancy.model import Organization, Project, Status
 
 Records = dict[bytes, bytes]
@@ -60,12 +60,26 @@ def hash_record_name(hexadecimal: str) -> bytes:
     return b"k" + bytes.fromhex(hexadecimal)
 
 
-def organization_record(organization: Organization) -> tuple[bytes, bool]:
-    """Return the name of an organization's suspension record, and whether it shall be there."""
-    return suspension_name(organization.id), organization.status != Status.ACTIVE
+def owner_records(owner: Organization | Project) -> tuple[Records, set[bytes]]:
+    """Return the records of an organization or project, and the names of those not to be there.
+
+    One says that it may not work, the other where its data may go.
+    """
+    ids = (owner.organization_id, owner.id) if isinstance(owner, Project) else (owner.id, None)
+    puts: Records = {}
+    if owner.status != Status.ACTIVE:
+        puts[suspension_name(*ids)] = b""
+    policy = Policy(_places(owner.allowed_data_classes), _places(owner.allowed_regions))
+    name, value = policy_record(policy, *ids)
+    if policy != Policy():
+        puts[name] = value
+    return puts, {suspension_name(*ids), name} - puts.keys()
 
 
-def project_record(project: Project) -> tuple[bytes, bool]:
-    """Return the name of a project's suspension record, and whether it shall be there."""
-    name = suspension_name(project.organization_id, project.id)
-    return name, project.status != Status.ACTIVE
+def _places(value: object) -> tuple[str, ...] | None:
+    """Return allowed data classes or regions; of a damaged row none, which leads nowhere."""
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(place, str) for place in value):
+        return ()
+    return tuple(value)

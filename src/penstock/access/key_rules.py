@@ -147,11 +147,8 @@ def find_key_fault(key: ApiKey) -> str | None:
         return "its scopes are unknown"
     if key.allowed_aliases is not None and not _is_text_list(key.allowed_aliases):
         return "its allowed aliases are no list of names"
-    if key.allowed_cidrs is not None:
-        try:
-            normalize_cidrs(key.allowed_cidrs)
-        except (PenstockError, TypeError):
-            return "its allowed networks are none"
+    if key.allowed_cidrs is not None and not _are_networks(key.allowed_cidrs):
+        return "its allowed networks are none"
     if key.service_account_id is not None and key.member_id is not None:
         return "it belongs to two"
     if not key.organization_id or not key.project_id:
@@ -303,6 +300,13 @@ def find_scheduled_end(key: ApiKey, secret: KeySecret, now_us: int) -> int | Non
     if not is_rotation_due(key, secret, now_us) or secret.not_after_us is not None:
         return None
     return end_of_grace(key, secret, now_us, schedule_grace_s(key))
+
+
+def _are_networks(value: list[str]) -> bool:
+    try:
+        return _is_text_list(value) and normalize_cidrs(value) is not None
+    except PenstockError:
+        return False
 
 
 def _is_text_list(value: object) -> bool:

@@ -5,7 +5,7 @@ them, but for the aliases that it may use.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, TypeAlias
 
 from sqlalchemy import ColumnElement, delete, exists, or_, select, true
@@ -61,6 +61,18 @@ class RouteStore(ObjectStore[Route]):
         """Return a page of routes, oldest first; see the base class."""
         found = await super().list(session, scope, page, *conditions, **equal)
         return Page(await _add_choices(session, found.items), found.next_cursor)
+
+    async def list_by_id(
+        self,
+        session: ReadSession,
+        scope: Scope,
+        *conditions: ColumnElement[bool],
+        after: str = "",
+        limit: int | None = None,
+    ) -> Sequence[Route]:
+        """Return routes in order of their ids; see the base class."""
+        found = await super().list_by_id(session, scope, *conditions, after=after, limit=limit)
+        return await _add_choices(session, found)
 
     async def insert(self, session: WriteSession, scope: Scope, item: Route) -> None:
         """Store a new route; see the base class."""
@@ -179,6 +191,86 @@ async def list_users(session: ReadSession, scope: Scope, kind: str, object_id: s
         rows = await session.rows(statement.limit(SHOWN_USERS))
         users += [f"{user_kind} {row[0]}" for row in rows]
     return users
+
+
+# For the configuration feed
+
+
+_OBJECTS: dict[str, tuple[ObjectStore[Any], Any]] = {
+    "upstream": (upstreams, Upstreams.name),
+    "deployment": (deployments, Deployments.name),
+    "route": (routes, Routes.name),
+    "alias": (aliases, Aliases.name),
+}
+
+_NAMED: dict[str, tuple[tuple[Any, Any, Any], ...]] = {
+    "upstream": (),
+    "deployment": ((Upstreams, Deployments.upstream_id, Deployments.id),),
+    "route": (
+        (Deployments, RouteChoices.deployment_id, RouteChoices.route_id),
+        (Routes, Routes.fallback_id, Routes.id),
+    ),
+    "alias": ((Routes, Aliases.route_id, Aliases.id),),
+}
+"""What objects of a kind name: the table, the column with its ids, and whose row that is."""
+
+Granted: TypeAlias = tuple[str, tuple[str, str, str | None]]
+"""Id of a grant; name of its alias, its organization and project."""
+
+
+async def list_by_name(
+    session: ReadSession, scope: Scope, kind: str, names: Collection[str]
+) -> Sequence[Upstream | Deployment | Route | Alias]:
+    """Return the objects of a kind that have one of these names."""
+    objects, name = _OBJECTS[kind]
+    return await objects.list_by_id(session, scope, name.in_(names))
+
+
+async def list_behind(
+    session: ReadSession, scope: Scope, kind: str, after_id: str, limit: int
+) -> Sequence[Upstream | Deployment | Route | Alias]:
+    """Return objects of a kind behind an id, in order of id."""
+    objects, _ = _OBJECTS[kind]
+    return await objects.list_by_id(session, scope, after=after_id, limit=limit)
+
+
+async def find_named(
+    session: ReadSession, scope: Scope, kind: str, ids: Sequence[str]
+) -> dict[str, str]:
+    """Return the names of what objects of a kind name, by id."""
+    _require_platform(scope)
+    names: dict[str, str] = {}
+    for table, reference, owner in _NAMED[kind]:
+        wanted = select(reference).where(owner.in_(ids)).correlate(None)
+        for row in await session.rows(select(table.id, table.name).where(table.id.in_(wanted))):
+            names[row[0]] = row[1]
+    return names
+
+
+async def find_granted(session: ReadSession, scope: Scope, names: Collection[str]) -> list[Granted]:
+    """Return the grants of aliases of these names."""
+    return await _list_granted(session, scope, Aliases.name.in_(names), None)
+
+
+async def list_granted(
+    session: ReadSession, scope: Scope, after_id: str, limit: int
+) -> list[Granted]:
+    """Return grants behind an id, in order of id."""
+    return await _list_granted(session, scope, Grants.id > after_id, limit)
+
+
+async def _list_granted(
+    session: ReadSession, scope: Scope, condition: ColumnElement[bool], limit: int | None
+) -> list[Granted]:
+    statement = (
+        select(Grants.id, Aliases.name, Grants.organization_id, Grants.project_id)
+        .join(Aliases, Aliases.id == Grants.alias_id)
+        .where(scope.where(Grants.organization_id), condition)
+        .order_by(Grants.id)
+        .limit(limit)
+    )
+    rows = await session.rows(statement)
+    return [(grant_id, (alias, owner, project)) for grant_id, alias, owner, project in rows]
 
 
 async def _add_choices(session: ReadSession, found: Sequence[Route]) -> list[Route]:

@@ -38,7 +38,7 @@ from penstock.contract.snapshot import (
 MAP_BYTES = 16 * 1024**3
 """Address space set aside; disk and memory are taken only as far as there are records."""
 _READERS = 512
-_RECORD_NAME_BYTES = 511
+RECORD_NAME_BYTES = 511
 """LMDB's bound."""
 _META = b"m"
 FEED_LETTERS = (b"a", b"d", b"e", b"g", b"k", b"o", b"p", b"r", b"s", b"u")
@@ -406,7 +406,7 @@ class SnapshotReader:
 
     def _get(self, name: bytes) -> memoryview | None:
         """Return a record's value; a name longer than any names none."""
-        if len(name) > _RECORD_NAME_BYTES:
+        if len(name) > RECORD_NAME_BYTES:
             return None
         value: memoryview | None = self._transaction.get(name)
         return value

@@ -7,19 +7,15 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Response
 from sqlalchemy import select
 
-from penstock.access import feed as access_feed
-from penstock.access import service as access
 from penstock.audit.door import problem_responses
-from penstock.catalog.credentials import feed as credentials_feed
 from penstock.contract.feed import MAX_RECORDS, MAX_WAIT_S, Position, make_page
+from penstock.contract.snapshot_store import RECORD_NAME_BYTES
+from penstock.control.feed_sources import SOURCES
 from penstock.storage.changes import SnapshotChanges, get_last_change, list_changes
 from penstock.storage.database import Database
 from penstock.storage.errors import UNAVAILABLE
-from penstock.storage.paging import MAX_PAGE_ROWS, PageRequest
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession
-from penstock.tenancy import service as tenancy
-from penstock.tenancy.model import Status
 
 Authenticate = Callable[..., Scope]
 
@@ -28,6 +24,10 @@ POLL_S = 0.05
 FOREIGN_POLL_S = 0.4
 """How often it asks the database: bounds how late a node learns of what others committed."""
 _MAX_CHANGES = 1_000
+_PAGE_ROWS = 1_000
+"""How many objects of a kind are read at once for a full answer."""
+_MAX_BYTES = 8 * 1024 * 1024
+"""A page takes no further objects when its records have this size."""
 _TYPE = "application/msgpack"
 
 
@@ -60,7 +60,7 @@ def create_feed_router(database: Database, authenticate: Authenticate) -> APIRou
         seq: Annotated[int, Query(ge=0, le=2**63 - 1)] = 0,
         stamp: Annotated[str, Query(max_length=64)] = "",
         wait_s: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0,
-        after: Annotated[str, Query(max_length=64)] = "",
+        after: Annotated[str, Query(max_length=256)] = "",
     ) -> Response:
         position = Position(seq, stamp)
         loop = asyncio.get_running_loop()
@@ -68,7 +68,7 @@ def create_feed_router(database: Database, authenticate: Authenticate) -> APIRou
         while True:
             commits, asked_s = database.commit_count, loop.time()
             async with database.read(scope) as session:
-                content = await _answer(session, position, after)
+                content = await answer(session, position, after)
             if content is not None:
                 return Response(content, media_type=_TYPE)
             while commits == database.commit_count and loop.time() < asked_s + FOREIGN_POLL_S:
@@ -79,8 +79,14 @@ def create_feed_router(database: Database, authenticate: Authenticate) -> APIRou
     return router
 
 
-async def _answer(session: ReadSession, position: Position, after: str) -> bytes | None:
-    """Return the page that a node at this position needs; None when it has everything."""
+async def answer(session: ReadSession, position: Position, after: str) -> bytes | None:
+    """Return the page that a node needs; None when it has everything.
+
+    Args:
+        session: One state of the database, all organizations'.
+        position: How far the node is.
+        after: Of a full answer that was begun: where it goes on.
+    """
     if after or not await _is_known(session, position):
         return await _full_page(session, position, after)
     changes = await list_changes(session, position.seq, _MAX_CHANGES)
@@ -88,67 +94,40 @@ async def _answer(session: ReadSession, position: Position, after: str) -> bytes
         return None
     puts: dict[bytes, bytes] = {}
     deletes: set[bytes] = set()
-    key_ids = {object_id for _, kind, object_id in changes if kind == "key"}
-    for record in (await access.find_records(session, sorted(key_ids))).values():
-        found, gone = access_feed.key_records(record)
-        puts |= found
-        deletes |= gone
-    credential_ids = sorted({object_id for _, kind, object_id in changes if kind == "credential"})
-    found, gone = await credentials_feed.list_changed(session, credential_ids)
-    puts |= found
-    deletes |= gone
-    for _, kind, object_id in changes:
-        if kind == "key_hash":
-            deletes.add(access_feed.hash_record_name(object_id))
-        elif kind == "organization":
-            organization = await tenancy.get_organization(session, object_id)
-            _note(access_feed.organization_record(organization), puts, deletes)
-        elif kind == "project":
-            project = await tenancy.get_project(session, object_id)
-            _note(access_feed.project_record(project), puts, deletes)
-    return make_page(await _position(session, changes[-1][0]), puts, deletes - puts.keys())
-
-
-def _note(record: tuple[bytes, bool], puts: dict[bytes, bytes], deletes: set[bytes]) -> None:
-    name, is_there = record
-    if is_there:
-        puts[name] = b""
-    else:
-        deletes.add(name)
+    for kind, source in SOURCES.items():
+        names = sorted({name for _, changed, name in changes if changed == kind})
+        if names:
+            found, gone = await source.find(session, names)
+            puts |= found
+            deletes |= gone
+    return make_page(
+        await _position(session, changes[-1][0]), _fitting(puts), deletes - puts.keys()
+    )
 
 
 async def _full_page(session: ReadSession, position: Position, after: str) -> bytes:
     """Return a part of everything; what changes meanwhile comes again behind the position."""
-    puts: dict[bytes, bytes] = {}
-    if not after:
+    kinds = list(SOURCES)
+    kind, _, place = after.partition(":")
+    if kind not in SOURCES:
+        kind = kinds[0]
         position = await _position(session, await get_last_change(session))
-        puts = await _suspensions(session) | await credentials_feed.list_all(session)
-    records = await access.list_records(session, after_id=after, limit=MAX_RECORDS)
-    for record in records:
-        puts |= access_feed.key_records(record)[0]
-    next_after = records[-1].key.id if len(records) == MAX_RECORDS else ""
-    return make_page(position, puts, set(), is_full=True, next_after=next_after)
-
-
-async def _suspensions(session: ReadSession) -> dict[bytes, bytes]:
     puts: dict[bytes, bytes] = {}
-    for status in (Status.SUSPENDED, Status.ARCHIVED):
-        cursor: str | None = ""
-        while cursor is not None:
-            request = PageRequest.of(cursor or None, MAX_PAGE_ROWS)
-            organizations = await tenancy.list_organizations(session, request, status=status)
-            puts |= {
-                access_feed.organization_record(organization)[0]: b""
-                for organization in organizations.items
-            }
-            cursor = organizations.next_cursor
-        cursor = ""
-        while cursor is not None:
-            request = PageRequest.of(cursor or None, MAX_PAGE_ROWS)
-            projects = await tenancy.list_projects(session, request, status=status)
-            puts |= {access_feed.project_record(project)[0]: b"" for project in projects.items}
-            cursor = projects.next_cursor
-    return puts
+    for current in kinds[kinds.index(kind) :]:
+        is_done = False
+        while not is_done:
+            if len(puts) >= MAX_RECORDS or sum(map(len, puts.values())) >= _MAX_BYTES:
+                next_after = f"{current}:{place}"
+                return make_page(position, puts, set(), is_full=True, next_after=next_after)
+            found, place = await SOURCES[current].list_page(session, place, _PAGE_ROWS)
+            puts |= _fitting(found)
+            is_done = not place
+    return make_page(position, puts, set(), is_full=True)
+
+
+def _fitting(puts: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Leave out what no node could store: a name that somebody wrote by hand."""
+    return {name: value for name, value in puts.items() if len(name) <= RECORD_NAME_BYTES}
 
 
 async def _is_known(session: ReadSession, position: Position) -> bool:

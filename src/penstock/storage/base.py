@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any, NewType
 
-from sqlalchemy import JSON, BigInteger, MetaData, Text
+from sqlalchemy import JSON, BigInteger, Boolean, MetaData, Text
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.compiler import compiles
@@ -107,6 +107,21 @@ class Json(TypeDecorator[Any]):
         return read_json(value)
 
 
+class Flag(Boolean):
+    """Yes or no; what is neither comes back as it is, so that it is not taken for yes.
+
+    PostgreSQL keeps nothing else, but SQLite keeps what anybody writes into the file.
+    """
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:  # noqa: ARG002 - the base class' argument
+        """Return what turns what the database keeps into a value."""
+        return None if dialect.supports_native_boolean else _read_flag
+
+
+def _read_flag(kept: Any) -> Any:
+    return bool(kept) if kept in {0, 1} else kept
+
+
 class Base(DeclarativeBase):
     """Base of the tables of all rooms. Names of constraints are fixed, so migrations find them."""
 
@@ -122,6 +137,7 @@ class Base(DeclarativeBase):
     type_annotation_map = {  # noqa: RUF012 - the name and the kind that SQLAlchemy asks for
         Microseconds: Timestamp,
         int: BigInteger,
+        bool: Flag,
     }
 
 

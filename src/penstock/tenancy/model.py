@@ -6,7 +6,7 @@ a status or a role that nobody knows. `rules` say what such a row is good for: n
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypedDict
+from typing import Literal, TypeAlias, TypedDict
 
 
 class Status(StrEnum):
@@ -69,6 +69,10 @@ class Project:
     version: int
     created_at_us: int
     updated_at_us: int
+
+
+Owner: TypeAlias = Organization | Project
+OwnerKind: TypeAlias = Literal["organization", "project"]
 
 
 class OwnerChanges(TypedDict, total=False):

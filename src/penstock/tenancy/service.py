@@ -5,6 +5,7 @@ in the change feed, all in the transaction of its session. The time is the actor
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from penstock.audit.model import Actor, Entry
@@ -17,7 +18,7 @@ from penstock.storage.paging import Page, PageRequest
 from penstock.storage.sessions import ReadSession, WriteSession
 from penstock.tenancy import store
 from penstock.tenancy.errors import NAME_TAKEN
-from penstock.tenancy.model import Organization, OwnerChanges, Project, Status
+from penstock.tenancy.model import Organization, Owner, OwnerChanges, OwnerKind, Project, Status
 from penstock.tenancy.rules import (
     next_status,
     normalize_changes,
@@ -74,6 +75,18 @@ async def list_organizations(
 ) -> Page[Organization]:
     """Return organizations that the session may see, oldest first."""
     return await store.organizations.list(session, session.scope, page, name=name, status=status)
+
+
+async def find_owners(session: ReadSession, kind: OwnerKind, ids: Sequence[str]) -> Sequence[Owner]:
+    """Return organizations, or projects, by id, at most some thousands."""
+    return await store.find_owners(session, session.scope, kind, ids)
+
+
+async def list_restricted(
+    session: ReadSession, kind: OwnerKind, *, after_id: str = "", limit: int = 1_000
+) -> Sequence[Owner]:
+    """Return organizations, or projects, that may not do everything, by id; for whole snapshots."""
+    return await store.list_restricted(session, session.scope, kind, after_id=after_id, limit=limit)
 
 
 async def update_organization(

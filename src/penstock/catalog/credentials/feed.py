@@ -6,8 +6,6 @@ one that does not open must not be replaced, silently, by the platform's.
 
 from collections.abc import Iterable
 
-from sqlalchemy import ColumnElement
-
 from penstock.catalog.credentials import store
 from penstock.catalog.credentials.model import CredentialState, KeptCredential
 from penstock.catalog.tables import Credentials
@@ -36,18 +34,20 @@ async def list_changed(
         gone.add(b"e" + credential_id.encode())
         if place:
             gone.add(own_credential_record(place[0], place[1], "")[0])
-    puts = await _list_records(session, Credentials.id.in_(ids)) if ids else {}
+    rows = await store.list_for_feed(session, session.scope, Credentials.id.in_(ids))
+    puts = _records(rows)
     return puts, gone - puts.keys()
 
 
-async def list_all(session: ReadSession) -> Records:
-    """Return the records of all credentials."""
-    return await _list_records(session)
+async def list_page(session: ReadSession, after_id: str, limit: int) -> tuple[Records, str]:
+    """Return the records of credentials behind one, by id, and where to go on; "" at the end."""
+    rows = await store.list_for_feed(session, session.scope, Credentials.id > after_id, limit=limit)
+    return _records(rows), rows[-1][0].id if len(rows) == limit else ""
 
 
-async def _list_records(session: ReadSession, *conditions: ColumnElement[bool]) -> Records:
+def _records(rows: Iterable[tuple[KeptCredential, str, str | None]]) -> Records:
     records: Records = {}
-    for kept, state, upstream in await store.list_for_feed(session, session.scope, *conditions):
+    for kept, state, upstream in rows:
         organization_id = kept.credential.identity.organization_id
         if upstream is not None and organization_id is not None:
             name, value = own_credential_record(organization_id, upstream, kept.id)

@@ -184,7 +184,7 @@ async def count_outdated(
 
 
 async def list_for_feed(
-    session: ReadSession, scope: Scope, *conditions: ColumnElement[bool]
+    session: ReadSession, scope: Scope, *conditions: ColumnElement[bool], limit: int | None = None
 ) -> list[tuple[KeptCredential, str, str | None]]:
     """Return credentials with state and, for an organization's own, the name of its upstream."""
     statement = (
@@ -193,6 +193,7 @@ async def list_for_feed(
         .outerjoin(Upstreams, Upstreams.id == Credentials.upstream_id)
         .where(_owned(scope, Credentials), *conditions)
         .order_by(Credentials.id)
+        .limit(limit)
     )
     found = []
     for *row, state, upstream in await session.rows(statement):
