@@ -74,7 +74,7 @@ async def create_credential(
         await store.insert_credential(session, session.scope, credential, sealed)
     except RowConflictError:
         raise PenstockError(NAME_TAKEN) from None
-    await tell(session, actor, "credential.create", None, credential)
+    await _tell(session, actor, "credential.create", None, credential)
     return credential
 
 
@@ -149,11 +149,11 @@ async def update_credential(
     except RowConflictError:
         raise PenstockError(NAME_TAKEN) from None
     if dek is None or secret is None:
-        await tell(session, actor, "credential.update", before, after)
+        await _tell(session, actor, "credential.update", before, after)
     else:
         sealed = seal_credential(after.identity, secret, dek)
         await store.update_sealed(session, session.scope, sealed)
-        await tell(session, actor, "credential.set", before, after)
+        await _tell(session, actor, "credential.set", before, after)
     return after
 
 
@@ -227,10 +227,10 @@ async def mark(
     after = await store.credentials.update(
         session, session.scope, before, updated_at_us=actor.at_us, state=state.value
     )
-    await tell(session, actor, "credential.mark", before, after, detail=detail)
+    await _tell(session, actor, "credential.mark", before, after, detail=detail)
 
 
-async def tell(
+async def _tell(
     session: WriteSession,
     actor: Actor,
     action: str,
