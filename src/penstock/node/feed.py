@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 PATH = "/node/v1/snapshot"
 WAIT_S = 20.0
+MIN_INTERVAL_S = 0.05
+"""From one question to the next: what changes in a burst is told together, once for many."""
 LOST_AFTER_S = 30.0
 """A feed that was not followed for so long is lost: when all is well it is, each `WAIT_S`."""
 _TIMEOUT = httpx.Timeout(WAIT_S + 10.0, connect=3.0)
@@ -80,10 +82,12 @@ class Feed:
         retry_s = _FIRST_RETRY_S
         try:
             while True:
+                asked_at_s = self._clock.monotonic_s()
                 try:
                     await self._follow()
                     self._followed_at_s = self._clock.monotonic_s()
                     retry_s = _FIRST_RETRY_S
+                    await asyncio.sleep(asked_at_s + MIN_INTERVAL_S - self._followed_at_s)
                 except (FeedUnavailableError, SnapshotFormatError, OSError, lmdb.Error) as error:
                     self.failure_count += 1
                     log.warning(line("feed lost", error=error, retry_s=retry_s))
