@@ -81,7 +81,7 @@ class AdminDocument:
             return None
         assert schema.get("examples"), f"the body of {operation} has no example"
         self._number += 1
-        return self._fill(schema["examples"][0], ids)
+        return self.fill(schema["examples"][0], ids)
 
     def query(self, operation: Operation, ids: dict[str, str]) -> list[str]:
         """Return a query for each filter of a listing that takes an id."""
@@ -125,9 +125,10 @@ class AdminDocument:
         schema = self.body_schema(operation) or {}
         return _NAMES.intersection(schema.get("examples", [{}])[0])
 
-    def _fill(self, example: Any, ids: dict[str, str]) -> Any:
+    def fill(self, example: Any, ids: dict[str, str]) -> Any:
+        """Return a body with these ids and new names in it, at any depth."""
         if isinstance(example, list):
-            return [self._fill(one, ids) for one in example]
+            return [self.fill(one, ids) for one in example]
         if not isinstance(example, dict):
             return example
         filled = {}
@@ -137,7 +138,7 @@ class AdminDocument:
             elif name in _NAMES and isinstance(value, str):
                 filled[name] = f"{value}-{self._number}"
             else:
-                filled[name] = self._fill(value, ids)
+                filled[name] = self.fill(value, ids)
         return filled
 
 

@@ -1,6 +1,7 @@
 """A control plane with organizations, projects and keys of every role, to call over HTTP."""
 
 import shutil
+import sqlite3
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -85,6 +86,18 @@ class AdminRig:
             named["authorization"] = f"Bearer {token}"
         content = {} if body is None else {"json": body}
         return await self.client.request(method, f"/api/v1{path}", headers=named, **content)
+
+    def dump(self) -> list[str]:
+        """Return everything that is stored, as SQL, but what looking leaves: denials and uses."""
+        copy = sqlite3.connect(":memory:")
+        stored = sqlite3.connect(self.data / "usage.db")
+        stored.backup(copy)
+        stored.close()
+        for table in ("api_keys", "key_secrets"):
+            copy.execute(f"UPDATE {table} SET last_used_at = NULL")  # noqa: S608 - ours
+        lines = [line for line in copy.iterdump() if "audit_" not in line]
+        copy.close()
+        return lines
 
     async def create(self, path: str, **body: Any) -> dict[str, Any]:
         """Create an object as the operator and return it."""

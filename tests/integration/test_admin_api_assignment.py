@@ -4,7 +4,6 @@ A new column or operation is in these tests without a word here.
 """
 
 import json
-import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -48,17 +47,10 @@ def _columns(operation: Operation) -> set[str]:
     return set() if table is None else set(table.columns.keys())
 
 
-def _dump(rig: AdminRig) -> str:
-    connection = sqlite3.connect(rig.data / "usage.db")
-    content = "\n".join(connection.iterdump())
-    connection.close()
-    return content
-
-
 async def test_columns_cannot_be_assigned(rig: AdminRig, document: AdminDocument) -> None:
     """A member that a body has not is refused by name, each column's too, and nothing is stored."""
     objects = await create_objects(rig, document)
-    before = _dump(rig)
+    before = rig.dump()
     tried = set()
     for operation in document.operations:
         schema = document.body_schema(operation)
@@ -75,7 +67,7 @@ async def test_columns_cannot_be_assigned(rig: AdminRig, document: AdminDocument
                 faults = [fault["parameter"] for fault in answer.json()["errors"]]
                 assert faults == [name], operation
     assert tried >= {"id", "version", "created_by", "organization_id"}
-    assert _dump(rig) == before
+    assert rig.dump() == before
 
 
 async def test_bodies_have_no_member_that_is_ours(document: AdminDocument) -> None:
@@ -112,7 +104,7 @@ async def test_ten_megabytes_are_never_parsed(rig: AdminRig, document: AdminDocu
     content = json.dumps({"name": "x" * 10_000_000}).encode()
     headers = {"authorization": f"Bearer {ADMIN_TOKEN}", "content-type": "application/json"}
     objects = await create_objects(rig, document)
-    before = _dump(rig)
+    before = rig.dump()
     for operation in document.operations:
         if "requestBody" in document.entry(operation):
             for body in (content, content[:-1]):
@@ -121,7 +113,7 @@ async def test_ten_megabytes_are_never_parsed(rig: AdminRig, document: AdminDocu
                     operation.method, place, content=body, headers=headers
                 )
                 expect_problem(answer, 413, "err:control:request:body_too_large")
-    assert _dump(rig) == before
+    assert rig.dump() == before
 
 
 @pytest.mark.parametrize("member", ["name", "subject", "reason"])
@@ -130,7 +122,7 @@ async def test_control_characters_are_refused(
 ) -> None:
     """A name, a subject or a reason with a control character is refused by every operation."""
     objects = await create_objects(rig, document)
-    before = _dump(rig)
+    before = rig.dump()
     tried = 0
     for operation in document.operations:
         schema = document.body_schema(operation)
@@ -143,4 +135,4 @@ async def test_control_characters_are_refused(
             assert answer.status_code == 400, (operation, character, answer.text)
             tried += 1
     assert tried
-    assert _dump(rig) == before
+    assert rig.dump() == before

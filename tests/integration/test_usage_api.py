@@ -235,6 +235,8 @@ async def test_totals_by_every_group(client: httpx.AsyncClient, by: str, group: 
         ("/api/v1/usage?until=2026-06-15T12:00:00+02:00", "until"),
         ("/api/v1/usage?outcome=good", "outcome"),
         ("/api/v1/usage?organisation=acme", "organisation"),
+        ("/api/v1/usage?organization=acme&limit=1&organization=other", "organization"),
+        ("/api/v1/usage/totals?by=model&by=project", "by"),
         ("/api/v1/usage/totals", "by"),
         ("/api/v1/usage/totals?by=outcome", "by"),
         ("/api/v1/usage/totals?by=model&limit=1", "limit"),

@@ -21,6 +21,7 @@ from penstock.control.errors import (
 )
 from penstock.control.problems import describe_problems
 from penstock.kit.errors import ErrorCode
+from penstock.storage.errors import OBJECT_UNKNOWN
 
 
 class ControlApp(FastAPI):
@@ -57,9 +58,10 @@ def _restore_nulls(example: Any, schema: dict[str, Any], schemas: dict[str, Any]
 def _add_problems(entry: dict[str, Any]) -> None:
     """Add to an operation what it is answered with before its endpoint sees the request."""
     answers: dict[str, Any] = entry["responses"]
-    for status, answer in problem_responses(*_find_problems(entry)).items():
+    for problem in _find_problems(entry):
+        ((status, answer),) = problem_responses(problem).items()
         known = answers.setdefault(str(status), answer)
-        if known is not answer:
+        if problem.code not in known["description"]:
             known["description"] += f"\n\n{answer['description']}"
 
 
@@ -67,12 +69,16 @@ def _find_problems(entry: dict[str, Any]) -> list[ErrorCode]:
     problems: list[ErrorCode] = []
     parameters = entry.get("parameters", [])
     headers = {one["name"] for one in parameters if one["in"] == "header"}
+    filters = {one["name"] for one in parameters if one["in"] == "query"}
     if "security" in entry:
         problems += [TOKEN_MISSING, TOKEN_WRONG]
     if OPERATION in entry:
         problems += [KEY_REFUSED, OPERATION_DENIED, BODY_TOO_LARGE]
-    if "requestBody" in entry or any(one["in"] == "query" for one in parameters):
+    if "requestBody" in entry or filters:
         problems.append(REQUEST_INVALID)
+    if OPERATION in entry and any(name.endswith("_id") for name in filters):
+        # Of another organization or project, if the caller is confined to one.
+        problems.append(OBJECT_UNKNOWN)
     if "If-Match" in headers:
         problems.append(IF_MATCH_INVALID)
     if "Idempotency-Key" in headers:

@@ -3,10 +3,12 @@
 import random
 import re
 import secrets
+from collections import Counter
 from collections.abc import MutableMapping
 from typing import Any
 
 from fastapi import Request
+from fastapi.exceptions import RequestValidationError
 
 from penstock.access.authorization import find_refusal
 from penstock.access.model import Principal
@@ -63,6 +65,7 @@ class AdminDoor:
 
         Raises:
             AuthenticationError: The caller is nobody that we know.
+            RequestValidationError: A parameter is there twice.
             PenstockError: `OPERATION_DENIED`, `BODY_TOO_LARGE`, `IF_MATCH_INVALID`, and
                 `OBJECT_UNKNOWN` for a path whose id cannot be one.
         """
@@ -75,6 +78,7 @@ class AdminDoor:
         await self._check_role(request, call)
         if not all(_ID.fullmatch(value) for value in request.path_params.values()):
             raise PenstockError(OBJECT_UNKNOWN)
+        _refuse_repeated(request)
         body += await read_body(request, MAX_BODY_BYTES_OF.get(operation, MAX_BODY_BYTES))
         return Request(request.scope, _Replay(bytes(body))), call
 
@@ -112,6 +116,16 @@ class AdminDoor:
         if request.method not in _READS:
             await call.record_denied(refusal.message)
         raise PenstockError(refusal.error, refusal.detail)
+
+
+def _refuse_repeated(request: Request) -> None:
+    # Of two values, whoever stands in front of us may have looked at the other one.
+    counts = Counter(name for name, _ in request.query_params.multi_items())
+    repeated = [name for name, count in counts.items() if count > 1]
+    if repeated:
+        raise RequestValidationError(
+            [{"loc": ("query", name), "msg": "It is given more than once."} for name in repeated]
+        )
 
 
 class _Replay:
