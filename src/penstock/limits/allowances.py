@@ -1,0 +1,240 @@
+"""A worker's shares of buckets: taken from at once, filled in the background.
+
+A request is let in by subtraction: no lock, no await, no clock. What was leased for a sub-window
+may be used in it only; when it is over, what is left goes back.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from penstock.limits.model import Ask, Bucket, Lease
+
+Costs = tuple[int, int, int, int, int]
+"""What a request takes, by metric: requests, input, output and all tokens, concurrency."""
+SHORTEST_SUB_WINDOW_MS = 250
+"""All sub-windows are multiples of it."""
+METRICS = ("requests", "input_tokens", "output_tokens", "tokens", "concurrency")
+
+
+class Allowance:
+    """What a worker may use of one bucket without asking anybody.
+
+    Args:
+        bucket: Which one.
+        metric: Place of its metric in `METRICS`.
+    """
+
+    __slots__ = (
+        "ahead",
+        "ahead_window",
+        "bucket",
+        "is_asked",
+        "is_asked_ahead",
+        "left",
+        "metric",
+        "remaining",
+        "sub_window",
+        "used",
+        "used_before",
+    )
+
+    def __init__(self, bucket: Bucket, metric: int) -> None:
+        """See the class."""
+        self.bucket = bucket
+        self.metric = metric
+        self.left = 0
+        """Negative when requests took more than was held for them."""
+        self.sub_window = 0
+        """What `left` is for."""
+        self.ahead = 0
+        self.ahead_window = 0
+        self.used = 0
+        """In this sub-window, by this worker."""
+        self.used_before = 0
+        """In the one before."""
+        self.remaining = 0
+        """What the bucket held besides when it was last heard of."""
+        self.is_asked = False
+        self.is_asked_ahead = False
+
+
+Meters = tuple[Allowance, ...]
+"""All that decide about a request."""
+
+
+class Held(msgspec.Struct):
+    """What was taken for one request; to be settled exactly once."""
+
+    meters: Meters
+    costs: Costs
+    sub_windows: tuple[int, ...]
+
+
+class Return(msgspec.Struct, frozen=True):
+    """An amount that goes back to a bucket; negative when more was used than was leased."""
+
+    bucket: Bucket
+    sub_window: int
+    amount: int
+
+
+class Allowances:
+    """All shares of a worker."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._turn_at_ms = 0
+        self._known: dict[str, Allowance] = {}
+        self._active: set[Allowance] = set()
+        self._returns: list[Return] = []
+
+    def get(self, bucket: Bucket, metric: int) -> Allowance:
+        """Return the share of a bucket, an empty one at first."""
+        known = self._known.get(bucket.id)
+        if known is None:
+            known = self._known[bucket.id] = Allowance(bucket, metric)
+        elif known.bucket != bucket:
+            known.bucket = bucket  # its limit was changed; what was leased stays good
+        return known
+
+    def take(self, meters: Meters, costs: Costs, now_ms: int) -> Held | None:
+        """Take what a request costs of each share, or nothing of any.
+
+        Args:
+            meters: The shares that decide.
+            costs: What the request takes.
+            now_ms: The time, as the authority reckons it: a share is not used a moment longer.
+
+        Returns:
+            None when a share has too little: `lacking` says of which.
+        """
+        if now_ms >= self._turn_at_ms:
+            self.turn(now_ms)
+        for meter in meters:
+            if meter.left < costs[meter.metric]:
+                return None
+        for meter in meters:
+            cost = costs[meter.metric]
+            meter.left -= cost
+            meter.used += cost
+        return Held(meters, costs, tuple([meter.sub_window for meter in meters]))
+
+    @staticmethod
+    def lacking(meters: Meters, costs: Costs) -> Iterator[Allowance]:
+        """Yield the shares that have less than a request costs."""
+        return (meter for meter in meters if meter.left < costs[meter.metric])
+
+    def settle(self, held: Held, actual: Costs) -> None:
+        """Give back what a request did not use, or charge what it used beyond.
+
+        Args:
+            held: What `take` returned; not used again.
+            actual: What it used. Concurrency: 0.
+        """
+        for meter, sub_window in zip(held.meters, held.sub_windows, strict=True):
+            unused = held.costs[meter.metric] - actual[meter.metric]
+            if unused == 0:
+                continue
+            if meter.sub_window == sub_window:
+                meter.left += unused
+                meter.used -= unused
+            else:
+                self._returns.append(Return(meter.bucket, sub_window, unused))
+
+    def granted(self, allowance: Allowance, lease: Lease, *, now_ms: int) -> None:
+        """Take in a lease. One whose sub-window is over goes back at once."""
+        allowance.remaining = lease.remaining
+        bucket = allowance.bucket
+        if not bucket.is_permits:
+            now = now_ms // bucket.sub_window_ms
+            if lease.sub_window < now:
+                self._give_back(bucket, lease.sub_window, lease.amount)
+                return
+            if allowance.sub_window < now:
+                self._turn(allowance, now)
+            if lease.sub_window > now:
+                if allowance.ahead_window != lease.sub_window:
+                    self._give_back(bucket, allowance.ahead_window, allowance.ahead)
+                    allowance.ahead = 0
+                allowance.ahead += lease.amount
+                allowance.ahead_window = lease.sub_window
+                self._active.add(allowance)
+                return
+        allowance.left += lease.amount
+        self._active.add(allowance)
+
+    def turn(self, now_ms: int) -> None:
+        """End the shares whose sub-window is over, and begin those that were leased ahead.
+
+        Args:
+            now_ms: The time. When it goes back, shares stay as they are.
+        """
+        self._turn_at_ms = now_ms - now_ms % SHORTEST_SUB_WINDOW_MS + SHORTEST_SUB_WINDOW_MS
+        for allowance in list(self._active):
+            bucket = allowance.bucket
+            if bucket.is_permits:
+                continue
+            now = now_ms // bucket.sub_window_ms
+            if allowance.sub_window < now:
+                self._turn(allowance, now)
+
+    def collect_returns(self) -> list[Return]:
+        """Return what has to go back, once."""
+        returns, self._returns = self._returns, []
+        return returns
+
+    def _turn(self, allowance: Allowance, now: int) -> None:
+        bucket = allowance.bucket
+        self._give_back(bucket, allowance.sub_window, allowance.left)
+        is_next = allowance.sub_window == now - 1
+        allowance.used_before = allowance.used if is_next else 0
+        allowance.used = 0
+        allowance.left = 0
+        allowance.sub_window = now
+        if allowance.ahead_window == now:
+            allowance.left = allowance.ahead
+        else:
+            self._give_back(bucket, allowance.ahead_window, allowance.ahead)
+        allowance.ahead = 0
+        if not allowance.left and not allowance.used_before:
+            self._active.discard(allowance)
+
+    def _give_back(self, bucket: Bucket, sub_window: int, amount: int) -> None:
+        if amount:
+            self._returns.append(Return(bucket, sub_window, amount))
+
+
+def refill_of(allowance: Allowance, *, least: int = 0, is_ahead: bool = False) -> Ask:
+    """Return what to ask for a share.
+
+    As much as it used in the last sub-window and a quarter more: a share that is used a lot is
+    filled seldom, and one that is hardly used strands nothing.
+
+    Args:
+        allowance: The share.
+        least: What a request is waiting for.
+        is_ahead: For the next sub-window.
+    """
+    used = max(allowance.used, allowance.used_before)
+    have = allowance.ahead if is_ahead else allowance.left
+    want = max(least, used + used // 4 - max(have, 0))
+    return Ask(allowance.bucket, least, want, is_ahead)
+
+
+def costs_of(
+    *, input_tokens: int, output_tokens: int, requests: int = 1, concurrency: int = 1
+) -> Costs:
+    """Return what a request takes, in the order of `METRICS`."""
+    return (requests, input_tokens, output_tokens, input_tokens + output_tokens, concurrency)
+
+
+def sum_of(returns: Sequence[Return]) -> list[Return]:
+    """Return the same with one entry a bucket and sub-window, and none of 0."""
+    sums: dict[tuple[str, int], int] = {}
+    buckets: dict[str, Bucket] = {}
+    for one in returns:
+        place = (one.bucket.id, one.sub_window)
+        sums[place] = sums.get(place, 0) + one.amount
+        buckets[one.bucket.id] = one.bucket
+    return [Return(buckets[name], at, amount) for (name, at), amount in sums.items() if amount]

@@ -1,0 +1,56 @@
+"""Leases of the authority in memory: whatever crashes and comes late, no limit is exceeded."""
+
+import pytest
+from tests.fakes.lease_simulation import LeaseSimulation
+
+from penstock.limits.authority import MemoryAuthority
+from penstock.limits.model import Ask, Bucket, Lease, Shortage
+
+REQUESTS = Bucket("org/requests:key", 10, 1_000, 60)
+PERMITS = Bucket("org/flying:key", 2, 0, 1)
+
+
+@pytest.mark.parametrize("seed", range(30))
+async def test_no_window_holds_more_than_the_limit(seed: int) -> None:
+    """Three workers that crash, settle late and get leases late never exceed a limit."""
+    simulation = LeaseSimulation(seed, MemoryAuthority)
+    await simulation.run(2_000)
+    simulation.expect_no_limit_exceeded()
+
+
+async def test_all_or_nothing() -> None:
+    """When one bucket has too little, nothing is deducted from any, and the wait is exact."""
+    now_ms = 60_500
+    authority = MemoryAuthority(lambda: now_ms)
+    taken = await authority.take([Ask(PERMITS, 2, 2)], take_id="1", holder="a")
+    assert taken == (Lease(2, 0, 0),)
+    both = [Ask(REQUESTS, 1, 5), Ask(PERMITS, 1, 1)]
+    assert await authority.take(both, take_id="2", holder="b") == Shortage(1, 0, None)
+    all_of_it = [Ask(REQUESTS, 10, 10)]
+    assert await authority.take(all_of_it, take_id="3", holder="b") == (Lease(10, 60, 0),)
+    refused = await authority.take([Ask(REQUESTS, 1, 1)], take_id="4", holder="b")
+    assert refused == Shortage(0, 0, 121_000)
+    now_ms = 121_000
+    taken = await authority.take([Ask(REQUESTS, 10, 10)], take_id="5", holder="b")
+    assert taken == (Lease(10, 121, 0),)
+
+
+async def test_a_holder_that_is_gone_gives_its_permits_back() -> None:
+    """Permits of a dead holder are free again, and no others."""
+    authority = MemoryAuthority(lambda: 0)
+    for holder in ("a", "b"):
+        await authority.take([Ask(PERMITS, 1, 1)], take_id=holder, holder=holder)
+    await authority.forget("a")
+    assert await authority.take([Ask(PERMITS, 2, 2)], take_id="3", holder="c") == Shortage(
+        0, 1, None
+    )
+
+
+async def test_a_clock_that_goes_back_gives_nothing_again() -> None:
+    """When the clock goes back an hour, what was taken still counts."""
+    now_ms = 10_000_000
+    authority = MemoryAuthority(lambda: now_ms)
+    await authority.take([Ask(REQUESTS, 10, 10)], take_id="1", holder="a")
+    now_ms -= 3_600_000
+    refused = await authority.take([Ask(REQUESTS, 1, 1)], take_id="2", holder="a")
+    assert isinstance(refused, Shortage)
