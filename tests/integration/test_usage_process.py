@@ -102,6 +102,19 @@ def test_a_signal_ends_it_cleanly(start: Start, tmp_path: Path, how: signal.Sign
     assert not (tmp_path / "data" / "usage.db-wal").exists()
 
 
+def test_the_first_admin_token_is_told_by_its_place(start: Start, tmp_path: Path) -> None:
+    """The start that makes the admin token logs where it is, once, and no start logs the token."""
+    path = tmp_path / "data" / "secrets" / "admin_token"
+    start().stop(signal.SIGTERM)
+    control = start()
+    token = path.read_text()
+    headers = {"authorization": f"Bearer {token}"}
+    assert control.client.get("/api/v1/organizations", headers=headers).status_code == 200
+    log = (tmp_path / "log").read_text()
+    assert log.count(f"made a new admin token: it is in {path}") == 1
+    assert token not in log
+
+
 def test_what_has_a_receipt_survives_a_kill(start: Start, tmp_path: Path) -> None:
     """After kill -9 everything that had a receipt is there, and shipping it again counts once."""
     data = tmp_path / "data"
