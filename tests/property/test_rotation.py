@@ -1,4 +1,4 @@
-"""Secrets of a key, in whatever order they are rotated, revoked, disabled and shown."""
+"""Secrets of a key, in whatever order they are rotated, scheduled, revoked, disabled and shown."""
 
 import asyncio
 import tempfile
@@ -18,19 +18,36 @@ from tests.fakes.organizations import (
     create_place,
 )
 
-from penstock.access import rotation, service
+from penstock.access import due, rotation, service
 from penstock.access.errors import KEY_REVOKED, ROTATION_CONFLICT, SECRET_REVOKED
 from penstock.access.key_rules import is_live
-from penstock.access.model import KeySecret, NewKey, VerifiedKey
+from penstock.access.model import ApiKey, KeyChanges, KeySecret, NewKey, VerifiedKey
 from penstock.access.peppers import Peppers
 from penstock.access.rehash import record_macs
 from penstock.access.verification import verify_key
 from penstock.audit import service as audit
 from penstock.audit.signing import PublicKeys
 from penstock.kit.errors import ErrorCode, PenstockError
+from penstock.tenancy import people, store
+from penstock.tenancy.model import Member
 
 PEPPER_TEXTS = [f"pepper-of-these-tests-number-{number:03}".encode() for number in range(1, 100)]
 INFINITY = 10**18
+
+
+def _identity(key: ApiKey) -> tuple[object, ...]:
+    return (
+        key.id,
+        key.project_id,
+        key.member_id,
+        key.role,
+        key.scopes,
+        key.allowed_aliases,
+        key.allowed_cidrs,
+        key.labels,
+        key.expires_at_us,
+        key.created_at_us,
+    )
 
 
 class Rotation(RuleBasedStateMachine):
@@ -55,6 +72,13 @@ class Rotation(RuleBasedStateMachine):
         self.lost: set[str] = set()
         """Texts that are stored under a pepper that is gone."""
         self.active = ""
+        self.made_at_us = NOW_US
+        """When the active one was made."""
+        self.interval_s: int | None = None
+        self.grace_s = 0
+        self.is_scheduled = False
+        """Whether the schedule gave the active one its end."""
+        self.is_member_there = True
         self.is_disabled = False
         self.is_revoked = False
 
@@ -64,18 +88,36 @@ class Rotation(RuleBasedStateMachine):
         self.runner.close()
         self.folder.cleanup()
 
-    @initialize(expires_in_s=st.none() | st.integers(1, 400))
-    def create(self, expires_in_s: int | None) -> None:
-        """A key with, or without, an end."""
+    @initialize(
+        expires_in_s=st.none() | st.integers(1, 40_000),
+        is_members=st.booleans(),
+        interval_s=st.sampled_from([None, 3_600]),
+        grace_s=st.sampled_from([0, 60, 600]),
+    )
+    def create(
+        self, expires_in_s: int | None, *, is_members: bool, interval_s: int | None, grace_s: int
+    ) -> None:
+        """A key with, or without, an end; of a member, or of nobody."""
         expiry = None if expires_in_s is None else NOW_US + expires_in_s * SECOND_US
         self.expires_at_us = expiry or INFINITY
         self.organization, project = self.runner.run(create_place(self.database))
-        new = NewKey(name="key", expires_at_us=expiry)
+        self.member = self.runner.run(self._add_member()) if is_members else None
+        new = NewKey(
+            name="key",
+            expires_at_us=expiry,
+            labels={"stage": "test"},
+            rotation_interval_s=interval_s,
+            rotation_grace_s=grace_s if interval_s is not None else None,
+            allowed_aliases=["small"],
+            member_id=None if self.member is None else self.member.id,
+        )
         created = self.runner.run(create_key(self.database, project, new, peppers=self.peppers))
+        self.interval_s, self.grace_s = interval_s, grace_s
         self.key_id = created.key.id
+        self.identity = _identity(created.key)
         self._add(created.text, created.secret.id)
 
-    @rule(seconds=st.integers(0, 120))
+    @rule(seconds=st.integers(0, 120) | st.sampled_from([600, 1_800, 3_600]))
     def wait(self, seconds: int) -> None:
         """Time goes on."""
         self.now_us += seconds * SECOND_US
@@ -94,8 +136,49 @@ class Rotation(RuleBasedStateMachine):
             assert isinstance(outcome, tuple)
             if is_active:
                 end = min(self.now_us + grace_s * SECOND_US, self.expires_at_us)
-                self.ends[self.active] = end if grace_s else self.now_us
+                self.ends[self.active] = min(
+                    end if grace_s else self.now_us, self.ends[self.active]
+                )
             self._add(*outcome)
+
+    @rule(interval_s=st.sampled_from([None, 3_600, 7_200]), grace_s=st.sampled_from([0, 60, 600]))
+    def schedule(self, interval_s: int | None, grace_s: int) -> None:
+        """Another policy takes back an end that the one before gave, if it has not come yet."""
+        policy = (interval_s, grace_s if interval_s is not None else None)
+        outcome = self.runner.run(self._schedule(*policy))
+        assert outcome is (KEY_REVOKED if self.is_revoked else None)
+        if outcome is not None:
+            return
+        is_another = policy != (self.interval_s, None if self.interval_s is None else self.grace_s)
+        if is_another and self.is_scheduled and self._lives(self.active):
+            self.ends[self.active] = INFINITY
+            self.is_scheduled = False
+        self.interval_s, self.grace_s = interval_s, grace_s
+
+    @rule()
+    def watch(self) -> None:
+        """An active secret that is too old gets an end, with notice, and only once."""
+        is_due = (
+            self.interval_s is not None
+            and self.now_us >= self.made_at_us + self.interval_s * SECOND_US
+            and self.ends[self.active] == INFINITY
+        )
+        is_usable = not self.is_disabled and not self.is_revoked
+        is_ended = is_due and is_usable and self.now_us < self.expires_at_us
+        assert self.runner.run(self._watch()) == is_ended
+        if is_ended:
+            end = self.now_us + self.grace_s * SECOND_US
+            self.ends[self.active] = min(end, self.expires_at_us)
+            self.is_scheduled = True
+
+    @precondition(lambda self: self.member is not None and self.is_member_there)
+    @rule(is_meant=st.sampled_from([*[False] * 7, True]), is_told=st.booleans())
+    def lose_member(self, *, is_meant: bool, is_told: bool) -> None:
+        """The member is removed, or is just not there any more; the key goes with them."""
+        if is_meant:
+            self.runner.run(self._remove_member(is_told=is_told))
+            self.is_member_there = False
+            self.is_revoked = self.is_revoked or is_told
 
     @precondition(lambda self: self.ids)
     @rule(data=st.data())
@@ -118,7 +201,7 @@ class Rotation(RuleBasedStateMachine):
         if outcome is None:
             self.is_disabled = is_disabled
 
-    @rule(is_meant=st.sampled_from([False, False, False, True]))
+    @rule(is_meant=st.sampled_from([*[False] * 7, True]))
     def revoke(self, *, is_meant: bool) -> None:
         """The key ends for ever, once in a while."""
         if is_meant:
@@ -161,6 +244,12 @@ class Rotation(RuleBasedStateMachine):
                 assert set(live) == {self.ids[text] for text in self.ends if self._lives(text)}
 
     @invariant()
+    def nothing_else_of_the_key_changes(self) -> None:
+        """Whatever becomes of secrets, the key's id, owner, role, limits and labels stay."""
+        if self.ends:
+            assert _identity(self.runner.run(self._key())) == self.identity
+
+    @invariant()
     def the_audit_log_is_whole(self) -> None:
         """Whatever was done or refused, the chain verifies."""
         if self.ends:
@@ -168,6 +257,8 @@ class Rotation(RuleBasedStateMachine):
 
     def _add(self, text: str, secret_id: str) -> None:
         self.active = text
+        self.made_at_us = self.now_us
+        self.is_scheduled = False
         self.ends[text] = INFINITY
         self.ids[text] = secret_id
 
@@ -176,7 +267,7 @@ class Rotation(RuleBasedStateMachine):
 
     def _opens(self, text: str) -> bool:
         is_live = self._lives(text) and self.now_us < self.expires_at_us
-        is_open = not self.is_disabled and not self.is_revoked
+        is_open = not self.is_disabled and not self.is_revoked and self.is_member_there
         return is_live and is_open and text not in self.lost
 
     async def _rotate(self, grace_s: int) -> tuple[str, str] | ErrorCode:
@@ -218,6 +309,39 @@ class Rotation(RuleBasedStateMachine):
         async with self.database.write(ALL) as session:
             await service.revoke_key(session, actor(self.now_us), self.key_id)
 
+    async def _add_member(self) -> Member:
+        async with self.database.write(ALL) as session:
+            return await people.add_member(
+                session, actor(), self.organization.id, subject="ada", role="org_admin"
+            )
+
+    async def _remove_member(self, *, is_told: bool) -> None:
+        assert self.member is not None
+        async with self.database.write(ALL) as session:
+            if is_told:
+                await service.remove_member(session, actor(self.now_us), self.member.id)
+            else:
+                await store.delete_member(session, ALL, self.member.id)
+
+    async def _schedule(self, interval_s: int | None, grace_s: int | None) -> ErrorCode | None:
+        changes: KeyChanges = {"rotation_interval_s": interval_s, "rotation_grace_s": grace_s}
+        try:
+            async with self.database.write(ALL) as session:
+                await service.update_key(
+                    session, actor(self.now_us), OPERATOR, self.key_id, changes
+                )
+        except PenstockError as error:
+            return error.error
+        return None
+
+    async def _watch(self) -> int:
+        async with self.database.write(ALL) as session:
+            return await due.end_overdue(session, actor(self.now_us))
+
+    async def _key(self) -> ApiKey:
+        async with self.database.read(ALL) as session:
+            return await service.get_key(session, self.key_id)
+
     async def _stored(self) -> list[KeySecret]:
         async with self.database.read(ALL) as session:
             return await service.list_secrets(session, self.key_id)
@@ -243,6 +367,6 @@ def test_rotation() -> None:
         Rotation.template = create_template(Path(folder))
         case = Rotation.TestCase
         case.settings = settings(
-            max_examples=25, stateful_step_count=20, suppress_health_check=list(HealthCheck)
+            max_examples=40, stateful_step_count=25, suppress_health_check=list(HealthCheck)
         )
         case().runTest()
