@@ -46,6 +46,18 @@ def _run(instance: DevInstance, *arguments: str) -> dict[str, Any]:
     return found
 
 
+def _list(instance: DevInstance, *arguments: str) -> list[dict[str, Any]]:
+    """Run a command and return the objects that it prints, one a line."""
+    done = subprocess.run(
+        [*PENSTOCK, *arguments, "--json", "--data", str(instance.data)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
 @asynccontextmanager
 async def _admin(instance: DevInstance) -> AsyncIterator[httpx.AsyncClient]:
     headers = {"authorization": f"Bearer {instance.facts['admin_token']}"}
@@ -113,6 +125,23 @@ async def test_usage_names_organization_project_and_key(product: DevInstance) ->
     [row] = [row for row in rows if row["request_id"] == request_id]
     assert row["organization"] == made["organization_id"]
     assert (row["project"], row["key_id"]) == (made["project_id"], made["id"])
+    # It is known now when key and secret were used last.
+    found = _run(product, "keys", "show", made["id"])
+    (secret,) = _list(product, "keys", "secrets", made["id"])
+    assert found["last_used_at"] == secret["last_used_at"] == row["started_at"]
+
+
+async def test_a_key_follows_its_member_on_every_worker(product: DevInstance) -> None:
+    """A member who may not call models any more is refused, and their key ends with them."""
+    _run(product, "members", "add", "ada", "--org", "acme", "--role", "developer")
+    made = _run(product, "keys", "create", "--project", "web", "--name", "ada", "--member", "ada")
+    await _until(product, made["secret"], 200)
+    _run(product, "members", "update", "ada", "--org", "acme", "--role", "auditor")
+    await _until(product, made["secret"], 403)
+    _run(product, "members", "update", "ada", "--org", "acme", "--role", "developer")
+    await _until(product, made["secret"], 200)
+    _run(product, "members", "remove", "ada", "--org", "acme", "--yes")
+    await _until(product, made["secret"], 401)
 
 
 async def _load(instance: DevInstance, secret: str, stop: asyncio.Event) -> Counter[int]:
@@ -188,3 +217,35 @@ def test_a_second_start_keeps_keys(tmp_path: Path) -> None:
         assert asyncio.run(_until(instance, made["secret"], 200)) < 10
     with running_dev(tmp_path / "data", "--model", "emulated-70b") as instance:
         assert asyncio.run(_status(instance, made["secret"])) == 200
+
+
+@pytest.mark.slow
+async def test_a_pepper_is_replaced_under_traffic(tmp_path: Path) -> None:
+    """A key moves to a new pepper by being used, works without the old one, and can be revoked."""
+    data = tmp_path / "data"
+    options = ("--workers", str(WORKERS), "--model", "emulated-70b")
+    with running_dev(data, *options) as instance:
+        _run(instance, "orgs", "create", "acme")
+        _run(instance, "projects", "create", "web", "--org", "acme")
+        kept = _run(instance, "keys", "create", "--project", "web", "--name", "kept")
+        gone = _run(instance, "keys", "create", "--project", "web", "--name", "gone")
+    (data / "secrets" / "pepper.2").write_bytes(os.urandom(32).hex().encode())
+    with running_dev(data, *options) as instance:
+        for made in (kept, gone):
+            await _until(instance, made["secret"], 200)
+        deadline_s = time.monotonic() + 30
+        while (left := _list(instance, "keys", "peppers"))[0]["secrets"]:
+            assert time.monotonic() < deadline_s, left
+            await asyncio.sleep(0.2)
+        assert [one["secrets"] for one in left] == [0, 2]
+        for made in (kept, gone):
+            await _until(instance, made["secret"], 200)
+        # The record under the old hash is gone from the node, or this would be let in.
+        _run(instance, "keys", "revoke", gone["id"], "--yes")
+        await _until(instance, gone["secret"], 401)
+    (data / "secrets" / "pepper").unlink()
+    with running_dev(data, *options) as instance:
+        await _until(instance, kept["secret"], 200)
+        await _until(instance, str(instance.facts["api_key"]), 200)
+        assert await _status(instance, gone["secret"]) == 401
+        assert [one["id"] for one in _list(instance, "keys", "peppers")] == [2]

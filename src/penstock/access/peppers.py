@@ -32,13 +32,18 @@ class Peppers:
         return max(self.values)
 
     @property
+    def active(self) -> bytes:
+        """The one that new keys are hashed under."""
+        return self.values[self.active_id]
+
+    @property
     def check(self) -> bytes:
         """Tells the active pepper from others, and nothing of what it is."""
-        return key_mac(self.values[self.active_id], _CHECK_TEXT)
+        return key_mac(self.active, _CHECK_TEXT)
 
     def mac(self, text: str) -> bytes:
         """Return a key's hash under the active pepper."""
-        return key_mac(self.values[self.active_id], text.encode())
+        return key_mac(self.active, text.encode())
 
     def macs(self, text: str) -> dict[int, bytes]:
         """Return a key's hash under each pepper, by the pepper's id."""

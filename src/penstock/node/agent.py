@@ -9,8 +9,10 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+from penstock.access.peppers import Peppers, read_peppers
 from penstock.contract.metrics import Metric
 from penstock.kit.clock import Clock
+from penstock.kit.errors import PenstockError
 from penstock.kit.files import read_or_create_secret
 from penstock.kit.kek.configure import KekSettingError, configure_kek
 from penstock.kit.kek.model import Kek, KekUnavailableError
@@ -64,7 +66,7 @@ async def run_agent(settings: AgentSettings, clock: Clock) -> None:
     lock = AgentLock(layout.lock)
     try:
         await lock.acquire(clock)
-        pepper = _read_secret(layout.pepper)
+        pepper = _read_peppers(layout.pepper.parent).active
         _read_secret(layout.node_token)
         publisher = Publisher(layout.snapshot, clock)
         kek = _read_kek(settings, layout)
@@ -75,6 +77,13 @@ async def run_agent(settings: AgentSettings, clock: Clock) -> None:
         publisher.close()
     finally:
         lock.release()
+
+
+def _read_peppers(folder: Path) -> Peppers:
+    try:
+        return read_peppers(folder)
+    except PenstockError as error:
+        raise AgentError(SECRET_WEAK, str(error)) from None
 
 
 def _read_secret(path: Path) -> bytes:

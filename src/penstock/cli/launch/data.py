@@ -7,9 +7,11 @@ from pathlib import Path
 
 import msgspec
 
+from penstock.access.peppers import read_peppers
 from penstock.access.rules import create_key
 from penstock.cli.errors import BAD_OPTION, DATA_IN_USE, DATA_UNUSABLE, CommandError
 from penstock.cli.instance import FACTS_FILE, LOCK_FILE, Facts
+from penstock.kit.errors import PenstockError
 from penstock.kit.files import read_or_create_secret, write_atomic
 from penstock.kit.secrets import find_secret_fault
 
@@ -68,13 +70,17 @@ class DataFolder:
                 _check_key(api_key)
                 folder.mkdir(exist_ok=True, mode=0o700)
                 write_atomic(key_path, api_key.encode(), mode=0o600)
-            for name in ("pepper", "node_token"):
-                _read_secret(folder / name)
+            _check_peppers(folder)
+            _read_secret(folder / "node_token")
             admin_token = _read_secret(folder / "admin_token").decode()
             key = read_or_create_secret(key_path, create_key().encode()).decode()
         except (OSError, UnicodeDecodeError) as error:
             raise _unusable(folder, error) from None
         return key, admin_token
+
+    def read_pepper(self) -> bytes:
+        """Return the pepper that new keys are hashed under."""
+        return read_peppers(self.path / "secrets", may_create=False).active
 
     def write(self, name: str, content: bytes, *, mode: int = 0o600) -> Path:
         """Replace a file of the folder and return its path.
@@ -123,6 +129,13 @@ def _check_key(api_key: str) -> None:
     if not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
         detail = "--api-key holds a character that no HTTP header can carry as a key."
         raise CommandError(BAD_OPTION, detail, "Use visible ASCII characters without spaces.")
+
+
+def _check_peppers(folder: Path) -> None:
+    try:
+        read_peppers(folder)
+    except PenstockError as error:
+        raise CommandError(DATA_UNUSABLE, f"{error}.") from None
 
 
 def _read_secret(path: Path) -> bytes:

@@ -102,9 +102,8 @@ def load(config: Path, folder: DataFolder) -> Snapshot:
     Raises:
         CommandError: It is not valid; the message has every finding.
     """
-    pepper = (folder.path / "secrets" / "pepper").read_bytes().strip()
     try:
-        return platform_file.load_platform_file(config, pepper)
+        return platform_file.load_platform_file(config, folder.read_pepper())
     except PlatformFileError as error:
         remedy = f"Correct it, then run `penstock config check {config}`."
         if config == folder.path / CONFIG_FILE:
@@ -180,8 +179,7 @@ def _key_of_own_config(
     options: DevOptions, folder: DataFolder, config: Path, snapshot: Snapshot, api_key: str
 ) -> str:
     """Return a key that works with the user's own configuration."""
-    pepper = (folder.path / "secrets" / "pepper").read_bytes().strip()
-    if key_mac(pepper, api_key.encode()) in {key.mac for key in snapshot.keys}:
+    if key_mac(folder.read_pepper(), api_key.encode()) in {key.mac for key in snapshot.keys}:
         return api_key
     if options.api_key is not None:
         detail = f"{config} has no key with the secret of --api-key."
