@@ -5,33 +5,17 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.fakes.dev_instance import PENSTOCK, DevInstance, running_dev
-from tests.fakes.worker_process import free_port
+from tests.fakes.dev_instance import DevInstance, running_dev
+from tests.fakes.emulator_process import running_emulator
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "serve-a-model.md"
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 KEY = re.compile(r"ps_live_[0-9A-Za-z]{12}_[0-9A-Za-z]{38}")
 DONE = "data: [DONE]"
 SOON_S = 10.0
-
-
-@contextmanager
-def running_engine() -> Iterator[str]:
-    """Run the engine that the page speaks of, and return its URL."""
-    port = free_port()
-    command = [*PENSTOCK, "emulator", "--port", str(port), "--models", "llama-3.3-70b"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        try:
-            assert process.stdout is not None
-            process.stdout.readline()  # it says that it listens
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
 
 
 def _run(instance: DevInstance, script: str) -> str:
@@ -63,7 +47,7 @@ def test_the_page_does_what_it_says(tmp_path: Path) -> None:
     """Every command of the page succeeds, and the model answers only as long as it is granted."""
     (tmp_path / "vllm.key").write_text("sk-of-the-engine\n")
     with (
-        running_engine() as engine_url,
+        running_emulator("llama-3.3-70b") as engine_url,
         running_dev(tmp_path / "data", "--model", "emulated-70b") as instance,
     ):
         page = PAGE.read_text("utf-8")

@@ -128,12 +128,12 @@ class Plane:
 
 
 @asynccontextmanager
-async def running_plane(data: Path) -> AsyncIterator[Plane]:
-    """Start a control plane and a node with one worker in a folder, and end them afterwards."""
+async def running_plane(data: Path, *, workers: int = 1) -> AsyncIterator[Plane]:
+    """Start a control plane and a node in a folder, and end them afterwards."""
     plane = Plane(data)
     try:
         await plane.start_control()
-        await plane.start_node()
+        await plane.start_node(workers)
         yield plane
     finally:
         plane.clean_up()

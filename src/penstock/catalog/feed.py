@@ -25,7 +25,7 @@ Record = tuple[bytes, bytes]
 
 def tell_upstream(item: Upstream, _: Names) -> Record | None:
     """Return the record of an upstream."""
-    if item.is_disabled or find_fault(item) is not None:
+    if find_fault(item) is not None or item.is_disabled:
         return None
     return upstream_record(
         snapshot.Upstream(
@@ -45,7 +45,7 @@ def tell_upstream(item: Upstream, _: Names) -> Record | None:
 
 def tell_deployment(item: Deployment, names: Names) -> Record | None:
     """Return the record of a deployment; `names` are of upstreams."""
-    if item.is_disabled or item.upstream_id not in names or find_fault(item) is not None:
+    if find_fault(item) is not None or item.is_disabled or item.upstream_id not in names:
         return None
     return deployment_record(
         snapshot.Deployment(
@@ -73,7 +73,7 @@ def tell_route(item: Route, names: Names) -> Record | None:
 
 def tell_alias(item: Alias, names: Names) -> Record | None:
     """Return the record of an alias; `names` are of routes."""
-    if item.route_id not in names or find_fault(item) is not None:
+    if find_fault(item) is not None or item.route_id not in names:
         return None
     return alias_record(snapshot.Alias(item.name, names[item.route_id], item.is_open))
 
