@@ -139,9 +139,9 @@ def test_a_newcomers_first_hour(start: Start) -> None:
     assert row["output_tokens"] == answer.json()["usage"]["completion_tokens"] == 5
     assert row["input_tokens"] == answer.json()["usage"]["prompt_tokens"]
     expected = {
-        "organization": "dev",
-        "project": "playground",
-        "key_id": "dev-key",
+        "organization_name": "dev",
+        "project_name": "playground",
+        "key_name": "dev-key",
         "model": "emulated-70b",
         "outcome": "ok",
         "usage_source": "engine",
@@ -242,6 +242,35 @@ def test_nothing_outlives_a_kill(start: Start) -> None:
     assert alive == []
     assert again.chat(max_tokens=1).status_code == 200
     assert again.stop() == 0
+
+
+def test_its_own_project_is_managed_like_any_other(start: Start) -> None:
+    """Keys can be made in the project of the file, and a change of the file is applied at once."""
+    dev = start()
+    made = penstock(
+        *("keys", "create", "--project", "playground", "--name", "mine", "--json"),
+        *("--data", str(dev.data)),
+    )
+    assert made.returncode == 0, made.stderr
+    secret = json.loads(made.stdout)["secret"]
+    url = f"{dev.facts['base_url']}/v1/models"
+
+    def models(key: str) -> list[str]:
+        answer = httpx.get(url, headers={"authorization": f"Bearer {key}"})
+        return [model["id"] for model in answer.json()["data"]] if answer.is_success else []
+
+    assert until(lambda: models(secret)) == ["emulated-70b"]
+    config = dev.data / "penstock.yaml"
+    text = config.read_text().partition("\n")[2]
+    config.write_text(text + "- {name: second, route: emulated-70b}\n")
+    until(lambda: models(secret) == ["emulated-70b", "second"])
+    config.write_text(text + "- {name: second, route: nowhere}\n")
+    time.sleep(2.5)
+    assert models(secret) == ["emulated-70b", "second"], "a bad file changes nothing"
+    config.write_text(text)
+    until(lambda: models(secret) == ["emulated-70b"])
+    assert models(dev.facts["api_key"]) == ["emulated-70b"]
+    assert dev.stop() == 0
 
 
 def find_processes(parent: int, module: str) -> list[psutil.Process]:

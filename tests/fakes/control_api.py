@@ -355,8 +355,14 @@ def _change(state: FakeState, asked: Asked) -> Answer:
     kind, *rest = asked.path.removeprefix("/api/v1/").split("/")
     # A credential's secret is never answered.
     body = {name: value for name, value in (asked.body or {}).items() if name != "secret"}
-    if rest in (["verify"], ["rewrap"], ["rotate"]):
-        return 200, state.verification if kind == "audit" else state.report
+    answers = {
+        "apply": {"is_dry_run": body.get("is_dry_run"), "changes": [], "leftovers": []},
+        "verify": state.verification,
+        "rewrap": state.report,
+        "rotate": state.report,
+    }
+    if len(rest) == 1 and rest[0] in answers:
+        return 200, answers[rest[0]]
     if not rest:
         return _create(state, kind, body)
     row = state.find(kind, rest[0])

@@ -80,7 +80,8 @@ def dev(  # noqa: PLR0913  # each option is a parameter: Typer reads them from h
     hurries. Data and key are there again at the next start.
 
     The data folder's penstock.yaml is written anew at each start as long as its first line says
-    so; delete that line and the file is yours.
+    so; delete that line and the file is yours. It is applied to the control plane, as the set
+    `dev` with pruning, at the start and whenever it changes.
     """
     from penstock.cli.launch.options import DevOptions  # noqa: PLC0415  # start-up time
     from penstock.cli.launch.reporter import JsonReporter, TextReporter  # noqa: PLC0415  # as above

@@ -11,6 +11,7 @@ import lmdb
 
 from penstock.catalog.errors import PlatformFileError
 from penstock.catalog.platform_file import load_platform_file
+from penstock.contract.snapshot import Snapshot
 from penstock.kit.clock import Clock
 from penstock.node.log import line
 from penstock.node.publisher import Publisher
@@ -26,13 +27,15 @@ class Configuration:
     """The configuration file and what is published of it.
 
     Args:
-        path: The configuration file.
+        path: The configuration file; None for none, then all comes from the control plane.
         publisher: Takes what is valid; what it holds at the start is the last valid one.
         pepper: Secret under which API keys are hashed.
         clock: Tells when a snapshot was made.
     """
 
-    def __init__(self, path: Path, publisher: Publisher, pepper: bytes, clock: Clock) -> None:
+    def __init__(
+        self, path: Path | None, publisher: Publisher, pepper: bytes, clock: Clock
+    ) -> None:
         """See the class."""
         self.is_rejected = False
         """Whether the file is not valid now."""
@@ -79,17 +82,20 @@ class Configuration:
     def _load(self) -> None:
         # Taken before the reading: a change in between is seen the next time.
         self._fingerprint = _fingerprint(self._path)
-        snapshot = load_platform_file(
-            self._path,
-            self._pepper,
-            version=self._publisher.version + 1,
-            created_at_ns=self._clock.wall_ns(),
-        )
+        snapshot = self._read(self._publisher.version + 1, self._clock.wall_ns())
         if self._publisher.publish_file(snapshot):
             log.info(line("config accepted", version=self._publisher.version))
         elif self.is_rejected:
             log.info(line("config accepted", version=self._publisher.version, unchanged=True))
         self.is_rejected = False
+
+    def _read(self, version: int, created_at_ns: int) -> Snapshot:
+        if self._path is None:
+            # Published all the same: workers start, and what an earlier file said is gone.
+            return Snapshot(version, created_at_ns, (), (), (), (), ())
+        return load_platform_file(
+            self._path, self._pepper, version=version, created_at_ns=created_at_ns
+        )
 
     def _fail(self, error: OSError | lmdb.Error) -> None:
         """Go on as before when the snapshot cannot be written, and look again soon."""
@@ -106,7 +112,9 @@ class Configuration:
         log.error(line("config kept", version=self._publisher.version))
 
 
-def _fingerprint(path: Path) -> Fingerprint:
+def _fingerprint(path: Path | None) -> Fingerprint:
+    if path is None:
+        return (0, 0, 0)
     try:
         found = path.stat()
     except OSError:

@@ -28,7 +28,7 @@ LOST_AFTER_S = 30.0
 """A feed that was not followed for so long is lost: when all is well it is, each `WAIT_S`."""
 _TIMEOUT = httpx.Timeout(WAIT_S + 10.0, connect=3.0)
 _NOTHING = 204
-_FIRST_RETRY_S, _LAST_RETRY_S = 0.2, 5.0
+_FIRST_RETRY_S, _LAST_RETRY_S, _RETRY_GROWTH = 0.2, 5.0, 1.5
 
 
 class FeedUnavailableError(Exception):
@@ -92,7 +92,7 @@ class Feed:
                     self.failure_count += 1
                     log.warning(line("feed lost", error=error, retry_s=retry_s))
                     await asyncio.sleep(retry_s)
-                    retry_s = min(retry_s * 2, _LAST_RETRY_S)
+                    retry_s = min(retry_s * _RETRY_GROWTH, _LAST_RETRY_S)
         finally:
             await self._client.aclose()
 

@@ -18,10 +18,10 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
     data_path: Annotated[str, Meta(min_length=1)]
     """Folder with everything that outlives the process."""
-    config_path: Annotated[str, Meta(min_length=1)]
-    """The configuration, `penstock.yaml`."""
     control_url: Annotated[str, Meta(pattern=r"^https?://[^/]")]
-    """Where usage is shipped to: the control plane's base URL."""
+    """The control plane's base URL: where configuration comes from and usage is shipped to."""
+    config_path: Annotated[str, Meta(min_length=1)] | None = None
+    """A `penstock.yaml` to serve from as well; without it the control plane says everything."""
     kek: str | None = None
     """What opens the data keys of credentials: `file:PATH`, `vault:MOUNT/KEY` or `aws:KEY`; several
     with commas between them while data keys move. `secrets/kek.json` when None."""

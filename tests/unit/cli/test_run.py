@@ -2,12 +2,13 @@
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from penstock.cli.errors import CommandError
+from penstock.cli.errors import BAD_CONFIG, CommandError
 from penstock.cli.launch.child import Child, RestartPolicy
 from penstock.cli.launch.run import Running, StopSignals, run
 from penstock.kit.clock import ManualClock, SystemClock
@@ -69,12 +70,27 @@ def make_child(folder: Path, name: str, script: str = STEADY) -> Child:
     )
 
 
-def running(reporter: RecordingReporter, on_ready: Callable[[], None]) -> Running:
+async def nothing() -> None:
+    """Have nothing to do."""
+
+
+async def refuse() -> None:
+    """Find the configuration wrong."""
+    raise CommandError(BAD_CONFIG, "It cannot be applied.")
+
+
+def running(
+    reporter: RecordingReporter,
+    on_ready: Callable[[], None],
+    configure: Callable[[], Coroutine[Any, Any, None]] = nothing,
+) -> Running:
     """Return the surroundings of a run."""
     return Running(
         reporter=reporter,
         clock=SystemClock(),
         on_ready=on_ready,
+        configure=configure,
+        follow=nothing,
         policy=RestartPolicy(first_s=0.01),
     )
 
@@ -111,6 +127,23 @@ async def test_one_that_cannot_start_stops_the_others(
     with pytest.raises(CommandError, match="control ended with exit code 7"):
         await run(children, StopSignals(SystemClock(), lambda: None), running(reporter, on_ready))
     assert "  agent has stopped" in reporter.lines
+
+
+async def test_what_cannot_be_configured_stops_all(
+    tmp_path: Path, reporter: RecordingReporter
+) -> None:
+    """When the configuration cannot be applied, that is the error and nothing is left running."""
+
+    def on_ready() -> None:
+        pytest.fail("it is not configured")
+
+    with pytest.raises(CommandError, match="It cannot be applied"):
+        await run(
+            [make_child(tmp_path, "control")],
+            StopSignals(SystemClock(), lambda: None),
+            running(reporter, on_ready, refuse),
+        )
+    assert "  control has stopped" in reporter.lines
 
 
 async def test_a_signal_while_starting_stops_all(

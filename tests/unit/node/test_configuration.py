@@ -80,6 +80,24 @@ def test_versions_grow_with_changes_and_over_restarts(file: Path) -> None:
     second.end()
 
 
+def test_without_a_file_there_is_an_empty_snapshot(file: Path) -> None:
+    """Workers can start at once, and what an earlier file said is gone."""
+    first = Start(file)
+    assert first.version == 1
+    first.end()
+    publisher = Publisher(file.parent / "snapshot", ManualClock())
+    subject = Configuration(None, publisher, b"pepper", ManualClock())
+    subject.start()
+    assert not subject.has_changed()
+    subject.reload()
+    assert (publisher.version, subject.is_rejected) == (1, False), "the file had no records"
+    publisher.close()
+    fresh = Publisher(file.parent / "fresh", ManualClock())
+    Configuration(None, fresh, b"pepper", ManualClock()).start()
+    assert fresh.version == 1
+    fresh.close()
+
+
 def test_a_bad_reload_keeps_the_last_good_one(file: Path) -> None:
     """A file that is not valid changes nothing but the flag, until it is valid again."""
     start = Start(file)

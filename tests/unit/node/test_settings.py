@@ -9,7 +9,7 @@ from penstock.node.errors import AgentError
 from penstock.node.log import line
 from penstock.node.settings import decode_settings
 
-LEAST = {"data_path": "d", "config_path": "c.yaml", "control_url": "http://127.0.0.1:8081"}
+LEAST = {"data_path": "d", "control_url": "http://127.0.0.1:8081"}
 
 
 def test_paths_are_made_absolute() -> None:

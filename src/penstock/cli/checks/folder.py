@@ -33,16 +33,16 @@ def check_permissions(folder: Path) -> Finding:
 def check_config(path: Path) -> Finding:
     """Look whether the configuration is valid."""
     from penstock.catalog.errors import PlatformFileError  # noqa: PLC0415  # start-up time
-    from penstock.catalog.platform_file import load_platform_file  # noqa: PLC0415  # as above
+    from penstock.catalog.platform_file import check_platform_file  # noqa: PLC0415  # as above
 
     name = "Configuration"
     if not path.exists() and path.name == CONFIG_FILE:
         return Finding(name, Verdict.SKIPPED, f"{path} does not exist yet")
     try:
-        snapshot = load_platform_file(path, b"doctor")
+        platform = check_platform_file(path)
     except PlatformFileError as error:
         count = len(error.findings)
         detail = str(error.findings[0]) + (f" (and {count - 1} more)" if count > 1 else "")
         return Finding(name, Verdict.FAILED, detail, f"penstock config check {path}")
-    models = len(snapshot.aliases)
-    return Finding(name, Verdict.OK, f"{path}: {models} models, {len(snapshot.keys)} keys")
+    models = len(platform.aliases)
+    return Finding(name, Verdict.OK, f"{path}: {models} models, {len(platform.keys)} keys")

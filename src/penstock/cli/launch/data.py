@@ -78,10 +78,6 @@ class DataFolder:
             raise _unusable(folder, error) from None
         return key, admin_token
 
-    def read_pepper(self) -> bytes:
-        """Return the pepper that new keys are hashed under."""
-        return read_peppers(self.path / "secrets", may_create=False).active
-
     def write(self, name: str, content: bytes, *, mode: int = 0o600) -> Path:
         """Replace a file of the folder and return its path.
 

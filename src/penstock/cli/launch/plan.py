@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from penstock import __version__
-from penstock.access.rules import key_mac
-from penstock.catalog import platform_file
-from penstock.catalog.compile import anchor_reference
+from penstock.catalog.compile import resolve_secrets
 from penstock.catalog.errors import PlatformFileError
+from penstock.catalog.model import PlatformFile
+from penstock.catalog.platform_file import check_platform_file
+from penstock.catalog.rules import parse_endpoint
 from penstock.cli.config import CONFIG_FILE
 from penstock.cli.errors import BAD_CONFIG, BAD_OPTION, DATA_UNUSABLE, CommandError
 from penstock.cli.instance import Facts, find_facts
@@ -20,7 +21,6 @@ from penstock.cli.launch.data import DataFolder
 from penstock.cli.launch.options import DevOptions
 from penstock.cli.launch.reporter import Reporter
 from penstock.cli.times import format_time
-from penstock.contract.snapshot import Snapshot
 from penstock.kit.clock import Clock
 from penstock.kit.secrets import resolve_secret
 
@@ -64,11 +64,11 @@ def make_plan(
     config = options.config or folder.path / CONFIG_FILE
     if options.config is None and _is_ours(config):
         engines = _write_config(options, folder, before, chosen, reporter)
-        snapshot = load(config, folder)
+        platform = load(config, folder)
     else:
-        snapshot = load(config, folder)
-        engines = _engines_of_own_config(options, config, snapshot, before)
-        api_key = _key_of_own_config(options, folder, config, snapshot, api_key)
+        platform = load(config, folder)
+        engines = _engines_of_own_config(options, config, platform, before)
+        api_key = _key_of_own_config(options, folder, config, platform, api_key)
     gateway_port, control_port, metrics_port = (chosen[option] for option in PORT_OPTIONS)
     facts = Facts(
         base_url=f"http://{ports.HOST}:{gateway_port}",
@@ -78,7 +78,7 @@ def make_plan(
         admin_token=admin_token,
         data_dir=str(folder.path),
         pid=pid,
-        models=tuple(alias.name for alias in snapshot.aliases),
+        models=tuple(alias.item.name for alias in platform.aliases),
         engines={engine.name: f"http://{ports.HOST}:{port}" for engine, port in engines},
         config=str(config.absolute()),
         version=__version__,
@@ -96,14 +96,14 @@ def choose_ports(options: DevOptions) -> dict[str, int]:
     return chosen
 
 
-def load(config: Path, folder: DataFolder) -> Snapshot:
-    """Return what the configuration compiles to.
+def load(config: Path, folder: DataFolder) -> PlatformFile:
+    """Return what the configuration says.
 
     Raises:
         CommandError: It is not valid; the message has every finding.
     """
     try:
-        return platform_file.load_platform_file(config, folder.read_pepper())
+        return check_platform_file(config)
     except PlatformFileError as error:
         remedy = f"Correct it, then run `penstock config check {config}`."
         if config == folder.path / CONFIG_FILE:
@@ -155,18 +155,16 @@ def _models_of_all(urls: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _engines_of_own_config(
-    options: DevOptions, config: Path, snapshot: Snapshot, before: Facts | None
+    options: DevOptions, config: Path, platform: PlatformFile, before: Facts | None
 ) -> tuple[tuple[Engine, int], ...]:
     if options.engines or options.models:
         detail = f"{config} is your own configuration, so --engine and --model do not apply."
         remedy = "Add the engine to the file, or delete the file to have a new one written."
         raise CommandError(BAD_OPTION, detail, remedy)
-    wanted = {
-        endpoint.port
-        for upstream in snapshot.upstreams
-        for endpoint in upstream.endpoints
-        if endpoint.host in _LOCAL_HOSTS
-    }
+    endpoints = (
+        parse_endpoint(url) for upstream in platform.upstreams for url in upstream.item.endpoints
+    )
+    wanted = {endpoint.port for endpoint in endpoints if endpoint.host in _LOCAL_HOSTS}
     remembered = before.engines if before is not None else {}
     usual = [(engine, builtin.usual_port(engine, remembered)) for engine in builtin.ENGINES]
     # Those that the user took out of the file are not wanted any more.
@@ -176,20 +174,19 @@ def _engines_of_own_config(
 
 
 def _key_of_own_config(
-    options: DevOptions, folder: DataFolder, config: Path, snapshot: Snapshot, api_key: str
+    options: DevOptions, folder: DataFolder, config: Path, platform: PlatformFile, api_key: str
 ) -> str:
     """Return a key that works with the user's own configuration."""
-    if key_mac(folder.read_pepper(), api_key.encode()) in {key.mac for key in snapshot.keys}:
+    secrets = resolve_secrets(platform, resolve_secret)[0]
+    keys = [secret for (section, _), secret in secrets.items() if section == "keys"]
+    if api_key in keys:
         return api_key
     if options.api_key is not None:
         detail = f"{config} has no key with the secret of --api-key."
         path = folder.path / "secrets" / "dev_api_key"
         remedy = f"Add a key with `secret: file:{path}` to it, or leave --api-key out."
         raise CommandError(BAD_OPTION, detail, remedy)
-    platform = platform_file.check_platform_file(config)
-    with_secret = [key for key in platform.keys if key.item.secret is not None]
-    if not with_secret:
+    if not keys:
         remedy = "Add a key to it; nobody could call."
-        raise CommandError(BAD_CONFIG, f"{config} has no key.", remedy)
-    first = with_secret[0]
-    return resolve_secret(anchor_reference(first.item.secret or "", first.written.folder))
+        raise CommandError(BAD_CONFIG, f"{config} has no key with a secret.", remedy)
+    return keys[0]

@@ -2,8 +2,9 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from penstock.cli.launch import logs
 from penstock.cli.launch.child import Child, Keeper, RestartPolicy
@@ -60,6 +61,10 @@ class Running:
     clock: Clock
     on_ready: Callable[[], None]
     """Called once, when every process is ready; its errors stop everything."""
+    configure: Callable[[], Coroutine[Any, Any, None]]
+    """Done while the processes start; its errors stop everything."""
+    follow: Callable[[], Coroutine[Any, Any, None]]
+    """Goes on for as long as the processes run."""
     policy: RestartPolicy = field(default_factory=RestartPolicy)
 
 
@@ -78,11 +83,16 @@ async def run(children: Sequence[Child], signals: StopSignals, running: Running)
         if not await _start(keepers, signals, running):
             return
         running.on_ready()
-        checks = asyncio.create_task(_keep_logs_short(children))
+        chores = [
+            asyncio.create_task(_keep_logs_short(children)),
+            asyncio.create_task(running.follow()),
+        ]
         try:
             await signals.wanted.wait()
         finally:
-            checks.cancel()
+            for chore in chores:
+                chore.cancel()
+            await asyncio.gather(*chores, return_exceptions=True)
     finally:
         await _stop(keepers, signals, running.reporter)
 
@@ -98,6 +108,7 @@ async def _start(keepers: Sequence[Keeper], signals: StopSignals, running: Runni
 
     running.reporter.progress(f"Starting {', '.join(k.child.name for k in keepers)} ...")
     starts = [asyncio.create_task(start_one(keeper)) for keeper in keepers]
+    starts.append(asyncio.create_task(running.configure()))
     wanted = asyncio.create_task(signals.wanted.wait())
     pending: set[asyncio.Task[None]] = set(starts)
     try:

@@ -8,14 +8,15 @@ import time
 import httpx
 import msgspec
 
-from penstock.cli.instance import find_facts
+from penstock.cli.instance import ControlPlane, find_facts
 from penstock.cli.launch import ports
+from penstock.cli.launch.applier import Applier
 from penstock.cli.launch.child import Child
 from penstock.cli.launch.data import DataFolder
 from penstock.cli.launch.leftovers import end_workers
 from penstock.cli.launch.options import DevOptions
 from penstock.cli.launch.plan import Plan, make_plan
-from penstock.cli.launch.probes import probe_client, ready_when
+from penstock.cli.launch.probes import probe_client, ready_when, works_with
 from penstock.cli.launch.reporter import Reporter
 from penstock.cli.launch.run import Running, StopSignals, run
 from penstock.control.settings import ControlSettings
@@ -26,6 +27,8 @@ DRAIN_GRACE_S = 10.0
 """How long streams may finish at Ctrl-C: a developer waits for it."""
 SHIP_GRACE_S = 5.0
 _SLACK_S = 10.0
+_ASKED_A_WORKER = 3
+"""Questions for each worker until all of them surely know the dev key."""
 _PREVIOUS_PATIENCE_S = 30.0
 
 
@@ -60,8 +63,21 @@ async def _run(plan: Plan, folder: DataFolder, reporter: Reporter) -> None:
 
     async with probe_client() as client:
         children = make_children(plan, folder, client)
+        applier = Applier(
+            plan.config.absolute(),
+            ControlPlane(plan.facts.control_url, plan.facts.admin_token),
+            ready_when(client, f"{plan.facts.control_url}/health/ready"),
+            reporter.warn,
+        )
+        running = Running(
+            reporter=reporter,
+            clock=clock,
+            on_ready=on_ready,
+            configure=applier.start,
+            follow=applier.follow,
+        )
         try:
-            await run(children, signals, Running(reporter=reporter, clock=clock, on_ready=on_ready))
+            await run(children, signals, running)
         finally:
             count = end_workers(folder.path)
             if count:
@@ -85,7 +101,6 @@ def _agent(plan: Plan, folder: DataFolder, client: httpx.AsyncClient) -> Child:
     options, facts = plan.options, plan.facts
     settings = AgentSettings(
         data_path=str(folder.path),
-        config_path=str(plan.config.absolute()),
         control_url=facts.control_url,
         host=ports.HOST,
         port=plan.ports["--gateway-port"],
@@ -96,13 +111,20 @@ def _agent(plan: Plan, folder: DataFolder, client: httpx.AsyncClient) -> Child:
         drain_grace_s=DRAIN_GRACE_S,
         ship_grace_s=SHIP_GRACE_S,
     )
-    urls = (f"{facts.base_url}/health/ready", f"{facts.metrics_url}/metrics")
+    is_up = ready_when(client, f"{facts.base_url}/health/ready", f"{facts.metrics_url}/metrics")
+    knows_key = works_with(
+        client, f"{facts.base_url}/v1/models", facts.api_key, _ASKED_A_WORKER * options.workers
+    )
+
+    async def is_ready() -> bool:
+        return await is_up() and await knows_key()
+
     return Child(
         name="gateway",
         command=_python("penstock.node", settings),
         log_path=folder.log_path("agent"),
         other_logs=tuple(folder.log_path(f"worker-{slot}") for slot in range(options.workers)),
-        is_ready=ready_when(client, *urls),
+        is_ready=is_ready,
         stop_grace_s=DRAIN_GRACE_S + SHIP_GRACE_S + _SLACK_S,
     )
 
