@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import re
 import secrets
 import statistics
@@ -10,17 +9,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 from benches.load.machine import REPOSITORY, describe_machine
-from benches.load.processes import Cores, Running, choose_cores, find_free_port, start
+from benches.load.processes import (
+    Cores,
+    Running,
+    choose_cores,
+    find_free_port,
+    forget_file,
+    start,
+)
 from benches.load.servers import Bench, launch_emulator
+from benches.scale.feeding import Fed, feed_node
+from benches.scale.filling import Filling
 from rich.console import Console
-from rich.table import Table
 
 from penstock.access.rules import create_key, key_mac
 from penstock.contract.node import WorkerSettings
@@ -35,8 +41,6 @@ from penstock.contract.snapshot_store import (
     upstream_record,
 )
 
-PART = 100_000
-"""Keys that are written at a time."""
 SAMPLE = 10_000
 """Keys that the client uses, one after another by chance; they are in either store."""
 _PATH = "/v1/chat/completions"
@@ -61,7 +65,6 @@ class Store:
     keys: int
     aliases: int
     path: Path
-    build_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,46 +76,47 @@ class Figures:
     """From the process's start, with nothing of the store in memory, to its first answer."""
     own_mb: float
     shared_mb: float
-    per_second: float
+    rates: list[float]
+    """Requests a second, round by round."""
+
+    @property
+    def per_second(self) -> float:
+        """The median of the rounds."""
+        return statistics.median(self.rates)
 
 
-def build_store(
-    folder: Path, name: str, *, keys: int, aliases: int, sample: list[bytes], port: int
-) -> Store:
-    """Write a store with so many keys and aliases; the sample's keys are among them."""
-    began_s = time.monotonic()
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run showed."""
+
+    small: Figures
+    large: Figures
+    fed: Fed
+    """How the large store came to the node."""
+
+    @property
+    def ratios(self) -> list[float]:
+        """Rates on the large store to those on the small one, round by round, lowest first."""
+        pairs = zip(self.large.rates, self.small.rates, strict=True)
+        return sorted(large / small for large, small in pairs)
+
+
+def build_store(folder: Path, name: str, *, aliases: int, macs: list[bytes], port: int) -> Store:
+    """Write a store with so many aliases, and keys of these hashes, without any control plane."""
     store = SnapshotStore(folder / name)
     upstream = Upstream("engine", "emulator", (Endpoint("http", "127.0.0.1", port),))
-    catalog = [upstream_record(upstream)]
+    records = [upstream_record(upstream)]
     for number in range(aliases):
-        name = f"route-{number}"
-        catalog.append(deployment_record(Deployment(name, "engine", "emulated-70b")))
-        catalog.append(route_record(Route(name, (Choice(name),))))
-        catalog.append(alias_record(Alias(f"model-{number}", f"route-{number}")))
-    parts = _parts(keys, sample)
-    for number, part in enumerate(parts):
-        records = sorted([*part, *(catalog if number == 0 else ())])
-        is_last = (number + 1) * PART >= keys
-        store.apply(
-            Delta(base_version=0, version=1, created_at_ns=1, puts=records, is_last=is_last)
-        )
+        deployment = f"deployment-{number}"
+        records.append(deployment_record(Deployment(deployment, "engine", "emulated-70b")))
+        records.append(route_record(Route(f"route-{number}", (Choice(deployment),))))
+        records.append(alias_record(Alias(f"model-{number}", f"route-{number}")))
+    for number, mac in enumerate(macs):
+        owner = f"org_{number % 5_000:012d}", f"prj_{number % 20_000:012d}"
+        records.append(key_record(Key(f"{number:012d}", mac, *owner)))
+    store.apply(Delta(base_version=0, version=1, created_at_ns=1, puts=sorted(records)))
     store.close()
-    return Store(name, keys, aliases, folder / name, time.monotonic() - began_s)
-
-
-def _parts(keys: int, sample: list[bytes]) -> Iterator[list[tuple[bytes, bytes]]]:
-    for first in range(0, keys, PART):
-        yield [
-            key_record(
-                Key(
-                    f"{number:012d}",
-                    sample[number] if number < len(sample) else secrets.token_bytes(32),
-                    f"org_{number % 5_000:012d}",
-                    f"prj_{number % 20_000:012d}",
-                )
-            )
-            for number in range(first, min(first + PART, keys))
-        ]
+    return Store(name, len(macs), aliases, folder / name)
 
 
 class Session:
@@ -128,31 +132,33 @@ class Session:
         (folder / "pepper").write_bytes(self._pepper)
         self._port = find_free_port()
 
-    def run(self, stack: ExitStack, keys: int, aliases: int, console: Console) -> list[Figures]:
-        """Build, start, measure."""
+    def run(self, stack: ExitStack, keys: int, aliases: int, console: Console) -> Outcome:
+        """Build the small store, have a node fed the large one, start, measure."""
         bench = Bench(self._cores, self._folder, self._port, "")
         stack.callback(launch_emulator(bench).stop)
         tokens = [create_key() for _ in range(min(SAMPLE, keys))]
         (self._folder / "keys").write_text("\n".join(tokens))
         macs = [key_mac(self._pepper, token.encode()) for token in tokens]
-        stores = []
-        for name, count in (("small", len(tokens)), ("large", keys)):
-            console.print(f"building the {name} store: {count:,} keys, {aliases:,} aliases")
-            stores.append(
-                build_store(
-                    self._folder, name, keys=count, aliases=aliases, sample=macs, port=self._port
-                )
-            )
+        small = build_store(self._folder, "small", aliases=aliases, macs=macs, port=self._port)
+        filling = Filling(
+            keys=keys,
+            aliases=aliases,
+            sample=list(zip(tokens, macs, strict=True)),
+            engine_url=f"http://127.0.0.1:{self._port}",
+        )
+        fed = feed_node(self._folder / "node", self._pepper, filling, console)
+        stores = [small, Store("large", keys, aliases, fed.path)]
         workers = [(store, *self._start(store, stack)) for store in stores]
         rates: dict[str, list[float]] = {store.name: [] for store in stores}
         for number in range(self._rounds):
             console.print(f"round {number + 1} of {self._rounds}")
             for store, worker, _ in workers:
                 rates[store.name].append(self._measure(worker, store))
-        return [
-            Figures(store, ready_s, *_memory_mb(worker), statistics.median(rates[store.name]))
+        figures = [
+            Figures(store, ready_s, *_memory_mb(worker), rates[store.name])
             for store, worker, ready_s in workers
         ]
+        return Outcome(figures[0], figures[1], fed)
 
     def _start(self, store: Store, stack: ExitStack) -> tuple[Running, float]:
         folder = self._folder / f"worker-{store.name}"
@@ -169,7 +175,7 @@ class Session:
             port=port,
         )
         command = [sys.executable, "-m", "penstock.gateway", msgspec.json.encode(settings).decode()]
-        _forget(store.path / "data.mdb")
+        forget_file(store.path / "data.mdb")
         began_s = time.monotonic()
         worker = start(store.name, command, port, core=self._cores.gateway, folder=folder)
         ready_s = time.monotonic() - began_s
@@ -196,16 +202,6 @@ class Session:
         return float(rate[1]) if rate is not None else 0.0
 
 
-def _forget(path: Path) -> None:
-    """Drop a file from the page cache, so that a start is a cold one."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fdatasync(descriptor)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(descriptor)
-
-
 def _memory_mb(worker: Running) -> tuple[float, float]:
     """Return a worker's own memory and what it shares with others of the node, in MB."""
     status = Path(f"/proc/{worker.pid}/status").read_text()
@@ -225,33 +221,48 @@ def main(arguments: list[str]) -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-scale-")))
         session = Session(folder, choose_cores(), options.seconds, options.rounds)
-        figures = session.run(stack, options.keys, options.aliases, console)
-    _report(figures, console)
+        outcome = session.run(stack, options.keys, options.aliases, console)
+    _report(outcome, console)
     return 0
 
 
-def _report(figures: list[Figures], console: Console) -> None:
-    small, large = figures
+def _report(outcome: Outcome, console: Console) -> None:
+    figures = (outcome.small, outcome.large)
     rows = [
         ("API keys", *(f"{each.store.keys:,}" for each in figures)),
-        ("aliases and routes", *(f"{each.store.aliases:,}" for each in figures)),
-        ("building the store (s)", *(f"{each.store.build_s:.1f}" for each in figures)),
+        ("aliases, routes and deployments", *(f"{each.store.aliases:,}" for each in figures)),
         ("worker ready from a cold disk (s)", *(f"{each.ready_s:.2f}" for each in figures)),
         ("memory of its own (MB)", *(f"{each.own_mb:.1f}" for each in figures)),
         ("memory shared by workers (MB)", *(f"{each.shared_mb:.1f}" for each in figures)),
         ("chat, random keys, c=64 (req/s)", *(f"{each.per_second:,.0f}" for each in figures)),
     ]
-    table = Table("", "small store", "large store")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-    console.print(f"large / small: {large.per_second / small.per_second:.2f}")
     machine = "\n".join(describe_machine(Path(tempfile.gettempdir())).lines())
+    ratios, fed = outcome.ratios, outcome.fed
     lines = [f"# Scale bench\n\n{machine}\n", "| | small store | large store |"]
     lines += ["|---|--:|--:|", *(f"| {' | '.join(row)} |" for row in rows)]
-    lines.append(f"\nRequests/s, large to small: {large.per_second / small.per_second:.2f}")
+    lines += [
+        "",
+        (
+            f"Requests/s, large to small, round by round: median {statistics.median(ratios):.2f}, "
+            f"from {ratios[0]:.2f} to {ratios[-1]:.2f}."
+        ),
+        "",
+        (
+            "The large store is what a node was fed by a control plane on PostgreSQL "
+            f"(filled in {fed.fill_s:.0f} s)."
+        ),
+        f"From an empty disk the node served its keys after {fed.from_nothing_s:.0f} s; started",
+        f"anew, agent and worker, with the store on a cold disk, after {fed.from_disk_s:.1f} s.",
+    ]
+    text = "\n".join(lines) + "\n"
+    console.print(text, highlight=False)
     results = REPOSITORY / "benches" / "results"
-    (results / "scale.md").write_text("\n".join(lines) + "\n")
-    (results / "scale.json").write_text(
-        json.dumps({"rows": rows, "ratio": large.per_second / small.per_second}, indent=1) + "\n"
-    )
+    (results / "scale.md").write_text(text)
+    data = {
+        "rows": rows,
+        "ratios": ratios,
+        "fill_s": fed.fill_s,
+        "from_nothing_s": fed.from_nothing_s,
+        "from_disk_s": fed.from_disk_s,
+    }
+    (results / "scale.json").write_text(json.dumps(data, indent=1) + "\n")

@@ -67,9 +67,13 @@ class PostgresqlServer:
         """Return the address of a database, for the ordinary role."""
         return self._role_dsn.format(database=name)
 
+    def superuser_dsn(self, name: str) -> str:
+        """Return the address of a database, for somebody whom no wall stops."""
+        return self._dsn.format(database=name)
+
     async def execute(self, statement: str, database: str = "postgres") -> None:
         """Run a statement as the superuser."""
-        connection = await asyncpg.connect(self._dsn.format(database=database))
+        connection = await asyncpg.connect(self.superuser_dsn(database))
         try:
             await connection.execute(statement)
         finally:

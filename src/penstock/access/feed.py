@@ -12,6 +12,9 @@ from penstock.tenancy.model import Organization, Project, Status
 
 Records = dict[bytes, bytes]
 
+# Made once: a million keys are asked for a node that begins.
+_STATUSES = frozenset(Status)
+
 
 def key_records(record: KeyRecord) -> tuple[Records, set[bytes]]:
     """Return the records of a key that nodes shall have, and the names of those they shall not.
@@ -28,7 +31,7 @@ def key_records(record: KeyRecord) -> tuple[Records, set[bytes]]:
         key.revoked_at_us is None
         and key.is_disabled is False
         and has_active_owner(record)
-        and {record.organization_status, record.project_status} <= set(Status)
+        and {record.organization_status, record.project_status} <= _STATUSES
         and find_key_fault(key) is None
     )
     puts: Records = {}

@@ -34,6 +34,9 @@ _DATA_PLANE = frozenset({KeyScope.INFERENCE, KeyScope.MODELS_READ})
 """Scopes that data planes ask for."""
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
 _LIVE = (SecretState.ACTIVE, SecretState.RETIRING)
+# Made once: a million keys are asked for a node that begins.
+_ROLES = frozenset(Role)
+_SCOPES = frozenset(KeyScope)
 _US = 1_000_000
 
 
@@ -43,7 +46,7 @@ def normalize_scopes(scopes: Sequence[str]) -> list[str]:
     Raises:
         PenstockError: `KEY_INVALID`: none, or one that does not exist.
     """
-    if not scopes or not set(scopes) <= set(KeyScope):
+    if not scopes or not set(scopes) <= _SCOPES:
         message = f"Scopes are one or more of: {', '.join(KeyScope)}."
         raise PenstockError(KEY_INVALID, message)
     return sorted({str(scope) for scope in scopes})
@@ -141,9 +144,9 @@ def find_key_fault(key: ApiKey) -> str | None:
 
     A row that something else wrote harms itself only: it is refused, and everything else goes on.
     """
-    if key.role not in set(Role):
+    if key.role not in _ROLES:
         return "its role is unknown"
-    if not _is_text_list(key.scopes) or not set(key.scopes) <= set(KeyScope):
+    if not _is_text_list(key.scopes) or not set(key.scopes) <= _SCOPES:
         return "its scopes are unknown"
     if key.allowed_aliases is not None and not _is_text_list(key.allowed_aliases):
         return "its allowed aliases are no list of names"

@@ -342,9 +342,12 @@ async def _records(
     rows = await session.rows(statement)
     secrets: dict[str, list[KeySecret]] = {}
     ids = [row[0] for row in rows]
-    live = select(*_SECRET).where(
-        scope.where(KeySecrets.organization_id), KeySecrets.key_id.in_(ids)
+    # Keys of a listing are neighbors: their secrets are a range, where a list would be long.
+    is_listing = limit is not None and len(ids) > 0
+    theirs = (
+        KeySecrets.key_id.between(ids[0], ids[-1]) if is_listing else KeySecrets.key_id.in_(ids)
     )
+    live = select(*_SECRET).where(scope.where(KeySecrets.organization_id), theirs)
     for row in await session.rows(live.order_by(KeySecrets.created_at)) if ids else ():
         secret = _build_secret(row)
         secrets.setdefault(secret.key_id, []).append(secret)
