@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import update
 from tests.fakes.admin_rig import AdminRig, expect_problem, run_admin_api
 from tests.fakes.organizations import (
     ALL,
@@ -22,6 +23,7 @@ from tests.unit.metering.usage_events import make_event
 from penstock.access import due, feed, rotation, service
 from penstock.access.model import CreatedKey, DueReason, KeyChanges, KeySecret, NewKey
 from penstock.access.rules import find_key_id
+from penstock.access.tables import ApiKeys
 from penstock.access.verification import KeyUse, record_uses
 from penstock.audit import service as audit
 from penstock.contract.snapshot import Key
@@ -174,6 +176,20 @@ async def test_a_key_that_is_off_is_not_due(database: Database) -> None:
     )
     assert await _list_due(database, DUE_US) == []
     assert await _end_overdue(database, DUE_US) == 0
+
+
+@pytest.mark.parametrize("interval_s", [2**63 - 1, -(2**63), 0, 1])
+async def test_an_impossible_policy_harms_itself_only(database: Database, interval_s: int) -> None:
+    """A row with an interval that nobody could have set is not due, and others still are."""
+    _, project = await create_place(database)
+    sick = await create_key(database, project, NewKey(name="sick", rotation_interval_s=3_600))
+    well = await create_key(database, project, POLICY)
+    async with database.write(ALL) as session:
+        await session.change(
+            update(ApiKeys).where(ApiKeys.id == sick.key.id).values(rotation_interval_s=interval_s)
+        )
+    assert await _list_due(database, DUE_US) == [(DueReason.ROTATION_DUE, well.secret.id)]
+    assert await _end_overdue(database, DUE_US) == 1
 
 
 async def test_usage_says_when_keys_were_used(database: Database) -> None:

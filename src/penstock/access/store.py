@@ -10,6 +10,7 @@ from sqlalchemy import (
     TextClause,
     and_,
     bindparam,
+    case,
     func,
     or_,
     select,
@@ -18,6 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import InstrumentedAttribute
 
+from penstock.access.key_rules import MAX_ROTATION_INTERVAL_S, MIN_ROTATION_INTERVAL_S
 from penstock.access.model import ApiKey, KeyOwner, KeyRecord, KeySecret, SecretState
 from penstock.access.tables import ApiKeys, KeySecrets
 from penstock.storage.base import seconds_after
@@ -244,7 +246,10 @@ async def list_overdue(
         limit: Most of them; those that are due the longest come first.
         *conditions: What else must hold.
     """
-    due_at = seconds_after(KeySecrets.created_at, ApiKeys.rotation_interval_s)
+    # An interval that nobody could have set must not take all others with it by an overflow.
+    is_sane = ApiKeys.rotation_interval_s.between(MIN_ROTATION_INTERVAL_S, MAX_ROTATION_INTERVAL_S)
+    interval = case((is_sane, ApiKeys.rotation_interval_s), else_=None)
+    due_at = seconds_after(KeySecrets.created_at, interval)
     return await _list_pairs(
         session,
         scope,
