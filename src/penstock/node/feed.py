@@ -90,7 +90,7 @@ class Feed:
                     await asyncio.sleep(asked_at_s + MIN_INTERVAL_S - self._followed_at_s)
                 except (FeedUnavailableError, SnapshotFormatError, OSError, lmdb.Error) as error:
                     self.failure_count += 1
-                    log.warning(line("feed lost", error=error, retry_s=retry_s))
+                    log.warning(line("feed lost", error=error, retry_s=round(retry_s, 1)))
                     await asyncio.sleep(retry_s)
                     retry_s = min(retry_s * _RETRY_GROWTH, _LAST_RETRY_S)
         finally:

@@ -91,8 +91,9 @@ class Tail:
 
     def _find_successor(self, *, is_dead: bool) -> int | None:
         number = self.position.segment
-        if is_dead:
-            # Numbers may be missing: somebody may have deleted a segment that was shipped.
+        if is_dead or number < self._known.segment:
+            # It was complete once: then the next file is where reading went on, with a record in
+            # it or without. Numbers may be missing: a segment that was shipped may be deleted.
             return min((n for n in list_segments(self._folder) if n > number), default=None)
         following = segment_path(self._folder, number + 1)
         return number + 1 if _holds_a_record(following) else None

@@ -172,6 +172,25 @@ def test_damage_before_a_known_position_is_jumped_over(tmp_path: Path) -> None:
     journal.die()
 
 
+def test_a_known_position_in_an_empty_segment_is_no_damage(tmp_path: Path) -> None:
+    """Where reading went on in a segment without a record, the one before was complete."""
+    journal = FakeJournal(tmp_path)
+    journal.write(make_open("a"))
+    journal.allocate(2)
+    journal.die()
+    tail = Tail(journal.path, Position(), Position(2, 0))
+    ids: list[str] = []
+
+    def parse(_segment: int, content: bytes, _offset: int) -> int:
+        records = list(scan(content))
+        ids.extend(record.event_id for record, _ in records if isinstance(record, Open))
+        return records[-1][1]
+
+    while tail.advance(parse, is_dead=False):
+        pass
+    assert (ids, tail.position, tail.damaged) == (["a"], Position(2, 0), set())
+
+
 def test_frames_are_counted_without_being_read() -> None:
     """Counting tells how many whole frames there are and where they end."""
     frames = [encode_record(make_open(name)) for name in "abc"]
