@@ -18,6 +18,7 @@ from benches.load.machine import REPOSITORY, describe_machine
 from benches.load.processes import (
     Cores,
     Running,
+    StartError,
     choose_cores,
     find_free_port,
     forget_file,
@@ -68,6 +69,15 @@ class Store:
 
 
 @dataclass(frozen=True, slots=True)
+class Round:
+    """What a worker did with random keys and models."""
+
+    per_second: float
+    cpu_us: float
+    """Processor time of a request: it suffers less from what others do on the machine."""
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """What one worker on one store showed."""
 
@@ -76,13 +86,17 @@ class Figures:
     """From the process's start, with nothing of the store in memory, to its first answer."""
     own_mb: float
     shared_mb: float
-    rates: list[float]
-    """Requests a second, round by round."""
+    rounds: list[Round]
 
     @property
     def per_second(self) -> float:
-        """The median of the rounds."""
-        return statistics.median(self.rates)
+        """Requests a second, the median of the rounds."""
+        return statistics.median(each.per_second for each in self.rounds)
+
+    @property
+    def cpu_us(self) -> float:
+        """Processor time of a request, the median of the rounds."""
+        return statistics.median(each.cpu_us for each in self.rounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +110,9 @@ class Outcome:
 
     @property
     def ratios(self) -> list[float]:
-        """Rates on the large store to those on the small one, round by round, lowest first."""
-        pairs = zip(self.large.rates, self.small.rates, strict=True)
-        return sorted(large / small for large, small in pairs)
+        """Processor time on the large store to that on the small one, by round, lowest first."""
+        pairs = zip(self.large.rounds, self.small.rounds, strict=True)
+        return sorted(large.cpu_us / small.cpu_us for large, small in pairs)
 
 
 def build_store(folder: Path, name: str, *, aliases: int, macs: list[bytes], port: int) -> Store:
@@ -149,13 +163,13 @@ class Session:
         fed = feed_node(self._folder / "node", self._pepper, filling, console)
         stores = [small, Store("large", keys, aliases, fed.path)]
         workers = [(store, *self._start(store, stack)) for store in stores]
-        rates: dict[str, list[float]] = {store.name: [] for store in stores}
+        rounds: dict[str, list[Round]] = {store.name: [] for store in stores}
         for number in range(self._rounds):
             console.print(f"round {number + 1} of {self._rounds}")
             for store, worker, _ in workers:
-                rates[store.name].append(self._measure(worker, store))
+                rounds[store.name].append(self._measure(worker, store))
         figures = [
-            Figures(store, ready_s, *_memory_mb(worker), rates[store.name])
+            Figures(store, ready_s, *_memory_mb(worker), rounds[store.name])
             for store, worker, ready_s in workers
         ]
         return Outcome(figures[0], figures[1], fed)
@@ -182,10 +196,11 @@ class Session:
         stack.callback(worker.stop)
         return worker, ready_s
 
-    def _measure(self, worker: Running, store: Store) -> float:
+    def _measure(self, worker: Running, store: Store) -> Round:
         script = self._folder / "scale.lua"
         text = _SCRIPT.replace("@KEYS@", str(self._folder / "keys")).replace("@PATH@", _PATH)
         script.write_text(text.replace("@ALIASES@", str(store.aliases)))
+        before_ns = worker.cpu_ns()
         done = subprocess.run(
             [
                 *("taskset", "-c", str(self._cores.load), "wrk", "-t1", "-c64"),
@@ -197,9 +212,11 @@ class Session:
         )
         failed = re.search(r"Non-2xx or 3xx responses: (\d+)", done.stdout)
         rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
-        if failed is not None or rate is None:
-            worker.fail(f"refused requests: {done.stdout[-300:]}")
-        return float(rate[1]) if rate is not None else 0.0
+        count = re.search(r"(\d+) requests in", done.stdout)
+        if failed is not None or rate is None or count is None:
+            message = f"requests were refused: {done.stdout[-300:]}"
+            raise StartError(message)
+        return Round(float(rate[1]), (worker.cpu_ns() - before_ns) / 1e3 / int(count[1]))
 
 
 def _memory_mb(worker: Running) -> tuple[float, float]:
@@ -235,6 +252,7 @@ def _report(outcome: Outcome, console: Console) -> None:
         ("memory of its own (MB)", *(f"{each.own_mb:.1f}" for each in figures)),
         ("memory shared by workers (MB)", *(f"{each.shared_mb:.1f}" for each in figures)),
         ("chat, random keys, c=64 (req/s)", *(f"{each.per_second:,.0f}" for each in figures)),
+        ("CPU a request (us)", *(f"{each.cpu_us:.1f}" for each in figures)),
     ]
     machine = "\n".join(describe_machine(Path(tempfile.gettempdir())).lines())
     ratios, fed = outcome.ratios, outcome.fed
@@ -243,7 +261,7 @@ def _report(outcome: Outcome, console: Console) -> None:
     lines += [
         "",
         (
-            f"Requests/s, large to small, round by round: median {statistics.median(ratios):.2f}, "
+            f"CPU a request, large to small, by round: median {statistics.median(ratios):.2f}, "
             f"from {ratios[0]:.2f} to {ratios[-1]:.2f}."
         ),
         "",
