@@ -37,7 +37,6 @@ from penstock.kit.errors import PenstockError
 from penstock.kit.moments import format_time
 from penstock.storage.errors import OBJECT_UNKNOWN, PAGE_CURSOR_INVALID, VERSION_CONFLICT
 from penstock.storage.sessions import ReadSession, WriteSession
-from penstock.tenancy import service as tenancy
 from penstock.tenancy.errors import NAME_INVALID, NAME_TAKEN, STATUS_CONFLICT
 
 
@@ -82,8 +81,6 @@ async def create_key(call: _Call, body: NewKeyBody) -> Response:
     """Create a key in a project."""
 
     async def work(session: WriteSession) -> CreatedKeyBody:
-        project = await tenancy.get_project(session, body.project_id)
-        call.check(organization_id=project.organization_id, project_id=project.id)
         created = await service.create_key(
             session,
             call.actor,
@@ -91,6 +88,7 @@ async def create_key(call: _Call, body: NewKeyBody) -> Response:
             call.peppers,
             project_id=body.project_id,
             new=body.to_new_key(),
+            check=call.check,
         )
         return CreatedKeyBody.of_created(created)
 

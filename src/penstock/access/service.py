@@ -6,7 +6,7 @@ change records an audit entry and a change for data planes in the transaction of
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from penstock.access import store
 from penstock.access.errors import GRANT_EXCEEDED, KEY_INVALID, KEY_REVOKED
@@ -59,6 +59,14 @@ _MAX_REASON_CHARS = 200
 _TAKEN = "The secret is, or was, that of a key."
 
 
+class Check(Protocol):
+    """Raises unless something may be done in a place."""
+
+    def __call__(self, *, organization_id: str, project_id: str) -> None:
+        """See the class."""
+        ...
+
+
 async def create_key(
     session: WriteSession,
     actor: Actor,
@@ -68,6 +76,7 @@ async def create_key(
     project_id: str,
     new: NewKey,
     text: str | None = None,
+    check: Check | None = None,
 ) -> CreatedKey:
     """Create a key in a project; its text is told here and kept nowhere.
 
@@ -80,13 +89,15 @@ async def create_key(
         new: What it is to be.
         text: The key itself, where somebody has chosen it: of our form, which says its id, or any
             other that a header can carry. A new one is made without.
+        check: Says whether the grantor may put keys there at all, before anything is told of the
+            place; what it raises is raised. None for a grantor who was asked before.
 
     Raises:
         PenstockError: `OBJECT_UNKNOWN` for project, service account or member,
             `STATUS_CONFLICT` when one of them or the organization is not active, `KEY_INVALID`,
             `NAME_INVALID`, `NAME_TAKEN`, `GRANT_EXCEEDED`.
     """
-    organization_id = await _require_place(session, project_id)
+    organization_id = await _require_place(session, project_id, check)
     _check_grant(grantor, new.role)
     new = _inherit_owner(grantor, new)
     conflict = PenstockError(NAME_TAKEN)
@@ -370,12 +381,14 @@ def clean_reason(reason: str) -> str:
     return reason
 
 
-async def _require_place(session: WriteSession, project_id: str) -> str:
+async def _require_place(session: WriteSession, project_id: str, check: Check | None) -> str:
     """Return the organization of a project that keys can be put into."""
     place = await tenancy_store.lock_place(session, session.scope, project_id)
     if place is None:
         raise PenstockError(OBJECT_UNKNOWN)
     organization_id, project_status, organization_status = place
+    if check is not None:
+        check(organization_id=organization_id, project_id=project_id)
     require_active(organization_status, "organization")
     require_active(project_status, "project")
     return organization_id

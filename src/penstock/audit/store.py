@@ -52,7 +52,9 @@ async def lock_head(session: WriteSession, scope: Scope, chain: str) -> tuple[in
 async def append_entry(session: WriteSession, scope: Scope, link: StoredEntry) -> None:
     """Add a link to the end of the chain that `lock_head` locked."""
     scope.require([link.chain])
-    row = {name.removesuffix("_us"): value for name, value in dataclasses.asdict(link).items()}
+    row = {
+        name.removesuffix("_us"): getattr(link, name) for name in StoredEntry.__dataclass_fields__
+    }
     head = {"of_chain": link.chain, "last_number": link.number, "last_hash": link.hash}
     await session.change_together((_MOVE_HEAD, head), insertion(AuditEntries, row))
 

@@ -101,7 +101,7 @@ class AdminCall:
             if self.idempotency_key is None:
                 if prepare is not None:
                     await prepare()
-                async with self.database.write(scope_of(self.principal)) as session:
+                async with self.database.write(scope_of(self.principal), is_alone=True) as session:
                     answer = _build_answer(await work(session), status)
                 return _respond(answer)
             return await self._change_once(self.idempotency_key, work, status, prepare)
@@ -151,7 +151,7 @@ class AdminCall:
         try:
             if prepare is not None:
                 await prepare()
-            async with self.database.write(scope) as session:
+            async with self.database.write(scope, is_alone=True) as session:
                 answer = _build_answer(await work(session), status)
                 await finish(session, ticket, answer)
         except IdempotencyLostError:

@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, Integer, String, func, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from penstock.storage.base import Base, Microseconds
-from penstock.storage.sessions import ReadSession, WriteSession
+from penstock.storage.sessions import ReadSession, WriteSession, insertion
 
 ChangeKind = Literal[
     "key",
@@ -51,9 +51,8 @@ async def record_change(
         now_us: The time.
     """
     await session.lock_configuration()
-    await session.insert(
-        SnapshotChanges, {"kind": kind, "object_id": object_id, "recorded_at": now_us}
-    )
+    row = {"kind": kind, "object_id": object_id, "recorded_at": now_us}
+    session.change_later(insertion(SnapshotChanges, row))
 
 
 async def list_changes(

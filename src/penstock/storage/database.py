@@ -104,20 +104,24 @@ class Database:
                 yield ReadSession(connection, scope)
 
     @asynccontextmanager
-    async def write(self, scope: Scope) -> AsyncIterator[WriteSession]:
+    async def write(self, scope: Scope, *, is_alone: bool = False) -> AsyncIterator[WriteSession]:
         """Hand out a session that is committed, on disk, when the context ends.
 
         An exception, or a cancellation, inside the context rolls everything back.
 
         Args:
             scope: Whose data; PostgreSQL shows and takes no other.
+            is_alone: Make it the one that writes configuration from its beginning: what
+                `WriteSession.lock_configuration` does later, and with a round trip more.
 
         Raises:
             DatabaseUnavailableError: See there.
         """
         with _translated():
-            async with self._connect(self._writer, scope) as connection:
-                yield WriteSession(connection, scope)
+            async with self._connect(self._writer, scope, is_alone=is_alone) as connection:
+                session = WriteSession(connection, scope, is_alone=is_alone)
+                yield session
+                await session.flush()
         self.commit_count += 1
 
     async def check(self) -> None:
@@ -130,22 +134,24 @@ class Database:
             await session.rows(select(literal(1)))
 
     @asynccontextmanager
-    async def _connect(self, engine: AsyncEngine, scope: Scope) -> AsyncIterator[AsyncConnection]:
+    async def _connect(
+        self, engine: AsyncEngine, scope: Scope, *, is_alone: bool = False
+    ) -> AsyncIterator[AsyncConnection]:
         if self._file is not None:
             self._file.check()
         try:
-            stack, connection = await self._begin(engine, scope)
+            stack, connection = await self._begin(engine, scope, is_alone=is_alone)
         except DBAPIError as error:
             # Its server ended the connection while it stood in the pool. Nothing was done yet, and
             # all that are as old went with it: the next one is new.
             if not error.connection_invalidated:
                 raise
-            stack, connection = await self._begin(engine, scope)
+            stack, connection = await self._begin(engine, scope, is_alone=is_alone)
         async with stack:
             yield connection
 
     async def _begin(
-        self, engine: AsyncEngine, scope: Scope
+        self, engine: AsyncEngine, scope: Scope, *, is_alone: bool
     ) -> tuple[AsyncExitStack, AsyncConnection]:
         """Return a connection with an open transaction, and what ends both."""
         async with AsyncExitStack() as stack:
@@ -156,7 +162,7 @@ class Database:
                 raise _unavailable(error) from None
             await stack.enter_async_context(connection.begin())
             if self._file is None:
-                await postgresql.set_scope(connection, scope)
+                await postgresql.set_scope(connection, scope, locks_configuration=is_alone)
             return stack.pop_all(), connection
 
 

@@ -19,6 +19,8 @@ LOCK_TIMEOUT_MS = 5_000
 IDLE_TIMEOUT_MS = 60_000
 """How long a transaction may stand still before the server ends it."""
 
+CONFIGURATION_LOCK = 0x70656E73
+"""Any number that no other program takes an advisory lock of in our database."""
 ORGANIZATION_SETTING = "app.organization_id"
 PLATFORM_SETTING = "app.is_platform"
 """What the row-level policies of the migrations compare rows with."""
@@ -27,6 +29,7 @@ _SET_SCOPE = select(
     func.set_config(literal(ORGANIZATION_SETTING), bindparam("organization"), True),  # noqa: FBT003 - local to the transaction
     func.set_config(literal(PLATFORM_SETTING), bindparam("is_platform"), True),  # noqa: FBT003 - as above
 )
+_SET_SCOPE_AND_LOCK = _SET_SCOPE.add_columns(func.pg_advisory_xact_lock(CONFIGURATION_LOCK))
 
 # Classes of SQLSTATE that say "not now": connection, log-in, no such database, resources, operator,
 # system, internal; and deadlocks, serialization failures and locks that were not to be had.
@@ -94,11 +97,20 @@ def _create_engine(
     )
 
 
-async def set_scope(connection: AsyncConnection, scope: Scope) -> None:
-    """Tell the database whose rows this transaction may touch; forgotten when it ends."""
+async def set_scope(
+    connection: AsyncConnection, scope: Scope, *, locks_configuration: bool = False
+) -> None:
+    """Tell the database whose rows this transaction may touch; forgotten when it ends.
+
+    Args:
+        connection: With a transaction that has just begun.
+        scope: Whose.
+        locks_configuration: Make it the one that writes configuration, too: one round trip less.
+    """
     is_platform = "on" if scope.organization is None else "off"
     await connection.execute(
-        _SET_SCOPE, {"organization": scope.organization or "", "is_platform": is_platform}
+        _SET_SCOPE_AND_LOCK if locks_configuration else _SET_SCOPE,
+        {"organization": scope.organization or "", "is_platform": is_platform},
     )
 
 

@@ -14,6 +14,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from penstock.storage.base import Base
 from penstock.storage.errors import RowConflictError
+from penstock.storage.postgresql import CONFIGURATION_LOCK
 from penstock.storage.scope import Scope
 
 Columns = TypeVarTuple("Columns")
@@ -25,8 +26,7 @@ Change = tuple[Insert | Update, Parameters]
 """A statement and the values of all that it leaves open."""
 
 # To build a statement costs several times what it costs to run one that is there.
-_LOCK = select(func.pg_advisory_xact_lock(0x70656E73))
-"""Of any number that no other program takes an advisory lock of in our database."""
+_LOCK = select(func.pg_advisory_xact_lock(CONFIGURATION_LOCK))
 
 
 @functools.cache
@@ -101,12 +101,15 @@ class WriteSession(ReadSession):
     at all.
     """
 
-    __slots__ = ("_is_alone",)
+    __slots__ = ("_is_alone", "_later")
 
-    def __init__(self, connection: AsyncConnection, scope: Scope) -> None:
-        """See the base class."""
+    def __init__(
+        self, connection: AsyncConnection, scope: Scope, *, is_alone: bool = False
+    ) -> None:
+        """See the base class; `is_alone` when it holds the lock of the configuration."""
         super().__init__(connection, scope)
-        self._is_alone = not self._is_postgresql
+        self._is_alone = is_alone or not self._is_postgresql
+        self._later: dict[Insert | Update, list[Parameters]] = {}
 
     @property
     def _is_postgresql(self) -> bool:
@@ -147,11 +150,28 @@ class WriteSession(ReadSession):
             RowConflictError: As `insert`.
         """
         if self._is_postgresql:
+            if list(map(len, self._later.values())) == [1]:
+                changes = (*((each, values) for each, [values] in self._later.items()), *changes)
+                self._later.clear()
             statements, parameters = zip(*changes, strict=True)
             await self._change(_join(*statements), dict(ChainMap(*map(dict, parameters))))
             return
         for statement, values in changes:
             await self._change(statement, values)
+
+    def change_later(self, change: Change) -> None:
+        """Make a change with those that come next, or when the session ends.
+
+        For rows that nothing looks at in here, and that nothing stands against.
+        """
+        statement, values = change
+        self._later.setdefault(statement, []).append(values)
+
+    async def flush(self) -> None:
+        """Make what was left for later; `Database` does it before it commits."""
+        later, self._later = self._later, {}
+        for statement, parameters in later.items():
+            await self._change(statement, parameters)
 
     async def change_many(self, statement: Update, parameters: Sequence[Mapping[str, Any]]) -> None:
         """Run an update once for each set of parameters, in one round trip."""
