@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 READY_FOR_BENCH := $(VENV)/.ready-for-bench
 
 # Tests that start many processes, measure time or fill disks: one at a time, on their own.
-TESTS_ALONE := tests/e2e tests/engines tests/integration/test_agent.py \
+TESTS_ALONE := $(wildcard tests/e2e/test_*.py) tests/engines tests/integration/test_agent.py \
     tests/integration/test_usage_process.py
 ARGS ?=
 

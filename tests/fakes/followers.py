@@ -22,6 +22,7 @@ Ask = Callable[..., Awaitable[FeedPage | None]]
 async def asking(database: Database) -> AsyncIterator[Ask]:
     """Hand out what asks the feed of a database."""
     app = FastAPI()
+    app.state.is_stopping = lambda: False
     app.include_router(create_feed_router(database, lambda: ALL))
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://control") as client:

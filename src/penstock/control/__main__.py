@@ -71,6 +71,7 @@ def _serve(app: FastAPI, listener: socket.socket) -> int:
             timeout_graceful_shutdown=DRAIN_GRACE_S,
         )
     )
+    app.state.is_stopping = lambda: server.should_exit
     # The server ends by raising the signal again, for whoever handled it before: us.
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)

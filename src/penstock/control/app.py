@@ -91,6 +91,7 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
+    app.state.is_stopping = lambda: False  # whoever serves it may know better
     app.add_middleware(SafeHeaders)
     install_problems(app)
     authenticate_node = create_bearer(node_token, "nodeToken", "`secrets/node_token`")

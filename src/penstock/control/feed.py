@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy import select
 
 from penstock.audit.door import problem_responses
@@ -56,7 +56,9 @@ def create_feed_router(database: Database, authenticate: Authenticate) -> APIRou
         },
     )
     async def follow_snapshot(
+        request: Request,
         scope: Annotated[Scope, Depends(authenticate)],
+        *,
         seq: Annotated[int, Query(ge=0, le=2**63 - 1)] = 0,
         stamp: Annotated[str, Query(max_length=64)] = "",
         wait_s: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0,
@@ -72,11 +74,16 @@ def create_feed_router(database: Database, authenticate: Authenticate) -> APIRou
             if content is not None:
                 return Response(content, media_type=_TYPE)
             while commits == database.commit_count and loop.time() < asked_s + FOREIGN_POLL_S:
-                if loop.time() >= deadline_s:
+                # An end of ours must not wait for questions that nobody or nothing will answer.
+                if loop.time() >= deadline_s or await _is_over(request):
                     return Response(status_code=204)
                 await asyncio.sleep(POLL_S)
 
     return router
+
+
+async def _is_over(request: Request) -> bool:
+    return request.app.state.is_stopping() or await request.is_disconnected()
 
 
 async def answer(session: ReadSession, position: Position, after: str) -> bytes | None:
