@@ -8,6 +8,7 @@ import math
 import shutil
 import statistics
 import tempfile
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from benches.control.weighing import Meter
 from benches.load.machine import REPOSITORY, describe_machine
 from rich.console import Console
 from tests.fakes.postgresql_server import run_cluster
-from tests.fakes.production import Production, administer, change, create, running_production
+from tests.fakes.production import Production, administer, change, create
 
 TRAFFIC_S = 600
 """Longest that traffic flows; it ends with the changes."""
@@ -195,24 +196,27 @@ def main(arguments: list[str]) -> int:
     with (
         run_cluster(is_durable=True) as cluster,
         tempfile.TemporaryDirectory(prefix="penstock-control-") as name,
+        ExitStack() as stack,
     ):
         asyncio.run(cluster.server.prepare())
         dsn = cluster.server.role_dsn(asyncio.run(cluster.server.create()))
         folder = Path(name)
-        with (
-            running_production(folder / "data", dsn, workers=2) as production,
-            administer(production) as admin,
-        ):
-            session = Session(production, admin, folder, options, console)
-            rounds = session.create_keys()
-            effects, traffic, busy = session.change_things()
-    text = _render(machine.lines(), rounds, effects, traffic, busy)
+        production = Production(folder / "data", dsn)
+        stack.callback(production.stop)
+        production.start_control()
+        admin = stack.enter_context(administer(production))
+        session = Session(production, admin, folder, options, console)
+        creations = {"alone": session.create_keys()}
+        production.start_node()
+        creations["while a node follows"] = session.create_keys()
+        effects, traffic, busy = session.change_things()
+    text = _render(machine.lines(), creations, effects, traffic, busy)
     console.print(text, highlight=False)
     results = REPOSITORY / "benches" / "results"
     (results / "control.md").write_text(text)
     data = {
         "machine": machine.export(),
-        "creations": [asdict(each) for each in rounds],
+        "creations": {name: list(map(asdict, rounds)) for name, rounds in creations.items()},
         "effects": [asdict(each) for each in effects],
         "traffic": {"per_second": traffic.per_second, "failed": traffic.failed},
         "busy_percent": busy,
@@ -232,9 +236,13 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _render(
-    machine: list[str], rounds: list[Round], effects: list[Effects], traffic: Traffic, busy: float
+    machine: list[str],
+    creations: dict[str, list[Round]],
+    effects: list[Effects],
+    traffic: Traffic,
+    busy: float,
 ) -> str:
-    crowd = statistics.median(each.busy_percent for each in rounds)
+    crowd = statistics.median(each.busy_percent for rounds in creations.values() for each in rounds)
     return "\n".join(
         [
             "# Control bench",
@@ -242,10 +250,16 @@ def _render(
             *machine,
             "PostgreSQL 18 with fsync, on the same machine.",
             "",
-            "| key creations | /s, median | /s, best | p50 ms | p99 ms | CPU ms each | failed |",
+            "| key creations, c=16 | /s, median | /s, best | p50 ms | p99 ms | CPU ms | failed |",
             "|---|--:|--:|--:|--:|--:|--:|",
-            _row("16 connections", [each.plain for each in rounds]),
-            _row("the same, with idempotency keys", [each.repeatable for each in rounds]),
+            *(
+                row
+                for name, rounds in creations.items()
+                for row in (
+                    _row(name, [each.plain for each in rounds]),
+                    _row(f"{name}, with idempotency keys", [each.repeatable for each in rounds]),
+                )
+            ),
             "",
             f"All cores were {crowd:.0f} % busy, whoever with. Times and CPU are medians.",
             "",

@@ -9,7 +9,9 @@ from typing import Self
 
 from tests.fakes.production import MODEL, Production
 
-CONNECTIONS = 100
+CONNECTIONS = 200
+_ANSWER_MS = 5
+"""About how long an answer takes, beside the pause before the next request."""
 _SCRIPT = """\
 wrk.method = "POST"
 wrk.path = "/v1/chat/completions"
@@ -42,7 +44,7 @@ class Traffic:
         self, production: Production, secret: str, folder: Path, *, per_second: int, seconds: int
     ) -> None:
         """See the class."""
-        pause_ms = max(0, round(CONNECTIONS * 1_000 / per_second))
+        pause_ms = max(0, round(CONNECTIONS * 1_000 / per_second) - _ANSWER_MS)
         values = {"KEY": secret, "MODEL": MODEL, "PAUSE_MS": str(pause_ms)}
         text = _SCRIPT
         for name, value in values.items():

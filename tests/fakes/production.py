@@ -68,14 +68,18 @@ class Production:
 
     def start(self) -> None:
         """Start everything, and wait until all of it is ready."""
-        self._data.mkdir(parents=True, exist_ok=True)
         self.start_control()
+        self.start_node()
+
+    def start_node(self) -> None:
+        """Start an engine and the agent, and wait until all workers take requests."""
         engine = ("--port", str(self._ports["engine"]), "--ttft-ms", "0", "--itl-ms", "0")
         self._start("engine", "penstock.emulator", *engine)
         self.start_agent()
 
     def start_control(self) -> None:
         """Start the control plane, and wait until it and its database are ready."""
+        self._data.mkdir(parents=True, exist_ok=True)
         settings = ControlSettings(
             data_dir=str(self._data), port=self._ports["control"], database=f"env:{_DSN}"
         )

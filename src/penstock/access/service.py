@@ -110,11 +110,11 @@ async def create_key(
     key = _build_key(new, (organization_id, project_id), actor, key_id)
     await _check_owner(session, grantor, key)
     secret = build_secret(key, text, peppers, actor)
+    store.put_key(session, session.scope, key, secret)
     try:
-        await store.insert_key(session, session.scope, key, secret)
+        await tell_key(session, actor, "key.create", None, key)
     except RowConflictError:
         raise conflict from None
-    await tell_key(session, actor, "key.create", None, key)
     return CreatedKey(key, secret, text)
 
 

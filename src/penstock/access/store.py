@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     Select,
     TextClause,
@@ -24,8 +25,8 @@ from penstock.access.model import ApiKey, KeyOwner, KeyRecord, KeySecret, Secret
 from penstock.access.tables import ApiKeys, KeySecrets
 from penstock.storage.base import seconds_after
 from penstock.storage.objects import ObjectStore
-from penstock.storage.scope import Scope
-from penstock.storage.sessions import ReadSession, WriteSession, insertion
+from penstock.storage.scope import Scope, within_scope
+from penstock.storage.sessions import Parameters, ReadSession, WriteSession, insertion
 from penstock.tenancy.tables import Members, Organizations, Projects, ServiceAccounts
 
 keys = ObjectStore(ApiKeys, ApiKey, "organization_id")
@@ -42,33 +43,80 @@ _IS_USED_LATE = text(
 _LIVE = (SecretState.ACTIVE.value, SecretState.RETIRING.value)
 
 
+def _select_records(
+    are_wanted: ColumnElement[bool], are_theirs: ColumnElement[bool]
+) -> tuple[Select[Any], Select[Any]]:
+    """Return the queries for keys with what decides about them, and for their secrets."""
+    # Outer joins: a key without its project must be seen, to be refused.
+    keys_wanted: Select[Any] = (
+        select(
+            *_KEY,
+            Organizations.status,
+            Projects.status,
+            ServiceAccounts.role,
+            ServiceAccounts.project_id,
+            ServiceAccounts.is_disabled,
+            Members.role,
+            Members.project_id,
+        )
+        .outerjoin(Organizations, Organizations.id == ApiKeys.organization_id)
+        .outerjoin(Projects, Projects.id == ApiKeys.project_id)
+        .outerjoin(ServiceAccounts, ServiceAccounts.id == ApiKeys.service_account_id)
+        .outerjoin(
+            Members,
+            and_(
+                Members.id == ApiKeys.member_id, Members.organization_id == ApiKeys.organization_id
+            ),
+        )
+        .where(within_scope(ApiKeys.organization_id), are_wanted)
+        .order_by(ApiKeys.id)
+    )
+    their_secrets: Select[Any] = (
+        select(*_SECRET)
+        .where(within_scope(KeySecrets.organization_id), are_theirs)
+        .order_by(KeySecrets.created_at)
+    )
+    return keys_wanted, their_secrets
+
+
+_IDS: BindParameter[Any] = bindparam("key_ids", expanding=True)
+_ENDS: tuple[BindParameter[Any], ...] = (bindparam("first_id"), bindparam("last_id"))
+_FIND_RECORDS = _select_records(ApiKeys.id.in_(_IDS), KeySecrets.key_id.in_(_IDS))
+_LIST_RECORDS = _select_records(
+    and_(ApiKeys.id.between(_ENDS[0], _ENDS[1]), ApiKeys.revoked_at.is_(None)),
+    KeySecrets.key_id.between(_ENDS[0], _ENDS[1]),
+)
+
+
 async def find_records(
     session: ReadSession, scope: Scope, key_ids: Sequence[str]
 ) -> dict[str, KeyRecord]:
     """Return what decides about keys, by key id; unknown ids are left out."""
-    return await _records(session, scope, ApiKeys.id.in_(key_ids), KeySecrets.key_id.in_(key_ids))
+    parameters = {"key_ids": list(key_ids), **scope.parameters}
+    return await _records(session, _FIND_RECORDS, parameters)
 
 
 async def list_records(
     session: ReadSession, scope: Scope, after_id: str, limit: int
 ) -> list[KeyRecord]:
     """Return what decides about keys that are not revoked, in order of id."""
-    is_there = ApiKeys.revoked_at.is_(None)
     # The page by itself, and what belongs to it as ranges: PostgreSQL takes a row-level policy for
     # a filter that leaves next to nothing, and would join all that follows to find a page of it.
     page = (
         select(ApiKeys.id)
-        .where(scope.where(ApiKeys.organization_id), ApiKeys.id > after_id, is_there)
+        .where(
+            scope.where(ApiKeys.organization_id),
+            ApiKeys.id > after_id,
+            ApiKeys.revoked_at.is_(None),
+        )
         .order_by(ApiKeys.id)
         .limit(limit)
     )
     ids = [key_id for (key_id,) in await session.rows(page)]
     if not ids:
         return []
-    ends = (ids[0], ids[-1])
-    keys_of_page = and_(ApiKeys.id.between(*ends), is_there)
-    records = await _records(session, scope, keys_of_page, KeySecrets.key_id.between(*ends))
-    return list(records.values())
+    parameters = {"first_id": ids[0], "last_id": ids[-1], **scope.parameters}
+    return list((await _records(session, _LIST_RECORDS, parameters)).values())
 
 
 async def list_key_ids(
@@ -106,16 +154,15 @@ async def list_secrets(session: ReadSession, scope: Scope, key_id: str) -> list[
     return [_build_secret(row) for row in await session.rows(statement)]
 
 
-async def insert_key(session: WriteSession, scope: Scope, key: ApiKey, secret: KeySecret) -> None:
-    """Store a new key with its secret.
+def put_key(session: WriteSession, scope: Scope, key: ApiKey, secret: KeySecret) -> None:
+    """Store a new key and its secret, with the audit entry that tells of it.
 
-    Raises:
-        RowConflictError: Its project has a key of that name.
+    That one raises `RowConflictError` when the project has a key of that name, or the hash is there
+    already.
     """
     scope.require([secret.organization_id])
-    await session.change_together(
-        keys.insertion(scope, key), insertion(KeySecrets, _secret_row(secret))
-    )
+    session.change_later(keys.insertion(scope, key))
+    session.change_later(insertion(KeySecrets, _secret_row(secret)))
 
 
 async def insert_secret(session: WriteSession, scope: Scope, secret: KeySecret) -> None:
@@ -331,44 +378,13 @@ async def _list_pairs(
 
 
 async def _records(
-    session: ReadSession,
-    scope: Scope,
-    are_wanted: ColumnElement[bool],
-    are_theirs: ColumnElement[bool],
+    session: ReadSession, statements: tuple[Select[Any], Select[Any]], parameters: Parameters
 ) -> dict[str, KeyRecord]:
-    """Return records in order of id, given the conditions of keys and of their secrets."""
-    # Outer joins: a key without its project must be seen, to be refused.
-    statement: Select[Any] = (
-        select(
-            *_KEY,
-            Organizations.status,
-            Projects.status,
-            ServiceAccounts.role,
-            ServiceAccounts.project_id,
-            ServiceAccounts.is_disabled,
-            Members.role,
-            Members.project_id,
-        )
-        .outerjoin(Organizations, Organizations.id == ApiKeys.organization_id)
-        .outerjoin(Projects, Projects.id == ApiKeys.project_id)
-        .outerjoin(ServiceAccounts, ServiceAccounts.id == ApiKeys.service_account_id)
-        .outerjoin(
-            Members,
-            and_(
-                Members.id == ApiKeys.member_id, Members.organization_id == ApiKeys.organization_id
-            ),
-        )
-        .where(scope.where(ApiKeys.organization_id), are_wanted)
-        .order_by(ApiKeys.id)
-    )
-    rows = await session.rows(statement)
+    """Return records in order of id, given what finds keys and what finds their secrets."""
+    keys_wanted, their_secrets = statements
+    rows = await session.rows(keys_wanted, parameters)
     secrets: dict[str, list[KeySecret]] = {}
-    theirs = (
-        select(*_SECRET)
-        .where(scope.where(KeySecrets.organization_id), are_theirs)
-        .order_by(KeySecrets.created_at)
-    )
-    for row in await session.rows(theirs) if rows else ():
+    for row in await session.rows(their_secrets, parameters) if rows else ():
         secret = _build_secret(row)
         secrets.setdefault(secret.key_id, []).append(secret)
     records = {}

@@ -5,13 +5,12 @@ from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from sqlalchemy import select
 
 from penstock.audit.door import problem_responses
 from penstock.contract.feed import MAX_RECORDS, MAX_WAIT_S, Position, make_page
 from penstock.contract.snapshot_store import RECORD_NAME_BYTES
 from penstock.control.feed_sources import SOURCES
-from penstock.storage.changes import SnapshotChanges, get_last_change, list_changes
+from penstock.storage.changes import find_change_time, get_last_change, list_changes
 from penstock.storage.database import Database
 from penstock.storage.errors import UNAVAILABLE
 from penstock.storage.scope import Scope
@@ -147,6 +146,5 @@ async def _is_known(session: ReadSession, position: Position) -> bool:
 async def _position(session: ReadSession, seq: int) -> Position:
     if seq == 0:
         return Position(0, "empty")
-    statement = select(SnapshotChanges.recorded_at).where(SnapshotChanges.seq == seq)
-    rows = await session.rows(statement)
-    return Position(seq, str(rows[0][0]) if rows else "unknown")
+    recorded_at_us = await find_change_time(session, seq)
+    return Position(seq, "unknown" if recorded_at_us is None else str(recorded_at_us))

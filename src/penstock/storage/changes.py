@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from sqlalchemy import BigInteger, Integer, String, func, select
+from sqlalchemy import BigInteger, Integer, String, bindparam, func, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from penstock.storage.base import Base, Microseconds
@@ -37,6 +37,16 @@ class SnapshotChanges(Base):
     recorded_at: Mapped[Microseconds]
 
 
+_CHANGES = (
+    select(SnapshotChanges.seq, SnapshotChanges.kind, SnapshotChanges.object_id)
+    .where(SnapshotChanges.seq > bindparam("after_seq"))
+    .order_by(SnapshotChanges.seq)
+    .limit(bindparam("row_limit", type_=Integer))
+)
+_LAST = select(func.coalesce(func.max(SnapshotChanges.seq), 0))
+_STAMP = select(SnapshotChanges.recorded_at).where(SnapshotChanges.seq == bindparam("stamped_seq"))
+
+
 async def record_change(
     session: WriteSession, kind: ChangeKind, object_id: str, now_us: int
 ) -> None:
@@ -59,16 +69,16 @@ async def list_changes(
     session: ReadSession, after_seq: int, limit: int
 ) -> list[tuple[int, str, str]]:
     """Return changes behind a number as (number, kind, object id), in their order."""
-    statement = (
-        select(SnapshotChanges.seq, SnapshotChanges.kind, SnapshotChanges.object_id)
-        .where(SnapshotChanges.seq > after_seq)
-        .order_by(SnapshotChanges.seq)
-        .limit(limit)
-    )
-    return [(seq, kind, object_id) for seq, kind, object_id in await session.rows(statement)]
+    rows = await session.rows(_CHANGES, {"after_seq": after_seq, "row_limit": limit})
+    return [(seq, kind, object_id) for seq, kind, object_id in rows]
 
 
 async def get_last_change(session: ReadSession) -> int:
     """Return the number of the last change, 0 before the first."""
-    statement = select(func.coalesce(func.max(SnapshotChanges.seq), 0))
-    return (await session.rows(statement))[0][0]
+    return (await session.rows(_LAST))[0][0]
+
+
+async def find_change_time(session: ReadSession, seq: int) -> int | None:
+    """Return when a change was recorded; None when there is none of that number."""
+    row = await session.first(_STAMP, {"stamped_seq": seq})
+    return None if row is None else row[0]

@@ -138,7 +138,7 @@ class WriteSession(ReadSession):
         return await self._change(statement, parameters)
 
     async def change_together(self, *changes: Change) -> None:
-        """Make changes of different tables, of which none needs to see another.
+        """Make changes of different tables, of which none needs to see another, and those left.
 
         PostgreSQL gets all of them in one round trip: while one transaction has the lock of the
         configuration others wait for it. Rows may point at rows that are inserted before them.
@@ -149,10 +149,11 @@ class WriteSession(ReadSession):
         Raises:
             RowConflictError: As `insert`.
         """
+        if any(len(each) > 1 for each in self._later.values()):
+            await self.flush()
+        changes = (*((each, values) for each, [values] in self._later.items()), *changes)
+        self._later.clear()
         if self._is_postgresql:
-            if list(map(len, self._later.values())) == [1]:
-                changes = (*((each, values) for each, [values] in self._later.items()), *changes)
-                self._later.clear()
             statements, parameters = zip(*changes, strict=True)
             await self._change(_join(*statements), dict(ChainMap(*map(dict, parameters))))
             return
@@ -160,9 +161,9 @@ class WriteSession(ReadSession):
             await self._change(statement, values)
 
     def change_later(self, change: Change) -> None:
-        """Make a change with those that come next, or when the session ends.
+        """Make a change with those that come next (`change_together`), or when the session ends.
 
-        For rows that nothing looks at in here, and that nothing stands against.
+        For rows that nothing looks at until then; what stands against them is raised there.
         """
         statement, values = change
         self._later.setdefault(statement, []).append(values)
