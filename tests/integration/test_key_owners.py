@@ -101,6 +101,7 @@ async def test_a_key_of_a_member_can_do_what_they_may_now(database: Database) ->
     async with database.write(ALL) as session:
         (*_, (seq, _, _)) = await list_changes(session, 0, 100)
         await service.update_member(session, actor(), ada.id, role="auditor")
+    async with database.read(ALL) as session:
         changes = await list_changes(session, seq, 100)
     assert [(kind, object_id) for _, kind, object_id in changes] == [("key", created.key.id)]
     assert (await _principal(database, created.text)).roles == {"org_owner", "auditor"}
@@ -126,6 +127,7 @@ async def test_a_role_that_calls_no_models_reaches_every_worker(database: Databa
             (*_, (seq, _, _)) = await list_changes(session, 0, 100)
             await service.update_member(session, actor(), ada.id, role=role)
             await service.update_service_account(session, actor(), account.id, role=role)
+        async with database.read(ALL) as session:
             changes = await list_changes(session, seq, 100)
         changed = [object_id for _, kind, object_id in changes if kind == "key"]
         assert changed == [of_ada.key.id, of_batch.key.id]
