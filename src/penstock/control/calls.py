@@ -102,8 +102,9 @@ class AdminCall:
                 if prepare is not None:
                     await prepare()
                 async with self.database.write(scope_of(self.principal), is_alone=True) as session:
-                    answer = _build_answer(await work(session), status)
-                return _respond(answer)
+                    body = await work(session)
+                # Only now: others waited for the end of this transaction.
+                return _respond(_build_answer(body, status))
             return await self._change_once(self.idempotency_key, work, status, prepare)
         except PenstockError as error:
             if error.error in _DENIALS:

@@ -54,10 +54,12 @@ class Database:
         """Write sessions of this process that were committed: tells cheaply that something may
         have changed. What other processes commit is not in it."""
         self._file: _File | None = None
+        self._flusher: postgresql.Flusher | None = None
         if postgresql.is_dsn(location):
             dsn = str(location)
             self._reader = postgresql.create_read_engine(dsn, statement_timeout_ms)
             self._writer = postgresql.create_write_engine(dsn, statement_timeout_ms)
+            self._flusher = postgresql.Flusher(dsn)
         else:
             path = Path(location)
             self._file = _File(path)
@@ -88,6 +90,8 @@ class Database:
         """Close all connections; open sessions end with an error."""
         await self._reader.dispose()
         await self._writer.dispose()
+        if self._flusher is not None:
+            await self._flusher.close()
 
     @asynccontextmanager
     async def read(self, scope: Scope) -> AsyncIterator[ReadSession]:
@@ -105,14 +109,15 @@ class Database:
 
     @asynccontextmanager
     async def write(self, scope: Scope, *, is_alone: bool = False) -> AsyncIterator[WriteSession]:
-        """Hand out a session that is committed, on disk, when the context ends.
+        """Hand out a session that is committed, and on the disk, when the context has ended.
 
         An exception, or a cancellation, inside the context rolls everything back.
 
         Args:
             scope: Whose data; PostgreSQL shows and takes no other.
             is_alone: Make it the one that writes configuration from its beginning: what
-                `WriteSession.lock_configuration` does later, and with a round trip more.
+                `WriteSession.lock_configuration` does later, and with a round trip more. The next
+                one begins when it is committed and does not wait for its disk.
 
         Raises:
             DatabaseUnavailableError: See there.
@@ -122,7 +127,17 @@ class Database:
                 session = WriteSession(connection, scope, is_alone=is_alone)
                 yield session
                 await session.flush()
+            if is_alone:
+                await self._wait_for_disk()
         self.commit_count += 1
+
+    async def _wait_for_disk(self) -> None:
+        if self._flusher is None:
+            return
+        try:
+            await self._flusher.flush()
+        except OSError as error:
+            raise _unavailable(error) from None
 
     async def check(self) -> None:
         """Make sure that the database answers.
@@ -162,7 +177,7 @@ class Database:
                 raise _unavailable(error) from None
             await stack.enter_async_context(connection.begin())
             if self._file is None:
-                await postgresql.set_scope(connection, scope, locks_configuration=is_alone)
+                await postgresql.set_scope(connection, scope, is_alone=is_alone)
             return stack.pop_all(), connection
 
 

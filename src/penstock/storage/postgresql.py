@@ -1,5 +1,7 @@
 """PostgreSQL engines: how connections are opened, and how a transaction says whose data it is."""
 
+import asyncio
+
 from sqlalchemy import URL, bindparam, func, literal, make_url, select
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -29,7 +31,11 @@ _SET_SCOPE = select(
     func.set_config(literal(ORGANIZATION_SETTING), bindparam("organization"), True),  # noqa: FBT003 - local to the transaction
     func.set_config(literal(PLATFORM_SETTING), bindparam("is_platform"), True),  # noqa: FBT003 - as above
 )
-_SET_SCOPE_AND_LOCK = _SET_SCOPE.add_columns(func.pg_advisory_xact_lock(CONFIGURATION_LOCK))
+_BEGIN_ALONE = _SET_SCOPE.add_columns(
+    func.set_config("synchronous_commit", "off", True),  # noqa: FBT003 - as above
+    func.pg_advisory_xact_lock(CONFIGURATION_LOCK),
+)
+_FLUSH = select(func.pg_logical_emit_message(True, "penstock", ""))  # noqa: FBT003 - with a commit of its own, which waits for the disk
 
 # Classes of SQLSTATE that say "not now": connection, log-in, no such database, resources, operator,
 # system, internal; and deadlocks, serialization failures and locks that were not to be had.
@@ -75,7 +81,12 @@ def create_read_engine(dsn: str, statement_timeout_ms: int = STATEMENT_TIMEOUT_M
 
 
 def _create_engine(
-    dsn: str, statement_timeout_ms: int, connections: int, isolation: str
+    dsn: str,
+    statement_timeout_ms: int,
+    connections: int,
+    isolation: str,
+    *,
+    pool_pre_ping: bool = False,
 ) -> AsyncEngine:
     settings = {
         "application_name": "penstock",
@@ -90,6 +101,7 @@ def _create_engine(
         pool_size=connections,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT_S,
+        pool_pre_ping=pool_pre_ping,
         connect_args={"server_settings": settings, "timeout": CONNECT_TIMEOUT_S},
         json_deserializer=read_json,
         # Values of callers have no place in error messages.
@@ -97,19 +109,60 @@ def _create_engine(
     )
 
 
-async def set_scope(
-    connection: AsyncConnection, scope: Scope, *, locks_configuration: bool = False
-) -> None:
+class Flusher:
+    """Waits for the disk outside of transactions, once for all who wait at the same time.
+
+    Writers of configuration queue for the end of each other. If that end waited for the disk, too,
+    the disk would set their pace; so they commit without it, and wait here before they answer.
+
+    Args:
+        dsn: Address of the database.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        """See the class; touches nothing yet."""
+        self._engine = _create_engine(
+            dsn, STATEMENT_TIMEOUT_MS, connections=1, isolation="AUTOCOMMIT", pool_pre_ping=True
+        )
+        self._running: asyncio.Task[None] | None = None
+        self._next: asyncio.Task[None] | None = None
+
+    async def flush(self) -> None:
+        """Return when all that was committed before the call is on the disk, and replicated.
+
+        Raises:
+            DBAPIError, OSError: Nobody knows; it may be.
+        """
+        if self._next is None:
+            self._next = asyncio.create_task(self._run(self._running), name="flush")
+        # Whoever gives up waiting must not take it away from the others.
+        await asyncio.shield(self._next)
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        await self._engine.dispose()
+
+    async def _run(self, before: "asyncio.Task[None] | None") -> None:
+        if before is not None:
+            await asyncio.wait([before])
+        # Who comes from here on has committed too late for this one.
+        self._running, self._next = self._next, None
+        async with self._engine.connect() as connection:
+            await connection.execute(_FLUSH)
+
+
+async def set_scope(connection: AsyncConnection, scope: Scope, *, is_alone: bool = False) -> None:
     """Tell the database whose rows this transaction may touch; forgotten when it ends.
 
     Args:
         connection: With a transaction that has just begun.
         scope: Whose.
-        locks_configuration: Make it the one that writes configuration, too: one round trip less.
+        is_alone: Make it the one that writes configuration, too, in the same round trip. It will
+            not wait for the disk when it commits: `Flusher` does.
     """
     is_platform = "on" if scope.organization is None else "off"
     await connection.execute(
-        _SET_SCOPE_AND_LOCK if locks_configuration else _SET_SCOPE,
+        _BEGIN_ALONE if is_alone else _SET_SCOPE,
         {"organization": scope.organization or "", "is_platform": is_platform},
     )
 
