@@ -25,9 +25,9 @@ class Probe:
         self._production = production
         self._connection = connection
 
-    def ask(self, secret: str) -> int:
+    def ask(self, secret: str, model: str = MODEL) -> int:
         """Return the status of a chat with a key."""
-        body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}
+        body = {"model": model, "messages": [{"role": "user", "content": "hi"}]}
         headers = {"authorization": f"Bearer {secret}", "content-type": "application/json"}
         self._connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
         answer = self._connection.getresponse()
@@ -63,7 +63,12 @@ def open_probes(production: Production) -> list[Probe]:
 
 
 def measure_effect(
-    change: Callable[[], object], probes: Iterable[Probe], secret: str, *, is_good: bool
+    change: Callable[[], object],
+    probes: Iterable[Probe],
+    secret: str,
+    *,
+    is_good: bool,
+    model: str = MODEL,
 ) -> float:
     """Return the seconds from sending a change until the last worker acts on it.
 
@@ -72,6 +77,7 @@ def measure_effect(
         probes: One of each worker.
         secret: The key that it concerns.
         is_good: Whether the key is served afterwards, or refused.
+        model: What is asked for with it.
 
     Raises:
         TimeoutError: It never came, or it went away again.
@@ -80,12 +86,12 @@ def measure_effect(
     change()
     waiting = list(probes)
     while waiting:
-        waiting = [probe for probe in waiting if (probe.ask(secret) == 200) != is_good]
+        waiting = [probe for probe in waiting if (probe.ask(secret, model) == 200) != is_good]
         if time.monotonic() > began_s + PATIENCE_S:
             message = f"a change was not felt within {PATIENCE_S} s"
             raise TimeoutError(message)
     taken_s = time.monotonic() - began_s
-    if any((probe.ask(secret) == 200) != is_good for probe in probes):
+    if any((probe.ask(secret, model) == 200) != is_good for probe in probes):
         message = "a change was felt and then it was not"
         raise TimeoutError(message)
     return taken_s

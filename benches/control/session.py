@@ -11,6 +11,7 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 from benches.control.creations import Creations, create_keys
@@ -20,7 +21,7 @@ from benches.control.weighing import Meter
 from benches.load.machine import REPOSITORY, describe_machine
 from rich.console import Console
 from tests.fakes.postgresql_server import run_cluster
-from tests.fakes.production import Production, administer, change, create
+from tests.fakes.production import MODEL, Production, administer, change, create
 
 TRAFFIC_S = 600
 """Longest that traffic flows; it ends with the changes."""
@@ -51,8 +52,8 @@ class Round:
     plain: Creations
     repeatable: Creations
     """With an idempotency key each, as the command line sends."""
-    busy_percent: float
-    """How busy all cores were, whoever with."""
+    others_percent: float
+    """Processor time that others took meanwhile, in percent of one core."""
 
 
 class Session:
@@ -99,11 +100,11 @@ class Session:
                 )
                 for is_repeatable in (False, True)
             )
-            rounds.append(Round(plain, repeatable, meter.busy_percent()))
+            rounds.append(Round(plain, repeatable, meter.others_percent()))
         return rounds
 
     def change_things(self) -> tuple[list[Effects], Traffic, float]:
-        """Return how long changes took under traffic, what it saw, and how busy all were."""
+        """Return how long changes took under traffic, what it saw, and what others took."""
         steady = self._create_key(self._project, "steady")["secret"]
         doomed = [
             self._create_key(self._project, f"doomed {number}")
@@ -125,9 +126,10 @@ class Session:
                 self._revoke(doomed, probes),
                 *self._suspend(probes),
                 *self._change_role(probes),
+                *self._change_alias(probes, steady),
             ]
-            busy = meter.busy_percent()
-        return effects, traffic, busy
+            others = meter.others_percent()
+        return effects, traffic, others
 
     def _revoke(self, keys: list[dict[str, str]], probes: list[Probe]) -> Effects:
         self._console.print(f"{len(keys)} revocations")
@@ -160,20 +162,47 @@ class Session:
             key["secret"],
         )
 
+    def _change_alias(self, probes: list[Probe], secret: str) -> list[Effects]:
+        self._console.print("changes of an alias")
+        names = {"name": "switched"}
+        upstream = create(
+            self._admin,
+            "/upstreams",
+            **names,
+            provider="emulator",
+            endpoints=[self._production.url("engine")],
+        )
+        deployment = create(
+            self._admin, "/deployments", **names, upstream_id=upstream["id"], model=MODEL
+        )
+        choices = [{"deployment_id": deployment["id"]}]
+        route = create(self._admin, "/routes", **names, choices=choices)
+        alias = create(self._admin, "/aliases", **names, route_id=route["id"], is_open=True)
+        path = f"/aliases/{alias['id']}"
+        return self._to_and_fro(
+            ("an alias is closed", "PATCH", path, {"is_open": False}),
+            ("it is opened again", "PATCH", path, {"is_open": True}),
+            probes,
+            secret,
+            model="switched",
+        )
+
     def _to_and_fro(
         self,
-        away: tuple[str, str, str, dict[str, str]],
-        back: tuple[str, str, str, dict[str, str]],
+        away: tuple[str, str, str, dict[str, Any]],
+        back: tuple[str, str, str, dict[str, Any]],
         probes: list[Probe],
         secret: str,
+        *,
+        model: str = MODEL,
     ) -> list[Effects]:
         """Make a change and undo it, again and again; the key is refused in between."""
-        measure_effect(lambda: None, probes, secret, is_good=True)
+        measure_effect(lambda: None, probes, secret, is_good=True, model=model)
         times: tuple[list[float], list[float]] = ([], [])
         for _ in range(self._options.changes):
             for (_, method, path, body), is_good in ((away, False), (back, True)):
                 act = functools.partial(change, self._admin, method, path, body)
-                taken_s = measure_effect(act, probes, secret, is_good=is_good)
+                taken_s = measure_effect(act, probes, secret, is_good=is_good, model=model)
                 times[is_good].append(taken_s * 1e3)
         return [Effects(away[0], times[0]), Effects(back[0], times[1])]
 
@@ -209,8 +238,8 @@ def main(arguments: list[str]) -> int:
         creations = {"alone": session.create_keys()}
         production.start_node()
         creations["while a node follows"] = session.create_keys()
-        effects, traffic, busy = session.change_things()
-    text = _render(machine.lines(), creations, effects, traffic, busy)
+        effects, traffic, others = session.change_things()
+    text = _render(machine.lines(), creations, effects, traffic, others)
     console.print(text, highlight=False)
     results = REPOSITORY / "benches" / "results"
     (results / "control.md").write_text(text)
@@ -219,7 +248,7 @@ def main(arguments: list[str]) -> int:
         "creations": {name: list(map(asdict, rounds)) for name, rounds in creations.items()},
         "effects": [asdict(each) for each in effects],
         "traffic": {"per_second": traffic.per_second, "failed": traffic.failed},
-        "busy_percent": busy,
+        "others_percent": others,
     }
     (results / "control.json").write_text(json.dumps(data, indent=1) + "\n")
     return 0
@@ -240,9 +269,11 @@ def _render(
     creations: dict[str, list[Round]],
     effects: list[Effects],
     traffic: Traffic,
-    busy: float,
+    others: float,
 ) -> str:
-    crowd = statistics.median(each.busy_percent for rounds in creations.values() for each in rounds)
+    crowd = statistics.median(
+        each.others_percent for rounds in creations.values() for each in rounds
+    )
     return "\n".join(
         [
             "# Control bench",
@@ -261,7 +292,7 @@ def _render(
                 )
             ),
             "",
-            f"All cores were {crowd:.0f} % busy, whoever with. Times and CPU are medians.",
+            f"Others took {crowd:.0f} % of a core meanwhile. Times and CPU are medians.",
             "",
             "| change, until both workers act on it | times | p50 ms | p99 ms | max ms |",
             "|---|--:|--:|--:|--:|",
@@ -269,8 +300,8 @@ def _render(
             "",
             (
                 f"Meanwhile {traffic.per_second:,.0f} chats a second of another key, p99 "
-                f"{traffic.p99_ms:.1f} ms, {traffic.failed} without a good answer. All cores were "
-                f"{busy:.0f} % busy."
+                f"{traffic.p99_ms:.1f} ms, {traffic.failed} without a good answer. Others took "
+                f"{others:.0f} % of a core."
             ),
             "",
         ]

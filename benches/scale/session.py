@@ -45,6 +45,8 @@ from penstock.contract.snapshot_store import (
 SAMPLE = 10_000
 """Keys that the client uses, one after another by chance; they are in either store."""
 _PATH = "/v1/chat/completions"
+_SCOPES = ("inference", "models:read")
+"""What the feed tells of a key: records of both stores have the same form."""
 _SCRIPT = """\
 local keys, aliases = {}, @ALIASES@
 for line in io.lines("@KEYS@") do keys[#keys + 1] = line end
@@ -127,7 +129,8 @@ def build_store(folder: Path, name: str, *, aliases: int, macs: list[bytes], por
         records.append(alias_record(Alias(f"model-{number}", f"route-{number}")))
     for number, mac in enumerate(macs):
         owner = f"org_{number % 5_000:012d}", f"prj_{number % 20_000:012d}"
-        records.append(key_record(Key(f"{number:012d}", mac, *owner)))
+        key = Key(f"{number:012d}", mac, *owner, scopes=_SCOPES, secret=f"sec_{number:012d}")
+        records.append(key_record(key))
     store.apply(Delta(base_version=0, version=1, created_at_ns=1, puts=sorted(records)))
     store.close()
     return Store(name, len(macs), aliases, folder / name)
