@@ -16,6 +16,7 @@ from penstock.cli.reference import render_reference
 from penstock.contract import snapshot
 from penstock.contract.metrics import Metric
 from penstock.contract.node import WorkerSettings
+from penstock.gateway import limits as gateway_limits
 from penstock.kit.errors import ErrorCode
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -223,7 +224,7 @@ def limits_page() -> str:
     sections = [
         (
             "Of a worker",
-            [row for module in _modules("limits") for row in documented_constants(module)],
+            documented_constants(gateway_limits),
         ),
         ("Of an upstream: `timeouts`", documented_defaults(snapshot.Timeouts)),
         ("Of an upstream", documented_defaults(snapshot.Upstream)),

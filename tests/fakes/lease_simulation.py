@@ -5,6 +5,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from itertools import accumulate
 
+from penstock.contract.limits import Ask, Bucket, Lease
 from penstock.limits.allowances import (
     METRICS,
     Allowance,
@@ -15,7 +16,6 @@ from penstock.limits.allowances import (
     sum_of,
 )
 from penstock.limits.authority import Authority
-from penstock.limits.model import Ask, Bucket, Lease
 
 WORKERS = 3
 

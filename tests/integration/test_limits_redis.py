@@ -10,8 +10,8 @@ from redis.asyncio import Redis
 from tests.fakes.lease_simulation import LeaseSimulation
 from tests.fakes.redis_server import run_redis
 
+from penstock.contract.limits import Ask, Bucket, Lease
 from penstock.limits.authority import AuthorityUnavailableError, MemoryAuthority
-from penstock.limits.model import Ask, Bucket, Lease
 from penstock.limits.redis_authority import RedisAuthority
 
 PATIENCE_S = 10.0

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import google_crc32c
 import msgspec
 
+from penstock.contract.money import HoldUse
 from penstock.contract.usage import UsageEvent
 
 FRAME_BYTES = 8
@@ -58,6 +59,8 @@ class Open(msgspec.Struct, frozen=True, array_like=True, tag=1):
     is_stream: bool
     started_at_ns: int
     estimated_input_tokens: int
+    holds: tuple[HoldUse, ...] = ()
+    """What is held of hard budgets for it."""
 
 
 class Close(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -140,4 +143,5 @@ def interrupted_event(opened: Open, finished_at_ns: int) -> UsageEvent:
         started_at_ns=opened.started_at_ns,
         first_byte_at_ns=None,
         finished_at_ns=max(finished_at_ns, opened.started_at_ns),
+        holds=opened.holds,
     )

@@ -10,6 +10,9 @@ from collections.abc import Iterator
 
 import msgspec
 
+from penstock.contract.limits import Ask, Lease, Return, Shortage
+from penstock.contract.money import Hold, HoldAsk, HoldShortage
+
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 _length = struct.Struct(">I")
 
@@ -119,8 +122,63 @@ class Drain(msgspec.Struct, frozen=True, tag="drain"):
     grace_s: float
 
 
-WorkerMessage = Hello | Stats | Applied | Rehashed
-AgentMessage = Apply | Credentials | Drain
+class Want(msgspec.Struct, frozen=True, tag="want"):
+    """Worker to agent: lease something of each bucket, or nothing of any."""
+
+    take_id: str
+    """Unique among all takings of all workers."""
+    asks: tuple[Ask, ...]
+    """All of one organization."""
+
+
+class Granted(msgspec.Struct, frozen=True, tag="granted"):
+    """Agent to worker: the answer to a `Want`. Both None: the authority cannot be reached."""
+
+    take_id: str
+    leases: tuple[Lease, ...] | None
+    shortage: Shortage | None = None
+
+
+class Returned(msgspec.Struct, frozen=True, tag="returned"):
+    """Worker to agent: what was leased and not used, or used beyond."""
+
+    returns: tuple[Return, ...]
+
+
+class LimitsClock(msgspec.Struct, frozen=True, tag="limits_clock"):
+    """Agent to worker: time as the authority over limits reckons it; behind each Hello.
+
+    It is milliseconds of `CLOCK_MONOTONIC` plus `base_ms`, so nobody's wall clock matters.
+    """
+
+    base_ms: int
+
+
+class WantHolds(msgspec.Struct, frozen=True, tag="want_holds"):
+    """Worker to agent: hold something of each budget, or nothing of any."""
+
+    take_id: str
+    organization: str
+    asks: tuple[HoldAsk, ...]
+
+
+class HoldsGranted(msgspec.Struct, frozen=True, tag="holds_granted"):
+    """Agent to worker: the answer to `WantHolds`. Both None: nobody could be asked."""
+
+    take_id: str
+    holds: tuple[Hold, ...] | None
+    shortage: HoldShortage | None = None
+
+
+class FreeHolds(msgspec.Struct, frozen=True, tag="free_holds"):
+    """Worker to agent: parts of its holds that it will not use."""
+
+    freed: tuple[tuple[str, int], ...]
+    """Ids of holds, and how much of each was freed in all."""
+
+
+WorkerMessage = Hello | Stats | Applied | Rehashed | Want | Returned | WantHolds | FreeHolds
+AgentMessage = Apply | Credentials | Drain | Granted | LimitsClock | HoldsGranted
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_worker_message = msgspec.msgpack.Decoder(WorkerMessage).decode

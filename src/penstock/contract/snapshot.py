@@ -172,6 +172,8 @@ class Key(msgspec.Struct, frozen=True):
     """What it may do; of those the worker knows `inference` and `models:read`."""
     secret: str = ""
     """Id of the secret whose hash this is."""
+    member: str = ""
+    """Id of the member or service account that it belongs to; "" when it belongs to nobody."""
 
 
 class Snapshot(msgspec.Struct, frozen=True):

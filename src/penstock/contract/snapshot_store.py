@@ -8,8 +8,10 @@ Records are found by a letter and a name: `k` + keyed hash (an API key), `a` + a
 `d` + deployment, `u` + upstream, `e` + id of a sealed credential. By an owner, which is an
 organization, or organization + NUL + project: `s` + owner (present while suspended), `p` + owner
 (where its data may go), `g` + alias + NUL + owner (present when it may use the alias), `o` +
-organization + NUL + upstream (id of the credential of its own that it uses there). `m` is what the
-store holds: format, version, time. Other letters are the writer's own notes.
+organization + NUL + upstream (id of the credential of its own that it uses there). By whom they
+limit (`owner_name`): `l` (limits) and `b` (hard budgets); `n` + id of a plan (its limits); `c` +
+alias (its prices). `m` is what the store holds: format, version, time. Other letters are the
+writer's own notes.
 """
 
 import contextlib
@@ -17,11 +19,13 @@ import hashlib
 import struct
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import lmdb
 import msgspec
 
+from penstock.contract.limits import Limit, OwnerLimits
+from penstock.contract.money import Budget, Price
 from penstock.contract.snapshot import (
     FORMAT,
     Alias,
@@ -41,7 +45,7 @@ _READERS = 512
 RECORD_NAME_BYTES = 511
 """LMDB's bound."""
 _META = b"m"
-FEED_LETTERS = (b"a", b"d", b"e", b"g", b"k", b"o", b"p", b"r", b"s", b"u")
+FEED_LETTERS = tuple(bytes([letter]) for letter in b"abcdegklnoprsu")
 """Of the records that a control plane's feed may bring."""
 _AGENTS_ONLY = b"e"
 _PAIR = struct.Struct("<II")
@@ -49,6 +53,12 @@ _PAIR = struct.Struct("<II")
 Decoded = TypeVar("Decoded")
 
 _encode = msgspec.msgpack.Encoder().encode
+OwnerKind = Literal["organization", "project", "key", "member"]
+"""Whom limits and budgets are for."""
+_decode_budgets = msgspec.msgpack.Decoder(tuple[Budget, ...]).decode
+_decode_limits = msgspec.msgpack.Decoder(OwnerLimits).decode
+_decode_plan = msgspec.msgpack.Decoder(tuple[Limit, ...]).decode
+_decode_prices = msgspec.msgpack.Decoder(tuple[Price, ...]).decode
 _decode_key = msgspec.msgpack.Decoder(Key).decode
 _decode_alias = msgspec.msgpack.Decoder(Alias).decode
 _decode_deployment = msgspec.msgpack.Decoder(Deployment).decode
@@ -153,6 +163,37 @@ def grant_name(alias: str, organization: str, project: str | None = None) -> byt
 def suspension_name(organization: str, project: str | None = None) -> bytes:
     """Return the name of the record that is there while an organization or project may not work."""
     return b"s" + _owner(organization, project)
+
+
+def owner_name(kind: OwnerKind, organization: str, owner: str = "") -> bytes:
+    """Return what names an owner in records of limits and budgets.
+
+    Args:
+        kind: What it is.
+        organization: Whose it is.
+        owner: Id of the project, key or member; "" for the organization itself.
+    """
+    return b"%b%b\0%b" % (kind[0].encode(), organization.encode(), owner.encode())
+
+
+def limits_record(owner: bytes, limits: OwnerLimits) -> tuple[bytes, bytes]:
+    """Return name and value of the record of an owner's limits; `owner` from `owner_name`."""
+    return b"l" + owner, _encode(limits)
+
+
+def plan_record(plan: str, limits: tuple[Limit, ...]) -> tuple[bytes, bytes]:
+    """Return name and value of the record of a plan's limits."""
+    return b"n" + plan.encode(), _encode(limits)
+
+
+def budgets_record(owner: bytes, budgets: tuple[Budget, ...]) -> tuple[bytes, bytes]:
+    """Return name and value of the record of an owner's hard budgets."""
+    return b"b" + owner, _encode(budgets)
+
+
+def prices_record(alias: str, prices: tuple[Price, ...]) -> tuple[bytes, bytes]:
+    """Return name and value of the record of an alias' prices."""
+    return b"c" + alias.encode(), _encode(prices)
 
 
 def _owner(organization: str, project: str | None) -> bytes:
@@ -386,6 +427,26 @@ class SnapshotReader:
         """Return the id of the credential that an organization brought for an upstream."""
         value = self._get(b"o" + organization.encode() + b"\0" + upstream.encode())
         return None if value is None else bytes(value).decode()
+
+    def find_limits(self, owner: bytes) -> OwnerLimits | None:
+        """Return the limits of an owner, as `owner_name` names it."""
+        value = self._get(b"l" + owner)
+        return None if value is None else _decode_limits(value)
+
+    def find_plan(self, plan: str) -> tuple[Limit, ...]:
+        """Return the limits of a plan; none when it is not known."""
+        value = self._get(b"n" + plan.encode())
+        return () if value is None else _decode_plan(value)
+
+    def find_budgets(self, owner: bytes) -> tuple[Budget, ...]:
+        """Return the hard budgets of an owner, as `owner_name` names it."""
+        value = self._get(b"b" + owner)
+        return () if value is None else _decode_budgets(value)
+
+    def find_prices(self, alias: str) -> tuple[Price, ...]:
+        """Return the prices of an alias, by currency and time."""
+        value = self._get(b"c" + alias.encode())
+        return () if value is None else _decode_prices(value)
 
     def list_upstreams(self) -> list[Upstream]:
         """Return all upstreams, by name; one that is damaged is left out."""

@@ -4,6 +4,8 @@ from typing import Literal
 
 import msgspec
 
+from penstock.contract.money import HoldUse
+
 Outcome = Literal["ok", "caller_gone", "upstream_error", "timeout", "refused", "interrupted"]
 UsageSource = Literal["engine", "counted", "estimated"]
 
@@ -57,6 +59,8 @@ class UsageEvent(msgspec.Struct, frozen=True, array_like=True):
     `usage_absurd`, `usage_missing`, `usage_inconsistent`."""
     key_secret_id: str = ""
     """Which secret of the key was shown; "" when that is not known."""
+    holds: tuple[HoldUse, ...] = ()
+    """What was held of hard budgets for this request; nothing of it is held when this is stored."""
 
 
 class UsageBatch(msgspec.Struct, frozen=True):

@@ -8,12 +8,11 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from penstock.limits.model import Ask, Bucket, Lease
+from penstock.contract.limits import Ask, Bucket, Lease, Return
+from penstock.limits.rules import STEP_MS
 
 Costs = tuple[int, int, int, int, int]
 """What a request takes, by metric: requests, input, output and all tokens, concurrency."""
-SHORTEST_SUB_WINDOW_MS = 250
-"""All sub-windows are multiples of it."""
 METRICS = ("requests", "input_tokens", "output_tokens", "tokens", "concurrency")
 
 
@@ -69,14 +68,6 @@ class Held(msgspec.Struct):
     meters: Meters
     costs: Costs
     sub_windows: tuple[int, ...]
-
-
-class Return(msgspec.Struct, frozen=True):
-    """An amount that goes back to a bucket; negative when more was used than was leased."""
-
-    bucket: Bucket
-    sub_window: int
-    amount: int
 
 
 class Allowances:
@@ -170,7 +161,7 @@ class Allowances:
         Args:
             now_ms: The time. When it goes back, shares stay as they are.
         """
-        self._turn_at_ms = now_ms - now_ms % SHORTEST_SUB_WINDOW_MS + SHORTEST_SUB_WINDOW_MS
+        self._turn_at_ms = now_ms - now_ms % STEP_MS + STEP_MS
         for allowance in list(self._active):
             bucket = allowance.bucket
             if bucket.is_permits:

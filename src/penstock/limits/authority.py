@@ -6,7 +6,7 @@ One interface, several keepers: this one is in the agent's memory, for a node of
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from penstock.limits.model import Ask, Bucket, Lease, Shortage
+from penstock.contract.limits import Ask, Bucket, Lease, Shortage
 from penstock.limits.ring import Ring
 
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from penstock.contract.limits import Ask, Bucket, Lease, Shortage
 from penstock.limits.authority import AuthorityUnavailableError
-from penstock.limits.model import Ask, Bucket, Lease, Shortage
 from penstock.limits.scripts import FORGET, GIVE_BACK, RENEW, TAKE
 
 PERMIT_S: Final = 30.0

@@ -3,8 +3,8 @@
 import pytest
 from tests.fakes.lease_simulation import LeaseSimulation
 
+from penstock.contract.limits import Ask, Bucket, Lease, Shortage
 from penstock.limits.authority import MemoryAuthority
-from penstock.limits.model import Ask, Bucket, Lease, Shortage
 
 REQUESTS = Bucket("org/requests:key", 10, 1_000, 60)
 PERMITS = Bucket("org/flying:key", 2, 0, 1)

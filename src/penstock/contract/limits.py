@@ -1,6 +1,7 @@
-"""Values of the limits room that planes share: buckets, and leases of what is in them."""
+"""Limits as planes share them: the rules of an owner, buckets, and leases of what is in them."""
 
 from enum import StrEnum
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -26,6 +27,40 @@ class Enforcement(StrEnum):
     """It is let through, and the answer and metrics say that the limit is exceeded."""
     SHADOW = "shadow"
     """It is let through, and only metrics say that it would have been refused."""
+
+
+Per: TypeAlias = Literal["", "key", "member"]
+"""Who shares what a rule gives: all of its owner, or each key or member on its own."""
+
+
+class Limit(msgspec.Struct, frozen=True):
+    """A rule of an owner: an organization, a project, a key or a member."""
+
+    id: str
+    metric: Metric
+    limit: int
+    """What may be used in a window, or be in flight; >= 0."""
+    window_s: int = 60
+    """Length of the sliding window, 1 s to 31 days; 0 for concurrency."""
+    alias: str | None = None
+    """Counts requests for this alias only."""
+    model: str | None = None
+    """Counts requests that go to this model of an upstream only."""
+    per: Per = ""
+    enforcement: Enforcement = Enforcement.HARD
+    raised_limit: int | None = None
+    """Holds instead of `limit` until `raised_until`."""
+    raised_until: int | None = None
+    """Seconds since the Unix epoch."""
+
+
+class OwnerLimits(msgspec.Struct, frozen=True):
+    """What limits an owner: its plan's rules, but for those that a rule of its own replaces."""
+
+    plan: str | None = None
+    """Id of the plan whose rules are a record of their own."""
+    limits: tuple[Limit, ...] = ()
+    """A rule replaces the plan's of the same metric, window, alias, model and `per`."""
 
 
 class Bucket(msgspec.Struct, frozen=True):
@@ -79,3 +114,32 @@ class Shortage(msgspec.Struct, frozen=True):
     retry_at_ms: int | None
     """When it will have enough if nobody takes any; None for never: more than the limit was
     asked, or, of permits, nobody knows."""
+
+
+class Return(msgspec.Struct, frozen=True):
+    """An amount that goes back to a bucket; negative when more was used than was leased."""
+
+    bucket: Bucket
+    sub_window: int
+    amount: int
+
+
+class BucketUse(msgspec.Struct, frozen=True, array_like=True):
+    """How much of a bucket is used, as a node last saw it."""
+
+    bucket: str
+    """Its id."""
+    limit: int
+    used: int
+    """In the window that ends at `at_ms`, or in flight; what is leased and unused is in it."""
+    at_ms: int
+    """Milliseconds since the Unix epoch."""
+
+
+class UseReport(msgspec.Struct, frozen=True):
+    """Node to control plane, every few seconds: buckets whose use has changed."""
+
+    node_id: str
+    uses: tuple[BucketUse, ...]
+    """1..5,000."""
+    format: int = 1
