@@ -59,9 +59,15 @@ class Ring:
     def add(self, at: int, amount: int) -> None:
         """Charge an amount to a sub-window, or give it back when it is negative.
 
-        What belongs to a sub-window that does not count any more changes nothing.
+        What belongs to a sub-window that does not count any more changes nothing. No more is given
+        back than is charged there, so that nobody's mistake makes a limit larger, and giving back
+        does not make a sub-window the newest.
         """
-        self._advance(at)
+        if amount <= 0:
+            is_kept = 0 <= self._cells[_NEWEST] - at <= self._count + 1
+            amount = max(amount, -self._get(at)) if is_kept else 0
+        else:
+            self._advance(at)
         oldest = self._cells[_NEWEST] - self._count
         # One that is a step older still counts at the sub-window before the newest: maybe now.
         if at >= oldest - 1:

@@ -41,6 +41,10 @@ local function free_of(key, limit, count, at)
   return limit - used
 end
 local function add(key, count, at, change)
+  if change <= 0 then
+    change = math.max(change, -amount(key, at))
+    if change >= 0 then return end
+  end
   local newest, total = advance(key, count, at)
   if at >= newest - count - 1 then
     redis.call('HINCRBY', key, at, change)

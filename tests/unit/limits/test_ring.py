@@ -1,13 +1,15 @@
 """The sliding window: whatever is taken when, no stretch of a window's length holds too much."""
 
 from collections import defaultdict
+from contextlib import suppress
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from penstock.limits.ring import Ring
+from penstock.limits.ring import Ring, cells_of
 
 
 class RingMachine(RuleBasedStateMachine):
@@ -35,11 +37,16 @@ class RingMachine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def give_back(self, data: st.DataObject) -> None:
-        """Give back a part of what was taken at some time."""
-        at = data.draw(st.sampled_from(sorted(self.taken) or [self.now]))
-        amount = data.draw(st.integers(0, self.taken[at]))
+        """Give back a part of what was taken at some time, or more: only what was taken counts."""
+        at = data.draw(st.sampled_from([*sorted(self.taken), self.now, self.now + 1_000]))
+        amount = data.draw(st.integers(0, self.taken[at] + 3))
         self.ring.add(at, -amount)
-        self.taken[at] -= amount
+        self.taken[at] -= min(amount, self.taken[at])
+
+    @rule()
+    def begin_anew(self) -> None:
+        """Whoever kept it is killed, and another one takes its cells over."""
+        self.ring = Ring(self.count, self.ring._cells)
 
     @rule(amount=st.integers(1, 50))
     def wait(self, amount: int) -> None:
@@ -96,3 +103,45 @@ def test_all_is_free_after_a_window_and_a_sub_window(gap: int) -> None:
     ring = Ring(60)
     ring.add(100, 10)
     assert ring.free(10, 100 + gap) == (10 if gap > 60 else 0)
+
+
+class Killed(Exception):  # noqa: N818 - it says what happened, and is no error
+    """Whoever writes is killed."""
+
+
+class FragileCells(list[int]):
+    """Cells of a ring whose keeper is killed before a given write."""
+
+    writes_left = 10**9
+
+    def __setitem__(self, at: Any, number: Any) -> None:
+        """Write, as long as it lives."""
+        if self.writes_left == 0:
+            raise Killed
+        self.writes_left -= 1
+        super().__setitem__(at, number)
+
+
+@given(
+    count=st.integers(1, 5),
+    takes=st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), min_size=1, max_size=8),
+    writes=st.integers(0, 60),
+)
+def test_a_kill_at_any_write_loses_nothing(
+    count: int, takes: list[tuple[int, int]], writes: int
+) -> None:
+    """Whoever takes the cells over from a keeper that was killed finds all that was given."""
+    cells = FragileCells([0] * cells_of(count))
+    ring, now = Ring(count, cast("memoryview[int]", cells)), 10
+    given: dict[int, int] = defaultdict(int)
+    cells.writes_left = writes
+    with suppress(Killed):
+        for steps, amount in takes:
+            now += steps
+            ring.add(now, amount)
+            given[now] += amount
+    cells.writes_left = 10**9
+    heir = Ring(count, cast("memoryview[int]", cells))
+    for at in (now, now + 1):
+        counts = sum(n for taken_at, n in given.items() if at - count <= taken_at <= at)
+        assert heir.free(1_000, at) <= 1_000 - counts
