@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.fakes.organizations import create_key, create_place
 from tests.unit.metering.usage_events import STARTED_AT_NS, make_event
 
+from penstock.contract.money import HoldUse
 from penstock.contract.usage import UsageBatch, UsageEvent, UsageReceipt
 from penstock.kit.errors import PenstockError
 from penstock.metering import service, store
@@ -81,13 +82,18 @@ def _expected(events: Sequence[UsageEvent], by: TotalsBy) -> list[UsageTotal]:
 
 
 async def test_an_event_comes_back_as_it_was_delivered(database: Database) -> None:
-    """Every member of an event but its secret's id is in its row, times cut to the microsecond."""
-    event = make_event(1, flags=("usage_absurd", "usage_missing"), cached_input_tokens=4)
+    """Every member but its secret's id and its holds is in its row, times to the microsecond."""
+    event = make_event(
+        1,
+        flags=("usage_absurd", "usage_missing"),
+        cached_input_tokens=4,
+        holds=(HoldUse("hld_1", 7),),
+    )
     assert await _deliver(database, [event]) == UsageReceipt(stored=1, duplicates=0)
     (row,) = (await _page(database)).rows
     for field in msgspec.structs.fields(event):
         value = getattr(event, field.name)
-        if field.name == "key_secret_id":
+        if field.name in {"key_secret_id", "holds"}:
             continue
         if field.name.endswith("_ns"):
             assert getattr(row, field.name[:-3] + "_us") == value // 1_000
@@ -172,7 +178,8 @@ async def test_another_content_is_quarantined(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An id with another content changes nothing, is kept once, counted and logged."""
-    event, liar = make_event(1), make_event(1, output_tokens=1_000_000)
+    event = make_event(1)
+    liar = make_event(1, output_tokens=1_000_000, holds=(HoldUse("hld_1", 7),))
     await _deliver(database, [event])
     with caplog.at_level(logging.WARNING, "penstock.metering"):
         for _ in range(2):

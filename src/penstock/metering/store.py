@@ -95,7 +95,7 @@ async def record_conflicts(
             "event_id": hashed.event.event_id,
             "content_hash": hashed.content_hash,
             "organization": hashed.event.organization,
-            "body": msgspec.structs.asdict(hashed.event),
+            "body": msgspec.to_builtins(msgspec.structs.asdict(hashed.event)),
             **_delivery_columns(delivery),
         }
         for hashed in distinct.values()
@@ -211,8 +211,8 @@ def _conditions(scope: Scope, usage_filter: UsageFilter) -> list[ColumnElement[b
 
 def _event_columns(hashed: HashedEvent, delivery: Delivery) -> dict[str, Any]:
     columns = msgspec.structs.asdict(hashed.event)
-    # Kept with the secret, as its last use.
-    del columns["key_secret_id"]
+    # Kept with the secret, as its last use; and with the hold that it is taken off.
+    del columns["key_secret_id"], columns["holds"]
     for name in ("started_at", "first_byte_at", "finished_at"):
         time_ns = columns.pop(f"{name}_ns")
         columns[name] = None if time_ns is None else time_ns // 1_000
