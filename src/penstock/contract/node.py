@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from penstock.contract.limits import Ask, Lease, Return, Shortage
+from penstock.contract.limits import Ask, Bucket, Lease, Return, Shortage
 from penstock.contract.money import Hold, HoldAsk, HoldShortage
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
@@ -145,6 +145,19 @@ class Returned(msgspec.Struct, frozen=True, tag="returned"):
     returns: tuple[Return, ...]
 
 
+class PermitsHeld(msgspec.Struct, frozen=True, tag="permits_held"):
+    """Worker to agent, behind each Hello but its first: the permits that it has, unused ones too.
+
+    The agent counts exactly these for it from then on. So nothing is stranded that was given or
+    returned while nobody listened.
+    """
+
+    held: tuple[tuple[Bucket, int], ...]
+    """Buckets of which it has any, and how many."""
+    is_last: bool = True
+    """False: more follow. What none of them names is 0."""
+
+
 class LimitsClock(msgspec.Struct, frozen=True, tag="limits_clock"):
     """Agent to worker: time as the authority over limits reckons it; behind each Hello.
 
@@ -177,7 +190,9 @@ class FreeHolds(msgspec.Struct, frozen=True, tag="free_holds"):
     """Ids of holds, and how much of each was freed in all."""
 
 
-WorkerMessage = Hello | Stats | Applied | Rehashed | Want | Returned | WantHolds | FreeHolds
+WorkerMessage = (
+    Hello | Stats | Applied | Rehashed | Want | Returned | PermitsHeld | WantHolds | FreeHolds
+)
 AgentMessage = Apply | Credentials | Drain | Granted | LimitsClock | HoldsGranted
 
 _encode = msgspec.msgpack.Encoder().encode
