@@ -14,14 +14,7 @@ import msgspec
 from penstock.contract.journal import Open
 from penstock.contract.usage import Outcome, UsageEvent
 from penstock.gateway.admit import Admission, readdress
-from penstock.gateway.answer import (
-    LAST_CHUNK,
-    connection_line,
-    error_answer,
-    plain_head,
-    stream_head,
-)
-from penstock.gateway.dialects.openai import Usage, error_event, read_answer
+from penstock.gateway.dialects.openai import Usage, read_answer
 from penstock.gateway.errors import (
     BAD_ANSWER,
     CALLER_GONE,
@@ -39,6 +32,7 @@ from penstock.gateway.forward import Pool, UpstreamConnection
 from penstock.gateway.limits import ANSWER_BYTES, CONNECT_ATTEMPTS
 from penstock.gateway.measure import Measure, measure_plain, measure_stream
 from penstock.gateway.offer import Target
+from penstock.gateway.reply import Reply
 from penstock.gateway.request import Request
 from penstock.gateway.runtime import Principal
 from penstock.gateway.select import rank, select
@@ -51,7 +45,6 @@ if TYPE_CHECKING:
 
 _OK: Final = 200
 _EVENT_STREAM: Final = b"text/event-stream"
-_JSON: Final = b"application/json"
 _PLAIN_ENCODINGS: Final = frozenset({b"", b"identity"})
 _NEVER: Final = float("inf")
 _NOTHING_ELSE: Final[Iterator[Target]] = iter(())
@@ -78,16 +71,14 @@ class Exchange:
         "_downstream",
         "_event_id",
         "_first_byte_ns",
-        "_is_head_sent",
         "_is_touched",
-        "_last_bytes",
         "_late_error",
         "_pool",
         "_principal",
         "_ranked",
+        "_reply",
         "_request",
         "_started_ns",
-        "_status",
         "_tap",
         "_total_deadline_s",
         "_tried",
@@ -114,6 +105,7 @@ class Exchange:
         self._admission = admission
         self._event_id = worker.event_ids.next()
         self.request_id = request.request_id or self._event_id
+        self._reply = Reply(worker, downstream, request, self.request_id.encode("ascii"))
         self._started_ns = worker.wall_ns()
         self._first_byte_ns: int | None = None
         self._attempts = 0
@@ -125,15 +117,12 @@ class Exchange:
         self._body: list[bytes] = []
         self._answer_bytes = 0
         self._tap: Tap | None = None
-        self._is_head_sent = False
         self._is_touched = False
         self._was_sent = False
         self._late_error = CONNECT_TIMEOUT
         """What a missed deadline means in the phase that the exchange is in."""
         self._deadline_s = _NEVER
         self._total_deadline_s = _NEVER
-        self._status = 0
-        self._last_bytes = b""
         self.reserved_bytes = 0
         self.is_settled = False
 
@@ -287,6 +276,7 @@ class Exchange:
         self._late_error = IDLE_TIMEOUT
         self._is_touched = True
         self._deadline_s = _NEVER
+        self._reply.content_type = connection.content_type
         if (
             connection.status == _OK
             and connection.content_type[: len(_EVENT_STREAM)].lower() == _EVENT_STREAM
@@ -306,33 +296,11 @@ class Exchange:
                 self._fail(Refusal(BAD_ANSWER))
             return
         shown = tap.feed(data)
-        if not self._is_head_sent and tap.error is not None:
+        if tap.error is not None and not self._reply.is_begun:
             self._fail(error_in_answer(tap.error))
             return
         if shown:
-            self._relay(shown)
-
-    def _relay(self, shown: bytes) -> None:
-        """Write a piece of the stream to the caller at once."""
-        if self._request.version == "1.1":
-            shown = b"%x\r\n%b\r\n" % (len(shown), shown)
-        if not self._is_head_sent:
-            shown = self._stream_head() + shown
-        self._downstream.write(shown)
-
-    def _stream_head(self) -> bytes:
-        self._is_head_sent = True
-        self._status = _OK
-        request = self._request
-        is_chunked = request.version == "1.1"
-        request.keep_alive = request.keep_alive and is_chunked
-        connection = self._connection
-        return stream_head(
-            self.request_id.encode("ascii"),
-            connection.content_type if connection is not None else _EVENT_STREAM,
-            connection_line(keep_alive=self._keeps_alive(), version=request.version),
-            is_chunked=is_chunked,
-        )
+            self._reply.relay(shown)
 
     def answer_complete(self) -> None:
         """End well, or as what the engine's answer turned out to be."""
@@ -353,18 +321,13 @@ class Exchange:
         if not connection.has_length and not tap.is_done:
             self._fail(Refusal(CLOSED_EARLY))
             return
-        if tap.error is not None and not self._is_head_sent:
+        if tap.error is not None and not self._reply.is_begun:
             self._fail(error_in_answer(tap.error))
             return
         if tap.is_empty:
             self._fail(Refusal(BAD_ANSWER))
             return
-        if rest:
-            self._relay(rest)
-        if not self._is_head_sent:
-            self._last_bytes = self._stream_head()
-        if self._request.version == "1.1":
-            self._last_bytes += LAST_CHUNK
+        self._reply.end_stream(rest)
         if tap.error is None:
             self._settle("ok", None)
         else:
@@ -382,18 +345,7 @@ class Exchange:
         if reading.error is not None:
             self._fail(error_in_answer(reading.error))
             return
-        request = self._request
-        self._status = _OK
-        self._is_head_sent = True
-        self._last_bytes = (
-            plain_head(
-                self.request_id.encode("ascii"),
-                connection.content_type or _JSON,
-                len(body),
-                connection_line(keep_alive=self._keeps_alive(), version=request.version),
-            )
-            + body
-        )
+        self._reply.end_plain(body)
         self._settle("ok", None, (reading.usage, reading.flags))
 
     def answer_failed(self, refusal: Refusal) -> None:
@@ -401,7 +353,7 @@ class Exchange:
         tap = self._tap
         if tap is not None and tap.is_done and tap.usage is not None:
             # All of it came; only the formal end is missing.
-            self._last_bytes = LAST_CHUNK if self._request.version == "1.1" else b""
+            self._reply.end_stream()
             self._settle("ok", None)
             return
         self._fail(refusal)
@@ -465,30 +417,16 @@ class Exchange:
         if self.is_settled:
             return
         error = refusal.error
-        request = self._request
         refusal = without_credential(refusal, self._admission.target.authorization)
-        if self._is_head_sent:
-            event = error_event(refusal)
-            if self._tap is not None and self._tap.is_inside_frame:
-                event = b"\n\n" + event  # ends the frame that nothing more comes of
-            if request.version == "1.1":
-                event = b"%x\r\n%b\r\n" % (len(event), event)
-            self._last_bytes = event
-            request.keep_alive = False
-        else:
-            self._status = status if error is REFUSED_BY_ENGINE and status else error.status
-            self._last_bytes = error_answer(
-                refusal,
-                self.request_id.encode("ascii"),
-                connection_line(keep_alive=self._keeps_alive(), version=request.version),
-                status=self._status,
-            )
+        tap = self._tap
+        self._reply.fail(
+            refusal,
+            status=status if error is REFUSED_BY_ENGINE and status else error.status,
+            is_inside_frame=tap is not None and tap.is_inside_frame,
+        )
         if outcome is None:
             outcome = "refused" if error.source is Source.DOWNSTREAM else "upstream_error"
         self._settle(outcome, error)
-
-    def _keeps_alive(self) -> bool:
-        return self._request.keep_alive and not self._worker.is_draining
 
     # Step 8: journal
 
@@ -518,7 +456,7 @@ class Exchange:
             operation.name if operation is not None else "",
             admission.is_stream,
             outcome,
-            self._status,
+            self._reply.status,
             None if error is None else error.code,
             source,
             usage.input_tokens,
@@ -555,7 +493,7 @@ class Exchange:
     ) -> Measure:
         estimated = self._admission.estimated_input_tokens
         tap = self._tap
-        if tap is not None and (self._is_head_sent or tap.usage is not None):
+        if tap is not None and (self._reply.is_begun or tap.usage is not None):
             return measure_stream(outcome, tap, estimated)
         return measure_plain(
             outcome,
@@ -567,4 +505,5 @@ class Exchange:
 
     def closed(self) -> None:
         """Send the last bytes: the usage is on disk."""
-        self._downstream.end_exchange(self, self._last_bytes, keep_alive=self._keeps_alive())
+        reply = self._reply
+        self._downstream.end_exchange(self, reply.last_bytes, keep_alive=reply.keeps_alive)

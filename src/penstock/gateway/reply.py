@@ -1,0 +1,125 @@
+"""What the caller of an exchange sees of its answer, as HTTP."""
+
+from typing import TYPE_CHECKING
+
+from penstock.gateway.answer import (
+    LAST_CHUNK,
+    connection_line,
+    error_answer,
+    plain_head,
+    stream_head,
+)
+from penstock.gateway.dialects.openai import error_event
+from penstock.gateway.request import Request
+from penstock.kit.errors import Refusal
+
+if TYPE_CHECKING:
+    from penstock.gateway.server import Downstream
+    from penstock.gateway.worker import Worker
+
+_OK = 200
+
+
+class Reply:
+    """One answer: its head with the first piece, further pieces at once, its last bytes when told.
+
+    Args:
+        worker: What it runs in.
+        downstream: The caller's connection.
+        request: What is answered.
+        request_id: Value of `x-request-id`.
+    """
+
+    __slots__ = (
+        "_downstream",
+        "_request",
+        "_request_id",
+        "_worker",
+        "content_type",
+        "is_begun",
+        "last_bytes",
+        "status",
+    )
+
+    def __init__(
+        self, worker: "Worker", downstream: "Downstream", request: Request, request_id: bytes
+    ) -> None:
+        """See the class."""
+        self._worker = worker
+        self._downstream = downstream
+        self._request = request
+        self._request_id = request_id
+        self.content_type = b""
+        """The engine's."""
+        self.is_begun = False
+        """The head is sent, or among the last bytes."""
+        self.status = 0
+        self.last_bytes = b""
+        """Held back until the usage is on disk."""
+
+    @property
+    def keeps_alive(self) -> bool:
+        """Whether the connection stays open behind it."""
+        return self._request.keep_alive and not self._worker.is_draining
+
+    def relay(self, shown: bytes) -> None:
+        """Write a piece of a stream to the caller at once."""
+        if self._request.version == "1.1":
+            shown = b"%x\r\n%b\r\n" % (len(shown), shown)
+        if not self.is_begun:
+            shown = self._stream_head() + shown
+        self._downstream.write(shown)
+
+    def end_stream(self, rest: bytes = b"") -> None:
+        """End a stream well, with the last piece of it."""
+        if rest:
+            self.relay(rest)
+        if not self.is_begun:
+            self.last_bytes = self._stream_head()
+        if self._request.version == "1.1":
+            self.last_bytes += LAST_CHUNK
+
+    def end_plain(self, body: bytes) -> None:
+        """Answer with a body."""
+        self.status = _OK
+        self.is_begun = True
+        content_type = self.content_type or b"application/json"
+        self.last_bytes = (
+            plain_head(self._request_id, content_type, len(body), self._connection_line()) + body
+        )
+
+    def fail(self, refusal: Refusal, *, status: int, is_inside_frame: bool) -> None:
+        """End with an error answer, or with an error event and an abnormal end.
+
+        Args:
+            refusal: What went wrong.
+            status: HTTP status, when there is an error answer.
+            is_inside_frame: A stream broke off in the middle of a frame.
+        """
+        request = self._request
+        if not self.is_begun:
+            self.status = status
+            self.last_bytes = error_answer(
+                refusal, self._request_id, self._connection_line(), status=status
+            )
+            return
+        event = error_event(refusal)
+        if is_inside_frame:
+            event = b"\n\n" + event  # ends the frame that nothing more comes of
+        if request.version == "1.1":
+            event = b"%x\r\n%b\r\n" % (len(event), event)
+        self.last_bytes = event
+        request.keep_alive = False
+
+    def _stream_head(self) -> bytes:
+        self.is_begun = True
+        self.status = _OK
+        request = self._request
+        is_chunked = request.version == "1.1"
+        request.keep_alive = request.keep_alive and is_chunked
+        return stream_head(
+            self._request_id, self.content_type, self._connection_line(), is_chunked=is_chunked
+        )
+
+    def _connection_line(self) -> bytes:
+        return connection_line(keep_alive=self.keeps_alive, version=self._request.version)
