@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 _FILE = b"f"
 """Record with the names of all records that are from the file."""
-_CURSOR = b"c"
+_CURSOR = b"q"
 """Record with how far the control plane's feed was followed."""
 
 _encode = msgspec.msgpack.Encoder().encode
