@@ -52,6 +52,7 @@ def key_records(record: KeyRecord) -> tuple[Records, set[bytes]]:
                 networks=None if key.allowed_cidrs is None else tuple(key.allowed_cidrs),
                 scopes=tuple(effective_scopes(record)),
                 secret=secret.id,
+                member=key.member_id or key.service_account_id or "",
             )
         )
         puts[name] = value

@@ -29,6 +29,11 @@ class Enforcement(StrEnum):
     """It is let through, and only metrics say that it would have been refused."""
 
 
+MAX_LIMIT = 10**15
+"""Most that a rule may give, in whatever it counts."""
+MAX_WINDOW_S = 31 * 86_400
+_LAST_SECOND = 253_402_300_799
+
 Per: TypeAlias = Literal["", "key", "member"]
 """Who shares what a rule gives: all of its owner, or each key or member on its own."""
 
@@ -52,6 +57,29 @@ class Limit(msgspec.Struct, frozen=True):
     """Holds instead of `limit` until `raised_until`."""
     raised_until: int | None = None
     """Seconds since the Unix epoch."""
+
+
+def find_limit_fault(limit: Limit) -> str | None:
+    """Return what is wrong with the figures of a rule, and behind a semicolon what to do about it.
+
+    None for nothing. Where rules come from, other things are looked at, too.
+    """
+    figures = [("limit", limit.limit)]
+    if limit.raised_limit is not None:
+        figures.append(("raised_limit", limit.raised_limit))
+    for name, figure in figures:
+        if not 1 <= figure <= MAX_LIMIT:
+            return f"{name} is out of range; use a whole number, 1 to {MAX_LIMIT:,}"
+    if limit.metric is Metric.CONCURRENCY:
+        if limit.window_s != 0:
+            return "concurrency has no window; leave window_s out"
+    elif not 1 <= limit.window_s <= MAX_WINDOW_S:
+        return f"window_s is out of range; use 1 to {MAX_WINDOW_S:,} seconds"
+    if (limit.raised_limit is None) != (limit.raised_until is None):
+        return "raised_limit and raised_until go together; give both or none"
+    if limit.raised_until is not None and not 0 <= limit.raised_until <= _LAST_SECOND:
+        return "raised_until is out of range; use a time before the year 10000"
+    return None
 
 
 class OwnerLimits(msgspec.Struct, frozen=True):

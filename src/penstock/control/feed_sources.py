@@ -8,6 +8,7 @@ from penstock.access import feed as access_feed
 from penstock.access import service as access
 from penstock.catalog import feeding
 from penstock.catalog.credentials import feed as credentials_feed
+from penstock.limits import rule_feed
 from penstock.storage.changes import ChangeKind
 from penstock.storage.sessions import ReadSession
 from penstock.tenancy import service as tenancy
@@ -90,6 +91,8 @@ SOURCES: dict[ChangeKind, Source] = {
     ),
     "grant": Source(feeding.find_changed_grants, feeding.list_grant_page),
     "credential": Source(credentials_feed.list_changed, credentials_feed.list_page),
+    "plan": Source(rule_feed.find_changed_plans, rule_feed.list_plans_page),
+    "limits": Source(rule_feed.find_changed_limits, rule_feed.list_limits_page),
     "organization": Source(
         partial(_find_owners, kind="organization"), partial(_list_owners, kind="organization")
     ),

@@ -55,9 +55,10 @@ def limit_at(limit: Limit, now_s: int) -> int:
 def merge(own: Iterable[Limit], plan: Iterable[Limit]) -> tuple[Limit, ...]:
     """Return the rules of an owner: its own, and those of its plan that none of them replaces."""
     own = tuple(own)
-    replaced = {_slot(limit) for limit in own}
-    return own + tuple(limit for limit in plan if _slot(limit) not in replaced)
+    replaced = {slot_of(limit) for limit in own}
+    return own + tuple(limit for limit in plan if slot_of(limit) not in replaced)
 
 
-def _slot(limit: Limit) -> tuple[Metric, int, str | None, str | None, str]:
+def slot_of(limit: Limit) -> tuple[Metric, int, str | None, str | None, str]:
+    """Return what an owner has one rule for at most: what is counted, in which window, of whom."""
     return limit.metric, limit.window_s, limit.alias, limit.model, limit.per

@@ -19,8 +19,11 @@ ChangeKind = Literal[
     "alias",
     "grant",
     "credential",
+    "plan",
+    "limits",
 ]
-"""What sort of object; those of the catalog are named by their names, others by their ids."""
+"""What sort of object; those of the catalog and plans are named by their names, others by ids, and
+what limits somebody by whom it limits."""
 
 
 class SnapshotChanges(Base):
