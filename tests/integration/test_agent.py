@@ -5,13 +5,14 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import msgspec
@@ -21,7 +22,19 @@ from tests.fakes.fake_worker import FakeJournal, make_open
 
 from penstock.access.peppers import read_peppers
 from penstock.contract.key_hashes import KeyHashes, decode_key_hashes
-from penstock.contract.node import Hello, Stats, encode_message
+from penstock.contract.limits import Ask, Bucket
+from penstock.contract.node import (
+    AgentMessage,
+    Frames,
+    Granted,
+    Hello,
+    LimitsClock,
+    Stats,
+    Want,
+    WorkerMessage,
+    decode_agent_message,
+    encode_message,
+)
 from penstock.contract.usage import UsageEvent, UsageReceipt, decode_batch
 from penstock.node.layout import runtime_folder
 from penstock.node.settings import AgentSettings
@@ -34,6 +47,7 @@ projects: [{name: playground, organization: dev}]
 """
 WAIT_S = 20.0
 
+Kind = TypeVar("Kind")
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -471,6 +485,75 @@ async def test_strangers_on_the_socket_do_no_harm(node: Node) -> None:
     assert await node.metric("penstock_workers") == 1
     assert await node.stop() == 0
     assert not path.parent.exists()
+
+
+class Caller:
+    """A worker of another agent's time: a process of its own, and a connection."""
+
+    def __init__(self, node: Node) -> None:
+        """Not connected yet."""
+        self._path = runtime_folder(node.data) / "agent.sock"
+        self._frames = Frames()
+        self._received: list[AgentMessage] = []
+        self.process = subprocess.Popen(["sleep", "60"])
+
+    async def connect(self, epoch: int) -> None:
+        """Say Hello."""
+        self._reader, self._writer = await asyncio.open_unix_connection(self._path)
+        self.tell(Hello(0, epoch, self.process.pid, 1, is_draining=True))
+
+    def tell(self, message: WorkerMessage) -> None:
+        """Send a message."""
+        self._writer.write(encode_message(message))
+
+    async def hear(self, kind: type[Kind]) -> Kind:
+        """Return the next message of a kind."""
+        while True:
+            while self._received:
+                message = self._received.pop(0)
+                if isinstance(message, kind):
+                    return message
+            content = await asyncio.wait_for(self._reader.read(65_536), WAIT_S)
+            assert content
+            self._received += map(decode_agent_message, self._frames.feed(content))
+
+    async def ask(self, bucket: Bucket, amount: int, take_id: str) -> Granted:
+        """Want something of a limit."""
+        self.tell(Want(take_id, (Ask(bucket, amount, amount),)))
+        return await self.hear(Granted)
+
+    async def end(self) -> None:
+        """End the process and the connection."""
+        self.process.kill()
+        await asyncio.to_thread(self.process.wait)
+        self._writer.close()
+
+
+async def test_workers_lease_limits(node: Node) -> None:
+    """Workers share a limit; what a worker holds in flight is free again when it is dead."""
+    await node.start()
+    await node.until_metric("penstock_workers", 1)
+    permits, requests = Bucket("org/c:o", 3, 0, 1), Bucket("org/r:o", 10, 500, 121)
+    one, two = Caller(node), Caller(node)
+    try:
+        await one.connect(901)
+        now_ms = (await one.hear(LimitsClock)).base_ms + time.monotonic() * 1_000
+        assert abs(now_ms - time.time() * 1_000) < 5_000
+        await two.connect(902)
+        leases = (await one.ask(requests, 6, "1")).leases
+        assert leases is not None
+        assert leases[0].remaining == 4
+        assert (await two.ask(requests, 6, "2")).shortage is not None
+        assert (await one.ask(permits, 3, "3")).leases is not None
+        assert (await two.ask(permits, 1, "4")).shortage is not None
+        await one.end()
+        await until(lambda: f"pid={one.process.pid} how" in node.log(), "the worker is buried")
+        assert (await two.ask(permits, 3, "5")).leases is not None
+        assert (await two.ask(requests, 6, "6")).shortage is not None
+    finally:
+        await one.end()
+        await two.end()
+    assert await node.stop() == 0, node.log()
 
 
 async def test_health_and_unknown_paths(node: Node) -> None:

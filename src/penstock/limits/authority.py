@@ -3,7 +3,7 @@
 One interface, several keepers: this one is in the agent's memory, for a node of its own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from penstock.contract.limits import Ask, Bucket, Lease, Shortage
@@ -41,6 +41,10 @@ class Authority(Protocol):
 
     async def forget(self, holder: str) -> None:
         """Take back all permits of a holder that is gone. Amounts of windows stay used."""
+        ...
+
+    async def restate(self, holder: str, permits: Mapping[Bucket, int]) -> None:
+        """Count exactly these permits for a holder, which knows best what it has."""
         ...
 
 
@@ -106,6 +110,13 @@ class MemoryAuthority:
         """See `Authority`."""
         for held in self._permits.values():
             held.pop(holder, None)
+
+    async def restate(self, holder: str, permits: Mapping[Bucket, int]) -> None:
+        """See `Authority`."""
+        await self.forget(holder)
+        for bucket, amount in permits.items():
+            if amount > 0:
+                self._permits.setdefault(bucket.id, {})[holder] = amount
 
     def _tick(self) -> int:
         self._now_ms = max(self._now_ms, self._clock_ms())

@@ -5,7 +5,9 @@ Whoever shares one gives the same limits together. Time is the server's. Nothing
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -13,11 +15,12 @@ from redis.exceptions import RedisError
 
 from penstock.contract.limits import Ask, Bucket, Lease, Shortage
 from penstock.limits.authority import AuthorityUnavailableError
-from penstock.limits.scripts import FORGET, GIVE_BACK, RENEW, TAKE
+from penstock.limits.scripts import GIVE_BACK, RENEW, TAKE
 
 PERMIT_S: Final = 30.0
 """How long permits outlive a holder that is not renewed."""
 _REPEAT_MS: Final = 60_000
+_REPEATS: Final = 20_000
 
 
 class RedisAuthority:
@@ -45,9 +48,13 @@ class RedisAuthority:
         self._take = client.register_script(TAKE)
         self._give_back = client.register_script(GIVE_BACK)
         self._renew = client.register_script(RENEW)
-        self._forget = client.register_script(FORGET)
-        self._permits: dict[str, set[str]] = {}
-        """Keys of the buckets in which a holder may have permits."""
+        self._permits: dict[str, dict[str, int]] = {}
+        """What each holder has, by key of the bucket: it has no other way to get any than us."""
+        self._busy: Counter[str] = Counter()
+        """Keys of permits that are being taken or given back."""
+        self._renewing: dict[str, asyncio.Event] = {}
+        self._noted: dict[str, None] = {}
+        """Takings of permits that are counted in `_permits`."""
 
     async def take(
         self, asks: Sequence[Ask], *, take_id: str, holder: str
@@ -55,49 +62,119 @@ class RedisAuthority:
         """See `Authority`."""
         keys = [self._key(ask.bucket) for ask in asks]
         permits = [key for key, ask in zip(keys, asks, strict=True) if ask.bucket.is_permits]
-        if permits:
-            self._permits.setdefault(holder, set()).update(permits)
         arguments: list[Any] = [_REPEAT_MS, holder, int(PERMIT_S * 1_000)]
         for ask in asks:
             bucket = ask.bucket
             arguments += (bucket.limit, bucket.sub_window_ms, bucket.count)
             arguments += (ask.least, ask.want, int(ask.is_ahead))
         name = f"{self._prefix}:t:{{{_owner(asks[0].bucket)}}}:{take_id}"
-        kind, _, *answer = await self._run(self._take, [name, *keys], arguments)
-        if not kind:
-            index, remaining, retry_at_ms = answer
-            return Shortage(index, remaining, None if retry_at_ms < 0 else retry_at_ms)
-        return tuple(Lease(*answer[first : first + 3]) for first in range(0, len(answer), 3))
+        async with self._in_time(), self._busy_with(permits):
+            kind, _, *answer = await self._run(self._take, [name, *keys], arguments)
+            if not kind:
+                index, remaining, retry_at_ms = answer
+                return Shortage(index, remaining, None if retry_at_ms < 0 else retry_at_ms)
+            leases = tuple(Lease(*answer[first : first + 3]) for first in range(0, len(answer), 3))
+            if permits:
+                taken = zip(keys, asks, leases, strict=True)
+                self._note(
+                    take_id,
+                    holder,
+                    ((key, lease.amount) for key, ask, lease in taken if ask.bucket.is_permits),
+                )
+        return leases
 
     async def give_back(self, bucket: Bucket, lease: Lease, amount: int, *, holder: str) -> None:
         """See `Authority`."""
+        key = self._key(bucket)
         arguments = [holder, bucket.sub_window_ms, bucket.count, lease.sub_window, amount]
-        await self._run(self._give_back, [self._key(bucket)], arguments)
+        if not bucket.is_permits:
+            async with self._in_time():
+                await self._run(self._give_back, [key], arguments)
+            return
+        held = self._permits.setdefault(holder, {})
+        held[key] = max(0, held.get(key, 0) - amount)
+        async with self._in_time(), self._busy_with([key]):
+            await self._run(self._give_back, [key], arguments)
 
     async def renew(self, holder: str) -> None:
-        """Keep the permits of a holder for another `PERMIT_S`; to be called each third of that.
+        """Say which permits a holder has, which keeps them for another `PERMIT_S`.
+
+        To be called each third of that. It also mends what a taking that nobody saw the answer of,
+        an outage or a lost database has left wrong.
 
         Raises:
             AuthorityUnavailableError: They may end.
         """
-        for key in self._permits.get(holder, ()):
-            await self._run(self._renew, [key], [holder, int(PERMIT_S * 1_000)])
+        for key in list(self._permits.get(holder, ())):
+            await self._renew_one(holder, key)
 
     async def forget(self, holder: str) -> None:
         """See `Authority`."""
-        for key in self._permits.pop(holder, ()):
-            await self._run(self._forget, [key], [holder])
+        await self.restate(holder, {})
+
+    async def restate(self, holder: str, permits: Mapping[Bucket, int]) -> None:
+        """See `Authority`."""
+        known = self._permits.get(holder, {})
+        now = {self._key(bucket): amount for bucket, amount in permits.items()}
+        self._permits[holder] = dict.fromkeys(known, 0) | now
+        await self.renew(holder)
+
+    async def _renew_one(self, holder: str, key: str) -> None:
+        if self._busy[key] or key in self._renewing:
+            return  # what is under way says it itself, or would be undone
+        held = self._permits[holder]
+        done = self._renewing[key] = asyncio.Event()
+        try:
+            async with self._in_time():
+                await self._run(self._renew, [key], [holder, int(PERMIT_S * 1_000), held[key]])
+            if not held[key]:
+                del held[key]
+            if not self._permits.get(holder, held):
+                self._permits.pop(holder, None)
+        finally:
+            del self._renewing[key]
+            done.set()
+
+    @asynccontextmanager
+    async def _busy_with(self, keys: Sequence[str]) -> AsyncIterator[None]:
+        """Change permits while nobody says how many there are."""
+        for key in keys:
+            while key in self._renewing:
+                await self._renewing[key].wait()
+        self._busy.update(keys)
+        try:
+            yield
+        finally:
+            self._busy.subtract(keys)
+            for key in keys:
+                if not self._busy[key]:
+                    del self._busy[key]
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                yield
+        except (TimeoutError, RedisError, OSError) as error:
+            raise AuthorityUnavailableError(str(error) or type(error).__name__) from None
+
+    def _note(self, take_id: str, holder: str, taken: Iterable[tuple[str, int]]) -> None:
+        """Count permits that were taken, once however often it is repeated."""
+        if take_id in self._noted:
+            return
+        self._noted[take_id] = None
+        if len(self._noted) > _REPEATS:
+            del self._noted[next(iter(self._noted))]
+        held = self._permits.setdefault(holder, {})
+        for key, amount in taken:
+            held[key] = held.get(key, 0) + amount
 
     def _key(self, bucket: Bucket) -> str:
         return f"{self._prefix}:b:{{{_owner(bucket)}}}:{bucket.id}"
 
     async def _run(self, script: Any, keys: list[str], arguments: list[Any]) -> Any:
         now_ms = -1 if self._clock_ms is None else self._clock_ms()
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return await script(keys=keys, args=[*arguments, now_ms])
-        except (TimeoutError, RedisError, OSError) as error:
-            raise AuthorityUnavailableError(str(error) or type(error).__name__) from None
+        return await script(keys=keys, args=[*arguments, now_ms])
 
 
 def _owner(bucket: Bucket) -> str:

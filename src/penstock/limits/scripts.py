@@ -159,19 +159,13 @@ return 1
 RENEW = (
     _RING
     + """
--- KEYS: buckets of permits. ARGV: holder, permit_ms.
-for _, key in ipairs(KEYS) do
-  if redis.call('HEXISTS', key, ARGV[1]) == 1 then
-    redis.call('HSET', key, ARGV[1] .. '!', now + tonumber(ARGV[2]))
-    redis.call('PEXPIRE', key, ARGV[2])
-  end
+-- KEYS: a bucket of permits. ARGV: holder, permit_ms, and how many it has.
+if tonumber(ARGV[3]) > 0 then
+  redis.call('HSET', KEYS[1], ARGV[1], ARGV[3], ARGV[1] .. '!', now + tonumber(ARGV[2]))
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+else
+  redis.call('HDEL', KEYS[1], ARGV[1], ARGV[1] .. '!')
 end
 return 1
 """
 )
-
-FORGET = """
--- KEYS: buckets of permits. ARGV: holder, and the time, which does not matter.
-for _, key in ipairs(KEYS) do redis.call('HDEL', key, ARGV[1], ARGV[1] .. '!') end
-return 1
-"""

@@ -18,6 +18,7 @@ from penstock.kit.kek.configure import KekSettingError, configure_kek
 from penstock.kit.kek.model import Kek, KekUnavailableError
 from penstock.kit.moments import format_time
 from penstock.kit.secrets import find_secret_fault
+from penstock.limits.authority import MemoryAuthority
 from penstock.node import metrics
 from penstock.node.checkpoints import Checkpoints
 from penstock.node.configuration import Configuration
@@ -28,6 +29,8 @@ from penstock.node.exposition import NodeCollector
 from penstock.node.feed import Feed
 from penstock.node.identity import AgentLock, read_or_create_node_id
 from penstock.node.layout import Layout, create_runtime_folder, runtime_folder
+from penstock.node.limit_uses import LimitUses
+from penstock.node.limits import Broker, LimitsTime, base_of
 from penstock.node.links import Links
 from penstock.node.log import line
 from penstock.node.monitor import FeedState, Monitor, Readiness
@@ -35,7 +38,7 @@ from penstock.node.publisher import Publisher
 from penstock.node.rehashes import Rehashes
 from penstock.node.settings import AgentSettings
 from penstock.node.shipper import Shipper
-from penstock.node.supervisor import Supervisor
+from penstock.node.supervisor import Desks, Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +135,8 @@ class _Agent:
         """What workers are told to serve from: its credentials are open, as far as they do."""
         self._credentials = OpenCredentials(publisher, kek, clock, self._tell_credentials)
         self._rehashes = Rehashes(settings.control_url, layout.node_token, layout.pepper.parent)
+        limits_time = LimitsTime(clock, base_of(clock))
+        self._broker = Broker(MemoryAuthority(limits_time.now_ms), limits_time, LimitUses())
         self._supervisor = Supervisor(
             settings,
             layout,
@@ -139,8 +144,7 @@ class _Agent:
             socket=socket,
             clock=clock,
             current_version=lambda: self._version,
-            credentials=self._credentials.messages,
-            rehashes=self._rehashes,
+            desks=Desks(self._credentials.messages, self._rehashes, self._broker),
         )
         self._links = Links(socket, self._supervisor)
         self._store = ControlPlane(settings.control_url, layout.node_token)
@@ -188,6 +192,7 @@ class _Agent:
                 asyncio.create_task(self._feed.run(), name="feed"),
                 asyncio.create_task(self._offer(), name="offer"),
                 asyncio.create_task(self._rehashes.run(), name="rehashes"),
+                asyncio.create_task(self._broker.run(), name="limits"),
             }
             log.info(line("agent running", metrics_port=self._monitor.port))
             await self._until_stop(parts)

@@ -11,10 +11,15 @@ from penstock.contract.node import (
     AgentMessage,
     Applied,
     Frames,
+    FreeHolds,
     Hello,
     MessageTooLongError,
+    PermitsHeld,
     Rehashed,
+    Returned,
     Stats,
+    Want,
+    WantHolds,
     WorkerMessage,
     decode_worker_message,
     encode_message,
@@ -39,6 +44,11 @@ class Link:
         """Send a message; it is lost when the connection is, and the worker says Hello again."""
         self._writer.write(encode_message(message))
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection has ended: nothing arrives any more."""
+        return self._writer.is_closing()
+
     def close(self) -> None:
         """End the connection."""
         self._writer.close()
@@ -61,6 +71,14 @@ class Listener(Protocol):
 
     def on_rehashed(self, link: Link, rehashed: Rehashed) -> None:
         """Keys were shown to a worker that are stored under an old pepper."""
+        ...
+
+    def on_limits(self, link: Link, message: Want | Returned | PermitsHeld) -> None:
+        """A worker wants to lease something of limits, or says what it does not need."""
+        ...
+
+    def on_holds(self, link: Link, message: WantHolds | FreeHolds) -> None:
+        """A worker wants money to be held, or says what it does not need."""
         ...
 
     def on_closed(self, link: Link) -> None:
@@ -142,5 +160,9 @@ class Links:
                 self._listener.on_applied(link, message)
             case Rehashed():
                 self._listener.on_rehashed(link, message)
+            case Want() | Returned() | PermitsHeld():
+                self._listener.on_limits(link, message)
+            case WantHolds() | FreeHolds():
+                self._listener.on_holds(link, message)
             case Hello():
                 log.warning(line("hello repeated", slot=message.slot, epoch=message.epoch))

@@ -10,17 +10,28 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from penstock.contract.node import Applied, Credentials, Rehashed, Stats, WorkerSettings
+from penstock.contract.node import (
+    Applied,
+    Credentials,
+    FreeHolds,
+    HoldsGranted,
+    Rehashed,
+    Stats,
+    WantHolds,
+    WorkerSettings,
+)
 from penstock.kit.clock import Clock
 from penstock.kit.files import write_atomic
 from penstock.node.backoff import RestartPauses
 from penstock.node.identity import next_epoch
 from penstock.node.layout import Layout
+from penstock.node.limits import Broker, LimitsMessage
 from penstock.node.links import Link
 from penstock.node.log import line
 from penstock.node.process import Process
@@ -40,6 +51,18 @@ _REAP_S = 5.0
 _LAST_WORDS_S = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Desks:
+    """Who answers what workers ask, and takes what they say."""
+
+    credentials: Callable[[], Iterable[Credentials]]
+    """Returns what a worker is told of open credentials."""
+    rehashes: Rehashes
+    """Told of keys that are stored under an old pepper."""
+    broker: Broker
+    """Leases limits to workers."""
+
+
 class Supervisor:
     """Starts, adopts, restarts and stops workers; the `Listener` of their connections.
 
@@ -50,8 +73,7 @@ class Supervisor:
         socket: Where workers connect to.
         clock: Measures lives.
         current_version: Returns the snapshot's version that workers should serve from.
-        credentials: Returns what a worker is told of open credentials.
-        rehashes: Told of keys that are stored under an old pepper.
+        desks: Who answers workers.
     """
 
     def __init__(
@@ -63,20 +85,18 @@ class Supervisor:
         socket: Path,
         clock: Clock,
         current_version: Callable[[], int],
-        credentials: Callable[[], Iterable[Credentials]],
-        rehashes: Rehashes,
+        desks: Desks,
     ) -> None:
         """See the class."""
         self.stats = StatsBook()
         self.restart_count = 0
-        self._rehashes = rehashes
+        self._desks = desks
         self._settings = settings
         self._layout = layout
         self._node_id = node_id
         self._socket = socket
         self._clock = clock
         self._current_version = current_version
-        self._credentials = credentials
         self._workers: dict[tuple[int, int], Worker] = {}
         self._slots: dict[int, Worker] = {}
         self._is_adopting = True
@@ -184,6 +204,7 @@ class Supervisor:
         else:
             worker.attach(link)
             log.info(line("worker connected", slot=worker.slot, pid=worker.process.pid))
+        self._desks.broker.greet(link)
         if self._stopping.is_set():
             worker.drain(self._settings.drain_grace_s)
         else:
@@ -216,13 +237,27 @@ class Supervisor:
 
     def on_rehashed(self, _link: Link, rehashed: Rehashed) -> None:
         """Pass on which keys were shown that are stored under an old pepper."""
-        self._rehashes.add(rehashed.hashes)
+        self._desks.rehashes.add(rehashed.hashes)
+
+    def on_limits(self, link: Link, message: LimitsMessage) -> None:
+        """Lease to a worker, unless it is dead or has another connection by now."""
+        if self._is_current(link):
+            self._desks.broker.hear(link, message)
+
+    def on_holds(self, link: Link, message: WantHolds | FreeHolds) -> None:
+        """Have money held for a worker."""
+        if self._is_current(link) and isinstance(message, WantHolds):
+            link.send(HoldsGranted(message.take_id, None))
 
     def on_closed(self, link: Link) -> None:
         """Wait for the worker to come back or to end."""
         worker = self._workers.get((link.hello.slot, link.hello.epoch))
         if worker is not None:
             worker.detach(link)
+
+    def _is_current(self, link: Link) -> bool:
+        worker = self._workers.get((link.hello.slot, link.hello.epoch))
+        return worker is not None and worker.link is link
 
     # Slots
 
@@ -301,6 +336,7 @@ class Supervisor:
             log.warning(line("connection outlives its worker", slot=worker.slot))
         del self._workers[worker.key]
         self.stats.retire(worker.key)
+        self._desks.broker.bury(*worker.key)
         is_expected = worker.is_leaving or self._stopping.is_set()
         log.log(
             logging.INFO if is_expected else logging.ERROR,
@@ -309,7 +345,7 @@ class Supervisor:
 
     def _tell_credentials(self, worker: Worker) -> None:
         if worker.link is not None:
-            for message in self._credentials():
+            for message in self._desks.credentials():
                 worker.link.send(message)
 
     def _ask_to_end(self, worker: Worker, grace_s: float) -> None:

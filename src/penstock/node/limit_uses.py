@@ -1,0 +1,50 @@
+"""How much of which bucket is used, as this node last heard of it."""
+
+from itertools import islice
+
+from penstock.contract.limits import Bucket, BucketUse
+
+_GENERATION_MS = 60_000
+_MAX_GENERATION = 100_000
+MAX_USES = 5_000
+"""Buckets of one report."""
+
+
+class LimitUses:
+    """What authorities said was left, for the size of the next lease and for the control plane.
+
+    Buckets that were not asked for in the last minute or two are forgotten.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing known."""
+        self._free: dict[str, int] = {}
+        self._older_free: dict[str, int] = {}
+        self._since_ms = 0
+        self._changed: dict[str, BucketUse] = {}
+
+    def note(self, bucket: Bucket, free: int, now_ms: int) -> None:
+        """Take note of what a bucket has left."""
+        if now_ms - self._since_ms > _GENERATION_MS or len(self._free) >= _MAX_GENERATION:
+            self._older_free, self._free = self._free, {}
+            self._since_ms = now_ms
+        self._free[bucket.id] = free
+        self._changed[bucket.id] = BucketUse(
+            bucket.id, bucket.limit, max(bucket.limit - free, 0), now_ms
+        )
+
+    def note_returned(self, bucket: Bucket, amount: int, now_ms: int) -> None:
+        """Take note of an amount that went back to a bucket."""
+        free = self.find_free(bucket)
+        if free is not None:
+            self.note(bucket, min(free + amount, bucket.limit), now_ms)
+
+    def find_free(self, bucket: Bucket) -> int | None:
+        """Return what a bucket had left; None when that is not known."""
+        free = self._free.get(bucket.id)
+        return self._older_free.get(bucket.id) if free is None else free
+
+    def collect(self) -> tuple[BucketUse, ...]:
+        """Return up to `MAX_USES` of those that changed; each change once."""
+        names = tuple(islice(self._changed, MAX_USES))
+        return tuple(self._changed.pop(name) for name in names)
