@@ -6,8 +6,12 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import Phase, settings
+from hypothesis.stateful import invariant
 from redis.asyncio import Redis
 from tests.fakes.lease_simulation import LeaseSimulation
+from tests.fakes.limits_machine import HOLDERS, LimitsMachine
+from tests.fakes.limits_reference import ReferenceAuthority
 from tests.fakes.redis_server import run_redis
 
 from penstock.contract.limits import Ask, Bucket, Lease
@@ -33,9 +37,64 @@ async def client(socket: Path) -> AsyncIterator["Redis"]:
     await client.aclose()
 
 
+class RedisMachine(LimitsMachine):
+    """The authority in Redis."""
+
+    socket: Path
+    """Of a server."""
+
+    async def make_authority(self) -> RedisAuthority:
+        """See `LimitsMachine`."""
+        self.client = Redis(unix_socket_path=str(self.socket))
+        await self.client.flushall()
+        self.redis = RedisAuthority(self.client, timeout_s=PATIENCE_S, clock_ms=lambda: self.now_ms)
+        return self.redis
+
+    def make_reference(self) -> ReferenceAuthority:
+        """Each bucket knows the newest time that it saw."""
+        return ReferenceAuthority(has_one_clock=False)
+
+    async def renew(self) -> None:
+        """See `LimitsMachine`."""
+        for holder in HOLDERS:
+            await self.redis.renew(holder)
+
+    @invariant()
+    def sums_are_those_of_their_parts(self) -> None:
+        """What the server says that a bucket has used is the sum of its sub-windows."""
+        for bucket in self.buckets if self.most else ():
+            if not bucket.is_permits:
+                self.run(self.expect_sum(bucket))
+
+    async def expect_sum(self, bucket: Bucket) -> None:
+        """Fail unless the sum and its parts agree."""
+        fields = await self.client.hgetall(f"ps:b:{{org}}:{bucket.id}")
+        newest = int(fields.get(b"n", 0))
+        counting = range(newest - bucket.count, newest + 1)
+        parts = {int(at): int(n) for at, n in fields.items() if at.isdigit()}
+        assert int(fields.get(b"s", 0)) == sum(n for at, n in parts.items() if at in counting)
+        assert all(n >= 0 for n in parts.values())
+        assert len(parts) <= bucket.count + 2
+
+    def teardown(self) -> None:
+        """Leave nothing behind."""
+        self.run(self.client.aclose())
+        super().teardown()
+
+
+def test_it_answers_as_the_reference(socket: Path) -> None:
+    """Whatever is taken, given back, killed and done to the clock, each answer is the right one."""
+    RedisMachine.socket = socket
+    case = RedisMachine.TestCase
+    # The one in memory is the same machine and can be shrunk; here that would take minutes.
+    phases = (Phase.reuse, Phase.generate)
+    case.settings = settings(max_examples=80, stateful_step_count=40, phases=phases)
+    case().runTest()
+
+
 @pytest.mark.parametrize("seed", range(6))
 async def test_no_window_holds_more_than_the_limit(client: "Redis", seed: int) -> None:
-    """Three workers that crash, settle late and get leases late never exceed a limit."""
+    """Workers of three nodes that crash, settle late and get leases late never exceed a limit."""
     simulation = LeaseSimulation(
         seed,
         lambda clock_ms: RedisAuthority(client, timeout_s=PATIENCE_S, clock_ms=clock_ms),

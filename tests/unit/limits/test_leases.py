@@ -1,6 +1,9 @@
 """Leases of the authority in memory: whatever crashes and comes late, no limit is exceeded."""
 
+from collections.abc import Sequence
+
 import pytest
+from msgspec.structs import replace
 from tests.fakes.lease_simulation import LeaseSimulation
 
 from penstock.contract.limits import Ask, Bucket, Lease, Shortage
@@ -10,12 +13,35 @@ REQUESTS = Bucket("org/requests:key", 10, 1_000, 60)
 PERMITS = Bucket("org/flying:key", 2, 0, 1)
 
 
-@pytest.mark.parametrize("seed", range(30))
+class GenerousAuthority(MemoryAuthority):
+    """Gives one more than each limit allows."""
+
+    async def take(
+        self, asks: Sequence[Ask], *, take_id: str, holder: str
+    ) -> tuple[Lease, ...] | Shortage:
+        """See `Authority`."""
+        more = [
+            replace(ask, bucket=replace(ask.bucket, limit=ask.bucket.limit + 1)) for ask in asks
+        ]
+        return await super().take(more, take_id=take_id, holder=holder)
+
+
+@pytest.mark.parametrize("seed", range(12))
 async def test_no_window_holds_more_than_the_limit(seed: int) -> None:
-    """Three workers that crash, settle late and get leases late never exceed a limit."""
+    """Workers of three nodes that crash, settle late and get leases late never exceed a limit."""
     simulation = LeaseSimulation(seed, MemoryAuthority)
     await simulation.run(2_000)
     simulation.expect_no_limit_exceeded()
+
+
+async def test_the_simulation_sees_a_single_request_too_many() -> None:
+    """With an authority that gives one more than a limit, some seed exceeds it."""
+    exceeded = 0
+    for seed in range(12):
+        simulation = LeaseSimulation(seed, GenerousAuthority)
+        await simulation.run(1_000)
+        exceeded += simulation.most_in_window("requests") > simulation.buckets["requests"].limit
+    assert exceeded
 
 
 async def test_all_or_nothing() -> None:
