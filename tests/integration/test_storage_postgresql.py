@@ -36,8 +36,8 @@ ALL = Scope.all_organizations()
 ACME = Scope.of("acme")
 DELIVERY = Delivery(producer="node-1/0", epoch=1, recorded_at_us=0)
 
-for _path in Path(str(penstock.__file__)).parent.glob("*/tables.py"):
-    importlib.import_module(f"penstock.{_path.parent.name}.tables")
+for _path in Path(str(penstock.__file__)).parent.glob("*/*tables.py"):
+    importlib.import_module(f"penstock.{_path.parent.name}.{_path.stem}")
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from penstock.control.health import create_health_router
 from penstock.control.keks import create_missing_key_file, read_kek
 from penstock.control.key_hashes import create_key_hashes_router
 from penstock.control.key_uses import KeyUses
+from penstock.control.money import Settlement, create_holds_router
 from penstock.control.principals import Principals
 from penstock.control.problems import PROBLEM_RESPONSES, install_problems
 from penstock.control.secret_scanning import ScannerKeys, create_secret_scanning_router
@@ -96,7 +97,9 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
     install_problems(app)
     authenticate_node = create_bearer(node_token, "nodeToken", "`secrets/node_token`")
     app.include_router(create_health_router(database))
-    app.include_router(create_node_router(database, clock, authenticate_node))
+    settlement = Settlement()
+    app.include_router(create_node_router(database, clock, authenticate_node, settlement))
+    app.include_router(create_holds_router(database, clock, authenticate_node))
     app.include_router(create_feed_router(database, authenticate_node))
     app.include_router(create_key_hashes_router(database, peppers, clock, authenticate_node))
     app.include_router(create_page_router(database, clock, create_page_authentication(admin_token)))

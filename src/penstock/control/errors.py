@@ -135,6 +135,19 @@ KEY_HASHES_INVALID = ErrorCode(
     operator_action="Run control plane and nodes of the same version.",
 )
 
+HOLDS_INVALID = ErrorCode(
+    code="err:control:holds:invalid",
+    status=400,
+    source=Source.DOWNSTREAM,
+    retryable=False,
+    public="The request for holds cannot be read.",
+    conventional_type="invalid_request_error",
+    conventional_code="invalid_holds",
+    cause="It is no MessagePack of the known form, or a figure or text in it is out of range.",
+    caller_action="None: nodes do this by themselves.",
+    operator_action="Run a node and a control plane of versions that go together.",
+)
+
 PEPPERS_DIFFER = ErrorCode(
     code="err:control:node:peppers_differ",
     status=409,

@@ -8,7 +8,8 @@ from penstock.access import feed as access_feed
 from penstock.access import service as access
 from penstock.catalog import feeding
 from penstock.catalog.credentials import feed as credentials_feed
-from penstock.limits import rule_feed
+from penstock.limits import budget_feed, rule_feed
+from penstock.rating import feeding as price_feed
 from penstock.storage.changes import ChangeKind
 from penstock.storage.sessions import ReadSession
 from penstock.tenancy import service as tenancy
@@ -93,6 +94,8 @@ SOURCES: dict[ChangeKind, Source] = {
     "credential": Source(credentials_feed.list_changed, credentials_feed.list_page),
     "plan": Source(rule_feed.find_changed_plans, rule_feed.list_plans_page),
     "limits": Source(rule_feed.find_changed_limits, rule_feed.list_limits_page),
+    "budget": Source(budget_feed.find_changed, budget_feed.list_page),
+    "price": Source(price_feed.find_changed, price_feed.list_page),
     "organization": Source(
         partial(_find_owners, kind="organization"), partial(_list_owners, kind="organization")
     ),

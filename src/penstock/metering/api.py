@@ -51,13 +51,19 @@ _Call = Annotated[Call, Depends(get_call)]
 usage = APIRouter(prefix="/api/v1/usage", tags=["usage"], route_class=AdminRoute)
 
 
-def create_node_router(database: Database, clock: Clock, authenticate: Authenticate) -> APIRouter:
+def create_node_router(
+    database: Database,
+    clock: Clock,
+    authenticate: Authenticate,
+    settle: service.Settle | None = None,
+) -> APIRouter:
     """Return the endpoints that nodes use.
 
     Args:
         database: Where usage is kept.
         clock: Says when a batch came.
         authenticate: Checks a node's token.
+        settle: Told of each event that is new, in the transaction that stores it.
     """
     router = APIRouter(prefix="/node/v1", tags=["node"])
 
@@ -81,7 +87,7 @@ def create_node_router(database: Database, clock: Clock, authenticate: Authentic
             producer=batch.producer, epoch=batch.epoch, recorded_at_us=clock.wall_ns() // 1_000
         )
         async with database.write(scope) as session:
-            receipt = await service.record_events(session, scope, events, delivery)
+            receipt = await service.record_events(session, scope, events, delivery, settle)
         return ReceiptBody.from_receipt(receipt)
 
     return router

@@ -1,6 +1,8 @@
 """Use cases of the metering room."""
 
 import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
 
 from penstock.access.verification import KeyUse, record_uses
 from penstock.contract.usage import UsageBatch, UsageEvent, UsageReceipt
@@ -33,6 +35,9 @@ from penstock.storage.sessions import ReadSession, WriteSession
 
 _logger = logging.getLogger(__name__)
 
+Settle: TypeAlias = Callable[[WriteSession, Sequence[UsageEvent], Delivery], Awaitable[None]]
+"""Counts what new events cost. It must not refuse one: it would never be acknowledged."""
+
 
 def prepare_batch(batch: UsageBatch) -> list[HashedEvent]:
     """Check a batch and take the fingerprint of each event, before a transaction is begun.
@@ -57,7 +62,11 @@ def prepare_batch(batch: UsageBatch) -> list[HashedEvent]:
 
 
 async def record_events(
-    session: WriteSession, scope: Scope, events: list[HashedEvent], delivery: Delivery
+    session: WriteSession,
+    scope: Scope,
+    events: list[HashedEvent],
+    delivery: Delivery,
+    settle: Settle | None = None,
 ) -> UsageReceipt:
     """Store a batch of events, each id once, however often and in whatever parts it comes.
 
@@ -71,10 +80,14 @@ async def record_events(
         scope: Whose events these may be.
         events: What `prepare_batch` returned.
         delivery: How they came.
+        settle: What else happens once for each event that is new, in the same transaction.
     """
     first, repeats = split_repeats(events)
     new = await store.record_events(session, scope, list(first.values()), delivery)
     await record_uses(session, [_use(hashed.event, delivery) for hashed in first.values()])
+    if settle is not None and new:
+        fresh = [hashed.event for event_id, hashed in first.items() if event_id in new]
+        await settle(session, fresh, delivery)
     known = [hashed for event_id, hashed in first.items() if event_id not in new] + repeats
     stored_hashes = await store.list_hashes(
         session, scope, list({hashed.event.event_id: None for hashed in known})

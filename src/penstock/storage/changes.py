@@ -21,9 +21,11 @@ ChangeKind = Literal[
     "credential",
     "plan",
     "limits",
+    "budget",
+    "price",
 ]
 """What sort of object; those of the catalog and plans are named by their names, others by ids, and
-what limits somebody by whom it limits."""
+what limits somebody, and budgets, by whom it limits; prices by their alias."""
 
 
 class SnapshotChanges(Base):

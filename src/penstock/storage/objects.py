@@ -190,6 +190,22 @@ class ObjectStore(Generic[Model]):
         )
         return [self._build(row) for row in await session.rows(statement)]
 
+    async def share(
+        self, session: WriteSession, scope: Scope, *conditions: ColumnElement[bool]
+    ) -> Sequence[Model]:
+        """Return objects in order of their ids, and let nobody change them before the end.
+
+        For what is decided by them outside of the queue of configuration's writers.
+
+        Args:
+            session: Where from.
+            scope: Whose.
+            *conditions: What must hold.
+        """
+        statement = select(*self._columns).where(self._in_scope(scope), *conditions)
+        shared = statement.order_by(self._table.id).with_for_update(read=True)
+        return [self._build(row) for row in await session.rows(shared)]
+
     async def insert(self, session: WriteSession, scope: Scope, item: Model) -> None:
         """Store a new object.
 

@@ -1,0 +1,230 @@
+"""Holds: parts of budgets that one life of a worker may spend, and nobody else.
+
+None commits. Nothing here is configuration: neither the audit log nor nodes are told of it.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+
+from penstock.contract.money import (
+    FreeRequest,
+    Hold,
+    HoldAnswer,
+    HoldAsk,
+    HoldRequest,
+    HoldShortage,
+)
+from penstock.kit.base62 import create_id
+from penstock.limits import budget_store as store
+from penstock.limits.budget_model import (
+    Budget,
+    BudgetHold,
+    HoldState,
+    Life,
+    WindowKey,
+)
+from penstock.limits.budget_rules import (
+    EXPIRY_S,
+    is_usable,
+    seconds_until,
+    size_hold,
+    usable_ms,
+)
+from penstock.limits.budget_windows import Window, find_zone, window_at
+from penstock.storage.scope import Scope
+from penstock.storage.sessions import WriteSession
+
+_logger = logging.getLogger(__name__)
+
+_UNBOUND_MS = 1_000
+"""For how long a worker believes that a budget binds nobody, until its snapshot says so, too."""
+
+
+def window_of(budget: Budget, at_us: int) -> Window | None:
+    """Return a budget's window at a moment; None when its time zone is not known (any more)."""
+    zone = find_zone(budget.time_zone)
+    return None if zone is None else window_at(budget.period, zone, at_us)
+
+
+async def hold(session: WriteSession, request: HoldRequest, now_us: int) -> HoldAnswer:
+    """Hold something of each budget that is asked for, or nothing of any.
+
+    Repeated under its name a taking gives the same and holds nothing more. Of a life that is over,
+    and of holds that are not open any more, nothing is given: both members of the answer are None.
+
+    A budget that is gone, or hard no more, binds nobody: what is wanted of it is given, and held
+    nowhere. The worker learns of it from its snapshot.
+
+    Args:
+        session: One of all organizations.
+        request: What a node asks for.
+        now_us: The time.
+    """
+    scope = Scope.of(request.organization)
+    life = Life(request.producer, request.epoch)
+    if await store.lock_life(session, life, now_us):
+        return HoldAnswer(None)
+    taken = await store.list_taken(session, scope, request.take_id)
+    if taken:
+        return await _repeat(session, scope, request, taken)
+    ids = {ask.budget for ask in request.asks}
+    locked = await store.lock_budgets(session, scope, store.with_ids(ids))
+    budgets = {one.id: one for one in locked if one.is_hard is not False}
+    for index, ask in enumerate(request.asks):
+        if ask.budget in budgets and not is_usable(budgets[ask.budget]):
+            return HoldAnswer(None, HoldShortage(index, 0, None))
+    wanted = [_key_of(budgets.get(ask.budget), ask, now_us) for ask in request.asks]
+    ends = {key: (scope.organization or "", ends_at_us) for key, ends_at_us in filter(None, wanted)}
+    windows = await store.lock_windows(session, scope, ends)
+    holds = []
+    answers = []
+    for index, (ask, found) in enumerate(zip(request.asks, wanted, strict=True)):
+        if found is None:
+            answers.append(_unbound(ask))
+            continue
+        window = windows[found[0]]
+        free = window.free_of(budgets[ask.budget].amount)
+        amount = size_hold(free, ask.least, ask.want)
+        if amount is None:
+            reset_s = seconds_until(window.ends_at_us, now_us)
+            return HoldAnswer(None, HoldShortage(index, max(0, free), reset_s))
+        windows[window.key] = dataclasses.replace(window, held=window.held + amount)
+        holds.append(_new_hold(request, index, window.key, amount, now_us))
+        answers.append(
+            Hold(holds[-1].id, amount, free - amount, usable_ms(window.ends_at_us, now_us))
+        )
+    await store.write_windows(session, windows.values())
+    await store.insert_holds(session, scope, holds)
+    return HoldAnswer(tuple(answers))
+
+
+async def free(session: WriteSession, request: FreeRequest, now_us: int) -> None:
+    """Give back what a life will not use of its holds; all that is left when it is over.
+
+    Args:
+        session: One of all organizations.
+        request: What a node says.
+        now_us: The time.
+    """
+    life = Life(request.producer, request.epoch)
+    await store.lock_life(session, life, now_us)
+    freed = dict(request.freed)
+    if request.is_over:
+        await store.end_life(session, life)
+        await _close(session, life, "closed", None)
+    elif freed:
+        await _close(session, life, "closed", freed)
+
+
+async def expire(session: WriteSession, now_us: int) -> int | None:
+    """Take back what one life holds that gave no sign for `EXPIRY_S`.
+
+    What it says later that it spent is spent all the same, perhaps beyond a budget's amount.
+
+    Returns:
+        How many holds were taken back; None when there is no such life (any more).
+    """
+    life = await store.lock_silent_life(session, now_us - EXPIRY_S * 1_000_000)
+    if life is None:
+        return None
+    count = await _close(session, life, "expired", None)
+    await store.forget_life(session, life)
+    if count:
+        _logger.warning(
+            "holds of a silent worker expired producer=%s epoch=%s count=%s",
+            life.producer,
+            life.epoch,
+            count,
+        )
+    return count
+
+
+async def _close(
+    session: WriteSession, life: Life, state: HoldState, freed: Mapping[str, int] | None
+) -> int:
+    """Free amounts of a life's holds, or all that its open ones have left, and count them."""
+    scope = session.scope
+    found = await store.list_holds_of(session, scope, life, freed)
+    # Those that are gone took their holds with them.
+    locked = await store.lock_budgets(
+        session, scope, store.with_ids({one.window.budget_id for one in found})
+    )
+    ids = {budget.id for budget in locked}
+    found = [one for one in found if one.window.budget_id in ids]
+    windows = await store.lock_windows(session, scope, ends_of(found))
+    changed = []
+    for one in await store.lock_holds(session, scope, [one.id for one in found]):
+        if one.state != "open":
+            continue
+        asked = one.amount if freed is None else freed[one.id]
+        total = max(one.freed, min(asked, one.amount - one.used))
+        is_empty = one.used + total == one.amount
+        window = windows[one.window]
+        held = window.held - (total - one.freed)
+        windows[one.window] = dataclasses.replace(window, held=held)
+        changed.append(dataclasses.replace(one, freed=total, state=state if is_empty else "open"))
+    await store.write_windows(session, windows.values())
+    await store.write_holds(session, changed)
+    return len(changed)
+
+
+def ends_of(holds: Iterable[BudgetHold]) -> dict[WindowKey, tuple[str, int | None]]:
+    """Return the windows of holds as they are locked; they are there, so ends do not count."""
+    return {one.window: (one.organization_id, None) for one in holds}
+
+
+async def _repeat(
+    session: WriteSession, scope: Scope, request: HoldRequest, taken: Sequence[BudgetHold]
+) -> HoldAnswer:
+    by_place = {one.place: one for one in taken}
+    is_same = all((one.producer, one.epoch) == (request.producer, request.epoch) for one in taken)
+    if not is_same or not all(one.state == "open" for one in taken):
+        return HoldAnswer(None)
+    ids = {one.window.budget_id for one in taken}
+    budgets = {one.id: one for one in await store.lock_budgets(session, scope, store.with_ids(ids))}
+    taken = [one for one in taken if one.window.budget_id in budgets]
+    windows = await store.lock_windows(session, scope, ends_of(taken))
+    answers = []
+    for index, ask in enumerate(request.asks):
+        one = by_place.get(index)
+        if one is None or one.window not in windows:
+            answers.append(_unbound(ask))
+            continue
+        window = windows[one.window]
+        left = max(0, window.free_of(budgets[one.window.budget_id].amount))
+        use_ms = usable_ms(window.ends_at_us, one.created_at_us)
+        answers.append(Hold(one.id, one.amount, left, use_ms))
+    return HoldAnswer(tuple(answers))
+
+
+def _unbound(ask: HoldAsk) -> Hold:
+    return Hold("", ask.want, ask.want, _UNBOUND_MS)
+
+
+def _key_of(
+    budget: Budget | None, ask: HoldAsk, now_us: int
+) -> tuple[WindowKey, int | None] | None:
+    window = None if budget is None else window_of(budget, now_us)
+    if window is None:
+        return None
+    return WindowKey(ask.budget, ask.subject, window.starts_at_us), window.ends_at_us
+
+
+def _new_hold(
+    request: HoldRequest, place: int, window: WindowKey, amount: int, now_us: int
+) -> BudgetHold:
+    return BudgetHold(
+        id=create_id("hld"),
+        organization_id=request.organization,
+        take_id=request.take_id,
+        place=place,
+        window=window,
+        producer=request.producer,
+        epoch=request.epoch,
+        amount=amount,
+        used=0,
+        freed=0,
+        state="open",
+        created_at_us=now_us,
+    )

@@ -1,0 +1,177 @@
+"""Values of budgets, their windows and holds. Times are microseconds since the Unix epoch.
+
+Amounts are nano-units; those that have `atto` in their name are exact (`limits.prices`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, TypedDict
+
+from penstock.contract.limits import Per
+from penstock.contract.money import HoldUse
+from penstock.limits.budget_windows import Period
+from penstock.limits.model import Owner
+from penstock.limits.prices import ATTO_IN_NANO, to_nano
+
+HoldState: TypeAlias = Literal["open", "closed", "expired"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewBudget:
+    """What an owner is to be able to spend."""
+
+    owner: Owner
+    currency: str
+    amount: int
+    """In each window."""
+    period: Period = "month"
+    time_zone: str = "UTC"
+    """Whose days and months these are."""
+    is_hard: bool = False
+    """Nothing is let in that could cost more than is left. Else it is counted only."""
+    per: Per = ""
+    alias: str | None = None
+    """Counts requests for this alias only."""
+    alert_percentages: list[int] = field(default_factory=list)
+    """At which parts of the amount somebody wants to know; kept, and not acted on yet."""
+    lowers_cap: bool = True
+    """See `contract.money.Budget`."""
+    exhausted_status: int = 429
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget(Owner):
+    """What an owner may spend in each window."""
+
+    id: str
+    currency: str
+    amount: int
+    period: Period
+    time_zone: str
+    is_hard: bool
+    per: Per
+    alias: str | None
+    alert_percentages: list[int]
+    lowers_cap: bool
+    exhausted_status: int
+    version: int
+    created_at_us: int
+    updated_at_us: int
+
+
+class BudgetChanges(TypedDict, total=False):
+    """Members of a budget that are to change; the others are what it is."""
+
+    amount: int
+    is_hard: bool
+    alert_percentages: list[int]
+    lowers_cap: bool
+    exhausted_status: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class WindowKey:
+    """Which window. Whoever locks several does so in their order."""
+
+    budget_id: str
+    subject: str
+    starts_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetWindow:
+    """What is spent and held of a budget in a window."""
+
+    key: WindowKey
+    organization_id: str
+    ends_at_us: int | None
+    settled_atto: int
+    held: int
+
+    def free_of(self, amount: int) -> int:
+        """Return what is neither spent nor held of an amount; less than 0 when it is overrun."""
+        return amount - to_nano(self.settled_atto) - self.held
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetHold:
+    """What one life of a worker may spend of a window."""
+
+    id: str
+    organization_id: str
+    take_id: str
+    place: int
+    window: WindowKey
+    producer: str
+    epoch: int
+    amount: int
+    used: int
+    freed: int
+    state: HoldState
+    created_at_us: int
+
+    @property
+    def outstanding(self) -> int:
+        """What the window holds for it."""
+        return self.amount - self.used - self.freed if self.state == "open" else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """One life of one worker."""
+
+    producer: str
+    """`<node id>/<worker slot>`."""
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RatedEvent:
+    """A usage event that is stored for the first time, as far as budgets go."""
+
+    event_id: str
+    organization_id: str
+    project_id: str
+    key_id: str
+    alias: str
+    at_us: int
+    """Admission; not later than when it came here."""
+    charges_atto: Mapping[str, int]
+    """Exactly, by currency; without those that its alias has no price in."""
+    holds: tuple[HoldUse, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetCharge:
+    """What an event cost a budget."""
+
+    event_id: str
+    window: WindowKey
+    organization_id: str
+    amount_atto: int
+    held: int
+    """What was held for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetUse:
+    """A budget's window, as it is shown."""
+
+    window: BudgetWindow
+    amount: int
+
+    @property
+    def overrun_atto(self) -> int:
+        """What was spent and is held beyond the amount: of usage that came late."""
+        used = self.window.settled_atto + self.window.held * ATTO_IN_NANO
+        return max(0, used - self.amount * ATTO_IN_NANO)
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciliation:
+    """What books and windows say of each other."""
+
+    windows: int
+    """That were looked at."""
+    differences: list[WindowKey]
+    """Where they differ: settled from the charges, or held from the open holds."""

@@ -1,0 +1,173 @@
+"""Settling: what usage really cost is taken off holds and counted in windows, once.
+
+Whatever an event says, it is counted as far as it can be and never refused: a hold that is not
+known, an alias without a price or an absurd figure is somebody's fault, and the usage is a fact.
+"""
+
+import dataclasses
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from penstock.contract.money import HoldUse
+from penstock.limits import budget_store as store
+from penstock.limits.budget_holds import ends_of, window_of
+from penstock.limits.budget_model import (
+    Budget,
+    BudgetCharge,
+    BudgetHold,
+    BudgetWindow,
+    Life,
+    RatedEvent,
+    WindowKey,
+)
+from penstock.limits.budget_rules import counts_for, is_usable, subject_of
+from penstock.limits.prices import to_nano
+from penstock.storage.sessions import WriteSession
+
+_logger = logging.getLogger(__name__)
+
+MAX_SETTLED = 2**63 - 1
+"""Nano-units that a window's column holds."""
+
+
+@dataclass(slots=True)
+class _Books:
+    """What is locked, and how it is to be when all events are counted."""
+
+    windows: dict[WindowKey, BudgetWindow]
+    holds: dict[str, BudgetHold]
+    charges: list[BudgetCharge] = field(default_factory=list)
+    faults: Counter[str] = field(default_factory=Counter)
+
+    def take(self, use: HoldUse, event: RatedEvent) -> int:
+        """Take what was held for an event off its hold, and return how much that was."""
+        hold = self.holds.get(use.hold)
+        if hold is None or hold.organization_id != event.organization_id:
+            self.faults["hold_unknown"] += 1
+            return 0
+        if hold.state == "expired":
+            self.faults["hold_expired"] += 1
+            return 0
+        taken = min(max(use.amount, 0), hold.outstanding)
+        if taken != use.amount:
+            self.faults["hold_exceeded"] += 1
+        if taken == 0:
+            return 0
+        used = hold.used + taken
+        state = "closed" if used + hold.freed == hold.amount else hold.state
+        self.holds[hold.id] = dataclasses.replace(hold, used=used, state=state)
+        window = self.windows[hold.window]
+        self.windows[hold.window] = dataclasses.replace(window, held=window.held - taken)
+        return taken
+
+    def charge(self, event: RatedEvent, key: WindowKey, currency: str, held: int) -> None:
+        """Count an event's cost in a window."""
+        charge_atto = event.charges_atto.get(currency)
+        if charge_atto is None:
+            self.faults["price_unknown"] += 1
+            return
+        window = self.windows[key]
+        settled_atto = window.settled_atto + charge_atto
+        if to_nano(settled_atto) > MAX_SETTLED:
+            self.faults["charge_absurd"] += 1
+            return
+        self.windows[key] = dataclasses.replace(window, settled_atto=settled_atto)
+        organization_id = window.organization_id
+        self.charges.append(BudgetCharge(event.event_id, key, organization_id, charge_atto, held))
+
+
+async def settle(
+    session: WriteSession, events: Sequence[RatedEvent], life: Life, now_us: int
+) -> Mapping[str, int]:
+    """Count what events cost in every budget that they count for, and free what was held for them.
+
+    An event counts in the window that it was held of; without a hold, in that of its admission.
+
+    Args:
+        session: One of all organizations, in which the events are stored for the first time.
+        events: What they cost, each id once.
+        life: Of the worker that they come from: others' holds are none of its own.
+        now_us: The time.
+
+    Returns:
+        How often something was wrong, by what it was.
+    """
+    scope = session.scope
+    await store.see_life(session, life, now_us)
+    owners = await store.find_key_owners(session, scope, {event.key_id for event in events})
+    # No database finds a text with NUL, and one of them refuses to look for it.
+    held_ids = {
+        use.hold for event in events for use in event.holds if use.hold and "\0" not in use.hold
+    }
+    holds = await store.list_holds_of(session, scope, life, held_ids) if held_ids else []
+    condition = store.of_owners(_owner_ids(events, owners))
+    if holds:
+        condition |= store.with_ids({hold.window.budget_id for hold in holds})
+    locked = await store.lock_budgets(session, scope, condition)
+    budgets = {budget.id: budget for budget in locked if is_usable(budget)}
+    if not budgets:
+        return {"hold_unknown": len(held_ids)} if held_ids else {}
+    holds = [hold for hold in holds if hold.window.budget_id in budgets]
+    of_hold = {hold.id: hold for hold in holds}
+    by_owner: dict[str, list[Budget]] = {}
+    for budget in budgets.values():
+        by_owner.setdefault(budget.owner_id, []).append(budget)
+    counted = [
+        (event, _windows_of(event, by_owner, of_hold, owners.get(event.key_id, "")))
+        for event in events
+    ]
+    ends = {key: end for _, found in counted for key, end in found.items()}
+    windows = await store.lock_windows(session, scope, {**ends_of(holds), **ends})
+    books = _Books(
+        windows, {hold.id: hold for hold in await store.lock_holds(session, scope, list(of_hold))}
+    )
+    for event, found in counted:
+        taken: Counter[str] = Counter()
+        for use in event.holds:
+            if use.hold:
+                budget_id = of_hold[use.hold].window.budget_id if use.hold in of_hold else ""
+                taken[budget_id] += books.take(use, event)
+        for key in found:
+            books.charge(event, key, budgets[key.budget_id].currency, taken[key.budget_id])
+    await store.write_windows(session, books.windows.values())
+    await store.write_holds(session, books.holds.values())
+    await store.insert_charges(session, scope, books.charges)
+    return books.faults
+
+
+def _owner_ids(events: Iterable[RatedEvent], owners: Mapping[str, str]) -> set[str]:
+    ids: set[str] = set()
+    for event in events:
+        ids |= {*_owners_of(event, owners.get(event.key_id, ""))}
+    return ids - {""}
+
+
+def _owners_of(event: RatedEvent, member_id: str) -> tuple[str, ...]:
+    return event.organization_id, event.project_id, event.key_id, member_id
+
+
+def _windows_of(
+    event: RatedEvent,
+    by_owner: Mapping[str, list[Budget]],
+    holds: Mapping[str, BudgetHold],
+    member_id: str,
+) -> dict[WindowKey, tuple[str, int | None]]:
+    """Return the windows that an event counts in, one of a budget, and when each ends."""
+    of_holds = {
+        holds[use.hold].window.budget_id: holds[use.hold]
+        for use in event.holds
+        if use.hold in holds and holds[use.hold].organization_id == event.organization_id
+    }
+    found = ends_of(of_holds.values())
+    for owner_id in _owners_of(event, member_id):
+        for budget in by_owner.get(owner_id, ()):
+            if budget.id in of_holds or not counts_for(budget, event.organization_id, event.alias):
+                continue
+            subject = subject_of(budget.per, event.key_id, member_id)
+            window = window_of(budget, event.at_us)
+            if subject is not None and window is not None:
+                key = WindowKey(budget.id, subject, window.starts_at_us)
+                found[key] = (budget.organization_id, window.ends_at_us)
+    return found

@@ -1,0 +1,182 @@
+"""Use cases of budgets. None commits; each change is told to the audit log and to data planes."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from penstock.access.service import get_key
+from penstock.audit.model import Actor, Entry
+from penstock.audit.service import record
+from penstock.catalog.aliases import find_alias_by_name
+from penstock.kit.base62 import create_id
+from penstock.kit.errors import PenstockError
+from penstock.limits import budget_store as store
+from penstock.limits.budget_model import Budget, BudgetChanges, BudgetHold, BudgetUse, NewBudget
+from penstock.limits.budget_rules import find_budget_fault, slot_of
+from penstock.limits.errors import BUDGET_EXISTS, BUDGET_INVALID
+from penstock.limits.model import Owner
+from penstock.limits.rule_feed import format_owner
+from penstock.storage.changes import record_change
+from penstock.storage.errors import OBJECT_UNKNOWN
+from penstock.storage.paging import Page, PageRequest
+from penstock.storage.sessions import ReadSession, WriteSession
+from penstock.tenancy.people import get_member, get_service_account
+from penstock.tenancy.rules import require_not_archived
+from penstock.tenancy.service import get_organization, get_project
+
+MAX_WINDOWS = 100
+"""Most windows of a budget that are shown."""
+
+
+async def create_budget(session: WriteSession, actor: Actor, new: NewBudget) -> Budget:
+    """Create a budget. What is stored from then on counts.
+
+    Raises:
+        PenstockError: `OBJECT_UNKNOWN` for its owner or alias, `STATUS_CONFLICT` when the owner is
+            archived, `BUDGET_INVALID`, `BUDGET_EXISTS`.
+    """
+    await session.lock_configuration()
+    members = {
+        field.name: getattr(new, field.name)
+        for field in dataclasses.fields(new)
+        if field.name != "owner"
+    }
+    budget = _check(
+        Budget(
+            **{field.name: getattr(new.owner, field.name) for field in dataclasses.fields(Owner)},
+            **members,
+            id=create_id("bud"),
+            version=1,
+            created_at_us=actor.at_us,
+            updated_at_us=actor.at_us,
+        )
+    )
+    await _check_owner(session, budget)
+    if budget.alias is not None and await find_alias_by_name(session, budget.alias) is None:
+        raise PenstockError(OBJECT_UNKNOWN, "`alias` names no alias.")
+    others = await store.list_budgets_of(session, session.scope, [budget.owner_id])
+    if slot_of(budget) in map(slot_of, others):
+        raise PenstockError(BUDGET_EXISTS)
+    await store.budgets.insert(session, session.scope, budget)
+    await _tell(session, actor, "budget.create", budget, after=budget)
+    return budget
+
+
+async def get_budget(session: ReadSession, budget_id: str) -> Budget:
+    """Return a budget.
+
+    Raises:
+        PenstockError: `OBJECT_UNKNOWN`.
+    """
+    return await store.budgets.get(session, session.scope, budget_id)
+
+
+async def list_budgets(
+    session: ReadSession, page: PageRequest, **filters: str | None
+) -> Page[Budget]:
+    """Return budgets that the session may see, oldest first.
+
+    Args:
+        session: Where from.
+        page: Which part.
+        **filters: Members and the values that they must have; None leaves one open.
+    """
+    return await store.budgets.list(session, session.scope, page, **filters)
+
+
+async def update_budget(
+    session: WriteSession,
+    actor: Actor,
+    budget_id: str,
+    changes: BudgetChanges,
+    *,
+    expected_version: int | None = None,
+) -> Budget:
+    """Change the members of a budget that are given; what changes nothing leaves no trace.
+
+    A lower amount takes nothing back that workers hold: what they hold can be spent.
+
+    Raises:
+        PenstockError: `OBJECT_UNKNOWN`, `VERSION_CONFLICT`, `BUDGET_INVALID`.
+    """
+    before = await store.budgets.lock(session, session.scope, budget_id, expected_version)
+    wanted: Mapping[str, Any] = changes
+    values = {name: value for name, value in wanted.items() if getattr(before, name) != value}
+    if not values:
+        return before
+    _check(dataclasses.replace(before, **values))
+    after = await store.budgets.update(
+        session, session.scope, before, updated_at_us=actor.at_us, **values
+    )
+    await _tell(session, actor, "budget.update", after, before=before, after=after)
+    return after
+
+
+async def delete_budget(
+    session: WriteSession, actor: Actor, budget_id: str, *, expected_version: int | None = None
+) -> None:
+    """Remove a budget for good, with what was spent and held of it; usage events stay.
+
+    Raises:
+        PenstockError: `OBJECT_UNKNOWN`, `VERSION_CONFLICT`.
+    """
+    before = await store.budgets.lock(session, session.scope, budget_id, expected_version)
+    await store.delete_spending(session, session.scope, budget_id)
+    await store.budgets.delete(session, session.scope, before)
+    await _tell(session, actor, "budget.delete", before, before=before)
+
+
+async def list_uses(session: ReadSession, budget: Budget) -> list[BudgetUse]:
+    """Return what is spent and held of a budget, in the windows that began last."""
+    windows = await store.list_windows(session, session.scope, budget.id, limit=MAX_WINDOWS)
+    return [BudgetUse(window, budget.amount) for window in windows]
+
+
+async def list_holds(
+    session: ReadSession, page: PageRequest, **filters: str | None
+) -> Page[BudgetHold]:
+    """Return the open holds that the session may see, oldest first; see `list_budgets`."""
+    return await store.list_open_holds(session, session.scope, page, **filters)
+
+
+def _check(budget: Budget) -> Budget:
+    fault = find_budget_fault(budget)
+    if fault is not None:
+        raise PenstockError(BUDGET_INVALID, fault)
+    return budget
+
+
+async def _check_owner(session: ReadSession, budget: Budget) -> None:
+    require_not_archived((await get_organization(session, budget.organization_id)).status)
+    owners: list[Any] = []
+    if budget.project_id is not None:
+        owners.append(await get_project(session, budget.project_id))
+        require_not_archived(owners[-1].status)
+    if budget.key_id is not None:
+        owners.append(await get_key(session, budget.key_id))
+    if budget.member_id is not None:
+        owners.append(await get_member(session, budget.member_id))
+    if budget.service_account_id is not None:
+        owners.append(await get_service_account(session, budget.service_account_id))
+    if any(owner.organization_id != budget.organization_id for owner in owners):
+        raise PenstockError(OBJECT_UNKNOWN)
+
+
+async def _tell(
+    session: WriteSession, actor: Actor, action: str, budget: Budget, **states: Budget
+) -> None:
+    await record_change(session, "budget", format_owner(budget), actor.at_us)
+    entry = Entry(
+        actor=actor,
+        action=action,
+        resource_kind="budget",
+        resource_id=budget.id,
+        organization_id=budget.organization_id,
+        before=_shown(states.get("before")),
+        after=_shown(states.get("after")),
+    )
+    await record(session, entry)
+
+
+def _shown(budget: Budget | None) -> dict[str, Any] | None:
+    return None if budget is None else dataclasses.asdict(budget)

@@ -1,0 +1,60 @@
+"""What can go wrong with prices."""
+
+from penstock.kit.errors import ErrorCode, Source
+
+
+def _refusal(
+    name: str, status: int, word: str, *, public: str, cause: str, caller_action: str
+) -> ErrorCode:
+    return ErrorCode(
+        code=f"err:control:prices:{name}",
+        status=status,
+        source=Source.DOWNSTREAM,
+        retryable=False,
+        public=public,
+        conventional_type="invalid_request_error",
+        conventional_code=word,
+        cause=cause,
+        caller_action=caller_action,
+        operator_action="None: the caller's request is at fault.",
+    )
+
+
+PRICE_INVALID = _refusal(
+    "invalid",
+    400,
+    "invalid_price",
+    public="A price cannot be like this.",
+    cause="A member has a value that it cannot have, e.g. a price below 0 or an unknown currency.",
+    caller_action="Correct the member that the message names.",
+)
+
+PRICE_TOO_SOON = _refusal(
+    "too_soon",
+    400,
+    "price_too_soon",
+    public="A price cannot begin that soon.",
+    cause=(
+        "It would begin in the past, or it is higher than the one it replaces and begins before "
+        "all that workers hold at the lower one is spent or given back."
+    ),
+    caller_action="Leave `valid_from` out for the earliest time, or choose a later one.",
+)
+
+PRICE_EXISTS = _refusal(
+    "exists",
+    409,
+    "price_exists",
+    public="There is a price that begins at the same time.",
+    cause="An alias has one price of a currency at each moment.",
+    caller_action="Choose another time, or delete the other one if it has not begun.",
+)
+
+PRICE_USED = _refusal(
+    "used",
+    409,
+    "price_used",
+    public="The price has begun, or will in a moment, so it stays.",
+    cause="Usage is rated by it, and requests are let in by what they will cost.",
+    caller_action="Set a new price, from now on.",
+)
