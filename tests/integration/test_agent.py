@@ -29,6 +29,7 @@ from penstock.contract.node import (
     Granted,
     Hello,
     LimitsClock,
+    PermitsHeld,
     Stats,
     Want,
     WorkerMessage,
@@ -498,8 +499,16 @@ class Caller:
         self.process = subprocess.Popen(["sleep", "60"])
 
     async def connect(self, epoch: int) -> None:
-        """Say Hello."""
-        self._reader, self._writer = await asyncio.open_unix_connection(self._path)
+        """Say Hello, as soon as somebody listens."""
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            try:
+                self._reader, self._writer = await asyncio.open_unix_connection(self._path)
+                break
+            except OSError:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.02)
+        self._frames, self._received = Frames(), []
         self.tell(Hello(0, epoch, self.process.pid, 1, is_draining=True))
 
     def tell(self, message: WorkerMessage) -> None:
@@ -522,11 +531,17 @@ class Caller:
         self.tell(Want(take_id, (Ask(bucket, amount, amount),)))
         return await self.hear(Granted)
 
+    async def disconnect(self) -> None:
+        """End the connection."""
+        self._writer.close()
+        with suppress(OSError):
+            await self._writer.wait_closed()
+
     async def end(self) -> None:
         """End the process and the connection."""
         self.process.kill()
         await asyncio.to_thread(self.process.wait)
-        self._writer.close()
+        await self.disconnect()
 
 
 async def test_workers_lease_limits(node: Node) -> None:
@@ -554,6 +569,43 @@ async def test_workers_lease_limits(node: Node) -> None:
         await one.end()
         await two.end()
     assert await node.stop() == 0, node.log()
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+async def test_a_killed_agent_forgets_nothing_of_limits(node: Node, *, is_damaged: bool) -> None:
+    """The next agent counts on from what was leased; if that is damaged, as if all had been."""
+    await node.start()
+    await node.until_metric("penstock_workers", 1)
+    [worker] = node.worker_pids()
+    permits, requests = Bucket("org/c:o", 3, 0, 1), Bucket("org/r:o", 10, 500, 121)
+    one = Caller(node)
+    try:
+        await one.connect(901)
+        base_ms = (await one.hear(LimitsClock)).base_ms
+        await one.ask(requests, 6, "1")
+        await one.ask(permits, 2, "2")
+        journal = FakeJournal(node.data / "journal", 0, 901)
+        node.signal(signal.SIGKILL)
+        await node.wait()
+        await one.disconnect()
+        if is_damaged:
+            (node.data / "node" / "limits").write_bytes(b"nonsense" * 100)
+        await node.spawn()
+        await one.connect(901)
+        assert is_damaged or (await one.hear(LimitsClock)).base_ms == base_ms
+        shortage = (await one.ask(requests, 5, "3")).shortage
+        assert shortage is not None
+        assert shortage.remaining == (0 if is_damaged else 4)
+        assert (await one.ask(permits, 2, "4")).shortage is not None
+        one.tell(PermitsHeld(((permits, 1),)))
+        # Other workers are in doubt still when the counts were lost.
+        await until(lambda: "worker adopted" in node.log(), "the other is there")
+        os.kill(worker, signal.SIGKILL)
+        await until(lambda: "worker ended" in node.log(), "the other is buried")
+        assert (await one.ask(permits, 2, "5")).leases is not None
+        journal.die()
+    finally:
+        await one.end()
 
 
 async def test_health_and_unknown_paths(node: Node) -> None:

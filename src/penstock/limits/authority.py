@@ -3,11 +3,15 @@
 One interface, several keepers: this one is in the agent's memory, for a node of its own.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import IntEnum
 from typing import Protocol
 
 from penstock.contract.limits import Ask, Bucket, Lease, Shortage
-from penstock.limits.ring import Ring
+from penstock.limits.permits import BUCKET_KIND, Permits
+from penstock.limits.slots import Slots
+from penstock.limits.windows import FIRST_KIND, Windows
 
 
 class Authority(Protocol):
@@ -52,27 +56,63 @@ class AuthorityUnavailableError(Exception):
     """The authority did not answer in time."""
 
 
+class Header(IntEnum):
+    """What is where among the header's cells of the slots in which a node counts."""
+
+    SEEN_MS = 0
+    """The newest time that was seen."""
+    LOST_AT_MS = 1
+    """When what was counted was lost; 0 if it never was."""
+    BASE_MS = 2
+    """What is added to the monotonic clock, since which boot."""
+    BOOT = 3
+    LIVE_NODES = 4
+    """How many nodes shared the limits when that was last known; 0 if it never was."""
+
+
 class MemoryAuthority:
     """The authority of one node, in the memory of its agent.
 
-    There is no `await` between look and deduction, so it is exact. What it holds is lost with the
-    agent: whoever starts anew calls `close_windows` with what may have been given before.
+    There is no `await` between look and deduction, so it is exact. What it counts outlives it in
+    its slots.
 
     Args:
         clock_ms: Milliseconds since the Unix epoch. When it goes back, time stands still here.
+        slots: Where it counts; in memory of its own when None.
+
+    Raises:
+        SlotsDamagedError: What the slots hold cannot be right.
     """
 
-    def __init__(self, clock_ms: Callable[[], int]) -> None:
+    def __init__(self, clock_ms: Callable[[], int], slots: Slots | None = None) -> None:
         """See the class."""
         self._clock_ms = clock_ms
-        self._now_ms = 0
-        self._rings: dict[str, Ring] = {}
-        self._permits: dict[str, dict[str, int]] = {}
-        """By bucket and holder."""
+        self._slots = Slots() if slots is None else slots
+        self._header = self._slots.header
+        self._windows = Windows(self._slots, self._header[Header.LOST_AT_MS])
+        self._permits = Permits(self._slots)
+        self._doubted: set[str] = set()
+        self._claimed_count = 0
         self._takes: dict[str, tuple[Lease, ...]] = {}
         """Those of the last minute or two, for repetitions."""
         self._older_takes: dict[str, tuple[Lease, ...]] = {}
         self._takes_since_ms = 0
+
+    @property
+    def holders(self) -> frozenset[str]:
+        """Those that may have permits."""
+        return frozenset(self._doubted.union(self._permits.holders))
+
+    def permits_of(self, holder: str) -> dict[str, int]:
+        """Return the permits of a holder, by id of the bucket."""
+        return self._permits.of_holder(holder)
+
+    def doubt(self, holders: Iterable[str]) -> None:
+        """Give no permits until each of these is forgotten or says what it has.
+
+        They may have some that were given before the memory of that was lost.
+        """
+        self._doubted.update(holders)
 
     async def take(
         self, asks: Sequence[Ask], *, take_id: str, holder: str
@@ -82,71 +122,82 @@ class MemoryAuthority:
         known = self._takes.get(take_id) or self._older_takes.get(take_id)
         if known is not None:
             return known
-        amounts = []
-        for index, ask in enumerate(asks):
-            free = self._free(ask, now_ms)
-            if free < ask.least:
-                return self._shortage(index, ask, free, now_ms)
-            amounts.append(min(ask.want, max(free, 0)))
-        leases = tuple(
-            self._deduct(ask, amount, holder, now_ms)
-            for ask, amount in zip(asks, amounts, strict=True)
-        )
+        with _disk():
+            amounts = []
+            for index, ask in enumerate(asks):
+                free = self._free(ask, now_ms)
+                if free < ask.least:
+                    return self._shortage(index, ask, free, now_ms)
+                amounts.append(min(ask.want, max(free, 0)))
+            leases = tuple(
+                self._deduct(ask, amount, holder, now_ms)
+                for ask, amount in zip(asks, amounts, strict=True)
+            )
         self._takes[take_id] = leases
+        self._tidy(now_ms)
         return leases
 
     async def give_back(self, bucket: Bucket, lease: Lease, amount: int, *, holder: str) -> None:
         """See `Authority`."""
         self._tick()
         if bucket.is_permits:
-            held = self._permits.get(bucket.id, {})
-            held[holder] = max(0, held.get(holder, 0) - amount)
-            if not held[holder]:
-                del held[holder]
+            self._permits.add(bucket.id, holder, -amount)
             return
-        self._ring(bucket).add(lease.sub_window, -amount)
+        # Of a bucket that is not known nothing counts, so nothing can come off it.
+        with _disk():
+            ring = self._windows.find(bucket) if amount >= 0 else self._windows.get(bucket)
+        if ring is not None:
+            ring.add(lease.sub_window, -amount)
 
     async def forget(self, holder: str) -> None:
         """See `Authority`."""
-        for held in self._permits.values():
-            held.pop(holder, None)
+        self._permits.forget(holder)
+        self._doubted.discard(holder)
 
     async def restate(self, holder: str, permits: Mapping[Bucket, int]) -> None:
         """See `Authority`."""
-        await self.forget(holder)
-        for bucket, amount in permits.items():
-            if amount > 0:
-                self._permits.setdefault(bucket.id, {})[holder] = amount
+        names = {bucket.id: amount for bucket, amount in permits.items()}
+        known = self._permits.of_holder(holder)
+        with _disk():
+            for name in names.keys() | known:
+                self._permits.add(name, holder, names.get(name, 0) - known.get(name, 0))
+        self._doubted.discard(holder)
 
     def _tick(self) -> int:
-        self._now_ms = max(self._now_ms, self._clock_ms())
-        if self._now_ms - self._takes_since_ms > _REPEAT_MS:
+        now_ms = max(self._header[Header.SEEN_MS], self._clock_ms())
+        self._header[Header.SEEN_MS] = now_ms
+        if now_ms - self._takes_since_ms > _REPEAT_MS or len(self._takes) >= _REPEATS:
             self._older_takes, self._takes = self._takes, {}
-            self._takes_since_ms = self._now_ms
-        return self._now_ms
+            self._takes_since_ms = now_ms
+        return now_ms
 
-    def _ring(self, bucket: Bucket) -> Ring:
-        ring = self._rings.get(bucket.id)
-        if ring is None:
-            ring = self._rings[bucket.id] = Ring(bucket.count)
-        return ring
+    def _tidy(self, now_ms: int) -> None:
+        """When slots were claimed, look whether some others are idle."""
+        if self._slots.claimed_count <= self._claimed_count:
+            return
+        for number in self._slots.pass_by(_LOOK_AT):
+            kind = self._slots.kind(number)
+            if kind >= FIRST_KIND:
+                self._windows.free_idle(number, now_ms)
+            elif kind == BUCKET_KIND:
+                self._permits.free_idle(number)
+        self._claimed_count = self._slots.claimed_count
 
     def _free(self, ask: Ask, now_ms: int) -> int:
         bucket = ask.bucket
         if bucket.is_permits:
-            return bucket.limit - sum(self._permits.get(bucket.id, {}).values())
+            return 0 if self._doubted else bucket.limit - self._permits.total(bucket.id)
         at = now_ms // bucket.sub_window_ms + ask.is_ahead
-        return self._ring(bucket).free(bucket.limit, at)
+        return self._windows.get(bucket).free(bucket.limit, at)
 
     def _deduct(self, ask: Ask, amount: int, holder: str, now_ms: int) -> Lease:
         bucket = ask.bucket
         remaining = max(0, self._free(ask, now_ms) - amount)
         if bucket.is_permits:
-            held = self._permits.setdefault(bucket.id, {})
-            held[holder] = held.get(holder, 0) + amount
+            self._permits.add(bucket.id, holder, amount)
             return Lease(amount, 0, remaining)
         at = now_ms // bucket.sub_window_ms + ask.is_ahead
-        self._ring(bucket).add(at, amount)
+        self._windows.get(bucket).add(at, amount)
         return Lease(amount, at, remaining)
 
     def _shortage(self, index: int, ask: Ask, free: int, now_ms: int) -> Shortage:
@@ -154,8 +205,18 @@ class MemoryAuthority:
         if bucket.is_permits or ask.least > bucket.limit:
             return Shortage(index, max(0, free), None)
         at = now_ms // bucket.sub_window_ms
-        then = self._ring(bucket).wait(bucket.limit, ask.least, at)
+        then = self._windows.get(bucket).wait(bucket.limit, ask.least, at)
         return Shortage(index, max(0, free), then * bucket.sub_window_ms)
 
 
+@contextmanager
+def _disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise AuthorityUnavailableError(str(error)) from None
+
+
 _REPEAT_MS = 60_000
+_REPEATS = 20_000
+_LOOK_AT = 16

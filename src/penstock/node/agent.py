@@ -7,6 +7,7 @@ import os
 import random
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from penstock.access.peppers import Peppers, read_peppers
@@ -18,7 +19,6 @@ from penstock.kit.kek.configure import KekSettingError, configure_kek
 from penstock.kit.kek.model import Kek, KekUnavailableError
 from penstock.kit.moments import format_time
 from penstock.kit.secrets import find_secret_fault
-from penstock.limits.authority import MemoryAuthority
 from penstock.node import metrics
 from penstock.node.checkpoints import Checkpoints
 from penstock.node.configuration import Configuration
@@ -29,12 +29,14 @@ from penstock.node.exposition import NodeCollector
 from penstock.node.feed import Feed
 from penstock.node.identity import AgentLock, read_or_create_node_id
 from penstock.node.layout import Layout, create_runtime_folder, runtime_folder
+from penstock.node.limit_counts import LimitCounts, read_boot
 from penstock.node.limit_uses import LimitUses
-from penstock.node.limits import Broker, LimitsTime, base_of
+from penstock.node.limits import Broker
 from penstock.node.links import Links
 from penstock.node.log import line
 from penstock.node.monitor import FeedState, Monitor, Readiness
 from penstock.node.publisher import Publisher
+from penstock.node.recovery import find_living
 from penstock.node.rehashes import Rehashes
 from penstock.node.settings import AgentSettings
 from penstock.node.shipper import Shipper
@@ -135,8 +137,9 @@ class _Agent:
         """What workers are told to serve from: its credentials are open, as far as they do."""
         self._credentials = OpenCredentials(publisher, kek, clock, self._tell_credentials)
         self._rehashes = Rehashes(settings.control_url, layout.node_token, layout.pepper.parent)
-        limits_time = LimitsTime(clock, base_of(clock))
-        self._broker = Broker(MemoryAuthority(limits_time.now_ms), limits_time, LimitUses())
+        living = partial(find_living, layout.journal)
+        self._counts = LimitCounts(layout.limits, clock, read_boot(), living())
+        self._broker = Broker(self._counts, self._counts.authority, LimitUses(), living)
         self._supervisor = Supervisor(
             settings,
             layout,
@@ -208,6 +211,7 @@ class _Agent:
             with contextlib.suppress(OSError):
                 self._runtime.rmdir()
             await self._store.close()
+            self._counts.close()
             self._monitor.close()
         log.info(line("agent stopped"))
 

@@ -71,6 +71,15 @@ def parse_journal_name(name: str) -> tuple[int, int] | None:
     return None if match is None else (int(match["slot"]), int(match["epoch"]))
 
 
+def name_of(slot: int, epoch: int) -> str:
+    """Return what a start of a worker is called: its journal's folder.
+
+    >>> name_of(3, 41)
+    '3-00000041'
+    """
+    return f"{slot}-{epoch:08d}"
+
+
 def next_epoch(path: Path, *traces: Path) -> int:
     """Return a start number that was never used, and make sure that it never is again.
 

@@ -32,6 +32,11 @@ class Layout:
         return self.data / "node" / "epoch"
 
     @property
+    def limits(self) -> Path:
+        """What is counted of limits."""
+        return self.data / "node" / "limits"
+
+    @property
     def snapshot(self) -> Path:
         """Folder of the store that workers serve from."""
         return self.data / "node" / "snapshot"

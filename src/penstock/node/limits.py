@@ -5,21 +5,26 @@ its end is known. A worker whose connection is lost lives on with what it has.
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any
 
 from penstock.contract.limits import Ask, Bucket, Lease, Return, Shortage
 from penstock.contract.node import Granted, LimitsClock, PermitsHeld, Returned, Want
-from penstock.kit.clock import Clock
 from penstock.limits.authority import Authority, AuthorityUnavailableError
 from penstock.limits.sizes import size_of
+from penstock.node.identity import name_of
+from penstock.node.limit_counts import LimitCounts
 from penstock.node.limit_uses import LimitUses
 from penstock.node.links import Link
 from penstock.node.log import line
 
 log = logging.getLogger(__name__)
 
+LOOK_AFTER_S = 5.0
+"""How often the dead are looked for, and counts synced to the disk: what was counted since then is
+lost with the power."""
 LimitsMessage = Want | Returned | PermitsHeld
 
 
@@ -27,19 +32,28 @@ class Broker:
     """Stands between workers and the authority over limits.
 
     Args:
+        counts: What this node has leased, and the time.
         authority: Gives the leases.
-        time: The authority's.
         uses: Told what is left of which bucket.
+        living: Returns the names of the workers that live.
     """
 
-    def __init__(self, authority: Authority, time: "LimitsTime", uses: LimitUses) -> None:
+    def __init__(
+        self,
+        counts: LimitCounts,
+        authority: Authority,
+        uses: LimitUses,
+        living: Callable[[], Collection[str]],
+    ) -> None:
         """See the class."""
         self.unavailable_count = 0
         """Wants that could not be answered."""
         self._authority = authority
-        self._time = time
+        self._counts = counts
+        self._time = counts.time
         self._uses = uses
-        self._living: set[str] = set()
+        self._find_living = living
+        self._greeted: set[str] = set()
         self._stated: dict[str, dict[Bucket, int]] = {}
         """Permits that workers are just telling of."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -47,15 +61,25 @@ class Broker:
         self._failed = asyncio.Event()
 
     async def run(self) -> None:
-        """Raise what goes wrong in answering; runs until cancelled."""
-        await self._failed.wait()
-        if self._failure is not None:
-            raise self._failure
+        """Look after what is counted until cancelled; raise what goes wrong in answering."""
+        while self._failure is None:
+            # Of workers that were never heard of nobody else knows that they are dead.
+            silent = self._counts.authority.holders - self._greeted
+            if silent:
+                for holder in silent - set(await asyncio.to_thread(self._find_living)):
+                    await self._quietly(self._authority.forget(holder))
+            try:
+                await asyncio.to_thread(self._counts.sync)
+            except OSError as error:
+                log.warning(line("counts of limits not synced", error=error))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._failed.wait(), LOOK_AFTER_S)
+        raise self._failure
 
     def greet(self, link: Link) -> None:
         """Tell a worker that has connected what time it is."""
         holder = holder_of(link)
-        self._living.add(holder)
+        self._greeted.add(holder)
         self._stated.pop(holder, None)
         link.send(LimitsClock(self._time.base_ms))
 
@@ -72,14 +96,14 @@ class Broker:
                 permits.update(message.held)
                 if message.is_last:
                     del self._stated[holder]
-                    self._spawn(self._authority.restate(holder, permits))
+                    self._spawn(self._quietly(self._authority.restate(holder, permits)))
 
     def bury(self, slot: int, epoch: int) -> None:
         """Free the permits of a worker that is known to be dead."""
-        holder = f"{slot}-{epoch}"
-        self._living.discard(holder)
+        holder = name_of(slot, epoch)
+        self._greeted.discard(holder)
         self._stated.pop(holder, None)
-        self._spawn(self._authority.forget(holder))
+        self._spawn(self._quietly(self._authority.forget(holder)))
 
     async def close(self) -> None:
         """Leave nothing half done."""
@@ -111,16 +135,25 @@ class Broker:
                     for ask, lease in zip(asks, answer, strict=True)
                 ),
             )
-            if holder not in self._living:
-                await self._authority.forget(holder)
+            if holder not in self._greeted:
+                await self._quietly(self._authority.forget(holder))
             return
         link.send(Granted(want.take_id, answer))
 
     async def _give_back(self, holder: str, returns: tuple[Return, ...]) -> None:
         for one in returns:
             lease = Lease(one.amount, one.sub_window, 0)
-            await self._authority.give_back(one.bucket, lease, one.amount, holder=holder)
+            back = self._authority.give_back(one.bucket, lease, one.amount, holder=holder)
+            await self._quietly(back)
             self._uses.note_returned(one.bucket, one.amount, self._time.now_ms())
+
+    @staticmethod
+    async def _quietly(work: Awaitable[None]) -> None:
+        """Do what leaves too much counted, but no worker in want, when it fails."""
+        try:
+            await work
+        except AuthorityUnavailableError as error:
+            log.warning(line("counts of limits not put right", why=error))
 
     def _note(self, ask: Ask, remaining: int) -> None:
         self._uses.note(ask.bucket, remaining, self._time.now_ms())
@@ -137,29 +170,6 @@ class Broker:
             self._failure = task.exception()
 
 
-class LimitsTime:
-    """Time as leases reckon it: the monotonic clock's, plus a number that workers are told.
-
-    Args:
-        clock: The machine's.
-        base_ms: What is added.
-    """
-
-    def __init__(self, clock: Clock, base_ms: int) -> None:
-        """See the class."""
-        self._clock = clock
-        self.base_ms = base_ms
-
-    def now_ms(self) -> int:
-        """Return milliseconds since the Unix epoch, or nearly so."""
-        return int(self._clock.monotonic_s() * 1_000) + self.base_ms
-
-
-def base_of(clock: Clock) -> int:
-    """Return what makes the monotonic clock show the wall clock's time now."""
-    return clock.wall_ns() // 1_000_000 - int(clock.monotonic_s() * 1_000)
-
-
 def holder_of(link: Link) -> str:
     """Return the name of a worker's life among holders of permits."""
-    return f"{link.hello.slot}-{link.hello.epoch}"
+    return name_of(link.hello.slot, link.hello.epoch)

@@ -49,6 +49,11 @@ def is_alive(journal: Journal) -> bool:
     return False
 
 
+def find_living(folder: Path) -> frozenset[str]:
+    """Return the names of the journals in a folder whose workers live."""
+    return frozenset(journal.name for journal in list_journals(folder) if is_alive(journal))
+
+
 def is_dead(journal: Journal) -> bool:
     """Tell whether the worker of a journal is surely no more, so that no record can come.
 

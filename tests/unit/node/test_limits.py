@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
 from tests.fakes.links import FakeWriter, make_link
 
@@ -9,8 +10,9 @@ from penstock.contract.limits import Ask, Bucket, Lease, Return, Shortage
 from penstock.contract.node import Granted, LimitsClock, PermitsHeld, Returned, Want
 from penstock.kit.clock import ManualClock
 from penstock.limits.authority import AuthorityUnavailableError, MemoryAuthority
+from penstock.node.limit_counts import LimitCounts
 from penstock.node.limit_uses import LimitUses
-from penstock.node.limits import Broker, LimitsTime, base_of
+from penstock.node.limits import Broker
 
 REQUESTS = Bucket("org/requests:k.key", 100, 500, 121)
 PERMITS = Bucket("org/flying:k.key", 4, 0, 1)
@@ -19,13 +21,12 @@ PERMITS = Bucket("org/flying:k.key", 4, 0, 1)
 class Rig:
     """A broker over an authority in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         """Begin with nothing leased."""
-        clock = ManualClock()
-        time = LimitsTime(clock, base_of(clock))
-        self.time = time
+        counts = LimitCounts(folder / "limits", ManualClock(), 1, ())
+        self.time = counts.time
         self.uses = LimitUses()
-        self.broker = Broker(MemoryAuthority(time.now_ms), time, self.uses)
+        self.broker = Broker(counts, counts.authority, self.uses, frozenset)
         self.writer, self.link = make_link(0, 1)
         self.broker.greet(self.link)
         self.count = 0
@@ -47,15 +48,15 @@ class Rig:
         await self.broker.close()
 
 
-async def test_the_time_comes_first() -> None:
+async def test_the_time_comes_first(tmp_path: Path) -> None:
     """A worker that connects is told the time before anything is leased to it."""
-    rig = Rig()
+    rig = Rig(tmp_path)
     assert rig.writer.messages == [LimitsClock(rig.time.base_ms)]
 
 
-async def test_leases_are_large_when_far_and_small_when_near() -> None:
+async def test_leases_are_large_when_far_and_small_when_near(tmp_path: Path) -> None:
     """A share gets what it wants while there is plenty, then less and less, and one in the end."""
-    rig = Rig()
+    rig = Rig(tmp_path)
     given = []
     while leases := (await rig.ask(Ask(REQUESTS, 1, 20))).leases:
         given.append(leases[0].amount)
@@ -63,9 +64,9 @@ async def test_leases_are_large_when_far_and_small_when_near() -> None:
     assert sum(given) == REQUESTS.limit
 
 
-async def test_a_shortage_is_told_with_its_end() -> None:
+async def test_a_shortage_is_told_with_its_end(tmp_path: Path) -> None:
     """A worker learns which bucket has too little and when it has enough."""
-    rig = Rig()
+    rig = Rig(tmp_path)
     await rig.ask(Ask(REQUESTS, 100, 100))
     answer = await rig.ask(Ask(PERMITS, 1, 1), Ask(REQUESTS, 1, 1))
     assert answer.leases is None
@@ -73,9 +74,9 @@ async def test_a_shortage_is_told_with_its_end() -> None:
     assert answer.shortage == Shortage(1, 0, (now + 122) * 500)
 
 
-async def test_what_is_returned_is_given_again() -> None:
+async def test_what_is_returned_is_given_again(tmp_path: Path) -> None:
     """An amount that a worker does not need is there for the next one."""
-    rig = Rig()
+    rig = Rig(tmp_path)
     answer = await rig.ask(Ask(REQUESTS, 100, 100))
     assert answer.leases is not None
     rig.broker.hear(rig.link, Returned((Return(REQUESTS, answer.leases[0].sub_window, 40),)))
@@ -83,9 +84,9 @@ async def test_what_is_returned_is_given_again() -> None:
     assert again.leases == (Lease(40, answer.leases[0].sub_window, 0),)
 
 
-async def test_permits_outlive_the_link_and_not_the_worker() -> None:
+async def test_permits_outlive_the_link_and_not_the_worker(tmp_path: Path) -> None:
     """A lost connection frees nothing; the known end of the worker does."""
-    rig = Rig()
+    rig = Rig(tmp_path)
     assert (await rig.ask(Ask(PERMITS, 4, 4))).leases
     rig.writer.close()
     other, link = make_link(1, 2)
@@ -95,9 +96,9 @@ async def test_permits_outlive_the_link_and_not_the_worker() -> None:
     assert (await rig.ask(Ask(PERMITS, 4, 4), writer=other)).leases
 
 
-async def test_a_worker_that_comes_back_says_what_it_has() -> None:
+async def test_a_worker_that_comes_back_says_what_it_has(tmp_path: Path) -> None:
     """Permits whose return was lost with a connection are free again; those in use are not."""
-    rig = Rig()
+    rig = Rig(tmp_path)
     await rig.ask(Ask(PERMITS, 4, 4))
     rig.writer.close()
     writer, link = make_link(0, 1)
@@ -129,15 +130,16 @@ class SlowAuthority(MemoryAuthority):
         return await super().take(asks, take_id=take_id, holder=holder)
 
 
-def make_slow() -> tuple[SlowAuthority, Broker]:
+def make_slow(folder: Path) -> tuple[SlowAuthority, Broker]:
     """Return a broker over a slow authority."""
     authority = SlowAuthority()
-    return authority, Broker(authority, LimitsTime(ManualClock(), 0), LimitUses())
+    counts = LimitCounts(folder / "limits", ManualClock(), 1, ())
+    return authority, Broker(counts, authority, LimitUses(), frozenset)
 
 
-async def test_nobody_is_left_without_an_answer() -> None:
+async def test_nobody_is_left_without_an_answer(tmp_path: Path) -> None:
     """When the authority is away, a worker is told so."""
-    authority, broker = make_slow()
+    authority, broker = make_slow(tmp_path)
     authority.is_away = True
     authority.gate.set()
     writer, link = make_link(0, 1)
@@ -148,10 +150,10 @@ async def test_nobody_is_left_without_an_answer() -> None:
     assert broker.unavailable_count == 1
 
 
-async def test_what_nobody_hears_of_goes_back() -> None:
+async def test_what_nobody_hears_of_goes_back(tmp_path: Path) -> None:
     """Permits given when the worker is gone already, or just not connected, are free again."""
     for is_dead in (False, True):
-        authority, broker = make_slow()
+        authority, broker = make_slow(tmp_path)
         _, link = make_link(0, 1)
         broker.greet(link)
         broker.hear(link, Want("1", (Ask(PERMITS, 4, 4),)))
@@ -166,9 +168,9 @@ async def test_what_nobody_hears_of_goes_back() -> None:
         )
 
 
-async def test_use_is_reported_once_for_each_change() -> None:
+async def test_use_is_reported_once_for_each_change(tmp_path: Path) -> None:
     """What was taken and returned is in the next report, and nothing twice."""
-    rig = Rig()
+    rig = Rig(tmp_path)
     answer = await rig.ask(Ask(REQUESTS, 30, 30))
     assert answer.leases is not None
     rig.broker.hear(rig.link, Returned((Return(REQUESTS, answer.leases[0].sub_window, 10),)))
