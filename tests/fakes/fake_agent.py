@@ -5,7 +5,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +20,7 @@ from penstock.contract.node import (
 )
 
 Kind = TypeVar("Kind")
+Answers = Callable[[WorkerMessage], Sequence[AgentMessage]]
 
 
 class FakeAgent:
@@ -28,12 +29,14 @@ class FakeAgent:
     Args:
         path: Where to listen.
         greeting: Sent as soon as a worker said Hello.
+        answer: Says what is answered to anything else.
     """
 
-    def __init__(self, path: Path, greeting: Sequence[AgentMessage]) -> None:
+    def __init__(self, path: Path, greeting: Sequence[AgentMessage], answer: Answers) -> None:
         """See the class."""
         self.path = path
         self.greeting = greeting
+        self._answer = answer
         self.received: list[WorkerMessage] = []
         self._server = socket.socket(socket.AF_UNIX)
         self._server.bind(str(path))
@@ -90,17 +93,21 @@ class FakeAgent:
                     self.received.append(message)
                     if isinstance(message, Hello):
                         self.send(*self.greeting)
+                    answers = self._answer(message)
+                    if answers:
+                        self.send(*answers)
 
 
 @contextmanager
-def running_agent(*greeting: AgentMessage) -> Iterator[FakeAgent]:
+def running_agent(*greeting: AgentMessage, answer: Answers = lambda _: []) -> Iterator[FakeAgent]:
     """Listen on a socket with a short name, and end afterwards.
 
     Args:
         greeting: Sent as soon as a worker said Hello.
+        answer: Says what is answered to anything else.
     """
     folder = Path(tempfile.mkdtemp())
-    agent = FakeAgent(folder / "agent.sock", greeting)
+    agent = FakeAgent(folder / "agent.sock", greeting, answer)
     try:
         yield agent
     finally:

@@ -17,6 +17,8 @@ import msgspec
 from penstock.access.peppers import Peppers
 from penstock.access.rules import format_key, key_mac
 from penstock.contract.journal import Close, Open, Record, scan
+from penstock.contract.limits import Limit, OwnerLimits
+from penstock.contract.money import Budget, Price
 from penstock.contract.node import WorkerSettings
 from penstock.contract.snapshot import (
     Alias,
@@ -129,6 +131,13 @@ class MemoryRecords:
         """By organization and project, or None for all of its projects."""
         self.own_credentials: dict[tuple[str, str], str] = {}
         """By organization and upstream."""
+        self.limits: dict[bytes, OwnerLimits] = {}
+        """By what `owner_name` says."""
+        self.plans: dict[str, tuple[Limit, ...]] = {}
+        self.budgets: dict[bytes, tuple[Budget, ...]] = {}
+        """By what `owner_name` says."""
+        self.prices: dict[str, tuple[Price, ...]] = {}
+        """By alias."""
 
     def find_key(self, mac: bytes) -> Key | None:
         """Return a key."""
@@ -170,6 +179,22 @@ class MemoryRecords:
     def find_own_credential(self, organization: str, upstream: str) -> str | None:
         """Return the id of an organization's own credential."""
         return self.own_credentials.get((organization, upstream))
+
+    def find_limits(self, owner: bytes) -> OwnerLimits | None:
+        """Return the limits of an owner."""
+        return self.limits.get(owner)
+
+    def find_plan(self, plan: str) -> tuple[Limit, ...]:
+        """Return the limits of a plan."""
+        return self.plans.get(plan, ())
+
+    def find_budgets(self, owner: bytes) -> tuple[Budget, ...]:
+        """Return the hard budgets of an owner."""
+        return self.budgets.get(owner, ())
+
+    def find_prices(self, alias: str) -> tuple[Price, ...]:
+        """Return the prices of an alias."""
+        return self.prices.get(alias, ())
 
 
 def build_runtime(

@@ -66,6 +66,31 @@ JOURNAL_SYNCS = Metric(
 JOURNAL_FULL = Metric(
     "penstock_journal_full", "gauge", (), "1 while requests are refused for want of journal space."
 )
+LIMIT_REFUSED = Metric(
+    "penstock_limit_refused_total",
+    "counter",
+    ("organization", "metric"),
+    "Requests that a hard limit or budget refused, by what it limits.",
+)
+LIMIT_EXCEEDED = Metric(
+    "penstock_limit_exceeded_total",
+    "counter",
+    ("organization", "metric", "enforcement"),
+    "Limits that were exceeded and let the request through, soft and shadow ones.",
+)
+LIMIT_UNANSWERED = Metric(
+    "penstock_limit_unanswered_total",
+    "counter",
+    ("organization", "metric", "enforcement"),
+    "Soft and shadow limits that let a request through since nobody could be asked in time.",
+)
+LIMIT_WAIT = Metric(
+    "penstock_limit_wait_seconds",
+    "histogram",
+    (),
+    "Time that requests waited to hear about their limits; most of them do not wait.",
+    (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1),
+)
 
 WORKER_METRICS = (
     REQUESTS,
@@ -81,5 +106,9 @@ WORKER_METRICS = (
     JOURNAL_BYTES,
     JOURNAL_SYNCS,
     JOURNAL_FULL,
+    LIMIT_REFUSED,
+    LIMIT_EXCEEDED,
+    LIMIT_UNANSWERED,
+    LIMIT_WAIT,
 )
 """What workers report. The agent adds its own (journal lag, worker restarts, ...)."""

@@ -8,6 +8,7 @@ import re
 
 import msgspec
 
+from penstock.gateway.demand import Demand, Members, read_demand, write_cap
 from penstock.gateway.dialects.openai import Operation
 from penstock.gateway.errors import (
     BODY_NOT_JSON,
@@ -20,8 +21,6 @@ from penstock.gateway.offer import Offer, Target
 from penstock.gateway.runtime import Principal, Runtime
 from penstock.gateway.select import rank
 from penstock.kit.errors import Refusal
-
-Members = dict[str, msgspec.Raw]
 
 _decode_members = msgspec.json.Decoder(Members).decode
 _decode_int = msgspec.json.Decoder(int).decode
@@ -51,6 +50,8 @@ class Admission(msgspec.Struct, frozen=True):
     strips_usage: bool
     """Nor for the usage in every chunk."""
     estimated_input_tokens: int
+    demand: Demand | None = None
+    """What limits and budgets are asked for; None when the principal has none."""
 
 
 def admit(
@@ -94,11 +95,25 @@ def admit(
         options = _stream_options(members["stream_options"])
         if isinstance(options, Refusal):
             return options
+    demand = _demand(principal, operation, members, body)
     members["model"] = target.model
     estimated = len(body) // _BYTES_PER_TOKEN
     return Admission(
-        offer, turn, target, _encode(members), is_stream, hides_usage, strips_usage, estimated
+        offer,
+        turn,
+        target,
+        _encode(members),
+        is_stream,
+        hides_usage,
+        strips_usage,
+        estimated,
+        demand,
     )
+
+
+def capped(admission: Admission, cap: int) -> Admission:
+    """Return an admitted request that asks for so many output tokens an answer at most."""
+    return msgspec.structs.replace(admission, body=write_cap(admission.body, cap))
 
 
 def readdress(admission: Admission, target: Target) -> Admission | None:
@@ -132,6 +147,15 @@ def _choose(offer: Offer, turn: float, members: Members) -> Target:
 
 def _takes(target: Target, members: Members) -> bool:
     return _check_numbers(members, target.deployment.max_output_tokens) is None
+
+
+def _demand(
+    principal: Principal, operation: Operation, members: Members, body: bytes
+) -> Demand | None:
+    quota = principal.quota
+    if quota is None:
+        return None
+    return read_demand(members, operation, len(body), is_for_money=bool(quota.budgets))
 
 
 def _split(body: bytes) -> Members | Refusal:

@@ -17,13 +17,17 @@ from penstock.contract.node import (
     Credentials,
     Drain,
     Frames,
+    Granted,
     Hello,
+    HoldsGranted,
+    LimitsClock,
     MessageTooLongError,
     WorkerMessage,
     decode_agent_message,
     encode_message,
 )
-from penstock.gateway.limits import CREDENTIALS, STATS_S
+from penstock.gateway.limiter import Limiter
+from penstock.gateway.limits import AGENT_UNSENT_BYTES, CREDENTIALS, STATS_S
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +46,7 @@ class AgentLink:
         on_apply: Called when there is a new snapshot to read; returns what to answer.
         on_tokens: Called with all opened credentials, by id, once the last part of them came.
         on_drain: Called when the worker shall end, with its grace in seconds.
+        limiter: Told what the agent says about limits and money, and whether there is one.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class AgentLink:
         on_apply: Callable[[], WorkerMessage],
         on_tokens: Callable[[dict[str, str]], None],
         on_drain: Callable[[float | None], None],
+        limiter: Limiter,
     ) -> None:
         """See the class."""
         self._socket = socket
@@ -63,6 +69,16 @@ class AgentLink:
         self._on_apply = on_apply
         self._on_tokens = on_tokens
         self._on_drain = on_drain
+        self._limiter = limiter
+        self._writer: asyncio.StreamWriter | None = None
+
+    def send(self, message: WorkerMessage) -> bool:
+        """Tell the agent something at once; False when it is away, or does not listen."""
+        writer = self._writer
+        if writer is None or writer.transport.get_write_buffer_size() > AGENT_UNSENT_BYTES:
+            return False
+        writer.write(encode_message(message))
+        return True
 
     async def run(self) -> None:
         """Connect, talk, connect again; until cancelled."""
@@ -85,10 +101,14 @@ class AgentLink:
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(encode_message(self._hello()))
+        self._writer = writer
+        self._limiter.connected()
         reporting = asyncio.create_task(self._report(writer))
         try:
             await self._listen(reader, writer)
         finally:
+            self._writer = None
+            self._limiter.lost()
             reporting.cancel()
             with contextlib.suppress(asyncio.CancelledError, OSError):
                 await reporting
@@ -123,3 +143,5 @@ class AgentLink:
                             tokens = {}
                     case Drain(grace_s):
                         self._on_drain(grace_s)
+                    case Granted() | HoldsGranted() | LimitsClock():
+                        self._limiter.take(message)

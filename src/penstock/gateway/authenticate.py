@@ -6,6 +6,7 @@ from penstock.gateway.errors import (
     KEY_INVALID,
     KEY_MISSING,
     KEYS_CONFLICT,
+    LIMITS_UNAVAILABLE,
     NETWORK_NOT_ALLOWED,
     SCOPE_MISSING,
 )
@@ -17,6 +18,7 @@ _INVALID = Refusal(KEY_INVALID)
 _CONFLICT = Refusal(KEYS_CONFLICT)
 _NOT_IN_SCOPE = Refusal(SCOPE_MISSING)
 _WRONG_NETWORK = Refusal(NETWORK_NOT_ALLOWED)
+_UNREADABLE = Refusal(LIMITS_UNAVAILABLE)
 
 
 def authenticate(
@@ -68,7 +70,7 @@ def may_use(principal: Principal, scope: str, peer: str | None) -> Refusal | Non
         return _NOT_IN_SCOPE
     if principal.networks is not None and not _is_within(peer, principal.networks):
         return _WRONG_NETWORK
-    return None
+    return _UNREADABLE if principal.has_unreadable_limits and scope == "inference" else None
 
 
 def _is_within(peer: str | None, networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:

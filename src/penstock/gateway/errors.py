@@ -371,6 +371,68 @@ MISCONFIGURED = _infrastructure(
     fix="Tell the platform team; give the x-request-id.",
 )
 
+# Limits and budgets
+
+RATE_EXCEEDED = _downstream(
+    "limits:rate_exceeded",
+    429,
+    "A rate limit is reached. Retry after the time in Retry-After.",
+    conventional="rate_limit_exceeded",
+    conventional_type="rate_limit_error",
+    retryable=True,
+    cause="A hard limit of the organization, project, key or member has too little left.",
+    fix="Retry after the time in Retry-After; spread requests, or ask for a larger limit.",
+    operator="`penstock limits show` says what is used of which rule; raise it if it is meant.",
+)
+CONCURRENCY_EXCEEDED = _downstream(
+    "limits:concurrency_exceeded",
+    429,
+    "Too many requests are in flight. Retry when one of them has ended.",
+    conventional="rate_limit_exceeded",
+    conventional_type="rate_limit_error",
+    retryable=True,
+    cause="As many requests are in flight as a hard limit lets.",
+    fix="Wait for answers before sending more, or ask for a larger limit.",
+    operator="`penstock limits show` says what is used of which rule; raise it if it is meant.",
+)
+REQUEST_TOO_LARGE = _downstream(
+    "limits:request_too_large",
+    400,
+    "This request takes more than a limit gives at any time.",
+    cause="What the request takes, at its estimate, is more than the whole limit.",
+    fix="Send less input or a smaller max_tokens, or ask for a larger limit.",
+    operator="Raise the limit if such requests are meant to be served.",
+)
+QUOTA_EXHAUSTED = _downstream(
+    "limits:quota_exhausted",
+    429,
+    "What is left of a budget does not pay for this request.",
+    conventional="insufficient_quota",
+    conventional_type="insufficient_quota",
+    cause="A hard budget has less left than the request may cost.",
+    fix="Ask for fewer output tokens, wait for the budget's next period, or have it raised.",
+    operator="`penstock budgets show` says what is spent and held; raise the budget if need be.",
+)
+PRICE_MISSING = _downstream(
+    "limits:price_missing",
+    403,
+    "This model has no price in the currency of a budget that has to be kept.",
+    cause="A hard budget counts requests for an alias without a price in its currency.",
+    fix="Use another model, or have the platform team set a price.",
+    operator="`penstock prices set` sets one.",
+)
+LIMITS_UNAVAILABLE = _infrastructure(
+    "limits:unavailable",
+    503,
+    "The gateway cannot tell at the moment what is left of a limit. Retry.",
+    source=Source.INTERNAL,
+    cause=(
+        "What the worker has leased or held is used up, and the agent, the shared store or the "
+        "control plane did not answer within 50 ms; or a record of limits cannot be read."
+    ),
+    operator="Look at the agent's log and at the shared store; soft limits let requests through.",
+)
+
 # Ends of a request that no answer can tell of
 
 CALLER_GONE = _downstream(

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from penstock.contract.journal import Open
+from penstock.contract.money import HoldUse
 from penstock.contract.usage import Outcome, UsageEvent
-from penstock.gateway.admit import Admission, readdress
+from penstock.gateway.admit import Admission, capped, readdress
+from penstock.gateway.claim import Claim, Denial
 from penstock.gateway.dialects.openai import Usage, read_answer
 from penstock.gateway.errors import (
     BAD_ANSWER,
@@ -47,6 +49,7 @@ _OK: Final = 200
 _EVENT_STREAM: Final = b"text/event-stream"
 _PLAIN_ENCODINGS: Final = frozenset({b"", b"identity"})
 _NEVER: Final = float("inf")
+_NO_USAGE: Final = Usage(0, 0)
 _NOTHING_ELSE: Final[Iterator[Target]] = iter(())
 
 
@@ -66,11 +69,13 @@ class Exchange:
         "_answer_bytes",
         "_attempts",
         "_body",
+        "_claim",
         "_connection",
         "_deadline_s",
         "_downstream",
         "_event_id",
         "_first_byte_ns",
+        "_is_recorded",
         "_is_touched",
         "_late_error",
         "_pool",
@@ -112,6 +117,10 @@ class Exchange:
         self._tried: tuple[Pool, ...] = ()
         self._ranked: Iterator[Target] = _NOTHING_ELSE
         """Targets that may be tried yet, where there is a choice."""
+        self._claim: Claim | None = None
+        """What it takes of limits, if there are any."""
+        self._is_recorded = False
+        """Its OPEN is on its way to the journal: a CLOSE has to follow."""
         self._pool: Pool | None = None
         self._connection: UpstreamConnection | None = None
         self._body: list[bytes] = []
@@ -129,15 +138,44 @@ class Exchange:
     # Steps 4 and 5: select a target and an endpoint, forward the request
 
     def start(self) -> None:
-        """Record the request as open; it is dispatched once that is written."""
+        """Take what limits give; record the request as open; it is sent once that is written."""
         offer = self._admission.offer
         if offer.has_choice:
             self._ranked = self._cooling_last(rank(offer.tiers, self._admission.turn))
             self._change_target()
+        self._claim_or_open()
+
+    def _claim_or_open(self) -> None:
+        demand, quota = self._admission.demand, self._principal.quota
+        if demand is None or quota is None:
+            self._open()
+            return
+        limiter, claim = self._worker.limiter, self._claim
+        if claim is not None:  # of the target before
+            limiter.settle(claim, _NO_USAGE, was_sent=False, is_typical=False)
+        self._claim = claim = limiter.claim(self, quota, self._admission.target, demand)
+        limiter.admit(claim)
+
+    def let_in(self) -> None:
+        """Go on: all that limits are asked for is taken."""
+        claim = self._claim
+        assert claim is not None  # noqa: S101 - it is what is let in
+        self._reply.lines = claim.limit_lines()
+        cap = claim.written_cap
+        if cap is not None:
+            self._admission = capped(self._admission, cap)
+            self._reply.lines += b"x-penstock-max-tokens: %d\r\n" % cap
         self._open()
+
+    def turn_away(self, denial: Denial) -> None:
+        """End: a limit or a budget says no."""
+        if self._claim is not None:
+            self._reply.lines = self._claim.limit_lines() + denial.lines
+        self._fail(denial.refusal, outcome="refused", status=denial.status)
 
     def _open(self) -> None:
         admission = self._admission
+        self._is_recorded = True
         target = admission.target
         operation = self._request.operation
         assert operation is not None  # noqa: S101 - only operations become exchanges
@@ -155,6 +193,7 @@ class Exchange:
                 admission.is_stream,
                 self._started_ns,
                 admission.estimated_input_tokens,
+                () if self._claim is None else self._claim.hold_uses,
             ),
             self,
         )
@@ -262,7 +301,8 @@ class Exchange:
                 return
             # One more record is written: not into the room of others' CLOSE.
             if self._worker.journal.can_admit and self._change_target():
-                self._open()
+                self._deadline_s = _NEVER
+                self._claim_or_open()
                 return
         self._fail(refusal, outcome="timeout" if refusal.error is CONNECT_TIMEOUT else None)
 
@@ -312,7 +352,8 @@ class Exchange:
             refusal = status_failure(
                 connection.status, b"".join(self._body), connection.retry_after
             )
-            self._fail(refusal, status=connection.status)
+            is_engines = refusal.error is REFUSED_BY_ENGINE
+            self._fail(refusal, status=connection.status if is_engines else None)
         else:
             self._end_plain(connection)
 
@@ -421,7 +462,7 @@ class Exchange:
         tap = self._tap
         self._reply.fail(
             refusal,
-            status=status if error is REFUSED_BY_ENGINE and status else error.status,
+            status=status or error.status,
             is_inside_frame=tap is not None and tap.is_inside_frame,
         )
         if outcome is None:
@@ -442,6 +483,19 @@ class Exchange:
         self.is_settled = True
         self._let_go()
         usage, source, flags = self._measure(outcome, reading)
+        holds: tuple[HoldUse, ...] = ()
+        if self._claim is not None:
+            holds = self._worker.limiter.settle(
+                self._claim,
+                usage,
+                was_sent=self._was_sent,
+                is_typical=outcome == "ok" and source == "engine",
+            )
+        if not self._is_recorded:
+            if error is not None:
+                self._worker.stats.refused(error)
+            self.closed()
+            return
         admission, principal, worker = self._admission, self._principal, self._worker
         operation = self._request.operation
         event = UsageEvent(
@@ -469,6 +523,7 @@ class Exchange:
             worker.wall_ns(),
             flags,
             principal.secret_id,
+            holds,
         )
         worker.stats.ended(event)
         worker.journal.close(event, self)

@@ -77,3 +77,37 @@ RETRY_AFTER_S = 1
 """`Retry-After` of 503 answers."""
 SANE_TOKENS = 100_000_000
 """A token count above this is an engine's mistake, not a measurement."""
+AGENT_UNSENT_BYTES = 1024 * 1024
+"""Unsent bytes to an agent that does not listen, past which it is taken to be away."""
+PARK_S = 0.05
+"""How long a request waits for an answer about its limits; then 503, or it is let through by rules
+that are not hard."""
+PARKED = 4_096
+"""Requests that may wait so; more are answered as if they had waited in vain."""
+BELIEVED_MS = 5
+"""How long the word that a limit has too little is believed before it is asked again."""
+RETURNS_AT_ONCE = 5_000
+"""Returns of leases, or of holds, in one message to the agent."""
+METERINGS = 256
+"""Pairs of alias and model whose limits a worker remembers ready-made for a key."""
+HABITS = 20_000
+"""Pairs of organization and alias whose usual use a worker remembers; past it, it forgets all."""
+OUTPUTS_REMEMBERED = 400
+"""Requests whose output is remembered to say what is usual."""
+UNSEEN_OUTPUT_TOKENS = 1_024
+"""What output is estimated at while nothing was seen; less when the request names less."""
+CAPPED_OUTPUT_TOKENS = 4_096
+"""Most output of a request that names no `max_tokens` and counts against a hard budget; it is
+written into the request. A deployment's `max_output_tokens` may be less."""
+LEAST_OUTPUT_TOKENS = 16
+"""A request that asks for more is refused rather than given fewer output tokens than these."""
+INPUT_OVERHEAD_TOKENS = 256
+"""Input tokens that a model's template may add to a body's bytes, in the worst case of money."""
+MEDIA_TOKENS = 20_000
+"""Input tokens that one image, sound, video or file is held to be, in the worst case of money."""
+ACCOUNTS = 20_000
+"""Budgets that a worker remembers; past it, those it holds nothing of are forgotten."""
+HOLD_IDLE_MS = 5_000
+"""How long a hold on a budget is kept that no request uses."""
+HOLD_LASTS_MS = 10_000
+"""A hold that is used up sooner than this is followed by one twice as large."""

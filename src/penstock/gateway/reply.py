@@ -38,6 +38,7 @@ class Reply:
         "content_type",
         "is_begun",
         "last_bytes",
+        "lines",
         "status",
     )
 
@@ -56,6 +57,8 @@ class Reply:
         self.status = 0
         self.last_bytes = b""
         """Held back until the usage is on disk."""
+        self.lines = b""
+        """Further lines of the head."""
 
     @property
     def keeps_alive(self) -> bool:
@@ -122,4 +125,6 @@ class Reply:
         )
 
     def _connection_line(self) -> bytes:
-        return connection_line(keep_alive=self.keeps_alive, version=self._request.version)
+        """Return the line about the connection, and further ones."""
+        line = connection_line(keep_alive=self.keeps_alive, version=self._request.version)
+        return self.lines + line

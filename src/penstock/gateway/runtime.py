@@ -12,9 +12,10 @@ from penstock.access.peppers import Peppers
 from penstock.access.rules import key_mac
 from penstock.contract.snapshot import Key, Upstream
 from penstock.contract.snapshot_store import Meta
-from penstock.gateway import offer
+from penstock.gateway import offer, quota
 from penstock.gateway.limits import KNOWN_KEYS, KNOWN_LISTS, KNOWN_OFFERS
 from penstock.gateway.offer import Catalog, Offer, Owner, header_patterns
+from penstock.gateway.quota import Quota, read_quota
 from penstock.gateway.rehash import OldHashes
 from penstock.gateway.tokens import Tokens
 from penstock.kit.errors import Refusal
@@ -38,9 +39,13 @@ class Principal(msgspec.Struct, frozen=True):
     scopes: frozenset[str] = frozenset({"inference", "models:read"})
     secret_id: str = ""
     """Which of the key's secrets was shown; "" when that is not known."""
+    quota: Quota | None = None
+    """Its limits and budgets; None when it has none."""
+    has_unreadable_limits: bool = False
+    """It has some, and nobody knows which: nothing may be used."""
 
 
-class Records(offer.Records, Protocol):
+class Records(offer.Records, quota.Records, Protocol):
     """Where the snapshot's records are: `contract.snapshot_store.SnapshotReader`."""
 
     meta: Meta
@@ -141,10 +146,19 @@ class Runtime:
                 None if key.networks is None else tuple(map(ip_network, key.networks)),
                 frozenset(key.scopes),
                 key.secret,
+                *self._read_quota(key),
             )
         except (msgspec.DecodeError, ValueError) as error:
             log.error("key record unusable error=%s", error)  # noqa: TRY400 - no bug of ours
             return None
+
+    def _read_quota(self, key: Key) -> tuple[Quota | None, bool]:
+        """Return the limits of a key, and whether they cannot be read."""
+        try:
+            return read_quota(self._records, key), False
+        except msgspec.DecodeError as error:
+            log.error("limits unusable key=%s error=%s", key.id, error)  # noqa: TRY400 - told
+            return None, True
 
     def find_offer(self, principal: Principal, model: msgspec.Raw) -> Offer | Refusal | None:
         """Return where a request for an alias may go; why nowhere, if so.

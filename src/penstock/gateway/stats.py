@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections import defaultdict
 
 from penstock.contract import metrics
+from penstock.contract.limits import Limit
 from penstock.contract.node import HistogramSample, Sample
 from penstock.contract.usage import UsageEvent
 from penstock.kit.errors import ErrorCode
@@ -39,10 +40,28 @@ class Stats:
         self._first_byte = _Histogram(metrics.FIRST_BYTE)
         self.overhead = self._overhead.observe
         """Takes the seconds between a request's last byte and its dispatch."""
+        self._limit_refused: dict[tuple[str, ...], int] = defaultdict(int)
+        self._limit_exceeded: dict[tuple[str, ...], int] = defaultdict(int)
+        self._limit_unanswered: dict[tuple[str, ...], int] = defaultdict(int)
+        self._limit_wait = _Histogram(metrics.LIMIT_WAIT)
+        self.limit_waited = self._limit_wait.observe
+        """Takes the seconds that a request waited to hear about its limits."""
 
     def refused(self, error: ErrorCode) -> None:
         """Count a request that was refused before it was dispatched."""
         self._errors[error.code] += 1
+
+    def limit_refused(self, organization: str, metric: str) -> None:
+        """Count a request that a limit or a budget refused."""
+        self._limit_refused[organization, metric] += 1
+
+    def limit_exceeded(self, organization: str, limit: Limit) -> None:
+        """Count a rule that was exceeded and stopped nobody."""
+        self._limit_exceeded[organization, limit.metric, limit.enforcement] += 1
+
+    def limit_unanswered(self, organization: str, limit: Limit) -> None:
+        """Count a rule that nobody could be asked about, and that stopped nobody."""
+        self._limit_unanswered[organization, limit.metric, limit.enforcement] += 1
 
     def ended(self, event: UsageEvent) -> None:
         """Count a request that ended, whatever way."""
@@ -64,6 +83,9 @@ class Stats:
                 (metrics.REQUESTS, self._requests),
                 (metrics.INPUT_TOKENS, self._input_tokens),
                 (metrics.OUTPUT_TOKENS, self._output_tokens),
+                (metrics.LIMIT_REFUSED, self._limit_refused),
+                (metrics.LIMIT_EXCEEDED, self._limit_exceeded),
+                (metrics.LIMIT_UNANSWERED, self._limit_unanswered),
             )
             for labels, value in values.items()
         ]
@@ -74,4 +96,4 @@ class Stats:
 
     def histograms(self) -> list[HistogramSample]:
         """Return every histogram."""
-        return [self._overhead.sample(), self._first_byte.sample()]
+        return [self._overhead.sample(), self._first_byte.sample(), self._limit_wait.sample()]

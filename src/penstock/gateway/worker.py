@@ -23,6 +23,7 @@ from penstock.gateway.agent_link import AgentLink
 from penstock.gateway.errors import DRAINING, JOURNAL_FULL
 from penstock.gateway.forward import Pool
 from penstock.gateway.journal import Journal
+from penstock.gateway.limiter import Limiter
 from penstock.gateway.limits import CREDENTIALS_WAIT_S, SWEEP_S
 from penstock.gateway.offer import ServedUpstream
 from penstock.gateway.rehash import OldHashes
@@ -77,6 +78,15 @@ class Worker:
         self._tokens = Tokens()
         self._has_tokens = asyncio.Event()
         self._old_hashes = OldHashes()
+        self._link: AgentLink | None = None
+        self.limiter = Limiter(
+            loop,
+            monotonic_ms=lambda: time.monotonic_ns() // 1_000_000,
+            wall_s=time.time,
+            name=f"{settings.node_id}/{settings.slot}-{settings.epoch}",
+            send=self._tell_agent,
+            stats=self.stats,
+        )
         self._turns = Turns(random.random())  # noqa: S311 - which engine goes first is no secret
         self._records = SnapshotReader(Path(settings.snapshot_path))
         self._serve_from(self._read_runtime())
@@ -202,7 +212,8 @@ class Worker:
         self._loop.call_later(SWEEP_S, self._sweep)
         link = None
         if self._settings.agent_socket:
-            link = self._loop.create_task(self._agent_link().run())
+            self._link = self._agent_link()
+            link = self._loop.create_task(self._link.run())
             await self._await_tokens()
         if not self.is_draining:
             await self._listen()
@@ -252,7 +263,11 @@ class Worker:
             on_apply=self._apply,
             on_tokens=self._take_tokens,
             on_drain=self.drain,
+            limiter=self.limiter,
         )
+
+    def _tell_agent(self, message: WorkerMessage) -> bool:
+        return self._link is not None and self._link.send(message)
 
     def _hello(self) -> Hello:
         settings = self._settings
@@ -293,6 +308,7 @@ class Worker:
         for _, pools in self._pools.values():
             for pool in pools:
                 pool.sweep(now)
+        self.limiter.sweep()
         self._loop.call_later(SWEEP_S, self._sweep)
 
     # The end

@@ -4,7 +4,7 @@ A request is let in by subtraction: no lock, no await, no clock. What was leased
 may be used in it only; when it is over, what is left goes back.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
 
@@ -14,6 +14,13 @@ from penstock.limits.rules import STEP_MS
 Costs = tuple[int, int, int, int, int]
 """What a request takes, by metric: requests, input, output and all tokens, concurrency."""
 METRICS = ("requests", "input_tokens", "output_tokens", "tokens", "concurrency")
+IDLE_MS = 1_000
+"""How long permits, and leases of long sub-windows, are kept that nobody needs."""
+FEW = 8
+"""A bucket that has less than this, or than a quarter of its limit, is scarce."""
+LONG_AGO_MS = -(10**9)
+KNOWN = 100_000
+"""Shares that are remembered; past it, those that have nothing are forgotten."""
 
 
 class Allowance:
@@ -30,12 +37,18 @@ class Allowance:
         "bucket",
         "is_asked",
         "is_asked_ahead",
+        "is_away",
+        "is_scarce",
         "left",
         "metric",
+        "refill_at",
         "remaining",
+        "retry_at_ms",
         "sub_window",
+        "told_at_ms",
         "used",
         "used_before",
+        "used_when_idle",
     )
 
     def __init__(self, bucket: Bucket, metric: int) -> None:
@@ -43,19 +56,36 @@ class Allowance:
         self.bucket = bucket
         self.metric = metric
         self.left = 0
-        """Negative when requests took more than was held for them."""
         self.sub_window = 0
         """What `left` is for."""
         self.ahead = 0
         self.ahead_window = 0
         self.used = 0
-        """In this sub-window, by this worker."""
+        """In this sub-window, by this worker; of permits, those of requests in flight."""
         self.used_before = 0
         """In the one before."""
         self.remaining = 0
         """What the bucket held besides when it was last heard of."""
+        self.used_when_idle = 0
+        """What `used` was when it was last looked for what nobody needs."""
+        self.is_scarce = True
+        """The bucket had little when it was last heard of: what is not used goes back at once."""
+        self.refill_at = 0
+        """With less left, it is time to ask for more; >= 0."""
         self.is_asked = False
         self.is_asked_ahead = False
+        self.told_at_ms = LONG_AGO_MS
+        """When it was last heard that the bucket has too little, or that nobody can be asked; long
+        ago when something went back since."""
+        self.retry_at_ms: int | None = None
+        """When it will have enough; of the time in `told_at_ms`."""
+        self.is_away = False
+        """It was the latter."""
+
+    @property
+    def permits(self) -> int:
+        """All that it has, if it is of permits."""
+        return self.left + self.used
 
 
 Meters = tuple[Allowance, ...]
@@ -76,26 +106,40 @@ class Allowances:
     def __init__(self) -> None:
         """Begin with none."""
         self._turn_at_ms = 0
+        self._idle_at_ms = 0
         self._known: dict[str, Allowance] = {}
         self._active: set[Allowance] = set()
         self._returns: list[Return] = []
+        self.is_urgent = False
+        """Somebody else may wait for what has to go back."""
+        self.low: list[Allowance] = []
+        """Shares to ask more for before they run dry."""
 
     def get(self, bucket: Bucket, metric: int) -> Allowance:
         """Return the share of a bucket, an empty one at first."""
         known = self._known.get(bucket.id)
-        if known is None:
+        if known is None or known.bucket.sub_window_ms != bucket.sub_window_ms:
+            if len(self._known) >= KNOWN:
+                self._known = {each.bucket.id: each for each in self._active}
             known = self._known[bucket.id] = Allowance(bucket, metric)
         elif known.bucket != bucket:
             known.bucket = bucket  # its limit was changed; what was leased stays good
         return known
 
-    def take(self, meters: Meters, costs: Costs, now_ms: int) -> Held | None:
+    def take(
+        self,
+        meters: Meters,
+        costs: Costs,
+        now_ms: int,
+        exceeded: Collection[Allowance] = (),
+    ) -> Held | None:
         """Take what a request costs of each share, or nothing of any.
 
         Args:
             meters: The shares that decide.
             costs: What the request takes.
             now_ms: The time, as the authority reckons it: a share is not used a moment longer.
+            exceeded: Shares that stop nobody; what they lack is used beyond.
 
         Returns:
             None when a share has too little: `lacking` says of which.
@@ -103,12 +147,14 @@ class Allowances:
         if now_ms >= self._turn_at_ms:
             self.turn(now_ms)
         for meter in meters:
-            if meter.left < costs[meter.metric]:
+            if meter.left < costs[meter.metric] and meter not in exceeded:
                 return None
         for meter in meters:
             cost = costs[meter.metric]
-            meter.left -= cost
             meter.used += cost
+            meter.left = left = meter.left - cost
+            if left < meter.refill_at:
+                self._run_low(meter, now_ms)
         return Held(meters, costs, tuple([meter.sub_window for meter in meters]))
 
     @staticmethod
@@ -127,16 +173,24 @@ class Allowances:
             unused = held.costs[meter.metric] - actual[meter.metric]
             if unused == 0:
                 continue
-            if meter.sub_window == sub_window:
-                meter.left += unused
-                meter.used -= unused
-            else:
+            if meter.sub_window != sub_window:
                 self._returns.append(Return(meter.bucket, sub_window, unused))
+                meter.told_at_ms = LONG_AGO_MS
+                continue
+            meter.left += unused
+            meter.used -= unused
+            if meter.left < 0 or (meter.is_scarce and meter.bucket.is_permits):
+                self._give_back(meter.bucket, sub_window, meter.left)
+                meter.left = 0
+                meter.told_at_ms = LONG_AGO_MS
+                self.is_urgent = True
 
     def granted(self, allowance: Allowance, lease: Lease, *, now_ms: int) -> None:
         """Take in a lease. One whose sub-window is over goes back at once."""
-        allowance.remaining = lease.remaining
         bucket = allowance.bucket
+        allowance.remaining = lease.remaining
+        allowance.is_scarce = lease.remaining < max(FEW, bucket.limit // 4)
+        allowance.refill_at = 0 if allowance.is_scarce else lease.amount // 4
         if not bucket.is_permits:
             now = now_ms // bucket.sub_window_ms
             if lease.sub_window < now:
@@ -169,18 +223,77 @@ class Allowances:
             now = now_ms // bucket.sub_window_ms
             if allowance.sub_window < now:
                 self._turn(allowance, now)
+        if now_ms >= self._idle_at_ms:
+            self._idle_at_ms = now_ms + IDLE_MS
+            self._return_idle()
+
+    def list_busy(self, now_ms: int) -> Iterator[Allowance]:
+        """Yield the shares to ask ahead for: busy ones whose sub-window ends with this step."""
+        for allowance in self._active:
+            sub_window_ms = allowance.bucket.sub_window_ms
+            if (
+                sub_window_ms
+                and (now_ms + STEP_MS) // sub_window_ms > allowance.sub_window
+                and (allowance.used or sub_window_ms == STEP_MS)
+                and allowance.used_before
+                and not allowance.is_scarce
+                and not allowance.is_asked_ahead
+            ):
+                yield allowance
+
+    def list_permits(self) -> list[tuple[Bucket, int]]:
+        """Return of which buckets it has permits, and how many; none of them is to go back."""
+        self._returns = [one for one in self._returns if not one.bucket.is_permits]
+        return [
+            (each.bucket, each.permits)
+            for each in self._active
+            if each.bucket.is_permits and each.permits
+        ]
 
     def collect_returns(self) -> list[Return]:
         """Return what has to go back, once."""
-        returns, self._returns = self._returns, []
+        returns, self._returns = sum_of(self._returns), []
+        self.is_urgent = False
         return returns
+
+    def keep_returns(self, returns: list[Return]) -> None:
+        """Have returns collected later, with others: nobody takes them now."""
+        self._returns = returns + self._returns
+
+    def _return_idle(self) -> None:
+        """Give back permits and leases of long sub-windows that were not needed lately."""
+        for allowance in list(self._active):
+            bucket = allowance.bucket
+            if not bucket.is_permits and bucket.sub_window_ms <= IDLE_MS:
+                continue
+            used = allowance.used
+            needed = used // 4 if bucket.is_permits else max(0, used - allowance.used_when_idle)
+            allowance.used_when_idle = used
+            if allowance.left > needed:
+                self._give_back(bucket, allowance.sub_window, allowance.left - needed)
+                allowance.left = needed
+            if bucket.is_permits and not allowance.permits:
+                self._active.discard(allowance)
+
+    def _run_low(self, allowance: Allowance, now_ms: int) -> None:
+        """Note a share to be filled; charge its bucket with what was used beyond."""
+        if allowance.left >= 0:
+            if not allowance.is_asked:
+                self.low.append(allowance)
+            return
+        bucket = allowance.bucket
+        if not bucket.is_permits and allowance.sub_window < now_ms // bucket.sub_window_ms:
+            allowance.sub_window = now_ms // bucket.sub_window_ms
+        self._give_back(bucket, allowance.sub_window, allowance.left)
+        allowance.left = 0
+        self._active.add(allowance)
 
     def _turn(self, allowance: Allowance, now: int) -> None:
         bucket = allowance.bucket
         self._give_back(bucket, allowance.sub_window, allowance.left)
         is_next = allowance.sub_window == now - 1
         allowance.used_before = allowance.used if is_next else 0
-        allowance.used = 0
+        allowance.used = allowance.used_when_idle = 0
         allowance.left = 0
         allowance.sub_window = now
         if allowance.ahead_window == now:
@@ -196,7 +309,9 @@ class Allowances:
             self._returns.append(Return(bucket, sub_window, amount))
 
 
-def refill_of(allowance: Allowance, *, least: int = 0, is_ahead: bool = False) -> Ask:
+def refill_of(
+    allowance: Allowance, *, least: int = 0, needed: int = 0, is_ahead: bool = False
+) -> Ask:
     """Return what to ask for a share.
 
     As much as it used in the last sub-window and a quarter more: a share that is used a lot is
@@ -205,11 +320,14 @@ def refill_of(allowance: Allowance, *, least: int = 0, is_ahead: bool = False) -
     Args:
         allowance: The share.
         least: What a request is waiting for.
+        needed: What all that wait lack together.
         is_ahead: For the next sub-window.
     """
     used = max(allowance.used, allowance.used_before)
     have = allowance.ahead if is_ahead else allowance.left
-    want = max(least, used + used // 4 - max(have, 0))
+    if allowance.bucket.is_permits:
+        have += allowance.used
+    want = max(least, needed, used + used // 4 - have)
     return Ask(allowance.bucket, least, want, is_ahead)
 
 

@@ -27,6 +27,8 @@ class Operation(msgspec.Struct, frozen=True):
     input_type: str
     """That type, for people."""
     can_stream: bool
+    has_output: bool = True
+    """Whether it is answered with tokens."""
 
 
 _LIST = rb"\[[ \t\r\n]*[^\] \t\r\n]"
@@ -38,8 +40,18 @@ COMPLETIONS = Operation(
     "completions", "/v1/completions", "prompt", _IS_TEXT_OR_LIST, "text or a list", can_stream=True
 )
 EMBEDDINGS = Operation(
-    "embeddings", "/v1/embeddings", "input", _IS_TEXT_OR_LIST, "text or a list", can_stream=False
+    "embeddings",
+    "/v1/embeddings",
+    "input",
+    _IS_TEXT_OR_LIST,
+    "text or a list",
+    can_stream=False,
+    has_output=False,
 )
+CAP_MEMBERS = ("max_tokens", "max_completion_tokens")
+"""Members that name the most output tokens. The first one is understood by all engines."""
+UNKNOWN_CAPS = ("n_predict", "max_new_tokens", "num_predict", "n_cmpl")
+"""Members by which single engines let the output be longer than `CAP_MEMBERS` say, or more."""
 OPERATIONS = {operation.path.encode(): operation for operation in (CHAT, COMPLETIONS, EMBEDDINGS)}
 
 
@@ -248,6 +260,24 @@ def error_body(refusal: Refusal) -> bytes:
                 "penstock_code": error.code,
             }
         }
+    )
+
+
+_LIMIT_NAMES = (b"requests", b"input-tokens", b"output-tokens", b"tokens")
+
+
+def limit_form(metric: int, limit: int, reset_s: int) -> bytes:
+    """Return the header lines that tell callers of a limit; `%d` stands for what remains.
+
+    Args:
+        metric: Place of its metric in `penstock.limits.allowances.METRICS`; not concurrency.
+        limit: What may be used.
+        reset_s: After how many seconds all of it is free if nothing more is used.
+    """
+    name = _LIMIT_NAMES[metric]
+    return (
+        b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %%d\r\n"
+        b"x-ratelimit-reset-%b: %ds\r\n" % (name, limit, name, name, reset_s)
     )
 
 

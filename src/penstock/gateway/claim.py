@@ -1,0 +1,262 @@
+"""What one request takes of limits and budgets, and why it may not."""
+
+from typing import NamedTuple, Protocol
+
+from penstock.contract.limits import Enforcement, Limit, Metric
+from penstock.contract.money import HoldUse
+from penstock.gateway.demand import Demand
+from penstock.gateway.errors import (
+    CONCURRENCY_EXCEEDED,
+    LIMITS_UNAVAILABLE,
+    PRICE_MISSING,
+    QUOTA_EXHAUSTED,
+    RATE_EXCEEDED,
+    REQUEST_TOO_LARGE,
+)
+from penstock.gateway.limits import CAPPED_OUTPUT_TOKENS, LEAST_OUTPUT_TOKENS
+from penstock.gateway.money import Account, Spent, output_for, worst_cost
+from penstock.gateway.quota import Metering, OwnedLimit
+from penstock.kit.errors import Refusal
+from penstock.limits.allowances import Allowance, Costs, Held, costs_of
+
+_NOTHING: frozenset[Allowance] = frozenset()
+_PLURALS = {
+    Metric.REQUESTS: "requests",
+    Metric.INPUT_TOKENS: "input tokens",
+    Metric.OUTPUT_TOKENS: "output tokens",
+    Metric.TOKENS: "tokens",
+    Metric.CONCURRENCY: "requests at a time",
+}
+
+
+class Denial(NamedTuple):
+    """A refusal by a limit or a budget, and how it is told."""
+
+    refusal: Refusal
+    lines: bytes = b""
+    """Further header lines."""
+    status: int | None = None
+    """Instead of the refusal's own."""
+    metric: str = ""
+    """What is counted as exceeded, if so."""
+
+
+class Claimant(Protocol):
+    """Who waits to be let in: an exchange."""
+
+    def let_in(self) -> None:
+        """Go on: all that it takes is taken."""
+
+    def turn_away(self, denial: Denial) -> None:
+        """End: nothing is taken."""
+
+
+class Claim:
+    """What one request takes; settled exactly once.
+
+    Args:
+        claimant: The request.
+        metering: What decides about it.
+        demand: What it asks for.
+        most: Output tokens that its deployment gives at most.
+    """
+
+    __slots__ = (
+        "amounts",
+        "cap",
+        "claimant",
+        "costs",
+        "deadline_s",
+        "demand",
+        "exceeded",
+        "held",
+        "is_waiting",
+        "least_cap",
+        "metering",
+        "passed",
+        "spent",
+    )
+
+    def __init__(self, claimant: Claimant, metering: Metering, demand: Demand, most: int) -> None:
+        """See the class."""
+        self.claimant = claimant
+        self.metering = metering
+        self.demand = demand
+        self.costs = _costs(metering, demand, most)
+        self.passed = _NOTHING
+        """Meters that have too little, or may have, and stop nobody."""
+        self.exceeded: list[Limit] = []
+        """Rules that were exceeded and stopped nobody."""
+        self.held: Held | None = None
+        self.spent: list[Spent] = []
+        self.deadline_s = 0.0
+        """While it waits: until when."""
+        self.is_waiting = False
+        self.cap: int | None = None
+        """Output tokens for each answer that were paid for; None when no money is at stake."""
+        self.least_cap = 0
+        self.amounts: tuple[int, ...] = ()
+        """What it takes of each account, in the worst case."""
+        if metering.accounts:
+            unsaid = CAPPED_OUTPUT_TOKENS if demand.cap is None else demand.cap
+            self._set_cap(min(unsaid, most))
+            self.least_cap = min(unsaid, most, LEAST_OUTPUT_TOKENS)
+
+    @property
+    def hold_uses(self) -> tuple[HoldUse, ...]:
+        """What it holds of which hold."""
+        return tuple(
+            HoldUse(hold.id, amount) for spent in self.spent for hold, amount in spent.parts
+        )
+
+    @property
+    def written_cap(self) -> int | None:
+        """The cap that has to be written into the request, if so."""
+        demand = self.demand
+        if self.cap is None or not demand.answers:
+            return None
+        return None if self.cap == demand.cap and not demand.has_other_caps else self.cap
+
+    def lower_cap(self, index: int, amount: int) -> bool:
+        """Ask for no more output than an amount of an account buys; False when that is too little.
+
+        Args:
+            index: Which account.
+            amount: What there is of it.
+        """
+        metering, demand = self.metering, self.demand
+        price = metering.prices[index]
+        if not (metering.accounts[index].budget.lowers_cap and price.output and demand.answers):
+            return False
+        cap = output_for(price, amount, demand.most_input_tokens, demand.answers)
+        if cap < self.least_cap or (self.cap is not None and cap >= self.cap):
+            return False
+        self._set_cap(cap)
+        return True
+
+    def limit_lines(self) -> bytes:
+        """Return the header lines that tell the caller of its limits, the tightest of each kind."""
+        lines = b""
+        for forms in self.metering.forms:
+            meter, form = forms[0]
+            remaining = meter.remaining + meter.left
+            for other, other_form in forms[1:]:
+                if other.remaining + other.left < remaining:
+                    remaining, form = other.remaining + other.left, other_form
+            lines += form % max(0, remaining)
+        if self.exceeded:
+            told = [limit for limit in self.exceeded if limit.enforcement is Enforcement.SOFT]
+            lines += exceeded_line(*told) if told else b""
+        return lines
+
+    def _set_cap(self, cap: int) -> None:
+        demand = self.demand
+        self.cap = cap
+        self.amounts = tuple(
+            [
+                worst_cost(price, demand.most_input_tokens, cap * demand.answers)
+                for price in self.metering.prices
+            ]
+        )
+
+
+UNAVAILABLE = Denial(Refusal(LIMITS_UNAVAILABLE))
+
+
+def graver(one: Denial | None, other: Denial) -> Denial:
+    """Return which of two denials is told: the one that lasts longer."""
+    if one is None:
+        return other
+    return max(
+        one,
+        other,
+        key=lambda denial: (
+            denial is not UNAVAILABLE,
+            not denial.refusal.error.retryable,
+            denial.refusal.retry_after_s or 0,
+        ),
+    )
+
+
+def exceeded_line(*limits: Limit) -> bytes:
+    """Return the header line that names rules."""
+    names = ", ".join(limit.id for limit in limits)
+    return b"x-penstock-limit-exceeded: %b\r\n" % names.encode("ascii", "replace")
+
+
+def never_fits(rule: OwnedLimit, bucket_limit: int, cost: int) -> Denial:
+    """Return the denial of a request that takes more than a limit gives at any time."""
+    return Denial(
+        Refusal(
+            REQUEST_TOO_LARGE,
+            f"This request takes {_amount(cost, rule)}, and the limit of {rule.owner} is "
+            f"{bucket_limit}: it can never be let through. Ask for less.",
+        ),
+        exceeded_line(rule.limit),
+    )
+
+
+def rate_exceeded(rule: OwnedLimit, bucket_limit: int, retry_ms: int | None) -> Denial:
+    """Return the denial of a request that has to wait.
+
+    Args:
+        rule: The rule.
+        bucket_limit: What it gives at the moment.
+        retry_ms: When there will be enough; None when nobody knows.
+    """
+    limit = rule.limit
+    wait_ms = 1_000 if retry_ms is None else max(1, retry_ms)
+    wait_s = -(-wait_ms // 1_000)
+    window = f" in {limit.window_s} s" if limit.window_s else ""
+    what = f"The limit of {rule.owner} is reached: {_amount(bucket_limit, rule)}{window}"
+    only = f" (rule {limit.id}{_only(limit)})"
+    error = CONCURRENCY_EXCEEDED if limit.metric is Metric.CONCURRENCY else RATE_EXCEEDED
+    return Denial(
+        Refusal(error, f"{what}{only}. Retry after {wait_s} s.", retry_after_s=wait_s),
+        exceeded_line(limit) + b"retry-after-ms: %d\r\n" % wait_ms,
+        metric=limit.metric,
+    )
+
+
+def quota_exhausted(account: Account) -> Denial:
+    """Return the denial of a request that costs more than is left of a budget."""
+    budget = account.budget
+    return Denial(
+        Refusal(
+            QUOTA_EXHAUSTED,
+            f"What is left of the budget in {budget.currency} does not pay for this request.",
+            retry_after_s=account.reset_s,
+        ),
+        b"x-should-retry: false\r\n",
+        budget.exhausted_status,
+        metric="money",
+    )
+
+
+def price_missing(currency: str) -> Denial:
+    """Return the denial of a request whose cost nobody knows."""
+    message = f"This model has no price in {currency}, and a budget in it has to be kept."
+    return Denial(Refusal(PRICE_MISSING, message, "model"))
+
+
+def _amount(amount: int, rule: OwnedLimit) -> str:
+    return f"{amount} {_PLURALS[rule.limit.metric]}"
+
+
+def _only(limit: Limit) -> str:
+    """Return which requests a rule counts, unless it counts all."""
+    alias = f", for {limit.alias}" if limit.alias else ""
+    return f"{alias}, on {limit.model}" if limit.model else alias
+
+
+def _costs(metering: Metering, demand: Demand, most: int) -> Costs:
+    """Return what a request will use: output that it does not name never exceeds what it may."""
+    habit = metering.habit
+    inputs = habit.estimate_input(demand.body_bytes)
+    outputs = habit.estimate_output(demand, most) if demand.answers else 0
+    if demand.cap is None:
+        if metering.most_output_tokens is not None:
+            outputs = min(outputs, metering.most_output_tokens)
+        if metering.most_tokens is not None:
+            outputs = max(0, min(outputs, metering.most_tokens - inputs))
+    return costs_of(input_tokens=inputs, output_tokens=outputs)

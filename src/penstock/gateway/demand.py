@@ -1,0 +1,114 @@
+"""What a request asks for, as far as limits and budgets are about it. Pure."""
+
+import msgspec
+
+from penstock.gateway.dialects.openai import CAP_MEMBERS, UNKNOWN_CAPS, Operation
+from penstock.gateway.limits import INPUT_OVERHEAD_TOKENS, MEDIA_TOKENS
+
+Members = dict[str, msgspec.Raw]
+
+_decode_int = msgspec.json.Decoder(int).decode
+_decode_members = msgspec.json.Decoder(Members).decode
+_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_encode = msgspec.json.Encoder().encode
+_NULL = b"null"
+
+
+class _Part(msgspec.Struct, frozen=True):
+    type: str = ""
+
+
+class _Message(msgspec.Struct, frozen=True):
+    content: str | list[_Part] | None = None
+
+
+_decode_messages = msgspec.json.Decoder(list[_Message]).decode
+
+
+class Demand(msgspec.Struct, frozen=True):
+    """What a request asks for."""
+
+    body_bytes: int
+    cap: int | None
+    """The output tokens that it names as the most, for each answer; None when it names none."""
+    answers: int
+    """How many answers it wants; 0 when it is for something else than text."""
+    most_input_tokens: int
+    """No tokenizer makes more of it; 0 when nobody wants to know."""
+    has_other_caps: bool
+    """It names the most also in ways that not all engines know."""
+
+
+def read_demand(
+    members: Members, operation: Operation, body_bytes: int, *, is_for_money: bool
+) -> Demand:
+    """Return what a request asks for.
+
+    Args:
+        members: Of its body; numbers in them were found good.
+        operation: What for.
+        body_bytes: Size of the body.
+        is_for_money: The worst case is wanted, too.
+    """
+    caps = [cap for cap in (_number(members, name) for name in CAP_MEMBERS) if cap is not None]
+    question = bytes(members[operation.input_member])
+    answers = max(_number(members, name) or 1 for name in ("n", "best_of"))
+    if not operation.has_output:
+        answers = 0
+    elif operation.input_member == "prompt":
+        answers *= _count_prompts(question)
+    return Demand(
+        body_bytes=body_bytes,
+        cap=min(caps, default=None),
+        answers=answers,
+        most_input_tokens=_most_input(members, operation, body_bytes) if is_for_money else 0,
+        has_other_caps=any(name in members for name in UNKNOWN_CAPS),
+    )
+
+
+def write_cap(body: bytes, cap: int) -> bytes:
+    """Return a body that asks for so many output tokens an answer at most."""
+    members = _decode_members(body)
+    for name in UNKNOWN_CAPS:
+        members.pop(name, None)
+    raw = msgspec.Raw(b"%d" % cap)
+    named = [name for name in CAP_MEMBERS if _number(members, name) is not None]
+    for name in named or CAP_MEMBERS[:1]:
+        members[name] = raw
+    return _encode(members)
+
+
+def _most_input(members: Members, operation: Operation, body_bytes: int) -> int:
+    media = 0
+    if operation.input_member == "messages":
+        media = _count_media(bytes(members["messages"]))
+    # Tools are written into the prompt in a longer form than they are sent in.
+    tools = len(members.get("tools", b"")) + len(members.get("functions", b""))
+    return body_bytes + tools + media * MEDIA_TOKENS + INPUT_OVERHEAD_TOKENS
+
+
+def _number(members: Members, name: str) -> int | None:
+    raw = members.get(name)
+    return None if raw is None or bytes(raw) == _NULL else _decode_int(raw)
+
+
+def _count_prompts(question: bytes) -> int:
+    """Return how many prompts there are: a list of texts, or of lists of tokens, has several."""
+    if not question.startswith(b"["):
+        return 1
+    prompts = _decode_list(question)
+    return len(prompts) if bytes(prompts[0])[:1] in {b'"', b"["} else 1
+
+
+def _count_media(messages: bytes) -> int:
+    """Return how many parts of messages are not text; too many when their form is not known."""
+    try:
+        read = _decode_messages(messages)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return messages.count(b"{")
+    return sum(
+        part.type != "text"
+        for message in read
+        if isinstance(message.content, list)
+        for part in message.content
+    )

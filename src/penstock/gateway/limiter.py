@@ -1,0 +1,331 @@
+"""Between admit and select: takes what a request may use, and asks the agent for what lacks.
+
+Whoever finds enough in the worker's own shares goes on at once. Others wait `PARK_S` at most,
+while one question is under way for all that lack the same.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from penstock.contract.money import HoldUse
+from penstock.contract.node import Granted, HoldsGranted, LimitsClock, WorkerMessage
+from penstock.gateway.claim import (
+    UNAVAILABLE,
+    Claim,
+    Claimant,
+    Denial,
+    graver,
+    never_fits,
+    price_missing,
+    quota_exhausted,
+    rate_exceeded,
+)
+from penstock.gateway.demand import Demand
+from penstock.gateway.dialects.openai import Usage
+from penstock.gateway.estimate import Habits
+from penstock.gateway.lessor import Lessor
+from penstock.gateway.limits import BELIEVED_MS, PARK_S, PARKED
+from penstock.gateway.money import Purse
+from penstock.gateway.offer import Target
+from penstock.gateway.quota import Books, OwnedLimit, Quota
+from penstock.gateway.stats import Stats
+from penstock.limits.allowances import Allowance, Allowances, costs_of
+
+_TIMER_S = 0.001
+"""Timers may be early by this much."""
+_UNUSED = costs_of(input_tokens=0, output_tokens=0, requests=0, concurrency=0)
+
+
+class Limiter:
+    """All limits and budgets of a worker.
+
+    Args:
+        loop: Calls back.
+        monotonic_ms: Milliseconds of CLOCK_MONOTONIC.
+        wall_s: Seconds since the Unix epoch: when raises end and prices begin.
+        name: Unique among all workers, ever: begins the names of takings.
+        send: Tells the agent something; False when it is away.
+        stats: Counts.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        monotonic_ms: Callable[[], int],
+        wall_s: Callable[[], float],
+        name: str,
+        send: Callable[[WorkerMessage], bool],
+        stats: Stats,
+    ) -> None:
+        """See the class."""
+        self._loop = loop
+        self._monotonic_ms = monotonic_ms
+        self._wall_s = wall_s
+        self._stats = stats
+        self._allowances = Allowances()
+        self._purse = Purse()
+        self._books = Books(self._purse, Habits())
+        self._lessor = Lessor(self._allowances, self._purse, name=name, send=send)
+        self._parked: deque[Claim] = deque()
+        self._asking: dict[Claim, None] = {}
+        """Claims that something is to be asked for when this turn of the loop ends."""
+        self._is_called = False
+        self._has_timer = False
+        self._has_settled = False
+
+    # What exchanges ask
+
+    def claim(self, claimant: Claimant, quota: Quota, target: Target, demand: Demand) -> Claim:
+        """Return what a request has to take before it is sent to a target."""
+        deployment = target.deployment
+        metering = quota.find_metering(
+            target.alias,
+            deployment.model,
+            now_s=self._wall_s(),
+            allowances=self._allowances,
+            books=self._books,
+        )
+        return Claim(claimant, metering, demand, deployment.max_output_tokens)
+
+    def admit(self, claim: Claim) -> None:
+        """Let a request in, turn it away, or have it wait for one of the two."""
+        if claim.metering.unpriced is not None:
+            self._turn_away(claim, price_missing(claim.metering.unpriced))
+        elif not self._decide(claim):
+            if len(self._parked) >= PARKED:
+                self._give_up(claim)
+                return
+            claim.is_waiting = True
+            claim.deadline_s = self._loop.time() + PARK_S
+            self._parked.append(claim)
+            self._wake_at(claim.deadline_s)
+
+    def settle(
+        self, claim: Claim, usage: Usage, *, was_sent: bool, is_typical: bool
+    ) -> tuple[HoldUse, ...]:
+        """Give back what a request did not use; called once for every claim, whatever became of it.
+
+        Args:
+            claim: What it took, or wanted to.
+            usage: What it used.
+            was_sent: Whether an engine got it: else not even the request counts.
+            is_typical: Whether others like it may be expected to use as much.
+
+        Returns:
+            What it cost, hold by hold.
+        """
+        claim.is_waiting = False
+        held, claim.held = claim.held, None
+        if held is None:
+            return ()
+        inputs, outputs = usage.input_tokens, usage.output_tokens
+        actual = (1, inputs, outputs, inputs + outputs, 0) if was_sent else _UNUSED
+        self._allowances.settle(held, actual)
+        uses = [use for spent in claim.spent for use in self._purse.settle(spent, usage)]
+        if is_typical:
+            claim.metering.habit.learn(claim.demand.body_bytes, inputs, outputs)
+        if self._parked or self._allowances.is_urgent or uses:
+            self._has_settled = True
+            self._call_soon()
+        return tuple(uses)
+
+    # What the worker calls
+
+    def sweep(self) -> None:
+        """Ask ahead, and give back what nobody needs; called every `limits.SWEEP_S`."""
+        self._lessor.sweep(self._monotonic_ms())
+
+    def connected(self) -> None:
+        """Go on with an agent: the link to it is open, and Hello said."""
+        self._lessor.connected(self._monotonic_ms())
+
+    def lost(self) -> None:
+        """Do without an agent."""
+        self._lessor.lost()
+        self._retry()
+
+    def take(self, message: Granted | HoldsGranted | LimitsClock) -> None:
+        """Take in what the agent says."""
+        now_ms = self._monotonic_ms()
+        match message:
+            case Granted():
+                self._lessor.granted(message, now_ms)
+            case HoldsGranted():
+                self._lessor.holds_granted(message, now_ms)
+            case LimitsClock(base_ms):
+                self._lessor.base_ms = base_ms
+        self._retry()
+        self._call_soon()
+
+    # Deciding
+
+    def _decide(self, claim: Claim) -> bool:
+        """Let a request in or turn it away; False when it has to wait for an answer."""
+        now_ms = self._monotonic_ms()
+        metering, amounts = claim.metering, claim.amounts
+        if amounts and not self._has_money(claim, now_ms):
+            return self._weigh(claim, now_ms)
+        at_ms = self._lessor.time_at(now_ms)
+        held = self._allowances.take(metering.meters, claim.costs, at_ms, claim.passed)
+        if held is None:
+            return self._weigh(claim, now_ms)
+        claim.held = held
+        if amounts:
+            self._spend(claim, now_ms)
+        if self._allowances.low:
+            self._call_soon()
+        if claim.is_waiting:
+            self._end_wait(claim)
+        claim.claimant.let_in()
+        return True
+
+    def _has_money(self, claim: Claim, now_ms: int) -> bool:
+        has = self._purse.has
+        return all(
+            has(account, amount, now_ms)
+            for account, amount in zip(claim.metering.accounts, claim.amounts, strict=True)
+        )
+
+    def _spend(self, claim: Claim, now_ms: int) -> None:
+        metering, purse = claim.metering, self._purse
+        for account, amount, price in zip(
+            metering.accounts, claim.amounts, metering.prices, strict=True
+        ):
+            claim.spent.append(purse.take(account, amount, price, now_ms))
+        if purse.low:
+            self._call_soon()
+
+    def _weigh(self, claim: Claim, now_ms: int) -> bool:
+        """Decide by what was just heard of what lacks; or ask."""
+        metering, cap = claim.metering, claim.cap
+        denial = self._weigh_money(claim, now_ms)
+        passed = set(claim.passed)
+        for meter, rule in zip(metering.meters, metering.rules, strict=True):
+            cost = claim.costs[meter.metric]
+            if meter.left >= cost or meter in passed:
+                continue
+            verdict = self._weigh_meter(meter, rule, cost, now_ms)
+            if verdict is None:
+                continue
+            if meter in metering.lenient:
+                passed.add(meter)
+                self._note_passed(claim, rule, verdict)
+            else:
+                denial = graver(denial, verdict)
+        if denial is not None:
+            self._turn_away(claim, denial)
+            return True
+        if len(passed) > len(claim.passed) or claim.cap != cap:
+            claim.passed = frozenset(passed)
+            return self._decide(claim)
+        self._asking[claim] = None
+        self._call_soon()
+        return False
+
+    def _weigh_money(self, claim: Claim, now_ms: int) -> Denial | None:
+        for index, account in enumerate(claim.metering.accounts):
+            amount = claim.amounts[index]
+            if self._purse.has(account, amount, now_ms):
+                continue
+            if now_ms - account.told_at_ms >= BELIEVED_MS:
+                continue
+            if account.is_away:
+                return UNAVAILABLE
+            have = account.left + account.remaining
+            if amount > have and not claim.lower_cap(index, have):
+                return quota_exhausted(account)
+        return None
+
+    def _weigh_meter(
+        self, meter: Allowance, rule: OwnedLimit, cost: int, now_ms: int
+    ) -> Denial | None:
+        limit = meter.bucket.limit
+        if cost > limit:
+            return never_fits(rule, limit, cost)
+        if now_ms - meter.told_at_ms >= BELIEVED_MS:
+            return None
+        if meter.is_away:
+            return UNAVAILABLE
+        if cost <= meter.left + meter.remaining:
+            return None
+        retry_at_ms = meter.retry_at_ms
+        wait_ms = None if retry_at_ms is None else retry_at_ms - self._lessor.time_at(now_ms)
+        return rate_exceeded(rule, limit, wait_ms)
+
+    def _note_passed(self, claim: Claim, rule: OwnedLimit, verdict: Denial) -> None:
+        if verdict is UNAVAILABLE:
+            self._stats.limit_unanswered(claim.metering.organization, rule.limit)
+        else:
+            claim.exceeded.append(rule.limit)
+            self._stats.limit_exceeded(claim.metering.organization, rule.limit)
+
+    def _turn_away(self, claim: Claim, denial: Denial) -> None:
+        if claim.is_waiting:
+            self._end_wait(claim)
+        if denial.metric:
+            self._stats.limit_refused(claim.metering.organization, denial.metric)
+        claim.claimant.turn_away(denial)
+
+    # Waiting
+
+    def _retry(self) -> None:
+        """Decide anew about all that wait: something may have come for them."""
+        parked, self._parked = self._parked, deque()
+        for claim in parked:
+            if claim.is_waiting and not self._decide(claim):
+                self._parked.append(claim)
+
+    def _expire(self) -> None:
+        """Have those wait no longer who waited in vain."""
+        self._has_timer = False
+        parked, self._parked = self._parked, deque()
+        now_s = self._loop.time() + _TIMER_S
+        for claim in parked:
+            if claim.is_waiting and now_s >= claim.deadline_s:
+                self._give_up(claim)
+            elif claim.is_waiting:
+                self._parked.append(claim)
+        if self._parked:
+            self._wake_at(min(claim.deadline_s for claim in self._parked))
+
+    def _give_up(self, claim: Claim) -> None:
+        """Decide without an answer: what is not hard stops nobody."""
+        metering = claim.metering
+        lacking = set(self._allowances.lacking(metering.meters, claim.costs)) - claim.passed
+        if lacking <= metering.lenient and self._has_money(claim, self._monotonic_ms()):
+            for meter, rule in zip(metering.meters, metering.rules, strict=True):
+                if meter in lacking:
+                    self._note_passed(claim, rule, UNAVAILABLE)
+            claim.passed |= lacking
+            if self._decide(claim):
+                return
+        self._turn_away(claim, UNAVAILABLE)
+
+    def _end_wait(self, claim: Claim) -> None:
+        claim.is_waiting = False
+        self._stats.limit_waited(self._loop.time() - claim.deadline_s + PARK_S)
+
+    def _wake_at(self, when_s: float) -> None:
+        if not self._has_timer:
+            self._has_timer = True
+            self._loop.call_at(when_s, self._expire)
+
+    def _call_soon(self) -> None:
+        if not self._is_called:
+            self._is_called = True
+            self._loop.call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        """Ask for all that lacks, once for all that came up in this turn of the loop."""
+        self._is_called = False
+        now_ms = self._monotonic_ms()
+        asking, self._asking = self._asking, {}
+        was_told = not self._lessor.ask([claim for claim in asking if claim.is_waiting], now_ms)
+        if self._parked and (was_told or self._has_settled):
+            self._retry()
+        self._has_settled = False
+        if not self._parked:
+            self._purse.return_idle()
+        self._lessor.flush(now_ms)

@@ -1,0 +1,277 @@
+"""A worker's shares of hard budgets: amounts that the control plane's database holds for it.
+
+A request takes its worst case and, when it has ended, puts back what it did not cost. What is
+left goes back to the budget when nobody needs it, when little is left there, and in time.
+Amounts are nano-units (`contract.money`).
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from penstock.contract.money import NANO, PRICE_SCALE, Budget, Hold, HoldAsk, HoldUse, Price
+from penstock.gateway.dialects.openai import Usage
+from penstock.gateway.limits import ACCOUNTS, HOLD_IDLE_MS, HOLD_LASTS_MS
+
+_NEVER = -(10**9)
+_UNIT = PRICE_SCALE * 1_000_000 // NANO
+"""Price times tokens, divided by this, is nano-units."""
+_REPEAT_MS = 60_000
+
+
+class _OpenHold:
+    __slots__ = ("account", "amount", "flying", "freed", "id", "left", "until_ms", "used_at_ms")
+
+    def __init__(self, account: "Account", hold: Hold, asked_at_ms: int) -> None:
+        self.account = account
+        self.id = hold.id
+        self.amount = self.left = hold.amount
+        self.until_ms = asked_at_ms + hold.use_ms
+        self.flying = 0
+        """Parts of requests that have not ended."""
+        self.freed = 0
+        self.used_at_ms = asked_at_ms
+
+
+class Account:
+    """What a worker may spend of one budget without asking anybody.
+
+    Args:
+        budget: Which one.
+        organization: Whose it is.
+        subject: The key or member, when each has one of its own.
+    """
+
+    __slots__ = (
+        "budget",
+        "filled_at_ms",
+        "holds",
+        "is_asked",
+        "is_away",
+        "is_scarce",
+        "last_amount",
+        "left",
+        "organization",
+        "refill_at",
+        "remaining",
+        "reset_s",
+        "subject",
+        "told_at_ms",
+        "until_ms",
+    )
+
+    def __init__(self, budget: Budget, organization: str, subject: str) -> None:
+        """See the class."""
+        self.budget = budget
+        self.organization = organization
+        self.subject = subject
+        self.holds: list[_OpenHold] = []
+        """Those that may be used."""
+        self.left = 0
+        self.until_ms = 0
+        """When the first of them may not be used any more."""
+        self.is_scarce = True
+        """The budget had less left than it gave: what is not used goes back at once."""
+        self.refill_at = 0
+        self.last_amount = 0
+        self.filled_at_ms = _NEVER
+        self.is_asked = False
+        self.told_at_ms = _NEVER
+        """When it was last heard that the budget has too little, or that nobody can be asked."""
+        self.is_away = False
+        """It was the latter."""
+        self.remaining = 0
+        self.reset_s: int | None = None
+
+    def ask(self, least: int, needed: int, now_ms: int) -> HoldAsk:
+        """Return what to ask for.
+
+        Args:
+            least: What one request is waiting for.
+            needed: What all of them are.
+            now_ms: The time.
+        """
+        is_short_lived = now_ms - self.filled_at_ms < HOLD_LASTS_MS
+        usual = self.last_amount * 2 if is_short_lived else self.last_amount // 2
+        least = max(0, least - self.left)
+        return HoldAsk(self.budget.id, self.subject, least, max(least, needed, usual))
+
+
+class Spent(msgspec.Struct):
+    """What one request holds of one account."""
+
+    parts: list[tuple[_OpenHold, int]]
+    price: Price
+
+
+class Purse:
+    """All accounts of a worker."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._known: dict[tuple[str, str], Account] = {}
+        self._active: set[Account] = set()
+        """Those that have holds."""
+        self._freed: dict[str, int] = {}
+        """By hold; not yet told."""
+        self._told: dict[str, tuple[int, int]] = {}
+        """By hold: what was told lately, and when."""
+        self._idle: set[_OpenHold] = set()
+        self.low: set[Account] = set()
+        """Accounts to ask more for before they run dry."""
+
+    def get(self, budget: Budget, organization: str, subject: str) -> Account:
+        """Return the account of a budget, an empty one at first."""
+        name = (budget.id, subject)
+        account = self._known.get(name)
+        if account is None:
+            if len(self._known) >= ACCOUNTS:
+                self._known = {(each.budget.id, each.subject): each for each in self._active}
+            account = self._known[name] = Account(budget, organization, subject)
+        account.budget = budget
+        return account
+
+    def has(self, account: Account, amount: int, now_ms: int) -> bool:
+        """Return whether an account has so much that may still be used."""
+        if now_ms >= account.until_ms and account.holds:
+            for hold in [each for each in account.holds if now_ms >= each.until_ms]:
+                self._close(hold)
+        return account.left >= amount
+
+    def take(self, account: Account, amount: int, price: Price, now_ms: int) -> Spent:
+        """Take an amount that `has` said is there."""
+        spent = Spent([], price)
+        account.left -= amount
+        for hold in account.holds:
+            if amount == 0:
+                break
+            part = min(hold.left, amount)
+            if part:
+                amount -= part
+                hold.left -= part
+                hold.flying += 1
+                hold.used_at_ms = now_ms
+                spent.parts.append((hold, part))
+        if account.left < account.refill_at and not account.is_asked:
+            self.low.add(account)
+        return spent
+
+    def settle(self, spent: Spent, usage: Usage) -> list[HoldUse]:
+        """Put back what a request did not cost, and return what it did, hold by hold.
+
+        Args:
+            spent: What `take` returned; not used again.
+            usage: What the request used.
+        """
+        cost = cost_of(spent.price, usage)
+        uses = []
+        for hold, part in spent.parts:
+            used = min(part, cost)
+            cost -= used
+            uses.append(HoldUse(hold.id, used))
+            hold.flying -= 1
+            self._put_back(hold, part - used)
+        return uses
+
+    def granted(self, account: Account, hold: Hold, *, asked_at_ms: int, now_ms: int) -> None:
+        """Take in a hold."""
+        if hold.amount == 0:
+            return
+        opened = _OpenHold(account, hold, asked_at_ms)
+        account.holds.append(opened)
+        account.left += hold.amount
+        account.until_ms = min(each.until_ms for each in account.holds)
+        account.is_scarce = hold.remaining < hold.amount
+        account.refill_at = 0 if account.is_scarce else hold.amount // 4
+        account.last_amount = hold.amount
+        account.filled_at_ms = now_ms
+        self._active.add(account)
+        self._idle.add(opened)
+
+    def return_idle(self) -> None:
+        """Give back what nobody uses of budgets that have little left."""
+        for hold in self._idle:
+            if hold.account.is_scarce:
+                self._close(hold)
+        self._idle.clear()
+
+    def sweep(self, now_ms: int) -> None:
+        """Give back holds that nobody used lately, or that may not be used any more."""
+        for account in list(self._active):
+            for hold in list(account.holds):
+                is_idle = hold.flying == 0 and now_ms - hold.used_at_ms >= HOLD_IDLE_MS
+                if is_idle or now_ms >= hold.until_ms:
+                    self._close(hold)
+            if not account.holds:
+                self._active.discard(account)
+        if self._told:
+            first_ms = now_ms - _REPEAT_MS
+            self._told = {name: told for name, told in self._told.items() if told[1] >= first_ms}
+
+    def collect_freed(self, now_ms: int) -> tuple[tuple[str, int], ...]:
+        """Return what has to be told of freed amounts, once."""
+        freed, self._freed = self._freed, {}
+        self._told |= {name: (amount, now_ms) for name, amount in freed.items()}
+        return tuple(freed.items())
+
+    def repeat_freed(self) -> None:
+        """Tell again what was freed lately: it may have been lost."""
+        self._freed = {name: amount for name, (amount, _) in self._told.items()} | self._freed
+
+    def _put_back(self, hold: _OpenHold, amount: int) -> None:
+        account = hold.account
+        if hold not in account.holds:
+            self._free(hold, amount)
+            return
+        hold.left += amount
+        account.left += amount
+        if account.is_scarce:
+            self._idle.add(hold)
+
+    def _close(self, hold: _OpenHold) -> None:
+        account = hold.account
+        if hold not in account.holds:
+            return
+        account.holds.remove(hold)
+        account.left -= hold.left
+        account.until_ms = min((each.until_ms for each in account.holds), default=0)
+        self._free(hold, hold.left)
+        hold.left = 0
+
+    def _free(self, hold: _OpenHold, amount: int) -> None:
+        if amount:
+            hold.freed += amount
+            hold.account.told_at_ms = _NEVER
+            self._freed[hold.id] = hold.freed
+
+
+def worst_cost(price: Price, input_tokens: int, output_tokens: int) -> int:
+    """Return what so many tokens cost at most, whatever of the input is cached; rounded up."""
+    inputs = input_tokens * max(price.input, price.cached_input)
+    return -(-(inputs + output_tokens * price.output) // _UNIT)
+
+
+def cost_of(price: Price, usage: Usage) -> int:
+    """Return what a request cost, rounded up to a nano-unit."""
+    cached = usage.cached_input_tokens or 0
+    inputs = (usage.input_tokens - cached) * price.input + cached * price.cached_input
+    return -(-(inputs + usage.output_tokens * price.output) // _UNIT)
+
+
+def output_for(price: Price, amount: int, input_tokens: int, answers: int) -> int:
+    """Return how many output tokens for each answer an amount buys, in the worst case; maybe < 0.
+
+    Args:
+        price: What they cost, more than nothing.
+        amount: What there is.
+        input_tokens: What is to be paid besides.
+        answers: How many there are, >= 1.
+    """
+    inputs = input_tokens * max(price.input, price.cached_input)
+    return (amount * _UNIT - inputs) // (price.output * answers)
+
+
+def price_at(prices: Sequence[Price], currency: str, now_s: int) -> Price | None:
+    """Return the price that holds in a currency at a moment."""
+    begun = [each for each in prices if each.currency == currency and each.valid_from_s <= now_s]
+    return max(begun, key=lambda each: each.valid_from_s, default=None)

@@ -1,0 +1,275 @@
+"""Limits and budgets of a real worker, with an agent that leases and holds."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from tests.fakes.fake_agent import FakeAgent, running_agent
+from tests.fakes.http_rig import chat, request
+from tests.fakes.limits_agent import LimitsAgent
+from tests.fakes.raw_http import Answer, RawConnection, ask
+from tests.fakes.recording_engine import RecordingEngine, running_engine
+from tests.fakes.worker_process import OTHER_KEY, WorkerProcess, running_worker
+
+from penstock.contract.limits import Limit, Metric, OwnerLimits
+from penstock.contract.money import NANO, PRICE_SCALE, Budget, Price
+from penstock.contract.node import Hello, Returned, Stats
+from penstock.contract.snapshot_store import (
+    budgets_record,
+    limits_record,
+    owner_name,
+    prices_record,
+)
+
+KEY_A = owner_name("key", "org-a", "key-a")
+ORGANIZATION = owner_name("organization", "org-a")
+TOKEN = NANO // 1_000_000
+PRICE = Price("EUR", 0, PRICE_SCALE, PRICE_SCALE, PRICE_SCALE)
+SLOW = b"x-emulator-ttft-ms: 400"
+BODY = chat("x" * 40, max_tokens=10)
+WORST = len(BODY) + 256 + 10
+"""Tokens that `BODY` may cost: its bytes, what a template adds, its output."""
+COST = 8
+"""Tokens that the engine says that it cost."""
+
+
+@dataclass
+class Stage:
+    """A worker with limits, its agent and its engine."""
+
+    worker: WorkerProcess
+    engine: RecordingEngine
+    agent: FakeAgent
+    books: LimitsAgent
+
+    def ask(self, body: bytes = BODY, *fields: bytes) -> Answer:
+        """Send a chat."""
+        return ask(self.worker.port, request(body, *fields))
+
+    def ask_many(self, count: int, *fields: bytes) -> list[Answer]:
+        """Send as many chats at once."""
+        with ThreadPoolExecutor(count) as pool:
+            return list(pool.map(lambda _: self.ask(BODY, *fields), range(count)))
+
+
+@contextmanager
+def _stage(
+    folder: Path,
+    *limits: Limit,
+    lowers_cap: bool = True,
+    has_agent: bool = True,
+    has_clock: bool = True,
+    engine_port: int | None = None,
+    budget: int | None = None,
+) -> Iterator[Stage]:
+    books = LimitsAgent(
+        lambda: time.monotonic_ns() // 1_000_000, base_ms=10**12, budgets={"b": budget or 0}
+    )
+    records = [limits_record(KEY_A, OwnerLimits(limits=limits))]
+    if budget is not None:
+        hard = Budget("b", "EUR", lowers_cap=lowers_cap)
+        records += [budgets_record(ORGANIZATION, (hard,)), prices_record("model-a", (PRICE,))]
+    greeting = (books.clock,) if has_clock else ()
+    with (
+        running_engine() as engine,
+        running_agent(*greeting, answer=books.answer) as agent,
+        running_worker(
+            folder,
+            [engine_port or engine.port],
+            fed=dict(records),
+            agent_socket=str(agent.path) if has_agent else "",
+        ) as worker,
+    ):
+        if has_agent:
+            agent.wait(Stats)
+        yield Stage(worker, engine, agent, books)
+
+
+def _spent(stage: Stage) -> int:
+    return sum(use.amount for event in stage.worker.events() for use in event.holds)
+
+
+def _metric(stage: Stage, name: str) -> float:
+    said = len([each for each in stage.agent.received if isinstance(each, Stats)])
+    stats = stage.agent.wait(Stats, said + 1)[-1]
+    return sum(each.value for each in stats.samples if each.name == name)
+
+
+def test_a_key_without_limits_is_asked_about_nowhere(tmp_path: Path) -> None:
+    """Another organization's key is served as ever, without a word to the agent."""
+    with _stage(tmp_path, Limit("r1", Metric.REQUESTS, 1)) as stage:
+        body = chat("x").replace(b"model-a", b"only-theirs")
+        for _ in range(3):
+            answer = ask(stage.worker.port, request(body, key=OTHER_KEY))
+            assert answer.status == 200
+            assert not any(name.startswith("x-ratelimit") for name in answer.header)
+        assert not [each for each in stage.books.received if isinstance(each, Returned)]
+
+
+def test_requests_are_let_in_up_to_the_limit(tmp_path: Path) -> None:
+    """Of 20 at once 5 reach the engine; the others get a 429 that says when to come back."""
+    with _stage(tmp_path, Limit("r1", Metric.REQUESTS, 5, window_s=2)) as stage:
+        answers = stage.ask_many(20)
+        assert sorted(answer.status for answer in answers) == [200] * 5 + [429] * 15
+        assert len(stage.engine.seen) == 5
+        refused = next(answer for answer in answers if answer.status == 429)
+        assert refused.error["code"] == "rate_limit_exceeded"
+        assert refused.code == "limits:rate_exceeded"
+        assert "r1" in refused.error["message"]
+        assert refused.header["x-penstock-limit-exceeded"] == "r1"
+        assert refused.header["x-ratelimit-remaining-requests"] == "0"
+        wait_s = int(refused.header["retry-after-ms"]) / 1_000
+        assert 0 < wait_s <= int(refused.header["retry-after"]) < wait_s + 1
+        assert len(stage.worker.wait_events(5)) == 5
+        assert _metric(stage, "penstock_limit_refused_total") == 15
+        time.sleep(wait_s)
+        assert stage.ask().status == 200
+
+
+def test_answers_tell_what_is_left(tmp_path: Path) -> None:
+    """Of each kind of limit that there is, and of no other."""
+    limits = (
+        Limit("r1", Metric.REQUESTS, 100),
+        Limit("i1", Metric.INPUT_TOKENS, 10_000),
+        Limit("c1", Metric.CONCURRENCY, 10, window_s=0),
+    )
+    with _stage(tmp_path, *limits) as stage:
+        for body in (BODY, chat("x", stream=True)):
+            header = stage.ask(body).header
+            told = {name: header[name] for name in header if name.startswith("x-ratelimit")}
+            assert set(told) == {
+                f"x-ratelimit-{what}-{kind}"
+                for what in ("limit", "remaining", "reset")
+                for kind in ("requests", "input-tokens")
+            }
+            assert told["x-ratelimit-limit-requests"] == "100"
+            assert 0 < int(told["x-ratelimit-remaining-requests"]) < 100
+            assert told["x-ratelimit-reset-requests"] == "61s"
+
+
+def test_no_more_are_in_flight_than_the_limit(tmp_path: Path) -> None:
+    """A place is free as soon as its request ended."""
+    with _stage(tmp_path, Limit("c1", Metric.CONCURRENCY, 2, window_s=0)) as stage:
+        statuses = sorted(answer.status for answer in stage.ask_many(6, SLOW))
+        assert statuses == [200, 200, 429, 429, 429, 429]
+        for _ in range(5):
+            assert stage.ask().status == 200
+
+
+def test_a_place_is_free_when_a_caller_leaves(tmp_path: Path) -> None:
+    """Also one whose request had not been answered, and one that could not be connected."""
+    with _stage(tmp_path, Limit("c1", Metric.CONCURRENCY, 1, window_s=0)) as stage:
+        with RawConnection(stage.worker.port) as gone:
+            gone.send(request(BODY, b"x-emulator-ttft-ms: 5000"))
+            time.sleep(0.2)
+        stage.worker.wait_events(1)
+        assert stage.ask().status == 200
+    one = Limit("c1", Metric.CONCURRENCY, 1, window_s=0)
+    with _stage(tmp_path / "2", one, engine_port=1) as stage:
+        assert [stage.ask().status for _ in range(3)] == [503, 503, 503]
+
+
+def test_refused_requests_wait_for_their_turn_in_the_pipeline(tmp_path: Path) -> None:
+    """Answers keep the order of the requests, whoever is refused."""
+    with _stage(tmp_path, Limit("r1", Metric.REQUESTS, 2)) as stage:
+        with RawConnection(stage.worker.port) as connection:
+            connection.send(request(BODY) * 5)
+            statuses = [connection.read_answer().status for _ in range(5)]
+        assert statuses == [200, 200, 429, 429, 429]
+
+
+def test_a_silent_agent_costs_50_ms(tmp_path: Path) -> None:
+    """Then hard limits are unavailable, which is no fault of the caller."""
+    with _stage(tmp_path, Limit("r1", Metric.REQUESTS, 5), has_clock=False) as stage:
+        begun_s = time.monotonic()
+        answer = stage.ask()
+        took_s = time.monotonic() - begun_s
+        assert (answer.status, answer.code) == (503, "limits:unavailable")
+        assert answer.header["retry-after"] == "1"
+        assert 0.04 < took_s < 0.5
+        assert stage.engine.seen == []
+        assert stage.worker.records() == []
+
+
+def test_a_worker_without_an_agent_refuses_what_is_limited(tmp_path: Path) -> None:
+    """At once: there is nobody to ask."""
+    with _stage(tmp_path, Limit("r1", Metric.REQUESTS, 5), has_agent=False) as stage:
+        assert (stage.ask().status, stage.ask().code) == (503, "limits:unavailable")
+
+
+def test_limits_that_cannot_be_read_let_nothing_through(tmp_path: Path) -> None:
+    """A damaged record is no leave to use anything, and no fault of the key."""
+    with (
+        running_engine() as engine,
+        running_worker(tmp_path, [engine.port], fed={b"l" + KEY_A: b"\xc1"}) as worker,
+    ):
+        answer = ask(worker.port, request(BODY))
+        assert (answer.status, answer.code) == (503, "limits:unavailable")
+
+
+def test_an_agent_that_comes_back_goes_on(tmp_path: Path) -> None:
+    """Requests in flight keep their places, and no place is lost."""
+    with _stage(tmp_path, Limit("c1", Metric.CONCURRENCY, 1, window_s=0)) as stage:
+        with RawConnection(stage.worker.port) as busy:
+            busy.send(request(BODY, b"x-emulator-ttft-ms: 1500"))
+            time.sleep(0.2)
+            stage.agent.hang_up()
+            stage.agent.wait(Hello, 2)
+            time.sleep(0.1)
+            assert stage.ask().status == 429
+            assert busy.read_answer().status == 200
+        assert stage.ask().status == 200
+
+
+def test_a_budget_is_never_overspent(tmp_path: Path) -> None:
+    """Of 40 at once no more are sent than it pays for; each event says what it cost."""
+    with _stage(tmp_path, budget=10 * WORST * TOKEN, lowers_cap=False) as stage:
+        answers = stage.ask_many(40, SLOW)
+        assert sorted({answer.status for answer in answers}) == [200, 429]
+        sent = len(stage.engine.seen)
+        assert sent == 10
+        refused = next(answer for answer in answers if answer.status == 429)
+        assert refused.error["code"] == "insufficient_quota"
+        assert refused.header["x-should-retry"] == "false"
+        stage.worker.wait_events(sent)
+        assert _spent(stage) == sent * COST * TOKEN
+        opened = [sum(use.amount for use in each.holds) for each in stage.worker.opens()]
+        assert opened == [WORST * TOKEN] * sent
+        assert stage.ask().status == 200
+
+
+def test_a_cap_is_written_into_what_is_sent(tmp_path: Path) -> None:
+    """A request that names no cap gets one; one that asks for more than is left gets fewer."""
+    with _stage(tmp_path, budget=100_000 * TOKEN) as stage:
+        answer = stage.ask(chat("x"))
+        assert answer.header["x-penstock-max-tokens"] == "4096"
+        assert msgspec.json.decode(stage.engine.seen[-1].body)["max_tokens"] == 4_096
+        named = stage.ask(chat("x", max_completion_tokens=7))
+        assert "x-penstock-max-tokens" not in named.header
+        assert b"max_tokens" not in stage.engine.seen[-1].body
+        for evading in ({"n_predict": 9_999}, {"max_tokens": 5, "n_predict": 9_999}):
+            stage.ask(chat("x", **evading))
+            assert b"n_predict" not in stage.engine.seen[-1].body
+    with _stage(tmp_path / "2", budget=1_000 * TOKEN) as stage:
+        body = chat("x", max_tokens=5_000)
+        answer = stage.ask(body)
+        left = 1_000 - len(body) - 256
+        assert answer.header["x-penstock-max-tokens"] == str(left)
+        assert msgspec.json.decode(stage.engine.seen[-1].body)["max_tokens"] == left
+
+
+def test_money_without_a_database(tmp_path: Path) -> None:
+    """What is held is spent; then it is 503, and nothing is sent."""
+    with _stage(tmp_path, budget=10**15) as stage:
+        assert stage.ask().status == 200
+        stage.books.is_away = True
+        statuses = [stage.ask().status]
+        while statuses[-1] == 200:
+            statuses.append(stage.ask().status)
+        assert statuses[-1] == 503
+        stage.worker.wait_events(len(statuses))
+        assert _spent(stage) == len(statuses) * COST * TOKEN <= sum(stage.books.holds.values())
