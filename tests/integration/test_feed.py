@@ -30,6 +30,9 @@ from penstock.catalog.tables import Upstreams
 from penstock.contract.feed import MAX_RECORDS, Position, make_page, read_page
 from penstock.contract.snapshot import SnapshotFormatError
 from penstock.kit.errors import PenstockError
+from penstock.limits import owner_limits, plans
+from penstock.limits.model import KeptRules, NewLimits, NewPlan
+from penstock.limits.owners import find_owner
 from penstock.storage.database import Database
 from penstock.storage.sessions import WriteSession
 from penstock.tenancy import service as tenancy
@@ -61,6 +64,8 @@ class World:
         self._keys: list[str] = []
         self._texts: list[str] = []
         self._regions: list[str] | None = None
+        self._limited: dict[str, str] = {}
+        self._plan: str | None = None
         self._catalog: dict[str, list[str]] = {
             kind: [] for kind in ("upstreams", "deployments", "routes", "aliases", "grants")
         }
@@ -78,6 +83,8 @@ class World:
             choices += [self._change_catalog, self._change_catalog, self._delete_catalog]
         if self._projects and self._catalog["aliases"]:
             choices += [self._grant, self._grant, self._restrict]
+        if self._projects:
+            choices += [self._limit] * 3
         if self._keys:
             choices += [self._rotate, self._disable, self._enable, self._revoke, self._rehash]
         await self._do(self._chance.choice(choices))
@@ -91,6 +98,7 @@ class World:
             self._create_path,
             self._grant,
             self._restrict,
+            self._limit,
             self._suspend,
         ):
             await self._do(step)
@@ -244,6 +252,28 @@ class World:
                 session, who, self._chance.choice(self._organizations), changes
             )
 
+    async def _limit(self, session: WriteSession) -> None:
+        who, limit = actor(self._now_us), self._chance.randrange(1, 9)
+        rules: KeptRules = [{"metric": "requests", "limit": limit}]
+        if self._plan is None:
+            self._plan = (await plans.create_plan(session, who, NewPlan(name="gold"))).id
+        named = self._chance.choice(
+            [{"project_id": one} for one in self._projects]
+            + [{"key_id": one} for one in self._keys]
+        )
+        (owner_id,) = named.values()
+        limits_id = self._limited.pop(owner_id, None)
+        if limits_id is None:
+            owner = await find_owner(session, named)
+            new = NewLimits(owner=owner, plan_id=self._plan, rules=rules)
+            self._limited[owner_id] = (await owner_limits.create_limits(session, who, new)).id
+        elif limit < 5:
+            await owner_limits.delete_limits(session, who, limits_id)
+        else:
+            await owner_limits.update_limits(session, who, limits_id, {"rules": rules})
+            await plans.update_plan(session, who, self._plan, {"rules": rules})
+            self._limited[owner_id] = limits_id
+
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_all_followers_end_alike(
@@ -260,6 +290,8 @@ async def test_all_followers_end_alike(
         b"d",
         b"g",
         b"k",
+        b"l",
+        b"n",
         b"p",
         b"r",
         b"s",

@@ -110,6 +110,18 @@ _TABLE = {
     "credentials:delete": "POA.....",
     "credentials:rewrap": "P.......",
     "credentials:rotate": "POA.....",
+    # limits; an organization never changes its own, nor a project's administrator the project's
+    "plans:create": "P.......",
+    "plans:list": "P.......",
+    "plans:get": "P.......",
+    "plans:update": "P.......",
+    "plans:delete": "P.......",
+    "limits:create": "POA.J...",
+    "limits:list": "POABJD.U",
+    "limits:get": "POABJD.U",
+    "limits:update": "POA.J...",
+    "limits:delete": "POA.J...",
+    "limits:read_use": "POABJD.U",
     # what happened
     "usage:read": "POABJD.U",
     "audit:read": "POA....U",

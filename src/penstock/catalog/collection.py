@@ -6,26 +6,35 @@ data planes, all in the transaction of its session. The time is the actor's.
 
 import dataclasses
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from penstock.audit.model import Actor, Entry
 from penstock.audit.service import record
 from penstock.catalog import store
 from penstock.catalog.errors import CATALOG_IN_USE
-from penstock.catalog.object_rules import AnyObject, check
-from penstock.catalog.objects import Alias, Deployment, Grant, Route, Upstream
+from penstock.catalog.object_rules import check
 from penstock.kit.base62 import create_id
 from penstock.kit.errors import PenstockError
-from penstock.storage.changes import record_change
+from penstock.storage.changes import ChangeKind, record_change
 from penstock.storage.errors import RowConflictError
-from penstock.storage.objects import ObjectStore
+from penstock.storage.objects import ObjectStore, Versioned
 from penstock.storage.paging import PageRequest
 from penstock.storage.sessions import ReadSession, WriteSession
 from penstock.tenancy.errors import NAME_TAKEN
 
 Kind = Literal["upstream", "deployment", "route", "alias"]
 
-Item = TypeVar("Item", bound=Upstream | Deployment | Route | Alias)
+
+class Named(Versioned, Protocol):
+    """An object whose name never changes."""
+
+    @property
+    def name(self) -> str:
+        """What others know it by."""
+        ...
+
+
+Item = TypeVar("Item", bound=Named)
 
 ONE = PageRequest(limit=1)
 
@@ -39,22 +48,29 @@ class Collection(Generic[Item]):
         prefix: Of ids.
         objects: Where they are stored.
         check_references: Raises when an object that is to be stored names what is not there.
+        check: Returns an object unchanged, or raises when it may not be as it is.
+        list_users: Returns what names an object, by session, scope, kind and id.
     """
 
     def __init__(
         self,
-        kind: Kind,
+        kind: ChangeKind,
         model: type[Item],
         prefix: str,
         objects: ObjectStore[Item],
         check_references: Callable[[ReadSession, Item], Awaitable[None]],
+        *,
+        check: Callable[[Any], Any] = check,
+        list_users: Callable[..., Awaitable[list[str]]] = store.list_users,
     ) -> None:
         """See the class."""
-        self._kind: Kind = kind
+        self._kind: ChangeKind = kind
         self._model: Any = model
         self._prefix = prefix
         self._objects = objects
         self._check_references = check_references
+        self._check = check
+        self._list_users = list_users
 
     async def create(self, session: WriteSession, actor: Actor, new: Any) -> Item:
         """Store a new object.
@@ -64,7 +80,7 @@ class Collection(Generic[Item]):
         """
         await session.lock_configuration()
         members = {field.name: getattr(new, field.name) for field in dataclasses.fields(new)}
-        item: Item = check(
+        item: Item = self._check(
             self._model(
                 **members,
                 id=create_id(self._prefix),
@@ -104,7 +120,7 @@ class Collection(Generic[Item]):
         values = {name: value for name, value in changes.items() if getattr(before, name) != value}
         if not values:
             return before
-        wanted = check(dataclasses.replace(before, **values))
+        wanted: Item = self._check(dataclasses.replace(before, **values))  # type: ignore[type-var]  # a dataclass
         await self._check_references(session, wanted)
         after = await self._objects.update(
             session, session.scope, before, updated_at_us=actor.at_us, **values
@@ -122,7 +138,7 @@ class Collection(Generic[Item]):
                 it.
         """
         before = await self._objects.lock(session, session.scope, object_id, expected_version)
-        users = await store.list_users(session, session.scope, self._kind, object_id)
+        users = await self._list_users(session, session.scope, self._kind, object_id)
         if users:
             raise PenstockError(CATALOG_IN_USE, f"It is used by {', '.join(users)}.")
         await self._objects.delete(session, session.scope, before)
@@ -138,10 +154,10 @@ class Collection(Generic[Item]):
 def entry_of(
     actor: Actor,
     action: str,
-    item: AnyObject,
+    item: Versioned,
     *,
-    before: AnyObject | None = None,
-    after: AnyObject | None = None,
+    before: Any = None,
+    after: Any = None,
 ) -> Entry:
     """Return what the audit log is told of a change; what belongs to nobody is the platform's."""
     return Entry(
@@ -149,7 +165,7 @@ def entry_of(
         action=action,
         resource_kind=action.partition(".")[0],
         resource_id=item.id,
-        organization_id=item.organization_id if isinstance(item, Grant) else None,
+        organization_id=getattr(item, "organization_id", None),
         before=None if before is None else dataclasses.asdict(before),
         after=None if after is None else dataclasses.asdict(after),
     )

@@ -36,6 +36,8 @@ class Noun:
     plural: str
     """As in `upstreams:list`."""
     body: type[AnswerBody]
+    invalid: ErrorCode = CATALOG_INVALID
+    """What is raised when an object may not be as it is to be."""
 
     def add_reads(
         self, page: type[PageBody[Any]], query: type[PageQuery], *, get: Service, find: Service
@@ -96,7 +98,7 @@ class Noun:
             summary=f"Create one of the {self.plural}",
             response_model=self.body,
             **operation(
-                f"{self.plural}:create", CATALOG_INVALID, OBJECT_UNKNOWN, *errors, is_change=True
+                f"{self.plural}:create", self.invalid, OBJECT_UNKNOWN, *errors, is_change=True
             ),
         )
         async def create_object(call: CallParameter, body: new) -> Response:  # type: ignore[valid-type]  # see the class
@@ -124,7 +126,7 @@ class Noun:
             response_model=self.body,
             **operation(
                 f"{self.plural}:update",
-                CATALOG_INVALID,
+                self.invalid,
                 *errors,
                 is_change=True,
                 is_of_object=True,

@@ -17,6 +17,7 @@ from penstock.control.door import AdminDoor
 from penstock.control.principals import Principals
 from penstock.control.settings import ControlSettings
 from penstock.kit.clock import Clock
+from penstock.limits import rule_api
 from penstock.metering import api as metering_api
 from penstock.storage.database import Database
 from penstock.tenancy import api as tenancy_api
@@ -64,6 +65,8 @@ def add_admin_api(
         access_api.keys,
         access_api.peppers,
         *catalog_api.ROUTERS,
+        rule_api.plans,
+        rule_api.limits,
         metering_api.usage,
         create_credentials_router(database, data_keys),
         create_platform_router(data_keys),

@@ -25,6 +25,7 @@ from penstock.control.health import create_health_router
 from penstock.control.keks import create_missing_key_file, read_kek
 from penstock.control.key_hashes import create_key_hashes_router
 from penstock.control.key_uses import KeyUses
+from penstock.control.limit_uses import create_limit_uses_router
 from penstock.control.money import Settlement, create_holds_router
 from penstock.control.principals import Principals
 from penstock.control.problems import PROBLEM_RESPONSES, install_problems
@@ -102,6 +103,7 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
     app.include_router(create_holds_router(database, clock, authenticate_node))
     app.include_router(create_feed_router(database, authenticate_node))
     app.include_router(create_key_hashes_router(database, peppers, clock, authenticate_node))
+    app.include_router(create_limit_uses_router(database, authenticate_node))
     app.include_router(create_page_router(database, clock, create_page_authentication(admin_token)))
     if settings.secret_scanning_keys is not None:
         keys = ScannerKeys.from_file(Path(settings.secret_scanning_keys))

@@ -14,6 +14,7 @@ from penstock.catalog.credentials.errors import KeysUnavailableError
 from penstock.control.key_uses import KeyUses
 from penstock.kit.clock import Clock
 from penstock.kit.kek.model import KekVersion
+from penstock.limits.rule_use import forget_old_uses
 from penstock.storage.database import Database
 from penstock.storage.errors import DatabaseUnavailableError
 from penstock.storage.scope import Scope
@@ -32,9 +33,9 @@ CHECKPOINT_S = 3_600.0
 class Chores:
     """Does what the clock asks for.
 
-    It signs the audit log's chains, forgets idempotency keys that are over a day old, writes when
-    keys were used, ends secrets whose rotation is overdue, reports those that are still used late,
-    and follows the KEK.
+    It signs the audit log's chains, forgets idempotency keys that are over a day old and uses of
+    limits that say nothing any more, writes when keys were used, ends secrets whose rotation is
+    overdue, reports those that are still used late, and follows the KEK.
     Several control planes may do this at once: what one has done is nothing to do for the next.
 
     Args:
@@ -62,7 +63,7 @@ class Chores:
         self._clock = clock
         self._chores: list[tuple[float, Callable[[], Awaitable[None]]]] = [
             (TICK_S, key_uses.flush),
-            (WATCH_S, self._forget_idempotency_keys),
+            (WATCH_S, self._forget),
             (WATCH_S, self._watch_secrets),
             (WATCH_S, self._follow_kek),
             (CHECKPOINT_S, self._sign_chains),
@@ -98,9 +99,10 @@ class Chores:
     def _actor(self) -> Actor:
         return Actor(kind="system", id="chores", at_us=self._now_us)
 
-    async def _forget_idempotency_keys(self) -> None:
+    async def _forget(self) -> None:
         async with self._database.write(Scope.all_organizations()) as session:
             await idempotency.forget_expired(session, self._now_us)
+            await forget_old_uses(session, self._now_us)
 
     async def _watch_secrets(self) -> None:
         ended = await self._do_all(due.end_overdue)

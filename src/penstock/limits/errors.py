@@ -1,4 +1,4 @@
-"""What can go wrong when limits are changed, or their use is reported."""
+"""What can go wrong when limits and budgets are changed, or use of them is reported."""
 
 from penstock.kit.errors import ErrorCode, Source
 
@@ -19,6 +19,36 @@ def _refusal(
         operator_action="None: the caller's request is at fault.",
     )
 
+
+LIMITS_INVALID = _refusal(
+    "invalid",
+    400,
+    "invalid_limits",
+    public="A plan or somebody's limits cannot be like this.",
+    cause=(
+        "A rule has a figure out of range, counts what another one counts, or names an alias or a "
+        "model that is not there; or it is not said whom to limit."
+    ),
+    caller_action="Correct what the message names.",
+)
+
+LIMITS_EXIST = _refusal(
+    "exist",
+    409,
+    "limits_exist",
+    public="They have limits already.",
+    cause="An organization, project, key, member or service account has one set of limits.",
+    caller_action="Change the one that is there: find it with a filter of `/limits`.",
+)
+
+USE_REPORT_INVALID = _refusal(
+    "use_report_invalid",
+    400,
+    "invalid_use_report",
+    public="The report of used limits cannot be read.",
+    cause="The body is no `UseReport`, or a bucket in it has an impossible name or figure.",
+    caller_action="Bring the node to the version of the control plane.",
+)
 
 BUDGET_INVALID = _refusal(
     "budget_invalid",

@@ -98,6 +98,7 @@ class RuleInForce:
     limit_now: int
     """With a raise that holds."""
     used: int | None
-    """In the window that ended at `used_at_us`, or in flight; None when nobody counts it for
-    exactly these, or has reported."""
+    """In the window, or in flight; None when no node has reported it, or the rule counts each key
+    or member on its own and it is not said which."""
     used_at_us: int | None
+    """When it was reported."""

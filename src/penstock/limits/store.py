@@ -5,19 +5,22 @@ Plans are the platform's: no organization's scope reaches them, but for the name
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import exists, or_
+from sqlalchemy import bindparam, delete, exists, or_, select, update
 
+from penstock.contract.limits import BucketUse
 from penstock.limits.model import Limits, Plan
 from penstock.limits.tables import Limits as LimitRows
-from penstock.limits.tables import Plans
+from penstock.limits.tables import LimitUses, Plans
 from penstock.storage.objects import ObjectStore
 from penstock.storage.scope import Scope
-from penstock.storage.sessions import ReadSession
+from penstock.storage.sessions import ReadSession, WriteSession
 
 plans = ObjectStore(Plans, Plan, None)
 limits = ObjectStore(LimitRows, Limits, "organization_id")
 
 _PLATFORM = Scope.all_organizations()
+SHOWN_USERS = 5
+"""Most users of a plan that are told of."""
 _OWNERS = (LimitRows.key_id, LimitRows.member_id, LimitRows.service_account_id)
 
 
@@ -49,3 +52,80 @@ async def find_assigned_plans(
     )
     found = await plans.list_by_id(session, _PLATFORM, Plans.id.in_(plan_ids), is_assigned)
     return {plan.id: plan for plan in found}
+
+
+async def list_plan_users(
+    session: ReadSession, scope: Scope, _kind: str, plan_id: str
+) -> list[str]:
+    """Return some of the limits that name a plan, as words."""
+    statement = (
+        select(LimitRows.id)
+        .where(LimitRows.plan_id == plan_id, scope.where(LimitRows.organization_id))
+        .order_by(LimitRows.id)
+        .limit(SHOWN_USERS)
+    )
+    return [f"limits {limits_id}" for (limits_id,) in await session.rows(statement)]
+
+
+async def find_uses(
+    session: ReadSession, scope: Scope, buckets: Collection[str]
+) -> dict[str, tuple[int, int]]:
+    """Return how much of buckets is used and when that was so; those never reported are left out.
+
+    Times are microseconds since the Unix epoch.
+    """
+    statement = select(LimitUses.bucket, LimitUses.used, LimitUses.at).where(
+        LimitUses.bucket.in_(buckets), scope.where(LimitUses.organization_id)
+    )
+    return {bucket: (used, at_us) for bucket, used, at_us in await session.rows(statement)}
+
+
+_UPDATE_USE = (
+    update(LimitUses)
+    .where(LimitUses.bucket == bindparam("used_bucket"), LimitUses.at < bindparam("used_at"))
+    .values(used=bindparam("used_amount"), at=bindparam("used_at"))
+    .execution_options(synchronize_session=False)
+)
+
+
+async def record_uses(session: WriteSession, scope: Scope, uses: Sequence[BucketUse]) -> None:
+    """Store how much of buckets is used; what is older than that which is stored changes nothing.
+
+    Args:
+        session: Where to.
+        scope: Whose.
+        uses: Writers of several buckets come in order of name, so that none waits for one that
+            waits for it.
+    """
+    latest = {use.bucket: use for use in sorted(uses, key=lambda use: use.at_ms)}
+    ordered = [latest[bucket] for bucket in sorted(latest)]
+    scope.require(_organization_of(use.bucket) for use in ordered)
+    await session.change_many(
+        _UPDATE_USE,
+        [
+            {"used_bucket": use.bucket, "used_amount": use.used, "used_at": use.at_ms * 1_000}
+            for use in ordered
+        ],
+    )
+    rows = [
+        {
+            "bucket": use.bucket,
+            "organization_id": _organization_of(use.bucket),
+            "used": use.used,
+            "at": use.at_ms * 1_000,
+        }
+        for use in ordered
+    ]
+    await session.insert_new(LimitUses, rows, LimitUses.bucket)
+
+
+async def forget_uses(session: WriteSession, scope: Scope, before_us: int) -> int:
+    """Remove what was reported before a moment, and return how many buckets that were."""
+    return await session.change(
+        delete(LimitUses).where(LimitUses.at < before_us, scope.where(LimitUses.organization_id))
+    )
+
+
+def _organization_of(bucket: str) -> str:
+    """Return whose a bucket is; see `limits.rules.bucket_of`."""
+    return bucket.partition("/")[0]
