@@ -294,7 +294,7 @@ def test_a_place_goes_back_when_others_may_want_it() -> None:
     rig = Rig()
     rig.limit(Limit("c", Metric.CONCURRENCY, 2, window_s=0))
     rig.end(rig.one())
-    assert rig.agent.authority._permits["org-a/c:k.key-a"] == {}
+    assert rig.agent.authority.permits_of("worker") == {}
 
 
 def test_idle_places_of_a_large_limit_go_back_in_time() -> None:
@@ -305,7 +305,7 @@ def test_idle_places_of_a_large_limit_go_back_in_time() -> None:
         rig.run()
         rig.end(asker)
     rig.wait(3)
-    assert rig.agent.authority._permits["org-a/c:k.key-a"] == {}
+    assert rig.agent.authority.permits_of("worker") == {}
 
 
 def test_unused_estimates_come_back() -> None:
