@@ -23,6 +23,7 @@ from tests.fakes.fake_worker import FakeJournal, make_open
 from penstock.access.peppers import read_peppers
 from penstock.contract.key_hashes import KeyHashes, decode_key_hashes
 from penstock.contract.limits import Ask, Bucket
+from penstock.contract.money import FreeRequest
 from penstock.contract.node import (
     AgentMessage,
     Frames,
@@ -37,6 +38,7 @@ from penstock.contract.node import (
     encode_message,
 )
 from penstock.contract.usage import UsageEvent, UsageReceipt, decode_batch
+from penstock.node.delivery import FREE_PATH
 from penstock.node.layout import runtime_folder
 from penstock.node.settings import AgentSettings
 
@@ -72,6 +74,7 @@ class Sink:
         self.deliveries: Counter[str] = Counter()
         self.tokens: set[str] = set()
         self.reports: list[KeyHashes] = []
+        self.frees: list[FreeRequest] = []
         self.is_away = False
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
@@ -111,6 +114,9 @@ class Sink:
         if path == "/node/v1/key-hashes":
             self.reports.append(decode_key_hashes(body))
             return b"{}"
+        if path == FREE_PATH:
+            self.frees.append(msgspec.msgpack.decode(body, type=FreeRequest))
+            return b""
         assert path == "/node/v1/usage"
         return msgspec.json.encode(self._store(body))
 
@@ -281,6 +287,22 @@ async def test_keys_under_an_old_pepper_are_reported(node: Node, sink: Sink) -> 
         read_peppers(node.data / "secrets").check,
     }
     assert await node.stop() == 0, node.log()
+
+
+async def test_what_was_held_for_a_dead_worker_is_free(node: Node, sink: Sink) -> None:
+    """When all of a dead worker's events are stored the control plane is told, and not before."""
+    sink.is_away = True
+    await node.start("--closed=3", "--open=1")
+    await node.until_metric("penstock_workers", 1)
+    os.kill(node.worker_pids()[0], signal.SIGKILL)
+    await until(lambda: "worker ended" in node.log(), "the worker is buried")
+    assert sink.frees == []
+    sink.is_away = False
+    await until(lambda: sink.frees, "its end is told")
+    assert sink.outcomes()["interrupted"] == 1
+    [free] = sink.frees
+    assert (free.epoch, free.freed, free.is_over) == (1, (), True)
+    assert free.producer == (node.data / "node" / "id").read_text().strip() + "/0"
 
 
 async def test_a_second_start_ships_nothing_twice(node: Node, sink: Sink) -> None:

@@ -13,7 +13,7 @@ from penstock.contract.journal import Close, Open
 from penstock.contract.usage import UsageBatch, UsageEvent, UsageReceipt
 from penstock.kit.clock import ManualClock
 from penstock.node.checkpoints import Checkpoints
-from penstock.node.delivery import NotDeliveredError
+from penstock.node.delivery import BatchRefusedError, NotDeliveredError
 from penstock.node.progress import Checkpoint
 from penstock.node.shipper import Shipper
 
@@ -41,6 +41,7 @@ class PlannedStore:
         self.events: dict[str, UsageEvent] = {}
         self.conflicts: list[str] = []
         self.orders: dict[str, list[str]] = {}
+        self.ended: set[str] = set()
         self._plan = plan
 
     async def send(self, batch: UsageBatch) -> UsageReceipt:
@@ -57,6 +58,7 @@ class PlannedStore:
             if known is None:
                 self.events[usage.event_id] = usage
                 key = f"{batch.producer}-{batch.epoch}"
+                assert key not in self.ended, "what was held for it is free already"
                 self.orders.setdefault(key, []).append(usage.event_id)
             elif known == usage:
                 duplicates += 1
@@ -69,6 +71,17 @@ class PlannedStore:
         return UsageReceipt(
             len(batch.events) - duplicates - len(self.conflicts), duplicates, len(self.conflicts)
         )
+
+    async def end(self, producer: str, epoch: int) -> None:
+        """Hear that a dead worker's events are all stored, or not."""
+        fate = self._plan.deliveries.pop() if self._plan.deliveries else "ok"
+        if fate in ("lost", "unheard"):
+            raise BatchRefusedError
+        if fate == "crash before":
+            raise CrashError
+        self.ended.add(f"{producer}-{epoch}")
+        if fate == "crash after":
+            raise CrashError
 
 
 class PlannedCheckpoints(Checkpoints):
@@ -199,6 +212,7 @@ class World:
             order = self.store.orders.get(f"node-test/{worker}-{worker + 1}", [])
             is_ok = set(self.closed[worker])
             assert [key for key in order if key in is_ok] == self.closed[worker]
+            assert f"node-test/{worker}-{worker + 1}" in self.store.ended
 
 
 def steps() -> st.SearchStrategy[list[tuple[str, int, int]]]:

@@ -31,6 +31,10 @@ class MemoryStore:
             self.events[event.event_id] = event
         return UsageReceipt(len(batch.events), 0)
 
+    async def end(self, producer: str, epoch: int) -> None:
+        """Hear that a dead worker's events are all stored."""
+        assert (producer, epoch) == ("node-test/0", 1)
+
 
 def write_journal(root: Path, closes: list[bool]) -> FakeJournal:
     """Write a dead worker's journal: requests that begin one after the other and may end."""

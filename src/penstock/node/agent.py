@@ -20,6 +20,7 @@ from penstock.kit.kek.model import Kek, KekUnavailableError
 from penstock.kit.moments import format_time
 from penstock.kit.secrets import find_secret_fault
 from penstock.node import metrics
+from penstock.node.calls import ControlCalls
 from penstock.node.checkpoints import Checkpoints
 from penstock.node.configuration import Configuration
 from penstock.node.credentials import OpenCredentials
@@ -27,6 +28,7 @@ from penstock.node.delivery import ControlPlane
 from penstock.node.errors import SECRET_WEAK, SETTINGS_INVALID, AgentError
 from penstock.node.exposition import NodeCollector
 from penstock.node.feed import Feed
+from penstock.node.holds import Holds
 from penstock.node.identity import AgentLock, read_or_create_node_id
 from penstock.node.layout import Layout, create_runtime_folder, runtime_folder
 from penstock.node.limit_counts import LimitCounts, read_boot
@@ -50,6 +52,8 @@ _CREDENTIALS_PATIENCE_S = 0.5
 _SAME_SIGNAL_S = 1.0
 """Signals closer together are one wish to stop: some shells send each twice."""
 _SHIP_SLACK_S = 5.0
+_HOLD_TIMEOUT_S = 10.0
+"""Workers do not wait for so long; but what is held is known, and not asked for again."""
 
 
 async def run_agent(settings: AgentSettings, clock: Clock) -> None:
@@ -140,6 +144,8 @@ class _Agent:
         living = partial(find_living, layout.journal)
         self._counts = LimitCounts(layout.limits, clock, read_boot(), living())
         self._broker = Broker(self._counts, self._counts.authority, LimitUses(), living)
+        calls = ControlCalls(settings.control_url, layout.node_token, timeout_s=_HOLD_TIMEOUT_S)
+        self._holds = Holds(calls, node_id)
         self._supervisor = Supervisor(
             settings,
             layout,
@@ -147,7 +153,7 @@ class _Agent:
             socket=socket,
             clock=clock,
             current_version=lambda: self._version,
-            desks=Desks(self._credentials.messages, self._rehashes, self._broker),
+            desks=Desks(self._credentials.messages, self._rehashes, self._broker, self._holds),
         )
         self._links = Links(socket, self._supervisor)
         self._store = ControlPlane(settings.control_url, layout.node_token)
@@ -196,6 +202,7 @@ class _Agent:
                 asyncio.create_task(self._offer(), name="offer"),
                 asyncio.create_task(self._rehashes.run(), name="rehashes"),
                 asyncio.create_task(self._broker.run(), name="limits"),
+                asyncio.create_task(self._holds.run(), name="holds"),
             }
             log.info(line("agent running", metrics_port=self._monitor.port))
             await self._until_stop(parts)
@@ -210,6 +217,7 @@ class _Agent:
             await self._links.close()
             with contextlib.suppress(OSError):
                 self._runtime.rmdir()
+            await self._holds.close()
             await self._store.close()
             self._counts.close()
             self._monitor.close()

@@ -5,22 +5,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-import httpx
 import msgspec
 
+from penstock.contract.money import FreeRequest
 from penstock.contract.usage import UsageBatch, UsageEvent, UsageReceipt, encode_batch
+from penstock.node.calls import CallRefusedError, ControlCalls, NotAnsweredError
 from penstock.node.log import line
 
 log = logging.getLogger(__name__)
 
 PATH = "/node/v1/usage"
+FREE_PATH = "/internal/v1/holds/free"
 MAX_EVENTS = 500
 """Events of one batch."""
-_TIMEOUT = httpx.Timeout(30.0, connect=3.0)
-_REFUSALS = frozenset({400, 413, 422})
-"""Answers that say that this content will never be taken, whoever asks how often."""
+_TIMEOUT_S = 30.0
 _MAX_HOPELESS = 8
 """Events refused one by one, with none taken: then it is not the events that are wrong."""
+
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class NotDeliveredError(Exception):
@@ -42,6 +44,16 @@ class Store(Protocol):
         """
         ...
 
+    async def end(self, producer: str, epoch: int) -> None:
+        """Return once it is known that all events of a dead worker are stored.
+
+        Nothing is held of any budget for it from then on.
+
+        Raises:
+            BatchRefusedError: Nobody knows it; others may be fine.
+        """
+        ...
+
 
 class ControlPlane:
     """The usage store behind the control plane's HTTP interface.
@@ -53,37 +65,31 @@ class ControlPlane:
 
     def __init__(self, base_url: str, token_path: Path) -> None:
         """See the class."""
-        self._url = base_url.rstrip("/") + PATH
-        self._token_path = token_path
-        # Nodes talk to their control plane directly; a proxy for the world outside is not for it.
-        self._client = httpx.AsyncClient(timeout=_TIMEOUT, trust_env=False)
+        self._calls = ControlCalls(base_url, token_path, timeout_s=_TIMEOUT_S)
 
     async def send(self, batch: UsageBatch) -> UsageReceipt:
         """See `Store`."""
+        content = await self._post(PATH, encode_batch(batch))
+        return _decode_receipt(content, len(batch.events))
+
+    async def end(self, producer: str, epoch: int) -> None:
+        """See `Store`."""
         try:
-            token = self._token_path.read_text(encoding="ascii").strip()
-            answer = await self._client.post(
-                self._url,
-                content=encode_batch(batch),
-                headers={
-                    "authorization": f"Bearer {token}",
-                    "content-type": "application/msgpack",
-                },
-            )
-        except (httpx.HTTPError, OSError, ValueError) as error:
-            message = f"{type(error).__name__}: {error}"
-            raise NotDeliveredError(message) from None
-        if answer.status_code in _REFUSALS:
-            message = f"status {answer.status_code}"
-            raise BatchRefusedError(message)
-        if not answer.is_success:
-            message = f"status {answer.status_code}"
-            raise NotDeliveredError(message)
-        return _decode_receipt(answer.content, len(batch.events))
+            await self._post(FREE_PATH, _encode(FreeRequest(producer, epoch, (), is_over=True)))
+        except NotDeliveredError as error:
+            raise BatchRefusedError(str(error)) from None
 
     async def close(self) -> None:
         """Let go of the connections."""
-        await self._client.aclose()
+        await self._calls.close()
+
+    async def _post(self, path: str, content: bytes) -> bytes:
+        try:
+            return await self._calls.post(path, content)
+        except CallRefusedError as error:
+            raise BatchRefusedError(str(error)) from None
+        except NotAnsweredError as error:
+            raise NotDeliveredError(str(error)) from None
 
 
 def _decode_receipt(content: bytes, count: int) -> UsageReceipt:

@@ -97,6 +97,11 @@ class Shipment:
         self._acknowledged = self._read
         self._save(self._reached())
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether its worker is dead and everything is stored."""
+        return self._has_ended and not self.pending and not self._interrupted
+
     def finish(self, now_ns: int) -> bool:
         """Mark the journal as done if it is.
 
@@ -106,7 +111,7 @@ class Shipment:
         Returns:
             Whether its worker is dead and everything is stored, and the disk says so.
         """
-        if not self._has_ended or self.pending or self._interrupted:
+        if not self.is_stored:
             return False
         is_empty = not self._progress.has_requests and self._start == Position()
         self._save(replace(self._reached(), done_at_ns=now_ns, is_empty=is_empty))

@@ -159,19 +159,23 @@ class Shipper:
         await asyncio.to_thread(shipment.fill)
         batch = tuple(shipment.pending)
         if batch:
-            journal = shipment.journal
-            producer = f"{self._node_id}/{journal.slot}"
-            refused = await deliver(self._store, producer, journal.epoch, batch)
+            producer = self._producer(shipment)
+            refused = await deliver(self._store, producer, shipment.journal.epoch, batch)
             if refused:
                 await asyncio.to_thread(self._set_aside, refused)
                 self.totals.refused += len(refused)
             self.totals.shipped += len(batch) - len(refused)
             self._last_success_s = self._clock.monotonic_s()
             await asyncio.to_thread(shipment.acknowledge)
-        if await asyncio.to_thread(shipment.finish, self._clock.wall_ns()):
+        if shipment.is_stored:
+            await self._store.end(self._producer(shipment), shipment.journal.epoch)
+            await asyncio.to_thread(shipment.finish, self._clock.wall_ns())
             self._forget(shipment)
             log.info(line("journal shipped", journal=shipment.journal.name))
         return len(batch) >= MAX_EVENTS or not shipment.is_at_end
+
+    def _producer(self, shipment: Shipment) -> str:
+        return f"{self._node_id}/{shipment.journal.slot}"
 
     async def _finish(self, grace_s: float) -> None:
         """Ship what is left; the workers are dead, so there is an end to it."""

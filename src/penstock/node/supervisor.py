@@ -20,7 +20,6 @@ from penstock.contract.node import (
     Applied,
     Credentials,
     FreeHolds,
-    HoldsGranted,
     Rehashed,
     Stats,
     WantHolds,
@@ -29,6 +28,7 @@ from penstock.contract.node import (
 from penstock.kit.clock import Clock
 from penstock.kit.files import write_atomic
 from penstock.node.backoff import RestartPauses
+from penstock.node.holds import Holds
 from penstock.node.identity import next_epoch
 from penstock.node.layout import Layout
 from penstock.node.limits import Broker, LimitsMessage
@@ -61,6 +61,8 @@ class Desks:
     """Told of keys that are stored under an old pepper."""
     broker: Broker
     """Leases limits to workers."""
+    holds: Holds
+    """Has money held for them."""
 
 
 class Supervisor:
@@ -246,8 +248,8 @@ class Supervisor:
 
     def on_holds(self, link: Link, message: WantHolds | FreeHolds) -> None:
         """Have money held for a worker."""
-        if self._is_current(link) and isinstance(message, WantHolds):
-            link.send(HoldsGranted(message.take_id, None))
+        if self._is_current(link):
+            self._desks.holds.hear(link, message)
 
     def on_closed(self, link: Link) -> None:
         """Wait for the worker to come back or to end."""

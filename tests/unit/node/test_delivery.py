@@ -35,6 +35,10 @@ class PickyStore:
         self.stored += [event.event_id for event in batch.events]
         return UsageReceipt(len(batch.events), 0)
 
+    async def end(self, producer: str, epoch: int) -> None:
+        """Never called."""
+        raise AssertionError((producer, epoch))
+
 
 async def test_a_batch_goes_out_whole() -> None:
     """What the store takes is sent once."""
