@@ -4,20 +4,33 @@ Prints the best of several repeats, in microseconds a call: the best is what the
 rest is what the machine was busy with.
 """
 
+import asyncio
 import random
 import tempfile
 import time
 import timeit
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
+from tests.fakes.worker_process import MemoryRecords
 
 from penstock.access.peppers import Peppers
 from penstock.access.rules import key_mac
 from penstock.contract.journal import Close, Open, encode_record
+from penstock.contract.limits import Lease, Limit, Metric, OwnerLimits
+from penstock.contract.money import Budget, Hold, Price
+from penstock.contract.node import (
+    Granted,
+    HoldsGranted,
+    LimitsClock,
+    Want,
+    WantHolds,
+    WorkerMessage,
+)
 from penstock.contract.snapshot import (
     Alias,
     Choice,
@@ -28,14 +41,27 @@ from penstock.contract.snapshot import (
     Snapshot,
     Upstream,
 )
-from penstock.contract.snapshot_store import Delta, SnapshotReader, SnapshotStore, records_of
+from penstock.contract.snapshot_store import (
+    Delta,
+    OwnerKind,
+    SnapshotReader,
+    SnapshotStore,
+    owner_name,
+    records_of,
+)
 from penstock.contract.usage import UsageEvent
 from penstock.gateway.admit import admit
 from penstock.gateway.authenticate import authenticate
-from penstock.gateway.dialects.openai import CHAT
+from penstock.gateway.claim import Claim, Denial
+from penstock.gateway.demand import Members, read_demand
+from penstock.gateway.dialects.openai import CHAT, Usage
+from penstock.gateway.limiter import Limiter
+from penstock.gateway.offer import Catalog, Offer, Owner
+from penstock.gateway.quota import Quota, read_quota
 from penstock.gateway.rehash import OldHashes
 from penstock.gateway.runtime import Runtime
 from penstock.gateway.select import Turns
+from penstock.gateway.stats import Stats
 from penstock.gateway.tokens import Tokens
 from penstock.kit.errors import Refusal
 from penstock.kit.ids import EventIds
@@ -149,6 +175,88 @@ def _admission(runtime: Runtime, body: bytes) -> Callable[[], object]:
     return call
 
 
+class _Asker:
+    """Whoever is let in by limits."""
+
+    def let_in(self) -> None:
+        """Go on."""
+
+    def turn_away(self, denial: Denial) -> None:
+        """Be refused, which is not what is measured."""
+        raise AssertionError(denial)
+
+
+def _ordinary_plan(records: MemoryRecords) -> None:
+    """Limit requests, input, output and what is in flight, of key and project; and money."""
+    metrics = (Metric.REQUESTS, Metric.INPUT_TOKENS, Metric.OUTPUT_TOKENS)
+    for kind, owner in (("project", "playground"), ("key", "dev-key")):
+        rules = [Limit(f"{kind}-{metric}", metric, 10**12) for metric in metrics]
+        rules.append(Limit(f"{kind}-flying", Metric.CONCURRENCY, 10**6, window_s=0))
+        name = owner_name(cast("OwnerKind", kind), "dev", owner)
+        records.limits[name] = OwnerLimits(limits=tuple(rules))
+    records.budgets[owner_name("organization", "dev")] = (Budget("budget", "EUR"),)
+    records.prices["emulated-70b"] = (Price("EUR", 0, 10**9, 10**8, 10**10),)
+
+
+def _limiter(loop: asyncio.AbstractEventLoop, sent: list[WorkerMessage]) -> Limiter:
+    def send(message: WorkerMessage) -> bool:
+        sent.append(message)
+        return True
+
+    def monotonic_ms() -> int:
+        return time.monotonic_ns() // 10**18  # takes its time, and no lease ends
+
+    limiter = Limiter(loop, monotonic_ms=monotonic_ms, name="n", send=send, stats=Stats())
+    limiter.connected()
+    limiter.take(LimitsClock(0))
+    return limiter
+
+
+def _fill(limiter: Limiter, sent: list[WorkerMessage]) -> None:
+    """Give what was asked for, and plenty of it."""
+    for message in sent:
+        match message:
+            case Want(take_id, asks):
+                leases = tuple(Lease(10**12, 0, ask.bucket.limit) for ask in asks)
+                limiter.take(Granted(take_id, leases))
+            case WantHolds(take_id):
+                limiter.take(HoldsGranted(take_id, (Hold("hold", 10**15, 10**18, 10**9),)))
+
+
+def _limits(body: bytes) -> Callable[[], object]:
+    """All that limits add to a request: demand, claim, taking, header lines, settling."""
+    records = MemoryRecords(_snapshot())
+    _ordinary_plan(records)
+    quota = cast("Quota", read_quota(records, _snapshot().keys[0]))
+    catalog = Catalog(records, Tokens(), 1)
+    offer = cast("Offer", catalog.make_offer("emulated-70b", Owner("dev", "playground")))
+    members = msgspec.json.decode(body, type=Members)
+    members["max_tokens"] = msgspec.Raw(b"100")
+    sent: list[WorkerMessage] = []
+    loop = asyncio.new_event_loop()
+    limiter = _limiter(loop, sent)
+    asker, usage = _Asker(), Usage(50, 22)
+
+    def ask() -> Claim:
+        demand = read_demand(members, CHAT, len(body), is_for_money=True)
+        claim = limiter.claim(asker, quota, offer.first, demand, 1.0)
+        limiter.admit(claim)
+        return claim
+
+    def call() -> object:
+        claim = ask()
+        claim.limit_lines()
+        return limiter.settle(claim, usage, was_sent=True, is_typical=True)
+
+    ask()
+    loop.run_until_complete(asyncio.sleep(0))  # now it asks
+    _fill(limiter, sent)
+    if not call():
+        message = "the request that is measured is not let in"
+        raise ValueError(message)
+    return call
+
+
 def _cases(folder: Path) -> dict[str, Callable[[], object]]:
     runtime = _runtime(folder)
     body = _body(200)
@@ -161,6 +269,7 @@ def _cases(folder: Path) -> dict[str, Callable[[], object]]:
         "authenticate and admit, 200 B, three choices": _admission(
             runtime, body.replace(b"emulated-70b", b"emulated-3x")
         ),
+        "limits: all rules of an ordinary plan, let in and settled": _limits(body),
         "key_mac": lambda: key_mac(_PEPPER, _KEY),
         "journal: encode OPEN with checksum": lambda: encode_record(_OPEN),
         "journal: encode CLOSE with checksum": lambda: encode_record(close),

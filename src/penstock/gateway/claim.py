@@ -1,5 +1,6 @@
 """What one request takes of limits and budgets, and why it may not."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from penstock.contract.limits import Enforcement, Limit, Metric
@@ -17,9 +18,8 @@ from penstock.gateway.limits import CAPPED_OUTPUT_TOKENS, LEAST_OUTPUT_TOKENS
 from penstock.gateway.money import Account, Spent, output_for, worst_cost
 from penstock.gateway.quota import Metering, OwnedLimit
 from penstock.kit.errors import Refusal
-from penstock.limits.allowances import Allowance, Costs, Held, costs_of
+from penstock.limits.allowances import Allowance, Costs, Held
 
-_NOTHING: frozenset[Allowance] = frozenset()
 _PLURALS = {
     Metric.REQUESTS: "requests",
     Metric.INPUT_TOKENS: "input tokens",
@@ -61,21 +61,21 @@ class Claim:
         most: Output tokens that its deployment gives at most.
     """
 
-    __slots__ = (
-        "amounts",
-        "cap",
-        "claimant",
-        "costs",
-        "deadline_s",
-        "demand",
-        "exceeded",
-        "held",
-        "is_waiting",
-        "least_cap",
-        "metering",
-        "passed",
-        "spent",
-    )
+    # Defaults stand in the class: most claims change few of them.
+    held: Held | None = None
+    spent: Sequence[Spent] = ()
+    passed: frozenset[Allowance] = frozenset()
+    """Meters that have too little, or may have, and stop nobody."""
+    exceeded: tuple[Limit, ...] = ()
+    """Rules that were exceeded and stopped nobody."""
+    is_waiting = False
+    deadline_s = 0.0
+    """While it waits: until when."""
+    cap: int | None = None
+    """Output tokens for each answer that are paid for; None when no money is at stake."""
+    least_cap = 0
+    amounts: Sequence[int] = ()
+    """What it takes of each account, in the worst case."""
 
     def __init__(self, claimant: Claimant, metering: Metering, demand: Demand, most: int) -> None:
         """See the class."""
@@ -83,30 +83,17 @@ class Claim:
         self.metering = metering
         self.demand = demand
         self.costs = _costs(metering, demand, most)
-        self.passed = _NOTHING
-        """Meters that have too little, or may have, and stop nobody."""
-        self.exceeded: list[Limit] = []
-        """Rules that were exceeded and stopped nobody."""
-        self.held: Held | None = None
-        self.spent: list[Spent] = []
-        self.deadline_s = 0.0
-        """While it waits: until when."""
-        self.is_waiting = False
-        self.cap: int | None = None
-        """Output tokens for each answer that were paid for; None when no money is at stake."""
-        self.least_cap = 0
-        self.amounts: tuple[int, ...] = ()
-        """What it takes of each account, in the worst case."""
         if metering.accounts:
             unsaid = CAPPED_OUTPUT_TOKENS if demand.cap is None else demand.cap
-            self._set_cap(min(unsaid, most))
-            self.least_cap = min(unsaid, most, LEAST_OUTPUT_TOKENS)
+            cap = min(most, unsaid)
+            self._set_cap(cap)
+            self.least_cap = min(LEAST_OUTPUT_TOKENS, cap)
 
     @property
     def hold_uses(self) -> tuple[HoldUse, ...]:
         """What it holds of which hold."""
         return tuple(
-            HoldUse(hold.id, amount) for spent in self.spent for hold, amount in spent.parts
+            [HoldUse(hold.id, amount) for spent in self.spent for hold, amount in spent.parts]
         )
 
     @property
@@ -138,26 +125,22 @@ class Claim:
         """Return the header lines that tell the caller of its limits, the tightest of each kind."""
         lines = b""
         for forms in self.metering.forms:
-            meter, form = forms[0]
-            remaining = meter.remaining + meter.left
-            for other, other_form in forms[1:]:
-                if other.remaining + other.left < remaining:
-                    remaining, form = other.remaining + other.left, other_form
-            lines += form % max(0, remaining)
+            least = -1
+            tightest = b""
+            for meter, form in forms:
+                remaining = meter.remaining + meter.left
+                if least < 0 or remaining < least:
+                    least, tightest = remaining, form
+            lines += tightest % least
         if self.exceeded:
             told = [limit for limit in self.exceeded if limit.enforcement is Enforcement.SOFT]
             lines += exceeded_line(*told) if told else b""
         return lines
 
     def _set_cap(self, cap: int) -> None:
-        demand = self.demand
+        inputs, outputs = self.demand.most_input_tokens, cap * self.demand.answers
         self.cap = cap
-        self.amounts = tuple(
-            [
-                worst_cost(price, demand.most_input_tokens, cap * demand.answers)
-                for price in self.metering.prices
-            ]
-        )
+        self.amounts = [worst_cost(price, inputs, outputs) for price in self.metering.prices]
 
 
 UNAVAILABLE = Denial(Refusal(LIMITS_UNAVAILABLE))
@@ -259,4 +242,4 @@ def _costs(metering: Metering, demand: Demand, most: int) -> Costs:
             outputs = min(outputs, metering.most_output_tokens)
         if metering.most_tokens is not None:
             outputs = max(0, min(outputs, metering.most_tokens - inputs))
-    return costs_of(input_tokens=inputs, output_tokens=outputs)
+    return (1, inputs, outputs, inputs + outputs, 1)

@@ -50,19 +50,21 @@ def read_demand(
         body_bytes: Size of the body.
         is_for_money: The worst case is wanted, too.
     """
-    caps = [cap for cap in (_number(members, name) for name in CAP_MEMBERS) if cap is not None]
-    question = bytes(members[operation.input_member])
-    answers = max(_number(members, name) or 1 for name in ("n", "best_of"))
-    if not operation.has_output:
-        answers = 0
-    elif operation.input_member == "prompt":
-        answers *= _count_prompts(question)
+    cap: int | None = None
+    for name in CAP_MEMBERS:
+        if name in members and (named := _number(members, name)) is not None:
+            cap = named if cap is None else min(cap, named)
+    answers = 1 if operation.has_output else 0
+    if "n" in members or "best_of" in members:
+        answers *= max(_number(members, "n") or 1, _number(members, "best_of") or 1)
+    if operation.input_member == "prompt":
+        answers *= _count_prompts(bytes(members["prompt"]))
     return Demand(
         body_bytes=body_bytes,
-        cap=min(caps, default=None),
+        cap=cap,
         answers=answers,
         most_input_tokens=_most_input(members, operation, body_bytes) if is_for_money else 0,
-        has_other_caps=any(name in members for name in UNKNOWN_CAPS),
+        has_other_caps=not UNKNOWN_CAPS.isdisjoint(members),
     )
 
 
@@ -79,12 +81,13 @@ def write_cap(body: bytes, cap: int) -> bytes:
 
 
 def _most_input(members: Members, operation: Operation, body_bytes: int) -> int:
-    media = 0
+    tokens = body_bytes + INPUT_OVERHEAD_TOKENS
     if operation.input_member == "messages":
-        media = _count_media(bytes(members["messages"]))
-    # Tools are written into the prompt in a longer form than they are sent in.
-    tools = len(members.get("tools", b"")) + len(members.get("functions", b""))
-    return body_bytes + tools + media * MEDIA_TOKENS + INPUT_OVERHEAD_TOKENS
+        tokens += _count_media(members["messages"]) * MEDIA_TOKENS
+    for name in ("tools", "functions"):
+        if name in members:  # written into the prompt in a longer form than it is sent in
+            tokens += len(bytes(members[name]))
+    return tokens
 
 
 def _number(members: Members, name: str) -> int | None:
@@ -100,15 +103,15 @@ def _count_prompts(question: bytes) -> int:
     return len(prompts) if bytes(prompts[0])[:1] in {b'"', b"["} else 1
 
 
-def _count_media(messages: bytes) -> int:
+def _count_media(messages: msgspec.Raw) -> int:
     """Return how many parts of messages are not text; too many when their form is not known."""
     try:
         read = _decode_messages(messages)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return messages.count(b"{")
-    return sum(
-        part.type != "text"
-        for message in read
-        if isinstance(message.content, list)
-        for part in message.content
-    )
+        return bytes(messages).count(b"{")
+    count = 0
+    for message in read:
+        content = message.content
+        if isinstance(content, list):
+            count += sum(part.type != "text" for part in content)
+    return count

@@ -11,7 +11,7 @@ from penstock.gateway.limits import (
 
 _BYTES_PER_TOKEN = 4
 _WEIGHT = 0.05
-_RENEWED_EVERY = 20
+_RENEWED_EVERY = 50
 _QUANTILE = 0.95
 
 
@@ -32,7 +32,7 @@ class Habit:
         """Return how many input tokens a body of this size is, >= 1."""
         ratio = self._tokens_per_byte
         tokens = body_bytes // _BYTES_PER_TOKEN if ratio is None else int(body_bytes * ratio) + 1
-        return max(1, tokens)
+        return tokens or 1
 
     def estimate_output(self, demand: Demand, most: int) -> int:
         """Return how many output tokens a request will use.

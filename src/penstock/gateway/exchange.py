@@ -153,7 +153,8 @@ class Exchange:
         limiter, claim = self._worker.limiter, self._claim
         if claim is not None:  # of the target before
             limiter.settle(claim, _NO_USAGE, was_sent=False, is_typical=False)
-        self._claim = claim = limiter.claim(self, quota, self._admission.target, demand)
+        target, now_s = self._admission.target, self._started_ns / 1e9
+        self._claim = claim = limiter.claim(self, quota, target, demand, now_s)
         limiter.admit(claim)
 
     def let_in(self) -> None:

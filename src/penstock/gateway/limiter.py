@@ -43,7 +43,6 @@ class Limiter:
     Args:
         loop: Calls back.
         monotonic_ms: Milliseconds of CLOCK_MONOTONIC.
-        wall_s: Seconds since the Unix epoch: when raises end and prices begin.
         name: Unique among all workers, ever: begins the names of takings.
         send: Tells the agent something; False when it is away.
         stats: Counts.
@@ -54,7 +53,6 @@ class Limiter:
         loop: asyncio.AbstractEventLoop,
         *,
         monotonic_ms: Callable[[], int],
-        wall_s: Callable[[], float],
         name: str,
         send: Callable[[WorkerMessage], bool],
         stats: Stats,
@@ -62,11 +60,10 @@ class Limiter:
         """See the class."""
         self._loop = loop
         self._monotonic_ms = monotonic_ms
-        self._wall_s = wall_s
         self._stats = stats
         self._allowances = Allowances()
         self._purse = Purse()
-        self._books = Books(self._purse, Habits())
+        self._books = Books(self._allowances, self._purse, Habits())
         self._lessor = Lessor(self._allowances, self._purse, name=name, send=send)
         self._parked: deque[Claim] = deque()
         self._asking: dict[Claim, None] = {}
@@ -77,16 +74,20 @@ class Limiter:
 
     # What exchanges ask
 
-    def claim(self, claimant: Claimant, quota: Quota, target: Target, demand: Demand) -> Claim:
-        """Return what a request has to take before it is sent to a target."""
+    def claim(
+        self, claimant: Claimant, quota: Quota, target: Target, demand: Demand, now_s: float
+    ) -> Claim:
+        """Return what a request has to take before it is sent to a target.
+
+        Args:
+            claimant: The request.
+            quota: Its principal's.
+            target: Where it is to be sent.
+            demand: What it asks for.
+            now_s: When it came, seconds since the Unix epoch: raises end and prices begin.
+        """
         deployment = target.deployment
-        metering = quota.find_metering(
-            target.alias,
-            deployment.model,
-            now_s=self._wall_s(),
-            allowances=self._allowances,
-            books=self._books,
-        )
+        metering = quota.find_metering(target.alias, deployment.model, now_s, self._books)
         return Claim(claimant, metering, demand, deployment.max_output_tokens)
 
     def admit(self, claim: Claim) -> None:
@@ -126,7 +127,7 @@ class Limiter:
         uses = [use for spent in claim.spent for use in self._purse.settle(spent, usage)]
         if is_typical:
             claim.metering.habit.learn(claim.demand.body_bytes, inputs, outputs)
-        if self._parked or self._allowances.is_urgent or uses:
+        if self._parked or self._allowances.is_urgent or self._purse.is_urgent:
             self._has_settled = True
             self._call_soon()
         return tuple(uses)
@@ -183,17 +184,19 @@ class Limiter:
 
     def _has_money(self, claim: Claim, now_ms: int) -> bool:
         has = self._purse.has
-        return all(
-            has(account, amount, now_ms)
-            for account, amount in zip(claim.metering.accounts, claim.amounts, strict=True)
-        )
+        for account, amount in zip(claim.metering.accounts, claim.amounts, strict=False):
+            if not has(account, amount, now_ms):
+                return False
+        return True
 
     def _spend(self, claim: Claim, now_ms: int) -> None:
         metering, purse = claim.metering, self._purse
-        for account, amount, price in zip(
-            metering.accounts, claim.amounts, metering.prices, strict=True
-        ):
-            claim.spent.append(purse.take(account, amount, price, now_ms))
+        claim.spent = [
+            purse.take(account, amount, price, now_ms)
+            for account, amount, price in zip(
+                metering.accounts, claim.amounts, metering.prices, strict=True
+            )
+        ]
         if purse.low:
             self._call_soon()
 
@@ -258,7 +261,7 @@ class Limiter:
         if verdict is UNAVAILABLE:
             self._stats.limit_unanswered(claim.metering.organization, rule.limit)
         else:
-            claim.exceeded.append(rule.limit)
+            claim.exceeded += (rule.limit,)
             self._stats.limit_exceeded(claim.metering.organization, rule.limit)
 
     def _turn_away(self, claim: Claim, denial: Denial) -> None:

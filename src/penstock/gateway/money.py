@@ -143,8 +143,6 @@ class Purse:
         spent = Spent([], price)
         account.left -= amount
         for hold in account.holds:
-            if amount == 0:
-                break
             part = min(hold.left, amount)
             if part:
                 amount -= part
@@ -152,6 +150,8 @@ class Purse:
                 hold.flying += 1
                 hold.used_at_ms = now_ms
                 spent.parts.append((hold, part))
+                if amount == 0:
+                    break
         if account.left < account.refill_at and not account.is_asked:
             self.low.add(account)
         return spent
@@ -172,6 +172,11 @@ class Purse:
             hold.flying -= 1
             self._put_back(hold, part - used)
         return uses
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether somebody else may wait for what has to go back."""
+        return bool(self._idle or self._freed)
 
     def granted(self, account: Account, hold: Hold, *, asked_at_ms: int, now_ms: int) -> None:
         """Take in a hold."""
@@ -239,7 +244,7 @@ class Purse:
         hold.left = 0
 
     def _free(self, hold: _OpenHold, amount: int) -> None:
-        if amount:
+        if amount and hold.id:  # one without a name is held nowhere
             hold.freed += amount
             hold.account.told_at_ms = _NEVER
             self._freed[hold.id] = hold.freed

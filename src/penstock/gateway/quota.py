@@ -96,31 +96,26 @@ class Quota:
         self.limits = tuple(self._read_limits())
         self.budgets = tuple(self._read_budgets())
         self._is_by_model = any(each.limit.model is not None for each in self.limits)
-        self._meterings: dict[tuple[str, str], Metering] = {}
+        self._meterings: dict[str, Metering] = {}
 
-    def find_metering(
-        self, alias: str, model: str, *, now_s: float, allowances: Allowances, books: "Books"
-    ) -> Metering:
+    def find_metering(self, alias: str, model: str, now_s: float, books: "Books") -> Metering:
         """Return what decides about requests for an alias that go to a model.
 
         Args:
             alias: What is asked for.
             model: The upstream's name of the model.
             now_s: Seconds since the Unix epoch.
-            allowances: The worker's shares of limits.
-            books: The rest of what it keeps.
+            books: What the worker keeps.
         """
-        name = (alias, model if self._is_by_model else "")
+        name = f"{alias}\0{model}" if self._is_by_model else alias
         metering = self._meterings.get(name)
         if metering is None or now_s >= metering.until_s:
             if len(self._meterings) >= METERINGS:
                 self._meterings.clear()
-            metering = self._meterings[name] = self._make(alias, model, now_s, allowances, books)
+            metering = self._meterings[name] = self._make(alias, model, now_s, books)
         return metering
 
-    def _make(
-        self, alias: str, model: str, now_s: float, allowances: Allowances, books: "Books"
-    ) -> Metering:
+    def _make(self, alias: str, model: str, now_s: float, books: "Books") -> Metering:
         organization = self._key.organization
         rules = tuple(
             each
@@ -128,7 +123,7 @@ class Quota:
             if each.limit.alias in {None, alias} and each.limit.model in {None, model}
         )
         meters = tuple(
-            allowances.get(
+            books.allowances.get(
                 bucket_of(each.limit, organization, each.subject, int(now_s)),
                 METRICS.index(each.limit.metric),
             )
@@ -204,8 +199,9 @@ class Quota:
 
 
 class Books(NamedTuple):
-    """What a worker keeps over all versions of the snapshot, besides its allowances."""
+    """What a worker keeps over all versions of the snapshot."""
 
+    allowances: Allowances
     purse: Purse
     habits: Habits
 

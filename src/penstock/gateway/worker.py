@@ -82,7 +82,6 @@ class Worker:
         self.limiter = Limiter(
             loop,
             monotonic_ms=lambda: time.monotonic_ns() // 1_000_000,
-            wall_s=time.time,
             name=f"{settings.node_id}/{settings.slot}-{settings.epoch}",
             send=self._tell_agent,
             stats=self.stats,

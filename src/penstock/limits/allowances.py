@@ -38,6 +38,7 @@ class Allowance:
         "is_asked",
         "is_asked_ahead",
         "is_away",
+        "is_fresh",
         "is_scarce",
         "left",
         "metric",
@@ -72,6 +73,8 @@ class Allowance:
         """The bucket had little when it was last heard of: what is not used goes back at once."""
         self.refill_at = 0
         """With less left, it is time to ask for more; >= 0."""
+        self.is_fresh = False
+        """Something came since it was last looked for what nobody needs."""
         self.is_asked = False
         self.is_asked_ahead = False
         self.told_at_ms = LONG_AGO_MS
@@ -97,7 +100,8 @@ class Held(msgspec.Struct):
 
     meters: Meters
     costs: Costs
-    sub_windows: tuple[int, ...]
+    at_ms: int
+    """When: says in which sub-window of each."""
 
 
 class Allowances:
@@ -105,6 +109,8 @@ class Allowances:
 
     def __init__(self) -> None:
         """Begin with none."""
+        self._now_ms = 0
+        """The latest time that was seen."""
         self._turn_at_ms = 0
         self._idle_at_ms = 0
         self._known: dict[str, Allowance] = {}
@@ -146,6 +152,7 @@ class Allowances:
         """
         if now_ms >= self._turn_at_ms:
             self.turn(now_ms)
+        self._now_ms = max(self._now_ms, now_ms)
         for meter in meters:
             if meter.left < costs[meter.metric] and meter not in exceeded:
                 return None
@@ -155,7 +162,7 @@ class Allowances:
             meter.left = left = meter.left - cost
             if left < meter.refill_at:
                 self._run_low(meter, now_ms)
-        return Held(meters, costs, tuple([meter.sub_window for meter in meters]))
+        return Held(meters, costs, self._now_ms)
 
     @staticmethod
     def lacking(meters: Meters, costs: Costs) -> Iterator[Allowance]:
@@ -169,18 +176,21 @@ class Allowances:
             held: What `take` returned; not used again.
             actual: What it used. Concurrency: 0.
         """
-        for meter, sub_window in zip(held.meters, held.sub_windows, strict=True):
-            unused = held.costs[meter.metric] - actual[meter.metric]
+        changes = [cost - used for cost, used in zip(held.costs, actual, strict=True)]
+        for meter in held.meters:
+            unused = changes[meter.metric]
             if unused == 0:
                 continue
+            bucket = meter.bucket
+            sub_window = 0 if bucket.sub_window_ms == 0 else held.at_ms // bucket.sub_window_ms
             if meter.sub_window != sub_window:
-                self._returns.append(Return(meter.bucket, sub_window, unused))
+                self._returns.append(Return(bucket, sub_window, unused))
                 meter.told_at_ms = LONG_AGO_MS
                 continue
             meter.left += unused
             meter.used -= unused
-            if meter.left < 0 or (meter.is_scarce and meter.bucket.is_permits):
-                self._give_back(meter.bucket, sub_window, meter.left)
+            if meter.left < 0 or (meter.is_scarce and bucket.is_permits):
+                self._give_back(bucket, sub_window, meter.left)
                 meter.left = 0
                 meter.told_at_ms = LONG_AGO_MS
                 self.is_urgent = True
@@ -207,6 +217,7 @@ class Allowances:
                 self._active.add(allowance)
                 return
         allowance.left += lease.amount
+        allowance.is_fresh = True
         self._active.add(allowance)
 
     def turn(self, now_ms: int) -> None:
@@ -269,9 +280,10 @@ class Allowances:
             used = allowance.used
             needed = used // 4 if bucket.is_permits else max(0, used - allowance.used_when_idle)
             allowance.used_when_idle = used
-            if allowance.left > needed:
+            if allowance.left > needed and not allowance.is_fresh:
                 self._give_back(bucket, allowance.sub_window, allowance.left - needed)
                 allowance.left = needed
+            allowance.is_fresh = False
             if bucket.is_permits and not allowance.permits:
                 self._active.discard(allowance)
 
@@ -282,8 +294,8 @@ class Allowances:
                 self.low.append(allowance)
             return
         bucket = allowance.bucket
-        if not bucket.is_permits and allowance.sub_window < now_ms // bucket.sub_window_ms:
-            allowance.sub_window = now_ms // bucket.sub_window_ms
+        if not bucket.is_permits:
+            allowance.sub_window = max(allowance.sub_window, now_ms // bucket.sub_window_ms)
         self._give_back(bucket, allowance.sub_window, allowance.left)
         allowance.left = 0
         self._active.add(allowance)

@@ -120,7 +120,6 @@ class Rig:
         self.limiter = Limiter(
             cast("asyncio.AbstractEventLoop", self.loop),
             monotonic_ms=self.monotonic_ms,
-            wall_s=lambda: 1_000.0 + self.loop.now_s,
             name="node/0-1",
             send=self._send,
             stats=(stats := Stats()),
@@ -162,7 +161,8 @@ class Rig:
         demand = Demand(body_bytes, cap, 1, body_bytes, has_other_caps=False)
         askers = [Asker() for _ in range(count)]
         for asker in askers:
-            asker.claim = self.limiter.claim(asker, quota, self.target, demand)
+            now_s = 1_000 + self.loop.now_s
+            asker.claim = self.limiter.claim(asker, quota, self.target, demand, now_s)
             self.limiter.admit(asker.claim)
         return askers
 

@@ -50,7 +50,7 @@ EMBEDDINGS = Operation(
 )
 CAP_MEMBERS = ("max_tokens", "max_completion_tokens")
 """Members that name the most output tokens. The first one is understood by all engines."""
-UNKNOWN_CAPS = ("n_predict", "max_new_tokens", "num_predict", "n_cmpl")
+UNKNOWN_CAPS = frozenset({"n_predict", "max_new_tokens", "num_predict", "n_cmpl"})
 """Members by which single engines let the output be longer than `CAP_MEMBERS` say, or more."""
 OPERATIONS = {operation.path.encode(): operation for operation in (CHAT, COMPLETIONS, EMBEDDINGS)}
 
