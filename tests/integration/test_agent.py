@@ -22,7 +22,7 @@ from tests.fakes.fake_worker import FakeJournal, make_open
 
 from penstock.access.peppers import read_peppers
 from penstock.contract.key_hashes import KeyHashes, decode_key_hashes
-from penstock.contract.limits import Ask, Bucket
+from penstock.contract.limits import Ask, Bucket, BucketUse, UseReport
 from penstock.contract.money import FreeRequest
 from penstock.contract.node import (
     AgentMessage,
@@ -41,6 +41,7 @@ from penstock.contract.usage import UsageEvent, UsageReceipt, decode_batch
 from penstock.node.delivery import FREE_PATH
 from penstock.node.layout import runtime_folder
 from penstock.node.settings import AgentSettings
+from penstock.node.use_reports import PATH as USE_PATH
 
 FAKE_WORKER = str(Path(__file__).parents[1] / "fakes" / "fake_worker.py")
 CONFIG = """\
@@ -74,6 +75,7 @@ class Sink:
         self.deliveries: Counter[str] = Counter()
         self.tokens: set[str] = set()
         self.reports: list[KeyHashes] = []
+        self.uses: list[BucketUse] = []
         self.frees: list[FreeRequest] = []
         self.is_away = False
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -114,6 +116,9 @@ class Sink:
         if path == "/node/v1/key-hashes":
             self.reports.append(decode_key_hashes(body))
             return b"{}"
+        if path == USE_PATH:
+            self.uses += msgspec.msgpack.decode(body, type=UseReport).uses
+            return b""
         if path == FREE_PATH:
             self.frees.append(msgspec.msgpack.decode(body, type=FreeRequest))
             return b""
@@ -566,8 +571,8 @@ class Caller:
         await self.disconnect()
 
 
-async def test_workers_lease_limits(node: Node) -> None:
-    """Workers share a limit; what a worker holds in flight is free again when it is dead."""
+async def test_workers_lease_limits(node: Node, sink: Sink) -> None:
+    """Workers share a limit; what a worker has in flight is free when it is dead; use is told."""
     await node.start()
     await node.until_metric("penstock_workers", 1)
     permits, requests = Bucket("org/c:o", 3, 0, 1), Bucket("org/r:o", 10, 500, 121)
@@ -587,6 +592,11 @@ async def test_workers_lease_limits(node: Node) -> None:
         await until(lambda: f"pid={one.process.pid} how" in node.log(), "the worker is buried")
         assert (await two.ask(permits, 3, "5")).leases is not None
         assert (await two.ask(requests, 6, "6")).shortage is not None
+        await until(lambda: sink.uses, "use is told")
+        assert {(use.bucket, use.used) for use in sink.uses[-2:]} == {
+            ("org/c:o", 3),
+            ("org/r:o", 6),
+        }
     finally:
         await one.end()
         await two.end()

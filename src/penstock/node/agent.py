@@ -43,6 +43,7 @@ from penstock.node.rehashes import Rehashes
 from penstock.node.settings import AgentSettings
 from penstock.node.shipper import Shipper
 from penstock.node.supervisor import Desks, Supervisor
+from penstock.node.use_reports import UseReports
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ _CREDENTIALS_PATIENCE_S = 0.5
 _SAME_SIGNAL_S = 1.0
 """Signals closer together are one wish to stop: some shells send each twice."""
 _SHIP_SLACK_S = 5.0
-_HOLD_TIMEOUT_S = 10.0
+_CALL_TIMEOUT_S = 10.0
 """Workers do not wait for so long; but what is held is known, and not asked for again."""
 
 
@@ -143,8 +144,11 @@ class _Agent:
         self._rehashes = Rehashes(settings.control_url, layout.node_token, layout.pepper.parent)
         living = partial(find_living, layout.journal)
         self._counts = LimitCounts(layout.limits, clock, read_boot(), living())
-        self._broker = Broker(self._counts, self._counts.authority, LimitUses(), living)
-        calls = ControlCalls(settings.control_url, layout.node_token, timeout_s=_HOLD_TIMEOUT_S)
+        uses = LimitUses()
+        self._broker = Broker(self._counts, self._counts.authority, uses, living)
+        calls = ControlCalls(settings.control_url, layout.node_token, timeout_s=_CALL_TIMEOUT_S)
+        self._use_reports = UseReports(calls, node_id, uses)
+        calls = ControlCalls(settings.control_url, layout.node_token, timeout_s=_CALL_TIMEOUT_S)
         self._holds = Holds(calls, node_id)
         self._supervisor = Supervisor(
             settings,
@@ -203,6 +207,7 @@ class _Agent:
                 asyncio.create_task(self._rehashes.run(), name="rehashes"),
                 asyncio.create_task(self._broker.run(), name="limits"),
                 asyncio.create_task(self._holds.run(), name="holds"),
+                asyncio.create_task(self._use_reports.run(), name="uses"),
             }
             log.info(line("agent running", metrics_port=self._monitor.port))
             await self._until_stop(parts)

@@ -48,3 +48,9 @@ class LimitUses:
         """Return up to `MAX_USES` of those that changed; each change once."""
         names = tuple(islice(self._changed, MAX_USES))
         return tuple(self._changed.pop(name) for name in names)
+
+    def restore(self, uses: tuple[BucketUse, ...]) -> None:
+        """Put back what was collected and not told, unless it has changed since."""
+        for use in uses:
+            if len(self._changed) < _MAX_GENERATION:
+                self._changed.setdefault(use.bucket, use)

@@ -4,15 +4,20 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+import httpx
+import msgspec
+import pytest
 from tests.fakes.links import FakeWriter, make_link
 
-from penstock.contract.limits import Ask, Bucket, Lease, Return, Shortage
+from penstock.contract.limits import Ask, Bucket, BucketUse, Lease, Return, Shortage, UseReport
 from penstock.contract.node import Granted, LimitsClock, PermitsHeld, Returned, Want
 from penstock.kit.clock import ManualClock
 from penstock.limits.authority import AuthorityUnavailableError, MemoryAuthority
+from penstock.node.calls import CallRefusedError, ControlCalls, NotAnsweredError
 from penstock.node.limit_counts import LimitCounts
 from penstock.node.limit_uses import LimitUses
 from penstock.node.limits import Broker
+from penstock.node.use_reports import PATH, UseReports
 
 REQUESTS = Bucket("org/requests:k.key", 100, 500, 121)
 PERMITS = Bucket("org/flying:k.key", 4, 0, 1)
@@ -178,3 +183,36 @@ async def test_use_is_reported_once_for_each_change(tmp_path: Path) -> None:
     [use] = rig.uses.collect()
     assert (use.bucket, use.limit, use.used) == (REQUESTS.id, 100, 20)
     assert rig.uses.collect() == ()
+
+
+async def test_use_is_reported_until_it_is_heard(tmp_path: Path) -> None:
+    """A report that is lost is made again, with what has changed since; a refused one is not."""
+    (tmp_path / "token").write_text("the-token")
+    reports: list[tuple[BucketUse, ...]] = []
+    answers = [503, 204, 400, 204]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        report = msgspec.msgpack.decode(request.content, type=UseReport)
+        assert (request.url.path, report.node_id) == (PATH, "node-1")
+        reports.append(report.uses)
+        return httpx.Response(answers.pop(0))
+
+    rig = Rig(tmp_path)
+    calls = ControlCalls(
+        "http://control", tmp_path / "token", timeout_s=1, transport=httpx.MockTransport(answer)
+    )
+    reporting = UseReports(calls, "node-1", rig.uses)
+    await rig.ask(Ask(REQUESTS, 30, 30))
+    await rig.ask(Ask(PERMITS, 2, 2))
+    with pytest.raises(NotAnsweredError):
+        await reporting.report()
+    await rig.ask(Ask(REQUESTS, 10, 10))
+    await reporting.report()
+    await rig.ask(Ask(PERMITS, 1, 1))
+    with pytest.raises(CallRefusedError):
+        await reporting.report()
+    await reporting.report()
+    used = [{use.bucket: use.used for use in uses} for uses in reports]
+    both = {REQUESTS.id: 40, PERMITS.id: 2}
+    assert used == [both | {REQUESTS.id: 30}, both, {PERMITS.id: 3}]
+    await calls.close()
