@@ -46,7 +46,7 @@ class LimitsMachine(RuleBasedStateMachine):
         """See the class."""
         super().__init__()
         self.runner = asyncio.Runner()
-        self.now_ms = self.newest_ms = 1_000_000
+        self.now_ms = 1_000_000
         self.count = 0
         self.takings: list[Taking] = []
         self.left: list[tuple[Bucket, Lease, str]] = []
@@ -91,7 +91,6 @@ class LimitsMachine(RuleBasedStateMachine):
     def wait(self, milliseconds: int) -> None:
         """Time goes on; no holder was silent meanwhile."""
         self.now_ms += milliseconds
-        self.newest_ms = max(self.newest_ms, self.now_ms)
         self.run(self.renew())
 
     @rule(milliseconds=st.sampled_from([1, 10_000, 25_000, HOUR_MS]))
@@ -138,7 +137,7 @@ class LimitsMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def repeat(self, data: st.DataObject) -> None:
         """A taking that is asked for again gives the same, and charges nothing more."""
-        recent = [one for one in self.takings if self.newest_ms - one.at_ms < REPEAT_MS]
+        recent = [one for one in self.takings if self.reference.newest_ms - one.at_ms < REPEAT_MS]
         if recent:
             one = data.draw(st.sampled_from(recent))
             again = self.authority.take(one.asks, take_id=one.name, holder=one.holder)
@@ -202,7 +201,7 @@ class LimitsMachine(RuleBasedStateMachine):
         if isinstance(got, Shortage):
             self.expect_wait_is_short(asks[got.index].bucket, got)
             return
-        self.takings.append(Taking(self.newest_ms, name, holder, asks, got))
+        self.takings.append(Taking(self.reference.newest_ms, name, holder, asks, got))
         self.left += [(ask.bucket, one, holder) for ask, one in zip(asks, got, strict=True)]
 
     def change(self, bucket: Bucket, lease: Lease, amount: int, holder: str) -> None:

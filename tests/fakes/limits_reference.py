@@ -19,7 +19,8 @@ class ReferenceAuthority:
     def __init__(self, *, has_one_clock: bool = True) -> None:
         """See the class."""
         self._has_one_clock = has_one_clock
-        self._newest_ms = 0
+        self.newest_ms = 0
+        """The newest time that was ever seen."""
         self._seen: Counter[str] = Counter()
         """The newest sub-window that each bucket saw."""
         self.charged: dict[str, Counter[int]] = defaultdict(Counter)
@@ -81,8 +82,8 @@ class ReferenceAuthority:
 
     def see(self, now_ms: int) -> int:
         """Return the time that holds when the clock shows this."""
-        self._newest_ms = max(self._newest_ms, now_ms)
-        return self._newest_ms if self._has_one_clock else now_ms
+        self.newest_ms = max(self.newest_ms, now_ms)
+        return self.newest_ms if self._has_one_clock else now_ms
 
     def _at(self, bucket: Bucket, now_ms: int) -> int:
         return max(now_ms // bucket.sub_window_ms, self._seen[bucket.id])

@@ -2,10 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,17 +34,34 @@ class Production:
 
     Args:
         data: The data folder.
-        dsn: Address of a database.
+        dsn: Address of a database; SQLite's in the data folder when it is empty.
         workers: How many the agent runs.
+        engine: More of the engine's command line.
+        agent: More of the agent's settings.
+        beside: Another one, whose control plane and engine this node uses, too.
     """
 
-    def __init__(self, data: Path, dsn: str, *, workers: int = 2) -> None:
+    def __init__(
+        self,
+        data: Path,
+        dsn: str,
+        *,
+        workers: int = 2,
+        engine: Sequence[str] = (),
+        agent: Mapping[str, Any] | None = None,
+        beside: "Production | None" = None,
+    ) -> None:
         """See the class."""
         self._data = data
         self._dsn = dsn
         self._workers = workers
+        self._engine = tuple(engine)
+        self._agent = dict(agent or {})
+        self._beside = beside
         names = ("api", "control", "metrics", "engine")
         self._ports = {name: free_port() for name in names}
+        if beside is not None:
+            self._ports |= {name: beside._ports[name] for name in ("control", "engine")}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         """By name: `control`, `agent`, `engine`."""
 
@@ -73,16 +91,19 @@ class Production:
 
     def start_node(self) -> None:
         """Start an engine and the agent, and wait until all workers take requests."""
-        engine = ("--port", str(self._ports["engine"]), "--ttft-ms", "0", "--itl-ms", "0")
-        self._start("engine", "penstock.emulator", *engine)
+        if self._beside is None:
+            engine = ("--port", str(self._ports["engine"]), "--ttft-ms", "0", "--itl-ms", "0")
+            self._start("engine", "penstock.emulator", *engine, *self._engine)
+        else:
+            shutil.copytree(self._beside._data / "secrets", self._data / "secrets")
         self.start_agent()
 
     def start_control(self) -> None:
         """Start the control plane, and wait until it and its database are ready."""
         self._data.mkdir(parents=True, exist_ok=True)
-        settings = ControlSettings(
-            data_dir=str(self._data), port=self._ports["control"], database=f"env:{_DSN}"
-        )
+        settings = ControlSettings(data_dir=str(self._data), port=self._ports["control"])
+        if self._dsn:
+            settings = msgspec.structs.replace(settings, database=f"env:{_DSN}")
         self._start("control", "penstock.control", _encode(settings))
         self.until(f"{self.url('control')}/health/ready", lambda answer: answer.is_success)
 
@@ -100,6 +121,7 @@ class Production:
             drain_grace_s=1.0,
             ship_grace_s=1.0,
         )
+        settings = msgspec.structs.replace(settings, **self._agent)
         self._start("agent", "penstock.node", _encode(settings))
 
         def is_complete(answer: httpx.Response) -> bool:
