@@ -33,7 +33,10 @@ _PREFIXES = {
     "grants": "grt_",
     "credentials": "crd_",
     "providers": "",
+    "plans": "pln_",
+    "limits": "lim_",
 }
+_OWNERS = ("organization_id", "project_id", "key_id", "member_id", "service_account_id")
 _FILTERS = {
     "organizations": {"name", "status"},
     "projects": {"organization_id", "name", "status"},
@@ -47,6 +50,8 @@ _FILTERS = {
     "grants": {"alias_id", "organization_id", "project_id"},
     "credentials": {"organization_id", "name", "provider"},
     "providers": set(),
+    "plans": {"name"},
+    "limits": {*_OWNERS, "owner_kind", "plan_id"},
     "audit": {"organization_id", "resource", "actor", "action", "outcome"},
 }
 _DEFAULTS: dict[str, Row] = {
@@ -103,6 +108,21 @@ _DEFAULTS: dict[str, Row] = {
         "created_by": "admin_token",
     },
     "providers": {},
+    "plans": {},
+    "limits": {
+        **dict.fromkeys(_OWNERS),
+        "organization_id": "org_000000000000",
+        "plan_id": None,
+        "rules": [],
+    },
+}
+_RULE: Row = {
+    "alias": None,
+    "model": None,
+    "per": None,
+    "enforcement": "hard",
+    "raised_limit": None,
+    "raised_until": None,
 }
 _ARCHIVED = {"organizations", "projects"}
 """What is kept when it is deleted."""
@@ -313,12 +333,42 @@ def _look(state: FakeState, asked: Asked) -> Answer:
         return _list(state, kind, dict(asked.query))
     if (kind, rest) == ("keys", ["due"]):
         return 200, {"data": [_due(row) for row in state.rows["keys"] if row["labels"].get("due")]}
+    if (kind, rest) == ("limits", ["use"]):
+        return 200, {"data": _use(state, asked.query)}
     row = state.find(kind, rest[0])
     if row is None:
         return UNKNOWN
     if rest[1:] == ["secrets"]:
         return 200, {"data": [{"id": "sec_000000000001", "state": "active", "not_after": None}]}
     return 200, row
+
+
+def _use(state: FakeState, query: dict[str, str]) -> list[Row]:
+    owners = [row for row in state.rows["limits"] if row.items() >= query.items()]
+    used = {"plan": None, "used": 7, "used_at": "2026-01-01T00:00:00.123456Z"}
+    return [
+        {**rule, **{name: row[name] for name in _OWNERS}, **used, "limit_now": rule["limit"]}
+        for row in owners
+        for rule in row["rules"]
+    ]
+
+
+def _with_rules(body: Row) -> Row:
+    """Return a body whose rules are as control answers them."""
+    if "rules" not in body:
+        return body
+    return {
+        **body,
+        "rules": [
+            {
+                "id": f"lim.{rule['metric']}",
+                "window_s": 0 if rule["metric"] == "concurrency" else 60,
+                **_RULE,
+                **rule,
+            }
+            for rule in body["rules"]
+        ],
+    }
 
 
 def _due(row: Row) -> Row:
@@ -355,6 +405,7 @@ def _change(state: FakeState, asked: Asked) -> Answer:
     kind, *rest = asked.path.removeprefix("/api/v1/").split("/")
     # A credential's secret is never answered.
     body = {name: value for name, value in (asked.body or {}).items() if name != "secret"}
+    body = _with_rules(body)
     answers = {
         "apply": {"is_dry_run": body.get("is_dry_run"), "changes": [], "leftovers": []},
         "verify": state.verification,
@@ -402,6 +453,11 @@ def _create(state: FakeState, kind: str, body: Row) -> Answer:
         if name is not None and row["name"] == name and (kind == "keys" or is_same_place):
             detail = "There is one of this name already."
             return problem(409, "err:control:tenancy:name_taken", detail)
+    if kind == "limits":
+        (owner,) = body.keys() & set(_OWNERS)
+        is_above = owner in {"organization_id", "project_id", "key_id"}
+        kind_of_owner = owner.removesuffix("_id") if is_above else "member"
+        return 201, state.add(kind, **body, owner_kind=kind_of_owner)
     if kind != "keys":
         return 201, state.add(kind, **body)
     project = next(row for row in state.rows["projects"] if row["id"] == body["project_id"])

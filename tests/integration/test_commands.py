@@ -207,3 +207,96 @@ def test_credentials(control: ControlServer, tmp_path: Path) -> None:
     everything = run(control, "audit", "list", "--json").stdout
     assert "credential" in everything
     assert "sk-very-secret" not in everything
+
+
+def test_limits(control: ControlServer) -> None:
+    """Rules are set, changed, raised, shown with their use, and removed, as scripts say it."""
+    run_json(control, "orgs", "create", "acme")
+    run_json(control, "projects", "create", "chat", "--org", "acme")
+    (key,) = run_json(control, "keys", "create", "--project", "chat", "--name", "ci")
+    for metric in ("requests", "input_tokens", "output_tokens", "tokens"):
+        words = ("--key", key["id"], "--metric", metric, "--limit", "100", "--window", "60s")
+        (rule,) = run_json(control, "limits", "set", *words)
+        assert (rule["metric"], rule["limit"], rule["window_s"]) == (metric, 100, 60)
+        assert rule["key_id"] == key["id"]
+    flying = ("--key", "ci", "--metric", "concurrency", "--limit", "2")
+    (rule,) = run_json(control, "limits", "set", *flying)
+    assert (rule["window_s"], rule["enforcement"]) == (0, "hard")
+    soft = ("--key", "ci", "--metric", "requests", "--enforcement", "soft")
+    (changed,) = run_json(control, "limits", "set", *soft)
+    assert (changed["limit"], changed["enforcement"]) == (100, "soft")
+    raised = ("--key", "ci", "--metric", "requests", "--raise-to", "900", "--until", "2h")
+    (again,) = run_json(control, "limits", "set", *raised)
+    assert (again["id"], again["enforcement"]) == (changed["id"], "soft")
+    assert (again["limit"], again["raised_limit"]) == (100, 900)
+    (shown,) = run_json(control, "limits", "show", "--key", key["id"])
+    assert {(one["metric"], one["limit_now"], one["used"]) for one in shown["data"]} == {
+        ("requests", 900, None),
+        ("input_tokens", 100, None),
+        ("output_tokens", 100, None),
+        ("tokens", 100, None),
+        ("concurrency", 2, None),
+    }
+    assert "100 (900 until" in run(control, "limits", "show", "--key", "ci").stdout
+    (listed,) = run_json(control, "limits", "list", "--project", "chat")
+    assert len(listed["rules"]) == 5
+    run_json(control, "limits", "remove", "--key", "ci", "--metric", "tokens")
+    missing = run(control, "limits", "remove", "--key", "ci", "--metric", "tokens")
+    assert missing.exit_code == 1
+    assert run(control, "limits", "remove", "--key", "ci", "--all").exit_code == 2
+    assert run(control, "limits", "remove", "--key", "ci", "--all", "--yes").exit_code == 0
+    assert "Nothing limits key ci" in run(control, "limits", "show", "--key", "ci").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--limit", "0"), "out of range"),
+        (("--limit", "-1"), "out of range"),
+        (("--limit", "1.5"), "should be a valid integer"),
+        (("--limit", "1000000000000001"), "out of range"),
+        (("--limit", "5", "--window", "32d"), "out of range"),
+        (("--limit", "5", "--window", "60"), "no duration"),
+        (("--limit", "5", "--model", "nothing"), "no deployment has a model"),
+        (("--limit", "5", "--alias", "nothing"), "there is no alias"),
+        ((), "it needs a limit"),
+        (("--limit", "5", "--raise-to", "9"), "go together"),
+    ],
+)
+def test_bad_limits_are_refused(
+    control: ControlServer, words: tuple[str, ...], reason: str
+) -> None:
+    """What no rule can be is refused with the reason, and nothing is set."""
+    run_json(control, "orgs", "create", "acme")
+    result = run(control, "limits", "set", "--org", "acme", "--metric", "requests", *words)
+    assert result.exit_code != 0
+    assert reason in " ".join(result.output.split())
+    assert run_json(control, "limits", "list") == []
+    flying = run(
+        control, "limits", "set", "--org", "acme", "--metric", "concurrency", "--window", "1m"
+    )
+    assert flying.exit_code == 2
+
+
+def test_plans(control: ControlServer) -> None:
+    """A plan is made of rules, given to many, changed for all, and taken away."""
+    run_json(control, "orgs", "create", "acme")
+    rules = ("--rule", "requests=600", "--rule", "concurrency=20,per=key")
+    (plan,) = run_json(control, "plans", "create", "gold", *rules)
+    assert {(one["metric"], one["limit"], one["per"]) for one in plan["rules"]} == {
+        ("requests", 600, None),
+        ("concurrency", 20, "key"),
+    }
+    (given,) = run_json(control, "plans", "assign", "gold", "--org", "acme")
+    assert given["plan_id"] == plan["id"]
+    run_json(control, "plans", "update", "gold", "--rule", "requests=900/1h")
+    (shown,) = run_json(control, "limits", "show", "--org", "acme")
+    assert [(one["plan"], one["limit"], one["window_s"]) for one in shown["data"]] == [
+        ("gold", 900, 3_600)
+    ]
+    assert run(control, "plans", "delete", "gold", "--yes").exit_code == 1
+    assert "gold" in run(control, "limits", "list").stdout
+    run_json(control, "plans", "unassign", "--org", "acme")
+    assert run(control, "plans", "delete", "gold", "--yes").exit_code == 0
+    bad = run(control, "plans", "create", "silver", "--rule", "requests=-1")
+    assert bad.exit_code == 2

@@ -19,8 +19,10 @@ from penstock.cli import (
     grants,
     import_litellm,
     keys,
+    limits,
     members,
     orgs,
+    plans,
     projects,
     providers,
     routes,
@@ -76,6 +78,7 @@ _FILES = "The platform as files"
 _ASK = "See what was done"
 _OWNERS = "Who may do what"
 _CATALOG = "Where requests go"
+_MUCH = "How much may be used"
 
 app.command("dev", epilog=dev.EXAMPLES, rich_help_panel=_RUN)(dev.dev)
 app.command("doctor", epilog=doctor.EXAMPLES, rich_help_panel=_RUN)(doctor.doctor)
@@ -90,6 +93,8 @@ for group in (orgs, projects, keys, members, service_accounts):
     app.add_typer(group.app, rich_help_panel=_OWNERS)
 for group in (upstreams, deployments, routes, aliases, grants, providers, credentials):
     app.add_typer(group.app, rich_help_panel=_CATALOG)
+for group in (limits, plans):
+    app.add_typer(group.app, rich_help_panel=_MUCH)
 app.add_typer(docs.app)
 
 

@@ -20,7 +20,9 @@ _ROOMS = (
     "tenancy",
     "catalog",
     "catalog.credentials",
+    "limits",
     "metering",
+    "rating",
     "audit",
     "storage",
 )

@@ -27,6 +27,8 @@ ROUTES = "/api/v1/routes"
 ALIASES = "/api/v1/aliases"
 GRANTS = "/api/v1/grants"
 CREDENTIALS = "/api/v1/credentials"
+PLANS = "/api/v1/plans"
+LIMITS = "/api/v1/limits"
 
 CATALOG_NOUNS = {
     UPSTREAMS: "upstream",
@@ -35,8 +37,9 @@ CATALOG_NOUNS = {
     ALIASES: "alias",
     GRANTS: "grant",
     CREDENTIALS: "credential",
+    PLANS: "plan",
 }
-"""What an object of the catalog is called in a sentence."""
+"""What an object of the platform is called in a sentence."""
 
 _ARCHIVED = "archived"
 _MAX_CHOICES = 10
@@ -53,6 +56,7 @@ _ID_FORMS = {
     ROUTES: re.compile(r"rte_[0-9A-Za-z]{12}"),
     ALIASES: re.compile(r"als_[0-9A-Za-z]{12}"),
     CREDENTIALS: re.compile(r"crd_[0-9A-Za-z]{12}"),
+    PLANS: re.compile(r"pln_[0-9A-Za-z]{12}"),
 }
 
 OrgOption = Annotated[
