@@ -89,8 +89,39 @@ DOCUMENT: dict[str, Any] = {
         {"alias": "big", "organization": "acme"},
         {"alias": "big", "organization": "Ümlaut & Söhne", "project": "web"},
     ],
+    "plans": [
+        {
+            "name": "gold",
+            "rules": [
+                {"metric": "requests", "limit": 600, "window_s": 60},
+                {"metric": "tokens", "limit": 1_000_000, "window_s": 86_400, "alias": "big"},
+                {"metric": "concurrency", "limit": 20, "per": "key", "enforcement": "shadow"},
+            ],
+        },
+        {"name": "empty"},
+    ],
+    "limits": [
+        {"organization": "acme", "plan": "gold"},
+        {
+            "organization": "acme",
+            "project": "chat",
+            "key": "robot",
+            "rules": [
+                {"metric": "requests", "limit": 5, "model": "m"},
+                {
+                    "metric": "requests",
+                    "limit": 5,
+                    "raised_limit": 50,
+                    "raised_until": "2030-01-31T00:00:00+01:00",
+                },
+            ],
+        },
+        {"organization": "acme", "project": "web", "rules": [{"metric": "tokens", "limit": 9}]},
+        {"organization": "acme", "member": "auth0|42", "plan": "empty"},
+        {"organization": "acme", "service_account": "weekly", "plan": "empty"},
+    ],
 }
-OBJECTS = 22
+OBJECTS = 29
 """How many there are in it, with the deployment of the short route."""
 
 
@@ -286,12 +317,88 @@ async def test_all_faults_are_told_at_once(rig: AdminRig) -> None:
         "grants[0].project",
         "grants[0].alias",
         "grants[1].alias",
+        "plans[0].rules[1].alias",
         "keys[1].aliases[0]",
         "keys[2]",
     }
     assert "leads back to itself" in said["routes[0].fallback"]
     assert "short" not in said["keys[0].secret"]
     assert "has no secret" in said["keys[2]"]
+
+
+async def test_faults_of_limits_are_told(rig: AdminRig) -> None:
+    """Rules and owners that cannot be come back with their paths; one entry for each owner."""
+    rule = {"metric": "requests", "limit": 5}
+    rules = [
+        {**rule, "limit": 0},
+        {**rule, "limit": 1.5},
+        {**rule, "metric": "money"},
+        {"metric": "concurrency", "limit": 5, "window_s": 60},
+        {**rule, "raised_limit": 7},
+        {**rule, "per": "tenant"},
+        {**rule, "alias": "nothing"},
+    ]
+    document = changed(
+        plans=[{"name": "gold", "rules": rules}],
+        limits=[
+            {"organization": "acme", "plan": "silver"},
+            {"organization": "acme"},
+            {"organization": "acme", "key": "ci"},
+            {"organization": "acme", "project": "web", "key": "robot"},
+            {"organization": "acme", "member": "nobody"},
+            {"organization": "acme", "service_account": "nightly", "member": "auth0|42"},
+        ],
+    )
+    said = await refused(rig, document)
+    assert {place.removeprefix("plans[0].rules") for place in said} == {
+        "[0]",
+        "[1].limit",
+        "[2].metric",
+        "[3]",
+        "[4]",
+        "[5].per",
+        "[6].alias",
+        "limits[0].plan",
+        "limits[1].organization",
+        "limits[2]",
+        "limits[3].key",
+        "limits[4].member",
+        "limits[5]",
+    }
+    assert "limit is out of range; use a whole number, 1 to" in said["plans[0].rules[0]"]
+    assert "concurrency has no window; leave window_s out" in said["plans[0].rules[3]"]
+    twice = [rule, {**rule, "limit": 6}]
+    document = changed(plans=[{"name": "gold", "rules": twice}], limits=[])
+    said = await refused(rig, document)
+    assert "another one counts the same" in said["plans[0]"]
+
+
+async def test_limits_change_with_their_file(rig: AdminRig) -> None:
+    """Another figure, plan or owner is one change each; rules in another order are none."""
+    await apply(rig, DOCUMENT)
+    document = changed()
+    document["plans"][0]["rules"].reverse()
+    assert (await apply(rig, document))["changes"] == []
+    document["limits"][1]["rules"][1]["limit"] = 6
+    document["limits"][2]["plan"] = "gold"
+    del document["limits"][4]
+    applied = await apply(rig, document, prune=True)
+    assert [(one["action"], one["object"]["kind"]) for one in applied["changes"]] == [
+        ("update", "limit"),
+        ("update", "limit"),
+        ("delete", "limit"),
+    ]
+    # An alias that is gone may stay in a rule that names it.
+    document["aliases"] = [one for one in document["aliases"] if one["name"] == "small"]
+    document["grants"] = []
+    document["plans"][0]["rules"][0]["limit"] = 7
+    await apply(rig, {**document, "plans": []}, prune=False)
+    aliases = (await rig.call("GET", "/aliases?name=big")).json()["data"]
+    for grant in (await rig.call("GET", "/grants")).json()["data"]:
+        await rig.call("DELETE", f"/grants/{grant['id']}")
+    assert (await rig.call("DELETE", f"/aliases/{aliases[0]['id']}")).status_code == 204
+    document["plans"] = [changed()["plans"][0]]
+    assert (await apply(rig, document))["changes"] == []
 
 
 async def test_references_may_lead_to_the_database(rig: AdminRig) -> None:
@@ -346,6 +453,7 @@ async def test_pruning_removes_what_the_set_made(rig: AdminRig) -> None:
     # What was removed comes back, and the service account is enabled again and still the set's.
     again = changed()
     again["service_accounts"][1]["name"] = "another, for names of accounts are never free again"
+    again["limits"][4]["service_account"] = again["service_accounts"][1]["name"]
     again["keys"][0]["secret"] = create_key()
     again["keys"][1]["secret"] = "another-secret-of-theirs"
     back = await apply(rig, again, prune=True)

@@ -114,6 +114,20 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     ]
     own = {"organization": organization, "upstream": document["upstreams"][0]["name"]}
     document["credentials"] = [*credentials, {**credentials[0], "name": "own", **own}]
+    rule = optional(
+        window_s=st.sampled_from([60, 3_600]),
+        per=st.just("key"),
+        enforcement=st.sampled_from(["hard", "soft"]),
+    )
+    rules = [
+        {"metric": metric, "limit": 5, **draw(rule)}
+        for metric in draw(st.lists(st.sampled_from(["requests", "tokens"]), unique=True))
+    ]
+    document["plans"] = [{"name": "plan", "rules": rules}]
+    document["limits"] = [
+        {"organization": one["name"], **draw(optional(plan=st.just("plan"), rules=st.just(rules)))}
+        for one in document["organizations"]
+    ]
     document["grants"] = [
         {"alias": alias["name"], "organization": organization}
         for alias in document["aliases"]

@@ -43,7 +43,12 @@ def find_unsupported(platform: PlatformFile) -> Iterator[Finding]:
         yield from _check_length(organization, organization.item.name)
     for project in platform.projects:
         yield from _check_length(project, project.item.name)
-    for owned in (*platform.members, *platform.service_accounts):
+    for owned in (
+        *platform.members,
+        *platform.service_accounts,
+        *platform.plans,
+        *platform.limits,
+    ):
         yield owned.finding((), _NEEDS_CONTROL)
     for credential in platform.credentials:
         yield from _check_members(credential, "organization")

@@ -24,6 +24,7 @@ from penstock.catalog.rules import (
     is_header_safe,
     parse_endpoint,
 )
+from penstock.contract.limits import Enforcement, Metric
 from penstock.kit.errors import PenstockError
 from penstock.kit.slugs import check_slug
 from penstock.tenancy.model import Role
@@ -146,6 +147,18 @@ def _check_scope(text: str) -> str:
     return _check_choice(text, "scope", list(KeyScope))
 
 
+def _check_metric(text: str) -> str:
+    return _check_choice(text, "metric", list(Metric))
+
+
+def _check_enforcement(text: str) -> str:
+    return _check_choice(text, "enforcement", list(Enforcement))
+
+
+def _check_per(text: str) -> str:
+    return _check_choice(text, "sharer", ["key", "member"])
+
+
 def _normalize_networks(networks: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(key_rules.normalize_cidrs(networks) or ())
 
@@ -185,5 +198,8 @@ HeaderPattern = Annotated[str, AfterValidator(check_forward_header)]
 FilePath = Annotated[str, AfterValidator(check_path)]
 Time = Annotated[str, AfterValidator(_check_time)]
 Milliseconds = Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS)]
+MetricName = Annotated[str, AfterValidator(_check_metric)]
+EnforcementName = Annotated[str, AfterValidator(_check_enforcement)]
+PerName = Annotated[str, AfterValidator(_check_per)]
 Provider = Annotated[str, AfterValidator(check_provider)]
 Version = Annotated[int, AfterValidator(_check_version)]

@@ -85,6 +85,8 @@ class PlatformFile:
     routes: tuple[Entry[schemas.RouteItem], ...]
     aliases: tuple[Entry[schemas.AliasItem], ...]
     grants: tuple[Entry[schemas.GrantItem], ...]
+    plans: tuple[Entry[schemas.PlanItem], ...]
+    limits: tuple[Entry[schemas.LimitsItem], ...]
 
 
 def merge_sections(files: Iterable[Sections]) -> Sections:

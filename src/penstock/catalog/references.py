@@ -40,6 +40,10 @@ _KINDS = {
     "routes": _Kind("route", ("name",)),
     "aliases": _Kind("alias", ("name",)),
     "grants": _Kind("grant", ("alias", "organization", "project?")),
+    "plans": _Kind("plan", ("name",)),
+    "limits": _Kind(
+        "entry of limits", ("organization", "project?", "key?", "member?", "service_account?")
+    ),
 }
 """Section -> what an entry of it is called and told by."""
 
@@ -156,10 +160,22 @@ def find_references(sections: Sections, names: Names) -> Iterator[Reference]:
     for section, field_name, target in _OWNED_REFERENCES:
         for written in sections[section]:
             yield from _owned_reference(section, written, field_name, target, names)
+    for written in sections["limits"]:
+        yield from _limited(written)
     for written in (*sections["upstreams"], *sections["deployments"]):
         name = written.name("credential")
         if name is not None and not REFERENCE.fullmatch(name):
             yield Reference(written, ("credential",), "credentials", (None, name))
+
+
+def _limited(written: Written) -> Iterator[Reference]:
+    """Yield the mention of the key or member that an entry limits."""
+    owner, project = written.name("organization"), written.name("project")
+    needs = ("projects", (owner, project)) if project else ("organizations", (owner,))
+    for field_name, section in (("key", "keys"), ("member", "members")):
+        name = written.name(field_name)
+        if name is not None and owner is not None and (project or section == "members"):
+            yield Reference(written, (field_name,), section, (owner, project, name), needs)
 
 
 def _owned_reference(
@@ -190,6 +206,10 @@ _REFERENCES = (
     ("aliases", "route", "routes"),
     ("grants", "alias", "aliases"),
     ("grants", "organization", "organizations"),
+    ("plans", "rules", "aliases"),
+    ("limits", "rules", "aliases"),
+    ("limits", "organization", "organizations"),
+    ("limits", "plan", "plans"),
 )
 """Section, field, and the section that the field's names are of."""
 
@@ -200,23 +220,26 @@ _OWNED_REFERENCES = (
     ("keys", "project", "projects"),
     ("keys", "service_account", "service_accounts"),
     ("grants", "project", "projects"),
+    ("limits", "project", "projects"),
+    ("limits", "service_account", "service_accounts"),
 )
 """The same for names within an organization, which stands in the field `organization`."""
 
 
 def _texts(written: Written, name: str) -> Iterator[tuple[Path, str]]:
-    """Yield the names that a field holds: alone, in a list, or as choices of deployments."""
+    """Yield the names that a field holds: alone, in a list, or in its choices or rules."""
     node = written.node.fields.get(name)
     if node is None:
         return
     if isinstance(node.value, str):
         yield (name,), node.value
     for index, member in enumerate(node.items):
-        choice = member.fields.get("deployment")
         if isinstance(member.value, str):
             yield (name, index), member.value
-        elif choice is not None and isinstance(choice.value, str):
-            yield (name, index, "deployment"), choice.value
+        for inner in ("deployment", "alias"):
+            inside = member.fields.get(inner)
+            if inside is not None and isinstance(inside.value, str):
+                yield (name, index, inner), inside.value
 
 
 def find_faults(sections: Sections, names: Names) -> Iterator[Finding]:
@@ -251,14 +274,13 @@ def tell_dangling(dangling: Iterable[Reference], names: Names) -> Iterator[Findi
 
 def _duplicate(section: str, identity: Identity, first: Written, second: Written) -> Finding:
     kind = _KINDS[section]
-    field_name = kind.identity[-1].removesuffix("?")
-    if second.node.fields.get(field_name) is None:
-        field_name = "alias"
+    named = [name.removesuffix("?") for name in reversed(kind.identity)]
+    field_name = next(name for name in named if name in second.node.fields)
     where = f"line {first.node.find_mark((field_name,)).line}"
     if first.source != second.source:
         where = f"{first.source}:{where.removeprefix('line ')}"
-    if section == "grants":
-        problem = f"is the same grant as that on {where}; remove one of the two"
+    if section in {"grants", "limits"}:
+        problem = f"is the same {kind.word} as that on {where}; remove one of the two"
     else:
         problem = (
             f"a second {kind.word} is named {quoted(str(identity[-1]))}, the first is on {where}; "

@@ -9,7 +9,9 @@ from penstock.access.model import KeyScope
 from penstock.catalog import fields
 from penstock.catalog.object_rules import MAX_CHOICES, MAX_WEIGHT
 from penstock.catalog.rules import MAX_CONNECTIONS, MAX_OUTPUT_TOKENS
+from penstock.catalog.written_rules import MAX_RULES, default_window_s
 from penstock.contract import snapshot
+from penstock.contract.limits import Enforcement, Limit, Metric, find_limit_fault
 from penstock.tenancy.model import Role
 from penstock.tenancy.rules import check_role
 
@@ -226,6 +228,74 @@ class GrantItem(Item):
     project: fields.FreeName | None = None
 
 
+class RuleItem(Item):
+    """A rule of a plan or of an owner."""
+
+    metric: fields.MetricName = Field(examples=["requests"])
+    limit: int = Field(examples=[600])
+    window_s: int | None = None
+    alias: str | None = None
+    model: fields.ServedModel | None = None
+    per: fields.PerName | None = None
+    enforcement: fields.EnforcementName = Enforcement.HARD.value
+    raised_limit: int | None = None
+    raised_until: fields.Time | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        metric = Metric(self.metric)
+        window_s = default_window_s(metric) if self.window_s is None else self.window_s
+        until = None if self.raised_until is None else 0
+        fault = find_limit_fault(
+            Limit(
+                "",
+                metric,
+                self.limit,
+                window_s,
+                raised_limit=self.raised_limit,
+                raised_until=until,
+            )
+        )
+        if fault is not None:
+            raise ValueError(fault)
+        return self
+
+
+Rules = Annotated[tuple[RuleItem, ...], Field(max_length=MAX_RULES), fields.AsTuple]
+
+
+class PlanItem(Item):
+    """A named set of rules."""
+
+    name: fields.Name = Field(examples=["gold"])
+    rules: Rules = ()
+
+
+class LimitsItem(Item):
+    """What limits an organization, a project, a key, a member or a service account."""
+
+    organization: fields.FreeName = Field(examples=["acme"])
+    project: fields.FreeName | None = None
+    key: fields.FreeName | None = None
+    member: fields.Subject | None = None
+    service_account: fields.FreeName | None = None
+    plan: str | None = None
+    rules: Rules = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if sum(one is not None for one in (self.key, self.member, self.service_account)) > 1:
+            message = "names several of key, member and service_account; write an entry for each"
+            raise ValueError(message)
+        if self.key is not None and self.project is None:
+            message = "names a key without its project; add project"
+            raise ValueError(message)
+        if self.service_account is not None and self.project is not None:
+            message = "names a project beside a service account; name its organization only"
+            raise ValueError(message)
+        return self
+
+
 class FileItem(Item):
     """The file as a whole; its entries are checked one by one."""
 
@@ -241,6 +311,8 @@ class FileItem(Item):
     routes: list[Any] = []
     aliases: list[Any] = []
     grants: list[Any] = []
+    plans: list[Any] = []
+    limits: list[Any] = []
 
 
 SECTIONS: dict[str, type[Item]] = {
@@ -255,6 +327,8 @@ SECTIONS: dict[str, type[Item]] = {
     "routes": RouteItem,
     "aliases": AliasItem,
     "grants": GrantItem,
+    "plans": PlanItem,
+    "limits": LimitsItem,
 }
 """The lists of the file and what they hold; short routes are `ShortRouteItem`."""
 

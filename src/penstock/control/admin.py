@@ -9,6 +9,7 @@ from penstock.access.peppers import Peppers
 from penstock.audit.api import create_audit_router
 from penstock.audit.signing import CheckpointSigner
 from penstock.catalog import api as catalog_api
+from penstock.catalog.apply import reading as catalog_kinds
 from penstock.catalog.apply.api import create_platform_router
 from penstock.catalog.credentials.api import create_credentials_router
 from penstock.catalog.credentials.data_keys import DataKeys
@@ -17,6 +18,7 @@ from penstock.control.door import AdminDoor
 from penstock.control.principals import Principals
 from penstock.control.settings import ControlSettings
 from penstock.kit.clock import Clock
+from penstock.limits import applying as limit_kinds
 from penstock.limits import rule_api
 from penstock.metering import api as metering_api
 from penstock.storage.database import Database
@@ -69,7 +71,7 @@ def add_admin_api(
         rule_api.limits,
         metering_api.usage,
         create_credentials_router(database, data_keys),
-        create_platform_router(data_keys),
+        create_platform_router(data_keys, [*catalog_kinds.KINDS, *limit_kinds.KINDS]),
         create_audit_router(signer.public_keys),
     ]
     # Only told to the OpenAPI document: the door has looked at the token before.

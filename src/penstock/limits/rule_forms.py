@@ -7,12 +7,10 @@ from typing import Any
 import msgspec
 
 from penstock.catalog.rules import check_model, check_name
+from penstock.catalog.written_rules import MAX_RULES
 from penstock.contract.limits import Limit, find_limit_fault
 from penstock.limits.model import KeptRules
 from penstock.limits.rules import slot_of
-
-MAX_RULES = 64
-"""Of one owner or plan."""
 
 
 def read_rules(owner_id: str, kept: object) -> tuple[Limit, ...]:

@@ -19,6 +19,7 @@ from penstock.audit.schemas import (
     example,
 )
 from penstock.catalog.upstream_schemas import NameText
+from penstock.catalog.written_rules import default_window_s
 from penstock.contract.limits import MAX_LIMIT, Enforcement, Limit, Metric
 from penstock.kit.moments import format_time, microseconds
 from penstock.limits.model import (
@@ -105,9 +106,7 @@ class NewRuleBody(RequestBody):
     def to_limit(self) -> Limit:
         """Return the rule, which has no id yet."""
         members = self.model_dump(exclude={"window_s", "per", "raised_until"})
-        window_s = self.window_s
-        if window_s is None:
-            window_s = 0 if self.metric is Metric.CONCURRENCY else 60
+        window_s = default_window_s(self.metric) if self.window_s is None else self.window_s
         until_us = microseconds(self.raised_until)
         return Limit(
             id="",

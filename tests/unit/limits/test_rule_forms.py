@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from penstock.catalog.written_rules import MAX_RULES
 from penstock.contract.limits import MAX_LIMIT, MAX_WINDOW_S, Limit, Metric
-from penstock.limits.rule_forms import MAX_RULES, keep_rules, read_rules
+from penstock.limits.rule_forms import keep_rules, read_rules
 
 
 def _rule(**members: Any) -> dict[str, Any]:

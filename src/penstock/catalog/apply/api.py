@@ -1,5 +1,6 @@
 """HTTP endpoints of applying and exporting."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -8,7 +9,7 @@ from penstock.access.api import KeyCall
 from penstock.access.errors import GRANT_EXCEEDED
 from penstock.audit.door import AdminRoute, get_call, operation
 from penstock.catalog.apply import service
-from penstock.catalog.apply.kind import Hands
+from penstock.catalog.apply.kind import Hands, Kind
 from penstock.catalog.apply.schemas import AppliedBody, ApplyBody, ExportBody, ExportQuery
 from penstock.catalog.credentials.data_keys import DataKeys
 from penstock.catalog.credentials.errors import KEK_UNAVAILABLE
@@ -18,11 +19,12 @@ from penstock.storage.sessions import WriteSession
 _Call = Annotated[KeyCall, Depends(get_call)]
 
 
-def create_platform_router(data_keys: DataKeys) -> APIRouter:
+def create_platform_router(data_keys: DataKeys, kinds: Sequence[Kind]) -> APIRouter:
     """Return the endpoints.
 
     Args:
         data_keys: What credentials are encrypted with.
+        kinds: What documents may have, those of higher rooms, too.
     """
     router = APIRouter(prefix="/api/v1/platform", tags=["platform"], route_class=AdminRoute)
 
@@ -47,7 +49,7 @@ def create_platform_router(data_keys: DataKeys) -> APIRouter:
                 data_keys=data_keys,
             )
             applied = await service.apply(
-                hands, body.document, set_name=body.set, is_pruning=body.prune
+                hands, kinds, body.document, set_name=body.set, is_pruning=body.prune
             )
             return AppliedBody.of(applied, is_dry_run=body.is_dry_run)
 
@@ -62,7 +64,7 @@ def create_platform_router(data_keys: DataKeys) -> APIRouter:
     async def export_document(call: _Call, query: Annotated[ExportQuery, Query()]) -> Response:
         """Write what there is as a document."""
         async with call.read() as session:
-            document = await service.export(session, set_name=query.set)
+            document = await service.export(session, kinds, set_name=query.set)
         return call.answer(ExportBody(document=document))
 
     return router

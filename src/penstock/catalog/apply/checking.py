@@ -12,7 +12,7 @@ from penstock.catalog.apply.desired import find_repeated_secrets
 from penstock.catalog.apply.diff import missing_secrets
 from penstock.catalog.apply.kind import Hands
 from penstock.catalog.apply.model import Ref, Wanted
-from penstock.catalog.apply.reading import KINDS, Reader
+from penstock.catalog.apply.reading import Reader
 from penstock.catalog.credentials import service as credentials
 from penstock.catalog.credentials.errors import CredentialUnreadableError
 from penstock.catalog.errors import Finding, quoted
@@ -106,19 +106,21 @@ def _list_dangling(examined: Examined, reader: Reader) -> list[Reference]:
 
 
 def _is_kept_alias(reference: Reference, examined: Examined, reader: Reader) -> bool:
-    """Tell whether a key names an alias that is gone, and did so before: that may stay so."""
-    if reference.section != "aliases" or reference.written.path[0] != "keys":
+    """Tell whether a key or a rule names an alias that is gone, and did so before: it may stay."""
+    section = str(reference.written.path[0])
+    if reference.section != "aliases" or section not in {"keys", "plans", "limits"}:
         return False
-    identity = identify("keys", reference.written, examined.names)
-    members = {} if identity is None else reader.members.get(Ref("keys", identity), {})
-    return reference.identity[0] in (members.get("aliases") or ())
+    identity = identify(section, reference.written, examined.names)
+    members = {} if identity is None else reader.members.get(Ref(section, identity), {})
+    named = {rule.get("alias") for rule in members.get("rules", ())}
+    return reference.identity[0] in named.union(members.get("aliases") or ())
 
 
 def _check_members(wanted: Mapping[Ref, Wanted], reader: Reader) -> Iterator[Finding]:
     """Yield the members that would have to change and cannot, and the secrets that are missing."""
     for ref, one in wanted.items():
         before = reader.members.get(ref)
-        for name in sorted(KINDS[ref.section].immutable):
+        for name in sorted(reader.kinds[ref.section].immutable):
             if before is not None and before[name] != one.members[name]:
                 problem = (
                     f"is {quoted(str(before[name]))} and stays so as long as it is there; "

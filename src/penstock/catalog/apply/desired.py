@@ -12,6 +12,7 @@ from penstock.catalog.document import build_node
 from penstock.catalog.errors import Finding
 from penstock.catalog.model import Entry, PlatformFile, normalize
 from penstock.catalog.platform_file import Examined, examine, read_sections
+from penstock.catalog.written_rules import shorten_rules
 from penstock.contract.snapshot import Timeouts
 from penstock.kit.moments import format_time, microseconds
 
@@ -91,5 +92,7 @@ _FORMS: dict[str, dict[str, Callable[[Any], Any]]] = {
         "service_account": normalize,
     },
     "upstreams": {"timeouts": shorten_timeouts},
+    "plans": {"rules": shorten_rules},
+    "limits": {"rules": shorten_rules},
 }
 """How members are written in the database, where that differs: sorted, or in one form."""

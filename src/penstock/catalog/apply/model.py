@@ -22,7 +22,9 @@ ORDER = (
     "routes",
     "aliases",
     "grants",
+    "plans",
     "keys",
+    "limits",
 )
 """Sections, each behind those that it refers to; `diff` knows where that is not so simple."""
 
@@ -38,6 +40,8 @@ NAMED_BY: Mapping[str, tuple[str, ...]] = {
     "routes": ("name",),
     "aliases": ("name",),
     "grants": ("alias", "organization", "project"),
+    "plans": ("name",),
+    "limits": ("organization", "project", "key", "member", "service_account"),
 }
 """The fields whose values are an object's identity, in their order."""
 

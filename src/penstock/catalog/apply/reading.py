@@ -18,22 +18,20 @@ from penstock.catalog.apply.model import ORDER, Members, Ref
 from penstock.storage.paging import MAX_PAGE_ROWS, PageRequest
 from penstock.storage.sessions import ReadSession
 
-KINDS = {
-    kind.section: kind
-    for kind in (
-        ORGANIZATIONS,
-        PROJECTS,
-        MEMBERS,
-        SERVICE_ACCOUNTS,
-        CREDENTIALS,
-        UPSTREAMS,
-        DEPLOYMENTS,
-        ROUTES,
-        ALIASES,
-        GRANTS,
-        KEYS,
-    )
-}
+KINDS = (
+    ORGANIZATIONS,
+    PROJECTS,
+    MEMBERS,
+    SERVICE_ACCOUNTS,
+    CREDENTIALS,
+    UPSTREAMS,
+    DEPLOYMENTS,
+    ROUTES,
+    ALIASES,
+    GRANTS,
+    KEYS,
+)
+"""Of this room and those below it."""
 _CHUNK = 400
 """Values of one statement: databases bound them."""
 
@@ -43,11 +41,13 @@ class Reader:
 
     Args:
         session: Where from; of the platform.
+        kinds: What there is of each section.
     """
 
-    def __init__(self, session: ReadSession) -> None:
+    def __init__(self, session: ReadSession, kinds: Iterable[Kind]) -> None:
         """See the class."""
         self._session = session
+        self.kinds = {kind.section: kind for kind in kinds}
         self.names = Names()
         self.members: dict[Ref, Members] = {}
         """What was read, of objects that are in use."""
@@ -58,7 +58,7 @@ class Reader:
         for ref in refs:
             wanted[ref.section].add(ref)
         for section in ORDER:
-            kind = KINDS[section]
+            kind = self.kinds[section]
             places = [
                 place
                 for ref in wanted[section]
@@ -75,7 +75,7 @@ class Reader:
     async def read_ids(self, mentions: Collection[Mention]) -> None:
         """Read the objects with these ids, those that are in use."""
         for section in ORDER:
-            kind = KINDS[section]
+            kind = self.kinds[section]
             ids = sorted({object_id for found, object_id in mentions if found == section})
             for chunk in _chunks(ids):
                 await self._read(kind, [kind.table.id.in_(chunk)], None)
@@ -83,8 +83,8 @@ class Reader:
     async def read_all(self, max_objects: int) -> bool:
         """Read everything that is in use; return False when there is more than `max_objects`."""
         for section in ORDER:
-            async for found in self._pages(KINDS[section], []):
-                await self._learn(KINDS[section], found, None)
+            async for found in self._pages(self.kinds[section], []):
+                await self._learn(self.kinds[section], found, None)
                 if len(self.members) > max_objects:
                     return False
         return True
@@ -152,7 +152,7 @@ class Reader:
             if not self.names.has_identity(mention):
                 unknown.setdefault(mention[0], set()).add(mention[1])
         for section, ids in unknown.items():
-            kind = KINDS[section]
+            kind = self.kinds[section]
             for chunk in _chunks(sorted(ids)):
                 async for found in self._pages(kind, [kind.table.id.in_(chunk)]):
                     await self._name(kind, found, are_in_use=True)

@@ -4,7 +4,7 @@ A document is applied by the services of the rooms, in one transaction: each cha
 its entry in the audit log and its line in the change feed, and all of them happen or none.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from penstock.access.errors import GRANT_EXCEEDED, OPERATION_DENIED
@@ -12,10 +12,10 @@ from penstock.catalog.apply import store
 from penstock.catalog.apply.checking import find_faults, find_renewed, mentioned
 from penstock.catalog.apply.desired import read_sent, read_wanted
 from penstock.catalog.apply.diff import diff, in_order, to_document
-from penstock.catalog.apply.kind import Hands, Mention
+from penstock.catalog.apply.kind import Hands, Kind, Mention
 from penstock.catalog.apply.kinds_secrets import OF_A_MEMBER
 from penstock.catalog.apply.model import Applied, Change, Ref, Wanted
-from penstock.catalog.apply.reading import KINDS, Reader
+from penstock.catalog.apply.reading import Reader
 from penstock.catalog.errors import (
     DOCUMENT_INVALID,
     EXPORT_TOO_LARGE,
@@ -35,12 +35,18 @@ _DISABLED = "is_disabled"
 
 
 async def apply(
-    hands: Hands, document: Mapping[str, Any], *, set_name: str, is_pruning: bool
+    hands: Hands,
+    kinds: Iterable[Kind],
+    document: Mapping[str, Any],
+    *,
+    set_name: str,
+    is_pruning: bool,
 ) -> Applied:
     """Make the database what a document says, in the transaction of its session.
 
     Args:
         hands: Where, and by whom.
+        kinds: What there is of each section.
         document: A platform file as JSON values, with secrets in place of references.
         set_name: Which set of files it is: only what the same set made is ever removed.
         is_pruning: Remove what this set made earlier and the document has no more.
@@ -54,7 +60,7 @@ async def apply(
     await session.lock_configuration()
     examined = read_sent(document)
     wanted = read_wanted(examined.platform)
-    reader = Reader(session)
+    reader = Reader(session, kinds)
     made = await store.list_made(session, session.scope, set_name)
     await reader.read_named({*wanted, *mentioned(examined)})
     await reader.read_ids(made)
@@ -85,18 +91,21 @@ async def apply(
     return Applied(changes=changes, leftovers=[] if is_pruning else leftovers)
 
 
-async def export(session: ReadSession, *, set_name: str | None) -> dict[str, object]:
+async def export(
+    session: ReadSession, kinds: Iterable[Kind], *, set_name: str | None
+) -> dict[str, object]:
     """Return a document of what is there, which applied changes nothing. It holds no secret.
 
     Args:
         session: Where from; of the platform.
+        kinds: What there is of each section.
         set_name: Only what this set of files made; everything without. Keys that belong to people
             are left out: they come and go with them.
 
     Raises:
         PenstockError: `EXPORT_TOO_LARGE`.
     """
-    reader = Reader(session)
+    reader = Reader(session, kinds)
     if set_name is not None:
         await reader.read_ids(await store.list_made(session, session.scope, set_name))
     elif not await reader.read_all(MAX_EXPORTED_OBJECTS):
@@ -166,7 +175,7 @@ async def _make(hands: Hands, change: Change, wanted: Wanted | None, reader: Rea
 
 
 async def _dispatch(hands: Hands, change: Change, wanted: Wanted | None, reader: Reader) -> None:
-    kind, names, (section, identity) = KINDS[change.ref.section], reader.names, change.ref
+    kind, names, (section, identity) = reader.kinds[change.ref.section], reader.names, change.ref
     if change.action == "create" and wanted is not None:
         names.learn(section, identity, await kind.create(hands, names, identity, wanted))
         return
