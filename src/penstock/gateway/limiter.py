@@ -127,7 +127,7 @@ class Limiter:
         uses = [use for spent in claim.spent for use in self._purse.settle(spent, usage)]
         if is_typical:
             claim.metering.habit.learn(claim.demand.body_bytes, inputs, outputs)
-        if self._parked or self._allowances.is_urgent or self._purse.is_urgent:
+        if self._parked or self._allowances.is_urgent:
             self._has_settled = True
             self._call_soon()
         return tuple(uses)
@@ -329,6 +329,4 @@ class Limiter:
         if self._parked and (was_told or self._has_settled):
             self._retry()
         self._has_settled = False
-        if not self._parked:
-            self._purse.return_idle()
         self._lessor.flush(now_ms)

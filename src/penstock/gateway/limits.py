@@ -109,5 +109,7 @@ ACCOUNTS = 20_000
 """Budgets that a worker remembers; past it, those it holds nothing of are forgotten."""
 HOLD_IDLE_MS = 5_000
 """How long a hold on a budget is kept that no request uses."""
+SCARCE_HOLD_IDLE_MS = 250
+"""The same, of a budget that has little left."""
 HOLD_LASTS_MS = 10_000
 """A hold that is used up sooner than this is followed by one twice as large."""

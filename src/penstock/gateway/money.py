@@ -1,8 +1,8 @@
 """A worker's shares of hard budgets: amounts that the control plane's database holds for it.
 
 A request takes its worst case and, when it has ended, puts back what it did not cost. What is
-left goes back to the budget when nobody needs it, when little is left there, and in time.
-Amounts are nano-units (`contract.money`).
+left goes back to the budget in time, and earlier when nobody used it for a while. Amounts are
+nano-units (`contract.money`).
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,12 @@ import msgspec
 
 from penstock.contract.money import NANO, PRICE_SCALE, Budget, Hold, HoldAsk, HoldUse, Price
 from penstock.gateway.dialects.openai import Usage
-from penstock.gateway.limits import ACCOUNTS, HOLD_IDLE_MS, HOLD_LASTS_MS
+from penstock.gateway.limits import (
+    ACCOUNTS,
+    HOLD_IDLE_MS,
+    HOLD_LASTS_MS,
+    SCARCE_HOLD_IDLE_MS,
+)
 
 _NEVER = -(10**9)
 _UNIT = PRICE_SCALE * 1_000_000 // NANO
@@ -20,15 +25,13 @@ _REPEAT_MS = 60_000
 
 
 class _OpenHold:
-    __slots__ = ("account", "amount", "flying", "freed", "id", "left", "until_ms", "used_at_ms")
+    __slots__ = ("account", "freed", "id", "left", "until_ms", "used_at_ms")
 
     def __init__(self, account: "Account", hold: Hold, asked_at_ms: int) -> None:
         self.account = account
         self.id = hold.id
-        self.amount = self.left = hold.amount
+        self.left = hold.amount
         self.until_ms = asked_at_ms + hold.use_ms
-        self.flying = 0
-        """Parts of requests that have not ended."""
         self.freed = 0
         self.used_at_ms = asked_at_ms
 
@@ -71,7 +74,7 @@ class Account:
         self.until_ms = 0
         """When the first of them may not be used any more."""
         self.is_scarce = True
-        """The budget had less left than it gave: what is not used goes back at once."""
+        """The budget had less left than it gave: what is not used goes back soon."""
         self.refill_at = 0
         self.last_amount = 0
         self.filled_at_ms = _NEVER
@@ -116,7 +119,6 @@ class Purse:
         """By hold; not yet told."""
         self._told: dict[str, tuple[int, int]] = {}
         """By hold: what was told lately, and when."""
-        self._idle: set[_OpenHold] = set()
         self.low: set[Account] = set()
         """Accounts to ask more for before they run dry."""
 
@@ -147,7 +149,6 @@ class Purse:
             if part:
                 amount -= part
                 hold.left -= part
-                hold.flying += 1
                 hold.used_at_ms = now_ms
                 spent.parts.append((hold, part))
                 if amount == 0:
@@ -169,14 +170,8 @@ class Purse:
             used = min(part, cost)
             cost -= used
             uses.append(HoldUse(hold.id, used))
-            hold.flying -= 1
             self._put_back(hold, part - used)
         return uses
-
-    @property
-    def is_urgent(self) -> bool:
-        """Whether somebody else may wait for what has to go back."""
-        return bool(self._idle or self._freed)
 
     def granted(self, account: Account, hold: Hold, *, asked_at_ms: int, now_ms: int) -> None:
         """Take in a hold."""
@@ -191,21 +186,13 @@ class Purse:
         account.last_amount = hold.amount
         account.filled_at_ms = now_ms
         self._active.add(account)
-        self._idle.add(opened)
-
-    def return_idle(self) -> None:
-        """Give back what nobody uses of budgets that have little left."""
-        for hold in self._idle:
-            if hold.account.is_scarce:
-                self._close(hold)
-        self._idle.clear()
 
     def sweep(self, now_ms: int) -> None:
         """Give back holds that nobody used lately, or that may not be used any more."""
         for account in list(self._active):
+            idle_ms = SCARCE_HOLD_IDLE_MS if account.is_scarce else HOLD_IDLE_MS
             for hold in list(account.holds):
-                is_idle = hold.flying == 0 and now_ms - hold.used_at_ms >= HOLD_IDLE_MS
-                if is_idle or now_ms >= hold.until_ms:
+                if now_ms >= min(hold.until_ms, hold.used_at_ms + idle_ms):
                     self._close(hold)
             if not account.holds:
                 self._active.discard(account)
@@ -230,8 +217,6 @@ class Purse:
             return
         hold.left += amount
         account.left += amount
-        if account.is_scarce:
-            self._idle.add(hold)
 
     def _close(self, hold: _OpenHold) -> None:
         account = hold.account

@@ -213,6 +213,7 @@ class Worker:
         if self._settings.agent_socket:
             self._link = self._agent_link()
             link = self._loop.create_task(self._link.run())
+            link.add_done_callback(self._link_ended)
             await self._await_tokens()
         if not self.is_draining:
             await self._listen()
@@ -267,6 +268,12 @@ class Worker:
 
     def _tell_agent(self, message: WorkerMessage) -> bool:
         return self._link is not None and self._link.send(message)
+
+    def _link_ended(self, link: "asyncio.Task[None]") -> None:
+        """End with the link: a worker that does not hear its agent is of no use for long."""
+        if not link.cancelled() and link.exception() is not None:
+            log.error("link to the agent broke", exc_info=link.exception())
+            self._finish(_EXIT_BROKEN)
 
     def _hello(self) -> Hello:
         settings = self._settings
