@@ -16,6 +16,7 @@ from penstock.audit.signing import CheckpointSigner
 from penstock.catalog.credentials.data_keys import DataKeys
 from penstock.control.admin import add_admin_api
 from penstock.control.app import create_app
+from penstock.control.budget_books import BudgetBooks
 from penstock.control.chores import Chores
 from penstock.control.keks import create_missing_key_file, read_kek
 from penstock.control.key_uses import KeyUses
@@ -162,7 +163,8 @@ async def run_admin_api(database: Database, data: Path) -> AsyncIterator[AdminRi
         data_keys=data_keys,
         peppers=peppers,
     )
-    chores = Chores(database, signer, data_keys, clock, key_uses=key_uses)
+    books = BudgetBooks(database, clock)
+    chores = Chores(database, signer, data_keys, clock, key_uses=key_uses, books=books)
     async with _connect(app) as client:
         yield AdminRig(app, client, clock, data, chores)
 

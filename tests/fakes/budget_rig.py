@@ -28,6 +28,7 @@ from penstock.metering.rules import hash_event
 from penstock.rating import store as rating_store
 from penstock.rating.model import Price
 from penstock.storage.database import Database
+from penstock.storage.scope import Scope
 from penstock.tenancy.model import Organization, Project
 
 WORKER = Life("node-1/0", 1)
@@ -180,7 +181,7 @@ class BudgetRig:
         """Return the windows that do not say what charges and holds say."""
         found: list[WindowKey] = []
         after = None
-        async with self.database.read(ALL) as session:
+        async with self.database.read(Scope.of(self.organization.id)) as session:
             while True:
                 page, after = await reconcile(session, after)
                 found += page.differences

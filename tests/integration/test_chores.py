@@ -8,6 +8,7 @@ from tests.fakes.sealed_credentials import create_credential, create_data_keys, 
 from penstock.audit import service as audit
 from penstock.audit.signing import CheckpointSigner
 from penstock.catalog.credentials.data_keys import DataKeys
+from penstock.control.budget_books import BudgetBooks
 from penstock.control.chores import CHECKPOINT_S, WATCH_S, Chores
 from penstock.control.key_uses import KeyUses
 from penstock.kit.clock import ManualClock
@@ -22,12 +23,32 @@ async def _count_checkpoints(database: Database, signer: CheckpointSigner, chain
     return found.checkpoints
 
 
+def _chores(
+    database: Database, signer: CheckpointSigner, keys: DataKeys, clock: ManualClock
+) -> Chores:
+    return Chores(
+        database,
+        signer,
+        keys,
+        clock,
+        key_uses=KeyUses(database, PEPPERS, clock),
+        books=BudgetBooks(database, clock),
+    )
+
+
 async def test_chains_are_signed_each_hour(database: Database, tmp_path: Path) -> None:
     """The end of each audit chain that grew is signed at once and then each hour, not between."""
     signer = CheckpointSigner.from_file(tmp_path / "signing")
     clock = ManualClock()
     data_keys = DataKeys(FileKek(tmp_path / "kek.json"), clock)
-    chores = Chores(database, signer, data_keys, clock, key_uses=KeyUses(database, PEPPERS, clock))
+    chores = Chores(
+        database,
+        signer,
+        data_keys,
+        clock,
+        key_uses=KeyUses(database, PEPPERS, clock),
+        books=BudgetBooks(database, clock),
+    )
     acme = await create_organization(database, "acme")
     await chores.tick()
     assert await _count_checkpoints(database, signer, acme.id) == 1
@@ -47,7 +68,14 @@ async def test_data_keys_follow_the_kek(database: Database, tmp_path: Path) -> N
     keys = create_data_keys(path)
     made = await create_credential(database, keys)
     signer = CheckpointSigner.from_file(tmp_path / "signing")
-    chores = Chores(database, signer, keys, clock, key_uses=KeyUses(database, PEPPERS, clock))
+    chores = Chores(
+        database,
+        signer,
+        keys,
+        clock,
+        key_uses=KeyUses(database, PEPPERS, clock),
+        books=BudgetBooks(database, clock),
+    )
     await chores.tick()
     for _ in range(2):
         number = add_key_version(path)

@@ -122,6 +122,17 @@ _TABLE = {
     "limits:update": "POA.J...",
     "limits:delete": "POA.J...",
     "limits:read_use": "POABJD.U",
+    # money; as with limits
+    "prices:create": "P.......",
+    "prices:list": "P.......",
+    "prices:get": "P.......",
+    "prices:delete": "P.......",
+    "budgets:create": "POA.J...",
+    "budgets:list": "POABJD.U",
+    "budgets:get": "POABJD.U",
+    "budgets:update": "POA.J...",
+    "budgets:delete": "POA.J...",
+    "holds:list": "POABJD.U",
     # what happened
     "usage:read": "POABJD.U",
     "audit:read": "POA....U",

@@ -19,8 +19,11 @@ from penstock.control.principals import Principals
 from penstock.control.settings import ControlSettings
 from penstock.kit.clock import Clock
 from penstock.limits import applying as limit_kinds
-from penstock.limits import rule_api
+from penstock.limits import budget_api, rule_api
+from penstock.limits.budget_api import create_budgets_router
 from penstock.metering import api as metering_api
+from penstock.rating import api as price_api
+from penstock.rating.service import list_unpriced
 from penstock.storage.database import Database
 from penstock.tenancy import api as tenancy_api
 
@@ -69,6 +72,10 @@ def add_admin_api(
         *catalog_api.ROUTERS,
         rule_api.plans,
         rule_api.limits,
+        create_budgets_router(list_unpriced),
+        budget_api.budgets,
+        budget_api.holds,
+        price_api.prices,
         metering_api.usage,
         create_credentials_router(database, data_keys),
         create_platform_router(data_keys, [*catalog_kinds.KINDS, *limit_kinds.KINDS]),

@@ -11,12 +11,14 @@ import penstock
 from penstock.access.peppers import read_peppers
 from penstock.audit.signing import CheckpointSigner
 from penstock.catalog.credentials.data_keys import DataKeys
+from penstock.contract.metrics import Metric
 from penstock.control.admin import add_admin_api
 from penstock.control.authentication import (
     create_bearer,
     create_page_authentication,
     read_token,
 )
+from penstock.control.budget_books import BudgetBooks
 from penstock.control.chores import Chores
 from penstock.control.document import ControlApp
 from penstock.control.feed import create_feed_router
@@ -26,6 +28,13 @@ from penstock.control.keks import create_missing_key_file, read_kek
 from penstock.control.key_hashes import create_key_hashes_router
 from penstock.control.key_uses import KeyUses
 from penstock.control.limit_uses import create_limit_uses_router
+from penstock.control.metrics import (
+    BUDGET_DIFFERENCES,
+    HOLDS_EXPIRED,
+    SETTLEMENT_FAULTS,
+    Series,
+    create_metrics_router,
+)
 from penstock.control.money import Settlement, create_holds_router
 from penstock.control.principals import Principals
 from penstock.control.problems import PROBLEM_RESPONSES, install_problems
@@ -67,12 +76,14 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
     key_uses = KeyUses(database, peppers, clock)
     signer = CheckpointSigner.from_file(settings.secrets_folder / "audit_signing_key")
     data_keys = DataKeys(read_kek(settings), clock)
+    books = BudgetBooks(database, clock)
+    settlement = Settlement()
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await database.open()
         await create_missing_key_file(settings, database)
-        chores = Chores(database, signer, data_keys, clock, key_uses=key_uses)
+        chores = Chores(database, signer, data_keys, clock, key_uses=key_uses, books=books)
         working = asyncio.create_task(chores.run(), name="chores")
         try:
             yield
@@ -98,9 +109,11 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
     install_problems(app)
     authenticate_node = create_bearer(node_token, "nodeToken", "`secrets/node_token`")
     app.include_router(create_health_router(database))
-    settlement = Settlement()
     app.include_router(create_node_router(database, clock, authenticate_node, settlement))
     app.include_router(create_holds_router(database, clock, authenticate_node))
+    app.include_router(
+        create_metrics_router(lambda: _collect(books, settlement), authenticate_node)
+    )
     app.include_router(create_feed_router(database, authenticate_node))
     app.include_router(create_key_hashes_router(database, peppers, clock, authenticate_node))
     app.include_router(create_limit_uses_router(database, authenticate_node))
@@ -120,3 +133,11 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
         peppers=peppers,
     )
     return app
+
+
+def _collect(books: BudgetBooks, settlement: Settlement) -> list[tuple[Metric, Series]]:
+    return [
+        (BUDGET_DIFFERENCES, {"": books.differences}),
+        (HOLDS_EXPIRED, {"": books.expired}),
+        (SETTLEMENT_FAULTS, settlement.faults),
+    ]

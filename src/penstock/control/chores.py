@@ -11,6 +11,7 @@ from penstock.audit.signing import CheckpointSigner
 from penstock.catalog.credentials import jobs
 from penstock.catalog.credentials.data_keys import DataKeys
 from penstock.catalog.credentials.errors import KeysUnavailableError
+from penstock.control.budget_books import BudgetBooks
 from penstock.control.key_uses import KeyUses
 from penstock.kit.clock import Clock
 from penstock.kit.kek.model import KekVersion
@@ -29,13 +30,16 @@ WATCH_S = 60.0
 CHECKPOINT_S = 3_600.0
 """How often the ends of audit chains are signed: what was cut off behind the last is not seen."""
 
+RECONCILE_S = 3_600.0
+"""How often budgets are compared with what was charged to them."""
+
 
 class Chores:
     """Does what the clock asks for.
 
     It signs the audit log's chains, forgets idempotency keys that are over a day old and uses of
     limits that say nothing any more, writes when keys were used, ends secrets whose rotation is
-    overdue, reports those that are still used late, and follows the KEK.
+    overdue, reports those that are still used late, follows the KEK and keeps the books of budgets.
     Several control planes may do this at once: what one has done is nothing to do for the next.
 
     Args:
@@ -44,6 +48,7 @@ class Chores:
         data_keys: Wrapped anew when the KEK has a newer version.
         clock: Tells the time.
         key_uses: What is to be written about keys.
+        books: Those of budgets.
     """
 
     def __init__(
@@ -54,9 +59,11 @@ class Chores:
         clock: Clock,
         *,
         key_uses: KeyUses,
+        books: BudgetBooks,
     ) -> None:
         """See the class."""
         self._database = database
+        self.books = books
         self._signer = signer
         self._data_keys = data_keys
         self._wrapped_under: KekVersion | None = None
@@ -67,6 +74,8 @@ class Chores:
             (WATCH_S, self._watch_secrets),
             (WATCH_S, self._follow_kek),
             (CHECKPOINT_S, self._sign_chains),
+            (WATCH_S, books.expire_holds),
+            (RECONCILE_S, books.reconcile),
         ]
         self._done_at_s = [float("-inf")] * len(self._chores)
 

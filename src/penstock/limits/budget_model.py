@@ -161,10 +161,9 @@ class BudgetUse:
     amount: int
 
     @property
-    def overrun_atto(self) -> int:
-        """What was spent and is held beyond the amount: of usage that came late."""
-        used = self.window.settled_atto + self.window.held * ATTO_IN_NANO
-        return max(0, used - self.amount * ATTO_IN_NANO)
+    def left_atto(self) -> int:
+        """What is neither spent nor held; less than 0 when it is overrun by what came late."""
+        return (self.amount - self.window.held) * ATTO_IN_NANO - self.window.settled_atto
 
 
 @dataclass(frozen=True, slots=True)

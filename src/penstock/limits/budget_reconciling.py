@@ -4,7 +4,7 @@ from penstock.limits import budget_store as store
 from penstock.limits.budget_model import Reconciliation, WindowKey
 from penstock.storage.sessions import ReadSession
 
-PAGE_WINDOWS = 500
+PAGE_WINDOWS = 100
 
 
 async def reconcile(

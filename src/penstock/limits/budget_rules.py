@@ -88,19 +88,17 @@ def slot_of(budget: Budget) -> tuple[Any, ...]:
     return (*owner, budget.currency, budget.period, budget.alias, budget.per)
 
 
-def subject_of(per: Per, key_id: str, member_id: str) -> str | None:
-    """Return whose window counts for a request; None when nobody's: the key has no member.
+def subject_of(per: Per, key_id: str, member_id: str) -> str:
+    """Return whose window counts for a request. A key that belongs to nobody is its own member.
 
     Args:
         per: The budget's.
         key_id: Of the request.
         member_id: Of the member or service account that its key belongs to, or "".
     """
-    if per == "key":
-        return f"k.{key_id}"
-    if per == "member":
-        return f"m.{member_id}" if member_id else None
-    return ""
+    if per == "member" and member_id:
+        return f"m.{member_id}"
+    return f"k.{key_id}" if per else ""
 
 
 def counts_for(budget: Budget, organization_id: str, alias: str) -> bool:

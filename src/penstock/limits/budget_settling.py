@@ -167,7 +167,7 @@ def _windows_of(
                 continue
             subject = subject_of(budget.per, event.key_id, member_id)
             window = window_of(budget, event.at_us)
-            if subject is not None and window is not None:
+            if window is not None:
                 key = WindowKey(budget.id, subject, window.starts_at_us)
                 found[key] = (budget.organization_id, window.ends_at_us)
     return found

@@ -1,13 +1,13 @@
 """Use cases of budgets. None commits; each change is told to the audit log and to data planes."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from penstock.access.service import get_key
-from penstock.audit.model import Actor, Entry
+from penstock.audit.model import Actor
 from penstock.audit.service import record
 from penstock.catalog.aliases import find_alias_by_name
+from penstock.catalog.collection import entry_of
 from penstock.kit.base62 import create_id
 from penstock.kit.errors import PenstockError
 from penstock.limits import budget_store as store
@@ -15,14 +15,12 @@ from penstock.limits.budget_model import Budget, BudgetChanges, BudgetHold, Budg
 from penstock.limits.budget_rules import find_budget_fault, slot_of
 from penstock.limits.errors import BUDGET_EXISTS, BUDGET_INVALID
 from penstock.limits.model import Owner
+from penstock.limits.owners import require_changeable
 from penstock.limits.rule_feed import format_owner
 from penstock.storage.changes import record_change
 from penstock.storage.errors import OBJECT_UNKNOWN
 from penstock.storage.paging import Page, PageRequest
 from penstock.storage.sessions import ReadSession, WriteSession
-from penstock.tenancy.people import get_member, get_service_account
-from penstock.tenancy.rules import require_not_archived
-from penstock.tenancy.service import get_organization, get_project
 
 MAX_WINDOWS = 100
 """Most windows of a budget that are shown."""
@@ -32,7 +30,7 @@ async def create_budget(session: WriteSession, actor: Actor, new: NewBudget) -> 
     """Create a budget. What is stored from then on counts.
 
     Raises:
-        PenstockError: `OBJECT_UNKNOWN` for its owner or alias, `STATUS_CONFLICT` when the owner is
+        PenstockError: `OBJECT_UNKNOWN` for its alias, `STATUS_CONFLICT` when the owner is
             archived, `BUDGET_INVALID`, `BUDGET_EXISTS`.
     """
     await session.lock_configuration()
@@ -51,7 +49,7 @@ async def create_budget(session: WriteSession, actor: Actor, new: NewBudget) -> 
             updated_at_us=actor.at_us,
         )
     )
-    await _check_owner(session, budget)
+    await require_changeable(session, budget)
     if budget.alias is not None and await find_alias_by_name(session, budget.alias) is None:
         raise PenstockError(OBJECT_UNKNOWN, "`alias` names no alias.")
     others = await store.list_budgets_of(session, session.scope, [budget.owner_id])
@@ -97,9 +95,11 @@ async def update_budget(
     A lower amount takes nothing back that workers hold: what they hold can be spent.
 
     Raises:
-        PenstockError: `OBJECT_UNKNOWN`, `VERSION_CONFLICT`, `BUDGET_INVALID`.
+        PenstockError: `OBJECT_UNKNOWN`, `VERSION_CONFLICT`, `BUDGET_INVALID`, `STATUS_CONFLICT`
+            when its owner is archived.
     """
     before = await store.budgets.lock(session, session.scope, budget_id, expected_version)
+    await require_changeable(session, before)
     wanted: Mapping[str, Any] = changes
     values = {name: value for name, value in wanted.items() if getattr(before, name) != value}
     if not values:
@@ -132,6 +132,12 @@ async def list_uses(session: ReadSession, budget: Budget) -> list[BudgetUse]:
     return [BudgetUse(window, budget.amount) for window in windows]
 
 
+async def find_currencies(session: ReadSession, budget_ids: Collection[str]) -> dict[str, str]:
+    """Return the currencies of budgets, by id."""
+    found = await store.budgets.list_by_id(session, session.scope, store.with_ids(budget_ids))
+    return {budget.id: budget.currency for budget in found}
+
+
 async def list_holds(
     session: ReadSession, page: PageRequest, **filters: str | None
 ) -> Page[BudgetHold]:
@@ -146,37 +152,8 @@ def _check(budget: Budget) -> Budget:
     return budget
 
 
-async def _check_owner(session: ReadSession, budget: Budget) -> None:
-    require_not_archived((await get_organization(session, budget.organization_id)).status)
-    owners: list[Any] = []
-    if budget.project_id is not None:
-        owners.append(await get_project(session, budget.project_id))
-        require_not_archived(owners[-1].status)
-    if budget.key_id is not None:
-        owners.append(await get_key(session, budget.key_id))
-    if budget.member_id is not None:
-        owners.append(await get_member(session, budget.member_id))
-    if budget.service_account_id is not None:
-        owners.append(await get_service_account(session, budget.service_account_id))
-    if any(owner.organization_id != budget.organization_id for owner in owners):
-        raise PenstockError(OBJECT_UNKNOWN)
-
-
 async def _tell(
     session: WriteSession, actor: Actor, action: str, budget: Budget, **states: Budget
 ) -> None:
     await record_change(session, "budget", format_owner(budget), actor.at_us)
-    entry = Entry(
-        actor=actor,
-        action=action,
-        resource_kind="budget",
-        resource_id=budget.id,
-        organization_id=budget.organization_id,
-        before=_shown(states.get("before")),
-        after=_shown(states.get("after")),
-    )
-    await record(session, entry)
-
-
-def _shown(budget: Budget | None) -> dict[str, Any] | None:
-    return None if budget is None else dataclasses.asdict(budget)
+    await record(session, entry_of(actor, action, budget, **states))

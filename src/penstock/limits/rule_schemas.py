@@ -216,7 +216,7 @@ class PlanPage(PageBody[PlanBody]):
     """A page of plans, oldest first."""
 
 
-class _OwnerIds(RequestBody):
+class OwnerIds(RequestBody):
     """Whom it is about: one of them."""
 
     organization_id: Id | None = None
@@ -226,7 +226,7 @@ class _OwnerIds(RequestBody):
     service_account_id: Id | None = None
 
 
-class NewLimitsBody(_OwnerIds):
+class NewLimitsBody(OwnerIds):
     """What is to limit somebody: name exactly one of organization, project, key and so on."""
 
     model_config = example(key_id=_KEY_ID, rules=[_RULE])
@@ -257,7 +257,7 @@ class LimitsChangesBody(RequestBody):
         return changes
 
 
-class LimitsQuery(PageQuery, _OwnerIds):
+class LimitsQuery(PageQuery, OwnerIds):
     """Which limits are meant."""
 
     owner_kind: Annotated[
@@ -297,7 +297,7 @@ class LimitsPage(PageBody[LimitsBody]):
     """A page of limits, oldest first."""
 
 
-class UseQuery(_OwnerIds):
+class UseQuery(OwnerIds):
     """Whose limits are meant: name exactly one."""
 
 

@@ -9,7 +9,7 @@ from penstock.contract import money
 class NewPrice:
     """What an alias is to cost: unit/PRICE_SCALE for a million tokens, each >= 0."""
 
-    alias: str
+    alias_id: str
     currency: str
     valid_from_us: int | None = None
     """The earliest time that there may be, when None."""

@@ -2,11 +2,11 @@
 
 import dataclasses
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
 
-from penstock.audit.model import Actor, Entry
+from penstock.audit.model import Actor
 from penstock.audit.service import record
-from penstock.catalog.aliases import find_alias_by_name
+from penstock.catalog.aliases import get_alias
+from penstock.catalog.collection import entry_of
 from penstock.contract import money
 from penstock.contract.usage import UsageEvent
 from penstock.kit.base62 import create_id
@@ -18,8 +18,9 @@ from penstock.rating.errors import PRICE_EXISTS, PRICE_INVALID, PRICE_TOO_SOON, 
 from penstock.rating.model import NewPrice, Price
 from penstock.rating.price_rules import MAX_AHEAD_US, earliest_start, find_price_fault, is_fixed
 from penstock.storage.changes import record_change
-from penstock.storage.errors import OBJECT_UNKNOWN, RowConflictError
+from penstock.storage.errors import RowConflictError
 from penstock.storage.paging import Page, PageRequest
+from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession, WriteSession
 
 
@@ -31,9 +32,10 @@ async def create_price(session: WriteSession, actor: Actor, new: NewPrice) -> Pr
             alias.
     """
     await session.lock_configuration()
+    alias = await get_alias(session, new.alias_id)
     price = Price(
         id=create_id("prc"),
-        alias=new.alias,
+        alias=alias.name,
         currency=new.currency,
         valid_from_us=new.valid_from_us or 0,
         input=new.input,
@@ -46,8 +48,6 @@ async def create_price(session: WriteSession, actor: Actor, new: NewPrice) -> Pr
     fault = find_price_fault(price)
     if fault is not None:
         raise PenstockError(PRICE_INVALID, fault)
-    if await find_alias_by_name(session, price.alias) is None:
-        raise PenstockError(OBJECT_UNKNOWN, "`alias` names no alias.")
     others = await store.list_prices_of(session, session.scope, [price.alias], price.currency)
     earliest_us = earliest_start(price, others, actor.at_us)
     if new.valid_from_us is None:
@@ -99,9 +99,13 @@ async def delete_price(
 
 
 async def list_unpriced(session: ReadSession, aliases: Iterable[str], currency: str) -> list[str]:
-    """Return those of some aliases that never have a price in a currency."""
+    """Return those of some aliases that never have a price in a currency.
+
+    Whoever may use an alias may know that: so it is asked for in anybody's session.
+    """
     aliases = set(aliases)
-    found = await store.list_prices_of(session, session.scope, aliases, currency)
+    everybody = Scope.all_organizations()
+    found = await store.list_prices_of(session, everybody, aliases, currency)
     return sorted(aliases - {price.alias for price in found})
 
 
@@ -136,17 +140,4 @@ async def _tell(
     session: WriteSession, actor: Actor, action: str, price: Price, **states: Price
 ) -> None:
     await record_change(session, "price", price.alias, actor.at_us)
-    entry = Entry(
-        actor=actor,
-        action=action,
-        resource_kind="price",
-        resource_id=price.id,
-        organization_id=None,
-        before=_shown(states.get("before")),
-        after=_shown(states.get("after")),
-    )
-    await record(session, entry)
-
-
-def _shown(price: Price | None) -> dict[str, Any] | None:
-    return None if price is None else dataclasses.asdict(price)
+    await record(session, entry_of(actor, action, price, **states))
