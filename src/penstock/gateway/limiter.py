@@ -25,7 +25,7 @@ from penstock.gateway.demand import Demand
 from penstock.gateway.dialects.openai import Usage
 from penstock.gateway.estimate import Habits
 from penstock.gateway.lessor import Lessor
-from penstock.gateway.limits import BELIEVED_MS, PARK_S, PARKED
+from penstock.gateway.limits import BELIEVED_MS, MONEY_BELIEVED_MS, PARK_S, PARKED
 from penstock.gateway.money import Purse
 from penstock.gateway.offer import Target
 from penstock.gateway.quota import Books, OwnedLimit, Quota
@@ -232,7 +232,7 @@ class Limiter:
             amount = claim.amounts[index]
             if self._purse.has(account, amount, now_ms):
                 continue
-            if now_ms - account.told_at_ms >= BELIEVED_MS:
+            if now_ms - account.told_at_ms >= MONEY_BELIEVED_MS:
                 continue
             if account.is_away:
                 return UNAVAILABLE

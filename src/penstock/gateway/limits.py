@@ -86,6 +86,9 @@ PARKED = 4_096
 """Requests that may wait so; more are answered as if they had waited in vain."""
 BELIEVED_MS = 5
 """How long the word that a limit has too little is believed before it is asked again."""
+MONEY_BELIEVED_MS = 250
+"""The same of a budget, whose answer comes from the database: callers who go on asking for more
+than is left put no load on it."""
 RETURNS_AT_ONCE = 5_000
 """Returns of leases, or of holds, in one message to the agent."""
 METERINGS = 256

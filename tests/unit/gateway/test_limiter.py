@@ -343,3 +343,16 @@ def test_a_question_about_money_is_repeated_to_a_new_agent() -> None:
     rig.run()
     assert rig.asked(WantHolds)[0] in lost
     assert asker.is_in
+
+
+def test_an_empty_budget_is_asked_for_a_few_times_a_second() -> None:
+    """However many ask for more than is left, the database hears of it every 250 ms at most."""
+    rig = LimiterRig(budget=0)
+    rig.budget(Budget("budget", "EUR"))
+    for _ in range(100):
+        assert rig.one().error is QUOTA_EXHAUSTED
+        rig.loop.now_s += 0.01
+    assert len(rig.asked(WantHolds)) == 4
+    rig.agent.budgets["budget"] = 1_000_000 * TOKEN
+    rig.loop.now_s += 0.25
+    assert rig.one().is_in
