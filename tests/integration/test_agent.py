@@ -19,6 +19,7 @@ import msgspec
 import pytest
 import uvicorn
 from tests.fakes.fake_worker import FakeJournal, make_open
+from tests.fakes.redis_server import run_redis
 
 from penstock.access.peppers import read_peppers
 from penstock.contract.key_hashes import KeyHashes, decode_key_hashes
@@ -598,6 +599,37 @@ async def test_workers_lease_limits(node: Node, sink: Sink) -> None:
         await one.end()
         await two.end()
     assert await node.stop() == 0, node.log()
+
+
+async def test_nodes_share_limits(node: Node, sink: Sink, tmp_path: Path) -> None:
+    """Two nodes share a limit by Redis; when that is killed, each gives the rest of its share."""
+    other = Node(tmp_path / "other", sink.url)
+    other.data.mkdir()
+    other.config.write_text(CONFIG)
+    permits = Bucket("org/c:o", 10, 0, 1)
+    callers = []
+    try:
+        with run_redis() as path:
+            for each in (node, other):
+                await each.start(limits_url=f"unix://{path}")
+                callers.append(Caller(each))
+                await callers[-1].connect(900 + len(callers))
+                await callers[-1].hear(LimitsClock)
+            one, two = callers
+            await node.until_metric("penstock_limits_nodes", 2)
+            assert (await one.ask(permits, 1, "1")).leases is not None
+        await node.until_metric("penstock_limits_authority_up", 0)
+        await other.until_metric("penstock_limits_authority_up", 0)
+        assert (await one.ask(permits, 5, "2")).shortage is not None
+        assert (await one.ask(permits, 4, "3")).leases is not None
+        assert (await two.ask(permits, 6, "4")).shortage is None
+        assert (await two.ask(permits, 5, "5")).leases is not None
+        assert await other.metric("penstock_limits_share_leases_total") == 1
+        assert await other.metric("penstock_limits_unanswered_total") == 1
+    finally:
+        for caller in callers:
+            await caller.end()
+        await other.clean_up()
 
 
 @pytest.mark.parametrize("is_damaged", [False, True])

@@ -67,7 +67,8 @@ class Header(IntEnum):
     """What is added to the monotonic clock, since which boot."""
     BOOT = 3
     LIVE_NODES = 4
-    """How many nodes shared the limits when that was last known; 0 if it never was."""
+    """How many nodes share the limits, 0 if it was never known; and when that was seen."""
+    LIVE_NODES_AT_MS = 5
 
 
 class MemoryAuthority:
@@ -162,6 +163,20 @@ class MemoryAuthority:
             for name in names.keys() | known:
                 self._permits.add(name, holder, names.get(name, 0) - known.get(name, 0))
         self._doubted.discard(holder)
+
+    def record(self, asks: Sequence[Ask], leases: Sequence[Lease], *, holder: str) -> None:
+        """Count what another authority has given, whatever the limits.
+
+        Raises:
+            AuthorityUnavailableError: The disk is full.
+        """
+        self._tick()
+        with _disk():
+            for ask, lease in zip(asks, leases, strict=True):
+                if ask.bucket.is_permits:
+                    self._permits.add(ask.bucket.id, holder, lease.amount)
+                else:
+                    self._windows.get(ask.bucket).add(lease.sub_window, lease.amount)
 
     def _tick(self) -> int:
         now_ms = max(self._header[Header.SEEN_MS], self._clock_ms())

@@ -5,22 +5,42 @@ Whoever shares one gives the same limits together. Time is the server's. Nothing
 """
 
 import asyncio
+import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from penstock.contract.limits import Ask, Bucket, Lease, Shortage
 from penstock.limits.authority import AuthorityUnavailableError
-from penstock.limits.scripts import GIVE_BACK, RENEW, TAKE
+from penstock.limits.scripts import GIVE_BACK, LOOK, RENEW, TAKE
 
 PERMIT_S: Final = 30.0
 """How long permits outlive a holder that is not renewed."""
+NODE_S: Final = 30.0
+"""How long a node that is silent counts as one that shares the limits."""
 _REPEAT_MS: Final = 60_000
 _REPEATS: Final = 20_000
+
+
+_OTHER_EPOCH: Final = 2
+
+
+class ColdAuthorityError(AuthorityUnavailableError):
+    """It has lost what it counted, since it was last looked at."""
+
+
+class Look(NamedTuple):
+    """What a server says of itself."""
+
+    now_ms: int
+    since_ms: int
+    """When it began to count: of what was taken before, it knows nothing."""
+    nodes: int
+    """How many nodes share it, >= 1."""
 
 
 class RedisAuthority:
@@ -48,6 +68,9 @@ class RedisAuthority:
         self._take = client.register_script(TAKE)
         self._give_back = client.register_script(GIVE_BACK)
         self._renew = client.register_script(RENEW)
+        self._look = client.register_script(LOOK)
+        self._epoch = ""
+        """Takings of another one are refused; of any, before the first look."""
         self._permits: dict[str, dict[str, int]] = {}
         """What each holder has, by key of the bucket: it has no other way to get any than us."""
         self._busy: Counter[str] = Counter()
@@ -60,16 +83,21 @@ class RedisAuthority:
         self, asks: Sequence[Ask], *, take_id: str, holder: str
     ) -> tuple[Lease, ...] | Shortage:
         """See `Authority`."""
-        keys = [self._key(ask.bucket) for ask in asks]
+        keys = [self._key(ask.bucket.id) for ask in asks]
         permits = [key for key, ask in zip(keys, asks, strict=True) if ask.bucket.is_permits]
         arguments: list[Any] = [_REPEAT_MS, holder, int(PERMIT_S * 1_000)]
         for ask in asks:
             bucket = ask.bucket
             arguments += (bucket.limit, bucket.sub_window_ms, bucket.count)
             arguments += (ask.least, ask.want, int(ask.is_ahead))
-        name = f"{self._prefix}:t:{{{_owner(asks[0].bucket)}}}:{take_id}"
+        arguments.append(self._epoch)
+        name = f"{self._prefix}:t:{{{_owner(asks[0].bucket.id)}}}:{take_id}"
         async with self._in_time(), self._busy_with(permits):
-            kind, _, *answer = await self._run(self._take, [name, *keys], arguments)
+            keys_of_all = [name, *keys, f"{self._prefix}:epoch"]
+            kind, _, *answer = await self._run(self._take, keys_of_all, arguments)
+            if kind == _OTHER_EPOCH:
+                message = "what it counted is lost"
+                raise ColdAuthorityError(message)
             if not kind:
                 index, remaining, retry_at_ms = answer
                 return Shortage(index, remaining, None if retry_at_ms < 0 else retry_at_ms)
@@ -85,7 +113,7 @@ class RedisAuthority:
 
     async def give_back(self, bucket: Bucket, lease: Lease, amount: int, *, holder: str) -> None:
         """See `Authority`."""
-        key = self._key(bucket)
+        key = self._key(bucket.id)
         arguments = [holder, bucket.sub_window_ms, bucket.count, lease.sub_window, amount]
         if not bucket.is_permits:
             async with self._in_time():
@@ -95,6 +123,33 @@ class RedisAuthority:
         held[key] = max(0, held.get(key, 0) - amount)
         async with self._in_time(), self._busy_with([key]):
             await self._run(self._give_back, [key], arguments)
+
+    @property
+    def holders(self) -> tuple[str, ...]:
+        """Those that may have permits."""
+        return tuple(self._permits)
+
+    async def look(self, node: str) -> Look:
+        """Say that a node is there, and learn what the server's state is.
+
+        Raises:
+            AuthorityUnavailableError: It does not answer.
+        """
+        keys = [f"{self._prefix}:epoch", f"{self._prefix}:nodes"]
+        arguments = [node, int(NODE_S * 1_000), secrets.token_hex(8)]
+        async with self._in_time():
+            now_ms, epoch, nodes = await self._run(self._look, keys, arguments)
+        self._epoch = epoch.decode()
+        return Look(now_ms, int(self._epoch.rpartition(":")[2]), nodes)
+
+    def note(self, bucket_id: str, amount: int, *, holder: str) -> None:
+        """Take note of permits that a holder has got otherwise, or has no more.
+
+        The server learns of it when they are renewed.
+        """
+        held = self._permits.setdefault(holder, {})
+        key = self._key(bucket_id)
+        held[key] = max(0, held.get(key, 0) + amount)
 
     async def renew(self, holder: str) -> None:
         """Say which permits a holder has, which keeps them for another `PERMIT_S`.
@@ -115,14 +170,14 @@ class RedisAuthority:
     async def restate(self, holder: str, permits: Mapping[Bucket, int]) -> None:
         """See `Authority`."""
         known = self._permits.get(holder, {})
-        now = {self._key(bucket): amount for bucket, amount in permits.items()}
+        now = {self._key(bucket.id): amount for bucket, amount in permits.items()}
         self._permits[holder] = dict.fromkeys(known, 0) | now
         await self.renew(holder)
 
     async def _renew_one(self, holder: str, key: str) -> None:
-        if self._busy[key] or key in self._renewing:
+        held = self._permits.get(holder, {})
+        if key not in held or self._busy[key] or key in self._renewing:
             return  # what is under way says it itself, or would be undone
-        held = self._permits[holder]
         done = self._renewing[key] = asyncio.Event()
         try:
             async with self._in_time():
@@ -169,13 +224,13 @@ class RedisAuthority:
         for key, amount in taken:
             held[key] = held.get(key, 0) + amount
 
-    def _key(self, bucket: Bucket) -> str:
-        return f"{self._prefix}:b:{{{_owner(bucket)}}}:{bucket.id}"
+    def _key(self, bucket_id: str) -> str:
+        return f"{self._prefix}:b:{{{_owner(bucket_id)}}}:{bucket_id}"
 
     async def _run(self, script: Any, keys: list[str], arguments: list[Any]) -> Any:
         now_ms = -1 if self._clock_ms is None else self._clock_ms()
         return await script(keys=keys, args=[*arguments, now_ms])
 
 
-def _owner(bucket: Bucket) -> str:
-    return bucket.id.partition("/")[0]
+def _owner(bucket_id: str) -> str:
+    return bucket_id.partition("/")[0]

@@ -89,8 +89,11 @@ end
 TAKE = (
     _RING
     + """
--- KEYS: the taking, then a bucket each. ARGV: repeat_ms, holder, permit_ms, then for each bucket
--- limit, sub_window_ms, count, least, want, ahead.
+-- KEYS: the taking, then a bucket each, then the epoch. ARGV: repeat_ms, holder, permit_ms, then
+-- for each bucket limit, sub_window_ms, count, least, want, ahead; then the epoch in which the
+-- taker believes to be, or nothing.
+local epoch, epoch_key = table.remove(ARGV), table.remove(KEYS)
+if epoch ~= '' and redis.call('GET', epoch_key) ~= epoch then return {2, now} end
 local known = redis.call('GET', KEYS[1])
 if known then return cjson.decode(known) end
 local holder, permit_ms, plan = ARGV[2], tonumber(ARGV[3]), {}
@@ -153,6 +156,19 @@ end
 add(KEYS[1], count, tonumber(ARGV[4]), -change)
 redis.call('PEXPIRE', KEYS[1], sub * (count + 3))
 return 1
+"""
+)
+
+LOOK = (
+    _RING
+    + """
+-- KEYS: the epoch, the nodes. ARGV: a node, how long one lives that is silent, a new epoch.
+-- Where nothing is, an epoch begins: what was counted before is lost.
+redis.call('SET', KEYS[1], ARGV[3] .. ':' .. now, 'NX')
+redis.call('ZADD', KEYS[2], now, ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - tonumber(ARGV[2]))
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+return {now, redis.call('GET', KEYS[1]), redis.call('ZCARD', KEYS[2])}
 """
 )
 

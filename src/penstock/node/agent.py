@@ -7,7 +7,6 @@ import os
 import random
 import signal
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 from penstock.access.peppers import Peppers, read_peppers
@@ -31,19 +30,15 @@ from penstock.node.feed import Feed
 from penstock.node.holds import Holds
 from penstock.node.identity import AgentLock, read_or_create_node_id
 from penstock.node.layout import Layout, create_runtime_folder, runtime_folder
-from penstock.node.limit_counts import LimitCounts, read_boot
-from penstock.node.limit_uses import LimitUses
-from penstock.node.limits import Broker
+from penstock.node.limits_setup import NodeLimits
 from penstock.node.links import Links
 from penstock.node.log import line
 from penstock.node.monitor import FeedState, Monitor, Readiness
 from penstock.node.publisher import Publisher
-from penstock.node.recovery import find_living
 from penstock.node.rehashes import Rehashes
 from penstock.node.settings import AgentSettings
 from penstock.node.shipper import Shipper
 from penstock.node.supervisor import Desks, Supervisor
-from penstock.node.use_reports import UseReports
 
 log = logging.getLogger(__name__)
 
@@ -142,12 +137,7 @@ class _Agent:
         """What workers are told to serve from: its credentials are open, as far as they do."""
         self._credentials = OpenCredentials(publisher, kek, clock, self._tell_credentials)
         self._rehashes = Rehashes(settings.control_url, layout.node_token, layout.pepper.parent)
-        living = partial(find_living, layout.journal)
-        self._counts = LimitCounts(layout.limits, clock, read_boot(), living())
-        uses = LimitUses()
-        self._broker = Broker(self._counts, self._counts.authority, uses, living)
-        calls = ControlCalls(settings.control_url, layout.node_token, timeout_s=_CALL_TIMEOUT_S)
-        self._use_reports = UseReports(calls, node_id, uses)
+        self._limits = NodeLimits(settings, layout, clock, node_id)
         calls = ControlCalls(settings.control_url, layout.node_token, timeout_s=_CALL_TIMEOUT_S)
         self._holds = Holds(calls, node_id)
         self._supervisor = Supervisor(
@@ -157,7 +147,9 @@ class _Agent:
             socket=socket,
             clock=clock,
             current_version=lambda: self._version,
-            desks=Desks(self._credentials.messages, self._rehashes, self._broker, self._holds),
+            desks=Desks(
+                self._credentials.messages, self._rehashes, self._limits.broker, self._holds
+            ),
         )
         self._links = Links(socket, self._supervisor)
         self._store = ControlPlane(settings.control_url, layout.node_token)
@@ -195,6 +187,7 @@ class _Agent:
         }
         try:
             await self._credentials.look(_CREDENTIALS_PATIENCE_S)
+            await self._limits.start()
             await self._links.open()
             await self._supervisor.start()
             self._publisher.outdo(self._supervisor.newest_version)
@@ -205,9 +198,8 @@ class _Agent:
                 asyncio.create_task(self._feed.run(), name="feed"),
                 asyncio.create_task(self._offer(), name="offer"),
                 asyncio.create_task(self._rehashes.run(), name="rehashes"),
-                asyncio.create_task(self._broker.run(), name="limits"),
                 asyncio.create_task(self._holds.run(), name="holds"),
-                asyncio.create_task(self._use_reports.run(), name="uses"),
+                *(asyncio.create_task(part, name=name) for name, part in self._limits.parts()),
             }
             log.info(line("agent running", metrics_port=self._monitor.port))
             await self._until_stop(parts)
@@ -224,7 +216,7 @@ class _Agent:
                 self._runtime.rmdir()
             await self._holds.close()
             await self._store.close()
-            self._counts.close()
+            await self._limits.close()
             self._monitor.close()
         log.info(line("agent stopped"))
 
@@ -319,6 +311,8 @@ class _Agent:
         yield metrics.CREDENTIALS_OPEN, credentials["open"]
         yield metrics.CREDENTIALS_UNREADABLE, credentials["unreadable"]
         yield metrics.CREDENTIALS_WAITING, credentials["waiting"]
+        yield from self._limits.figures()
+        yield metrics.HOLD_FAILURES, self._holds.failure_count
         yield metrics.UNSHIPPED_RECORDS, shipper.unshipped.records
         yield metrics.UNSHIPPED_BYTES, shipper.unshipped.size_bytes
         yield metrics.SHIPPED_EVENTS, shipper.totals.shipped

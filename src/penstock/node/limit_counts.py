@@ -11,6 +11,8 @@ from penstock.node.log import line
 
 log = logging.getLogger(__name__)
 
+MAX_DRIFT_MS = 20
+"""Workers are told of the time anew when theirs is further off."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -44,6 +46,13 @@ class LimitsTime:
     def now_ms(self) -> int:
         """Return milliseconds since the Unix epoch, or nearly so."""
         return self._monotonic_ms() + self.base_ms
+
+    def follow(self, drift_ms: int) -> bool:
+        """Take over the time of somebody who is ahead by so much; return whether it is another."""
+        if abs(drift_ms) <= MAX_DRIFT_MS:
+            return False
+        self._header[Header.BASE_MS] += drift_ms
+        return True
 
     def _monotonic_ms(self) -> int:
         return int(self._clock.monotonic_s() * 1_000)
@@ -85,6 +94,11 @@ class LimitCounts:
         if is_lost:
             header[Header.LOST_AT_MS] = self.time.now_ms()
         self.authority = MemoryAuthority(self.time.now_ms, self._slots)
+
+    @property
+    def live_nodes(self) -> "memoryview[int]":
+        """Cells for how many nodes share the limits, and when that was seen."""
+        return self._slots.header[Header.LIVE_NODES : Header.LIVE_NODES_AT_MS + 1]
 
     def sync(self) -> None:
         """Wait until what is counted is on the disk. May be called in another thread."""

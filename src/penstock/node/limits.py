@@ -46,14 +46,18 @@ class Broker:
         living: Callable[[], Collection[str]],
     ) -> None:
         """See the class."""
+        self.want_count = 0
+        self.wait_s = 0.0
+        """What they took, added up."""
         self.unavailable_count = 0
-        """Wants that could not be answered."""
+        """Those that nobody could decide about."""
         self._authority = authority
         self._counts = counts
         self._time = counts.time
         self._uses = uses
         self._find_living = living
-        self._greeted: set[str] = set()
+        self._greeted: dict[str, Link] = {}
+        """Workers that live, and their newest connections."""
         self._stated: dict[str, dict[Bucket, int]] = {}
         """Permits that workers are just telling of."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -64,7 +68,7 @@ class Broker:
         """Look after what is counted until cancelled; raise what goes wrong in answering."""
         while self._failure is None:
             # Of workers that were never heard of nobody else knows that they are dead.
-            silent = self._counts.authority.holders - self._greeted
+            silent = self._counts.authority.holders - self._greeted.keys()
             if silent:
                 for holder in silent - set(await asyncio.to_thread(self._find_living)):
                     await self._quietly(self._authority.forget(holder))
@@ -79,9 +83,15 @@ class Broker:
     def greet(self, link: Link) -> None:
         """Tell a worker that has connected what time it is."""
         holder = holder_of(link)
-        self._greeted.add(holder)
+        self._greeted[holder] = link
         self._stated.pop(holder, None)
         link.send(LimitsClock(self._time.base_ms))
+
+    def tell_time(self) -> None:
+        """Tell all workers what time it is, which has become another one."""
+        for link in self._greeted.values():
+            if not link.is_closed:
+                link.send(LimitsClock(self._time.base_ms))
 
     def hear(self, link: Link, message: LimitsMessage) -> None:
         """Do what a worker asks for; never waits."""
@@ -101,7 +111,7 @@ class Broker:
     def bury(self, slot: int, epoch: int) -> None:
         """Free the permits of a worker that is known to be dead."""
         holder = name_of(slot, epoch)
-        self._greeted.discard(holder)
+        self._greeted.pop(holder, None)
         self._stated.pop(holder, None)
         self._spawn(self._quietly(self._authority.forget(holder)))
 
@@ -111,6 +121,9 @@ class Broker:
 
     async def _answer(self, link: Link, want: Want) -> None:
         holder = holder_of(link)
+        self.want_count += 1
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
         asks = tuple(size_of(ask, self._uses.find_free(ask.bucket)) for ask in want.asks)
         try:
             take_id = f"{holder}:{want.take_id}"
@@ -120,6 +133,8 @@ class Broker:
             log.debug(line("nothing leased", why=error))
             link.send(Granted(want.take_id, None))
             return
+        finally:
+            self.wait_s += loop.time() - began_s
         if isinstance(answer, Shortage):
             self._note(asks[answer.index], answer.remaining)
             link.send(Granted(want.take_id, None, answer))

@@ -49,6 +49,51 @@ CREDENTIALS_WAITING = Metric(
     (),
     "Credentials whose key-encryption key could not be asked; what was open before stays open.",
 )
+LIMITS_UP = Metric(
+    "penstock_limits_authority_up",
+    "gauge",
+    (),
+    "1 while the authority over limits answers; without it the node gives from its share.",
+)
+LIMITS_NODES = Metric(
+    "penstock_limits_nodes",
+    "gauge",
+    (),
+    "Nodes that share the limits, as last known; 0 when it never was.",
+)
+LIMITS_SHARES = Metric(
+    "penstock_limits_share_leases_total",
+    "counter",
+    (),
+    "Leases that the node gave from its share, because the shared authority could not.",
+)
+LIMITS_ERRORS = Metric(
+    "penstock_limits_authority_errors_total",
+    "counter",
+    (),
+    "Times the shared authority over limits did not answer in time.",
+)
+LIMITS_WANTS = Metric(
+    "penstock_limits_wants_total", "counter", (), "Leases of limits that workers asked for."
+)
+LIMITS_WAIT = Metric(
+    "penstock_limits_wants_seconds_total",
+    "counter",
+    (),
+    "Time that these took in the agent, added up.",
+)
+LIMITS_UNANSWERED = Metric(
+    "penstock_limits_unanswered_total",
+    "counter",
+    (),
+    "Leases that nobody could decide about: hard limits refuse then.",
+)
+HOLD_FAILURES = Metric(
+    "penstock_hold_failures_total",
+    "counter",
+    (),
+    "Times the control plane did not answer about money to be held or given back.",
+)
 UNSHIPPED_RECORDS = Metric(
     "penstock_journal_unshipped_records",
     "gauge",
@@ -101,6 +146,14 @@ AGENT_METRICS = (
     CREDENTIALS_OPEN,
     CREDENTIALS_UNREADABLE,
     CREDENTIALS_WAITING,
+    LIMITS_UP,
+    LIMITS_NODES,
+    LIMITS_SHARES,
+    LIMITS_ERRORS,
+    LIMITS_WANTS,
+    LIMITS_WAIT,
+    LIMITS_UNANSWERED,
+    HOLD_FAILURES,
     UNSHIPPED_RECORDS,
     UNSHIPPED_BYTES,
     SHIPPED_EVENTS,

@@ -25,6 +25,11 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     kek: str | None = None
     """What opens the data keys of credentials: `file:PATH`, `vault:MOUNT/KEY` or `aws:KEY`; several
     with commas between them while data keys move. `secrets/kek.json` when None."""
+    limits_url: Annotated[str, Meta(pattern=r"^(redis|rediss|unix)://")] | None = None
+    """Redis or Valkey by which several nodes share their limits: `redis://user@host:6379/0`,
+    `rediss://` for TLS, `unix:///path`; no password. Without it the node is alone."""
+    limits_password: Annotated[str, Meta(pattern=r"^(env|file):")] | None = None
+    """Where its password is: `env:NAME` or `file:PATH`."""
     host: str = "127.0.0.1"
     """Address that workers listen on."""
     port: Port = 8080

@@ -30,6 +30,8 @@ def test_paths_are_made_absolute() -> None:
         ({"data_path": ""}, "data_path"),
         ({"drain_grace_s": -1}, "drain_grace_s"),
         ({"tls_cert": "x.pem"}, "tls_key"),
+        ({"limits_url": "http://redis:6379"}, "limits_url"),
+        ({"limits_password": "hunter2"}, "limits_password"),
     ],
 )
 def test_wrong_settings_are_named(change: dict[str, object], named: str) -> None:
