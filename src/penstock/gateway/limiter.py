@@ -25,7 +25,13 @@ from penstock.gateway.demand import Demand
 from penstock.gateway.dialects.openai import Usage
 from penstock.gateway.estimate import Habits
 from penstock.gateway.lessor import Lessor
-from penstock.gateway.limits import BELIEVED_MS, MONEY_BELIEVED_MS, PARK_S, PARKED
+from penstock.gateway.limits import (
+    BELIEVED_MS,
+    MONEY_BELIEVED_MS,
+    MONEY_REMEMBERED_MS,
+    PARK_S,
+    PARKED,
+)
 from penstock.gateway.money import Purse
 from penstock.gateway.offer import Target
 from penstock.gateway.quota import Books, OwnedLimit, Quota
@@ -203,7 +209,7 @@ class Limiter:
     def _weigh(self, claim: Claim, now_ms: int) -> bool:
         """Decide by what was just heard of what lacks; or ask."""
         metering, cap = claim.metering, claim.cap
-        denial = self._weigh_money(claim, now_ms)
+        denial = self._weigh_money(claim, now_ms, MONEY_BELIEVED_MS)
         passed = set(claim.passed)
         for meter, rule in zip(metering.meters, metering.rules, strict=True):
             cost = claim.costs[meter.metric]
@@ -227,12 +233,12 @@ class Limiter:
         self._call_soon()
         return False
 
-    def _weigh_money(self, claim: Claim, now_ms: int) -> Denial | None:
+    def _weigh_money(self, claim: Claim, now_ms: int, believed_ms: int) -> Denial | None:
         for index, account in enumerate(claim.metering.accounts):
             amount = claim.amounts[index]
             if self._purse.has(account, amount, now_ms):
                 continue
-            if now_ms - account.told_at_ms >= MONEY_BELIEVED_MS:
+            if now_ms - account.told_at_ms >= believed_ms:
                 continue
             if account.is_away:
                 return UNAVAILABLE
@@ -295,16 +301,17 @@ class Limiter:
 
     def _give_up(self, claim: Claim) -> None:
         """Decide without an answer: what is not hard stops nobody."""
-        metering = claim.metering
+        metering, now_ms = claim.metering, self._monotonic_ms()
         lacking = set(self._allowances.lacking(metering.meters, claim.costs)) - claim.passed
-        if lacking <= metering.lenient and self._has_money(claim, self._monotonic_ms()):
+        if lacking <= metering.lenient and self._has_money(claim, now_ms):
             for meter, rule in zip(metering.meters, metering.rules, strict=True):
                 if meter in lacking:
                     self._note_passed(claim, rule, UNAVAILABLE)
             claim.passed |= lacking
             if self._decide(claim):
                 return
-        self._turn_away(claim, UNAVAILABLE)
+        denial = self._weigh_money(claim, now_ms, MONEY_REMEMBERED_MS)
+        self._turn_away(claim, denial or UNAVAILABLE)
 
     def _end_wait(self, claim: Claim) -> None:
         claim.is_waiting = False

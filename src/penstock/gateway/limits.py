@@ -89,6 +89,8 @@ BELIEVED_MS = 5
 MONEY_BELIEVED_MS = 250
 """The same of a budget, whose answer comes from the database: callers who go on asking for more
 than is left put no load on it."""
+MONEY_REMEMBERED_MS = 2_000
+"""Who waited in vain for an answer about a budget is told what was heard of it in this time."""
 RETURNS_AT_ONCE = 5_000
 """Returns of leases, or of holds, in one message to the agent."""
 METERINGS = 256

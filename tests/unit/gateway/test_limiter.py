@@ -356,3 +356,17 @@ def test_an_empty_budget_is_asked_for_a_few_times_a_second() -> None:
     rig.agent.budgets["budget"] = 1_000_000 * TOKEN
     rig.loop.now_s += 0.25
     assert rig.one().is_in
+
+
+def test_what_was_heard_of_a_budget_is_told_when_no_answer_comes() -> None:
+    """Who waits in vain hears that the budget was empty a second ago, or else that nobody knows."""
+    rig = LimiterRig(budget=0)
+    rig.budget(Budget("budget", "EUR"))
+    assert rig.one().error is QUOTA_EXHAUSTED
+    rig.is_hung = True
+    for seconds, error in ((1.0, QUOTA_EXHAUSTED), (1.5, LIMITS_UNAVAILABLE)):
+        rig.wait(seconds)
+        asker = rig.one()
+        assert asker.denial is None
+        rig.wait(PARK_S + 0.01)
+        assert asker.error is error
