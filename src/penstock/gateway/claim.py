@@ -15,10 +15,11 @@ from penstock.gateway.errors import (
     REQUEST_TOO_LARGE,
 )
 from penstock.gateway.limits import CAPPED_OUTPUT_TOKENS, LEAST_OUTPUT_TOKENS
-from penstock.gateway.money import Account, Spent, output_for, worst_cost
+from penstock.gateway.money import Account, Spent, output_for
 from penstock.gateway.quota import Metering, OwnedLimit
 from penstock.kit.errors import Refusal
 from penstock.limits.allowances import Allowance, Costs, Held
+from penstock.limits.prices import worst_charge
 
 _PLURALS = {
     Metric.REQUESTS: "requests",
@@ -140,7 +141,7 @@ class Claim:
     def _set_cap(self, cap: int) -> None:
         inputs, outputs = self.demand.most_input_tokens, cap * self.demand.answers
         self.cap = cap
-        self.amounts = [worst_cost(price, inputs, outputs) for price in self.metering.prices]
+        self.amounts = [worst_charge(price, inputs, outputs) for price in self.metering.prices]
 
 
 UNAVAILABLE = Denial(Refusal(LIMITS_UNAVAILABLE))

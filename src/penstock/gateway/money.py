@@ -5,11 +5,9 @@ left goes back to the budget in time, and earlier when nobody used it for a whil
 nano-units (`contract.money`).
 """
 
-from collections.abc import Sequence
-
 import msgspec
 
-from penstock.contract.money import NANO, PRICE_SCALE, Budget, Hold, HoldAsk, HoldUse, Price
+from penstock.contract.money import Budget, Hold, HoldAsk, HoldUse, Price
 from penstock.gateway.dialects.openai import Usage
 from penstock.gateway.limits import (
     ACCOUNTS,
@@ -17,10 +15,9 @@ from penstock.gateway.limits import (
     HOLD_LASTS_MS,
     SCARCE_HOLD_IDLE_MS,
 )
+from penstock.limits.prices import ATTO_IN_NANO, exact_charge, to_nano
 
 _NEVER = -(10**9)
-_UNIT = PRICE_SCALE * 1_000_000 // NANO
-"""Price times tokens, divided by this, is nano-units."""
 _REPEAT_MS = 60_000
 
 
@@ -235,17 +232,10 @@ class Purse:
             self._freed[hold.id] = hold.freed
 
 
-def worst_cost(price: Price, input_tokens: int, output_tokens: int) -> int:
-    """Return what so many tokens cost at most, whatever of the input is cached; rounded up."""
-    inputs = input_tokens * max(price.input, price.cached_input)
-    return -(-(inputs + output_tokens * price.output) // _UNIT)
-
-
 def cost_of(price: Price, usage: Usage) -> int:
     """Return what a request cost, rounded up to a nano-unit."""
     cached = usage.cached_input_tokens or 0
-    inputs = (usage.input_tokens - cached) * price.input + cached * price.cached_input
-    return -(-(inputs + usage.output_tokens * price.output) // _UNIT)
+    return to_nano(exact_charge(price, usage.input_tokens, cached, usage.output_tokens))
 
 
 def output_for(price: Price, amount: int, input_tokens: int, answers: int) -> int:
@@ -258,10 +248,4 @@ def output_for(price: Price, amount: int, input_tokens: int, answers: int) -> in
         answers: How many there are, >= 1.
     """
     inputs = input_tokens * max(price.input, price.cached_input)
-    return (amount * _UNIT - inputs) // (price.output * answers)
-
-
-def price_at(prices: Sequence[Price], currency: str, now_s: int) -> Price | None:
-    """Return the price that holds in a currency at a moment."""
-    begun = [each for each in prices if each.currency == currency and each.valid_from_s <= now_s]
-    return max(begun, key=lambda each: each.valid_from_s, default=None)
+    return (amount * ATTO_IN_NANO - inputs) // (price.output * answers)

@@ -13,8 +13,9 @@ from penstock.contract.snapshot_store import OwnerKind, owner_name
 from penstock.gateway.dialects.openai import limit_form
 from penstock.gateway.estimate import Habit, Habits
 from penstock.gateway.limits import METERINGS
-from penstock.gateway.money import Account, Purse, price_at
+from penstock.gateway.money import Account, Purse
 from penstock.limits.allowances import METRICS, Allowance, Allowances, Meters
+from penstock.limits.prices import price_at
 from penstock.limits.rules import bucket_of, merge
 
 log = logging.getLogger(__name__)

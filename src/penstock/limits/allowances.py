@@ -226,6 +226,8 @@ class Allowances:
         Args:
             now_ms: The time. When it goes back, shares stay as they are.
         """
+        if now_ms < self._turn_at_ms:
+            return
         self._turn_at_ms = now_ms - now_ms % STEP_MS + STEP_MS
         for allowance in list(self._active):
             bucket = allowance.bucket

@@ -13,17 +13,19 @@ from tests.fakes.http_rig import chat, request
 from tests.fakes.limits_agent import LimitsAgent
 from tests.fakes.raw_http import Answer, RawConnection, ask
 from tests.fakes.recording_engine import RecordingEngine, running_engine
-from tests.fakes.worker_process import OTHER_KEY, WorkerProcess, running_worker
+from tests.fakes.worker_process import OTHER_KEY, WorkerProcess, make_snapshot, running_worker
 
 from penstock.contract.limits import Limit, Metric, OwnerLimits
 from penstock.contract.money import NANO, PRICE_SCALE, Budget, Price
 from penstock.contract.node import Hello, Returned, Stats
+from penstock.contract.snapshot import Choice, Deployment, Endpoint, Route, Snapshot
 from penstock.contract.snapshot_store import (
     budgets_record,
     limits_record,
     owner_name,
     prices_record,
 )
+from penstock.gateway.limits import ENDPOINT_COOL_DOWN_S
 
 KEY_A = owner_name("key", "org-a", "key-a")
 ORGANIZATION = owner_name("organization", "org-a")
@@ -64,6 +66,7 @@ def _stage(
     has_agent: bool = True,
     has_clock: bool = True,
     engine_port: int | None = None,
+    snapshot: Snapshot | None = None,
     budget: int | None = None,
 ) -> Iterator[Stage]:
     books = LimitsAgent(
@@ -80,6 +83,7 @@ def _stage(
         running_worker(
             folder,
             [engine_port or engine.port],
+            snapshot=snapshot,
             fed=dict(records),
             agent_socket=str(agent.path) if has_agent else "",
         ) as worker,
@@ -223,6 +227,31 @@ def test_an_agent_that_comes_back_goes_on(tmp_path: Path) -> None:
             assert stage.ask().status == 429
             assert busy.read_answer().status == 200
         assert stage.ask().status == 200
+
+
+def test_another_model_is_another_limit(tmp_path: Path) -> None:
+    """What is tried when connecting failed takes what its own model's limits give, or nothing."""
+    limits = (Limit("r-all", Metric.REQUESTS, 3), Limit("r-b", Metric.REQUESTS, 1, model="b"))
+    with running_engine() as engine:
+        plain = make_snapshot([engine.port])
+        dead = msgspec.structs.replace(
+            plain.upstreams[0], name="dead", endpoints=(Endpoint("http", "127.0.0.1", 1),)
+        )
+        snapshot = msgspec.structs.replace(
+            plain,
+            upstreams=(*plain.upstreams, dead),
+            deployments=(Deployment("dead", "dead", "a"), Deployment("main", "engine", "b")),
+            routes=(Route("main", (Choice("dead", 1), Choice("main", 0))),),
+        )
+        with _stage(tmp_path, *limits, snapshot=snapshot) as stage:
+            assert stage.ask().status == 200
+            time.sleep(ENDPOINT_COOL_DOWN_S)
+            refused = stage.ask()
+            assert (refused.status, refused.header["x-penstock-limit-exceeded"]) == (429, "r-b")
+            sent, unsent = stage.worker.wait_events(2)
+            assert (sent.outcome, sent.served_model, sent.attempt_count) == ("ok", "b", 2)
+            assert (unsent.outcome, unsent.status, unsent.input_tokens) == ("refused", 429, 0)
+            assert len(engine.seen) == 1
 
 
 def test_a_budget_is_never_overspent(tmp_path: Path) -> None:

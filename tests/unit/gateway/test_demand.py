@@ -1,0 +1,103 @@
+"""What requests ask for, in the eyes of limits and budgets."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from penstock.gateway.demand import Demand, Members, read_demand, write_cap
+from penstock.gateway.dialects.openai import CHAT, COMPLETIONS, EMBEDDINGS, Operation
+from penstock.gateway.limits import INPUT_OVERHEAD_TOKENS, MEDIA_TOKENS
+
+_HELLO = [{"role": "user", "content": "hello"}]
+
+
+def _demand(operation: Operation, **members: Any) -> Demand:
+    body = msgspec.json.encode(members)
+    raw = msgspec.json.decode(body, type=Members)
+    return read_demand(raw, operation, len(body), is_for_money=True)
+
+
+@pytest.mark.parametrize(
+    ("members", "cap"),
+    [
+        ({}, None),
+        ({"max_tokens": None}, None),
+        ({"max_tokens": 7}, 7),
+        ({"max_completion_tokens": 9}, 9),
+        ({"max_tokens": 7, "max_completion_tokens": 9}, 7),
+        ({"max_tokens": 9, "max_completion_tokens": None}, 9),
+    ],
+)
+def test_the_smallest_cap_that_is_named_counts(members: dict[str, Any], cap: int | None) -> None:
+    """Engines differ in which member they obey."""
+    assert _demand(CHAT, messages=_HELLO, **members).cap == cap
+
+
+@pytest.mark.parametrize(
+    ("operation", "members", "answers"),
+    [
+        (CHAT, {"messages": _HELLO}, 1),
+        (CHAT, {"messages": _HELLO, "n": 3}, 3),
+        (COMPLETIONS, {"prompt": "a", "n": 2, "best_of": 5}, 5),
+        (COMPLETIONS, {"prompt": ["a", "b"], "n": 2}, 4),
+        (COMPLETIONS, {"prompt": [1, 2, 3]}, 1),
+        (COMPLETIONS, {"prompt": [[1, 2], [3]]}, 2),
+        (EMBEDDINGS, {"input": ["a", "b"], "n": 3}, 0),
+    ],
+)
+def test_every_answer_counts(operation: Operation, members: dict[str, Any], answers: int) -> None:
+    """`n` for each prompt; embeddings have no output."""
+    assert _demand(operation, **members).answers == answers
+
+
+def test_media_are_held_to_be_large() -> None:
+    """Whatever is not text may be more tokens than it has bytes, also when it is written oddly."""
+    image = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+    parts = [{"type": "text", "text": "what is it?"}, image, image]
+    body = json.dumps({"messages": [{"role": "user", "content": parts}]})
+    odd = body.replace("image_url", "\\u0069mage_url")
+    for written in (body, odd):
+        raw = msgspec.json.decode(written.encode(), type=Members)
+        demand = read_demand(raw, CHAT, len(written), is_for_money=True)
+        assert demand.most_input_tokens == len(written) + INPUT_OVERHEAD_TOKENS + 2 * MEDIA_TOKENS
+
+
+def test_messages_of_an_unknown_form_are_held_to_be_media() -> None:
+    """Rather too much than too little."""
+    demand = _demand(CHAT, messages=[{"role": "user", "content": {"type": "text"}}])
+    assert demand.most_input_tokens > 2 * MEDIA_TOKENS
+
+
+def test_tools_count_twice() -> None:
+    """Templates write them in a longer form."""
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    plain, equipped = _demand(CHAT, messages=_HELLO), _demand(CHAT, messages=_HELLO, tools=tools)
+    assert (
+        equipped.most_input_tokens - equipped.body_bytes
+        == plain.most_input_tokens - plain.body_bytes + len(msgspec.json.encode(tools))
+    )
+
+
+@pytest.mark.parametrize(
+    ("members", "written"),
+    [
+        ({}, {"max_tokens": 5}),
+        ({"max_tokens": None}, {"max_tokens": 5}),
+        ({"max_tokens": 100}, {"max_tokens": 5}),
+        ({"max_completion_tokens": 100}, {"max_completion_tokens": 5}),
+        (
+            {"max_tokens": 90, "max_completion_tokens": 100},
+            {"max_tokens": 5, "max_completion_tokens": 5},
+        ),
+        ({"n_predict": 100, "num_predict": 100, "max_new_tokens": 9}, {"max_tokens": 5}),
+        ({"temperature": 0.5, "n_cmpl": 9}, {"temperature": 0.5, "max_tokens": 5}),
+    ],
+)
+def test_a_cap_is_written_where_it_is_obeyed(
+    members: dict[str, Any], written: dict[str, Any]
+) -> None:
+    """Into the members that were used; other ways to ask for more are gone, the rest stays."""
+    body = msgspec.json.encode({"messages": _HELLO} | members)
+    assert msgspec.json.decode(write_cap(body, 5)) == {"messages": _HELLO} | written

@@ -1,0 +1,130 @@
+"""Whose limits and budgets count for a key, and which of them for what it asks."""
+
+import msgspec
+import pytest
+from tests.fakes.worker_process import MemoryRecords, make_snapshot
+
+from penstock.contract.limits import Limit, Metric, OwnerLimits
+from penstock.contract.money import Budget, Price
+from penstock.contract.snapshot import Key
+from penstock.contract.snapshot_store import owner_name
+from penstock.gateway.dialects.openai import Usage
+from penstock.gateway.estimate import Habits
+from penstock.gateway.money import Purse, cost_of, output_for
+from penstock.gateway.quota import Books, Metering, read_quota
+from penstock.limits.allowances import Allowances
+from penstock.limits.prices import worst_charge
+
+_KEY = Key("key-a", b"", "org-a", "project-a", member="member-a")
+_NOBODYS = msgspec.structs.replace(_KEY, member="")
+_OWNERS = {
+    "organization": owner_name("organization", "org-a"),
+    "project": owner_name("project", "org-a", "project-a"),
+    "key": owner_name("key", "org-a", "key-a"),
+    "member": owner_name("member", "org-a", "member-a"),
+}
+
+
+@pytest.fixture
+def records() -> MemoryRecords:
+    """Return records without limits."""
+    return MemoryRecords(make_snapshot([1]))
+
+
+def _metering(
+    records: MemoryRecords, key: Key = _KEY, alias: str = "model-a", model: str = "served"
+) -> Metering:
+    quota = read_quota(records, key)
+    assert quota is not None
+    return quota.find_metering(alias, model, 100.0, Books(Allowances(), Purse(), Habits()))
+
+
+def _buckets(metering: Metering) -> list[str]:
+    return [meter.bucket.id for meter in metering.meters]
+
+
+def test_a_key_without_limits_has_no_quota(records: MemoryRecords) -> None:
+    """Others' limits are none of its own, whatever is alike in their names."""
+    for kind in ("project", "key", "member"):
+        records.limits[owner_name(kind, "org-b", f"{kind}-a")] = OwnerLimits(
+            limits=(Limit("r", Metric.REQUESTS, 1),)
+        )
+    records.limits[owner_name("organization", "org-b")] = OwnerLimits(
+        limits=(Limit("r", Metric.REQUESTS, 1),)
+    )
+    assert read_quota(records, _KEY) is None
+
+
+def test_all_owners_of_a_key_limit_it(records: MemoryRecords) -> None:
+    """Each counts in a bucket of its own, which all of its keys share."""
+    for kind, name in _OWNERS.items():
+        records.limits[name] = OwnerLimits(limits=(Limit(f"r-{kind}", Metric.REQUESTS, 1),))
+    assert _buckets(_metering(records)) == [
+        "org-a/r-organization:o",
+        "org-a/r-project:p.project-a",
+        "org-a/r-key:k.key-a",
+        "org-a/r-member:m.member-a",
+    ]
+    assert len(_buckets(_metering(records, _NOBODYS))) == 3
+
+
+def test_a_rule_may_count_keys_or_members_one_by_one(records: MemoryRecords) -> None:
+    """A key that belongs to nobody counts for itself, so that nothing is without a limit."""
+    rules = (
+        Limit("each-key", Metric.REQUESTS, 1, per="key"),
+        Limit("each-member", Metric.TOKENS, 1, per="member"),
+    )
+    records.limits[_OWNERS["organization"]] = OwnerLimits(limits=rules)
+    assert _buckets(_metering(records)) == [
+        "org-a/each-key:k.key-a",
+        "org-a/each-member:m.member-a",
+    ]
+    assert _buckets(_metering(records, _NOBODYS))[1] == "org-a/each-member:k.key-a"
+
+
+def test_own_rules_replace_those_of_the_plan(records: MemoryRecords) -> None:
+    """Those of the same slot; the others of the plan hold."""
+    records.plans["pln_1"] = (
+        Limit("plan-r", Metric.REQUESTS, 5),
+        Limit("plan-t", Metric.TOKENS, 5),
+    )
+    own = Limit("own-r", Metric.REQUESTS, 50)
+    records.limits[_OWNERS["key"]] = OwnerLimits("pln_1", (own,))
+    assert _buckets(_metering(records)) == ["org-a/own-r:k.key-a", "org-a/plan-t:k.key-a"]
+
+
+def test_rules_for_an_alias_or_a_model_count_no_others(records: MemoryRecords) -> None:
+    """The same request counts for another rule when it goes to another model."""
+    records.limits[_OWNERS["key"]] = OwnerLimits(
+        limits=(
+            Limit("alias", Metric.REQUESTS, 1, alias="model-a"),
+            Limit("model", Metric.REQUESTS, 1, model="served"),
+        )
+    )
+    assert len(_buckets(_metering(records))) == 2
+    assert _buckets(_metering(records, alias="other")) == ["org-a/model:k.key-a"]
+    assert _buckets(_metering(records, model="other")) == ["org-a/alias:k.key-a"]
+
+
+def test_budgets_need_a_price_in_their_currency(records: MemoryRecords) -> None:
+    """The price that holds now; one that begins later makes the worker look again then."""
+    records.budgets[_OWNERS["organization"]] = (
+        Budget("all", "EUR"),
+        Budget("one", "EUR", alias="other"),
+    )
+    records.prices["model-a"] = (Price("EUR", 10, 1, 1, 1), Price("EUR", 500, 2, 2, 2))
+    metering = _metering(records)
+    assert [account.budget.id for account in metering.accounts] == ["all"]
+    assert (metering.unpriced, metering.prices[0].input, metering.until_s) == (None, 1, 500)
+    records.budgets[_OWNERS["key"]] = (Budget("dollars", "USD", per="key"),)
+    assert _metering(records).unpriced == "USD"
+    assert _metering(records).accounts[1].subject == "k.key-a"
+
+
+def test_what_an_amount_buys_costs_no_more_than_it() -> None:
+    """A token more for each answer would."""
+    price = Price("EUR", 0, input=3 * 10**12, cached_input=10**12, output=7 * 10**12)
+    assert cost_of(price, Usage(10, 2, cached_input_tokens=4)) == (6 * 3 + 4 + 2 * 7) * 1_000
+    assert worst_charge(price, 10, 2) == (10 * 3 + 2 * 7) * 1_000
+    assert output_for(price, 44_000, 10, answers=2) == 1
+    assert output_for(price, 43_999, 10, answers=2) == 0
