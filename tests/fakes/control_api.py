@@ -35,6 +35,9 @@ _PREFIXES = {
     "providers": "",
     "plans": "pln_",
     "limits": "lim_",
+    "budgets": "bud_",
+    "prices": "prc_",
+    "holds": "hld_",
 }
 _OWNERS = ("organization_id", "project_id", "key_id", "member_id", "service_account_id")
 _FILTERS = {
@@ -52,6 +55,9 @@ _FILTERS = {
     "providers": set(),
     "plans": {"name"},
     "limits": {*_OWNERS, "owner_kind", "plan_id"},
+    "budgets": {*_OWNERS, "owner_kind", "currency", "period", "alias"},
+    "prices": {"alias", "currency"},
+    "holds": {"organization_id", "project_id", "budget_id"},
     "audit": {"organization_id", "resource", "actor", "action", "outcome"},
 }
 _DEFAULTS: dict[str, Row] = {
@@ -115,6 +121,22 @@ _DEFAULTS: dict[str, Row] = {
         "plan_id": None,
         "rules": [],
     },
+    "budgets": {
+        **dict.fromkeys(_OWNERS),
+        "organization_id": "org_000000000000",
+        "period": "month",
+        "time_zone": "UTC",
+        "is_hard": False,
+        "per": None,
+        "alias": None,
+        "alert_percentages": [],
+        "lowers_cap": True,
+        "exhausted_status": 429,
+        "windows": [],
+        "unpriced_aliases": [],
+    },
+    "prices": {"valid_from": "2026-01-01T00:00:00.000000Z"},
+    "holds": {},
 }
 _RULE: Row = {
     "alias": None,
@@ -453,11 +475,14 @@ def _create(state: FakeState, kind: str, body: Row) -> Answer:
         if name is not None and row["name"] == name and (kind == "keys" or is_same_place):
             detail = "There is one of this name already."
             return problem(409, "err:control:tenancy:name_taken", detail)
-    if kind == "limits":
+    if kind in {"limits", "budgets"}:
         (owner,) = body.keys() & set(_OWNERS)
         is_above = owner in {"organization_id", "project_id", "key_id"}
         kind_of_owner = owner.removesuffix("_id") if is_above else "member"
         return 201, state.add(kind, **body, owner_kind=kind_of_owner)
+    if kind == "prices":
+        alias = state.find("aliases", body.pop("alias_id")) or {}
+        body = {"cached_input": body["input"], **body, "alias": alias["name"]}
     if kind != "keys":
         return 201, state.add(kind, **body)
     project = next(row for row in state.rows["projects"] if row["id"] == body["project_id"])

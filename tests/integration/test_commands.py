@@ -300,3 +300,65 @@ def test_plans(control: ControlServer) -> None:
     assert run(control, "plans", "delete", "gold", "--yes").exit_code == 0
     bad = run(control, "plans", "create", "silver", "--rule", "requests=-1")
     assert bad.exit_code == 2
+
+
+def test_budgets(control: ControlServer) -> None:
+    """Prices and budgets are set, changed, shown with what is spent, and removed by scripts."""
+    run_json(control, "upstreams", "create", "gpu", "--endpoint", "http://127.0.0.1:8000")
+    run_json(control, "deployments", "create", "large", "--upstream", "gpu", "--model", "m")
+    run_json(control, "routes", "create", "large", "--choice", "large")
+    run_json(control, "aliases", "create", "large", "--route", "large", "--open")
+    figures = ("--alias", "large", "--currency", "EUR", "--input", "0.15", "--output", "0.6")
+    words = ("--project", "chat", "--amount", "0.05", "--currency", "EUR", "--period", "month")
+    run_json(control, "orgs", "create", "acme")
+    run_json(control, "projects", "create", "chat", "--org", "acme")
+    (budget,) = run_json(control, "budgets", "set", *words, "--hard")
+    assert (budget["amount"], budget["is_hard"]) == ("0.05", True)
+    assert budget["unpriced_aliases"] == ["large"]
+    (price,) = run_json(control, "prices", "set", *figures)
+    assert (price["alias"], price["cached_input"]) == ("large", "0.15")
+    (listed,) = run_json(control, "prices", "list", "--alias", "large")
+    assert listed["id"] == price["id"]
+    again = ("--project", "chat", "--currency", "EUR", "--exhausted-status", "402")
+    (changed,) = run_json(control, "budgets", "set", *again)
+    assert changed["id"] == budget["id"]
+    assert (changed["amount"], changed["is_hard"], changed["exhausted_status"]) == (
+        "0.05",
+        True,
+        402,
+    )
+    (shown,) = run_json(control, "budgets", "show", "--project", "chat")
+    assert [(one["id"], one["windows"]) for one in shown["data"]] == [(budget["id"], [])]
+    assert "0.05 EUR" in run(control, "budgets", "list").stdout
+    assert "0.05" in run(control, "budgets", "show", "--project", "chat").stdout
+    assert run_json(control, "holds") == []
+    assert "No worker holds anything" in run(control, "holds").stdout
+    zone = ("--project", "chat", "--currency", "EUR", "--time-zone", "Europe/Berlin")
+    assert run(control, "budgets", "set", *zone).exit_code == 2
+    gone = ("--project", "chat", "--currency", "EUR")
+    assert run(control, "budgets", "remove", *gone).exit_code == 2
+    assert run(control, "budgets", "remove", *gone, "--yes").exit_code == 0
+    assert run(control, "budgets", "remove", *gone, "--yes").exit_code == 1
+    assert run_json(control, "budgets", "list") == []
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--amount", "0"), "out of range"),
+        (("--amount", "1.0000000001"), "no decimal"),
+        (("--amount", "1e3"), "no decimal"),
+        (("--amount", "5", "--time-zone", "Nowhere"), "time_zone"),
+        (("--amount", "5", "--alias", "nothing"), "no alias"),
+        ((), "it needs an amount"),
+    ],
+)
+def test_bad_budgets_are_refused(
+    control: ControlServer, words: tuple[str, ...], reason: str
+) -> None:
+    """What no budget can be is refused with the reason, and nothing is set."""
+    run_json(control, "orgs", "create", "acme")
+    result = run(control, "budgets", "set", "--org", "acme", "--currency", "EUR", *words)
+    assert result.exit_code != 0
+    assert reason in " ".join(result.output.split())
+    assert run_json(control, "budgets", "list") == []

@@ -9,6 +9,7 @@ from penstock.cli import (
     aliases,
     apply,
     audit,
+    budgets,
     config,
     credentials,
     deployments,
@@ -17,12 +18,14 @@ from penstock.cli import (
     doctor,
     emulator,
     grants,
+    holds,
     import_litellm,
     keys,
     limits,
     members,
     orgs,
     plans,
+    prices,
     projects,
     providers,
     routes,
@@ -93,8 +96,9 @@ for group in (orgs, projects, keys, members, service_accounts):
     app.add_typer(group.app, rich_help_panel=_OWNERS)
 for group in (upstreams, deployments, routes, aliases, grants, providers, credentials):
     app.add_typer(group.app, rich_help_panel=_CATALOG)
-for group in (limits, plans):
+for group in (limits, plans, budgets, prices):
     app.add_typer(group.app, rich_help_panel=_MUCH)
+app.command("holds", epilog=holds.EXAMPLES, rich_help_panel=_MUCH)(holds.holds)
 app.add_typer(docs.app)
 
 

@@ -29,6 +29,9 @@ GRANTS = "/api/v1/grants"
 CREDENTIALS = "/api/v1/credentials"
 PLANS = "/api/v1/plans"
 LIMITS = "/api/v1/limits"
+BUDGETS = "/api/v1/budgets"
+PRICES = "/api/v1/prices"
+HOLDS = "/api/v1/holds"
 
 CATALOG_NOUNS = {
     UPSTREAMS: "upstream",

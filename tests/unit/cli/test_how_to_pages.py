@@ -12,7 +12,14 @@ BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize(
-    "page", ["keep-upstream-credentials.md", "limit-usage.md", "manage-keys.md", "serve-a-model.md"]
+    "page",
+    [
+        "keep-upstream-credentials.md",
+        "limit-usage.md",
+        "manage-keys.md",
+        "serve-a-model.md",
+        "set-budgets.md",
+    ],
 )
 def test_every_command_works(
     plane: FakeControl, page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
