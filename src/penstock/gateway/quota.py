@@ -16,7 +16,7 @@ from penstock.gateway.limits import METERINGS
 from penstock.gateway.money import Account, Purse
 from penstock.limits.allowances import METRICS, Allowance, Allowances, Meters
 from penstock.limits.prices import price_at
-from penstock.limits.rules import bucket_of, merge
+from penstock.limits.rules import bucket_of, merge, subject_of
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,9 @@ class Quota:
         """See the class."""
         self._records = records
         self._key = key
-        self.limits = tuple(self._read_limits())
+        # Once, what a plan counts in one bucket for several owners that have it.
+        limits = {(each.limit.id, each.subject): each for each in self._read_limits()}
+        self.limits = tuple(limits.values())
         self.budgets = tuple(self._read_budgets())
         self._is_by_model = any(each.limit.model is not None for each in self.limits)
         self._meterings: dict[str, Metering] = {}
@@ -191,12 +193,7 @@ class Quota:
             yield "member", key.member
 
     def _subject(self, kind: OwnerKind, owner: str, per: Per) -> str:
-        """Return whom a rule counts; a key that belongs to nobody is its own member."""
-        if per == "member" and self._key.member:
-            return f"m.{self._key.member}"
-        if per:
-            return f"k.{self._key.id}"
-        return "o" if kind == "organization" else f"{kind[0]}.{owner}"
+        return subject_of(kind, owner, per, key=self._key.id, member=self._key.member)
 
 
 class Books(NamedTuple):

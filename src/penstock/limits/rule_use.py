@@ -9,7 +9,7 @@ from penstock.limits import store
 from penstock.limits.errors import USE_REPORT_INVALID
 from penstock.limits.model import Limits, Owner, RuleInForce
 from penstock.limits.rule_forms import read_rules
-from penstock.limits.rules import bucket_of, limit_at, merge
+from penstock.limits.rules import bucket_of, limit_at, merge, subject_of
 from penstock.storage.sessions import ReadSession, WriteSession
 
 MAX_USES = 5_000
@@ -42,12 +42,17 @@ async def list_in_force(session: ReadSession, owner: Owner, now_us: int) -> list
     plans = await store.find_assigned_plans(session, session.scope, plan_ids)
     names = {plan.id: plan.name for plan in plans.values()}
     of_plans = {plan.id: _read(plan.id, plan.rules) for plan in plans.values()}
-    each = {"key": owner.key_id, "member": member_id}
-    told = [
-        (one, rule, _find_bucket(one, rule, each)) for one, rule in _list_rules(found, of_plans)
+    told = list(_list_rules(found, of_plans))
+    buckets = [
+        # Of a rule that counts each key there is no such bucket while it is not said which key.
+        _bucket_id(one, rule, key=owner.key_id or "", member=member_id or "")
+        for one, rule in told
     ]
-    uses = await store.find_uses(session, session.scope, {bucket for _, _, bucket in told})
-    return [_in_force(one, rule, names, uses.get(bucket), now_us) for one, rule, bucket in told]
+    uses = await store.find_uses(session, session.scope, set(buckets))
+    return [
+        _in_force(one, rule, names, uses.get(bucket), now_us)
+        for (one, rule), bucket in zip(told, buckets, strict=True)
+    ]
 
 
 async def record_report(session: WriteSession, report: UseReport) -> None:
@@ -77,6 +82,11 @@ def _list_rules(
             yield one, rule
 
 
+def _bucket_id(owner: Owner, rule: Limit, *, key: str, member: str) -> str:
+    subject = subject_of(owner.owner_kind, owner.owner_id, rule.per, key=key, member=member)
+    return bucket_of(rule, owner.organization_id, subject, 0).id
+
+
 def _in_force(
     owner: Limits,
     rule: Limit,
@@ -96,24 +106,6 @@ def _in_force(
         used=used,
         used_at_us=used_at_us,
     )
-
-
-def _find_bucket(owner: Owner, rule: Limit, each: Mapping[str, str | None]) -> str:
-    """Return the id of the bucket that a rule of an owner counts in.
-
-    Args:
-        owner: Whose rule it is.
-        rule: Which.
-        each: The key and the member that a rule with `per` counts, where they are known; it is the
-            id of no bucket otherwise.
-    """
-    if rule.per:
-        subject = f"{rule.per[0]}.{each[rule.per] or ''}"
-    elif owner.owner_kind == "organization":
-        subject = "o"
-    else:
-        subject = f"{owner.owner_kind[0]}.{owner.owner_id}"
-    return bucket_of(rule, owner.organization_id, subject, 0).id
 
 
 def _read(owner_id: str, kept: object) -> tuple[Limit, ...]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from penstock.contract.limits import Bucket, Limit, Metric
+from penstock.contract.limits import Bucket, Limit, Metric, Per
 
 STEP_MS = 250
 """All sub-windows are multiples of it."""
@@ -43,6 +43,23 @@ def bucket_of(limit: Limit, organization: str, subject: str, now_s: int) -> Buck
     sub_window_ms, count = geometry_of(limit.window_s)
     name = f"{organization}/{limit.id}:{subject}"
     return Bucket(name, limit_at(limit, now_s), sub_window_ms, count)
+
+
+def subject_of(kind: str, owner: str, per: Per, *, key: str, member: str) -> str:
+    """Return whom a rule counts, for `bucket_of`.
+
+    Args:
+        kind: Of its owner: `organization`, `project`, `key` or `member`.
+        owner: Id of the owner.
+        per: Whom it counts each on its own.
+        key: Id of the key that a request has.
+        member: Id of whom the key belongs to; one that belongs to nobody is its own member.
+    """
+    if per == "member" and member:
+        return f"m.{member}"
+    if per:
+        return f"k.{key}"
+    return "o" if kind == "organization" else f"{kind[0]}.{owner}"
 
 
 def limit_at(limit: Limit, now_s: int) -> int:
