@@ -2,10 +2,13 @@
 
 import asyncio
 import os
+import random
 import signal
 import time
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -298,3 +301,116 @@ def test_a_password_comes_from_its_reference(tmp_path: Path) -> None:
     assert client.connection_pool.connection_kwargs["password"] == "hunter2"
     assert client.connection_pool.connection_kwargs["username"] == "user"
     assert "hunter2" not in repr(client)
+
+
+class CutAuthority(RedisAuthority):
+    """A way to the server that can be cut."""
+
+    world: "Outages"
+
+    async def _run(self, script: Any, keys: list[str], arguments: list[Any]) -> Any:
+        if self.world.is_down:
+            raise ConnectionError
+        return await super()._run(script, keys, arguments)
+
+
+class Outages:
+    """Three nodes that use all they get, and a server that is away or emptied now and then."""
+
+    BUCKET = Bucket("org/requests:o", 30, 250, 8)
+    PERMITS = Bucket("org/flying:o", 12, 0, 1)
+    NODES = ("a", "b", "c")
+
+    def __init__(self, client: "Redis", folder: Path, seed: int) -> None:
+        """Everything happens by one seed."""
+        self.draw = random.Random(seed)
+        self.client = client
+        self.folder = folder
+        self.now_ms = 1_000_000_000
+        self.is_down = False
+        self.count = 0
+        self.used: list[int] = []
+        self.flying: list[str] = []
+        self.most_flying = 0
+
+    def start(self, name: str) -> SharedAuthority:
+        """Start a node's agent."""
+        slots = Slots(self.folder / name)
+        server = CutAuthority(self.client, timeout_s=10.0, clock_ms=lambda: self.now_ms)
+        server.world = self
+        return SharedAuthority(
+            MemoryAuthority(lambda: self.now_ms, slots),
+            server,
+            node=name,
+            nodes=LiveNodes(slots.header[Header.LIVE_NODES : Header.LIVE_NODES_AT_MS + 1]),
+            clock_ms=lambda: self.now_ms,
+            on_drift=lambda _: None,
+        )
+
+    async def run(self, steps: int, *, has_outages: bool) -> None:
+        """Let time pass and nodes be busy."""
+        nodes = {name: self.start(name) for name in self.NODES}
+        look_ms = 0
+        for step in range(steps):
+            self.now_ms += self.draw.choice((0, 0, 5, 20, 60))
+            if self.now_ms >= look_ms or step < 2:
+                look_ms = self.now_ms + 1_000
+                for node in nodes.values():
+                    await node.look()
+            if step < 10:
+                self.now_ms += 5_000  # all nodes are known, and the server is trusted
+                continue
+            name = self.draw.choice(self.NODES)
+            chance = self.draw.random()
+            if has_outages and chance < 0.01:
+                self.is_down = not self.is_down
+            elif has_outages and chance < 0.014:
+                await self.client.flushall()
+            elif chance < 0.02 and not self.is_down:
+                nodes[name] = self.start(name)
+                await nodes[name].look()
+            elif chance < 0.4 and name in self.flying:
+                self.flying.remove(name)
+                await nodes[name].give_back(self.PERMITS, Lease(1, 0, 0), 1, holder="0-1")
+            else:
+                await self.take(nodes[name], name)
+
+    async def take(self, node: SharedAuthority, name: str) -> None:
+        """Take something, and use all of it at once."""
+        self.count += 1
+        bucket = self.draw.choice((self.BUCKET, self.PERMITS))
+        asks = [Ask(bucket, 1, 1 if bucket.is_permits else self.draw.randint(1, 6))]
+        try:
+            answer = await node.take(asks, take_id=f"{name}{self.count}", holder="0-1")
+        except AuthorityUnavailableError:
+            return
+        if isinstance(answer, Shortage):
+            return
+        if bucket.is_permits:
+            self.flying += [name] * answer[0].amount
+            self.most_flying = max(self.most_flying, len(self.flying))
+        else:
+            self.used += [self.now_ms] * answer[0].amount
+
+    def most_used(self) -> int:
+        """Return the most that any stretch of a window's length holds."""
+        length_ms = self.BUCKET.sub_window_ms * self.BUCKET.count
+        return max(
+            bisect_left(self.used, at + length_ms) - bisect_left(self.used, at) for at in self.used
+        )
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("has_outages", [False, True])
+async def test_no_more_is_given_than_is_documented(
+    client: "Redis", tmp_path: Path, seed: int, *, has_outages: bool
+) -> None:
+    """The limit while the server is there; with outages limit x (2 - 1 / nodes) at most."""
+    world = Outages(client, tmp_path, seed)
+    await world.run(1_500, has_outages=has_outages)
+    nodes = len(world.NODES)
+    for most, limit in (
+        (world.most_used(), world.BUCKET.limit),
+        (world.most_flying, world.PERMITS.limit),
+    ):
+        assert 0 < most <= (limit * (2 * nodes - 1) // nodes if has_outages else limit)

@@ -2,10 +2,15 @@
 
 import os
 import random
+import subprocess
+import sys
+import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.fakes import limits_hammer
 from tests.fakes.lease_simulation import LeaseSimulation
 
 from penstock.contract.limits import Ask, Bucket, Lease, Shortage
@@ -204,3 +209,30 @@ def test_a_name_has_its_bound() -> None:
     """A name that is too long is refused, not cut."""
     with pytest.raises(ValueError, match="257 bytes"):
         text_cells("x" * 257, 32)
+
+
+def hammer_and_kill(path: Path, seed: int) -> list[str]:
+    """Have a process lease for a moment, kill it, and return what it said."""
+    program = [sys.executable, limits_hammer.__file__, str(path), str(seed)]
+    process = subprocess.Popen(program, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    first = process.stdout.readline().decode()
+    time.sleep(random.Random(seed).random() / 20)
+    process.kill()
+    lines = process.communicate()[0].decode().splitlines(keepends=True)
+    return [first, *(line for line in lines if line.endswith("\n"))]
+
+
+async def test_a_kill_at_any_moment_loses_nothing(tmp_path: Path) -> None:
+    """Whenever the process is killed, all that it has given is counted by the next one."""
+    path, out = tmp_path / "limits", Counter[str]()
+    for seed in range(8):
+        for line in hammer_and_kill(path, seed):
+            name, amount = line.split()
+            out[name] += int(amount)
+    authority = MemoryAuthority(lambda: limits_hammer.NOW_MS, Slots(path))
+    for bucket in limits_hammer.BUCKETS:
+        answer = await authority.take([Ask(bucket, 0, 0)], take_id=bucket.id, holder="b")
+        assert isinstance(answer, tuple)
+        assert out[bucket.id] <= bucket.limit - answer[0].remaining <= out[bucket.id] + 8 * 6
+    assert sum(out.values()) > 1_000
