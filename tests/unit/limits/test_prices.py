@@ -1,0 +1,48 @@
+"""What tokens are charged: exact, and never more than the worst case."""
+
+from fractions import Fraction
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.contract.money import NANO, PRICE_SCALE, Price
+from penstock.limits.prices import ATTO, exact_charge, price_at, to_nano, worst_charge
+
+FIGURES = st.integers(0, 10**18)
+TOKENS = st.integers(0, 10**9)
+
+
+def _price(figures: tuple[int, int, int], valid_from_s: int = 0) -> Price:
+    return Price("EUR", valid_from_s, *figures)
+
+
+@given(figures=st.tuples(FIGURES, FIGURES, FIGURES), tokens=st.tuples(TOKENS, TOKENS, TOKENS))
+def test_a_charge_is_exact_and_within_the_worst_case(
+    figures: tuple[int, int, int], tokens: tuple[int, int, int]
+) -> None:
+    """It is tokens times prices, to the last decimal; the worst case is the next nano-unit."""
+    price = _price(figures)
+    total, cached, output = tokens
+    cached_part = min(cached, total)
+    amount = (
+        (total - cached_part) * Fraction(price.input, PRICE_SCALE)
+        + cached_part * Fraction(price.cached_input, PRICE_SCALE)
+        + output * Fraction(price.output, PRICE_SCALE)
+    ) / 1_000_000
+    charge = exact_charge(price, total, cached, output)
+    assert Fraction(charge, ATTO) == amount
+    worst = worst_charge(price, total, output)
+    assert Fraction(worst, NANO) >= amount
+    assert to_nano(charge) <= worst
+    if cached_part == 0 and price.cached_input <= price.input:
+        assert worst == to_nano(charge)
+
+
+def test_the_price_that_began_last_holds() -> None:
+    """Of one currency; before the first there is none."""
+    prices = [_price((3, 3, 3), 30), _price((1, 1, 1), 10), Price("USD", 0, 9, 9, 9)]
+    assert price_at(prices, "EUR", 9) is None
+    assert price_at(prices, "EUR", 10) == prices[1]
+    assert price_at(prices, "EUR", 29) == prices[1]
+    assert price_at(prices, "EUR", 30) == prices[0]
+    assert price_at(prices, "CHF", 30) is None
