@@ -10,6 +10,7 @@ from typing import Protocol
 
 from penstock.contract.limits import Ask, Bucket, Lease, Shortage
 from penstock.limits.permits import BUCKET_KIND, Permits
+from penstock.limits.ring import Ring
 from penstock.limits.slots import Slots
 from penstock.limits.windows import FIRST_KIND, Windows
 
@@ -124,15 +125,15 @@ class MemoryAuthority:
         if known is not None:
             return known
         with _disk():
-            amounts = []
+            found: list[tuple[Ask, Ring | None, int]] = []
             for index, ask in enumerate(asks):
-                free = self._free(ask, now_ms)
+                ring = None if ask.bucket.is_permits else self._windows.get(ask.bucket)
+                free = self._free(ask, ring, now_ms)
                 if free < ask.least:
-                    return self._shortage(index, ask, free, now_ms)
-                amounts.append(min(ask.want, max(free, 0)))
+                    return _shortage(index, ask, ring, free, now_ms)
+                found.append((ask, ring, free))
             leases = tuple(
-                self._deduct(ask, amount, holder, now_ms)
-                for ask, amount in zip(asks, amounts, strict=True)
+                self._deduct(ask, ring, free, holder, now_ms) for ask, ring, free in found
             )
         self._takes[take_id] = leases
         self._tidy(now_ms)
@@ -198,30 +199,33 @@ class MemoryAuthority:
                 self._permits.free_idle(number)
         self._claimed_count = self._slots.claimed_count
 
-    def _free(self, ask: Ask, now_ms: int) -> int:
+    def _free(self, ask: Ask, ring: Ring | None, now_ms: int) -> int:
         bucket = ask.bucket
-        if bucket.is_permits:
-            return 0 if self._doubted else bucket.limit - self._permits.total(bucket.id)
-        at = now_ms // bucket.sub_window_ms + ask.is_ahead
-        return self._windows.get(bucket).free(bucket.limit, at)
+        if ring is not None:
+            return ring.free(bucket.limit, _sub_window(ask, now_ms))
+        return 0 if self._doubted else bucket.limit - self._permits.total(bucket.id)
 
-    def _deduct(self, ask: Ask, amount: int, holder: str, now_ms: int) -> Lease:
-        bucket = ask.bucket
-        remaining = max(0, self._free(ask, now_ms) - amount)
-        if bucket.is_permits:
-            self._permits.add(bucket.id, holder, amount)
+    def _deduct(self, ask: Ask, ring: Ring | None, free: int, holder: str, now_ms: int) -> Lease:
+        amount = min(ask.want, max(free, 0))
+        remaining = max(free, 0) - amount
+        if ring is None:
+            self._permits.add(ask.bucket.id, holder, amount)
             return Lease(amount, 0, remaining)
-        at = now_ms // bucket.sub_window_ms + ask.is_ahead
-        self._windows.get(bucket).add(at, amount)
+        at = _sub_window(ask, now_ms)
+        ring.add(at, amount)
         return Lease(amount, at, remaining)
 
-    def _shortage(self, index: int, ask: Ask, free: int, now_ms: int) -> Shortage:
-        bucket = ask.bucket
-        if bucket.is_permits or ask.least > bucket.limit:
-            return Shortage(index, max(0, free), None)
-        at = now_ms // bucket.sub_window_ms
-        then = self._windows.get(bucket).wait(bucket.limit, ask.least, at)
-        return Shortage(index, max(0, free), then * bucket.sub_window_ms)
+
+def _sub_window(ask: Ask, now_ms: int) -> int:
+    return now_ms // ask.bucket.sub_window_ms + ask.is_ahead
+
+
+def _shortage(index: int, ask: Ask, ring: Ring | None, free: int, now_ms: int) -> Shortage:
+    bucket = ask.bucket
+    if ring is None or ask.least > bucket.limit:
+        return Shortage(index, max(0, free), None)
+    then = ring.wait(bucket.limit, ask.least, now_ms // bucket.sub_window_ms)
+    return Shortage(index, max(0, free), then * bucket.sub_window_ms)
 
 
 @contextmanager
