@@ -16,6 +16,7 @@ from tests.fakes.organizations import ALL
 
 from penstock.access.rules import find_key_id
 from penstock.contract.limits import BucketUse, Limit, OwnerLimits, UseReport
+from penstock.contract.snapshot import Key
 from penstock.contract.snapshot_store import owner_name
 from penstock.control.authentication import create_bearer
 from penstock.control.limit_uses import create_limit_uses_router
@@ -121,6 +122,44 @@ async def test_changes_reach_nodes_and_keep_ids(
         assert name not in follower.records()
         assert follower.fulls == 1
     expect_problem(await rig.call("GET", path), 404, UNKNOWN)
+
+
+async def test_limits_go_with_a_member(rig: AdminRig, database: Database, tmp_path: Path) -> None:
+    """Who is no member any more has no limits either, and nodes that begin are told of none."""
+    project = await rig.create_project("mine")
+    member = await rig.create(
+        "/members",
+        organization_id=project["organization_id"],
+        project_id=project["id"],
+        subject="ann",
+        role="developer",
+    )
+    made = await rig.create("/limits", member_id=member["id"], rules=[RULE])
+    assert made["project_id"] == project["id"]
+    assert (await rig.call("DELETE", f"/members/{member['id']}")).status_code == 204
+    assert (await rig.call("GET", "/limits")).json()["data"] == []
+    assert await _records(database, tmp_path) == {}
+
+
+async def test_nodes_know_whose_a_key_is(rig: AdminRig, database: Database, tmp_path: Path) -> None:
+    """A key's record names the member or service account whose limits hold for it."""
+    project = await rig.create_project("mine")
+    account = await rig.create(
+        "/service-accounts",
+        organization_id=project["organization_id"],
+        name="bot",
+        role="developer",
+    )
+    own = await _create_key(rig, project, service_account_id=account["id"])
+    async with asking(database) as ask:
+        follower = Follower(tmp_path / "node", ask)
+        await follower.follow()
+    keys = [
+        msgspec.msgpack.decode(value or b"", type=Key)
+        for name, value in follower.records().items()
+        if name[:1] == b"k"
+    ]
+    assert [(key.id, key.member) for key in keys] == [(own, account["id"])]
 
 
 async def test_a_plan_that_somebody_has_stays(rig: AdminRig) -> None:

@@ -331,7 +331,7 @@ class NameBook:
         return "the platform" if identifier is None else self.organization(identifier)
 
     def name(self, path: str, identifier: str | None) -> str:
-        """Return the name of an object below a path; its id when it cannot be found."""
+        """Return the name, or subject, of an object below a path; its id when it is not found."""
         if identifier is None:
             return NONE
         if identifier not in self._names:
@@ -342,7 +342,8 @@ class NameBook:
             except CommandError:
                 # Who may see a key need not be allowed to see where it is.
                 row = None
-            self._names[identifier] = identifier if row is None else str(row["name"])
+            named = {} if row is None else row
+            self._names[identifier] = str(named.get("name") or named.get("subject") or identifier)
         return self._names[identifier]
 
 
