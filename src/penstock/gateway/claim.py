@@ -80,7 +80,8 @@ class Claim:
 
     def __init__(self, claimant: Claimant, metering: Metering, demand: Demand, most: int) -> None:
         """See the class."""
-        self.claimant = claimant
+        self.claimant: Claimant | None = claimant
+        """None when it was told: the two would keep each other alive."""
         self.metering = metering
         self.demand = demand
         self.costs = _costs(metering, demand, most)
@@ -89,6 +90,11 @@ class Claim:
             cap = min(most, unsaid)
             self._set_cap(cap)
             self.least_cap = min(LEAST_OUTPUT_TOKENS, cap)
+
+    @property
+    def has_waited(self) -> bool:
+        """Whether it did not get at once what it takes."""
+        return self.deadline_s > 0
 
     @property
     def hold_uses(self) -> tuple[HoldUse, ...]:

@@ -59,13 +59,8 @@ def read_demand(
         answers *= max(_number(members, "n") or 1, _number(members, "best_of") or 1)
     if operation.input_member == "prompt":
         answers *= _count_prompts(bytes(members["prompt"]))
-    return Demand(
-        body_bytes=body_bytes,
-        cap=cap,
-        answers=answers,
-        most_input_tokens=_most_input(members, operation, body_bytes) if is_for_money else 0,
-        has_other_caps=not UNKNOWN_CAPS.isdisjoint(members),
-    )
+    most_input = _most_input(members, operation, body_bytes) if is_for_money else 0
+    return Demand(body_bytes, cap, answers, most_input, not UNKNOWN_CAPS.isdisjoint(members))
 
 
 def write_cap(body: bytes, cap: int) -> bytes:
@@ -83,7 +78,7 @@ def write_cap(body: bytes, cap: int) -> bytes:
 def _most_input(members: Members, operation: Operation, body_bytes: int) -> int:
     tokens = body_bytes + INPUT_OVERHEAD_TOKENS
     if operation.input_member == "messages":
-        tokens += _count_media(members["messages"]) * MEDIA_TOKENS
+        tokens += _count_media(bytes(members["messages"])) * MEDIA_TOKENS
     for name in ("tools", "functions"):
         if name in members:  # written into the prompt in a longer form than it is sent in
             tokens += len(bytes(members[name]))
@@ -103,12 +98,14 @@ def _count_prompts(question: bytes) -> int:
     return len(prompts) if bytes(prompts[0])[:1] in {b'"', b"["} else 1
 
 
-def _count_media(messages: msgspec.Raw) -> int:
+def _count_media(messages: bytes) -> int:
     """Return how many parts of messages are not text; too many when their form is not known."""
+    if messages.find(b"[", 1) < 0 and b":{" not in messages:
+        return 0  # nothing in it has parts
     try:
         read = _decode_messages(messages)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return bytes(messages).count(b"{")
+        return messages.count(b"{")
     count = 0
     for message in read:
         content = message.content

@@ -161,10 +161,11 @@ class Exchange:
         """Go on: all that limits are asked for is taken."""
         claim = self._claim
         assert claim is not None  # noqa: S101 - it is what is let in
-        refusal = None if self._is_recorded else self._worker.refusal()
-        if refusal is not None:  # it was another moment when it was admitted
-            self._fail(refusal, outcome="refused")
-            return
+        if claim.has_waited and not self._is_recorded:
+            refusal = self._worker.refusal()
+            if refusal is not None:  # it was another moment when it was admitted
+                self._fail(refusal, outcome="refused")
+                return
         self._reply.lines = claim.limit_lines()
         cap = claim.written_cap
         if cap is not None:

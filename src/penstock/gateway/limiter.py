@@ -123,7 +123,7 @@ class Limiter:
         Returns:
             What it cost, hold by hold.
         """
-        claim.is_waiting = False
+        claim.is_waiting, claim.claimant = False, None
         held, claim.held = claim.held, None
         if held is None:
             return ()
@@ -185,15 +185,13 @@ class Limiter:
             self._call_soon()
         if claim.is_waiting:
             self._end_wait(claim)
-        claim.claimant.let_in()
+        claimant, claim.claimant = claim.claimant, None
+        if claimant is not None:
+            claimant.let_in()
         return True
 
     def _has_money(self, claim: Claim, now_ms: int) -> bool:
-        has = self._purse.has
-        for account, amount in zip(claim.metering.accounts, claim.amounts, strict=False):
-            if not has(account, amount, now_ms):
-                return False
-        return True
+        return self._purse.has_all(claim.metering.accounts, claim.amounts, now_ms)
 
     def _spend(self, claim: Claim, now_ms: int) -> None:
         metering, purse = claim.metering, self._purse
@@ -275,7 +273,9 @@ class Limiter:
             self._end_wait(claim)
         if denial.metric:
             self._stats.limit_refused(claim.metering.organization, denial.metric)
-        claim.claimant.turn_away(denial)
+        claimant, claim.claimant = claim.claimant, None
+        if claimant is not None:
+            claimant.turn_away(denial)
 
     # Waiting
 

@@ -5,6 +5,8 @@ left goes back to the budget in time, and earlier when nobody used it for a whil
 nano-units (`contract.money`).
 """
 
+from collections.abc import Sequence
+
 import msgspec
 
 from penstock.contract.money import Budget, Hold, HoldAsk, HoldUse, Price
@@ -22,11 +24,13 @@ _REPEAT_MS = 60_000
 
 
 class _OpenHold:
-    __slots__ = ("account", "freed", "id", "left", "until_ms", "used_at_ms")
+    __slots__ = ("account", "freed", "id", "is_open", "left", "until_ms", "used_at_ms")
 
     def __init__(self, account: "Account", hold: Hold, asked_at_ms: int) -> None:
         self.account = account
         self.id = hold.id
+        self.is_open = True
+        """It may be used."""
         self.left = hold.amount
         self.until_ms = asked_at_ms + hold.use_ms
         self.freed = 0
@@ -100,7 +104,7 @@ class Account:
 class Spent(msgspec.Struct):
     """What one request holds of one account."""
 
-    parts: list[tuple[_OpenHold, int]]
+    parts: Sequence[tuple[_OpenHold, int]]
     price: Price
 
 
@@ -130,6 +134,14 @@ class Purse:
         account.budget = budget
         return account
 
+    def has_all(self, accounts: Sequence[Account], amounts: Sequence[int], now_ms: int) -> bool:
+        """Return whether each account has so much that may still be used."""
+        for account, amount in zip(accounts, amounts, strict=False):
+            is_sure = account.left >= amount and now_ms < account.until_ms
+            if not is_sure and not self.has(account, amount, now_ms):
+                return False
+        return True
+
     def has(self, account: Account, amount: int, now_ms: int) -> bool:
         """Return whether an account has so much that may still be used."""
         if now_ms >= account.until_ms and account.holds:
@@ -139,20 +151,25 @@ class Purse:
 
     def take(self, account: Account, amount: int, price: Price, now_ms: int) -> Spent:
         """Take an amount that `has` said is there."""
-        spent = Spent([], price)
         account.left -= amount
+        if account.left < account.refill_at and not account.is_asked:
+            self.low.add(account)
+        if amount == 0:
+            return Spent((), price)
+        first = account.holds[0]
+        if first.left >= amount:
+            first.left -= amount
+            first.used_at_ms = now_ms
+            return Spent(((first, amount),), price)
+        parts = []
         for hold in account.holds:
             part = min(hold.left, amount)
             if part:
                 amount -= part
                 hold.left -= part
                 hold.used_at_ms = now_ms
-                spent.parts.append((hold, part))
-                if amount == 0:
-                    break
-        if account.left < account.refill_at and not account.is_asked:
-            self.low.add(account)
-        return spent
+                parts.append((hold, part))
+        return Spent(parts, price)
 
     def settle(self, spent: Spent, usage: Usage) -> list[HoldUse]:
         """Put back what a request did not cost, and return what it did, hold by hold.
@@ -208,17 +225,15 @@ class Purse:
         self._freed = {name: amount for name, (amount, _) in self._told.items()} | self._freed
 
     def _put_back(self, hold: _OpenHold, amount: int) -> None:
-        account = hold.account
-        if hold not in account.holds:
+        if hold.is_open:
+            hold.left += amount
+            hold.account.left += amount
+        else:
             self._free(hold, amount)
-            return
-        hold.left += amount
-        account.left += amount
 
     def _close(self, hold: _OpenHold) -> None:
         account = hold.account
-        if hold not in account.holds:
-            return
+        hold.is_open = False
         account.holds.remove(hold)
         account.left -= hold.left
         account.until_ms = min((each.until_ms for each in account.holds), default=0)

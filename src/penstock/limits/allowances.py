@@ -35,6 +35,8 @@ class Allowance:
         "ahead",
         "ahead_window",
         "bucket",
+        "goes_back",
+        "had",
         "is_asked",
         "is_asked_ahead",
         "is_away",
@@ -47,7 +49,6 @@ class Allowance:
         "retry_at_ms",
         "sub_window",
         "told_at_ms",
-        "used",
         "used_before",
         "used_when_idle",
     )
@@ -57,20 +58,22 @@ class Allowance:
         self.bucket = bucket
         self.metric = metric
         self.left = 0
+        self.had = 0
+        """What was leased, used or not, and is not given back."""
         self.sub_window = 0
-        """What `left` is for."""
+        """What these are for."""
         self.ahead = 0
         self.ahead_window = 0
-        self.used = 0
-        """In this sub-window, by this worker; of permits, those of requests in flight."""
         self.used_before = 0
-        """In the one before."""
+        """What was used in the sub-window before."""
         self.remaining = 0
         """What the bucket held besides when it was last heard of."""
         self.used_when_idle = 0
         """What `used` was when it was last looked for what nobody needs."""
         self.is_scarce = True
-        """The bucket had little when it was last heard of: what is not used goes back at once."""
+        """The bucket had little when it was last heard of."""
+        self.goes_back = bucket.is_permits
+        """What is not used goes back at once."""
         self.refill_at = 0
         """With less left, it is time to ask for more; >= 0."""
         self.is_fresh = False
@@ -86,9 +89,9 @@ class Allowance:
         """It was the latter."""
 
     @property
-    def permits(self) -> int:
-        """All that it has, if it is of permits."""
-        return self.left + self.used
+    def used(self) -> int:
+        """What was used in this sub-window; of permits, what requests in flight have."""
+        return self.had - self.left
 
 
 Meters = tuple[Allowance, ...]
@@ -112,6 +115,8 @@ class Allowances:
         self._now_ms = 0
         """The latest time that was seen."""
         self._turn_at_ms = 0
+        self._turned_ms = 0
+        """When the last share began another sub-window, or later."""
         self._idle_at_ms = 0
         self._known: dict[str, Allowance] = {}
         self._active: set[Allowance] = set()
@@ -154,14 +159,31 @@ class Allowances:
             self.turn(now_ms)
         self._now_ms = max(self._now_ms, now_ms)
         for meter in meters:
+            left = meter.left - costs[meter.metric]
+            if left < meter.refill_at:
+                break
+            meter.left = left
+        else:
+            return Held(meters, costs, self._now_ms)
+        for taken in meters:
+            if taken is meter:
+                break
+            taken.left += costs[taken.metric]
+        return self._take_last(meters, costs, exceeded)
+
+    def _take_last(
+        self, meters: Meters, costs: Costs, exceeded: Collection[Allowance]
+    ) -> Held | None:
+        """Take where a share runs low, or lacks something."""
+        for meter in meters:
             if meter.left < costs[meter.metric] and meter not in exceeded:
                 return None
         for meter in meters:
-            cost = costs[meter.metric]
-            meter.used += cost
-            meter.left = left = meter.left - cost
-            if left < meter.refill_at:
-                self._run_low(meter, now_ms)
+            meter.left -= costs[meter.metric]
+            if meter.left < 0:
+                self._owe(meter)
+            elif meter.left < meter.refill_at and not meter.is_asked:
+                self.low.append(meter)
         return Held(meters, costs, self._now_ms)
 
     @staticmethod
@@ -176,30 +198,37 @@ class Allowances:
             held: What `take` returned; not used again.
             actual: What it used. Concurrency: 0.
         """
-        changes = [cost - used for cost, used in zip(held.costs, actual, strict=True)]
+        costs = held.costs
+        has_turned = held.at_ms < self._turned_ms
         for meter in held.meters:
-            unused = changes[meter.metric]
-            if unused == 0:
-                continue
-            bucket = meter.bucket
-            sub_window = 0 if bucket.sub_window_ms == 0 else held.at_ms // bucket.sub_window_ms
-            if meter.sub_window != sub_window:
-                self._returns.append(Return(bucket, sub_window, unused))
-                meter.told_at_ms = LONG_AGO_MS
-                continue
-            meter.left += unused
-            meter.used -= unused
-            if meter.left < 0 or (meter.is_scarce and bucket.is_permits):
-                self._give_back(bucket, sub_window, meter.left)
-                meter.left = 0
-                meter.told_at_ms = LONG_AGO_MS
-                self.is_urgent = True
+            unused = costs[meter.metric] - actual[meter.metric]
+            if unused:
+                left = meter.left + unused
+                if has_turned or meter.goes_back or left < 0:
+                    self._settle_last(meter, unused, held.at_ms)
+                else:
+                    meter.left = left
+
+    def _settle_last(self, meter: Allowance, unused: int, at_ms: int) -> None:
+        """Settle where a share may have turned, owes something, or keeps nothing."""
+        bucket = meter.bucket
+        sub_window = 0 if bucket.is_permits else at_ms // bucket.sub_window_ms
+        if meter.sub_window != sub_window:
+            self._returns.append(Return(bucket, sub_window, unused))
+            meter.told_at_ms = LONG_AGO_MS
+            return
+        meter.left += unused
+        if meter.left < 0 or meter.goes_back:
+            self._return_left(meter, meter.left)
+            meter.told_at_ms = LONG_AGO_MS
+            self.is_urgent = True
 
     def granted(self, allowance: Allowance, lease: Lease, *, now_ms: int) -> None:
         """Take in a lease. One whose sub-window is over goes back at once."""
         bucket = allowance.bucket
         allowance.remaining = lease.remaining
         allowance.is_scarce = lease.remaining < max(FEW, bucket.limit // 4)
+        allowance.goes_back = allowance.is_scarce and bucket.is_permits
         allowance.refill_at = 0 if allowance.is_scarce else lease.amount // 4
         if not bucket.is_permits:
             now = now_ms // bucket.sub_window_ms
@@ -207,6 +236,7 @@ class Allowances:
                 self._give_back(bucket, lease.sub_window, lease.amount)
                 return
             if allowance.sub_window < now:
+                self._turned_ms = max(self._turned_ms, now_ms)
                 self._turn(allowance, now)
             if lease.sub_window > now:
                 if allowance.ahead_window != lease.sub_window:
@@ -217,6 +247,7 @@ class Allowances:
                 self._active.add(allowance)
                 return
         allowance.left += lease.amount
+        allowance.had += lease.amount
         allowance.is_fresh = True
         self._active.add(allowance)
 
@@ -229,6 +260,7 @@ class Allowances:
         if now_ms < self._turn_at_ms:
             return
         self._turn_at_ms = now_ms - now_ms % STEP_MS + STEP_MS
+        self._turned_ms = max(self._turned_ms, now_ms)
         for allowance in list(self._active):
             bucket = allowance.bucket
             if bucket.is_permits:
@@ -258,9 +290,7 @@ class Allowances:
         """Return of which buckets it has permits, and how many; none of them is to go back."""
         self._returns = [one for one in self._returns if not one.bucket.is_permits]
         return [
-            (each.bucket, each.permits)
-            for each in self._active
-            if each.bucket.is_permits and each.permits
+            (each.bucket, each.had) for each in self._active if each.bucket.is_permits and each.had
         ]
 
     def collect_returns(self) -> list[Return]:
@@ -283,35 +313,36 @@ class Allowances:
             needed = used // 4 if bucket.is_permits else max(0, used - allowance.used_when_idle)
             allowance.used_when_idle = used
             if allowance.left > needed and not allowance.is_fresh:
-                self._give_back(bucket, allowance.sub_window, allowance.left - needed)
-                allowance.left = needed
+                self._return_left(allowance, allowance.left - needed)
             allowance.is_fresh = False
-            if bucket.is_permits and not allowance.permits:
+            if bucket.is_permits and not allowance.had:
                 self._active.discard(allowance)
 
-    def _run_low(self, allowance: Allowance, now_ms: int) -> None:
-        """Note a share to be filled; charge its bucket with what was used beyond."""
-        if allowance.left >= 0:
-            if not allowance.is_asked:
-                self.low.append(allowance)
-            return
+    def _owe(self, allowance: Allowance) -> None:
+        """Charge a bucket with what was used beyond."""
         bucket = allowance.bucket
         if not bucket.is_permits:
-            allowance.sub_window = max(allowance.sub_window, now_ms // bucket.sub_window_ms)
-        self._give_back(bucket, allowance.sub_window, allowance.left)
-        allowance.left = 0
+            now = self._now_ms // bucket.sub_window_ms
+            allowance.sub_window = max(allowance.sub_window, now)
+        self._return_left(allowance, allowance.left)
         self._active.add(allowance)
+
+    def _return_left(self, allowance: Allowance, amount: int) -> None:
+        """Give back of what is left in this sub-window; a negative amount was used beyond."""
+        self._give_back(allowance.bucket, allowance.sub_window, amount)
+        allowance.left -= amount
+        allowance.had -= amount
 
     def _turn(self, allowance: Allowance, now: int) -> None:
         bucket = allowance.bucket
         self._give_back(bucket, allowance.sub_window, allowance.left)
         is_next = allowance.sub_window == now - 1
         allowance.used_before = allowance.used if is_next else 0
-        allowance.used = allowance.used_when_idle = 0
-        allowance.left = 0
+        allowance.used_when_idle = 0
+        allowance.left = allowance.had = 0
         allowance.sub_window = now
         if allowance.ahead_window == now:
-            allowance.left = allowance.ahead
+            allowance.left = allowance.had = allowance.ahead
         else:
             self._give_back(bucket, allowance.ahead_window, allowance.ahead)
         allowance.ahead = 0
