@@ -19,6 +19,7 @@ from penstock.storage.scope import Scope
 
 INVALID = "err:control:catalog:document_invalid"
 CI_SECRET = create_key()
+_DAILY = {"currency": "EUR", "amount": "9", "period": "day"}
 DOCUMENT: dict[str, Any] = {
     "version": 1,
     "organizations": [
@@ -120,8 +121,40 @@ DOCUMENT: dict[str, Any] = {
         {"organization": "acme", "member": "auth0|42", "plan": "empty"},
         {"organization": "acme", "service_account": "weekly", "plan": "empty"},
     ],
+    "budgets": [
+        {
+            "organization": "acme",
+            "currency": "EUR",
+            "amount": "250.50",
+            "period": "month",
+            "time_zone": "Europe/Berlin",
+            "is_hard": True,
+            "alert_percentages": [80, 100],
+        },
+        {
+            "organization": "acme",
+            "project": "chat",
+            "key": "robot",
+            "currency": "EUR",
+            "amount": "0.05",
+            "period": "day",
+            "alias": "big",
+        },
+        {
+            "organization": "acme",
+            "project": "web",
+            "currency": "USD",
+            "amount": "1",
+            "period": "once",
+            "per": "key",
+            "lowers_cap": False,
+            "exhausted_status": 402,
+        },
+        {"organization": "acme", "member": "auth0|42", **_DAILY},
+        {"organization": "acme", "service_account": "weekly", **_DAILY},
+    ],
 }
-OBJECTS = 29
+OBJECTS = 34
 """How many there are in it, with the deployment of the short route."""
 
 
@@ -318,6 +351,7 @@ async def test_all_faults_are_told_at_once(rig: AdminRig) -> None:
         "grants[0].alias",
         "grants[1].alias",
         "plans[0].rules[1].alias",
+        "budgets[1].alias",
         "keys[1].aliases[0]",
         "keys[2]",
     }
@@ -371,6 +405,54 @@ async def test_faults_of_limits_are_told(rig: AdminRig) -> None:
     document = changed(plans=[{"name": "gold", "rules": twice}], limits=[])
     said = await refused(rig, document)
     assert "another one counts the same" in said["plans[0]"]
+
+
+async def test_faults_of_budgets_are_told(rig: AdminRig) -> None:
+    """Figures and owners that cannot be come back with their paths; one entry for each slot."""
+    acme = {"organization": "acme", **_DAILY}
+    budgets = [
+        {**acme, "amount": "0"},
+        {**acme, "amount": 5},
+        {**acme, "currency": "eur", "period": "month"},
+        {**acme, "period": "week"},
+        {**acme, "alias": "nothing"},
+        {**acme, "key": "ci"},
+        {**acme, "per": "key"},
+        {**acme, "per": "key"},
+    ]
+    said = await refused(rig, changed(budgets=budgets))
+    assert {place.removeprefix("budgets") for place in said} == {
+        "[0].amount",
+        "[1].amount",
+        "[1].period",
+        "[2].currency",
+        "[3].period",
+        "[4].alias",
+        "[5]",
+        "[7].per",
+    }
+    said = await refused(rig, changed(budgets=[{**acme, "time_zone": "Europe/Nowhere"}]))
+    assert "`time_zone`: is not known" in said["budgets[0]"]
+
+
+async def test_budgets_change_with_their_file(rig: AdminRig) -> None:
+    """Another figure is one change; another time zone is refused; what is left out may go."""
+    await apply(rig, DOCUMENT)
+    document = changed()
+    document["budgets"][0]["amount"] = "250.5"
+    assert (await apply(rig, document))["changes"] == []
+    document["budgets"][0]["amount"] = "300"
+    document["budgets"][1]["is_hard"] = True
+    del document["budgets"][2]
+    applied = await apply(rig, document, prune=True)
+    assert [(one["action"], one["object"]["kind"]) for one in applied["changes"]] == [
+        ("update", "budget"),
+        ("update", "budget"),
+        ("delete", "budget"),
+    ]
+    document["budgets"][0]["time_zone"] = "UTC"
+    said = await refused(rig, document)
+    assert "stays so as long as it is there" in said["budgets[0].time_zone"]
 
 
 async def test_limits_change_with_their_file(rig: AdminRig) -> None:
@@ -454,6 +536,7 @@ async def test_pruning_removes_what_the_set_made(rig: AdminRig) -> None:
     again = changed()
     again["service_accounts"][1]["name"] = "another, for names of accounts are never free again"
     again["limits"][4]["service_account"] = again["service_accounts"][1]["name"]
+    again["budgets"][4]["service_account"] = again["service_accounts"][1]["name"]
     again["keys"][0]["secret"] = create_key()
     again["keys"][1]["secret"] = "another-secret-of-theirs"
     back = await apply(rig, again, prune=True)

@@ -48,6 +48,7 @@ def find_unsupported(platform: PlatformFile) -> Iterator[Finding]:
         *platform.service_accounts,
         *platform.plans,
         *platform.limits,
+        *platform.budgets,
     ):
         yield owned.finding((), _NEEDS_CONTROL)
     for credential in platform.credentials:

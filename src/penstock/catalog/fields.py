@@ -3,6 +3,7 @@
 What belongs to other rooms is checked by their rules, so that the file takes what they take.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -25,10 +26,16 @@ from penstock.catalog.rules import (
     parse_endpoint,
 )
 from penstock.contract.limits import Enforcement, Metric
+from penstock.kit.decimals import parse_decimal
 from penstock.kit.errors import PenstockError
 from penstock.kit.slugs import check_slug
 from penstock.tenancy.model import Role
 from penstock.tenancy.rules import normalize_email, normalize_name, normalize_subject
+
+AMOUNT_PLACES = 9
+"""Decimals of amounts of money: nano-units."""
+
+_CURRENCY = re.compile(r"[A-Z]{3}")
 
 FORMAT = 1
 """The `version` of the file that is read here."""
@@ -159,6 +166,27 @@ def _check_per(text: str) -> str:
     return _check_choice(text, "sharer", ["key", "member"])
 
 
+def _check_currency(text: str) -> str:
+    if not _CURRENCY.fullmatch(text):
+        message = f"{quoted(text)} is no currency; use three capitals, e.g. EUR"
+        raise ValueError(message)
+    return text
+
+
+def _check_amount(text: str) -> str:
+    if not parse_decimal(text, AMOUNT_PLACES):
+        message = (
+            f"{quoted(text)} is no amount; write more than 0 in quotes, e.g. '0.05', with at most "
+            f"{AMOUNT_PLACES} decimals"
+        )
+        raise ValueError(message)
+    return text
+
+
+def _check_period(text: str) -> str:
+    return _check_choice(text, "period", ["day", "month", "once"])
+
+
 def _normalize_networks(networks: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(key_rules.normalize_cidrs(networks) or ())
 
@@ -201,5 +229,8 @@ Milliseconds = Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS)]
 MetricName = Annotated[str, AfterValidator(_check_metric)]
 EnforcementName = Annotated[str, AfterValidator(_check_enforcement)]
 PerName = Annotated[str, AfterValidator(_check_per)]
+Currency = Annotated[str, AfterValidator(_check_currency)]
+Amount = Annotated[str, AfterValidator(_check_amount)]
+PeriodName = Annotated[str, AfterValidator(_check_period)]
 Provider = Annotated[str, AfterValidator(check_provider)]
 Version = Annotated[int, AfterValidator(_check_version)]

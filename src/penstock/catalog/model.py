@@ -87,6 +87,7 @@ class PlatformFile:
     grants: tuple[Entry[schemas.GrantItem], ...]
     plans: tuple[Entry[schemas.PlanItem], ...]
     limits: tuple[Entry[schemas.LimitsItem], ...]
+    budgets: tuple[Entry[schemas.BudgetItem], ...]
 
 
 def merge_sections(files: Iterable[Sections]) -> Sections:

@@ -44,6 +44,13 @@ _KINDS = {
     "limits": _Kind(
         "entry of limits", ("organization", "project?", "key?", "member?", "service_account?")
     ),
+    "budgets": _Kind(
+        "budget",
+        (
+            *("organization", "project?", "key?", "member?", "service_account?"),
+            *("currency", "period", "alias?", "per?"),
+        ),
+    ),
 }
 """Section -> what an entry of it is called and told by."""
 
@@ -160,7 +167,7 @@ def find_references(sections: Sections, names: Names) -> Iterator[Reference]:
     for section, field_name, target in _OWNED_REFERENCES:
         for written in sections[section]:
             yield from _owned_reference(section, written, field_name, target, names)
-    for written in sections["limits"]:
+    for written in (*sections["limits"], *sections["budgets"]):
         yield from _limited(written)
     for written in (*sections["upstreams"], *sections["deployments"]):
         name = written.name("credential")
@@ -210,6 +217,8 @@ _REFERENCES = (
     ("limits", "rules", "aliases"),
     ("limits", "organization", "organizations"),
     ("limits", "plan", "plans"),
+    ("budgets", "organization", "organizations"),
+    ("budgets", "alias", "aliases"),
 )
 """Section, field, and the section that the field's names are of."""
 
@@ -222,6 +231,8 @@ _OWNED_REFERENCES = (
     ("grants", "project", "projects"),
     ("limits", "project", "projects"),
     ("limits", "service_account", "service_accounts"),
+    ("budgets", "project", "projects"),
+    ("budgets", "service_account", "service_accounts"),
 )
 """The same for names within an organization, which stands in the field `organization`."""
 
@@ -279,7 +290,7 @@ def _duplicate(section: str, identity: Identity, first: Written, second: Written
     where = f"line {first.node.find_mark((field_name,)).line}"
     if first.source != second.source:
         where = f"{first.source}:{where.removeprefix('line ')}"
-    if section in {"grants", "limits"}:
+    if section in {"grants", "limits", "budgets"}:
         problem = f"is the same {kind.word} as that on {where}; remove one of the two"
     else:
         problem = (

@@ -271,19 +271,17 @@ class PlanItem(Item):
     rules: Rules = ()
 
 
-class LimitsItem(Item):
-    """What limits an organization, a project, a key, a member or a service account."""
+class OwnedItem(Item):
+    """What is for an organization, a project, a key, a member or a service account."""
 
     organization: fields.FreeName = Field(examples=["acme"])
     project: fields.FreeName | None = None
     key: fields.FreeName | None = None
     member: fields.Subject | None = None
     service_account: fields.FreeName | None = None
-    plan: str | None = None
-    rules: Rules = ()
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_owner(self) -> Self:
         if sum(one is not None for one in (self.key, self.member, self.service_account)) > 1:
             message = "names several of key, member and service_account; write an entry for each"
             raise ValueError(message)
@@ -294,6 +292,28 @@ class LimitsItem(Item):
             message = "names a project beside a service account; name its organization only"
             raise ValueError(message)
         return self
+
+
+class LimitsItem(OwnedItem):
+    """What limits somebody."""
+
+    plan: str | None = None
+    rules: Rules = ()
+
+
+class BudgetItem(OwnedItem):
+    """What somebody may spend in each day or month, or once."""
+
+    currency: fields.Currency = Field(examples=["EUR"])
+    amount: fields.Amount = Field(examples=["250"])
+    period: fields.PeriodName = Field(examples=["month"])
+    time_zone: str = "UTC"
+    is_hard: bool = False
+    per: fields.PerName | None = None
+    alias: str | None = None
+    alert_percentages: Annotated[tuple[int, ...], fields.AsTuple] = ()
+    lowers_cap: bool = True
+    exhausted_status: int = 429
 
 
 class FileItem(Item):
@@ -313,6 +333,7 @@ class FileItem(Item):
     grants: list[Any] = []
     plans: list[Any] = []
     limits: list[Any] = []
+    budgets: list[Any] = []
 
 
 SECTIONS: dict[str, type[Item]] = {
@@ -329,6 +350,7 @@ SECTIONS: dict[str, type[Item]] = {
     "grants": GrantItem,
     "plans": PlanItem,
     "limits": LimitsItem,
+    "budgets": BudgetItem,
 }
 """The lists of the file and what they hold; short routes are `ShortRouteItem`."""
 

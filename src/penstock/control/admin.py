@@ -21,6 +21,7 @@ from penstock.kit.clock import Clock
 from penstock.limits import applying as limit_kinds
 from penstock.limits import budget_api, rule_api
 from penstock.limits.budget_api import create_budgets_router
+from penstock.limits.budget_applying import BUDGETS
 from penstock.metering import api as metering_api
 from penstock.rating import api as price_api
 from penstock.rating.service import list_unpriced
@@ -78,7 +79,7 @@ def add_admin_api(
         price_api.prices,
         metering_api.usage,
         create_credentials_router(database, data_keys),
-        create_platform_router(data_keys, [*catalog_kinds.KINDS, *limit_kinds.KINDS]),
+        create_platform_router(data_keys, [*catalog_kinds.KINDS, *limit_kinds.KINDS, BUDGETS]),
         create_audit_router(signer.public_keys),
     ]
     # Only told to the OpenAPI document: the door has looked at the token before.

@@ -108,9 +108,11 @@ def _list_dangling(examined: Examined, reader: Reader) -> list[Reference]:
 def _is_kept_alias(reference: Reference, examined: Examined, reader: Reader) -> bool:
     """Tell whether a key or a rule names an alias that is gone, and did so before: it may stay."""
     section = str(reference.written.path[0])
-    if reference.section != "aliases" or section not in {"keys", "plans", "limits"}:
+    if reference.section != "aliases" or section not in {"keys", "plans", "limits", "budgets"}:
         return False
     identity = identify(section, reference.written, examined.names)
+    if section == "budgets":
+        return identity is not None and Ref(section, identity) in reader.members
     members = {} if identity is None else reader.members.get(Ref(section, identity), {})
     named = {rule.get("alias") for rule in members.get("rules", ())}
     return reference.identity[0] in named.union(members.get("aliases") or ())

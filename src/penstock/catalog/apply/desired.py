@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.access.key_rules import normalize_scopes
-from penstock.catalog import schemas
+from penstock.catalog import fields, schemas
 from penstock.catalog.apply.model import NAMED_BY, Members, Ref, Wanted
 from penstock.catalog.document import build_node
 from penstock.catalog.errors import Finding
@@ -14,6 +14,7 @@ from penstock.catalog.model import Entry, PlatformFile, normalize
 from penstock.catalog.platform_file import Examined, examine, read_sections
 from penstock.catalog.written_rules import shorten_rules
 from penstock.contract.snapshot import Timeouts
+from penstock.kit.decimals import format_decimal, parse_decimal
 from penstock.kit.moments import format_time, microseconds
 
 _DEFAULT_TIMEOUTS = {name: getattr(Timeouts(), name) for name in Timeouts.__struct_fields__}
@@ -81,6 +82,11 @@ def _time(text: str) -> str:
     return format_time(microseconds(datetime.fromisoformat(text)) or 0)
 
 
+def _amount(text: str) -> str:
+    amount = parse_decimal(text, fields.AMOUNT_PLACES)
+    return text if amount is None else format_decimal(amount, fields.AMOUNT_PLACES)
+
+
 _FORMS: dict[str, dict[str, Callable[[Any], Any]]] = {
     "organizations": {"allowed_data_classes": _sorted, "allowed_regions": _sorted},
     "projects": {"allowed_data_classes": _sorted, "allowed_regions": _sorted},
@@ -94,5 +100,6 @@ _FORMS: dict[str, dict[str, Callable[[Any], Any]]] = {
     "upstreams": {"timeouts": shorten_timeouts},
     "plans": {"rules": shorten_rules},
     "limits": {"rules": shorten_rules},
+    "budgets": {"amount": _amount},
 }
 """How members are written in the database, where that differs: sorted, or in one form."""

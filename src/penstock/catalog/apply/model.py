@@ -25,6 +25,7 @@ ORDER = (
     "plans",
     "keys",
     "limits",
+    "budgets",
 )
 """Sections, each behind those that it refers to; `diff` knows where that is not so simple."""
 
@@ -42,6 +43,10 @@ NAMED_BY: Mapping[str, tuple[str, ...]] = {
     "grants": ("alias", "organization", "project"),
     "plans": ("name",),
     "limits": ("organization", "project", "key", "member", "service_account"),
+    "budgets": (
+        *("organization", "project", "key", "member", "service_account"),
+        *("currency", "period", "alias", "per"),
+    ),
 }
 """The fields whose values are an object's identity, in their order."""
 
