@@ -52,7 +52,12 @@ class World:
         slots = Slots(self.folder / name)
         return SharedAuthority(
             MemoryAuthority(lambda: self.now_ms, slots),
-            RedisAuthority(client, timeout_s=TIMEOUT_S, clock_ms=lambda: self.now_ms),
+            RedisAuthority(
+                client,
+                timeout_s=TIMEOUT_S,
+                patience_s=TIMEOUT_S,
+                clock_ms=lambda: self.now_ms,
+            ),
             node=name,
             nodes=LiveNodes(slots.header[Header.LIVE_NODES : Header.LIVE_NODES_AT_MS + 1]),
             clock_ms=lambda: self.now_ms,

@@ -48,7 +48,8 @@ class RedisAuthority:
 
     Args:
         client: Connected to the server; its own timeouts should be no shorter than ours.
-        timeout_s: The longest that anything takes.
+        timeout_s: The longest that anything takes for which somebody waits.
+        patience_s: The longest that anything else takes, no less than that.
         prefix: Begins all keys.
         clock_ms: Milliseconds since the Unix epoch; the server's own clock when None.
     """
@@ -58,12 +59,14 @@ class RedisAuthority:
         client: "Redis",
         *,
         timeout_s: float = 0.05,
+        patience_s: float = 1.0,
         prefix: str = "ps",
         clock_ms: Callable[[], int] | None = None,
     ) -> None:
         """See the class."""
         self._clock_ms = clock_ms
         self._timeout_s = timeout_s
+        self._patience_s = max(patience_s, timeout_s)
         self._prefix = prefix
         self._take = client.register_script(TAKE)
         self._give_back = client.register_script(GIVE_BACK)
@@ -92,7 +95,7 @@ class RedisAuthority:
             arguments += (ask.least, ask.want, int(ask.is_ahead))
         arguments.append(self._epoch)
         name = f"{self._prefix}:t:{{{_owner(asks[0].bucket.id)}}}:{take_id}"
-        async with self._in_time(), self._busy_with(permits):
+        async with self._in_time(self._timeout_s), self._busy_with(permits):
             keys_of_all = [name, *keys, f"{self._prefix}:epoch"]
             kind, _, *answer = await self._run(self._take, keys_of_all, arguments)
             if kind == _OTHER_EPOCH:
@@ -116,18 +119,28 @@ class RedisAuthority:
         key = self._key(bucket.id)
         arguments = [holder, bucket.sub_window_ms, bucket.count, lease.sub_window, amount]
         if not bucket.is_permits:
-            async with self._in_time():
+            async with self._in_time(self._timeout_s):
                 await self._run(self._give_back, [key], arguments)
             return
         held = self._permits.setdefault(holder, {})
         held[key] = max(0, held.get(key, 0) - amount)
-        async with self._in_time(), self._busy_with([key]):
+        async with self._in_time(self._timeout_s), self._busy_with([key]):
             await self._run(self._give_back, [key], arguments)
 
     @property
     def holders(self) -> tuple[str, ...]:
         """Those that may have permits."""
         return tuple(self._permits)
+
+    async def charge(self, bucket: Bucket, sub_window: int, amount: int) -> None:
+        """Count what was given without the server, whatever the limit.
+
+        Raises:
+            AuthorityUnavailableError: It may have been counted.
+        """
+        arguments = ["", bucket.sub_window_ms, bucket.count, sub_window, -amount]
+        async with self._in_time(self._patience_s):
+            await self._run(self._give_back, [self._key(bucket.id)], arguments)
 
     async def look(self, node: str) -> Look:
         """Say that a node is there, and learn what the server's state is.
@@ -137,7 +150,7 @@ class RedisAuthority:
         """
         keys = [f"{self._prefix}:epoch", f"{self._prefix}:nodes"]
         arguments = [node, int(NODE_S * 1_000), secrets.token_hex(8)]
-        async with self._in_time():
+        async with self._in_time(self._patience_s):
             now_ms, epoch, nodes = await self._run(self._look, keys, arguments)
         self._epoch = epoch.decode()
         return Look(now_ms, int(self._epoch.rpartition(":")[2]), nodes)
@@ -180,7 +193,7 @@ class RedisAuthority:
             return  # what is under way says it itself, or would be undone
         done = self._renewing[key] = asyncio.Event()
         try:
-            async with self._in_time():
+            async with self._in_time(self._patience_s):
                 await self._run(self._renew, [key], [holder, int(PERMIT_S * 1_000), held[key]])
             if not held[key]:
                 del held[key]
@@ -206,9 +219,9 @@ class RedisAuthority:
                     del self._busy[key]
 
     @asynccontextmanager
-    async def _in_time(self) -> AsyncIterator[None]:
+    async def _in_time(self, timeout_s: float) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(timeout_s):
                 yield
         except (TimeoutError, RedisError, OSError) as error:
             raise AuthorityUnavailableError(str(error) or type(error).__name__) from None

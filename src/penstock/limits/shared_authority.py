@@ -201,7 +201,7 @@ class SharedAuthority:
         while owed := self._debts.take(_AT_ONCE, now_ms):
             done = await asyncio.gather(
                 *(
-                    self._server.give_back(bucket, lease, -lease.amount, holder=self._node)
+                    self._server.charge(bucket, lease.sub_window, lease.amount)
                     for bucket, lease in owed
                 ),
                 return_exceptions=True,

@@ -295,6 +295,7 @@ class _Agent:
                 age_s=round(feed.age_s, 3),
                 lost_since=format_time(followed_at_us) if feed.is_lost else None,
             ),
+            limits=self._limits.state,
         )
 
     def _own_figures(self) -> Iterator[tuple[Metric, float]]:

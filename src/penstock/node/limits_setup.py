@@ -25,6 +25,7 @@ from penstock.node.limit_counts import LimitCounts, read_boot
 from penstock.node.limit_uses import LimitUses
 from penstock.node.limits import Broker
 from penstock.node.log import line
+from penstock.node.monitor import LimitsState
 from penstock.node.recovery import find_living
 from penstock.node.settings import AgentSettings
 from penstock.node.use_reports import UseReports
@@ -86,11 +87,19 @@ class NodeLimits:
         if self._shared is not None:
             yield "shared limits", self._shared.run()
 
+    @property
+    def state(self) -> LimitsState:
+        """Who decides about limits at the moment."""
+        shared = self._shared
+        if shared is None:
+            return LimitsState(is_authority_up=True, nodes=1)
+        return LimitsState(shared.is_up, self._counts.live_nodes[0])
+
     def figures(self) -> Iterator[tuple[Metric, float]]:
         """Yield what metrics show of it."""
         broker, shared = self.broker, self._shared
-        yield metrics.LIMITS_UP, 1 if shared is None else shared.is_up
-        yield metrics.LIMITS_NODES, 1 if shared is None else self._counts.live_nodes[0]
+        yield metrics.LIMITS_UP, self.state.is_authority_up
+        yield metrics.LIMITS_NODES, self.state.nodes
         yield metrics.LIMITS_SHARES, 0 if shared is None else shared.share_count
         yield metrics.LIMITS_ERRORS, 0 if shared is None else shared.error_count
         yield metrics.LIMITS_WANTS, broker.want_count

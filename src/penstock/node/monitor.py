@@ -30,8 +30,17 @@ class FeedState(msgspec.Struct, frozen=True):
     """When that was, ISO 8601 in UTC; None while it is not lost."""
 
 
+class LimitsState(msgspec.Struct, frozen=True):
+    """Who decides about limits."""
+
+    is_authority_up: bool
+    """False while the node gives from its share, as the shared server does not answer."""
+    nodes: int
+    """How many share them, as last known."""
+
+
 class Readiness(msgspec.Struct, frozen=True):
-    """What `/health/ready` answers. A lost feed takes no node out of service."""
+    """What `/health/ready` answers. No lost feed or authority takes a node out of service."""
 
     workers: int
     """Those that are connected and not draining."""
@@ -40,6 +49,7 @@ class Readiness(msgspec.Struct, frozen=True):
     snapshot_version: int
     is_config_rejected: bool
     feed: FeedState
+    limits: LimitsState
 
     @property
     def is_ready(self) -> bool:
