@@ -18,6 +18,7 @@ from penstock.limits.budget_rules import EXPIRY_S, HOLD_S
 from penstock.limits.budget_tables import BudgetHolds
 from penstock.limits.prices import ATTO, ATTO_IN_NANO
 from penstock.storage.database import Database
+from penstock.storage.paging import PageRequest
 
 OTHER_WORKER = Life("node-2/1", 7)
 DAY_US = 86_400 * SECOND_US
@@ -263,7 +264,7 @@ async def test_a_deleted_budget_binds_nobody(rig: BudgetRig) -> None:
     assert answer.holds is not None
     assert (answer.holds[0].id, answer.holds[0].amount) == ("", 9)
     await rig.deliver(rig.event(1, HoldUse(hold.id, 5), HoldUse("", 9)))
-    await rig.free((hold.id, 5), is_over=True)
+    await rig.free((hold.id, 5), ("", 9), is_over=True)
     assert rig.settlement.faults == {"hold_unknown": 1}
     assert await rig.differences() == []
 
@@ -302,3 +303,17 @@ async def test_reconciling_finds_what_was_changed_by_hand(rig: BudgetRig) -> Non
         await session.change(update(BudgetHolds).values(freed=1))
     window = await rig.window(budget)
     assert await rig.differences() == [window.key]
+
+
+async def test_nothing_is_held_when_nothing_is_needed(rig: BudgetRig) -> None:
+    """Of a budget that is spent, requests that cost nothing hold 0, and no hold stays open."""
+    budget = await rig.add_budget(amount=10)
+    await rig.hold(budget, 10)
+    asks = [HoldAsk(budget.id, "", 0, 5)]
+    answers = [await rig.take(asks, take_id="zero") for _ in range(2)]
+    assert answers[0] == answers[1]
+    assert answers[0].holds is not None
+    assert answers[0].holds[0].amount == 0
+    async with rig.database.read(ALL) as session:
+        page = await budgets.list_holds(session, PageRequest())
+    assert [hold.amount for hold in page.items] == [10]

@@ -137,7 +137,7 @@ async def test_what_cannot_be_read_is_refused(node: Node, path: str) -> None:
 
 
 async def test_bad_freeings_are_refused(node: Node) -> None:
-    """Amounts below 0 and empty names are 400."""
-    for freed in ((("hld_1", -1),), (("", 1),)):
+    """Amounts below 0 and impossible names are 400."""
+    for freed in ((("hld_1", -1),), (("nul\0", 1),)):
         answer = await node.post(PATHS[1], FreeRequest("node-1/0", 1, freed))
         expect_problem(answer, 400, "err:control:holds:invalid")

@@ -179,7 +179,7 @@ async def _repeat(
 ) -> HoldAnswer:
     by_place = {one.place: one for one in taken}
     is_same = all((one.producer, one.epoch) == (request.producer, request.epoch) for one in taken)
-    if not is_same or not all(one.state == "open" for one in taken):
+    if not is_same or not all(one.state == "open" or one.amount == 0 for one in taken):
         return HoldAnswer(None)
     ids = {one.window.budget_id for one in taken}
     budgets = {one.id: one for one in await store.lock_budgets(session, scope, store.with_ids(ids))}
@@ -225,6 +225,6 @@ def _new_hold(
         amount=amount,
         used=0,
         freed=0,
-        state="open",
+        state="open" if amount else "closed",
         created_at_us=now_us,
     )

@@ -38,8 +38,8 @@ def _hold_faults(request: HoldRequest) -> Iterator[str]:
 def _free_faults(request: FreeRequest) -> Iterator[str]:
     if len(request.freed) > MAX_FREED:
         yield f"It frees {len(request.freed)} holds; at most {MAX_FREED} are possible."
-    named = [request.producer, *(hold for hold, _ in request.freed)]
-    yield from _faults(request.format, named, [])
+    # What nothing was held for has no name, and is given back all the same.
+    yield from _faults(request.format, [request.producer], [hold for hold, _ in request.freed])
     yield from _number_faults(request.epoch, *(amount for _, amount in request.freed))
 
 

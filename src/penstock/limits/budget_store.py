@@ -92,9 +92,16 @@ _WRITE_HOLD = (
     .where(BudgetHolds.id == bindparam("hold_id"))
     .values(used=bindparam("new_used"), freed=bindparam("new_freed"), state=bindparam("new_state"))
 )
-_LIFE = select(WorkerLives.is_over).where(
-    WorkerLives.producer == bindparam("life_producer"), WorkerLives.epoch == bindparam("life_epoch")
+_LOCK_LIFE = (
+    select(WorkerLives.is_over, WorkerLives.seen_at)
+    .where(
+        WorkerLives.producer == bindparam("life_producer"),
+        WorkerLives.epoch == bindparam("life_epoch"),
+    )
+    .with_for_update()
 )
+_SEEN_US = 60_000_000
+"""So old a sign of life is written anew: not at each taking."""
 
 
 # Budgets
@@ -157,11 +164,14 @@ async def lock_life(session: WriteSession, life: Life, now_us: int) -> bool:
 
     Lives belong to nodes, not to organizations, so there is no scope to apply.
     """
-    row = {"producer": life.producer, "epoch": life.epoch, "seen_at": now_us, "is_over": False}
-    await session.insert_new(WorkerLives, [row], WorkerLives.producer)
     parameters = {"life_producer": life.producer, "life_epoch": life.epoch}
-    found = await session.first(_LIFE.with_for_update(), parameters)
-    await see_life(session, life, now_us)
+    found = await session.first(_LOCK_LIFE, parameters)
+    if found is None:
+        row = {"producer": life.producer, "epoch": life.epoch, "seen_at": now_us, "is_over": False}
+        await session.insert_new(WorkerLives, [row], WorkerLives.producer)
+        found = await session.first(_LOCK_LIFE, parameters)
+    if found is not None and found[1] < now_us - _SEEN_US:
+        await see_life(session, life, now_us)
     return found is not None and found[0]
 
 
