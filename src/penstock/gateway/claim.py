@@ -64,7 +64,7 @@ class Claim:
 
     # Defaults stand in the class: most claims change few of them.
     held: Held | None = None
-    spent: Sequence[Spent] = ()
+    spent: Spent | None = None
     passed: frozenset[Allowance] = frozenset()
     """Meters that have too little, or may have, and stop nobody."""
     exceeded: tuple[Limit, ...] = ()
@@ -99,9 +99,9 @@ class Claim:
     @property
     def hold_uses(self) -> tuple[HoldUse, ...]:
         """What it holds of which hold."""
-        return tuple(
-            [HoldUse(hold.id, amount) for spent in self.spent for hold, amount in spent.parts]
-        )
+        if self.spent is None:
+            return ()
+        return tuple([HoldUse(hold.id, amount) for hold, amount, _ in self.spent])
 
     @property
     def written_cap(self) -> int | None:
@@ -241,9 +241,7 @@ def _only(limit: Limit) -> str:
 
 def _costs(metering: Metering, demand: Demand, most: int) -> Costs:
     """Return what a request will use: output that it does not name never exceeds what it may."""
-    habit = metering.habit
-    inputs = habit.estimate_input(demand.body_bytes)
-    outputs = habit.estimate_output(demand, most) if demand.answers else 0
+    inputs, outputs = metering.habit.estimate(demand, most)
     if demand.cap is None:
         if metering.most_output_tokens is not None:
             outputs = min(outputs, metering.most_output_tokens)

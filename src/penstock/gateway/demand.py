@@ -7,11 +7,10 @@ from penstock.gateway.limits import INPUT_OVERHEAD_TOKENS, MEDIA_TOKENS
 
 Members = dict[str, msgspec.Raw]
 
-_decode_int = msgspec.json.Decoder(int).decode
+_decode_number = msgspec.json.Decoder(int | None).decode
 _decode_members = msgspec.json.Decoder(Members).decode
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
-_NULL = b"null"
 
 
 class _Part(msgspec.Struct, frozen=True):
@@ -87,7 +86,7 @@ def _most_input(members: Members, operation: Operation, body_bytes: int) -> int:
 
 def _number(members: Members, name: str) -> int | None:
     raw = members.get(name)
-    return None if raw is None or bytes(raw) == _NULL else _decode_int(raw)
+    return None if raw is None else _decode_number(raw)
 
 
 def _count_prompts(question: bytes) -> int:

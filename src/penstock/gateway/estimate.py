@@ -9,7 +9,7 @@ from penstock.gateway.limits import (
     UNSEEN_OUTPUT_TOKENS,
 )
 
-_BYTES_PER_TOKEN = 4
+_UNSEEN_TOKENS_PER_BYTE = 0.25
 _WEIGHT = 0.05
 _RENEWED_EVERY = 50
 _QUANTILE = 0.95
@@ -22,36 +22,30 @@ class Habit:
 
     def __init__(self) -> None:
         """Begin with a token for four bytes, and no idea of the output."""
-        self._tokens_per_byte: float | None = None
+        self._tokens_per_byte = _UNSEEN_TOKENS_PER_BYTE
         self._outputs: deque[int] = deque(maxlen=OUTPUTS_REMEMBERED)
         self._new = 0
         self.usual_output: int | None = None
         """95 of 100 requests wrote no more; None when none was seen."""
 
-    def estimate_input(self, body_bytes: int) -> int:
-        """Return how many input tokens a body of this size is, >= 1."""
-        ratio = self._tokens_per_byte
-        tokens = body_bytes // _BYTES_PER_TOKEN if ratio is None else int(body_bytes * ratio) + 1
-        return tokens or 1
-
-    def estimate_output(self, demand: Demand, most: int) -> int:
-        """Return how many output tokens a request will use.
+    def estimate(self, demand: Demand, most: int) -> tuple[int, int]:
+        """Return how many input and output tokens a request will use; input >= 1.
 
         Args:
             demand: What it asks for.
             most: What the deployment gives at most, for each answer.
         """
+        inputs = int(demand.body_bytes * self._tokens_per_byte) + 1
         cap = most if demand.cap is None else min(demand.cap, most)
         if self.usual_output is None:
-            return min(cap, UNSEEN_OUTPUT_TOKENS) * demand.answers
-        return min(cap * demand.answers, self.usual_output)
+            return inputs, min(cap, UNSEEN_OUTPUT_TOKENS) * demand.answers
+        return inputs, min(cap * demand.answers, self.usual_output)
 
     def learn(self, body_bytes: int, input_tokens: int, output_tokens: int) -> None:
         """Take in what a request really used."""
-        ratio = input_tokens / max(1, body_bytes)
-        known = self._tokens_per_byte
-        self._tokens_per_byte = ratio if known is None else known + _WEIGHT * (ratio - known)
         outputs = self._outputs
+        ratio, known = input_tokens / max(1, body_bytes), self._tokens_per_byte
+        self._tokens_per_byte = known + _WEIGHT * (ratio - known) if outputs else ratio
         outputs.append(output_tokens)
         self._new += 1
         if self._new >= _RENEWED_EVERY or len(outputs) < _RENEWED_EVERY:

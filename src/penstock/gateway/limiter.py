@@ -130,13 +130,13 @@ class Limiter:
         inputs, outputs = usage.input_tokens, usage.output_tokens
         actual = (1, inputs, outputs, inputs + outputs, 0) if was_sent else _UNUSED
         self._allowances.settle(held, actual)
-        uses = [use for spent in claim.spent for use in self._purse.settle(spent, usage)]
+        uses = self._purse.settle(claim.spent, usage) if claim.spent else ()
         if is_typical:
             claim.metering.habit.learn(claim.demand.body_bytes, inputs, outputs)
         if self._parked or self._allowances.is_urgent:
             self._has_settled = True
             self._call_soon()
-        return tuple(uses)
+        return uses
 
     # What the worker calls
 
@@ -180,8 +180,8 @@ class Limiter:
             return self._weigh(claim, now_ms)
         claim.held = held
         if amounts:
-            self._spend(claim, now_ms)
-        if self._allowances.low:
+            claim.spent = self._purse.take(metering.accounts, amounts, metering.prices, now_ms)
+        if self._allowances.low or self._purse.low:
             self._call_soon()
         if claim.is_waiting:
             self._end_wait(claim)
@@ -192,17 +192,6 @@ class Limiter:
 
     def _has_money(self, claim: Claim, now_ms: int) -> bool:
         return self._purse.has_all(claim.metering.accounts, claim.amounts, now_ms)
-
-    def _spend(self, claim: Claim, now_ms: int) -> None:
-        metering, purse = claim.metering, self._purse
-        claim.spent = [
-            purse.take(account, amount, price, now_ms)
-            for account, amount, price in zip(
-                metering.accounts, claim.amounts, metering.prices, strict=True
-            )
-        ]
-        if purse.low:
-            self._call_soon()
 
     def _weigh(self, claim: Claim, now_ms: int) -> bool:
         """Decide by what was just heard of what lacks; or ask."""

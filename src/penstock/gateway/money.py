@@ -7,8 +7,6 @@ nano-units (`contract.money`).
 
 from collections.abc import Sequence
 
-import msgspec
-
 from penstock.contract.money import Budget, Hold, HoldAsk, HoldUse, Price
 from penstock.gateway.dialects.openai import Usage
 from penstock.gateway.limits import (
@@ -101,11 +99,8 @@ class Account:
         return HoldAsk(self.budget.id, self.subject, least, max(least, needed, usual))
 
 
-class Spent(msgspec.Struct):
-    """What one request holds of one account."""
-
-    parts: Sequence[tuple[_OpenHold, int]]
-    price: Price
+Spent = list[tuple[_OpenHold, int, Price]]
+"""What one request holds: parts of holds, those of one account together, and its price."""
 
 
 class Purse:
@@ -149,43 +144,58 @@ class Purse:
                 self._close(hold)
         return account.left >= amount
 
-    def take(self, account: Account, amount: int, price: Price, now_ms: int) -> Spent:
-        """Take an amount that `has` said is there."""
-        account.left -= amount
-        if account.left < account.refill_at and not account.is_asked:
-            self.low.add(account)
-        if amount == 0:
-            return Spent((), price)
-        first = account.holds[0]
-        if first.left >= amount:
-            first.left -= amount
-            first.used_at_ms = now_ms
-            return Spent(((first, amount),), price)
-        parts = []
-        for hold in account.holds:
-            part = min(hold.left, amount)
-            if part:
+    def take(
+        self,
+        accounts: Sequence[Account],
+        amounts: Sequence[int],
+        prices: Sequence[Price],
+        now_ms: int,
+    ) -> Spent:
+        """Take amounts of accounts; `has_all` said that they are there.
+
+        Args:
+            accounts: Of which.
+            amounts: How much of each.
+            prices: What the request is charged by, for each.
+            now_ms: The time.
+        """
+        spent = []
+        for account, needed, price in zip(accounts, amounts, prices, strict=True):
+            amount = needed
+            account.left -= amount
+            if account.left < account.refill_at and not account.is_asked:
+                self.low.add(account)
+            for hold in account.holds:
+                if amount == 0:
+                    break
+                part = min(hold.left, amount)
                 amount -= part
                 hold.left -= part
                 hold.used_at_ms = now_ms
-                parts.append((hold, part))
-        return Spent(parts, price)
+                spent.append((hold, part, price))
+        return spent
 
-    def settle(self, spent: Spent, usage: Usage) -> list[HoldUse]:
+    def settle(self, spent: Spent, usage: Usage) -> tuple[HoldUse, ...]:
         """Put back what a request did not cost, and return what it did, hold by hold.
 
         Args:
             spent: What `take` returned; not used again.
             usage: What the request used.
         """
-        cost = cost_of(spent.price, usage)
         uses = []
-        for hold, part in spent.parts:
+        account, cost = None, 0
+        for hold, part, price in spent:
+            if hold.account is not account:
+                account, cost = hold.account, cost_of(price, usage)
             used = min(part, cost)
             cost -= used
             uses.append(HoldUse(hold.id, used))
-            self._put_back(hold, part - used)
-        return uses
+            if hold.is_open:
+                hold.left += part - used
+                account.left += part - used
+            else:
+                self._free(hold, part - used)
+        return tuple(uses)
 
     def granted(self, account: Account, hold: Hold, *, asked_at_ms: int, now_ms: int) -> None:
         """Take in a hold."""
@@ -223,13 +233,6 @@ class Purse:
     def repeat_freed(self) -> None:
         """Tell again what was freed lately: it may have been lost."""
         self._freed = {name: amount for name, (amount, _) in self._told.items()} | self._freed
-
-    def _put_back(self, hold: _OpenHold, amount: int) -> None:
-        if hold.is_open:
-            hold.left += amount
-            hold.account.left += amount
-        else:
-            self._free(hold, amount)
 
     def _close(self, hold: _OpenHold) -> None:
         account = hold.account
