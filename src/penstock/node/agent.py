@@ -137,9 +137,11 @@ class _Agent:
         """What workers are told to serve from: its credentials are open, as far as they do."""
         self._credentials = OpenCredentials(publisher, kek, clock, self._tell_credentials)
         self._rehashes = Rehashes(settings.control_url, layout.node_token, layout.pepper.parent)
-        self._limits = NodeLimits(settings, layout, clock, node_id)
-        calls = ControlCalls(settings.control_url, layout.node_token, timeout_s=_CALL_TIMEOUT_S)
-        self._holds = Holds(calls, node_id)
+        self._calls = ControlCalls(
+            settings.control_url, layout.node_token, timeout_s=_CALL_TIMEOUT_S
+        )
+        self._limits = NodeLimits(settings, layout, self._calls, clock, node_id=node_id)
+        self._holds = Holds(self._calls, node_id)
         self._supervisor = Supervisor(
             settings,
             layout,
@@ -215,6 +217,7 @@ class _Agent:
             with contextlib.suppress(OSError):
                 self._runtime.rmdir()
             await self._holds.close()
+            await self._calls.close()
             await self._store.close()
             await self._limits.close()
             self._monitor.close()

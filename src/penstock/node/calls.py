@@ -7,6 +7,8 @@ import httpx
 _REFUSALS = frozenset({400, 413, 422})
 """Answers that say that this content will never be taken, whoever asks how often."""
 _MAX_CONNECTIONS = 64
+_KEEP_ALIVE_S = 2.0
+"""Less than the control plane's, so that no call meets a connection that is just being closed."""
 
 
 class NotAnsweredError(Exception):
@@ -45,7 +47,7 @@ class ControlCalls:
         # Nodes talk to their control plane directly; a proxy for the world outside is not for it.
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(timeout_s, connect=3.0, pool=3.0),
-            limits=httpx.Limits(max_connections=_MAX_CONNECTIONS),
+            limits=httpx.Limits(max_connections=_MAX_CONNECTIONS, keepalive_expiry=_KEEP_ALIVE_S),
             trust_env=False,
             transport=transport,
         )

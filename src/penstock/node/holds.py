@@ -94,7 +94,6 @@ class Holds:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._calls.close()
 
     async def _hold(self, link: Link, request: HoldRequest) -> None:
         answer = HoldAnswer(None)

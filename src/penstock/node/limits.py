@@ -117,7 +117,7 @@ class Broker:
 
     async def close(self) -> None:
         """Leave nothing half done."""
-        await asyncio.gather(*self._tasks)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _answer(self, link: Link, want: Want) -> None:
         holder = holder_of(link)

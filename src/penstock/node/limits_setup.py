@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 SERVER_TIMEOUT_S = 0.03
 """Less than the 50 ms that a request waits: when there is no answer, its node's share may do."""
 _CONNECTIONS = 32
-_REPORT_TIMEOUT_S = 10.0
 
 
 class NodeLimits:
@@ -44,6 +43,7 @@ class NodeLimits:
     Args:
         settings: The agent's.
         layout: Where files are.
+        calls: Reaches the control plane.
         clock: The machine's.
         node_id: The node's id.
 
@@ -51,7 +51,15 @@ class NodeLimits:
         AgentError: The settings for the shared server are not valid.
     """
 
-    def __init__(self, settings: AgentSettings, layout: Layout, clock: Clock, node_id: str) -> None:
+    def __init__(
+        self,
+        settings: AgentSettings,
+        layout: Layout,
+        calls: ControlCalls,
+        clock: Clock,
+        *,
+        node_id: str,
+    ) -> None:
         """See the class."""
         living = partial(find_living, layout.journal)
         client = connect(settings)
@@ -70,7 +78,6 @@ class NodeLimits:
             )
         uses = LimitUses()
         self.broker = Broker(self._counts, authority, uses, living)
-        calls = ControlCalls(settings.control_url, layout.node_token, timeout_s=_REPORT_TIMEOUT_S)
         self._reports = UseReports(calls, node_id, uses)
 
     async def start(self) -> None:

@@ -38,18 +38,15 @@ class UseReports:
     async def run(self) -> None:
         """Report until cancelled."""
         failures = 0
-        try:
-            while True:
-                pause_s = doubling_s(failures + 1, first_s=REPORT_S, most_s=_LAST_PAUSE_S)
-                await asyncio.sleep(pause_s)
-                try:
-                    await self.report()
-                    failures = 0
-                except NotAnsweredError as error:
-                    failures += 1
-                    log.warning(line("use of limits not reported", error=error))
-        finally:
-            await self._calls.close()
+        while True:
+            pause_s = doubling_s(failures + 1, first_s=REPORT_S, most_s=_LAST_PAUSE_S)
+            await asyncio.sleep(pause_s)
+            try:
+                await self.report()
+                failures = 0
+            except NotAnsweredError as error:
+                failures += 1
+                log.warning(line("use of limits not reported", error=error))
 
     async def report(self) -> None:
         """Report all that has changed.

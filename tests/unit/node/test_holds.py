@@ -69,15 +69,13 @@ class Rig:
         """Begin with a worker that is connected."""
         (folder / "token").write_text("the-token")
         self.plane = Plane()
-        self.holds = Holds(
-            ControlCalls(
-                "http://control",
-                folder / "token",
-                timeout_s=1,
-                transport=httpx.MockTransport(self.plane),
-            ),
-            "node-1",
+        self.calls = ControlCalls(
+            "http://control",
+            folder / "token",
+            timeout_s=1,
+            transport=httpx.MockTransport(self.plane),
         )
+        self.holds = Holds(self.calls, "node-1")
         self.writer, self.link = make_link(0, 7)
 
     def want(self, take_id: str) -> None:
@@ -110,6 +108,7 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     yield rig
     running.cancel()
     await rig.holds.close()
+    await rig.calls.close()
 
 
 async def test_what_is_held_is_told(rig: Rig) -> None:
