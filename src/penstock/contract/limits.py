@@ -86,7 +86,7 @@ class OwnerLimits(msgspec.Struct, frozen=True):
     """What limits an owner: its plan's rules, but for those that a rule of its own replaces."""
 
     plan: str | None = None
-    """Id of the plan whose rules are a record of their own."""
+    """Name of the plan whose rules are a record of their own."""
     limits: tuple[Limit, ...] = ()
     """A rule replaces the plan's of the same metric, window, alias, model and `per`."""
 

@@ -9,7 +9,7 @@ Records are found by a letter and a name: `k` + keyed hash (an API key), `a` + a
 organization, or organization + NUL + project: `s` + owner (present while suspended), `p` + owner
 (where its data may go), `g` + alias + NUL + owner (present when it may use the alias), `o` +
 organization + NUL + upstream (id of the credential of its own that it uses there). By whom they
-limit (`owner_name`): `l` (limits) and `b` (hard budgets); `n` + id of a plan (its limits); `c` +
+limit (`owner_name`): `l` (limits) and `b` (hard budgets); `n` + name of a plan (its limits); `c` +
 alias (its prices). `m` is what the store holds: format, version, time. Other letters are the
 writer's own notes.
 """
