@@ -5,7 +5,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import delete, update
 from tests.fakes.budget_rig import BudgetRig
 from tests.fakes.organizations import ALL, NOW_US, SECOND_US, actor, create_key, create_place
 
@@ -13,10 +13,12 @@ from penstock.access.model import NewKey
 from penstock.contract.money import NANO, HoldAsk, HoldShortage, HoldUse
 from penstock.contract.usage import UsageReceipt
 from penstock.limits import budgets
+from penstock.limits.budget_holds import KEEP_HOLDS_S, forget_holds
 from penstock.limits.budget_model import Life
 from penstock.limits.budget_rules import EXPIRY_S, HOLD_S
-from penstock.limits.budget_tables import BudgetHolds
+from penstock.limits.budget_tables import BudgetHolds, BudgetWindows
 from penstock.limits.prices import ATTO, ATTO_IN_NANO
+from penstock.metering.tables import UsageEvents
 from penstock.storage.database import Database
 from penstock.storage.paging import PageRequest
 
@@ -293,6 +295,44 @@ async def test_a_lower_amount_takes_nothing_back(rig: BudgetRig) -> None:
     assert answer.shortage.remaining == 0
     await rig.free((hold.id, 2 * NANO))
     assert (await rig.hold(budget, NANO)).amount == NANO
+
+
+async def test_a_damaged_window_keeps_no_usage_from_being_stored(rig: BudgetRig) -> None:
+    """Though it holds less than its holds have left, nothing falls below 0, and it is found."""
+    budget = await rig.add_budget()
+    hold = await rig.hold(budget, 50)
+    async with rig.database.write(ALL) as session:
+        await session.change(update(BudgetWindows).values(held=5))
+    assert (await rig.deliver(rig.event(1, HoldUse(hold.id, 20)))).stored == 1
+    window = await rig.window(budget)
+    assert window.held == 0
+    assert await rig.differences() == [window.key]
+    await rig.free(is_over=True)
+    assert await rig.differences() == []
+
+
+async def test_usage_that_was_forgotten_and_comes_again_is_stored(rig: BudgetRig) -> None:
+    """What it was charged stays as it was, and the window that counted it twice is found."""
+    budget = await rig.add_budget()
+    await rig.deliver(rig.event(1))
+    async with rig.database.write(ALL) as session:
+        await session.change(delete(UsageEvents))
+    assert (await rig.deliver(rig.event(1))).stored == 1
+    assert await rig.differences() == [(await rig.window(budget)).key]
+
+
+async def test_old_holds_are_forgotten(rig: BudgetRig) -> None:
+    """A week after they were made, unless they are open; usage that names one is stored."""
+    budget = await rig.add_budget()
+    spent, kept = [await rig.hold(budget, 50) for _ in range(2)]
+    await rig.free((spent.id, 50))
+    week_us = KEEP_HOLDS_S * SECOND_US
+    for now_us, count in ((NOW_US + week_us, 0), (NOW_US + week_us + 1, 1)):
+        async with rig.database.write(ALL) as session:
+            assert await forget_holds(session, now_us) == count
+    await rig.deliver(rig.event(1, HoldUse(spent.id, 5), HoldUse(kept.id, 5)))
+    assert rig.settlement.faults == {"hold_unknown": 1}
+    assert (await rig.window(budget)).held == 45
 
 
 async def test_reconciling_finds_what_was_changed_by_hand(rig: BudgetRig) -> None:

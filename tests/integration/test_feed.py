@@ -30,7 +30,8 @@ from penstock.catalog.tables import Upstreams
 from penstock.contract.feed import MAX_RECORDS, Position, make_page, read_page
 from penstock.contract.snapshot import SnapshotFormatError
 from penstock.kit.errors import PenstockError
-from penstock.limits import owner_limits, plans
+from penstock.limits import budgets, owner_limits, plans
+from penstock.limits.budget_model import NewBudget
 from penstock.limits.model import KeptRules, NewLimits, NewPlan
 from penstock.limits.owners import find_owner
 from penstock.storage.database import Database
@@ -66,6 +67,7 @@ class World:
         self._regions: list[str] | None = None
         self._limited: dict[str, str] = {}
         self._plan: str | None = None
+        self._budgets: dict[str, str] = {}
         self._catalog: dict[str, list[str]] = {
             kind: [] for kind in ("upstreams", "deployments", "routes", "aliases", "grants")
         }
@@ -84,7 +86,7 @@ class World:
         if self._projects and self._catalog["aliases"]:
             choices += [self._grant, self._grant, self._restrict]
         if self._projects:
-            choices += [self._limit] * 3
+            choices += [self._limit] * 3 + [self._budget] * 2
         if self._keys:
             choices += [self._rotate, self._disable, self._enable, self._revoke, self._rehash]
         await self._do(self._chance.choice(choices))
@@ -99,6 +101,7 @@ class World:
             self._grant,
             self._restrict,
             self._limit,
+            self._budget,
             self._suspend,
         ):
             await self._do(step)
@@ -274,6 +277,21 @@ class World:
             await plans.update_plan(session, who, self._plan, {"rules": rules})
             self._limited[owner_id] = limits_id
 
+    async def _budget(self, session: WriteSession) -> None:
+        who = actor(self._now_us)
+        project = self._chance.choice(self._projects)
+        budget_id = self._budgets.pop(project, None)
+        if budget_id is None:
+            owner = await find_owner(session, {"project_id": project})
+            new = NewBudget(owner=owner, currency="EUR", amount=5, is_hard=True)
+            self._budgets[project] = (await budgets.create_budget(session, who, new)).id
+        elif self._chance.random() < 0.5:
+            await budgets.delete_budget(session, who, budget_id)
+        else:
+            is_hard = self._chance.random() < 0.5
+            await budgets.update_budget(session, who, budget_id, {"is_hard": is_hard})
+            self._budgets[project] = budget_id
+
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_all_followers_end_alike(
@@ -287,6 +305,7 @@ async def test_all_followers_end_alike(
         await every.follow()
     assert {name[:1] for name in every.records()} == {
         b"a",
+        b"b",
         b"d",
         b"g",
         b"k",

@@ -3,7 +3,7 @@
 import logging
 
 from penstock.kit.clock import Clock
-from penstock.limits.budget_holds import expire
+from penstock.limits.budget_holds import expire, forget_holds
 from penstock.limits.budget_model import WindowKey
 from penstock.limits.budget_reconciling import reconcile
 from penstock.storage.database import Database
@@ -41,6 +41,11 @@ class BudgetBooks:
             if count is None:
                 return
             self.expired += count
+
+    async def forget_holds(self) -> None:
+        """Remove holds that ended long ago."""
+        async with self._database.write(Scope.all_organizations()) as session:
+            await forget_holds(session, self._clock.wall_ns() // 1_000)
 
     async def reconcile(self) -> None:
         """Compare every window with its charges and open holds, in pages.

@@ -75,6 +75,7 @@ class Chores:
             (WATCH_S, self._follow_kek),
             (CHECKPOINT_S, self._sign_chains),
             (WATCH_S, books.expire_holds),
+            (RECONCILE_S, books.forget_holds),
             (RECONCILE_S, books.reconcile),
         ]
         self._done_at_s = [float("-inf")] * len(self._chores)

@@ -37,6 +37,8 @@ from penstock.storage.sessions import WriteSession
 
 _logger = logging.getLogger(__name__)
 
+KEEP_HOLDS_S = 7 * 86_400
+"""How long holds that are not open are kept, from when they were made."""
 _UNBOUND_MS = 1_000
 """For how long a worker believes that a budget binds nobody, until its snapshot says so, too."""
 
@@ -140,6 +142,11 @@ async def expire(session: WriteSession, now_us: int) -> int | None:
     return count
 
 
+async def forget_holds(session: WriteSession, now_us: int) -> int:
+    """Remove holds that ended long ago. Usage that names one counts as usage without a hold."""
+    return await store.forget_holds(session, session.scope, now_us - KEEP_HOLDS_S * 1_000_000)
+
+
 async def _close(
     session: WriteSession, life: Life, state: HoldState, freed: Mapping[str, int] | None
 ) -> int:
@@ -160,9 +167,7 @@ async def _close(
         asked = one.amount if freed is None else freed[one.id]
         total = max(one.freed, min(asked, one.amount - one.used))
         is_empty = one.used + total == one.amount
-        window = windows[one.window]
-        held = window.held - (total - one.freed)
-        windows[one.window] = dataclasses.replace(window, held=held)
+        windows[one.window] = windows[one.window].release(total - one.freed)
         changed.append(dataclasses.replace(one, freed=total, state=state if is_empty else "open"))
     await store.write_windows(session, windows.values())
     await store.write_holds(session, changed)

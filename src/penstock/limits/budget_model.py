@@ -4,8 +4,8 @@ Amounts are nano-units; those that have `atto` in their name are exact (`limits.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, TypedDict
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self, TypeAlias, TypedDict
 
 from penstock.contract.limits import Per
 from penstock.contract.money import HoldUse
@@ -87,6 +87,10 @@ class BudgetWindow:
     ends_at_us: int | None
     settled_atto: int
     held: int
+
+    def release(self, amount: int) -> Self:
+        """Return it with less held; never below 0, whatever somebody wrote into its row."""
+        return replace(self, held=max(0, self.held - amount))
 
     def free_of(self, amount: int) -> int:
         """Return what is neither spent nor held of an amount; less than 0 when it is overrun."""

@@ -58,8 +58,7 @@ class _Books:
         used = hold.used + taken
         state = "closed" if used + hold.freed == hold.amount else hold.state
         self.holds[hold.id] = dataclasses.replace(hold, used=used, state=state)
-        window = self.windows[hold.window]
-        self.windows[hold.window] = dataclasses.replace(window, held=window.held - taken)
+        self.windows[hold.window] = self.windows[hold.window].release(taken)
         return taken
 
     def charge(self, event: RatedEvent, key: WindowKey, currency: str, held: int) -> None:

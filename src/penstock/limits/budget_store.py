@@ -380,6 +380,17 @@ async def write_holds(session: WriteSession, holds: Iterable[BudgetHold]) -> Non
     await session.change_many(_WRITE_HOLD, rows)
 
 
+async def forget_holds(session: WriteSession, scope: Scope, before_us: int) -> int:
+    """Remove holds that are not open and were made before a moment, and count them."""
+    return await session.change(
+        delete(BudgetHolds).where(
+            scope.where(BudgetHolds.organization_id),
+            BudgetHolds.state != "open",
+            BudgetHolds.created_at < before_us,
+        )
+    )
+
+
 async def list_open_holds(
     session: ReadSession, scope: Scope, page: PageRequest, **equal: str | None
 ) -> Page[BudgetHold]:
@@ -460,7 +471,7 @@ def _hold(row: Any) -> BudgetHold:
 async def insert_charges(
     session: WriteSession, scope: Scope, charges: Iterable[BudgetCharge]
 ) -> None:
-    """Store what events cost."""
+    """Store what events cost; what is there stays, for no event must be refused for it."""
     charges = list(charges)
     scope.require(charge.organization_id for charge in charges)
     rows = []
@@ -478,7 +489,7 @@ async def insert_charges(
                 "held": charge.held,
             }
         )
-    await session.insert(BudgetCharges, *rows)
+    await session.insert_new(BudgetCharges, rows, BudgetCharges.event_id)
 
 
 async def sum_charges(

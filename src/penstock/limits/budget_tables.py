@@ -99,6 +99,7 @@ class BudgetHolds(Base):
         CheckConstraint("used >= 0 AND freed >= 0 AND used + freed <= amount", name="amount"),
         Index("uq_budget_holds_take_id_place", "take_id", "place", unique=True),
         Index(None, "budget_id", "subject", "starts_at"),
+        Index(None, "created_at", "id"),
         Index(
             "ix_budget_holds_producer_epoch",
             "producer",

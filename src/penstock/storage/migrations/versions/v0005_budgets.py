@@ -166,6 +166,7 @@ def _create_holds() -> None:
     )
     unique("uq_budget_holds_take_id_place", table, "take_id", "place")
     index(table, *_WINDOW)
+    index(table, "created_at", "id")
     columns = ["producer", "epoch"]
     _index_where("ix_budget_holds_producer_epoch", table, columns, "state = 'open'")
     op.create_table(
