@@ -48,9 +48,15 @@ class Stage:
     agent: FakeAgent
     books: LimitsAgent
 
-    def ask(self, body: bytes = BODY, *fields: bytes) -> Answer:
+    def ask_once(self, body: bytes = BODY, *fields: bytes) -> Answer:
         """Send a chat."""
         return ask(self.worker.port, request(body, *fields))
+
+    def ask(self, body: bytes = BODY, *fields: bytes) -> Answer:
+        """Send a chat, and again as SDKs do: on a busy machine the agent may take too long."""
+        while (answer := self.ask_once(body, *fields)).status == 503:
+            assert answer.code == "limits:unavailable"
+        return answer
 
     def ask_many(self, count: int, *fields: bytes) -> list[Answer]:
         """Send as many chats at once."""
@@ -93,6 +99,13 @@ def _stage(
         yield Stage(worker, engine, agent, books)
 
 
+def _let_in(answers: list[Answer]) -> int:
+    """Return how many were let in; the others were refused."""
+    statuses = [answer.status for answer in answers]
+    assert set(statuses) == {200, 429}
+    return statuses.count(200)
+
+
 def _spent(stage: Stage) -> int:
     return sum(use.amount for event in stage.worker.events() for use in event.holds)
 
@@ -118,7 +131,7 @@ def test_requests_are_let_in_up_to_the_limit(tmp_path: Path) -> None:
     """Of 20 at once 5 reach the engine; the others get a 429 that says when to come back."""
     with _stage(tmp_path, Limit("r1", Metric.REQUESTS, 5, window_s=2)) as stage:
         answers = stage.ask_many(20)
-        assert sorted(answer.status for answer in answers) == [200] * 5 + [429] * 15
+        assert _let_in(answers) == 5
         assert len(stage.engine.seen) == 5
         refused = next(answer for answer in answers if answer.status == 429)
         assert refused.error["code"] == "rate_limit_exceeded"
@@ -158,8 +171,7 @@ def test_answers_tell_what_is_left(tmp_path: Path) -> None:
 def test_no_more_are_in_flight_than_the_limit(tmp_path: Path) -> None:
     """A place is free as soon as its request ended."""
     with _stage(tmp_path, Limit("c1", Metric.CONCURRENCY, 2, window_s=0)) as stage:
-        statuses = sorted(answer.status for answer in stage.ask_many(6, SLOW))
-        assert statuses == [200, 200, 429, 429, 429, 429]
+        assert _let_in(stage.ask_many(6, SLOW)) == 2
         for _ in range(5):
             assert stage.ask().status == 200
 
@@ -174,7 +186,7 @@ def test_a_place_is_free_when_a_caller_leaves(tmp_path: Path) -> None:
         assert stage.ask().status == 200
     one = Limit("c1", Metric.CONCURRENCY, 1, window_s=0)
     with _stage(tmp_path / "2", one, engine_port=1) as stage:
-        assert [stage.ask().status for _ in range(3)] == [503, 503, 503]
+        assert [stage.ask_once().status for _ in range(3)] == [503, 503, 503]
 
 
 def test_refused_requests_wait_for_their_turn_in_the_pipeline(tmp_path: Path) -> None:
@@ -190,7 +202,7 @@ def test_a_silent_agent_costs_50_ms(tmp_path: Path) -> None:
     """Then hard limits are unavailable, which is no fault of the caller."""
     with _stage(tmp_path, Limit("r1", Metric.REQUESTS, 5), has_clock=False) as stage:
         begun_s = time.monotonic()
-        answer = stage.ask()
+        answer = stage.ask_once()
         took_s = time.monotonic() - begun_s
         assert (answer.status, answer.code) == (503, "limits:unavailable")
         assert answer.header["retry-after"] == "1"
@@ -202,7 +214,8 @@ def test_a_silent_agent_costs_50_ms(tmp_path: Path) -> None:
 def test_a_worker_without_an_agent_refuses_what_is_limited(tmp_path: Path) -> None:
     """At once: there is nobody to ask."""
     with _stage(tmp_path, Limit("r1", Metric.REQUESTS, 5), has_agent=False) as stage:
-        assert (stage.ask().status, stage.ask().code) == (503, "limits:unavailable")
+        answer = stage.ask_once()
+        assert (answer.status, answer.code) == (503, "limits:unavailable")
 
 
 def test_limits_that_cannot_be_read_let_nothing_through(tmp_path: Path) -> None:
@@ -258,9 +271,8 @@ def test_a_budget_is_never_overspent(tmp_path: Path) -> None:
     """Of 40 at once no more are sent than it pays for; each event says what it cost."""
     with _stage(tmp_path, budget=10 * WORST * TOKEN, lowers_cap=False) as stage:
         answers = stage.ask_many(40, SLOW)
-        assert sorted({answer.status for answer in answers}) == [200, 429]
-        sent = len(stage.engine.seen)
-        assert sent == 10
+        sent = _let_in(answers)
+        assert sent == len(stage.engine.seen) == 10
         refused = next(answer for answer in answers if answer.status == 429)
         assert refused.error["code"] == "insufficient_quota"
         assert refused.header["x-should-retry"] == "false"
@@ -268,7 +280,9 @@ def test_a_budget_is_never_overspent(tmp_path: Path) -> None:
         assert _spent(stage) == sent * COST * TOKEN
         opened = [sum(use.amount for use in each.holds) for each in stage.worker.opens()]
         assert opened == [WORST * TOKEN] * sent
-        assert stage.ask().status == 200
+        deadline_s = time.monotonic() + 5
+        while stage.ask().status != 200:  # what they did not cost is free in a moment
+            assert time.monotonic() < deadline_s
 
 
 def test_a_cap_is_written_into_what_is_sent(tmp_path: Path) -> None:
@@ -296,9 +310,9 @@ def test_money_without_a_database(tmp_path: Path) -> None:
     with _stage(tmp_path, budget=10**15) as stage:
         assert stage.ask().status == 200
         stage.books.is_away = True
-        statuses = [stage.ask().status]
+        statuses = [stage.ask_once().status]
         while statuses[-1] == 200:
-            statuses.append(stage.ask().status)
+            statuses.append(stage.ask_once().status)
         assert statuses[-1] == 503
         stage.worker.wait_events(len(statuses))
         assert _spent(stage) == len(statuses) * COST * TOKEN <= sum(stage.books.holds.values())
