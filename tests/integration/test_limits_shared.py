@@ -206,6 +206,22 @@ async def test_an_emptied_server_is_not_believed_for_a_window(
     assert await world.take_all(a, REQUESTS) == 10
 
 
+async def test_what_is_owed_is_told_before_the_server_is_believed(
+    world: World, client: "Redis"
+) -> None:
+    """When a new server's window is over, a node asks it only once it was told what it is owed."""
+    a, b = await world.nodes("a", "b")
+    await client.flushall()
+    await world.take(a, REQUESTS, 1)
+    await world.recover(a, b)
+    world.now_ms += 60_900
+    assert await world.take_all(a, REQUESTS) == 5 - 1
+    world.now_ms += 200
+    assert await world.take_all(a, REQUESTS) == 0
+    await a.look()
+    assert await world.take_all(a, REQUESTS) + await world.take_all(b, REQUESTS) == 10 - 4
+
+
 async def test_buckets_are_taken_together_while_the_server_is_new(world: World) -> None:
     """Some buckets from the server, some from the share: still all or nothing."""
     long = Bucket("org/daily:o", 10, 720_000, 121)

@@ -10,11 +10,18 @@ class Debts:
 
     def __init__(self) -> None:
         """Begin without any."""
-        self._amounts: dict[tuple[str, int], tuple[Bucket, int]] = {}
+        self._amounts: dict[str, dict[int, int]] = {}
+        """By bucket and sub-window."""
+        self._buckets: dict[str, Bucket] = {}
+        self._count = 0
 
     def __len__(self) -> int:
         """Return how many there are."""
-        return len(self._amounts)
+        return self._count
+
+    def owes(self, bucket: Bucket) -> bool:
+        """Tell whether anything of a bucket is owed."""
+        return bucket.id in self._amounts
 
     def add(self, bucket: Bucket, sub_window: int, amount: int) -> int:
         """Take note of an amount, or of one that was given back when it is negative.
@@ -22,11 +29,12 @@ class Debts:
         Returns:
             What was given back of which nothing is owed, as a negative number; otherwise 0.
         """
-        place = bucket.id, sub_window
-        owed = self._amounts.pop(place, (bucket, 0))[1] + amount
+        owed = self._pop(bucket.id, sub_window) + amount
         if owed > 0:
-            self._amounts[place] = bucket, owed
-            if len(self._amounts) > MAX_DEBTS:
+            self._buckets[bucket.id] = bucket
+            self._amounts.setdefault(bucket.id, {})[sub_window] = owed
+            self._count += 1
+            if self._count > MAX_DEBTS:
                 self._fold()
         return min(owed, 0)
 
@@ -34,18 +42,26 @@ class Debts:
         """Return some that still matter, and owe them no more."""
         taken: list[tuple[Bucket, Lease]] = []
         while self._amounts and len(taken) < count:
-            (_, sub_window), (bucket, amount) = self._amounts.popitem()
+            name, owed = next(reversed(self._amounts.items()))
+            bucket, sub_window = self._buckets[name], next(reversed(owed))
+            amount = self._pop(name, sub_window)
             if now_ms // bucket.sub_window_ms - sub_window <= bucket.count:
                 taken.append((bucket, Lease(amount, sub_window, 0)))
         return taken
 
+    def _pop(self, name: str, sub_window: int) -> int:
+        owed = self._amounts.get(name, {})
+        amount = owed.pop(sub_window, None)
+        if amount is None:
+            return 0
+        self._count -= 1
+        if not owed:
+            del self._amounts[name], self._buckets[name]
+        return amount
+
     def _fold(self) -> None:
         """Owe all of a bucket in the newest of its sub-windows, where it counts the longest."""
-        newest: dict[str, int] = {}
-        for name, sub_window in self._amounts:
-            newest[name] = max(sub_window, newest.get(name, sub_window))
-        folded: dict[tuple[str, int], tuple[Bucket, int]] = {}
-        for (name, _), (bucket, amount) in self._amounts.items():
-            place = name, newest[name]
-            folded[place] = bucket, amount + folded.get(place, (bucket, 0))[1]
-        self._amounts = folded
+        self._amounts = {
+            name: {max(owed): sum(owed.values())} for name, owed in self._amounts.items()
+        }
+        self._count = len(self._amounts)

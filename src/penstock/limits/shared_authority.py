@@ -63,6 +63,8 @@ class SharedAuthority:
         self._since_ms = 0
         self._renewed_ms = 0
         self._debts = Debts()
+        self._telling: set[str] = set()
+        """Buckets of which the server is just told what it is owed."""
         for holder in own.holders:
             for bucket_id, amount in own.permits_of(holder).items():
                 server.note(bucket_id, amount, holder=self._name(holder))
@@ -199,6 +201,7 @@ class SharedAuthority:
         """Tell the server what was leased without it, and who has permits."""
         now_ms = self._clock_ms()
         while owed := self._debts.take(_AT_ONCE, now_ms):
+            self._telling.update(bucket.id for bucket, _ in owed)
             done = await asyncio.gather(
                 *(
                     self._server.charge(bucket, lease.sub_window, lease.amount)
@@ -209,6 +212,7 @@ class SharedAuthority:
             for (bucket, lease), result in zip(owed, done, strict=True):
                 if result is not None:  # it may be told twice; then too much counts, not too little
                     self._debts.add(bucket, lease.sub_window, lease.amount)
+            self._telling.clear()
             failures = [result for result in done if result is not None]
             if failures:
                 raise failures[0]
@@ -219,7 +223,8 @@ class SharedAuthority:
 
     def _trusts(self, bucket: Bucket) -> bool:
         """Tell whether the server knows all that counts in a bucket."""
-        if self._circuit.is_open:
+        is_owed = bucket.id in self._telling or self._debts.owes(bucket)
+        if self._circuit.is_open or is_owed:
             return False
         window_ms = (
             PERMIT_S * 1_000 if bucket.is_permits else bucket.sub_window_ms * (bucket.count + 1)
