@@ -16,7 +16,7 @@ from penstock.gateway.errors import (
 )
 from penstock.gateway.limits import CAPPED_OUTPUT_TOKENS, LEAST_OUTPUT_TOKENS
 from penstock.gateway.money import Account, Spent, output_for
-from penstock.gateway.quota import Metering, OwnedLimit
+from penstock.gateway.quota import OwnedLimit, Terms
 from penstock.kit.errors import Refusal
 from penstock.limits.allowances import Allowance, Costs, Held
 from penstock.limits.prices import worst_charge
@@ -57,7 +57,7 @@ class Claim:
 
     Args:
         claimant: The request.
-        metering: What decides about it.
+        terms: What decides about it.
         demand: What it asks for.
         most: Output tokens that its deployment gives at most.
     """
@@ -78,14 +78,14 @@ class Claim:
     amounts: Sequence[int] = ()
     """What it takes of each account, in the worst case."""
 
-    def __init__(self, claimant: Claimant, metering: Metering, demand: Demand, most: int) -> None:
+    def __init__(self, claimant: Claimant, terms: Terms, demand: Demand, most: int) -> None:
         """See the class."""
         self.claimant: Claimant | None = claimant
         """None when it was told: the two would keep each other alive."""
-        self.metering = metering
+        self.terms = terms
         self.demand = demand
-        self.costs = _costs(metering, demand, most)
-        if metering.accounts:
+        self.costs = _costs(terms, demand, most)
+        if terms.accounts:
             unsaid = CAPPED_OUTPUT_TOKENS if demand.cap is None else demand.cap
             cap = min(most, unsaid)
             self._set_cap(cap)
@@ -118,9 +118,9 @@ class Claim:
             index: Which account.
             amount: What there is of it.
         """
-        metering, demand = self.metering, self.demand
-        price = metering.prices[index]
-        if not (metering.accounts[index].budget.lowers_cap and price.output and demand.answers):
+        terms, demand = self.terms, self.demand
+        price = terms.prices[index]
+        if not (terms.accounts[index].budget.lowers_cap and price.output and demand.answers):
             return False
         cap = output_for(price, amount, demand.most_input_tokens, demand.answers)
         if cap < self.least_cap or (self.cap is not None and cap >= self.cap):
@@ -131,7 +131,7 @@ class Claim:
     def limit_lines(self) -> bytes:
         """Return the header lines that tell the caller of its limits, the tightest of each kind."""
         lines = b""
-        for forms in self.metering.forms:
+        for forms in self.terms.forms:
             least = -1
             tightest = b""
             for meter, form in forms:
@@ -147,7 +147,7 @@ class Claim:
     def _set_cap(self, cap: int) -> None:
         inputs, outputs = self.demand.most_input_tokens, cap * self.demand.answers
         self.cap = cap
-        self.amounts = [worst_charge(price, inputs, outputs) for price in self.metering.prices]
+        self.amounts = [worst_charge(price, inputs, outputs) for price in self.terms.prices]
 
 
 UNAVAILABLE = Denial(Refusal(LIMITS_UNAVAILABLE))
@@ -239,12 +239,12 @@ def _only(limit: Limit) -> str:
     return f"{alias}, on {limit.model}" if limit.model else alias
 
 
-def _costs(metering: Metering, demand: Demand, most: int) -> Costs:
+def _costs(terms: Terms, demand: Demand, most: int) -> Costs:
     """Return what a request will use: output that it does not name never exceeds what it may."""
-    inputs, outputs = metering.habit.estimate(demand, most)
+    inputs, outputs = terms.habit.estimate(demand, most)
     if demand.cap is None:
-        if metering.most_output_tokens is not None:
-            outputs = min(outputs, metering.most_output_tokens)
-        if metering.most_tokens is not None:
-            outputs = max(0, min(outputs, metering.most_tokens - inputs))
+        if terms.most_output_tokens is not None:
+            outputs = min(outputs, terms.most_output_tokens)
+        if terms.most_tokens is not None:
+            outputs = max(0, min(outputs, terms.most_tokens - inputs))
     return (1, inputs, outputs, inputs + outputs, 1)

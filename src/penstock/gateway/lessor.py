@@ -17,7 +17,7 @@ from penstock.contract.node import (
 from penstock.gateway.claim import Claim
 from penstock.gateway.limits import RETURNS_AT_ONCE
 from penstock.gateway.money import Account, Purse
-from penstock.gateway.quota import Metering
+from penstock.gateway.quota import Terms
 from penstock.limits.allowances import Allowance, Allowances, refill_of
 
 Item = TypeVar("Item")
@@ -66,15 +66,15 @@ class Lessor:
         Returns:
             False when nobody can be asked; then shares and accounts say so.
         """
-        by_metering: dict[Metering, list[Claim]] = {}
+        by_terms: dict[Terms, list[Claim]] = {}
         for claim in claims:
-            by_metering.setdefault(claim.metering, []).append(claim)
+            by_terms.setdefault(claim.terms, []).append(claim)
         is_asked = True
-        for metering, waiting in by_metering.items():
-            for meters in metering.strict, metering.lenient:
+        for terms, waiting in by_terms.items():
+            for meters in terms.strict, terms.lenient:
                 is_asked &= self._ask_leases(meters, waiting, now_ms)
-            if metering.accounts:
-                is_asked &= self._ask_holds(metering, waiting, now_ms)
+            if terms.accounts:
+                is_asked &= self._ask_holds(terms, waiting, now_ms)
         if self._allowances.low or self._purse.low:
             self._ask_early(now_ms)
         return is_asked
@@ -109,9 +109,9 @@ class Lessor:
                 meter.is_asked = True
         return True
 
-    def _ask_holds(self, metering: Metering, claims: Sequence[Claim], now_ms: int) -> bool:
+    def _ask_holds(self, terms: Terms, claims: Sequence[Claim], now_ms: int) -> bool:
         asked, asks = [], []
-        for index, account in enumerate(metering.accounts):
+        for index, account in enumerate(terms.accounts):
             needs = [claim.amounts[index] for claim in claims]
             lack = sum(needs) - account.left
             if lack > 0 and not account.is_asked:
@@ -120,7 +120,7 @@ class Lessor:
         if not asks:
             return True
         return self._want_holds(
-            WantHolds(self._next_id(), metering.organization, tuple(asks)), asked, now_ms
+            WantHolds(self._next_id(), terms.organization, tuple(asks)), asked, now_ms
         )
 
     def _want_holds(self, want: WantHolds, accounts: Sequence[Account], now_ms: int) -> bool:

@@ -93,13 +93,13 @@ class Limiter:
             now_s: When it came, seconds since the Unix epoch: raises end and prices begin.
         """
         deployment = target.deployment
-        metering = quota.find_metering(target.alias, deployment.model, now_s, self._books)
-        return Claim(claimant, metering, demand, deployment.max_output_tokens)
+        terms = quota.find_terms(target.alias, deployment.model, now_s, self._books)
+        return Claim(claimant, terms, demand, deployment.max_output_tokens)
 
     def admit(self, claim: Claim) -> None:
         """Let a request in, turn it away, or have it wait for one of the two."""
-        if claim.metering.unpriced is not None:
-            self._turn_away(claim, price_missing(claim.metering.unpriced))
+        if claim.terms.unpriced is not None:
+            self._turn_away(claim, price_missing(claim.terms.unpriced))
         elif not self._decide(claim):
             if len(self._parked) >= PARKED:
                 self._give_up(claim)
@@ -132,7 +132,7 @@ class Limiter:
         self._allowances.settle(held, actual)
         uses = self._purse.settle(claim.spent, usage) if claim.spent else ()
         if is_typical:
-            claim.metering.habit.learn(claim.demand.body_bytes, inputs, outputs)
+            claim.terms.habit.learn(claim.demand.body_bytes, inputs, outputs)
         if self._parked or self._allowances.is_urgent:
             self._has_settled = True
             self._call_soon()
@@ -171,16 +171,16 @@ class Limiter:
     def _decide(self, claim: Claim) -> bool:
         """Let a request in or turn it away; False when it has to wait for an answer."""
         now_ms = self._monotonic_ms()
-        metering, amounts = claim.metering, claim.amounts
+        terms, amounts = claim.terms, claim.amounts
         if amounts and not self._has_money(claim, now_ms):
             return self._weigh(claim, now_ms)
         at_ms = self._lessor.time_at(now_ms)
-        held = self._allowances.take(metering.meters, claim.costs, at_ms, claim.passed)
+        held = self._allowances.take(terms.meters, claim.costs, at_ms, claim.passed)
         if held is None:
             return self._weigh(claim, now_ms)
         claim.held = held
         if amounts:
-            claim.spent = self._purse.take(metering.accounts, amounts, metering.prices, now_ms)
+            claim.spent = self._purse.take(terms.accounts, amounts, terms.prices, now_ms)
         if self._allowances.low or self._purse.low:
             self._call_soon()
         if claim.is_waiting:
@@ -191,21 +191,21 @@ class Limiter:
         return True
 
     def _has_money(self, claim: Claim, now_ms: int) -> bool:
-        return self._purse.has_all(claim.metering.accounts, claim.amounts, now_ms)
+        return self._purse.has_all(claim.terms.accounts, claim.amounts, now_ms)
 
     def _weigh(self, claim: Claim, now_ms: int) -> bool:
         """Decide by what was just heard of what lacks; or ask."""
-        metering, cap = claim.metering, claim.cap
+        terms, cap = claim.terms, claim.cap
         denial = self._weigh_money(claim, now_ms, MONEY_BELIEVED_MS)
         passed = set(claim.passed)
-        for meter, rule in zip(metering.meters, metering.rules, strict=True):
+        for meter, rule in zip(terms.meters, terms.rules, strict=True):
             cost = claim.costs[meter.metric]
             if meter.left >= cost or meter in passed:
                 continue
             verdict = self._weigh_meter(meter, rule, cost, now_ms)
             if verdict is None:
                 continue
-            if meter in metering.lenient:
+            if meter in terms.lenient:
                 passed.add(meter)
                 self._note_passed(claim, rule, verdict)
             else:
@@ -221,7 +221,7 @@ class Limiter:
         return False
 
     def _weigh_money(self, claim: Claim, now_ms: int, believed_ms: int) -> Denial | None:
-        for index, account in enumerate(claim.metering.accounts):
+        for index, account in enumerate(claim.terms.accounts):
             amount = claim.amounts[index]
             if self._purse.has(account, amount, now_ms):
                 continue
@@ -252,16 +252,16 @@ class Limiter:
 
     def _note_passed(self, claim: Claim, rule: OwnedLimit, verdict: Denial) -> None:
         if verdict is UNAVAILABLE:
-            self._stats.limit_unanswered(claim.metering.organization, rule.limit)
+            self._stats.limit_unanswered(claim.terms.organization, rule.limit)
         else:
             claim.exceeded += (rule.limit,)
-            self._stats.limit_exceeded(claim.metering.organization, rule.limit)
+            self._stats.limit_exceeded(claim.terms.organization, rule.limit)
 
     def _turn_away(self, claim: Claim, denial: Denial) -> None:
         if claim.is_waiting:
             self._end_wait(claim)
         if denial.metric:
-            self._stats.limit_refused(claim.metering.organization, denial.metric)
+            self._stats.limit_refused(claim.terms.organization, denial.metric)
         claimant, claim.claimant = claim.claimant, None
         if claimant is not None:
             claimant.turn_away(denial)
@@ -290,10 +290,10 @@ class Limiter:
 
     def _give_up(self, claim: Claim) -> None:
         """Decide without an answer: what is not hard stops nobody."""
-        metering, now_ms = claim.metering, self._monotonic_ms()
-        lacking = set(self._allowances.lacking(metering.meters, claim.costs)) - claim.passed
-        if lacking <= metering.lenient and self._has_money(claim, now_ms):
-            for meter, rule in zip(metering.meters, metering.rules, strict=True):
+        terms, now_ms = claim.terms, self._monotonic_ms()
+        lacking = set(self._allowances.lacking(terms.meters, claim.costs)) - claim.passed
+        if lacking <= terms.lenient and self._has_money(claim, now_ms):
+            for meter, rule in zip(terms.meters, terms.rules, strict=True):
                 if meter in lacking:
                     self._note_passed(claim, rule, UNAVAILABLE)
             claim.passed |= lacking

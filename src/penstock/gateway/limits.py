@@ -93,7 +93,7 @@ MONEY_REMEMBERED_MS = 2_000
 """Who waited in vain for an answer about a budget is told what was heard of it in this time."""
 RETURNS_AT_ONCE = 5_000
 """Returns of leases, or of holds, in one message to the agent."""
-METERINGS = 256
+TERMS = 256
 """Pairs of alias and model whose limits a worker remembers ready-made for a key."""
 HABITS = 20_000
 """Pairs of organization and alias whose usual use a worker remembers; past it, it forgets all."""

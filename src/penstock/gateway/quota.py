@@ -12,7 +12,7 @@ from penstock.contract.snapshot import Key
 from penstock.contract.snapshot_store import OwnerKind, owner_name
 from penstock.gateway.dialects.openai import limit_form
 from penstock.gateway.estimate import Habit, Habits
-from penstock.gateway.limits import METERINGS
+from penstock.gateway.limits import TERMS
 from penstock.gateway.money import Account, Purse
 from penstock.limits.allowances import METRICS, Allowance, Allowances, Meters
 from penstock.limits.prices import price_at
@@ -55,7 +55,7 @@ class OwnedBudget(NamedTuple):
     subject: str
 
 
-class Metering(msgspec.Struct, frozen=True, eq=False):
+class Terms(msgspec.Struct, frozen=True, eq=False):
     """All that decides about requests of one principal for one alias and model."""
 
     organization: str
@@ -99,9 +99,9 @@ class Quota:
         self.limits = tuple(limits.values())
         self.budgets = tuple(self._read_budgets())
         self._is_by_model = any(each.limit.model is not None for each in self.limits)
-        self._meterings: dict[str, Metering] = {}
+        self._terms: dict[str, Terms] = {}
 
-    def find_metering(self, alias: str, model: str, now_s: float, books: "Books") -> Metering:
+    def find_terms(self, alias: str, model: str, now_s: float, books: "Books") -> Terms:
         """Return what decides about requests for an alias that go to a model.
 
         Args:
@@ -111,14 +111,14 @@ class Quota:
             books: What the worker keeps.
         """
         name = f"{alias}\0{model}" if self._is_by_model else alias
-        metering = self._meterings.get(name)
-        if metering is None or now_s >= metering.until_s:
-            if len(self._meterings) >= METERINGS:
-                self._meterings.clear()
-            metering = self._meterings[name] = self._make(alias, model, now_s, books)
-        return metering
+        terms = self._terms.get(name)
+        if terms is None or now_s >= terms.until_s:
+            if len(self._terms) >= TERMS:
+                self._terms.clear()
+            terms = self._terms[name] = self._make(alias, model, now_s, books)
+        return terms
 
-    def _make(self, alias: str, model: str, now_s: float, books: "Books") -> Metering:
+    def _make(self, alias: str, model: str, now_s: float, books: "Books") -> Terms:
         organization = self._key.organization
         rules = tuple(
             each
@@ -148,7 +148,7 @@ class Quota:
         ]
         changes = [each.limit.raised_until for each in rules]
         changes += [price.valid_from_s for price in all_prices]
-        return Metering(
+        return Terms(
             organization=organization,
             meters=meters,
             rules=rules,

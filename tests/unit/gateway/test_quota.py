@@ -11,7 +11,7 @@ from penstock.contract.snapshot_store import owner_name
 from penstock.gateway.dialects.openai import Usage
 from penstock.gateway.estimate import Habits
 from penstock.gateway.money import Purse, cost_of, output_for
-from penstock.gateway.quota import Books, Metering, read_quota
+from penstock.gateway.quota import Books, Terms, read_quota
 from penstock.limits.allowances import Allowances
 from penstock.limits.prices import worst_charge
 
@@ -31,16 +31,16 @@ def records() -> MemoryRecords:
     return MemoryRecords(make_snapshot([1]))
 
 
-def _metering(
+def _terms(
     records: MemoryRecords, key: Key = _KEY, alias: str = "model-a", model: str = "served"
-) -> Metering:
+) -> Terms:
     quota = read_quota(records, key)
     assert quota is not None
-    return quota.find_metering(alias, model, 100.0, Books(Allowances(), Purse(), Habits()))
+    return quota.find_terms(alias, model, 100.0, Books(Allowances(), Purse(), Habits()))
 
 
-def _buckets(metering: Metering) -> list[str]:
-    return [meter.bucket.id for meter in metering.meters]
+def _buckets(terms: Terms) -> list[str]:
+    return [meter.bucket.id for meter in terms.meters]
 
 
 def test_a_key_without_limits_has_no_quota(records: MemoryRecords) -> None:
@@ -59,13 +59,13 @@ def test_all_owners_of_a_key_limit_it(records: MemoryRecords) -> None:
     """Each counts in a bucket of its own, which all of its keys share."""
     for kind, name in _OWNERS.items():
         records.limits[name] = OwnerLimits(limits=(Limit(f"r-{kind}", Metric.REQUESTS, 1),))
-    assert _buckets(_metering(records)) == [
+    assert _buckets(_terms(records)) == [
         "org-a/r-organization:o",
         "org-a/r-project:p.project-a",
         "org-a/r-key:k.key-a",
         "org-a/r-member:m.member-a",
     ]
-    assert len(_buckets(_metering(records, _NOBODYS))) == 3
+    assert len(_buckets(_terms(records, _NOBODYS))) == 3
 
 
 def test_a_rule_may_count_keys_or_members_one_by_one(records: MemoryRecords) -> None:
@@ -75,11 +75,11 @@ def test_a_rule_may_count_keys_or_members_one_by_one(records: MemoryRecords) -> 
         Limit("each-member", Metric.TOKENS, 1, per="member"),
     )
     records.limits[_OWNERS["organization"]] = OwnerLimits(limits=rules)
-    assert _buckets(_metering(records)) == [
+    assert _buckets(_terms(records)) == [
         "org-a/each-key:k.key-a",
         "org-a/each-member:m.member-a",
     ]
-    assert _buckets(_metering(records, _NOBODYS))[1] == "org-a/each-member:k.key-a"
+    assert _buckets(_terms(records, _NOBODYS))[1] == "org-a/each-member:k.key-a"
 
 
 def test_own_rules_replace_those_of_the_plan(records: MemoryRecords) -> None:
@@ -90,7 +90,7 @@ def test_own_rules_replace_those_of_the_plan(records: MemoryRecords) -> None:
     )
     own = Limit("own-r", Metric.REQUESTS, 50)
     records.limits[_OWNERS["key"]] = OwnerLimits("pln_1", (own,))
-    assert _buckets(_metering(records)) == ["org-a/own-r:k.key-a", "org-a/plan-t:k.key-a"]
+    assert _buckets(_terms(records)) == ["org-a/own-r:k.key-a", "org-a/plan-t:k.key-a"]
 
 
 def test_rules_for_an_alias_or_a_model_count_no_others(records: MemoryRecords) -> None:
@@ -101,9 +101,9 @@ def test_rules_for_an_alias_or_a_model_count_no_others(records: MemoryRecords) -
             Limit("model", Metric.REQUESTS, 1, model="served"),
         )
     )
-    assert len(_buckets(_metering(records))) == 2
-    assert _buckets(_metering(records, alias="other")) == ["org-a/model:k.key-a"]
-    assert _buckets(_metering(records, model="other")) == ["org-a/alias:k.key-a"]
+    assert len(_buckets(_terms(records))) == 2
+    assert _buckets(_terms(records, alias="other")) == ["org-a/model:k.key-a"]
+    assert _buckets(_terms(records, model="other")) == ["org-a/alias:k.key-a"]
 
 
 def test_budgets_need_a_price_in_their_currency(records: MemoryRecords) -> None:
@@ -113,12 +113,12 @@ def test_budgets_need_a_price_in_their_currency(records: MemoryRecords) -> None:
         Budget("one", "EUR", alias="other"),
     )
     records.prices["model-a"] = (Price("EUR", 10, 1, 1, 1), Price("EUR", 500, 2, 2, 2))
-    metering = _metering(records)
-    assert [account.budget.id for account in metering.accounts] == ["all"]
-    assert (metering.unpriced, metering.prices[0].input, metering.until_s) == (None, 1, 500)
+    terms = _terms(records)
+    assert [account.budget.id for account in terms.accounts] == ["all"]
+    assert (terms.unpriced, terms.prices[0].input, terms.until_s) == (None, 1, 500)
     records.budgets[_OWNERS["key"]] = (Budget("dollars", "USD", per="key"),)
-    assert _metering(records).unpriced == "USD"
-    assert _metering(records).accounts[1].subject == "k.key-a"
+    assert _terms(records).unpriced == "USD"
+    assert _terms(records).accounts[1].subject == "k.key-a"
 
 
 def test_what_an_amount_buys_costs_no_more_than_it() -> None:
