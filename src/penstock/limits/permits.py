@@ -91,7 +91,8 @@ class Permits:
         bucket = text_of(self._slots.cells(number)[:_NAME_CELLS])
         if not self._totals[bucket]:
             del self._totals[bucket]
-            for page in self._pages.pop(bucket):
+            # Pages are numbered without gaps, for who opens the file after a kill.
+            for page in reversed(self._pages.pop(bucket)):
                 self._slots.release(page)
 
     def _read(self, number: int, names: dict[int, str]) -> None:

@@ -1,5 +1,6 @@
 """What a node counts of limits outlives its agent, whenever that is killed."""
 
+import contextlib
 import os
 import random
 import subprocess
@@ -16,6 +17,7 @@ from tests.fakes.lease_simulation import LeaseSimulation
 from penstock.contract.limits import Ask, Bucket, Lease, Shortage
 from penstock.limits import slots as slots_module
 from penstock.limits.authority import Header, MemoryAuthority
+from penstock.limits.permits import BUCKET_KIND, Permits
 from penstock.limits.slots import CHUNK_SLOTS, Slots, SlotsDamagedError, digest_of, text_cells
 
 REQUESTS = Bucket("org/requests:k.key", 10, 500, 121)
@@ -31,18 +33,18 @@ class Successors(MemoryAuthority):
         super().__init__(clock_ms, Slots(path))
 
     def _tick(self) -> int:
-        if self._draw.random() < 0.05:
+        if self._draw.random() < 0.02:
             super().__init__(self._clock, Slots(self._path))
         return super()._tick()
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(5))
 async def test_no_limit_is_exceeded_by_a_killed_agent(tmp_path: Path, seed: int) -> None:
     """Workers crash, settle late, and agents are killed: every window is within its limit."""
     simulation = LeaseSimulation(
         seed, lambda clock_ms: Successors(tmp_path / "limits", clock_ms, random.Random(seed))
     )
-    await simulation.run(2_000)
+    await simulation.run(1_500)
     simulation.expect_no_limit_exceeded()
 
 
@@ -67,7 +69,7 @@ async def test_idle_buckets_make_room() -> None:
     now_ms = 0
     slots = Slots()
     authority = MemoryAuthority(lambda: now_ms, slots)
-    for number in range(20_000):
+    for number in range(6_000):
         now_ms += 1_000
         asks = [
             Ask(Bucket(f"org/requests:k.{number}", 1, 500, 121), 1, 1),
@@ -77,6 +79,52 @@ async def test_idle_buckets_make_room() -> None:
         assert isinstance(leases, tuple)
         await authority.give_back(asks[1].bucket, leases[1], 1, holder="a")
     assert slots.claimed_count < CHUNK_SLOTS
+
+
+class KilledError(Exception):
+    """The process ends here."""
+
+
+class DyingSlots(Slots):
+    """Slots whose process is killed when so many have been released."""
+
+    def __init__(self, path: Path, releases: int) -> None:
+        """See the class."""
+        super().__init__(path)
+        self._releases = releases
+
+    def release(self, number: int) -> None:
+        """Release a slot, or die."""
+        if not self._releases:
+            raise KilledError
+        self._releases -= 1
+        super().release(number)
+
+
+@pytest.mark.parametrize("releases", range(4))
+def test_a_kill_while_slots_are_released(tmp_path: Path, releases: int) -> None:
+    """A bucket of many slots can be used on, however many of them were released by a kill."""
+    path = tmp_path / "limits"
+    holders = [f"{number}-1" for number in range(100)]
+    first = Permits(Slots(path))
+    for holder in holders:
+        first.add(PERMITS.id, holder, 1)
+        first.add(PERMITS.id, holder, -1)
+        first.add(PERMITS.id, holder, 2)
+    for holder in holders:
+        first.add(PERMITS.id, holder, -2)
+    slots = DyingSlots(path, releases)
+    number = next(each for each in slots.claimed() if slots.kind(each) == BUCKET_KIND)
+    with contextlib.suppress(KilledError):
+        Permits(slots).free_idle(number)
+    for _ in range(2):
+        permits = Permits(Slots(path))
+        assert permits.total(PERMITS.id) == 0
+        for holder in holders:
+            permits.add(PERMITS.id, holder, 3)
+        assert Permits(Slots(path)).total(PERMITS.id) == 300
+        for holder in holders:
+            permits.add(PERMITS.id, holder, -3)
 
 
 async def test_what_counts_is_not_given_up(tmp_path: Path) -> None:
