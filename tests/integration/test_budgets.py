@@ -1,6 +1,7 @@
 """Holds, settlement and their books, on both kinds of database."""
 
 import asyncio
+from collections.abc import Coroutine
 from fractions import Fraction
 from typing import Any
 
@@ -357,3 +358,33 @@ async def test_nothing_is_held_when_nothing_is_needed(rig: BudgetRig) -> None:
     async with rig.database.read(ALL) as session:
         page = await budgets.list_holds(session, PageRequest())
     assert [hold.amount for hold in page.items] == [10]
+
+
+async def _cancel_after(work: Coroutine[Any, Any, object], delay_s: float) -> None:
+    task = asyncio.ensure_future(work)
+    await asyncio.sleep(delay_s)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_cancelled_anywhere_and_repeated_all_happens_once(rig: BudgetRig) -> None:
+    """However far a taking, a delivery or a giving back came, its repetition completes it."""
+    budget = await rig.add_budget()
+    asks = [HoldAsk(budget.id, "", 100, 100)]
+    rounds = 25
+    for number in range(rounds):
+        take_id = f"cancelled-{number}"
+        await _cancel_after(rig.take(asks, take_id=take_id), number * 0.001)
+        answer = await rig.take(asks, take_id=take_id)
+        assert answer.holds is not None
+        event = rig.event(number, HoldUse(answer.holds[0].id, 40))
+        await _cancel_after(rig.deliver(event), number * 0.001)
+        await rig.deliver(event)
+        await _cancel_after(rig.free((answer.holds[0].id, 60)), number * 0.001)
+        await rig.free((answer.holds[0].id, 60))
+    window = await rig.window(budget)
+    assert Fraction(window.settled_atto, ATTO) == rounds * _cost(12, 7)
+    assert window.held == 0
+    assert await rig.differences() == []
+    async with rig.database.read(ALL) as session:
+        assert (await budgets.list_holds(session, PageRequest())).items == []

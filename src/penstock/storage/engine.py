@@ -1,5 +1,6 @@
 """SQLite engines: how connections are opened and how transactions begin."""
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,20 @@ _PRAGMAS = (
     "temp_store=MEMORY",
     "journal_size_limit=67108864",
 )
+
+
+class _Connection(sqlite3.Connection):
+    """A connection whose end is the end of its transaction.
+
+    One that is closed because its task was cancelled may have a statement that nobody will read,
+    and stays open for SQLite, with its lock, until that is collected as garbage.
+    """
+
+    def close(self) -> None:
+        """Undo what was not committed, and close."""
+        if self.in_transaction:
+            self.rollback()
+        super().close()
 
 
 def create_write_engine(path: Path) -> AsyncEngine:
@@ -54,7 +69,11 @@ def _create_engine(
         pool_timeout=POOL_TIMEOUT_S,
         # The driver's own, late BEGIN would let a reader become a writer halfway, which SQLite
         # can only refuse; so transactions are begun below.
-        connect_args={"isolation_level": None, "timeout": BUSY_TIMEOUT_MS / 1000},
+        connect_args={
+            "isolation_level": None,
+            "timeout": BUSY_TIMEOUT_MS / 1000,
+            "factory": _Connection,
+        },
         # Values of callers have no place in error messages.
         hide_parameters=True,
     )
