@@ -1,6 +1,7 @@
 """The worker's talk with its agent about limits and money: what it asks for and gives back."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import TypeVar
 
 from penstock.contract.limits import Ask
@@ -15,7 +16,7 @@ from penstock.contract.node import (
     WorkerMessage,
 )
 from penstock.gateway.claim import Claim
-from penstock.gateway.limits import RETURNS_AT_ONCE
+from penstock.gateway.limits import MONEY_BELIEVED_MS, RETURNS_AT_ONCE
 from penstock.gateway.money import Account, Purse
 from penstock.gateway.quota import Terms
 from penstock.limits.allowances import Allowance, Allowances, refill_of
@@ -116,7 +117,7 @@ class Lessor:
             lack = sum(needs) - account.left
             if lack > 0 and not account.is_asked:
                 asked.append(account)
-                asks.append(account.ask(needs[0], lack, now_ms))
+                asks.append(account.ask(_first_of(needs, account, now_ms), lack, now_ms))
         if not asks:
             return True
         return self._want_holds(
@@ -204,7 +205,7 @@ class Lessor:
             account.told_at_ms = now_ms
             account.is_away = shortage is None
             if shortage is not None:
-                account.remaining = shortage.remaining
+                account.remaining, account.heard_at_ms = shortage.remaining, now_ms
                 account.reset_s = shortage.reset_s
 
     def connected(self, now_ms: int) -> None:
@@ -260,6 +261,17 @@ class Lessor:
     def _next_id(self) -> str:
         self._take_count += 1
         return f"{self._name}-{self._take_count}"
+
+
+def _first_of(needs: Sequence[int], account: Account, now_ms: int) -> int:
+    """Return what the first claim needs, or as many of them as there was just enough for.
+
+    A question takes a while, so it is about as many as possible.
+    """
+    if now_ms - account.heard_at_ms >= MONEY_BELIEVED_MS:
+        return needs[0]
+    have = account.left + account.remaining
+    return max((total for total in accumulate(needs) if total <= have), default=needs[0])
 
 
 def _parts(whole: Sequence[Item]) -> Iterator[tuple[Item, ...]]:

@@ -47,6 +47,7 @@ class Account:
     __slots__ = (
         "budget",
         "filled_at_ms",
+        "heard_at_ms",
         "holds",
         "is_asked",
         "is_away",
@@ -83,6 +84,8 @@ class Account:
         self.is_away = False
         """It was the latter."""
         self.remaining = 0
+        """What the budget had besides when it was last heard of, at `heard_at_ms`."""
+        self.heard_at_ms = _NEVER
         self.reset_s: int | None = None
 
     def ask(self, least: int, needed: int, now_ms: int) -> HoldAsk:
@@ -205,6 +208,7 @@ class Purse:
         account.holds.append(opened)
         account.left += hold.amount
         account.until_ms = min(each.until_ms for each in account.holds)
+        account.remaining, account.heard_at_ms = hold.remaining, now_ms
         account.is_scarce = hold.remaining < hold.amount
         account.refill_at = 0 if account.is_scarce else hold.amount // 4
         account.last_amount = hold.amount

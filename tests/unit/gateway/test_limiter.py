@@ -276,6 +276,17 @@ def test_no_more_is_spent_than_a_budget_has() -> None:
     assert denial.refusal.retry_after_s == 3_600
 
 
+def test_many_at_the_end_of_a_budget_take_few_questions() -> None:
+    """It is asked for one of them, then for all that it has enough for, then found to be empty."""
+    rig = LimiterRig(budget=5_200 * TOKEN)
+    rig.budget(Budget("budget", "EUR", lowers_cap=False))
+    askers = rig.ask(60)
+    rig.run()
+    assert sum(asker.is_in for asker in askers) == 10
+    asked = [want.asks[0].least for want in rig.asked(WantHolds)]
+    assert asked == [500 * TOKEN, 3_700 * TOKEN, 500 * TOKEN]
+
+
 def test_a_cap_is_lowered_to_what_is_left() -> None:
     """Rather fewer output tokens than none, when the budget says so."""
     rig = LimiterRig(budget=450 * TOKEN)
