@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import openai
+import pytest
+from openai.types.chat import ChatCompletionMessageParam
 from tests.fakes.fake_agent import FakeAgent, running_agent
 from tests.fakes.http_rig import chat, request
 from tests.fakes.limits_agent import LimitsAgent
 from tests.fakes.raw_http import Answer, RawConnection, ask
 from tests.fakes.recording_engine import RecordingEngine, running_engine
-from tests.fakes.worker_process import OTHER_KEY, WorkerProcess, make_snapshot, running_worker
+from tests.fakes.worker_process import KEY, OTHER_KEY, WorkerProcess, make_snapshot, running_worker
 
 from penstock.contract.limits import Limit, Metric, OwnerLimits
 from penstock.contract.money import NANO, PRICE_SCALE, Budget, Price
@@ -303,6 +306,28 @@ def test_a_cap_is_written_into_what_is_sent(tmp_path: Path) -> None:
         left = 1_000 - len(body) - 256
         assert answer.header["x-penstock-max-tokens"] == str(left)
         assert msgspec.json.decode(stage.engine.seen[-1].body)["max_tokens"] == left
+
+
+def test_the_official_sdk_does_as_it_is_told(tmp_path: Path) -> None:
+    """It comes back when a rate limit says so, and does not when money is spent."""
+    hello: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hello"}]
+    one_a_second = Limit("r1", Metric.REQUESTS, 1, window_s=1)
+    with (
+        _stage(tmp_path / "rate", one_a_second) as stage,
+        openai.OpenAI(base_url=f"{stage.worker.url}/v1", api_key=KEY, max_retries=3) as client,
+    ):
+        for _ in range(2):
+            client.chat.completions.create(model="model-a", messages=hello, max_tokens=5)
+        assert len(stage.engine.seen) == 2
+        assert _metric(stage, "penstock_limit_refused_total") >= 1
+    with (
+        _stage(tmp_path / "money", budget=10 * TOKEN) as stage,
+        openai.OpenAI(base_url=f"{stage.worker.url}/v1", api_key=KEY, max_retries=3) as client,
+    ):
+        with pytest.raises(openai.RateLimitError) as refused:
+            client.chat.completions.create(model="model-a", messages=hello, max_tokens=5)
+        assert refused.value.code == "insufficient_quota"
+        assert _metric(stage, "penstock_limit_refused_total") == 1
 
 
 def test_money_without_a_database(tmp_path: Path) -> None:
