@@ -1,6 +1,7 @@
 """Holds, settlement and their books, on both kinds of database."""
 
 import asyncio
+import random
 from collections.abc import Coroutine
 from fractions import Fraction
 from typing import Any
@@ -388,3 +389,38 @@ async def test_cancelled_anywhere_and_repeated_all_happens_once(rig: BudgetRig) 
     assert await rig.differences() == []
     async with rig.database.read(ALL) as session:
         assert (await budgets.list_holds(session, PageRequest())).items == []
+
+
+async def test_many_workers_at_once_keep_the_books(rig: BudgetRig) -> None:
+    """Takings, deliveries and freeings of many workers wait for one another, never in a circle."""
+    members: dict[str, Any] = {"amount": 60_000, "period": "once"}
+    project = rig.owner(owner_kind="project", project_id=rig.project.id)
+    found = [
+        await rig.add_budget(**members),
+        await rig.add_budget(project, **members),
+        await rig.add_budget(project, **members, per="key"),
+        await rig.add_budget(project, currency="EUR", amount=NANO, period="day"),
+    ]
+
+    async def work(slot: int) -> None:
+        life = Life(f"node-{slot}/0", 1)
+        key = f"key-{slot % 3}"
+        asks = [HoldAsk(one.id, f"k.{key}" if one.per else "", 3_000, 3_000) for one in found]
+        random.Random(slot).shuffle(asks)
+        for number in range(6):
+            answer = await rig.take(asks, life)
+            uses = [HoldUse(hold.id, 2_950) for hold in answer.holds or ()]
+            members = {"key_id": key, "input_tokens": 1, "output_tokens": 0}
+            event = rig.event(slot * 100 + number, *uses, **members)
+            if uses:
+                await rig.deliver(event, life=life)
+                await rig.free(*((use.hold, 50) for use in uses), life=life)
+        await rig.free(life=life, is_over=True)
+
+    await asyncio.gather(*(work(slot) for slot in range(12)))
+    for budget in found:
+        windows = await rig.windows(budget)
+        assert {window.held for window in windows} == {0}
+        assert all(window.free_of(budget.amount) >= 0 for window in windows)
+    assert await rig.differences() == []
+    assert rig.settlement.faults == {}

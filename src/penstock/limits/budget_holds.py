@@ -78,6 +78,7 @@ async def hold(session: WriteSession, request: HoldRequest, now_us: int) -> Hold
             return HoldAnswer(None, HoldShortage(index, 0, None))
     wanted = [_key_of(budgets.get(ask.budget), ask, now_us) for ask in request.asks]
     ends = {key: (scope.organization or "", ends_at_us) for key, ends_at_us in filter(None, wanted)}
+    await store.make_windows(session, scope, ends)
     windows = await store.lock_windows(session, scope, ends)
     holds = []
     answers = []
@@ -159,7 +160,7 @@ async def _close(
     )
     ids = {budget.id for budget in locked}
     found = [one for one in found if one.window.budget_id in ids]
-    windows = await store.lock_windows(session, scope, ends_of(found))
+    windows = await store.lock_windows(session, scope, {one.window for one in found})
     changed = []
     for one in await store.lock_holds(session, scope, [one.id for one in found]):
         if one.state != "open":
@@ -189,7 +190,7 @@ async def _repeat(
     ids = {one.window.budget_id for one in taken}
     budgets = {one.id: one for one in await store.lock_budgets(session, scope, store.with_ids(ids))}
     taken = [one for one in taken if one.window.budget_id in budgets]
-    windows = await store.lock_windows(session, scope, ends_of(taken))
+    windows = await store.lock_windows(session, scope, {one.window for one in taken})
     answers = []
     for index, ask in enumerate(request.asks):
         one = by_place.get(index)

@@ -153,8 +153,6 @@ class BudgetCharge:
     window: WindowKey
     organization_id: str
     amount_atto: int
-    held: int
-    """What was held for it."""
 
 
 @dataclass(frozen=True, slots=True)

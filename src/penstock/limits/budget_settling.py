@@ -8,7 +8,7 @@ import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from penstock.contract.money import HoldUse
 from penstock.limits import budget_store as store
@@ -23,13 +23,15 @@ from penstock.limits.budget_model import (
     WindowKey,
 )
 from penstock.limits.budget_rules import counts_for, is_usable, subject_of
-from penstock.limits.prices import to_nano
+from penstock.limits.prices import ATTO, ATTO_IN_NANO
 from penstock.storage.sessions import WriteSession
 
 _logger = logging.getLogger(__name__)
 
-MAX_SETTLED = 2**63 - 1
-"""Nano-units that a window's column holds."""
+MAX_CHARGE_ATTO = 10**9 * ATTO
+"""More than a thousand million units is no charge, but an absurd figure."""
+MAX_SETTLED_ATTO = (2**63 - 1) * ATTO_IN_NANO
+"""What a window's column holds."""
 
 
 @dataclass(slots=True)
@@ -38,43 +40,32 @@ class _Books:
 
     windows: dict[WindowKey, BudgetWindow]
     holds: dict[str, BudgetHold]
-    charges: list[BudgetCharge] = field(default_factory=list)
-    faults: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str]
 
-    def take(self, use: HoldUse, event: RatedEvent) -> int:
-        """Take what was held for an event off its hold, and return how much that was."""
+    def take(self, use: HoldUse, event: RatedEvent) -> None:
+        """Take what was held for an event off its hold."""
         hold = self.holds.get(use.hold)
         if hold is None or hold.organization_id != event.organization_id:
             self.faults["hold_unknown"] += 1
-            return 0
+            return
         if hold.state == "expired":
             self.faults["hold_expired"] += 1
-            return 0
+            return
         taken = min(max(use.amount, 0), hold.outstanding)
         if taken != use.amount:
             self.faults["hold_exceeded"] += 1
         if taken == 0:
-            return 0
+            return
         used = hold.used + taken
         state = "closed" if used + hold.freed == hold.amount else hold.state
         self.holds[hold.id] = dataclasses.replace(hold, used=used, state=state)
         self.windows[hold.window] = self.windows[hold.window].release(taken)
-        return taken
 
-    def charge(self, event: RatedEvent, key: WindowKey, currency: str, held: int) -> None:
-        """Count an event's cost in a window."""
-        charge_atto = event.charges_atto.get(currency)
-        if charge_atto is None:
-            self.faults["price_unknown"] += 1
-            return
-        window = self.windows[key]
-        settled_atto = window.settled_atto + charge_atto
-        if to_nano(settled_atto) > MAX_SETTLED:
-            self.faults["charge_absurd"] += 1
-            return
-        self.windows[key] = dataclasses.replace(window, settled_atto=settled_atto)
-        organization_id = window.organization_id
-        self.charges.append(BudgetCharge(event.event_id, key, organization_id, charge_atto, held))
+    def charge(self, charge: BudgetCharge) -> None:
+        """Count a charge in its window."""
+        window = self.windows[charge.window]
+        settled_atto = min(window.settled_atto + charge.amount_atto, MAX_SETTLED_ATTO)
+        self.windows[charge.window] = dataclasses.replace(window, settled_atto=settled_atto)
 
 
 async def settle(
@@ -113,27 +104,43 @@ async def settle(
     by_owner: dict[str, list[Budget]] = {}
     for budget in budgets.values():
         by_owner.setdefault(budget.owner_id, []).append(budget)
-    counted = [
-        (event, _windows_of(event, by_owner, of_hold, owners.get(event.key_id, "")))
-        for event in events
-    ]
-    ends = {key: end for _, found in counted for key, end in found.items()}
-    windows = await store.lock_windows(session, scope, {**ends_of(holds), **ends})
-    books = _Books(
-        windows, {hold.id: hold for hold in await store.lock_holds(session, scope, list(of_hold))}
-    )
-    for event, found in counted:
-        taken: Counter[str] = Counter()
+    faults: Counter[str] = Counter()
+    charges: list[BudgetCharge] = []
+    ends = ends_of(holds)
+    for event in events:
+        found = _windows_of(event, by_owner, of_hold, owners.get(event.key_id, ""))
+        ends |= found
+        for key in found:
+            charge = _charge(event, key, budgets[key.budget_id], faults)
+            charges += [] if charge is None else [charge]
+    # Others wait for windows that are locked: what takes long is done before.
+    await store.make_windows(session, scope, ends)
+    await store.insert_charges(session, scope, charges)
+    windows = await store.lock_windows(session, scope, ends)
+    locked_holds = await store.lock_holds(session, scope, list(of_hold))
+    books = _Books(windows, {hold.id: hold for hold in locked_holds}, faults)
+    for event in events:
         for use in event.holds:
             if use.hold:
-                budget_id = of_hold[use.hold].window.budget_id if use.hold in of_hold else ""
-                taken[budget_id] += books.take(use, event)
-        for key in found:
-            books.charge(event, key, budgets[key.budget_id].currency, taken[key.budget_id])
+                books.take(use, event)
+    for charge in charges:
+        books.charge(charge)
     await store.write_windows(session, books.windows.values())
     await store.write_holds(session, books.holds.values())
-    await store.insert_charges(session, scope, books.charges)
-    return books.faults
+    return faults
+
+
+def _charge(
+    event: RatedEvent, key: WindowKey, budget: Budget, faults: Counter[str]
+) -> BudgetCharge | None:
+    amount_atto = event.charges_atto.get(budget.currency)
+    if amount_atto is None:
+        faults["price_unknown"] += 1
+        return None
+    if amount_atto > MAX_CHARGE_ATTO:
+        faults["charge_absurd"] += 1
+        return None
+    return BudgetCharge(event.event_id, key, budget.organization_id, amount_atto)
 
 
 def _owner_ids(events: Iterable[RatedEvent], owners: Mapping[str, str]) -> set[str]:

@@ -214,12 +214,8 @@ def _is_life(life: Life) -> tuple[ColumnElement[bool], ...]:
 # Windows
 
 
-async def lock_windows(
-    session: WriteSession, scope: Scope, wanted: Ends
-) -> dict[WindowKey, BudgetWindow]:
-    """Return windows, those that were not there made anew, and keep others from them."""
-    if not wanted:
-        return {}
+async def make_windows(session: WriteSession, scope: Scope, wanted: Ends) -> None:
+    """Store the windows that are not there, with nothing spent or held."""
     keys = sorted(wanted)
     scope.require(wanted[key][0] for key in keys)
     rows = [
@@ -236,8 +232,16 @@ async def lock_windows(
         for key in keys
     ]
     await session.insert_new(BudgetWindows, rows, BudgetWindows.budget_id)
+
+
+async def lock_windows(
+    session: WriteSession, scope: Scope, keys: Collection[WindowKey]
+) -> dict[WindowKey, BudgetWindow]:
+    """Return windows that are there, and keep others from changing them."""
+    if not keys:
+        return {}
     found = await _list_windows(
-        session, scope, _is_one_of(_WINDOW_KEY, keys), for_update=True, limit=None
+        session, scope, _is_one_of(_WINDOW_KEY, sorted(keys)), for_update=True, limit=None
     )
     return {window.key: window for window in found}
 
@@ -294,7 +298,8 @@ async def _list_windows(
         .limit(limit)
     )
     if for_update:
-        statement = statement.with_for_update()
+        # Charges, which point at them, may be stored meanwhile.
+        statement = statement.with_for_update(key_share=True)
     return [_window(row) for row in await session.rows(statement)]
 
 
@@ -486,7 +491,6 @@ async def insert_charges(
                 "starts_at": charge.window.starts_at_us,
                 "amount": amount,
                 "amount_rest": rest,
-                "held": charge.held,
             }
         )
     await session.insert_new(BudgetCharges, rows, BudgetCharges.event_id)

@@ -97,7 +97,7 @@ class BudgetHolds(Base):
             name="fk_budget_holds_budget_windows",
         ),
         CheckConstraint("used >= 0 AND freed >= 0 AND used + freed <= amount", name="amount"),
-        Index("uq_budget_holds_take_id_place", "take_id", "place", unique=True),
+        Index("uq_budget_holds_take_id", "organization_id", "take_id", "place", unique=True),
         Index(None, "budget_id", "subject", "starts_at"),
         Index(None, "created_at", "id"),
         Index(
@@ -161,5 +161,3 @@ class BudgetCharges(Base):
     starts_at: Mapped[Microseconds]
     amount: Mapped[int]
     amount_rest: Mapped[int]
-    held: Mapped[int]
-    """What was held for it."""

@@ -164,7 +164,7 @@ def _create_holds() -> None:
         _of_window(table),
         _check(table, "amount", "used >= 0 AND freed >= 0 AND used + freed <= amount"),
     )
-    unique("uq_budget_holds_take_id_place", table, "take_id", "place")
+    unique("uq_budget_holds_take_id", table, "organization_id", "take_id", "place")
     index(table, *_WINDOW)
     index(table, "created_at", "id")
     columns = ["producer", "epoch"]
@@ -191,7 +191,6 @@ def _create_charges() -> None:
         moment("starts_at"),
         number("amount"),
         number("amount_rest"),
-        number("held"),
         key(table, "budget_id", "event_id"),
         _of_window(table),
     )
