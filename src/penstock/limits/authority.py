@@ -124,7 +124,7 @@ class MemoryAuthority:
         known = self._takes.get(take_id) or self._older_takes.get(take_id)
         if known is not None:
             return known
-        with _disk():
+        with self._room(now_ms):
             found: list[tuple[Ask, Ring | None, int]] = []
             for index, ask in enumerate(asks):
                 ring = None if ask.bucket.is_permits else self._windows.get(ask.bucket)
@@ -136,7 +136,6 @@ class MemoryAuthority:
                 self._deduct(ask, ring, free, holder, now_ms) for ask, ring, free in found
             )
         self._takes[take_id] = leases
-        self._tidy(now_ms)
         return leases
 
     async def give_back(self, bucket: Bucket, lease: Lease, amount: int, *, holder: str) -> None:
@@ -187,10 +186,19 @@ class MemoryAuthority:
             self._takes_since_ms = now_ms
         return now_ms
 
-    def _tidy(self, now_ms: int) -> None:
-        """When slots were claimed, look whether some others are idle."""
-        if self._slots.claimed_count <= self._claimed_count:
-            return
+    @contextmanager
+    def _room(self, now_ms: int) -> Iterator[None]:
+        """When slots were claimed, or could not be, look whether some others are idle."""
+        try:
+            with _disk():
+                yield
+        except AuthorityUnavailableError:
+            self._free_idle(now_ms)
+            raise
+        if self._slots.claimed_count > self._claimed_count:
+            self._free_idle(now_ms)
+
+    def _free_idle(self, now_ms: int) -> None:
         for number in self._slots.pass_by(_LOOK_AT):
             kind = self._slots.kind(number)
             if kind >= FIRST_KIND:

@@ -8,6 +8,7 @@ the machine stays up; what a machine loses with its power is what was not yet sy
 """
 
 import contextlib
+import errno
 import mmap
 import os
 import struct
@@ -20,6 +21,8 @@ SLOT_CELLS = 128
 CELLS = 124
 """Those of a slot that its owner has."""
 CHUNK_SLOTS = 4_096
+MOST_CHUNKS = 512
+"""Two million slots, 2 GiB."""
 _KIND, _DIGEST, _SPARE, _FIRST = 0, 1, 3, 4
 _CHUNKS = _DIGEST
 """Slot 0 is the header: how many chunks there are is where the others have their digest."""
@@ -38,14 +41,16 @@ class Slots:
 
     Args:
         path: The file, made when there is none; memory of this process alone when None.
+        most_chunks: It does not grow beyond.
 
     Raises:
         SlotsDamagedError: What is in the file cannot be right.
         OSError: It cannot be read, or the disk is full.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, most_chunks: int = MOST_CHUNKS) -> None:
         """See the class."""
+        self._most_chunks = most_chunks
         self._file = -1
         self._chunks: list[memoryview[int]] = []
         self._index: dict[bytes, int] = {}
@@ -87,7 +92,7 @@ class Slots:
             content: Its first cells; the others are 0.
 
         Raises:
-            OSError: The disk is full.
+            OSError: The disk is full, or the file as large as it may be.
         """
         if not self._free:
             self._grow()
@@ -171,6 +176,8 @@ class Slots:
             self._index[digest] = number
 
     def _grow(self) -> None:
+        if len(self._chunks) >= self._most_chunks:
+            raise OSError(errno.ENOSPC, "all slots are claimed")
         number = len(self._chunks) * CHUNK_SLOTS
         offset = len(self._chunks) * _CHUNK_BYTES
         if self._file >= 0:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from tests.fakes.lease_simulation import LeaseSimulation
 
 from penstock.contract.limits import Ask, Bucket, Lease, Shortage
 from penstock.limits import slots as slots_module
-from penstock.limits.authority import Header, MemoryAuthority
+from penstock.limits.authority import AuthorityUnavailableError, Header, MemoryAuthority
 from penstock.limits.permits import BUCKET_KIND, Permits
 from penstock.limits.slots import CHUNK_SLOTS, Slots, SlotsDamagedError, digest_of, text_cells
 
@@ -79,6 +80,27 @@ async def test_idle_buckets_make_room() -> None:
         assert isinstance(leases, tuple)
         await authority.give_back(asks[1].bucket, leases[1], 1, holder="a")
     assert slots.claimed_count < CHUNK_SLOTS
+
+
+async def test_there_is_an_end_to_slots() -> None:
+    """When all are claimed nobody can decide about more buckets, until some are idle."""
+    now_ms = 1_000_000
+    authority = MemoryAuthority(lambda: now_ms, Slots(most_chunks=1))
+    numbers = count()
+
+    async def take(number: int) -> object:
+        ask = Ask(Bucket(f"org/requests:k.{number}", 1, 500, 121), 1, 1)
+        return await authority.take([ask], take_id=str(next(numbers)), holder="a")
+
+    for number in range(CHUNK_SLOTS - 1):
+        await take(number)
+    with pytest.raises(AuthorityUnavailableError, match="all slots are claimed"):
+        await take(CHUNK_SLOTS)
+    assert isinstance(await take(7), Shortage)
+    now_ms += 61_500
+    with pytest.raises(AuthorityUnavailableError):
+        await take(CHUNK_SLOTS)
+    assert isinstance(await take(CHUNK_SLOTS), tuple)
 
 
 class KilledError(Exception):
