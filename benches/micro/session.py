@@ -112,7 +112,7 @@ _OPEN = Open(
 )
 
 
-def _body(size_bytes: int) -> bytes:
+def chat_body(size_bytes: int) -> bytes:
     frame = {"model": "emulated-70b", "messages": [{"role": "user", "content": ""}]}
     empty = msgspec.json.encode(frame)
     frame["messages"] = [{"role": "user", "content": "x" * (size_bytes - len(empty))}]
@@ -121,7 +121,7 @@ def _body(size_bytes: int) -> bytes:
 
 def _facts(size_bytes: int) -> Callable[[], object]:
     """Top-level members without the tree, and the body again from them."""
-    body = _body(size_bytes)
+    body = chat_body(size_bytes)
     decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
     encode = msgspec.json.Encoder().encode
     return lambda: encode(decode(body))
@@ -186,7 +186,7 @@ class _Asker:
         raise AssertionError(denial)
 
 
-def _ordinary_plan(records: MemoryRecords) -> None:
+def limit_ordinarily(records: MemoryRecords) -> None:
     """Limit requests, input, output and what is in flight, of key and project; and money."""
     metrics = (Metric.REQUESTS, Metric.INPUT_TOKENS, Metric.OUTPUT_TOKENS)
     for kind, owner in (("project", "playground"), ("key", "dev-key")):
@@ -223,10 +223,10 @@ def _fill(limiter: Limiter, sent: list[WorkerMessage]) -> None:
                 limiter.take(HoldsGranted(take_id, (Hold("hold", 10**15, 10**18, 10**9),)))
 
 
-def _limits(body: bytes) -> Callable[[], object]:
+def limits_case(body: bytes) -> Callable[[], object]:
     """All that limits add to a request: demand, claim, taking, header lines, settling."""
     records = MemoryRecords(_snapshot())
-    _ordinary_plan(records)
+    limit_ordinarily(records)
     quota = cast("Quota", read_quota(records, _snapshot().keys[0]))
     catalog = Catalog(records, Tokens(), 1)
     offer = cast("Offer", catalog.make_offer("emulated-70b", Owner("dev", "playground")))
@@ -259,7 +259,7 @@ def _limits(body: bytes) -> Callable[[], object]:
 
 def _cases(folder: Path) -> dict[str, Callable[[], object]]:
     runtime = _runtime(folder)
-    body = _body(200)
+    body = chat_body(200)
     ids = EventIds(time.time_ns, random.Random(1).getrandbits)
     close = Close(_EVENT)
     return {
@@ -269,7 +269,7 @@ def _cases(folder: Path) -> dict[str, Callable[[], object]]:
         "authenticate and admit, 200 B, three choices": _admission(
             runtime, body.replace(b"emulated-70b", b"emulated-3x")
         ),
-        "limits: all rules of an ordinary plan, let in and settled": _limits(body),
+        "limits: all rules of an ordinary plan, let in and settled": limits_case(body),
         "key_mac": lambda: key_mac(_PEPPER, _KEY),
         "journal: encode OPEN with checksum": lambda: encode_record(_OPEN),
         "journal: encode CLOSE with checksum": lambda: encode_record(close),

@@ -49,6 +49,7 @@ MESSAGE_S = 0.0003
 BASE_MS = 1_000_000_000
 USAGE = Usage(20, 50)
 """What every request costs."""
+WINDOWED = (Metric.REQUESTS, Metric.INPUT_TOKENS, Metric.OUTPUT_TOKENS)
 _DEMAND = Demand(100, 50, 1, 356, has_other_caps=False)
 _KEY = Key("key-a", b"", "org-a", "project-a")
 
@@ -339,3 +340,15 @@ class World:
         return max(
             sums[bisect_left(times, at + length_ms)] - sums[bisect_left(times, at)] for at in times
         )
+
+
+def draw_limits(seed: int) -> list[Limit]:
+    """Return rules of all sorts, small enough that they decide."""
+    draw = random.Random(seed)
+    most = {Metric.REQUESTS: 400, Metric.INPUT_TOKENS: 8_000, Metric.OUTPUT_TOKENS: 20_000}
+    limits = [
+        Limit(metric.value, metric, draw.randint(most[metric] // 20, most[metric]), window_s)
+        for metric in WINDOWED
+        for window_s in [draw.choice([1, 2, 5, 10, 60])]
+    ]
+    return [*limits, Limit("flying", Metric.CONCURRENCY, draw.randint(4, 60), window_s=0)]

@@ -75,6 +75,11 @@ class Production:
         return self._ports["api"]
 
     @property
+    def data(self) -> Path:
+        """The data folder."""
+        return self._data
+
+    @property
     def admin_headers(self) -> dict[str, str]:
         """What lets in the operator."""
         token = (self._data / "secrets" / "admin_token").read_text().strip()

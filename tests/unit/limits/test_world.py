@@ -1,34 +1,21 @@
 """Workers and agents of three nodes, as they are, in virtual time: nothing slips."""
 
-import random
 from pathlib import Path
 
 import pytest
-from tests.fakes.limits_world import World
+from tests.fakes.limits_world import WINDOWED, World, draw_limits
 from tests.fakes.virtual_loop import run_virtual
 
 from penstock.contract.limits import Limit, Metric
 from penstock.limits.authority import MemoryAuthority
 
-WINDOWED = (Metric.REQUESTS, Metric.INPUT_TOKENS, Metric.OUTPUT_TOKENS)
 PLENTY = 10**9
-
-
-def _draw_limits(seed: int) -> list[Limit]:
-    draw = random.Random(seed)
-    most = {Metric.REQUESTS: 400, Metric.INPUT_TOKENS: 8_000, Metric.OUTPUT_TOKENS: 20_000}
-    limits = [
-        Limit(metric.value, metric, draw.randint(most[metric] // 20, most[metric]), window_s)
-        for metric in WINDOWED
-        for window_s in [draw.choice([1, 2, 5, 10, 60])]
-    ]
-    return [*limits, Limit("flying", Metric.CONCURRENCY, draw.randint(4, 60), window_s=0)]
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_nothing_is_over_admitted_whatever_crashes(tmp_path: Path, seed: int) -> None:
     """With workers, agents and machines killed every other second, no window holds too much."""
-    limits = _draw_limits(seed)
+    limits = draw_limits(seed)
 
     async def run() -> World:
         world = World(tmp_path, seed, limits, MemoryAuthority, is_skewed=True)
