@@ -165,3 +165,27 @@ async def test_nobody_waits_for_a_server_that_hangs(client: "Redis") -> None:
     patient = RedisAuthority(client, timeout_s=PATIENCE_S, clock_ms=lambda: 5_000)
     again = await patient.take([Ask(bucket, 3, 3)], take_id="1", holder="a")
     assert again == (Lease(3, 5, 7),)
+
+
+async def test_a_taking_that_is_cancelled_anywhere_strands_no_permit(client: "Redis") -> None:
+    """Cancelled at any await, a taking leaves what it took to end with its holder, and no more."""
+    now_ms = 1_000_000
+    authority = RedisAuthority(client, timeout_s=PATIENCE_S, clock_ms=lambda: now_ms)
+    permits, requests = Bucket("org/flying:key", 1, 0, 1), Bucket("org/requests:key", 1, 10_000, 1)
+    outcomes = set()
+    for steps in range(30):
+        asks = [Ask(permits, 1, 1), Ask(requests, 1, 1)]
+        task = asyncio.ensure_future(authority.take(asks, take_id=f"a{steps}", holder="a"))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        (outcome,) = await asyncio.gather(task, return_exceptions=True)
+        outcomes.add(type(outcome))
+        again = await authority.take([Ask(requests, 1, 1)], take_id=f"b{steps}", holder="b")
+        assert not (isinstance(outcome, tuple) and isinstance(again, tuple)), "given twice"
+        await authority.forget("a")
+        now_ms += 31_000
+        later = await authority.take([Ask(permits, 1, 1)], take_id=f"c{steps}", holder="c")
+        assert isinstance(later, tuple)
+        await authority.forget("c")
+    assert asyncio.CancelledError in outcomes
