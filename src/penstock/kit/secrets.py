@@ -21,7 +21,7 @@ _WORD = re.compile(
     """,
     re.VERBOSE,
 )
-_SEPARATOR = re.compile(r"[\x00-/:-@\[-`{-\x7f]")
+_SEPARATOR = re.compile(r"[\t\n\r -/:-@\[-`{-~]")
 _REFERENCE = re.compile(r"(?P<kind>env|file):(?P<where>.+)")
 
 

@@ -11,7 +11,7 @@ from penstock.storage.errors import OBJECT_UNKNOWN
 from penstock.storage.scope import Scope
 from penstock.tenancy.model import Role
 
-READS = {"list", "get", "read", "verify", "export"}
+READS = {"list", "get", "read", "read_use", "verify", "export"}
 
 
 def _principal(

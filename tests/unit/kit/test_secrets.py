@@ -58,3 +58,9 @@ def test_what_chance_makes_is_taken(size: int) -> None:
 def test_a_repeated_secret_is_refused(unit: bytes, times: int) -> None:
     """Whatever is written over and over is no secret."""
     assert find_secret_fault(PATH, unit * times) is not None
+
+
+def test_control_characters_are_no_separators() -> None:
+    """Bytes that chance made may hold many of them."""
+    secret = b"<\x8b6=\x00D*\x15D=V\x1f\x7f\x1f\x12_"
+    assert find_secret_fault(PATH, secret) is None
