@@ -31,7 +31,7 @@ from tests.fakes.admin_rig import ADMIN_TOKEN, AdminRig, run_admin_rig
 AnyOperation = APIOperation[Any, Any, Any, Any]
 AnyCase = Case[AnyOperation]
 
-EXAMPLES = 4
+EXAMPLES = 2
 CHECKS = [
     not_a_server_error,
     status_code_conformance,

@@ -284,7 +284,7 @@ async def test_a_bad_body_is_refused(client: httpx.AsyncClient, body: bytes) -> 
     assert (await client.get("/api/v1/usage", headers=ADMIN)).json()["data"] == []
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(data=st.data())
 async def test_a_broken_batch_is_never_our_failure(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

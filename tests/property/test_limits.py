@@ -15,4 +15,4 @@ class MemoryMachine(LimitsMachine):
 
 
 TestMemory = MemoryMachine.TestCase
-TestMemory.settings = settings(max_examples=150, stateful_step_count=40)
+TestMemory.settings = settings(max_examples=80, stateful_step_count=40)

@@ -367,6 +367,6 @@ def test_rotation() -> None:
         Rotation.template = create_template(Path(folder))
         case = Rotation.TestCase
         case.settings = settings(
-            max_examples=40, stateful_step_count=25, suppress_health_check=list(HealthCheck)
+            max_examples=25, stateful_step_count=25, suppress_health_check=list(HealthCheck)
         )
         case().runTest()

@@ -81,7 +81,7 @@ class RingMachine(RuleBasedStateMachine):
 
 
 TestRing = RingMachine.TestCase
-TestRing.settings = settings(max_examples=300, stateful_step_count=40)
+TestRing.settings = settings(max_examples=150, stateful_step_count=40)
 
 
 @given(count=st.integers(1, 60), share=st.integers(1, 1_000), extra=st.integers(0, 1_000))
