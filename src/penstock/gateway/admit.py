@@ -52,6 +52,8 @@ class Admission(msgspec.Struct, frozen=True):
     estimated_input_tokens: int
     demand: Demand | None = None
     """What limits and budgets are asked for; None when the principal has none."""
+    is_capped: bool = False
+    """Its body names the most output tokens because of a budget, maybe of the target before."""
 
 
 def admit(
@@ -113,7 +115,10 @@ def admit(
 
 def capped(admission: Admission, cap: int) -> Admission:
     """Return an admitted request that asks for so many output tokens an answer at most."""
-    return msgspec.structs.replace(admission, body=write_cap(admission.body, cap))
+    demand = admission.demand
+    names_nothing = demand is not None and demand.names_nothing and not admission.is_capped
+    body = write_cap(admission.body, cap, names_nothing=names_nothing)
+    return msgspec.structs.replace(admission, body=body, is_capped=True)
 
 
 def readdress(admission: Admission, target: Target) -> Admission | None:

@@ -14,7 +14,12 @@ from penstock.gateway.errors import (
     RATE_EXCEEDED,
     REQUEST_TOO_LARGE,
 )
-from penstock.gateway.limits import CAPPED_OUTPUT_TOKENS, LEAST_OUTPUT_TOKENS
+from penstock.gateway.limits import (
+    CAPPED_OUTPUT_TOKENS,
+    LEAST_OUTPUT_TOKENS,
+    PLENTY,
+    TOLD_MS,
+)
 from penstock.gateway.money import Account, Spent, output_for
 from penstock.gateway.quota import OwnedLimit, Terms
 from penstock.kit.errors import Refusal
@@ -86,8 +91,8 @@ class Claim:
         self.demand = demand
         self.costs = _costs(terms, demand, most)
         if terms.accounts:
-            unsaid = CAPPED_OUTPUT_TOKENS if demand.cap is None else demand.cap
-            cap = min(most, unsaid)
+            cap = CAPPED_OUTPUT_TOKENS if demand.cap is None else demand.cap
+            cap = min(cap, most)
             self._set_cap(cap)
             self.least_cap = min(LEAST_OUTPUT_TOKENS, cap)
 
@@ -130,7 +135,11 @@ class Claim:
 
     def limit_lines(self) -> bytes:
         """Return the header lines that tell the caller of its limits, the tightest of each kind."""
+        told, held = self.terms.told, self.held
+        if held is not None and held.at_ms < told.until_ms and not self.exceeded:
+            return told.lines
         lines = b""
+        is_plenty = held is not None
         for forms in self.terms.forms:
             least = -1
             tightest = b""
@@ -139,13 +148,17 @@ class Claim:
                 if least < 0 or remaining < least:
                     least, tightest = remaining, form
             lines += tightest % least
+            is_plenty = is_plenty and least >= PLENTY
+        if held is not None and is_plenty:
+            told.lines, told.until_ms = lines, held.at_ms + TOLD_MS
         if self.exceeded:
-            told = [limit for limit in self.exceeded if limit.enforcement is Enforcement.SOFT]
-            lines += exceeded_line(*told) if told else b""
+            soft = [limit for limit in self.exceeded if limit.enforcement is Enforcement.SOFT]
+            lines += exceeded_line(*soft) if soft else b""
         return lines
 
     def _set_cap(self, cap: int) -> None:
-        inputs, outputs = self.demand.most_input_tokens, cap * self.demand.answers
+        demand = self.demand
+        inputs, outputs = demand.most_input_tokens, cap * demand.answers
         self.cap = cap
         self.amounts = [worst_charge(price, inputs, outputs) for price in self.terms.prices]
 

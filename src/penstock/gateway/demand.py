@@ -7,6 +7,8 @@ from penstock.gateway.limits import INPUT_OVERHEAD_TOKENS, MEDIA_TOKENS
 
 Members = dict[str, msgspec.Raw]
 
+_ALL_CAPS = UNKNOWN_CAPS.union(CAP_MEMBERS)
+_CAP = CAP_MEMBERS[0].encode()
 _decode_number = msgspec.json.Decoder(int | None).decode
 _decode_members = msgspec.json.Decoder(Members).decode
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -36,6 +38,8 @@ class Demand(msgspec.Struct, frozen=True):
     """No tokenizer makes more of it; 0 when nobody wants to know."""
     has_other_caps: bool
     """It names the most also in ways that not all engines know."""
+    names_nothing: bool = False
+    """It has no member that names the most, in whatever way."""
 
 
 def read_demand(
@@ -50,20 +54,31 @@ def read_demand(
         is_for_money: The worst case is wanted, too.
     """
     cap: int | None = None
-    for name in CAP_MEMBERS:
-        if name in members and (named := _number(members, name)) is not None:
-            cap = named if cap is None else min(cap, named)
+    names_nothing = _ALL_CAPS.isdisjoint(members)
+    if not names_nothing:
+        for name in CAP_MEMBERS:
+            if name in members and (named := _number(members, name)) is not None:
+                cap = named if cap is None else min(cap, named)
     answers = 1 if operation.has_output else 0
     if "n" in members or "best_of" in members:
         answers *= max(_number(members, "n") or 1, _number(members, "best_of") or 1)
     if operation.input_member == "prompt":
         answers *= _count_prompts(bytes(members["prompt"]))
     most_input = _most_input(members, operation, body_bytes) if is_for_money else 0
-    return Demand(body_bytes, cap, answers, most_input, not UNKNOWN_CAPS.isdisjoint(members))
+    has_other_caps = not names_nothing and not UNKNOWN_CAPS.isdisjoint(members)
+    return Demand(body_bytes, cap, answers, most_input, has_other_caps, names_nothing)
 
 
-def write_cap(body: bytes, cap: int) -> bytes:
-    """Return a body that asks for so many output tokens an answer at most."""
+def write_cap(body: bytes, cap: int, *, names_nothing: bool = False) -> bytes:
+    """Return a body that asks for so many output tokens an answer at most.
+
+    Args:
+        body: As `admit` writes it: an object without white space that has members.
+        cap: How many.
+        names_nothing: See `Demand`.
+    """
+    if names_nothing:
+        return b'%b,"%b":%d}' % (body[:-1], _CAP, cap)
     members = _decode_members(body)
     for name in UNKNOWN_CAPS:
         members.pop(name, None)
@@ -77,7 +92,9 @@ def write_cap(body: bytes, cap: int) -> bytes:
 def _most_input(members: Members, operation: Operation, body_bytes: int) -> int:
     tokens = body_bytes + INPUT_OVERHEAD_TOKENS
     if operation.input_member == "messages":
-        tokens += _count_media(bytes(members["messages"])) * MEDIA_TOKENS
+        messages = bytes(members["messages"])
+        if messages.find(b"[", 1) >= 0 or b":{" in messages:  # something in it may have parts
+            tokens += _count_media(messages) * MEDIA_TOKENS
     for name in ("tools", "functions"):
         if name in members:  # written into the prompt in a longer form than it is sent in
             tokens += len(bytes(members[name]))
@@ -99,8 +116,6 @@ def _count_prompts(question: bytes) -> int:
 
 def _count_media(messages: bytes) -> int:
     """Return how many parts of messages are not text; too many when their form is not known."""
-    if messages.find(b"[", 1) < 0 and b":{" not in messages:
-        return 0  # nothing in it has parts
     try:
         read = _decode_messages(messages)
     except (msgspec.DecodeError, UnicodeDecodeError):

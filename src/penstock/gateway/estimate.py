@@ -36,15 +36,19 @@ class Habit:
             most: What the deployment gives at most, for each answer.
         """
         inputs = int(demand.body_bytes * self._tokens_per_byte) + 1
-        cap = most if demand.cap is None else min(demand.cap, most)
-        if self.usual_output is None:
+        cap = demand.cap
+        if cap is None or cap > most:
+            cap = most
+        usual = self.usual_output
+        if usual is None:
             return inputs, min(cap, UNSEEN_OUTPUT_TOKENS) * demand.answers
-        return inputs, min(cap * demand.answers, self.usual_output)
+        outputs = cap * demand.answers
+        return inputs, min(usual, outputs)
 
     def learn(self, body_bytes: int, input_tokens: int, output_tokens: int) -> None:
         """Take in what a request really used."""
         outputs = self._outputs
-        ratio, known = input_tokens / max(1, body_bytes), self._tokens_per_byte
+        ratio, known = input_tokens / (body_bytes or 1), self._tokens_per_byte
         self._tokens_per_byte = known + _WEIGHT * (ratio - known) if outputs else ratio
         outputs.append(output_tokens)
         self._new += 1

@@ -172,7 +172,7 @@ class Limiter:
         """Let a request in or turn it away; False when it has to wait for an answer."""
         now_ms = self._monotonic_ms()
         terms, amounts = claim.terms, claim.amounts
-        if amounts and not self._has_money(claim, now_ms):
+        if amounts and not self._purse.has_all(terms.accounts, amounts, now_ms):
             return self._weigh(claim, now_ms)
         at_ms = self._lessor.time_at(now_ms)
         held = self._allowances.take(terms.meters, claim.costs, at_ms, claim.passed)

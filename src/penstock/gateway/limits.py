@@ -118,3 +118,7 @@ SCARCE_HOLD_IDLE_MS = 250
 """The same, of a budget that has little left."""
 HOLD_LASTS_MS = 10_000
 """A hold that is used up sooner than this is followed by one twice as large."""
+PLENTY = 1_000
+"""With this much left of every limit, callers are told of a figure that is up to TOLD_MS old."""
+TOLD_MS = 10
+"""How old what callers are told of their limits may be where there is plenty."""

@@ -162,7 +162,7 @@ class Purse:
             prices: What the request is charged by, for each.
             now_ms: The time.
         """
-        spent = []
+        spent: Spent = []
         for account, needed, price in zip(accounts, amounts, prices, strict=True):
             amount = needed
             account.left -= amount

@@ -55,6 +55,18 @@ class OwnedBudget(NamedTuple):
     subject: str
 
 
+class Told:
+    """What callers were told last: where there is plenty, many are told the same."""
+
+    __slots__ = ("lines", "until_ms")
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self.lines = b""
+        self.until_ms = 0
+        """For how long, in the authority's time."""
+
+
 class Terms(msgspec.Struct, frozen=True, eq=False):
     """All that decides about requests of one principal for one alias and model."""
 
@@ -78,6 +90,7 @@ class Terms(msgspec.Struct, frozen=True, eq=False):
     """The same for input and output together."""
     forms: tuple[tuple[tuple[Allowance, bytes], ...], ...]
     """What callers are told, by metric: the meters of it and their lines, see `limit_form`."""
+    told: "Told"
     until_s: float
     """Seconds since the Unix epoch: then a raise ends or a price begins."""
 
@@ -163,6 +176,7 @@ class Quota:
             most_output_tokens=_least_limit(meters, rules, Metric.OUTPUT_TOKENS),
             most_tokens=_least_limit(meters, rules, Metric.TOKENS),
             forms=_forms(meters, rules),
+            told=Told(),
             until_s=min((at for at in changes if at is not None and at > now_s), default=_NEVER),
         )
 

@@ -44,8 +44,8 @@ def exact_charge(price: Price, input_tokens: int, cached_tokens: int, output_tok
 
 def worst_charge(price: Price, input_tokens: int, output_tokens: int) -> int:
     """Return the most that as many tokens can cost, in nano-units, rounded up."""
-    dearest_input = max(price.input, price.cached_input)
-    return to_nano(input_tokens * dearest_input + output_tokens * price.output)
+    dearest = max(price.cached_input, price.input)
+    return -(-(input_tokens * dearest + output_tokens * price.output) // ATTO_IN_NANO)
 
 
 def to_nano(atto: int) -> int:

@@ -7,7 +7,14 @@ import msgspec
 import pytest
 
 from penstock.gateway.demand import Demand, Members, read_demand, write_cap
-from penstock.gateway.dialects.openai import CHAT, COMPLETIONS, EMBEDDINGS, Operation
+from penstock.gateway.dialects.openai import (
+    CAP_MEMBERS,
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    UNKNOWN_CAPS,
+    Operation,
+)
 from penstock.gateway.limits import INPUT_OVERHEAD_TOKENS, MEDIA_TOKENS
 
 _HELLO = [{"role": "user", "content": "hello"}]
@@ -101,3 +108,21 @@ def test_a_cap_is_written_where_it_is_obeyed(
     """Into the members that were used; other ways to ask for more are gone, the rest stays."""
     body = msgspec.json.encode({"messages": _HELLO} | members)
     assert msgspec.json.decode(write_cap(body, 5)) == {"messages": _HELLO} | written
+
+
+def test_a_cap_is_appended_where_none_is_named() -> None:
+    """The quick way writes the same as the thorough one."""
+    body = msgspec.json.encode({"model": "m", "messages": _HELLO})
+    appended = write_cap(body, 7, names_nothing=True)
+    assert appended == write_cap(body, 7)
+
+
+@pytest.mark.parametrize("name", [*CAP_MEMBERS, *sorted(UNKNOWN_CAPS)])
+@pytest.mark.parametrize("value", ["5", "null"])
+def test_a_member_that_names_the_most_is_noticed(name: str, value: str) -> None:
+    """Also one that says nothing: a second one must not stand beside it."""
+    members: Members = {
+        "messages": msgspec.Raw(msgspec.json.encode(_HELLO)),
+        name: msgspec.Raw(value.encode()),
+    }
+    assert not read_demand(members, CHAT, 100, is_for_money=True).names_nothing
