@@ -5,8 +5,8 @@ PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
 READY_FOR_BENCH := $(VENV)/.ready-for-bench
 
-# Tests that start many processes, measure time or fill disks: one at a time, on their own.
-TESTS_ALONE := $(wildcard tests/e2e/test_*.py) tests/engines tests/integration/test_agent.py \
+# Tests that start many processes, measure time or fill disks: not beside those that only compute.
+TESTS_OF_PROCESSES := $(wildcard tests/e2e/test_*.py) tests/engines tests/integration/test_agent.py \
     tests/integration/test_usage_process.py
 ARGS ?=
 
@@ -40,8 +40,8 @@ ifneq ($(strip $(ARGS)),)
 	@$(PYTHON) -m pytest $(ARGS)
 else
 	@failed=0; \
-	$(PYTHON) -m pytest -n 2 --dist loadfile $(addprefix --ignore=,$(TESTS_ALONE)) || failed=1; \
-	$(if $(TESTS_ALONE),$(PYTHON) -m pytest $(TESTS_ALONE) || failed=1;) \
+	$(PYTHON) -m pytest -n 2 --dist loadfile $(addprefix --ignore=,$(TESTS_OF_PROCESSES)) || failed=1; \
+	$(if $(TESTS_OF_PROCESSES),$(PYTHON) -m pytest -n 2 --dist loadfile $(TESTS_OF_PROCESSES) || failed=1;) \
 	exit $$failed
 endif
 
