@@ -8,6 +8,8 @@ READY_FOR_BENCH := $(VENV)/.ready-for-bench
 # Tests that start many processes, measure time or fill disks: not beside those that only compute.
 TESTS_OF_PROCESSES := $(wildcard tests/e2e/test_*.py) tests/engines tests/integration/test_agent.py \
     tests/integration/test_usage_process.py
+# File by file, in the order of tests/conftest.py: the longest first.
+TWO_AT_A_TIME := -n 2 --dist loadfile --no-loadscope-reorder
 ARGS ?=
 
 # uv works in our folder, with the interpreter found below, whatever the caller's shell says.
@@ -40,8 +42,8 @@ ifneq ($(strip $(ARGS)),)
 	@$(PYTHON) -m pytest $(ARGS)
 else
 	@failed=0; \
-	$(PYTHON) -m pytest -n 2 --dist loadfile $(addprefix --ignore=,$(TESTS_OF_PROCESSES)) || failed=1; \
-	$(if $(TESTS_OF_PROCESSES),$(PYTHON) -m pytest -n 2 --dist loadfile $(TESTS_OF_PROCESSES) || failed=1;) \
+	$(PYTHON) -m pytest $(TWO_AT_A_TIME) $(addprefix --ignore=,$(TESTS_OF_PROCESSES)) || failed=1; \
+	$(if $(TESTS_OF_PROCESSES),$(PYTHON) -m pytest $(TWO_AT_A_TIME) $(TESTS_OF_PROCESSES) || failed=1;) \
 	exit $$failed
 endif
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 import hypothesis
+import pytest
 
 # Two busy cores make any example slow now and then: that is no finding.
 hypothesis.settings.register_profile("penstock", deadline=None, print_blob=True)
@@ -28,3 +29,10 @@ def _refuse_other_machines(event: str, arguments: Sequence[object]) -> None:
 
 
 sys.addaudithook(_refuse_other_machines)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take long, so that at the end no core waits for another's."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)

@@ -127,6 +127,7 @@ def read_ready(process: subprocess.Popen[str]) -> dict[str, Any]:
     pytest.fail(f"it ended with {process.wait()}")
 
 
+@pytest.mark.slow
 def test_a_newcomers_first_hour(start: Start) -> None:
     """A chat works, its usage is shown, Ctrl-C ends with 0, and a second start keeps all of it."""
     dev = start()
