@@ -15,7 +15,7 @@ from hypothesis.stateful import (
 from tests.fakes.limits_reference import ReferenceAuthority
 
 from penstock.contract.limits import Ask, Bucket, Lease, Shortage
-from penstock.limits.authority import Authority
+from penstock.limits.authority import Authority, MemoryAuthority
 
 SUB_WINDOW_MS = 10_000
 """Long ones: in Redis, keys live by its own clock, which knows nothing of ours."""
@@ -37,9 +37,9 @@ class Taking(NamedTuple):
 
 
 class LimitsMachine(RuleBasedStateMachine):
-    """An authority, the reference, and a clock that may jump.
+    """An authority in memory, the reference, and a clock that may jump.
 
-    Subclasses say how to make the authority and what its reference is.
+    Subclasses make another authority, with a reference of its own.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class LimitsMachine(RuleBasedStateMachine):
 
     async def make_authority(self) -> Authority:
         """Return an empty one that lives by `self.now_ms`."""
-        raise NotImplementedError
+        return MemoryAuthority(lambda: self.now_ms)
 
     def make_reference(self) -> ReferenceAuthority:
         """Return what it has to be like."""

@@ -3,16 +3,5 @@
 from hypothesis import settings
 from tests.fakes.limits_machine import LimitsMachine
 
-from penstock.limits.authority import Authority, MemoryAuthority
-
-
-class MemoryMachine(LimitsMachine):
-    """The authority in an agent's memory."""
-
-    async def make_authority(self) -> Authority:
-        """See `LimitsMachine`."""
-        return MemoryAuthority(lambda: self.now_ms)
-
-
-TestMemory = MemoryMachine.TestCase
+TestMemory = LimitsMachine.TestCase
 TestMemory.settings = settings(max_examples=80, stateful_step_count=40)

@@ -103,8 +103,7 @@ async def create_key(call: _Call, body: NewKeyBody) -> Response:
 )
 async def list_keys(call: _Call, query: Annotated[KeysQuery, Query()]) -> Response:
     """List keys, revoked ones too, oldest first."""
-    project_id = query.project_id or call.project_id
-    call.check(organization_id=query.organization_id, project_id=project_id)
+    project_id = call.narrow(query.organization_id, query.project_id)
     page = query.to_page()
     async with call.read() as session:
         found = await service.list_keys(
@@ -131,8 +130,7 @@ async def list_keys(call: _Call, query: Annotated[KeysQuery, Query()]) -> Respon
 )
 async def list_due_secrets(call: _Call, query: Annotated[DueQuery, Query()]) -> Response:
     """List secrets that somebody must look after, or callers are locked out."""
-    project_id = query.project_id or call.project_id
-    call.check(organization_id=query.organization_id, project_id=project_id)
+    project_id = call.narrow(query.organization_id, query.project_id)
     async with call.read() as session:
         found = await due.list_due(
             session,

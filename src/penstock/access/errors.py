@@ -1,23 +1,10 @@
 """What can go wrong with API keys, rights and repeated requests."""
 
-from penstock.kit.errors import ErrorCode, Source
+from functools import partial
 
+from penstock.kit.errors import ErrorCode, Source, declare_refusal
 
-def _refusal(
-    name: str, status: int, word: str, *, public: str, cause: str, caller_action: str
-) -> ErrorCode:
-    return ErrorCode(
-        code=f"err:control:access:{name}",
-        status=status,
-        source=Source.DOWNSTREAM,
-        retryable=False,
-        public=public,
-        conventional_type="invalid_request_error",
-        conventional_code=word,
-        cause=cause,
-        caller_action=caller_action,
-        operator_action="None: the caller's request is at fault.",
-    )
+_refusal = partial(declare_refusal, "access")
 
 
 KEY_INVALID = _refusal(

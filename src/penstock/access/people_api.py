@@ -85,8 +85,7 @@ async def add_member(call: _Call, body: NewMember) -> Response:
 )
 async def list_members(call: _Call, query: Annotated[MembersQuery, Query()]) -> Response:
     """List members, oldest first."""
-    project_id = query.project_id or call.project_id
-    call.check(organization_id=query.organization_id, project_id=project_id)
+    project_id = call.narrow(query.organization_id, query.project_id)
     page = query.to_page()
     async with call.read() as session:
         found = await people.list_members(
@@ -202,8 +201,7 @@ async def list_service_accounts(
     call: _Call, query: Annotated[ServiceAccountsQuery, Query()]
 ) -> Response:
     """List service accounts, oldest first."""
-    project_id = query.project_id or call.project_id
-    call.check(organization_id=query.organization_id, project_id=project_id)
+    project_id = call.narrow(query.organization_id, query.project_id)
     page = query.to_page()
     async with call.read() as session:
         found = await people.list_service_accounts(

@@ -57,6 +57,21 @@ class Call(Protocol):
         """
         ...
 
+    def narrow(self, organization_id: str | None, project_id: str | None) -> str | None:
+        """Check that the caller may do the operation on all that is in a place.
+
+        Args:
+            organization_id: Of the place; everywhere when None.
+            project_id: A project in it, maybe.
+
+        Returns:
+            The project that is meant: the caller's only one when none is named.
+
+        Raises:
+            PenstockError: As `check`.
+        """
+        ...
+
     def check_grant(self, *roles: str) -> None:
         """Check that the caller has all rights of these roles.
 

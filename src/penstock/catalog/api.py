@@ -152,8 +152,7 @@ async def get_alias(call: CallParameter, alias_id: str) -> Response:
 )
 async def list_grants(call: CallParameter, query: Annotated[GrantsQuery, Query()]) -> Response:
     """List grants, oldest first."""
-    project_id = query.project_id or call.project_id
-    call.check(organization_id=query.organization_id, project_id=project_id)
+    project_id = call.narrow(query.organization_id, query.project_id)
     page = query.to_page()
     async with call.read() as session:
         found = await alias_service.list_grants(

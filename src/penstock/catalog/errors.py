@@ -4,8 +4,9 @@ import difflib
 import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 
-from penstock.kit.errors import ErrorCode, PenstockError, Source
+from penstock.kit.errors import ErrorCode, PenstockError, Source, declare_refusal
 
 PLATFORM_FILE_INVALID = ErrorCode(
     code="err:node:configuration:invalid",
@@ -24,21 +25,7 @@ PLATFORM_FILE_INVALID = ErrorCode(
 )
 
 
-def _refusal(
-    name: str, status: int, word: str, *, public: str, cause: str, caller_action: str
-) -> ErrorCode:
-    return ErrorCode(
-        code=f"err:control:catalog:{name}",
-        status=status,
-        source=Source.DOWNSTREAM,
-        retryable=False,
-        public=public,
-        conventional_type="invalid_request_error",
-        conventional_code=word,
-        cause=cause,
-        caller_action=caller_action,
-        operator_action="None: the caller's request is at fault.",
-    )
+_refusal = partial(declare_refusal, "catalog")
 
 
 CATALOG_INVALID = _refusal(

@@ -76,6 +76,12 @@ class AdminCall:
         if refusal is not None:
             raise PenstockError(refusal.error, refusal.detail)
 
+    def narrow(self, organization_id: str | None, project_id: str | None) -> str | None:
+        """Check the operation on all that is in a place; see `audit.door.Call`."""
+        project_id = project_id or self.project_id
+        self.check(organization_id=organization_id, project_id=project_id)
+        return project_id
+
     def check_grant(self, *roles: str) -> None:
         """Check that the caller has all rights of these roles; see `audit.door.Call`."""
         for role in roles:

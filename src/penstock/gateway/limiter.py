@@ -190,9 +190,6 @@ class Limiter:
             claimant.let_in()
         return True
 
-    def _has_money(self, claim: Claim, now_ms: int) -> bool:
-        return self._purse.has_all(claim.terms.accounts, claim.amounts, now_ms)
-
     def _weigh(self, claim: Claim, now_ms: int) -> bool:
         """Decide by what was just heard of what lacks; or ask."""
         terms, cap = claim.terms, claim.cap
@@ -292,7 +289,8 @@ class Limiter:
         """Decide without an answer: what is not hard stops nobody."""
         terms, now_ms = claim.terms, self._monotonic_ms()
         lacking = set(self._allowances.lacking(terms.meters, claim.costs)) - claim.passed
-        if lacking <= terms.lenient and self._has_money(claim, now_ms):
+        has_money = self._purse.has_all(terms.accounts, claim.amounts, now_ms)
+        if has_money and lacking <= terms.lenient:
             for meter, rule in zip(terms.meters, terms.rules, strict=True):
                 if meter in lacking:
                     self._note_passed(claim, rule, UNAVAILABLE)

@@ -43,6 +43,41 @@ class ErrorCode:
     """What the operator can do (documentation)."""
 
 
+def declare_refusal(
+    category: str,
+    name: str,
+    status: int,
+    word: str,
+    *,
+    public: str,
+    cause: str,
+    caller_action: str,
+) -> ErrorCode:
+    """Return the code of something that the control plane does not do for its caller.
+
+    Args:
+        category: What it is about: mostly the room.
+        name: Which of them.
+        status: HTTP status, 4xx.
+        word: `code` of the OpenAI error object.
+        public: See `ErrorCode`, as the others.
+        cause: Why it happens.
+        caller_action: What the caller can do.
+    """
+    return ErrorCode(
+        code=f"err:control:{category}:{name}",
+        status=status,
+        source=Source.DOWNSTREAM,
+        retryable=False,
+        public=public,
+        conventional_type="invalid_request_error",
+        conventional_code=word,
+        cause=cause,
+        caller_action=caller_action,
+        operator_action="None: the caller's request is at fault.",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """An expected refusal of one request, as a value."""

@@ -118,8 +118,7 @@ def create_budgets_router(list_unpriced: ListUnpriced) -> APIRouter:
 async def list_budgets(call: CallParameter, query: Annotated[BudgetsQuery, Query()]) -> Response:
     """List budgets, oldest first."""
     filters = query.model_dump(exclude={"limit", "cursor"})
-    filters["project_id"] = query.project_id or call.project_id
-    call.check(organization_id=query.organization_id, project_id=filters["project_id"])
+    filters["project_id"] = call.narrow(query.organization_id, query.project_id)
     async with call.read() as session:
         found = await service.list_budgets(session, query.to_page(), **filters)
     return call.answer(BudgetPage.of(found))
@@ -184,8 +183,7 @@ async def delete_budget(call: CallParameter, budget_id: str) -> Response:
 async def list_holds(call: CallParameter, query: Annotated[HoldsQuery, Query()]) -> Response:
     """List what workers hold of budgets, oldest first."""
     filters = query.model_dump(exclude={"limit", "cursor"})
-    filters["project_id"] = query.project_id or call.project_id
-    call.check(organization_id=query.organization_id, project_id=filters["project_id"])
+    filters["project_id"] = call.narrow(query.organization_id, query.project_id)
     async with call.read() as session:
         found = await service.list_holds(session, query.to_page(), **filters)
         ids = {hold.window.budget_id for hold in found.items}

@@ -84,8 +84,7 @@ async def create_limits(call: CallParameter, body: NewLimitsBody) -> Response:
 async def list_limits(call: CallParameter, query: Annotated[LimitsQuery, Query()]) -> Response:
     """List whom limits are set for, oldest first."""
     filters = query.model_dump(exclude={"limit", "cursor"})
-    filters["project_id"] = query.project_id or call.project_id
-    call.check(organization_id=query.organization_id, project_id=filters["project_id"])
+    filters["project_id"] = call.narrow(query.organization_id, query.project_id)
     async with call.read() as session:
         found = await owner_limits.list_limits(session, query.to_page(), **filters)
     return call.answer(LimitsPage.of(found))
