@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 READY_FOR_BENCH := $(VENV)/.ready-for-bench
 
 # Tests that start many processes, measure time or fill disks: not beside those that only compute.
-TESTS_OF_PROCESSES := $(wildcard tests/e2e/test_*.py) tests/engines tests/integration/test_agent.py \
+TESTS_OF_PROCESSES := $(wildcard tests/e2e/test_*.py) tests/engines $(wildcard tests/integration/test_agent*.py) \
     tests/integration/test_usage_process.py
 # File by file, in the order of tests/conftest.py: the longest first.
 TWO_AT_A_TIME := -n 2 --dist loadfile --no-loadscope-reorder

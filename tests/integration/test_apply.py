@@ -1,161 +1,31 @@
 """Applying and exporting documents, over HTTP, on both databases."""
 
-import copy
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import select
 from tests.fakes.admin_rig import ADMIN_TOKEN, AdminRig, expect_problem, run_admin_api
+from tests.fakes.applied_document import (
+    CI_SECRET,
+    DOCUMENT,
+    INVALID,
+    OBJECTS,
+    apply,
+    changed,
+    export,
+    refused,
+    told,
+    trace,
+)
 
 from penstock.access.rules import create_key, find_key_id, format_key
 from penstock.audit.tables import AuditEntries
 from penstock.catalog.tables import AppliedObjects
-from penstock.storage.changes import SnapshotChanges
 from penstock.storage.database import Database
 from penstock.storage.scope import Scope
-
-INVALID = "err:control:catalog:document_invalid"
-CI_SECRET = create_key()
-_DAILY = {"currency": "EUR", "amount": "9", "period": "day"}
-DOCUMENT: dict[str, Any] = {
-    "version": 1,
-    "organizations": [
-        {"name": "acme", "allowed_regions": ["eu-fr", "eu-de"]},
-        {"name": "Ümlaut & Söhne"},
-    ],
-    "projects": [
-        {"name": "web", "organization": "acme"},
-        {"name": "web", "organization": "Ümlaut & Söhne", "allowed_data_classes": ["eu_only"]},
-        {"name": "chat", "organization": "acme"},
-    ],
-    "members": [
-        {"subject": "auth0|42", "organization": "acme", "role": "org_admin", "email": "a@b.example"}
-    ],
-    "service_accounts": [
-        {"name": "nightly", "organization": "acme", "role": "developer"},
-        {"name": "weekly", "organization": "acme", "project": "chat", "role": "developer"},
-    ],
-    "keys": [
-        {"name": "ci", "project": "web", "organization": "acme", "secret": CI_SECRET},
-        {
-            "name": "robot",
-            "project": "chat",
-            "secret": "a-secret-of-their-own",
-            "service_account": "nightly",
-            "aliases": ["big"],
-            "networks": ["10.0.0.0/8"],
-            "labels": {"team": "search"},
-            "expires_at": "2030-01-31T00:00:00+01:00",
-            "rotation": {"interval_s": 7_776_000, "grace_s": 3_600},
-        },
-    ],
-    "credentials": [
-        {"name": "main", "provider": "vllm", "secret": "sk-main"},
-        {
-            "name": "own",
-            "provider": "vllm",
-            "secret": "sk-own",
-            "organization": "acme",
-            "upstream": "gpu",
-        },
-    ],
-    "upstreams": [
-        {
-            "name": "gpu",
-            "provider": "vllm",
-            "endpoints": ["http://10.0.0.1:8000"],
-            "credential": "main",
-            "region": "eu-de",
-            "timeouts": {"connect_ms": 1_000},
-        },
-        {"name": "spare", "endpoints": ["http://10.0.0.2:8000"], "credential": "env:SPARE"},
-    ],
-    "deployments": [{"name": "big-eu", "upstream": "gpu", "model": "m", "credential": "main"}],
-    "routes": [
-        {
-            "name": "big",
-            "deployments": [{"deployment": "big-eu", "weight": 3}, {"deployment": "small"}],
-            "fallback": "small",
-        },
-        {"name": "small", "upstream": "spare", "model": "s", "max_output_tokens": 100},
-    ],
-    "aliases": [
-        {"name": "big", "route": "big", "is_open": False},
-        {"name": "small", "route": "small"},
-    ],
-    "grants": [
-        {"alias": "big", "organization": "acme"},
-        {"alias": "big", "organization": "Ümlaut & Söhne", "project": "web"},
-    ],
-    "plans": [
-        {
-            "name": "gold",
-            "rules": [
-                {"metric": "requests", "limit": 600, "window_s": 60},
-                {"metric": "tokens", "limit": 1_000_000, "window_s": 86_400, "alias": "big"},
-                {"metric": "concurrency", "limit": 20, "per": "key", "enforcement": "shadow"},
-            ],
-        },
-        {"name": "empty"},
-    ],
-    "limits": [
-        {"organization": "acme", "plan": "gold"},
-        {
-            "organization": "acme",
-            "project": "chat",
-            "key": "robot",
-            "rules": [
-                {"metric": "requests", "limit": 5, "model": "m"},
-                {
-                    "metric": "requests",
-                    "limit": 5,
-                    "raised_limit": 50,
-                    "raised_until": "2030-01-31T00:00:00+01:00",
-                },
-            ],
-        },
-        {"organization": "acme", "project": "web", "rules": [{"metric": "tokens", "limit": 9}]},
-        {"organization": "acme", "member": "auth0|42", "plan": "empty"},
-        {"organization": "acme", "service_account": "weekly", "plan": "empty"},
-    ],
-    "budgets": [
-        {
-            "organization": "acme",
-            "currency": "EUR",
-            "amount": "250.50",
-            "period": "month",
-            "time_zone": "Europe/Berlin",
-            "is_hard": True,
-            "alert_percentages": [80, 100],
-        },
-        {
-            "organization": "acme",
-            "project": "chat",
-            "key": "robot",
-            "currency": "EUR",
-            "amount": "0.05",
-            "period": "day",
-            "alias": "big",
-        },
-        {
-            "organization": "acme",
-            "project": "web",
-            "currency": "USD",
-            "amount": "1",
-            "period": "once",
-            "per": "key",
-            "lowers_cap": False,
-            "exhausted_status": 402,
-        },
-        {"organization": "acme", "member": "auth0|42", **_DAILY},
-        {"organization": "acme", "service_account": "weekly", **_DAILY},
-    ],
-}
-OBJECTS = 34
-"""How many there are in it, with the deployment of the short route."""
 
 
 @pytest.fixture
@@ -163,53 +33,6 @@ async def rig(database: Database, tmp_path: Path) -> AsyncIterator[AdminRig]:
     """The admin API without any objects."""
     async with run_admin_api(database, tmp_path / "data") as rig:
         yield rig
-
-
-def changed(**sections: Any) -> dict[str, Any]:
-    """Return a copy of the document with other sections."""
-    return {**copy.deepcopy(DOCUMENT), **sections}
-
-
-async def apply(rig: AdminRig, document: dict[str, Any], **members: Any) -> dict[str, Any]:
-    """Apply a document and return what was done."""
-    answer = await rig.call("POST", "/platform/apply", {"document": document, **members})
-    assert answer.status_code == 200, answer.text
-    applied: dict[str, Any] = answer.json()
-    return applied
-
-
-async def export(rig: AdminRig, query: str = "") -> dict[str, Any]:
-    """Return the exported document."""
-    answer = await rig.call("GET", f"/platform/export{query}")
-    assert answer.status_code == 200, answer.text
-    document: dict[str, Any] = answer.json()["document"]
-    return document
-
-
-def told(applied: dict[str, Any]) -> list[str]:
-    """Return the changes as `action kind name`."""
-    return [
-        f"{change['action']} {change['object']['kind']} "
-        + (change["object"]["names"].get("name") or change["object"]["names"].get("alias", "?"))
-        for change in applied["changes"]
-    ]
-
-
-async def refused(rig: AdminRig, document: dict[str, Any], **members: Any) -> dict[str, str]:
-    """Apply a document that is refused; return what is said by place."""
-    answer = await rig.call("POST", "/platform/apply", {"document": document, **members})
-    expect_problem(answer, 400, INVALID)
-    errors = answer.json()["errors"]
-    assert all(error["path"] is None or error["parameter"] for error in errors)
-    return {error["parameter"]: error["detail"] for error in errors}
-
-
-async def trace(database: Database) -> tuple[int, int]:
-    """Return how many audit entries and feed rows there are."""
-    async with database.read(Scope.all_organizations()) as session:
-        entries = (await session.rows(select(func.count()).select_from(AuditEntries)))[0][0]
-        changes = (await session.rows(select(func.count()).select_from(SnapshotChanges)))[0][0]
-    return entries, changes
 
 
 async def test_only_the_operator_may(rig: AdminRig) -> None:
@@ -358,129 +181,6 @@ async def test_all_faults_are_told_at_once(rig: AdminRig) -> None:
     assert "leads back to itself" in said["routes[0].fallback"]
     assert "short" not in said["keys[0].secret"]
     assert "has no secret" in said["keys[2]"]
-
-
-async def test_faults_of_limits_are_told(rig: AdminRig) -> None:
-    """Rules and owners that cannot be come back with their paths; one entry for each owner."""
-    rule = {"metric": "requests", "limit": 5}
-    rules = [
-        {**rule, "limit": 0},
-        {**rule, "limit": 1.5},
-        {**rule, "metric": "money"},
-        {"metric": "concurrency", "limit": 5, "window_s": 60},
-        {**rule, "raised_limit": 7},
-        {**rule, "per": "tenant"},
-        {**rule, "alias": "nothing"},
-    ]
-    document = changed(
-        plans=[{"name": "gold", "rules": rules}],
-        limits=[
-            {"organization": "acme", "plan": "silver"},
-            {"organization": "acme"},
-            {"organization": "acme", "key": "ci"},
-            {"organization": "acme", "project": "web", "key": "robot"},
-            {"organization": "acme", "member": "nobody"},
-            {"organization": "acme", "service_account": "nightly", "member": "auth0|42"},
-        ],
-    )
-    said = await refused(rig, document)
-    assert {place.removeprefix("plans[0].rules") for place in said} == {
-        "[0]",
-        "[1].limit",
-        "[2].metric",
-        "[3]",
-        "[4]",
-        "[5].per",
-        "[6].alias",
-        "limits[0].plan",
-        "limits[1].organization",
-        "limits[2]",
-        "limits[3].key",
-        "limits[4].member",
-        "limits[5]",
-    }
-    assert "limit is out of range; use a whole number, 1 to" in said["plans[0].rules[0]"]
-    assert "concurrency has no window; leave window_s out" in said["plans[0].rules[3]"]
-    twice = [rule, {**rule, "limit": 6}]
-    document = changed(plans=[{"name": "gold", "rules": twice}], limits=[])
-    said = await refused(rig, document)
-    assert "another one counts the same" in said["plans[0]"]
-
-
-async def test_faults_of_budgets_are_told(rig: AdminRig) -> None:
-    """Figures and owners that cannot be come back with their paths; one entry for each slot."""
-    acme = {"organization": "acme", **_DAILY}
-    budgets = [
-        {**acme, "amount": "0"},
-        {**acme, "amount": 5},
-        {**acme, "currency": "eur", "period": "month"},
-        {**acme, "period": "week"},
-        {**acme, "alias": "nothing"},
-        {**acme, "key": "ci"},
-        {**acme, "per": "key"},
-        {**acme, "per": "key"},
-    ]
-    said = await refused(rig, changed(budgets=budgets))
-    assert {place.removeprefix("budgets") for place in said} == {
-        "[0].amount",
-        "[1].amount",
-        "[1].period",
-        "[2].currency",
-        "[3].period",
-        "[4].alias",
-        "[5]",
-        "[7].per",
-    }
-    said = await refused(rig, changed(budgets=[{**acme, "time_zone": "Europe/Nowhere"}]))
-    assert "`time_zone`: is not known" in said["budgets[0]"]
-
-
-async def test_budgets_change_with_their_file(rig: AdminRig) -> None:
-    """Another figure is one change; another time zone is refused; what is left out may go."""
-    await apply(rig, DOCUMENT)
-    document = changed()
-    document["budgets"][0]["amount"] = "250.5"
-    assert (await apply(rig, document))["changes"] == []
-    document["budgets"][0]["amount"] = "300"
-    document["budgets"][1]["is_hard"] = True
-    del document["budgets"][2]
-    applied = await apply(rig, document, prune=True)
-    assert [(one["action"], one["object"]["kind"]) for one in applied["changes"]] == [
-        ("update", "budget"),
-        ("update", "budget"),
-        ("delete", "budget"),
-    ]
-    document["budgets"][0]["time_zone"] = "UTC"
-    said = await refused(rig, document)
-    assert "stays so as long as it is there" in said["budgets[0].time_zone"]
-
-
-async def test_limits_change_with_their_file(rig: AdminRig) -> None:
-    """Another figure, plan or owner is one change each; rules in another order are none."""
-    await apply(rig, DOCUMENT)
-    document = changed()
-    document["plans"][0]["rules"].reverse()
-    assert (await apply(rig, document))["changes"] == []
-    document["limits"][1]["rules"][1]["limit"] = 6
-    document["limits"][2]["plan"] = "gold"
-    del document["limits"][4]
-    applied = await apply(rig, document, prune=True)
-    assert [(one["action"], one["object"]["kind"]) for one in applied["changes"]] == [
-        ("update", "limit"),
-        ("update", "limit"),
-        ("delete", "limit"),
-    ]
-    # An alias that is gone may stay in a rule that names it.
-    document["aliases"] = [one for one in document["aliases"] if one["name"] == "small"]
-    document["grants"] = []
-    document["plans"][0]["rules"][0]["limit"] = 7
-    await apply(rig, {**document, "plans": []}, prune=False)
-    aliases = (await rig.call("GET", "/aliases?name=big")).json()["data"]
-    for grant in (await rig.call("GET", "/grants")).json()["data"]:
-        await rig.call("DELETE", f"/grants/{grant['id']}")
-    assert (await rig.call("DELETE", f"/aliases/{aliases[0]['id']}")).status_code == 204
-    document["plans"] = [changed()["plans"][0]]
-    assert (await apply(rig, document))["changes"] == []
 
 
 async def test_references_may_lead_to_the_database(rig: AdminRig) -> None:
