@@ -1,6 +1,7 @@
 """The usage event: the immutable fact that one attempt consumed these quantities."""
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, get_args
 
 import msgspec
 
@@ -8,6 +9,29 @@ from penstock.contract.money import HoldUse
 
 Outcome = Literal["ok", "caller_gone", "upstream_error", "timeout", "refused", "interrupted"]
 UsageSource = Literal["engine", "counted", "estimated"]
+Meter = Literal[
+    "requests",
+    "input",
+    "cached_input",
+    "cache_write_input",
+    "audio_input",
+    "output",
+    "reasoning_output",
+    "audio_output",
+    "images",
+]
+"""What is counted of a request, for prices: no token is in two of them."""
+METERS: tuple[Meter, ...] = get_args(Meter)
+
+
+class Attempt(msgspec.Struct, frozen=True, array_like=True):
+    """A try of an endpoint that was given up for another one. It is never paid for."""
+
+    upstream: str
+    reason: str
+    """Why it was given up: `connect_failed`, `timeout` ..."""
+    started_at_ns: int
+    finished_at_ns: int
 
 
 class UsageEvent(msgspec.Struct, frozen=True, array_like=True):
@@ -61,6 +85,26 @@ class UsageEvent(msgspec.Struct, frozen=True, array_like=True):
     """Which secret of the key was shown; "" when that is not known."""
     holds: tuple[HoldUse, ...] = ()
     """What was held of hard budgets for this request; nothing of it is held when this is stored."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """Names and values that the caller gave to find its costs by, in order of name; 0..16."""
+    data_class: str = ""
+    """Of the deployment that served it; "" when nothing did, or when it has none."""
+    region: str = ""
+    """The same: where it was processed."""
+    service_tier: str = ""
+    """As the engine named it; "" when it did not."""
+    upstream_request_id: str = ""
+    """The engine's own name of the request."""
+    cache_write_input_tokens: int | None = None
+    """Part of `input_tokens`, of those that are not cached; None when the engine did not say."""
+    audio_input_tokens: int | None = None
+    """The same."""
+    audio_output_tokens: int | None = None
+    """Part of `output_tokens`, of those that are no reasoning; None as above."""
+    image_count: int = 0
+    """Images made."""
+    earlier_attempts: tuple[Attempt, ...] = ()
+    """What was tried before the endpoint that the figures above are of."""
 
 
 class UsageBatch(msgspec.Struct, frozen=True):
@@ -83,6 +127,39 @@ class UsageReceipt(msgspec.Struct, frozen=True):
     """Events that were stored before."""
     conflicts: int = 0
     """Events with a stored id but another content: quarantined, totals unchanged."""
+
+
+def quantities(event: UsageEvent) -> dict[Meter, int]:
+    """Return what an event counts on each meter, without those that stand at 0.
+
+    Whatever an engine says, no figure is negative, and those of input and of output add up to
+    `input_tokens` and `output_tokens`: a part that is larger than what is left of the whole is cut.
+    """
+    found: dict[Meter, int] = {"requests": int(event.first_byte_at_ns is not None)}
+    inputs: tuple[tuple[Meter, int | None], ...] = (
+        ("cached_input", event.cached_input_tokens),
+        ("cache_write_input", event.cache_write_input_tokens),
+        ("audio_input", event.audio_input_tokens),
+    )
+    outputs: tuple[tuple[Meter, int | None], ...] = (
+        ("reasoning_output", event.reasoning_output_tokens),
+        ("audio_output", event.audio_output_tokens),
+    )
+    found["input"] = _take_parts(found, event.input_tokens, inputs)
+    found["output"] = _take_parts(found, event.output_tokens, outputs)
+    found["images"] = max(event.image_count, 0)
+    return {meter: amount for meter, amount in found.items() if amount}
+
+
+def _take_parts(
+    found: dict[Meter, int], whole: int, parts: Iterable[tuple[Meter, int | None]]
+) -> int:
+    """Note parts of a whole, and return what is left of it."""
+    left = max(whole, 0)
+    for meter, part in parts:
+        found[meter] = min(max(part or 0, 0), left)
+        left -= found[meter]
+    return left
 
 
 _batch_encoder = msgspec.msgpack.Encoder()

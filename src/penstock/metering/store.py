@@ -51,6 +51,18 @@ _NAMED: Mapping[TotalsBy, tuple[InstrumentedAttribute[str], ...]] = {
 _ORDER = (UsageEvents.started_at, UsageEvents.event_id)
 _TYPES = tuple(column.type for column in _ORDER)
 _HALF = 2**32
+NOT_KEPT = (
+    "labels",
+    "data_class",
+    "region",
+    "service_tier",
+    "upstream_request_id",
+    "cache_write_input_tokens",
+    "audio_input_tokens",
+    "audio_output_tokens",
+    "image_count",
+    "earlier_attempts",
+)
 
 
 async def record_events(
@@ -212,7 +224,8 @@ def _conditions(scope: Scope, usage_filter: UsageFilter) -> list[ColumnElement[b
 def _event_columns(hashed: HashedEvent, delivery: Delivery) -> dict[str, Any]:
     columns = msgspec.structs.asdict(hashed.event)
     # Kept with the secret, as its last use; and with the hold that it is taken off.
-    del columns["key_secret_id"], columns["holds"]
+    for name in ("key_secret_id", "holds", *NOT_KEPT):
+        del columns[name]
     for name in ("started_at", "first_byte_at", "finished_at"):
         time_ns = columns.pop(f"{name}_ns")
         columns[name] = None if time_ns is None else time_ns // 1_000
