@@ -116,6 +116,10 @@ class UsageBatch(msgspec.Struct, frozen=True):
     """Start number of that worker."""
     events: tuple[UsageEvent, ...]
     format: int = 1
+    segment: int = 0
+    """Segment of that worker's journal behind whose `offset` nothing of it is delivered yet, once
+    this batch is stored; 0 when it is not said. Places grow from batch to batch."""
+    offset: int = 0
 
 
 class UsageReceipt(msgspec.Struct, frozen=True):
@@ -127,6 +131,41 @@ class UsageReceipt(msgspec.Struct, frozen=True):
     """Events that were stored before."""
     conflicts: int = 0
     """Events with a stored id but another content: quarantined, totals unchanged."""
+    segment: int = -1
+    """The farthest place of this life of the producer that was stored before this batch; 0 when
+    none was, -1 from a control plane that keeps no places."""
+    offset: int = 0
+
+
+class WorkerLife(msgspec.Struct, frozen=True, array_like=True):
+    """One life of one worker, as batches name it."""
+
+    producer: str
+    epoch: int
+
+
+class StoredPlace(msgspec.Struct, frozen=True, array_like=True):
+    """The farthest place of one life's journal that is stored; 0 and 0 when none is."""
+
+    segment: int = 0
+    offset: int = 0
+
+
+class PlacesQuestion(msgspec.Struct, frozen=True):
+    """How far is each of these stored? Asked by nodes, of journals that they still have."""
+
+    lives: tuple[WorkerLife, ...]
+    """1..500 of them."""
+
+
+class PlacesAnswer(msgspec.Struct, frozen=True):
+    """One place for each life that was asked for, in their order."""
+
+    places: tuple[StoredPlace, ...]
+
+
+PLACES_PATH = "/internal/v1/usage/positions"
+"""Where a control plane answers a `PlacesQuestion`, both as MessagePack."""
 
 
 def quantities(event: UsageEvent) -> dict[Meter, int]:
