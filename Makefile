@@ -16,6 +16,8 @@ ARGS ?=
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV
+# With it every process that we start would compile its libraries anew: seconds each.
+unexport PYTHONDONTWRITEBYTECODE
 # Behind a proxy that re-signs, the system knows its certificate and uv's own list does not.
 ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt),)
 export UV_SYSTEM_CERTS := true

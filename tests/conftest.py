@@ -16,6 +16,9 @@ for _name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
     os.environ.pop(_name, None)
     os.environ.pop(_name.lower(), None)
 
+# Tests start hundreds of processes: what one has compiled, the others need not.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 _LOOPBACK = ("127.", "::1", "::ffff:127.", "localhost")
 
 
