@@ -1,19 +1,22 @@
 """Schema migrations, run by the program itself at its start."""
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
-from sqlalchemy import Connection, func, literal, select
+import functools
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, column, func, inspect, literal, select, table
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from penstock.storage.errors import SchemaUnknownError
 from penstock.storage.postgresql import PLATFORM_SETTING
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
 _SCRIPTS = "penstock.storage:migrations"
 _MIGRATION_LOCK = 0x70656E74
 """Of PostgreSQL's advisory locks; SQLite has one writer anyway."""
+_VERSIONS = table("alembic_version", column("version_num"))
 
 
 async def upgrade(engine: AsyncEngine, revision: str = "head") -> None:
@@ -33,17 +36,29 @@ async def downgrade(engine: AsyncEngine, revision: str) -> None:
 
     Data that the older schema has no place for is lost.
     """
+    from alembic import command  # noqa: PLC0415  # start-up time: few starts migrate
+
     async with engine.begin() as connection:
         await connection.run_sync(
-            lambda sync_connection: command.downgrade(_configure(sync_connection), revision)
+            lambda sync_connection: command.downgrade(configure(sync_connection), revision)
         )
 
 
-def _configure(connection: Connection | None = None) -> Config:
+def configure(connection: Connection | None = None) -> "Config":
+    """Return what Alembic works by: our migrations, and the connection to run them on."""
+    from alembic.config import Config  # noqa: PLC0415  # start-up time: few starts migrate
+
     config = Config()
     config.set_main_option("script_location", _SCRIPTS)
     config.attributes["connection"] = connection
     return config
+
+
+@functools.cache
+def newest_revision() -> str:
+    """Return the revision that `head` stands for: the greatest in the names of the migrations."""
+    folder = resources.files("penstock.storage.migrations") / "versions"
+    return max(file.name[1:5] for file in folder.iterdir() if file.name.startswith("v"))
 
 
 def _upgrade(connection: Connection, revision: str) -> None:
@@ -52,11 +67,28 @@ def _upgrade(connection: Connection, revision: str) -> None:
         connection.execute(
             select(func.set_config(literal(PLATFORM_SETTING), literal("on"), True))  # noqa: FBT003 - local to the transaction
         )
-    config = _configure(connection)
+    current = _read_revisions(connection)
+    # The usual start: to load Alembic and all migrations would take longer than all else here.
+    if current != [newest_revision() if revision == "head" else revision]:
+        _migrate(connection, current, revision)
+
+
+def _read_revisions(connection: Connection) -> list[str]:
+    if not inspect(connection).has_table(_VERSIONS.name):
+        return []
+    return list(connection.scalars(select(_VERSIONS.c.version_num)))
+
+
+def _migrate(connection: Connection, current: list[str], revision: str) -> None:
+    from alembic import command  # noqa: PLC0415  # start-up time: few starts migrate
+    from alembic.script import ScriptDirectory  # noqa: PLC0415  # as above
+    from alembic.util import CommandError  # noqa: PLC0415  # as above
+
+    config = configure(connection)
     scripts = ScriptDirectory.from_config(config)
-    for current in MigrationContext.configure(connection).get_current_heads():
+    for known in current:
         try:
-            scripts.get_revision(current)
+            scripts.get_revision(known)
         except CommandError as error:
             raise SchemaUnknownError from error
     command.upgrade(config, revision)
