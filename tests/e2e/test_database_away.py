@@ -9,6 +9,7 @@ from typing import Self
 
 import httpx
 import pytest
+from tests.fakes.plain_http import NO_TLS
 from tests.fakes.postgresql_server import Cluster, run_cluster
 from tests.fakes.production import (
     MODEL,
@@ -69,7 +70,7 @@ async def _until_good(production: Production, secret: str) -> None:
     deadline = time.monotonic() + BACK_WITHIN_S
     in_a_row = 0
     while in_a_row < 10:
-        async with httpx.AsyncClient(base_url=production.url("api")) as client:
+        async with httpx.AsyncClient(base_url=production.url("api"), verify=NO_TLS) as client:
             in_a_row = in_a_row + 1 if await _chat(client, secret) == 200 else 0
         assert time.monotonic() < deadline, production.log("agent")[-3000:]
 
@@ -106,7 +107,9 @@ class Traffic:
             await asyncio.sleep(0.02)
 
     async def _call(self) -> None:
-        async with httpx.AsyncClient(base_url=self._production.url("api"), timeout=20) as client:
+        async with httpx.AsyncClient(
+            base_url=self._production.url("api"), timeout=20, verify=NO_TLS
+        ) as client:
             while not self._stop.is_set():
                 self.callers[await _chat(client, self._secret)] += 1
                 await asyncio.sleep(PAUSE_S)
@@ -114,7 +117,7 @@ class Traffic:
     async def _administer(self) -> None:
         url = f"{self._production.url('control')}/api/v1/keys"
         headers = self._production.admin_headers
-        async with httpx.AsyncClient(headers=headers, timeout=30) as client:
+        async with httpx.AsyncClient(headers=headers, timeout=30, verify=NO_TLS) as client:
             while not self._stop.is_set():
                 try:
                     answer = await client.get(url)

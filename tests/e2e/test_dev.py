@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from tests.fakes.plain_http import NO_TLS
 
 PENSTOCK = str(Path(sys.executable).with_name("penstock"))
 START_S = 90.0
@@ -43,6 +44,7 @@ class Dev:
             headers=self.headers,
             json={"model": "emulated-70b", "messages": messages, **body},
             timeout=30,
+            verify=NO_TLS,
         )
 
     def stop(self) -> int:
@@ -259,7 +261,7 @@ def test_its_own_project_is_managed_like_any_other(start: Start) -> None:
     url = f"{dev.facts['base_url']}/v1/models"
 
     def models(key: str) -> list[str]:
-        answer = httpx.get(url, headers={"authorization": f"Bearer {key}"})
+        answer = httpx.get(url, headers={"authorization": f"Bearer {key}"}, verify=NO_TLS)
         return [model["id"] for model in answer.json()["data"]] if answer.is_success else []
 
     assert until(lambda: models(secret)) == ["emulated-70b"]
@@ -290,6 +292,6 @@ def has_another(parent: int, module: str, pid: int) -> bool:
 def answers(url: str) -> bool:
     """Tell whether the URL answers 200."""
     try:
-        return httpx.get(url).status_code == httpx.codes.OK
+        return httpx.get(url, verify=NO_TLS).status_code == httpx.codes.OK
     except httpx.TransportError:
         return False

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.fakes.dev_instance import PENSTOCK, DevInstance, running_dev
+from tests.fakes.plain_http import NO_TLS
 
 WORKERS = 2
 REVOCATIONS = 20
@@ -62,13 +63,15 @@ def _list(instance: DevInstance, *arguments: str) -> list[dict[str, Any]]:
 async def _admin(instance: DevInstance) -> AsyncIterator[httpx.AsyncClient]:
     headers = {"authorization": f"Bearer {instance.facts['admin_token']}"}
     url = f"{instance.facts['control_url']}/api/v1"
-    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30) as client:
+    async with httpx.AsyncClient(
+        base_url=url, headers=headers, timeout=30, verify=NO_TLS
+    ) as client:
         yield client
 
 
 async def _status(instance: DevInstance, secret: str) -> int:
     """Return how a new connection with this key is answered; it may be any worker's."""
-    async with httpx.AsyncClient(base_url=instance.api_url) as client:
+    async with httpx.AsyncClient(base_url=instance.api_url, verify=NO_TLS) as client:
         answer = await client.get("/models", headers={"authorization": f"Bearer {secret}"})
         return answer.status_code
 
@@ -114,7 +117,7 @@ async def test_usage_names_organization_project_and_key(product: DevInstance) ->
     """What a key of the database consumes is booked to its owners."""
     made = _run(product, "keys", "create", "--project", "web", "--name", "usage")
     await _until(product, made["secret"], 200)
-    async with httpx.AsyncClient(base_url=product.api_url, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=product.api_url, timeout=30, verify=NO_TLS) as client:
         answer = await client.post(
             "/chat/completions",
             headers={"authorization": f"Bearer {made['secret']}"},
@@ -150,7 +153,9 @@ async def _load(instance: DevInstance, secret: str, stop: asyncio.Event) -> Coun
 
     async def caller() -> None:
         headers = {"authorization": f"Bearer {secret}"}
-        async with httpx.AsyncClient(base_url=instance.api_url, headers=headers) as client:
+        async with httpx.AsyncClient(
+            base_url=instance.api_url, headers=headers, verify=NO_TLS
+        ) as client:
             while not stop.is_set():
                 seen[(await client.get("/models")).status_code] += 1
 

@@ -16,6 +16,7 @@ import httpx
 import psutil
 import pytest
 from tests.fakes.dev_instance import DevInstance, running_dev
+from tests.fakes.plain_http import NO_TLS
 from tests.fakes.worker_process import free_port
 
 ROUNDS = 20
@@ -59,7 +60,7 @@ async def _load(instance: DevInstance, stop: asyncio.Event) -> None:
 
     async def caller(number: int) -> None:
         async with httpx.AsyncClient(
-            base_url=instance.api_url, headers=headers, timeout=20
+            base_url=instance.api_url, headers=headers, timeout=20, verify=NO_TLS
         ) as client:
             while not stop.is_set():
                 await _call(client, is_stream=number % 3 != 0)

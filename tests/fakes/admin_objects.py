@@ -50,6 +50,7 @@ class AdminDocument:
         self._number = 0
         self.operations = [one for one in list_operations(document) if one.name]
         assert len(self.operations) > 30
+        self._creations = self._find_creations()
 
     def entry(self, operation: Operation) -> dict[str, Any]:
         """Return what the document says of an operation."""
@@ -106,6 +107,9 @@ class AdminDocument:
 
     def creations(self) -> dict[str, Operation]:
         """Return the operations that create an object, by the parameter of its path."""
+        return self._creations
+
+    def _find_creations(self) -> dict[str, Operation]:
         found = {}
         for operation in self.operations:
             is_creation = "201" in self.entry(operation)["responses"]

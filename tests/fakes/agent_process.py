@@ -17,6 +17,7 @@ import httpx
 import msgspec
 import pytest
 import uvicorn
+from tests.fakes.plain_http import NO_TLS
 
 from penstock.contract.key_hashes import KeyHashes, decode_key_hashes
 from penstock.contract.limits import Ask, Bucket, BucketUse, UseReport
@@ -207,7 +208,7 @@ class Node:
 
     async def metric(self, name: str) -> float | None:
         """Return a metric's value, None when it is not there."""
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
             page = (await client.get(f"http://127.0.0.1:{self.metrics_port}/metrics")).text
         for text in page.splitlines():
             if text.startswith((name + " ", name + "{")):

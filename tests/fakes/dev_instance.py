@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
+from tests.fakes.plain_http import NO_TLS
 from tests.fakes.worker_process import free_port
 
 START_S = 90.0
@@ -46,13 +48,25 @@ class DevInstance:
     def wait_usage(self, request_ids: set[str], timeout_s: float = 20.0) -> list[dict[str, Any]]:
         """Wait until every request has a row, and return all rows."""
         deadline = time.monotonic() + timeout_s
+        # A command takes longer to start than rows to come: the waiting is done without one.
+        with httpx.Client(base_url=self.facts["control_url"], verify=NO_TLS) as client:
+            while missing := request_ids - self._stored_ids(client):
+                assert time.monotonic() < deadline, f"{len(missing)} without a row: {missing}"
+                time.sleep(0.1)
+        return self.usage()
+
+    def _stored_ids(self, client: httpx.Client) -> set[str]:
+        headers = {"authorization": f"Bearer {self.facts['admin_token']}"}
+        params: dict[str, str] = {"limit": "1000"}
+        found: set[str] = set()
         while True:
-            rows = self.usage()
-            missing = request_ids - {row["request_id"] for row in rows}
-            if not missing:
-                return rows
-            assert time.monotonic() < deadline, f"{len(missing)} without a row: {missing}"
-            time.sleep(0.3)
+            answer = client.get("/api/v1/usage", params=params, headers=headers, timeout=30)
+            answer.raise_for_status()
+            page = answer.json()
+            found.update(row["request_id"] for row in page["data"])
+            if page["next_cursor"] is None:
+                return found
+            params["cursor"] = page["next_cursor"]
 
     def children(self, module: str) -> list[psutil.Process]:
         """Return the running processes `python -m <module>` that belong to this data folder."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import msgspec
+from tests.fakes.plain_http import NO_TLS
 from tests.fakes.worker_process import free_port
 
 from penstock.control.settings import ControlSettings
@@ -81,14 +82,18 @@ class Plane:
     async def call(self, method: str, path: str, body: Any = None) -> httpx.Response:
         """Ask the admin API as the operator."""
         token = (self.data / "secrets" / "admin_token").read_text().strip()
-        async with httpx.AsyncClient(base_url=f"{self.control_url}/api/v1") as client:
+        async with httpx.AsyncClient(
+            base_url=f"{self.control_url}/api/v1", verify=NO_TLS
+        ) as client:
             headers = {"authorization": f"Bearer {token}"}
             return await client.request(method, path, json=body, headers=headers, timeout=WAIT_S)
 
     async def chat(self, key: str, model: str) -> int:
         """Send a chat and return the answer's status."""
         body = {"model": model, "messages": [{"role": "user", "content": "hello"}]}
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}/v1") as client:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{self.port}/v1", verify=NO_TLS
+        ) as client:
             headers = {"authorization": f"Bearer {key}"}
             answer = await client.post("/chat/completions", json=body, headers=headers)
         return answer.status_code
@@ -115,7 +120,7 @@ class Plane:
 
     async def _until_ready(self, url: str) -> None:
         deadline = time.monotonic() + WAIT_S
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(verify=NO_TLS) as client:
             while True:
                 try:
                     if (await client.get(url)).is_success:

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import msgspec
+from tests.fakes.plain_http import NO_TLS
 from tests.fakes.worker_process import free_port
 
 from penstock.control.settings import ControlSettings
@@ -152,7 +153,7 @@ class Production:
     def until(self, url: str, is_good: Callable[[httpx.Response], bool]) -> None:
         """Wait until a URL is answered as wanted."""
         deadline = time.monotonic() + START_S
-        with httpx.Client(trust_env=False) as client:
+        with httpx.Client(trust_env=False, verify=NO_TLS) as client:
             while True:
                 try:
                     if is_good(client.get(url)):
@@ -204,7 +205,7 @@ def administer(production: Production) -> Iterator[httpx.Client]:
     """Hand out a client of the admin API, as the operator."""
     base = f"{production.url('control')}/api/v1"
     headers = production.admin_headers
-    with httpx.Client(base_url=base, headers=headers, timeout=30, trust_env=False) as client:
+    with httpx.Client(base_url=base, headers=headers, timeout=30, verify=NO_TLS) as client:
         yield client
 
 

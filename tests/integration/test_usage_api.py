@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -33,10 +34,11 @@ PROTECTED = [
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """A data folder with tokens."""
+def data(sqlite_template: Path, tmp_path: Path) -> Path:
+    """A data folder with tokens and an empty database."""
     folder = tmp_path / "data"
     (folder / "secrets").mkdir(parents=True)
+    shutil.copy(sqlite_template, folder / "usage.db")
     (folder / "secrets" / "node_token").write_text(NODE_TOKEN + "\n")
     (folder / "secrets" / "admin_token").write_text(ADMIN_TOKEN + "\n")
     return folder
