@@ -54,7 +54,8 @@ from penstock.gateway.admit import admit
 from penstock.gateway.authenticate import authenticate
 from penstock.gateway.claim import Claim, Denial
 from penstock.gateway.demand import Members, read_demand
-from penstock.gateway.dialects.openai import CHAT, Usage
+from penstock.gateway.dialects.openai import CHAT
+from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.limiter import Limiter
 from penstock.gateway.offer import Catalog, Offer, Owner
 from penstock.gateway.quota import Quota, read_quota

@@ -15,7 +15,7 @@ from penstock.contract.snapshot import Key
 from penstock.contract.snapshot_store import owner_name
 from penstock.gateway.claim import Claim, Denial
 from penstock.gateway.demand import Demand
-from penstock.gateway.dialects.openai import Usage
+from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.limiter import Limiter
 from penstock.gateway.offer import Catalog, Offer, Owner
 from penstock.gateway.quota import read_quota

@@ -27,7 +27,7 @@ from penstock.contract.snapshot import Key
 from penstock.contract.snapshot_store import owner_name
 from penstock.gateway.claim import Claim, Denial
 from penstock.gateway.demand import Demand
-from penstock.gateway.dialects.openai import Usage
+from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.limiter import Limiter
 from penstock.gateway.limits import SWEEP_S
 from penstock.gateway.offer import Catalog, Offer, Owner

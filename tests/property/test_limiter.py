@@ -9,7 +9,7 @@ from tests.fakes.limiter_rig import ORGANIZATION, TOKEN, Asker, LimiterRig
 
 from penstock.contract.limits import Limit, Metric
 from penstock.contract.money import Budget
-from penstock.gateway.dialects.openai import Usage
+from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.limits import PARK_S
 
 WINDOW_S = 3

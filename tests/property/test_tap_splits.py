@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.fakes.scripted_engine import counts, cut
 
-from penstock.gateway.dialects.openai import Usage
+from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.limits import HELD_FRAME_BYTES, INSPECTED_FRAME_BYTES, READ_BYTES
 from penstock.gateway.tap import Tap
 

@@ -25,6 +25,16 @@ def _port(what: str) -> typer.models.OptionInfo:
     return option
 
 
+_LabelOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Let requests use this name in x-penstock-labels, instead of the usual ones; again "
+        "for further ones.",
+        metavar="NAME",
+    ),
+]
+
+
 def dev(  # noqa: PLR0913  # each option is a parameter: Typer reads them from here
     *,
     gateway_port: Annotated[int, _port("the gateway, where callers come")] = 8080,
@@ -71,6 +81,7 @@ def dev(  # noqa: PLR0913  # each option is a parameter: Typer reads them from h
             "even a power cut loses a record."
         ),
     ] = False,
+    label: _LabelOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run everything on 127.0.0.1: gateway, control plane, metrics and two models.
@@ -98,5 +109,6 @@ def dev(  # noqa: PLR0913  # each option is a parameter: Typer reads them from h
         api_key=api_key,
         config=config.absolute() if config is not None else None,
         is_journal_strict=journal_strict,
+        labels=tuple(dict.fromkeys(label or ())),
     )
     run_dev(options, JsonReporter() if as_json else TextReporter())

@@ -61,6 +61,10 @@ class Open(msgspec.Struct, frozen=True, array_like=True, tag=1):
     estimated_input_tokens: int
     holds: tuple[HoldUse, ...] = ()
     """What is held of hard budgets for it."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """As in the usage event; the same for those that follow."""
+    data_class: str = ""
+    region: str = ""
 
 
 class Close(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -144,4 +148,7 @@ def interrupted_event(opened: Open, finished_at_ns: int) -> UsageEvent:
         first_byte_at_ns=None,
         finished_at_ns=max(finished_at_ns, opened.started_at_ns),
         holds=opened.holds,
+        labels=opened.labels,
+        data_class=opened.data_class,
+        region=opened.region,
     )

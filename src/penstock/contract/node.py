@@ -43,6 +43,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     journal_strict: bool = False
     """Wait for fsync, not only for write, before the last byte."""
     journal_segment_bytes: int = 16 * 1024 * 1024
+    labels: tuple[str, ...] = ()
+    """Names of the labels that requests may have."""
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):

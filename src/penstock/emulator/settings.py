@@ -16,7 +16,20 @@ Status = Annotated[int, msgspec.Meta(ge=200, le=599)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 
 UsageHabit = Literal[
-    "asked", "always", "never", "twice", "after_done", "negative", "text", "huge", "missing"
+    "asked",
+    "always",
+    "never",
+    "twice",
+    "after_done",
+    "negative",
+    "text",
+    "huge",
+    "missing",
+    "null",
+    "fraction",
+    "flag",
+    "nested",
+    "parts",
 ]
 Fault = Literal[
     "none",
@@ -49,8 +62,9 @@ class Behavior(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     usage: UsageHabit = "asked"
     """When and how usage is reported. `asked`: in plain answers, and in streams that ask for it.
     `always`, `never`: as they say. `twice`: streams repeat it. `after_done`: streams send it
-    behind `[DONE]`. `negative`, `text`, `huge`, `missing`: always, with figures that are below
-    zero, strings, absurd, or absent from the usage object."""
+    behind `[DONE]`. `negative`, `text`, `huge`, `missing`, `null`, `fraction`, `flag`, `nested`,
+    `parts`: always, with figures that are below zero, strings, absurd, absent from the usage
+    object, null, no whole numbers, `true`, inside other objects, or whose parts make no sense."""
     fault: Fault = "none"
     """What goes wrong. `disconnect`: the connection ends early. `stall`: nothing more comes.
     `status`: an error answer. `error_in_200`: an error object under status 200. `malformed`:

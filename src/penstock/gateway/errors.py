@@ -126,6 +126,14 @@ MALFORMED = _downstream(
     cause="Framing, header or request line break RFC 9112, or could be read in two ways.",
     fix="Use a common HTTP client; look for a proxy on the way that rewrites requests.",
 )
+LABELS_INVALID = _downstream(
+    "request:labels_invalid",
+    400,
+    "The labels in x-penstock-labels are malformed, too many, or may not be used.",
+    cause="A label is `name=value`, its name is one that the operator lists, and there is a bound.",
+    fix="Correct the header, or leave it out: labels are for reports and change nothing else.",
+    operator="List the name in `labels` of the node's settings if it is to be used.",
+)
 HOST_INVALID = _downstream(
     "request:host_invalid",
     400,

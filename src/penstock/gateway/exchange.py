@@ -13,10 +13,11 @@ import msgspec
 
 from penstock.contract.journal import Open
 from penstock.contract.money import HoldUse
-from penstock.contract.usage import Outcome, UsageEvent
+from penstock.contract.usage import Attempt, Outcome, UsageEvent
 from penstock.gateway.admit import Admission, capped, readdress
 from penstock.gateway.claim import Claim, Denial
-from penstock.gateway.dialects.openai import Usage, read_answer
+from penstock.gateway.dialects.openai import Reading, read_answer
+from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.errors import (
     BAD_ANSWER,
     CALLER_GONE,
@@ -29,15 +30,20 @@ from penstock.gateway.errors import (
     REFUSED_BY_ENGINE,
     TOTAL_TIMEOUT,
 )
-from penstock.gateway.failure import error_in_answer, status_failure, without_credential
+from penstock.gateway.failure import (
+    error_in_answer,
+    given_up,
+    status_failure,
+    without_credential,
+)
 from penstock.gateway.forward import Pool, UpstreamConnection
 from penstock.gateway.limits import ANSWER_BYTES, CONNECT_ATTEMPTS
-from penstock.gateway.measure import Measure, measure_plain, measure_stream
+from penstock.gateway.measure import Measure, engines_names, measure_plain, measure_stream
 from penstock.gateway.offer import Target
 from penstock.gateway.reply import Reply
 from penstock.gateway.request import Request
 from penstock.gateway.runtime import Principal
-from penstock.gateway.select import rank, select
+from penstock.gateway.select import cooling_last, rank, select
 from penstock.gateway.tap import Tap
 from penstock.kit.errors import ErrorCode, Refusal, Source
 
@@ -73,8 +79,10 @@ class Exchange:
         "_connection",
         "_deadline_s",
         "_downstream",
+        "_earlier",
         "_event_id",
         "_first_byte_ns",
+        "_header_id",
         "_is_recorded",
         "_is_touched",
         "_late_error",
@@ -83,6 +91,7 @@ class Exchange:
         "_ranked",
         "_reply",
         "_request",
+        "_says",
         "_started_ns",
         "_tap",
         "_total_deadline_s",
@@ -115,6 +124,12 @@ class Exchange:
         self._first_byte_ns: int | None = None
         self._attempts = 0
         self._tried: tuple[Pool, ...] = ()
+        self._earlier: tuple[Attempt, ...] = ()
+        """What was given up for another endpoint."""
+        self._header_id: bytes | None = None
+        """What the head of the answer calls it."""
+        self._says: Reading | None = None
+        """What a whole plain answer says."""
         self._ranked: Iterator[Target] = _NOTHING_ELSE
         """Targets that may be tried yet, where there is a choice."""
         self._claim: Claim | None = None
@@ -141,7 +156,8 @@ class Exchange:
         """Take what limits give; record the request as open; it is sent once that is written."""
         offer = self._admission.offer
         if offer.has_choice:
-            self._ranked = self._cooling_last(rank(offer.tiers, self._admission.turn))
+            ranked = rank(offer.tiers, self._admission.turn)
+            self._ranked = cooling_last(ranked, self._worker.pools_of, self._worker.now_s)
             self._change_target()
         self._claim_or_open()
 
@@ -200,6 +216,9 @@ class Exchange:
                 self._started_ns,
                 admission.estimated_input_tokens,
                 () if self._claim is None else self._claim.hold_uses,
+                self._request.labels,
+                target.upstream.data_class,
+                target.upstream.region,
             ),
             self,
         )
@@ -232,18 +251,6 @@ class Exchange:
                 self._admission = readdressed
                 return True
         return False
-
-    def _cooling_last(self, targets: Iterator[Target]) -> Iterator[Target]:
-        """Pass over targets that refused connections lately while there are others."""
-        worker = self._worker
-        cooling = []
-        for target in targets:
-            now = worker.now_s()
-            if any(pool.cool_until_s <= now for pool in worker.pools_of(target.upstream)):
-                yield target
-            else:
-                cooling.append(target)
-        yield from cooling
 
     def _acquire(self, pool: Pool) -> None:
         self._pool = pool
@@ -301,12 +308,16 @@ class Exchange:
         self._pool = None
         self._tried = (*self._tried, pool)
         if refusal.error.retryable and len(self._tried) < CONNECT_ATTEMPTS:
+            left_s = self._deadline_s - self._worker.now_s()
+            attempt = given_up(pool.upstream, refusal, left_s, self._worker.wall_ns())
             another = self._select(self._admission.target)
             if another is not None:
+                self._earlier = (*self._earlier, attempt)
                 self._acquire(another)
                 return
             # One more record is written: not into the room of others' CLOSE.
             if self._worker.journal.can_admit and self._change_target():
+                self._earlier = (*self._earlier, attempt)
                 self._deadline_s = _NEVER
                 self._claim_or_open()
                 return
@@ -323,6 +334,7 @@ class Exchange:
         self._is_touched = True
         self._deadline_s = _NEVER
         self._reply.content_type = connection.content_type
+        self._header_id = connection.answer_id
         if (
             connection.status == _OK
             and connection.content_type[: len(_EVENT_STREAM)].lower() == _EVENT_STREAM
@@ -393,6 +405,7 @@ class Exchange:
             self._fail(error_in_answer(reading.error))
             return
         self._reply.end_plain(body)
+        self._says = reading
         self._settle("ok", None, (reading.usage, reading.flags))
 
     def answer_failed(self, refusal: Refusal) -> None:
@@ -503,7 +516,10 @@ class Exchange:
             self.closed()
             return
         admission, principal, worker = self._admission, self._principal, self._worker
-        operation = self._request.operation
+        operation, upstream = self._request.operation, admission.target.upstream
+        engines_id, service_tier = engines_names(
+            self._tap, self._says, self._header_id, self.request_id
+        )
         event = UsageEvent(
             self._event_id,
             self.request_id,
@@ -512,7 +528,7 @@ class Exchange:
             principal.key_id,
             admission.target.alias,
             admission.target.deployment.model,
-            admission.target.upstream.name,
+            upstream.name,
             operation.name if operation is not None else "",
             admission.is_stream,
             outcome,
@@ -530,6 +546,16 @@ class Exchange:
             flags,
             principal.secret_id,
             holds,
+            self._request.labels,
+            upstream.data_class if self._was_sent else "",
+            upstream.region if self._was_sent else "",
+            service_tier,
+            engines_id,
+            usage.cache_write_input_tokens,
+            usage.audio_input_tokens,
+            usage.audio_output_tokens,
+            0,
+            self._earlier,
         )
         worker.stats.ended(event)
         worker.journal.close(event, self)

@@ -1,5 +1,6 @@
 """What an engine's failure means for the caller, whatever shape it has. Pure."""
 
+from penstock.contract.usage import Attempt
 from penstock.gateway.dialects.openai import error_status, error_text
 from penstock.gateway.errors import (
     BAD_ANSWER,
@@ -8,6 +9,7 @@ from penstock.gateway.errors import (
     OVERLOADED,
     REFUSED_BY_ENGINE,
 )
+from penstock.gateway.offer import ServedUpstream
 from penstock.kit.errors import Refusal
 
 PASSED_STATUSES = frozenset({400, 413, 415, 422})
@@ -67,3 +69,17 @@ def error_in_answer(raw: bytes) -> Refusal:
     if status in _OVERLOAD_STATUSES:
         return Refusal(OVERLOADED, text)
     return Refusal(FAILED, text)
+
+
+def given_up(upstream: ServedUpstream, refusal: Refusal, left_s: float, now_ns: int) -> Attempt:
+    """Return an attempt to connect that was given up for another one, as it is recorded.
+
+    Args:
+        upstream: Whose endpoint was tried.
+        refusal: Why it was given up.
+        left_s: Until it would have taken too long; negative when it did.
+        now_ns: Nanoseconds since the Unix epoch.
+    """
+    took_ns = max(0, round((upstream.timeouts.connect_ms / 1_000 - left_s) * 1e9))
+    reason = refusal.error.code.rpartition(":")[2]
+    return Attempt(upstream.name, reason, now_ns - took_ns, now_ns)

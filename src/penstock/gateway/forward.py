@@ -70,6 +70,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         "_parts",
         "_pool",
         "_sender",
+        "answer_id",
         "content_encoding",
         "content_type",
         "has_length",
@@ -96,6 +97,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.content_type = b""
         self.content_encoding = b""
         self.retry_after: bytes | None = None
+        self.answer_id: bytes | None = None
+        """`x-request-id` of the answer."""
         self.has_length = False
         self._is_head_done = False
         self._is_complete = False
@@ -188,6 +191,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
                 self.content_encoding = value.lower()
             case b"retry-after":
                 self.retry_after = value
+            case b"x-request-id":
+                self.answer_id = value
 
     def on_headers_complete(self) -> None:
         """Note the status; answers like 100 Continue are passed over."""

@@ -33,8 +33,9 @@ from penstock.gateway.limits import SYNC_S
 
 log = logging.getLogger(__name__)
 
-_CLOSE_EXTRA_BYTES = 448
-"""How much longer a CLOSE can be than its OPEN: counts, times, error code, flags, secret."""
+_CLOSE_EXTRA_BYTES = 768
+"""How much longer a CLOSE can be than its OPEN: counts, times, error code, flags, secret, the
+engine's names, and what was tried before."""
 _SLACK_BYTES = 4096
 """Bytes at a segment's end that may stay unused since the next record does not fit."""
 _RETRY_S = 0.25
@@ -270,7 +271,7 @@ class Journal:
             self._loop.call_later(0 if self._after_sync else SYNC_S, self._start_sync)
         if (
             self._next is None
-            and self._segment.offset * 2 > self._segment.size
+            and (self._segment.offset + self._reserved) * 2 > self._segment.size
             and not self._has_failed_to_prepare
         ):
             self._prepare_next()

@@ -22,7 +22,7 @@ from penstock.gateway.claim import (
     rate_exceeded,
 )
 from penstock.gateway.demand import Demand
-from penstock.gateway.dialects.openai import Usage
+from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.estimate import Habits
 from penstock.gateway.lessor import Lessor
 from penstock.gateway.limits import (

@@ -77,6 +77,16 @@ RETRY_AFTER_S = 1
 """`Retry-After` of 503 answers."""
 SANE_TOKENS = 100_000_000
 """A token count above this is an engine's mistake, not a measurement."""
+ANSWER_ID_CHARS = 128
+"""A longer id of an engine's answer is not recorded."""
+SERVICE_TIER_CHARS = 32
+"""A longer name of an engine's service tier is not recorded."""
+LABELS = 16
+"""Labels of a request, at most."""
+LABEL_NAME_CHARS = 32
+"""Of a label's name: lower-case letters, digits, `_`, `.` and `-`."""
+LABEL_VALUE_CHARS = 64
+"""Of a label's value: letters, digits, `_`, `.`, `-`, `:`, `/` and `+`."""
 AGENT_UNSENT_BYTES = 1024 * 1024
 """Unsent bytes to an agent that does not listen, past which it is taken to be away."""
 PARK_S = 0.05

@@ -1,7 +1,8 @@
 """What a request consumed when it ended, and how that is known. Pure."""
 
 from penstock.contract.usage import Outcome, UsageSource
-from penstock.gateway.dialects.openai import Usage
+from penstock.gateway.dialects.openai import Reading, engine_word
+from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.tap import Tap
 
 _BYTES_PER_TOKEN = 4
@@ -54,3 +55,24 @@ def measure_plain(
     if outcome == "ok":
         flags = flags or ("usage_missing",)
     return Usage(estimated_input_tokens, answer_bytes // _BYTES_PER_TOKEN), "estimated", flags
+
+
+def engines_names(
+    tap: Tap | None, reading: Reading | None, header_id: bytes | None, own_id: str
+) -> tuple[str, str]:
+    """Return what the engine calls a request and its service tier, "" for what it did not say.
+
+    Args:
+        tap: Of a stream.
+        reading: Of a whole plain answer.
+        header_id: `x-request-id` of the answer, for want of a name in it.
+        own_id: What we called the request: an engine that repeats it names nothing.
+    """
+    engines_id = tier = ""
+    if reading is not None:
+        engines_id, tier = reading.answer_id, reading.service_tier
+    elif tap is not None:
+        engines_id, tier = tap.read_names()
+    if not engines_id and header_id is not None:
+        engines_id = engine_word(header_id, own_id)
+    return engines_id, tier

@@ -8,7 +8,7 @@ nano-units (`contract.money`).
 from collections.abc import Sequence
 
 from penstock.contract.money import Budget, Hold, HoldAsk, HoldUse, Price
-from penstock.gateway.dialects.openai import Usage
+from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.limits import (
     ACCOUNTS,
     HOLD_IDLE_MS,

@@ -51,6 +51,9 @@ class ServedUpstream(msgspec.Struct, frozen=True):
     max_connections: int
     tls: ssl.SSLContext | None
     settings: Upstream
+    data_class: str
+    """"" when nobody said; the same for the region."""
+    region: str
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -315,4 +318,6 @@ def _serve(upstream: Upstream, version: int) -> ServedUpstream:
         max_connections=upstream.max_connections,
         tls=tls,
         settings=upstream,
+        data_class=upstream.data_class or "",
+        region=upstream.region or "",
     )

@@ -10,12 +10,14 @@ from penstock.gateway.errors import (
     EXPECTATION_UNKNOWN,
     HEADER_TOO_LARGE,
     HOST_INVALID,
+    LABELS_INVALID,
     MALFORMED,
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
     TARGET_TOO_LONG,
     VERSION_UNSUPPORTED,
 )
+from penstock.gateway.labels import Labels, read_labels
 from penstock.gateway.limits import BODY_BYTES, HEADER_BYTES, HEADER_FIELDS, TARGET_BYTES
 from penstock.gateway.runtime import Principal
 from penstock.kit.errors import Refusal
@@ -56,6 +58,8 @@ class Request:
     request_id: str | None = None
     """The caller's own `x-request-id`, when it sent a sane one."""
     traceparent: bytes | None = None
+    labels: Labels = ()
+    """By which the caller finds its costs."""
     forwarded: list[tuple[bytes, bytes]] | None = None
     """Fields, lower-case, that some upstream wants passed on."""
     content_length: int | None = None
@@ -239,6 +243,17 @@ def _take_traceparent(request: Request, value: bytes) -> None:
         request.traceparent = value
 
 
+def _take_labels(request: Request, value: bytes) -> None:
+    if request.labels:
+        request.refuse(Refusal(LABELS_INVALID, "Two x-penstock-labels headers were sent."))
+        return
+    found = read_labels(value)
+    if isinstance(found, Refusal):
+        request.refuse(found)
+    else:
+        request.labels = found
+
+
 def _ignore(request: Request, value: bytes) -> None:
     """Take a common field that says nothing to us."""
 
@@ -256,6 +271,7 @@ _TAKERS = {
     b"upgrade": _take_upgrade,
     b"x-request-id": _take_request_id,
     b"traceparent": _take_traceparent,
+    b"x-penstock-labels": _take_labels,
 }
 _FIELDS = _TAKERS | {name.title(): take for name, take in _TAKERS.items()}
 """Also under the usual spelling, which spares making it lower-case."""

@@ -1,9 +1,9 @@
 """Step 4, select: which target takes the request, and which endpoint of its upstream."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from penstock.gateway.forward import Pool
-from penstock.gateway.offer import Target
+from penstock.gateway.offer import ServedUpstream, Target
 
 _GOLDEN_RATIO = 0.6180339887498949
 
@@ -54,6 +54,27 @@ def rank(tiers: Sequence[Sequence[Target]], turn: float) -> Iterator[Target]:
             left.remove(chosen)
             yield chosen
         yield from (target for target in tier if target.weight <= 0)
+
+
+def cooling_last(
+    targets: Iterator[Target],
+    pools_of: Callable[[ServedUpstream], Sequence[Pool]],
+    now_s: Callable[[], float],
+) -> Iterator[Target]:
+    """Pass over targets that refused connections lately while there are others.
+
+    Args:
+        targets: In their order.
+        pools_of: Returns the endpoints of an upstream.
+        now_s: Returns the loop's time.
+    """
+    cooling = []
+    for target in targets:
+        if any(pool.cool_until_s <= now_s() for pool in pools_of(target.upstream)):
+            yield target
+        else:
+            cooling.append(target)
+    yield from cooling
 
 
 def select(pools: Sequence[Pool], tried: Sequence[Pool], now_s: float) -> Pool | None:

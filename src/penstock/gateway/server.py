@@ -31,6 +31,7 @@ from penstock.gateway.errors import (
     VERSION_UNSUPPORTED,
 )
 from penstock.gateway.exchange import Exchange
+from penstock.gateway.labels import check_labels
 from penstock.gateway.limits import (
     BODY_BYTES,
     BODY_IDLE_S,
@@ -263,6 +264,10 @@ class Downstream(asyncio.Protocol):
     def _refusal_of(self, principal: Principal, request: Request) -> Refusal | None:
         """Make the request the principal's; return why it may not do this, if so."""
         request.principal = principal
+        if request.labels:
+            refusal = check_labels(request.labels, self._worker.labels)
+            if refusal is not None:
+                return refusal
         peer = None
         if principal.networks is not None:
             name = self.transport.get_extra_info("peername")

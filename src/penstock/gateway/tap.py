@@ -13,7 +13,8 @@ import re
 
 import msgspec
 
-from penstock.gateway.dialects.openai import Reading, Usage, read_chunk
+from penstock.gateway.dialects.openai import Reading, read_chunk
+from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.limits import HELD_FRAME_BYTES, INSPECTED_FRAME_BYTES
 
 _EOL = rb"(?>\r\n|\n|\r(?=[^\n]))"
@@ -36,6 +37,8 @@ class Tap:
 
     Attributes:
         usage: The last usage seen; figures of engines are cumulative.
+        answer_id: The engine's name of the answer, as far as it was looked at; see `read_names`.
+        service_tier: The same.
         error: The first error object seen, raw.
         flags: What was odd about the figures.
         frame_count: Frames relayed so far that end a JSON object: no comments, no `[DONE]`.
@@ -43,15 +46,18 @@ class Tap:
     """
 
     __slots__ = (
+        "_beginning",
         "_carry",
         "_held_from",
         "_hides",
         "_is_skipping",
         "_strips",
+        "answer_id",
         "error",
         "flags",
         "frame_count",
         "is_done",
+        "service_tier",
         "usage",
     )
 
@@ -65,6 +71,9 @@ class Tap:
         """Where in `_carry` begins what was not passed on yet."""
         self._is_skipping = False
         """The frame under way is too long to look into: passed on unseen."""
+        self._beginning = b""
+        """Of what was passed on, for names that no frame with usage said."""
+        self.answer_id = self.service_tier = ""
         self.usage: Usage | None = None
         self.error: bytes | None = None
         self.flags: tuple[str, ...] = ()
@@ -99,6 +108,8 @@ class Tap:
             and data.find(b'"error"') < 0  # quicker than `in`
             and (data.find(b'"usage"') < 0 or not _USAGE_OBJECT.search(data))
         ):
+            if not self.frame_count:
+                self._beginning = data[:HELD_FRAME_BYTES]
             self.frame_count += data.count(b"}\n\n")
             return data
         return self._feed_frames(data)
@@ -110,6 +121,17 @@ class Tap:
             return b""
         shown = self._inspect(carry)
         return shown if self._held_from == 0 else carry[self._held_from :]
+
+    def read_names(self) -> tuple[str, str]:
+        """Return the engine's name of the answer and of the service tier, "" for what is unsaid."""
+        if not self.answer_id and self._beginning:
+            beginning, self._beginning = self._beginning, b""
+            for match in _BLANK_LINE.finditer(beginning):
+                reading = read_chunk(_payload(beginning[: match.start()]))
+                if reading is not None:
+                    self.answer_id, self.service_tier = reading.answer_id, reading.service_tier
+                break
+        return self.answer_id, self.service_tier
 
     def _feed_frames(self, data: bytes) -> bytes:
         out: list[bytes] = []
@@ -147,6 +169,8 @@ class Tap:
 
     def _inspect(self, frame: bytes) -> bytes:
         """Read a whole frame; return it as the caller shall see it."""
+        if not self.frame_count:
+            self._beginning = frame[:HELD_FRAME_BYTES]
         self.frame_count += frame.rstrip().endswith(b"}")
         if len(frame) > INSPECTED_FRAME_BYTES:
             return frame
@@ -161,10 +185,10 @@ class Tap:
 
     def _take(self, reading: Reading, frame: bytes, payload: bytes) -> bytes:
         """Keep what a frame says; return it as the caller shall see it."""
-        if reading.usage is not None:
-            self.usage = reading.usage
-        if reading.flags:
-            self.flags = reading.flags
+        self.usage = reading.usage or self.usage
+        self.answer_id = reading.answer_id or self.answer_id
+        self.service_tier = reading.service_tier or self.service_tier
+        self.flags = reading.flags or self.flags
         if reading.error is not None:
             self.error = self.error or reading.error
             self.frame_count -= 1

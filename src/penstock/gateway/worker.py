@@ -71,6 +71,8 @@ class Worker:
         self.event_ids = EventIds(time.time_ns, random.Random(os.urandom(32)).getrandbits)  # noqa: S311 - ids are unique, not secret
         self.stats = Counters()
         self.is_draining = False
+        self.labels = frozenset(settings.labels)
+        """Names of the labels that requests may have."""
         self._ended: asyncio.Future[int] = loop.create_future()
         self._connections: set[Downstream] = set()
         self._pools: dict[str, tuple[ServedUpstream, tuple[Pool, ...]]] = {}

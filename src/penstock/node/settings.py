@@ -11,6 +11,9 @@ from penstock.node.errors import SETTINGS_INVALID, AgentError
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0)]
+LabelName = Annotated[str, Meta(pattern="^[a-z][a-z0-9_.-]{0,31}$")]
+LABELS = ("cost_center", "environment", "feature", "team")
+"""Names of labels where nobody lists others."""
 
 
 class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -58,6 +61,8 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """How long workers serve on without an agent."""
     ship_grace_s: Seconds = 10.0
     """How long a stopping agent waits for the control plane to take what is left."""
+    labels: Annotated[tuple[LabelName, ...], Meta(max_length=256)] = LABELS
+    """Names that requests may use in `x-penstock-labels`; others are 400."""
     worker_command: tuple[str, ...] = ()
     """Starts a worker, its settings are added as JSON; our own gateway when empty."""
     log_to_stderr: bool = False

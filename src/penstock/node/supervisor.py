@@ -373,6 +373,7 @@ class Supervisor:
             orphan_grace_s=settings.orphan_grace_s,
             journal_strict=settings.journal_strict,
             journal_segment_bytes=settings.journal_segment_bytes,
+            labels=settings.labels,
         )
 
     def _read_settings(self, slot: int) -> WorkerSettings | None:

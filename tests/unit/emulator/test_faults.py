@@ -69,6 +69,18 @@ async def test_usage_habits(
     assert (asking.events()[-1] == "[DONE]") == (habit != "after_done")
 
 
+@pytest.mark.parametrize("habit", ["null", "fraction", "flag", "nested", "parts"])
+@on_uvloop
+async def test_senseless_usage_has_the_usual_names(habit: UsageHabit) -> None:
+    """These habits report every figure, under its name, as what is no count."""
+    settings = EmulatorSettings(output_tokens=TOKENS, usage=habit)
+    for stream in (False, True):
+        answer = await ask(settings, chat_body(stream=stream))
+        usage = _reported(answer)[-1] if stream else answer.json()["usage"]
+        assert usage.keys() >= HONEST.keys()
+        assert habit == "parts" or all(type(figure) is not int for figure in usage.values())
+
+
 @on_uvloop
 async def test_huge_usage_is_beyond_any_model() -> None:
     """The habit `huge` reports figures that no answer can have."""

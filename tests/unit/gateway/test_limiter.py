@@ -7,7 +7,7 @@ from penstock.contract.limits import Enforcement, Limit, Metric
 from penstock.contract.money import Budget
 from penstock.contract.node import PermitsHeld, Want, WantHolds
 from penstock.contract.snapshot import Key
-from penstock.gateway.dialects.openai import Usage
+from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.errors import (
     CONCURRENCY_EXCEEDED,
     LIMITS_UNAVAILABLE,

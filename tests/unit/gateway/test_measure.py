@@ -4,7 +4,7 @@ import pytest
 from tests.fakes.scripted_engine import DONE, ROLE, counts, token, usage_frame
 
 from penstock.contract.usage import Outcome
-from penstock.gateway.dialects.openai import Usage
+from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.measure import measure_plain, measure_stream
 from penstock.gateway.tap import Tap
 

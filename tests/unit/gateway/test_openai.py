@@ -4,18 +4,17 @@ import json
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from penstock.gateway.dialects.openai import (
     OPERATIONS,
-    Usage,
+    engine_word,
     error_event,
     error_status,
     error_text,
     read_answer,
     read_chunk,
 )
+from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.errors import CLOSED_EARLY
 from penstock.gateway.limits import SANE_TOKENS
 from penstock.kit.errors import Refusal
@@ -69,6 +68,47 @@ def _answer(usage: str) -> bytes:
             '{"prompt_tokens":3,"completion_tokens":5,"prompt_tokens_details":[1]}',
             Usage(3, 5),
         ),
+        (
+            """{"prompt_tokens":9,"completion_tokens":8,"prompt_tokens_details":
+            {"cached_tokens":4,"audio_tokens":5},"completion_tokens_details":
+            {"reasoning_tokens":2,"audio_tokens":6}}""",
+            Usage(9, 8, 4, 2, (), None, 5, 6),
+        ),
+        (  # what is cached may have been heard: audio is what is left
+            """{"prompt_tokens":9,"completion_tokens":8,"prompt_tokens_details":
+            {"cached_tokens":7,"audio_tokens":5}}""",
+            Usage(9, 8, 7, None, (), None, 2, None),
+        ),
+        (
+            """{"prompt_tokens":9,"completion_tokens":8,"cache_read_input_tokens":4,
+            "cache_creation_input_tokens":5}""",
+            Usage(9, 8, 4, None, (), 5),
+        ),
+        (
+            """{"prompt_tokens":9,"completion_tokens":8,"prompt_tokens_details":
+            {"cached_tokens":4,"cache_write_tokens":3}}""",
+            Usage(9, 8, 4, None, (), 3),
+        ),
+        (
+            """{"prompt_tokens":9,"completion_tokens":8,"prompt_tokens_details":
+            {"created_cache_tokens":3}}""",
+            Usage(9, 8, None, None, (), 3),
+        ),
+        (
+            """{"prompt_tokens":9,"completion_tokens":8,"prompt_tokens_details":
+            {"cached_tokens":4},"cache_creation_input_tokens":6}""",
+            Usage(9, 8, 4, None, ("usage_inconsistent",), 5),
+        ),
+        (
+            """{"prompt_tokens":9,"completion_tokens":8,"prompt_tokens_details":
+            {"audio_tokens":10},"completion_tokens_details":{"audio_tokens":-1}}""",
+            Usage(9, 8, None, None, ("usage_inconsistent", "usage_negative"), None, 9, 0),
+        ),
+        (
+            """{"prompt_tokens":9,"completion_tokens":8,"cache_creation_input_tokens":true,
+            "prompt_tokens_details":{"audio_tokens":0.5}}""",
+            Usage(9, 8, flags=("usage_not_a_number",)),
+        ),
     ],
 )
 def test_usage_is_read(usage: str, read: Usage) -> None:
@@ -105,34 +145,35 @@ def test_senseless_usage_is_none(usage: str, flags: tuple[str, ...]) -> None:
     assert (chunk.usage, chunk.flags) == (None, flags)
 
 
-_json = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(
-            ("prompt_tokens", "completion_tokens", "prompt_tokens_details", "cached_tokens",
-             "completion_tokens_details", "reasoning_tokens", "usage", "error", "choices")
-        ),
-        inner,
-        max_size=5,
-    ),
-    max_leaves=12,
-)  # fmt: skip
-
-
-@given(_json)
-def test_no_usage_is_ever_senseless(usage: object) -> None:
-    """Whatever an engine claims, what is booked is between nothing and a sane amount."""
-    body = msgspec.json.encode({"usage": usage})
-    chunk = read_chunk(body)
+@pytest.mark.parametrize(
+    ("members", "names"),
+    [
+        ('"id":"chatcmpl-1","service_tier":"flex"', ("chatcmpl-1", "flex")),
+        ('"id":null,"service_tier":null', ("", "")),
+        ('"id":7,"service_tier":["flex"]', ("", "")),
+        ('"id":"a\\u0000b","service_tier":"\\n"', ("", "")),
+        (f'"id":"{"x" * 129}","service_tier":"{"x" * 33}"', ("", "")),
+        (f'"id":"{"x" * 128}","service_tier":"{"x" * 32}"', ("x" * 128, "x" * 32)),
+        ('"id":"\u00e9"', ("", "")),
+    ],
+)
+def test_names_of_engines_are_read(members: str, names: tuple[str, str]) -> None:
+    """The engine's words for the answer and its tier are kept, if they may stand in records."""
+    body = f'{{{members},"usage":{{"prompt_tokens":3,"completion_tokens":5}}}}'.encode()
+    answer, chunk = read_answer(body), read_chunk(body)
     assert chunk is not None
-    assert read_answer(body).usage == chunk.usage
-    if chunk.usage is not None:
-        found = chunk.usage
-        assert 0 <= found.input_tokens <= SANE_TOKENS
-        assert 0 <= found.output_tokens <= SANE_TOKENS
-        assert 0 <= (found.cached_input_tokens or 0) <= found.input_tokens
-        assert 0 <= (found.reasoning_output_tokens or 0) <= found.output_tokens
+    assert (answer.answer_id, answer.service_tier) == names
+    assert (chunk.answer_id, chunk.service_tier) == names
+    assert answer.usage == chunk.usage == Usage(3, 5)
+
+
+@pytest.mark.parametrize(
+    ("value", "word"),
+    [(b"req-1", "req-1"), (b"ours", ""), (b"", ""), (b"x" * 129, ""), (b"\xe9", ""), (b"a\tb", "")],
+)
+def test_a_header_names_a_request_unless_it_repeats_ours(value: bytes, word: str) -> None:
+    """What an engine only echoes says nothing; what is no word is left out."""
+    assert engine_word(value, "ours") == word
 
 
 @pytest.mark.parametrize(

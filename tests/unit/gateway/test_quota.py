@@ -8,7 +8,7 @@ from penstock.contract.limits import Limit, Metric, OwnerLimits
 from penstock.contract.money import Budget, Price
 from penstock.contract.snapshot import Key
 from penstock.contract.snapshot_store import owner_name
-from penstock.gateway.dialects.openai import Usage
+from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.estimate import Habits
 from penstock.gateway.money import Purse, cost_of, output_for
 from penstock.gateway.quota import Books, Terms, read_quota

@@ -3,7 +3,7 @@
 import pytest
 from tests.fakes.scripted_engine import DONE, ROLE, counts, token, usage_frame
 
-from penstock.gateway.dialects.openai import Usage
+from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.tap import Tap
 
 USAGE = usage_frame(counts(3, 4))

@@ -26,6 +26,8 @@ class DevOptions:
     api_key: str | None = None
     config: Path | None = None
     is_journal_strict: bool = False
+    labels: tuple[str, ...] = ()
+    """Names that requests may use; the usual ones when empty."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""

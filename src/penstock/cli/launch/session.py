@@ -21,7 +21,7 @@ from penstock.cli.launch.reporter import Reporter
 from penstock.cli.launch.run import Running, StopSignals, run
 from penstock.control.settings import ControlSettings
 from penstock.kit.clock import SystemClock
-from penstock.node.settings import AgentSettings
+from penstock.node.settings import LABELS, AgentSettings
 
 DRAIN_GRACE_S = 10.0
 """How long streams may finish at Ctrl-C: a developer waits for it."""
@@ -110,6 +110,7 @@ def _agent(plan: Plan, folder: DataFolder, client: httpx.AsyncClient) -> Child:
         journal_strict=options.is_journal_strict,
         drain_grace_s=DRAIN_GRACE_S,
         ship_grace_s=SHIP_GRACE_S,
+        labels=options.labels or LABELS,
     )
     is_up = ready_when(client, f"{facts.base_url}/health/ready", f"{facts.metrics_url}/metrics")
     knows_key = works_with(

@@ -1,17 +1,15 @@
 """OpenAI's dialect: operations, usage objects, error bodies.
 
-Shapes are OpenAI's public API reference; what engines really send is read leniently, since
-engines lie (docs/adr/0004 and the hazards of metering): a figure that makes no sense is dropped
-and flagged, never booked.
+Shapes are OpenAI's public API reference; what engines really send is read leniently.
 """
 
-import math
 import re
 from typing import Any
 
 import msgspec
 
-from penstock.gateway.limits import SANE_TOKENS
+from penstock.gateway.dialects.openai_usage import Usage, WireUsage, checked, read_usage
+from penstock.gateway.limits import ANSWER_ID_CHARS, SERVICE_TIER_CHARS
 from penstock.kit.errors import Refusal
 
 
@@ -55,57 +53,37 @@ UNKNOWN_CAPS = frozenset({"n_predict", "max_new_tokens", "num_predict", "n_cmpl"
 OPERATIONS = {operation.path.encode(): operation for operation in (CHAT, COMPLETIONS, EMBEDDINGS)}
 
 
-class Usage(msgspec.Struct, frozen=True):
-    """Token counts of one answer, made sane."""
-
-    input_tokens: int
-    output_tokens: int
-    cached_input_tokens: int | None = None
-    reasoning_output_tokens: int | None = None
-    flags: tuple[str, ...] = ()
-
-
 _NULL = b"null"
 _NULL_RAW = msgspec.Raw(_NULL)
 """What an absent member reads as: msgspec cannot say "raw or absent" otherwise."""
 
 
-class _InputDetails(msgspec.Struct, frozen=True):
-    cached_tokens: int | None = None
-
-
-class _OutputDetails(msgspec.Struct, frozen=True):
-    reasoning_tokens: int | None = None
-
-
-class _WireUsage(msgspec.Struct, frozen=True):
-    prompt_tokens: int
-    completion_tokens: int = 0
-    prompt_tokens_details: _InputDetails | None = None
-    completion_tokens_details: _OutputDetails | None = None
-    reasoning_tokens: int | None = None
-
-
 class _Answer(msgspec.Struct, frozen=True):
-    usage: _WireUsage | None = None
+    usage: WireUsage | None = None
     error: msgspec.Raw = _NULL_RAW
+    id: str | None = None
+    service_tier: str | None = None
 
 
 class _LooseAnswer(msgspec.Struct, frozen=True):
     usage: msgspec.Raw = _NULL_RAW
     error: msgspec.Raw = _NULL_RAW
+    id: msgspec.Raw = _NULL_RAW
+    service_tier: msgspec.Raw = _NULL_RAW
 
 
 class _Chunk(msgspec.Struct, frozen=True):
     usage: msgspec.Raw = _NULL_RAW
     error: msgspec.Raw = _NULL_RAW
     choices: msgspec.Raw = _NULL_RAW
+    id: msgspec.Raw = _NULL_RAW
+    service_tier: msgspec.Raw = _NULL_RAW
 
 
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 _decode_loose = msgspec.json.Decoder(_LooseAnswer).decode
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
-_decode_usage = msgspec.json.Decoder(_WireUsage).decode
+_decode_text = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -119,6 +97,9 @@ class Reading(msgspec.Struct, frozen=True):
     """Whether a chunk carries any choice: a bare usage chunk does not."""
     flags: tuple[str, ...] = ()
     """What was odd when `usage` is None though the engine sent one."""
+    answer_id: str = ""
+    """The engine's own name of the request."""
+    service_tier: str = ""
 
 
 def read_answer(body: bytes) -> Reading:
@@ -132,14 +113,27 @@ def read_answer(body: bytes) -> Reading:
     """
     try:
         answer = _decode_answer(body)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeDecodeError):
         loose = _decode_loose(body)
-        usage, flags = _read_usage(bytes(loose.usage))
-        return Reading(usage, _present(loose.error), flags=flags)
-    if answer.usage is None:
-        return Reading(None, _present(answer.error))
-    usage, flags = _checked(answer.usage)
-    return Reading(usage, _present(answer.error), flags=flags)
+        usage, flags = read_usage(bytes(loose.usage))
+        return Reading(
+            usage,
+            _present(loose.error),
+            flags=flags,
+            answer_id=_word(_text(loose.id), ANSWER_ID_CHARS),
+            service_tier=_word(_text(loose.service_tier), SERVICE_TIER_CHARS),
+        )
+    usage, flags = None, ()
+    if answer.usage is not None:
+        usage, flags = checked(answer.usage)
+    return Reading(
+        usage,
+        _present(answer.error),
+        True,  # noqa: FBT003 - by place, which is quicker
+        flags,
+        "" if answer.id is None else _word(answer.id, ANSWER_ID_CHARS),
+        "" if answer.service_tier is None else _word(answer.service_tier, SERVICE_TIER_CHARS),
+    )
 
 
 def read_chunk(payload: bytes) -> Reading | None:
@@ -152,96 +146,51 @@ def read_chunk(payload: bytes) -> Reading | None:
         chunk = _decode_chunk(payload)
     except (msgspec.DecodeError, RecursionError):
         return None
-    usage, flags = _read_usage(bytes(chunk.usage))
+    usage, flags = read_usage(bytes(chunk.usage))
     choices = bytes(chunk.choices)
     is_empty = choices.startswith(b"[") and not choices[1:-1].strip()
-    return Reading(usage, _present(chunk.error), not is_empty, flags)
+    return Reading(
+        usage,
+        _present(chunk.error),
+        not is_empty,
+        flags,
+        _word(_text(chunk.id), ANSWER_ID_CHARS),
+        _word(_text(chunk.service_tier), SERVICE_TIER_CHARS),
+    )
 
 
-def _read_usage(raw: bytes) -> tuple[Usage | None, tuple[str, ...]]:
-    if raw == _NULL:
-        return None, ()
+def _text(raw: msgspec.Raw) -> str | None:
+    """Return a member that is text, or None."""
+    content = bytes(raw)
+    if not content.startswith(b'"'):
+        return None
     try:
-        return _checked(_decode_usage(raw))
-    except (msgspec.ValidationError, UnicodeDecodeError):
-        pass
-    try:
-        return _sane_usage(msgspec.json.decode(raw))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None, ("usage_not_a_number",)  # e.g. a number that no type holds
+        return _decode_text(content)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def engine_word(value: bytes, own: str) -> str:
+    """Return the engine's name of a request out of its header, or "" when it only repeats ours.
+
+    Args:
+        value: Of the field.
+        own: What we called the request.
+    """
+    word = _word(value.decode("latin-1"), ANSWER_ID_CHARS)
+    return "" if word == own else word
+
+
+def _word(text: str | None, most_chars: int) -> str:
+    """Return a word of an engine as it may stand in records, or "" when it is none."""
+    if text and len(text) <= most_chars and text.isascii() and text.isprintable():
+        return text
+    return ""
 
 
 def _present(raw: msgspec.Raw) -> bytes | None:
     content = bytes(raw)
     return None if content == _NULL else content
-
-
-def _checked(wire: _WireUsage) -> tuple[Usage | None, tuple[str, ...]]:
-    """Return the usage of a well-typed object, or hand it to the lenient reader when it is odd."""
-    inputs, outputs = wire.prompt_tokens, wire.completion_tokens
-    cached = wire.prompt_tokens_details.cached_tokens if wire.prompt_tokens_details else None
-    reasoning = wire.reasoning_tokens
-    if (
-        wire.completion_tokens_details
-        and wire.completion_tokens_details.reasoning_tokens is not None
-    ):
-        reasoning = wire.completion_tokens_details.reasoning_tokens
-    if (
-        0 <= inputs <= SANE_TOKENS
-        and 0 <= outputs <= SANE_TOKENS
-        and (cached is None or 0 <= cached <= inputs)
-        and (reasoning is None or 0 <= reasoning <= outputs)
-    ):
-        return Usage(inputs, outputs, cached, reasoning), ()
-    return _sane_usage(msgspec.to_builtins(wire))
-
-
-def _sane_usage(loose: Any) -> tuple[Usage | None, tuple[str, ...]]:
-    """Make sense of a usage object of any shape; see the module's docstring."""
-    if loose is None:
-        return None, ()
-    if not isinstance(loose, dict):
-        return None, ("usage_not_a_number",)
-    flags: set[str] = set()
-    inputs = _sane_count(loose.get("prompt_tokens"), flags)
-    outputs = _sane_count(loose.get("completion_tokens", 0), flags)
-    if inputs is None or outputs is None:
-        return None, tuple(sorted(flags or {"usage_not_a_number"}))
-    cached = _detail(loose, "prompt_tokens_details", "cached_tokens", flags)
-    reasoning = _detail(loose, "completion_tokens_details", "reasoning_tokens", flags)
-    if reasoning is None and loose.get("reasoning_tokens") is not None:
-        reasoning = _sane_count(loose["reasoning_tokens"], flags)
-    if cached is not None and cached > inputs:
-        cached = inputs
-        flags.add("usage_inconsistent")
-    if reasoning is not None and reasoning > outputs:
-        reasoning = outputs
-        flags.add("usage_inconsistent")
-    found = tuple(sorted(flags))
-    return Usage(inputs, outputs, cached, reasoning, found), found
-
-
-def _detail(loose: dict[str, Any], group: str, name: str, flags: set[str]) -> int | None:
-    details = loose.get(group)
-    if not isinstance(details, dict) or details.get(name) is None:
-        return None
-    return _sane_count(details[name], flags)
-
-
-def _sane_count(value: Any, flags: set[str]) -> int | None:
-    """Return a token count, 0 for a negative one, None for what is no count; flag both."""
-    if isinstance(value, float) and math.isfinite(value) and value == int(value):
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        flags.add("usage_not_a_number")
-        return None
-    if value < 0:
-        flags.add("usage_negative")
-        return 0
-    if value > SANE_TOKENS:
-        flags.add("usage_absurd")
-        return None
-    return value
 
 
 def error_body(refusal: Refusal) -> bytes:
