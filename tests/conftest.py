@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -18,6 +19,10 @@ for _name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
 
 # Tests start hundreds of processes: what one has compiled, the others need not.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+_TESTS = Path(__file__).parent
+_LONGEST_FIRST = {"integration": 1, "contract": 2, "e2e": 3, "property": 4}
+"""Folders by how long one file of theirs takes; behind them are those of a second or two."""
 
 _LOOPBACK = ("127.", "::1", "::ffff:127.", "localhost")
 
@@ -38,4 +43,9 @@ sys.addaudithook(_refuse_other_machines)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take long, so that at the end no core waits for another's."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+
+    def order(item: pytest.Item) -> int:
+        folder = item.path.relative_to(_TESTS).parts[0]
+        return 0 if item.path in slow else _LONGEST_FIRST.get(folder, len(_LONGEST_FIRST) + 1)
+
+    items.sort(key=order)

@@ -56,7 +56,10 @@ class PostgresqlServer:
         self._count += 1
         name = f"{self._prefix}_{self._count}"
         template = self._prefix if is_migrated else "template0"
-        await self.execute(f"CREATE DATABASE {name} OWNER {ROLE} TEMPLATE {template}")
+        # To copy files takes half of what it takes to log each of their pages, the default.
+        await self.execute(
+            f"CREATE DATABASE {name} OWNER {ROLE} TEMPLATE {template} STRATEGY FILE_COPY"
+        )
         return name
 
     async def drop(self, name: str = "") -> None:

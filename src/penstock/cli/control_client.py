@@ -11,6 +11,7 @@ import httpx
 from penstock.cli.errors import CONTROL_FAILED, NOT_RUNNING, CommandError
 from penstock.cli.instance import ControlPlane
 from penstock.cli.problems import read_problem
+from penstock.kit.tls import verify_for
 
 PAGE_ROWS = 1000
 """The most rows that control answers at once."""
@@ -58,6 +59,7 @@ class ControlClient:
             # Proxies are for the outside world; control is ours.
             trust_env=False,
             transport=transport,
+            verify=verify_for(control.url),
         )
 
     def __enter__(self) -> Self:

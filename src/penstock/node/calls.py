@@ -4,6 +4,8 @@ from pathlib import Path
 
 import httpx
 
+from penstock.kit.tls import verify_for
+
 _REFUSALS = frozenset({400, 413, 422})
 """Answers that say that this content will never be taken, whoever asks how often."""
 _MAX_CONNECTIONS = 64
@@ -50,6 +52,7 @@ class ControlCalls:
             limits=httpx.Limits(max_connections=_MAX_CONNECTIONS, keepalive_expiry=_KEEP_ALIVE_S),
             trust_env=False,
             transport=transport,
+            verify=verify_for(base_url),
         )
 
     async def post(self, path: str, content: bytes) -> bytes:

@@ -15,6 +15,7 @@ import lmdb
 from penstock.contract.feed import FeedPage, Position, read_page
 from penstock.contract.snapshot import SnapshotFormatError
 from penstock.kit.clock import Clock
+from penstock.kit.tls import verify_for
 from penstock.node.log import line
 from penstock.node.publisher import Publisher
 
@@ -63,7 +64,12 @@ class Feed:
         self._publisher = publisher
         self._clock = clock
         self._on_change = on_change
-        self._client = httpx.AsyncClient(timeout=_TIMEOUT, trust_env=False, transport=transport)
+        self._client = httpx.AsyncClient(
+            timeout=_TIMEOUT,
+            trust_env=False,
+            transport=transport,
+            verify=verify_for(base_url),
+        )
         self._followed_at_s = clock.monotonic_s()
         self.failure_count = 0
 

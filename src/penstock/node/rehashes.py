@@ -10,6 +10,7 @@ import httpx
 from penstock.access.peppers import read_peppers
 from penstock.contract.key_hashes import MAX_PAIRS, KeyHashes, encode_key_hashes
 from penstock.kit.errors import PenstockError
+from penstock.kit.tls import verify_for
 from penstock.node.backoff import doubling_s
 from penstock.node.log import line
 
@@ -55,7 +56,8 @@ class Rehashes:
     async def run(self) -> None:
         """Report until cancelled."""
         failures = 0
-        async with httpx.AsyncClient(timeout=_TIMEOUT, trust_env=False) as client:
+        verify = verify_for(self._url)
+        async with httpx.AsyncClient(timeout=_TIMEOUT, trust_env=False, verify=verify) as client:
             while True:
                 await self._has_some.wait()
                 pairs = tuple(islice(self._waiting.items(), MAX_PAIRS))

@@ -81,4 +81,4 @@ async def test_kill_nine_loses_nothing(tmp_path: Path, *, is_strict: bool) -> No
             assert set(complete) <= set(closed) <= set(opened)
             assert len(opened) == len(set(opened))
             assert len(closed) == len(set(closed))
-    assert seen_in_all > 100
+    assert seen_in_all > ROUNDS

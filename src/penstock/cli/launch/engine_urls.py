@@ -2,6 +2,7 @@
 
 from penstock.catalog.rules import NAME, parse_endpoint
 from penstock.cli.errors import BAD_OPTION, ENGINE_UNREACHABLE, CommandError
+from penstock.kit.tls import verify_for
 
 _URL_FORM = "Give it as http://HOST:PORT or https://HOST:PORT."
 _TIMEOUT_S = 5.0
@@ -46,7 +47,8 @@ def list_models(url: str) -> tuple[str, ...]:
     target = f"{url}/v1/models"
     try:
         # No proxy: the gateway itself connects to engines directly.
-        answer = httpx.get(target, timeout=_TIMEOUT_S, trust_env=False)
+        verify = verify_for(target)
+        answer = httpx.get(target, timeout=_TIMEOUT_S, trust_env=False, verify=verify)
         answer.raise_for_status()
         listed = answer.json()["data"]
         names = [str(entry["id"]) for entry in listed]

@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable
 
 import httpx
 
+from penstock.kit.tls import verify_for
+
 _TIMEOUT_S = 2.0
 
 
@@ -58,4 +60,4 @@ def probe_client() -> httpx.AsyncClient:
     """Return a client for questions to our own processes: no proxy, no kept connection."""
     # A kept connection would hold up the drain of the one that was asked.
     limits = httpx.Limits(max_keepalive_connections=0)
-    return httpx.AsyncClient(trust_env=False, limits=limits)
+    return httpx.AsyncClient(trust_env=False, limits=limits, verify=verify_for("http:"))
