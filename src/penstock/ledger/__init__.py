@@ -1,0 +1,1 @@
+"""Accounts, transfers and their entries: what organizations owe and own, booked twice."""

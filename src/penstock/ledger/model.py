@@ -1,0 +1,123 @@
+"""Values of the ledger. Amounts are whole atto-units; times are microseconds since the epoch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Literal, TypeAlias
+
+AccountKind: TypeAlias = Literal[
+    "wallet_prepaid",
+    "wallet_promo",
+    "receivable",
+    "accrued_usage",
+    "revenue",
+    "rounding",
+    "breakage",
+    "payment_clearing",
+    "provider_cogs",
+    "provider_payable",
+    "writeoff",
+    "tax_payable",
+]
+Mode: TypeAlias = Literal["prepaid", "postpaid"]
+"""Whether an organization pays before it uses something, or after."""
+GrantKind: TypeAlias = Literal["promo", "paid"]
+UsageKind: TypeAlias = Literal["charge", "cost"]
+TransferKind: TypeAlias = Literal["charge", "cost", "topup", "grant", "expiry"]
+
+REST_ACCOUNTS: Final[Mapping[Mode, AccountKind]] = MappingProxyType(
+    {"prepaid": "wallet_prepaid", "postpaid": "accrued_usage"}
+)
+"""What pays for usage that no grant pays for."""
+GRANT_ACCOUNTS: Final[Mapping[GrantKind, AccountKind]] = MappingProxyType(
+    {"promo": "wallet_promo", "paid": "wallet_prepaid"}
+)
+"""Where a grant lies until it is used."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsagePosting:
+    """What usage of one organization cost it, and us, in one currency: a batch's sums."""
+
+    organization: str
+    currency: str
+    charge_atto: int
+    """Negative for a correction, or when a price went down with the quantity."""
+    cost_atto: int
+    at_us: int
+    """When it was used: in the statement of that month, and paid by grants that were valid then."""
+    reverses: str | None = None
+    """The transfer that a correction takes back a part of; without, the last ones are taken back
+    first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Where amounts are added up: one of a kind, an organization and a currency."""
+
+    id: str
+    organization: str
+    kind: AccountKind
+    currency: str
+    qualifier: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A part of a transfer that is to be: a debit, or below zero a credit."""
+
+    account: Account
+    amount_atto: int
+    grant_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A transfer that is to be booked. Its lines add up to nothing."""
+
+    id: str
+    organization: str
+    kind: TransferKind
+    idempotency_key: str
+    currency: str
+    booked_at_us: int
+    lines: tuple[Line, ...]
+    reverses_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """Credit of an organization: used before anything else, from its creation to its expiry."""
+
+    id: str
+    organization: str
+    currency: str
+    kind: GrantKind
+    priority: int
+    """Lower ones are used first."""
+    expires_at_us: int | None
+    amount_atto: int
+    remaining_atto: int
+    created_at_us: int
+    note: str = ""
+
+    def is_valid_at(self, at_us: int) -> bool:
+        """Return whether it pays for what was used then."""
+        has_ended = self.expires_at_us is not None and at_us >= self.expires_at_us
+        return self.created_at_us <= at_us and not has_ended
+
+
+@dataclass(frozen=True, slots=True)
+class Lot:
+    """What usage was paid from: a grant, or an account itself."""
+
+    account_id: str
+    grant_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a transfer took from a lot; below zero what it gave back."""
+
+    lot: Lot
+    amount_atto: int
