@@ -17,7 +17,7 @@ import psutil
 import pytest
 from tests.fakes.dev_instance import DevInstance, running_dev
 from tests.fakes.plain_http import NO_TLS
-from tests.fakes.worker_process import free_port
+from tests.fakes.ports import free_port
 
 ROUNDS = 20
 CALLERS = 12

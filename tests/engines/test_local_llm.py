@@ -12,18 +12,13 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from tests.fakes.ports import free_port
 
 pytestmark = pytest.mark.engine
 
 START_TIMEOUT_S = 60
 STORY = [{"role": "user", "content": "Tell me a very long story about a river."}]
 GREETING = [{"role": "user", "content": "Say hello."}]
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextmanager
@@ -53,7 +48,7 @@ def _wait_ready(port: int) -> None:
 @pytest.fixture(scope="module")
 def llm() -> Iterator[httpx.Client]:
     """Start the local LLM once; yield a client of it."""
-    port = _free_port()
+    port = free_port()
     # After a stream the engine closes the connection without having said so.
     limits = httpx.Limits(max_keepalive_connections=0)
     url = f"http://127.0.0.1:{port}"
@@ -136,7 +131,7 @@ def test_too_long_a_prompt_is_refused(llm: httpx.Client) -> None:
 
 def test_sigterm_ends_it_at_once_and_quietly() -> None:
     """SIGTERM ends it with status 0 within a second, though a stream is on its way."""
-    port = _free_port()
+    port = free_port()
     with _running(port) as process:
         url = f"http://127.0.0.1:{port}/v1/chat/completions"
         with httpx.stream("POST", url, json=_chat(STORY, 1500, stream=True)) as answer:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import uvicorn
-from tests.fakes.worker_process import free_port
+from tests.fakes.ports import free_port
 
 from penstock.control.app import create_app
 from penstock.control.settings import ControlSettings

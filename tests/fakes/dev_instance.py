@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import psutil
 from tests.fakes.plain_http import NO_TLS
-from tests.fakes.worker_process import free_port
+from tests.fakes.ports import free_port
 
 START_S = 90.0
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.fakes.dev_instance import PENSTOCK
-from tests.fakes.worker_process import free_port
+from tests.fakes.ports import free_port
 
 
 @contextmanager

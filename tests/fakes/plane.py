@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import msgspec
 from tests.fakes.plain_http import NO_TLS
-from tests.fakes.worker_process import free_port
+from tests.fakes.ports import free_port
 
 from penstock.control.settings import ControlSettings
 from penstock.node.settings import AgentSettings

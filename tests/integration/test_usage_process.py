@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.fakes.ports import free_port
 from tests.unit.metering.usage_events import make_body, make_event
 
 from penstock.control.__main__ import main
@@ -31,8 +32,7 @@ class Control:
     def __init__(self, data: Path, log: Path) -> None:
         """See the class; starts it."""
         self._log = log
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
+        port = free_port()
         settings = json.dumps({"data_dir": str(data), "port": port})
         with log.open("ab") as output:
             self.process = subprocess.Popen(

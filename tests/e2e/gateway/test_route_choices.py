@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import pytest_asyncio
+from tests.fakes.ports import free_port
 from tests.fakes.scripted_engine import (
     DONE,
     ROLE,
@@ -25,7 +26,6 @@ from tests.fakes.stream_caller import StreamCaller, ask, calling, chat_body
 from tests.fakes.worker_process import (
     WorkerProcess,
     eventually,
-    free_port,
     make_snapshot,
     running_worker,
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from tests.fakes.ports import free_port
 from tests.fakes.scripted_engine import (
     DONE,
     ROLE,
@@ -26,7 +27,6 @@ from tests.fakes.stream_caller import ask, calling, chat_body
 from tests.fakes.worker_process import (
     WorkerProcess,
     eventually,
-    free_port,
     make_snapshot,
     running_worker,
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import pytest_asyncio
+from tests.fakes.ports import free_port
 from tests.fakes.scripted_engine import (
     CHAT,
     DONE,
@@ -22,7 +23,6 @@ from tests.fakes.stream_caller import Answer, ask, calling, chat_body
 from tests.fakes.worker_process import (
     KEY,
     WorkerProcess,
-    free_port,
     make_snapshot,
     running_worker,
 )

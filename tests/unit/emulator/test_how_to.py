@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.fakes.ports import free_port
 
 PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "emulate-a-model-server.md"
 START_TIMEOUT_S = 20
@@ -18,8 +19,7 @@ START_TIMEOUT_S = 20
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the page's commands use curl")
 def test_the_commands_of_the_page_work() -> None:
     """The first command serves, and all others succeed against it."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     blocks = re.findall(r"^```sh\n(.+?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     serve, *others = (block.replace("18080", str(port)) for block in blocks)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
