@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -30,6 +31,8 @@ class Answer:
     """0 when the connection ended first."""
     headers: Mapping[str, str] = field(default_factory=dict)
     body: dict[str, Any] = field(default_factory=dict)
+    ended_at_ms: float = field(default_factory=lambda: time.time() * 1_000)
+    """When all of it had come, milliseconds since the Unix epoch."""
 
     @property
     def code(self) -> str:

@@ -200,7 +200,7 @@ class Node:
         """Begin a life of the agent."""
         path = self._world.folder / f"limits-{self.number}"
         counts = LimitCounts(path, _NodeClock(self), boot=1, living=())
-        self.broker = Broker(counts, self._world.authority, self._uses, lambda: ())
+        self.broker = Broker(counts, self._world.join(self, counts), self._uses, lambda: ())
 
     def bury(self, slot: int, epoch: int) -> None:
         """Know that a worker is dead."""
@@ -241,6 +241,7 @@ class World:
         limits: Rules of the one key.
         make_authority: Makes the one that all nodes share, given its clock in milliseconds.
         is_skewed: Whether the nodes' clocks differ, by less than the shortest sub-window.
+        join: Makes what an agent that starts asks of that one; that one itself when None.
     """
 
     def __init__(
@@ -251,8 +252,10 @@ class World:
         make_authority: Callable[[Callable[[], int]], Authority],
         *,
         is_skewed: bool = False,
+        join: "Callable[[World, Node, LimitCounts], Authority] | None" = None,
     ) -> None:
         """See the class."""
+        self._join = join
         self.folder = folder
         self.random = random.Random(seed)
         self.limits = {limit.metric: limit for limit in limits}
@@ -279,6 +282,10 @@ class World:
     def workers(self) -> list[Worker]:
         """All of them."""
         return [worker for node in self.nodes for worker in node.workers]
+
+    def join(self, node: Node, counts: LimitCounts) -> Authority:
+        """Return whom an agent asks that starts."""
+        return self.authority if self._join is None else self._join(self, node, counts)
 
     def read_quota(self) -> Quota:
         """Return the key's rules as a worker reads them."""

@@ -2,6 +2,7 @@
 
 Whoever shares one gives the same limits together. Time is the server's. Nothing waits longer than
 `timeout_s`: then nobody knows what was deducted, and a retry with the same name deducts no more.
+Errors say whether the server is away or slow: one who does not answer yet may be giving to others.
 """
 
 import asyncio
@@ -12,9 +13,12 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError as LinkError
+from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as LinkTimeoutError
 
 from penstock.contract.limits import Ask, Bucket, Lease, Shortage
+from penstock.kit.running_time import running_timeout
 from penstock.limits.authority import AuthorityUnavailableError
 from penstock.limits.scripts import GIVE_BACK, LOOK, RENEW, TAKE
 
@@ -24,9 +28,29 @@ NODE_S: Final = 30.0
 """How long a node that is silent counts as one that shares the limits."""
 _REPEAT_MS: Final = 60_000
 _REPEATS: Final = 20_000
+_TRIES: Final = 3
+"""A connection that is reset says little: the next one is refused when nobody is there."""
 
 
 _OTHER_EPOCH: Final = 2
+
+
+class AuthorityGoneError(AuthorityUnavailableError):
+    """It is not there: whatever was asked of it, connections to it were refused or reset."""
+
+
+class AuthoritySlowError(AuthorityUnavailableError):
+    """It has not answered yet. It may be there, and be giving to others.
+
+    Args:
+        message: What was waited for.
+        waited_s: How long, without time in which this process stood still.
+    """
+
+    def __init__(self, message: str, waited_s: float) -> None:
+        """See the class."""
+        super().__init__(message)
+        self.waited_s = waited_s
 
 
 class ColdAuthorityError(AuthorityUnavailableError):
@@ -48,7 +72,8 @@ class RedisAuthority:
 
     Args:
         client: Connected to the server; its own timeouts should be no shorter than ours.
-        timeout_s: The longest that anything takes for which somebody waits.
+        timeout_s: The longest that anything takes for which somebody waits, of the time in which
+            this process runs.
         patience_s: The longest that anything else takes, no less than that.
         prefix: Begins all keys.
         clock_ms: Milliseconds since the Unix epoch; the server's own clock when None.
@@ -65,7 +90,7 @@ class RedisAuthority:
     ) -> None:
         """See the class."""
         self._clock_ms = clock_ms
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._patience_s = max(patience_s, timeout_s)
         self._prefix = prefix
         self._take = client.register_script(TAKE)
@@ -85,7 +110,14 @@ class RedisAuthority:
     async def take(
         self, asks: Sequence[Ask], *, take_id: str, holder: str
     ) -> tuple[Lease, ...] | Shortage:
-        """See `Authority`."""
+        """See `Authority`.
+
+        Raises:
+            AuthorityGoneError: It is not there.
+            AuthoritySlowError: It does not answer in time.
+            ColdAuthorityError: It has lost what it counted.
+            AuthorityUnavailableError: It refuses to decide about one of these buckets.
+        """
         keys = [self._key(ask.bucket.id) for ask in asks]
         permits = [key for key, ask in zip(keys, asks, strict=True) if ask.bucket.is_permits]
         arguments: list[Any] = [_REPEAT_MS, holder, int(PERMIT_S * 1_000)]
@@ -95,9 +127,9 @@ class RedisAuthority:
             arguments += (ask.least, ask.want, int(ask.is_ahead))
         arguments.append(self._epoch)
         name = f"{self._prefix}:t:{{{_owner(asks[0].bucket.id)}}}:{take_id}"
-        async with self._in_time(self._timeout_s), self._busy_with(permits):
+        async with self._in_time(self.timeout_s), self._busy_with(permits):
             keys_of_all = [name, *keys, f"{self._prefix}:epoch"]
-            kind, _, *answer = await self._run(self._take, keys_of_all, arguments)
+            kind, _, *answer = await self._run_surely(self._take, keys_of_all, arguments)
             if kind == _OTHER_EPOCH:
                 message = "what it counted is lost"
                 raise ColdAuthorityError(message)
@@ -119,12 +151,12 @@ class RedisAuthority:
         key = self._key(bucket.id)
         arguments = [holder, bucket.sub_window_ms, bucket.count, lease.sub_window, amount]
         if not bucket.is_permits:
-            async with self._in_time(self._timeout_s):
+            async with self._in_time(self.timeout_s):
                 await self._run(self._give_back, [key], arguments)
             return
         held = self._permits.setdefault(holder, {})
         held[key] = max(0, held.get(key, 0) - amount)
-        async with self._in_time(self._timeout_s), self._busy_with([key]):
+        async with self._in_time(self.timeout_s), self._busy_with([key]):
             await self._run(self._give_back, [key], arguments)
 
     @property
@@ -146,12 +178,16 @@ class RedisAuthority:
         """Say that a node is there, and learn what the server's state is.
 
         Raises:
-            AuthorityUnavailableError: It does not answer.
+            AuthorityGoneError: It is not there, or says that it can count nothing.
+            AuthoritySlowError: It does not answer in time.
         """
         keys = [f"{self._prefix}:epoch", f"{self._prefix}:nodes"]
         arguments = [node, int(NODE_S * 1_000), secrets.token_hex(8)]
         async with self._in_time(self._patience_s):
-            now_ms, epoch, nodes = await self._run(self._look, keys, arguments)
+            try:
+                now_ms, epoch, nodes = await self._run_surely(self._look, keys, arguments)
+            except ResponseError as error:
+                raise AuthorityGoneError(str(error)) from None
         self._epoch = epoch.decode()
         return Look(now_ms, int(self._epoch.rpartition(":")[2]), nodes)
 
@@ -221,10 +257,13 @@ class RedisAuthority:
     @asynccontextmanager
     async def _in_time(self, timeout_s: float) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout(timeout_s):
+            async with running_timeout(timeout_s):
                 yield
-        except (TimeoutError, RedisError, OSError) as error:
-            raise AuthorityUnavailableError(str(error) or type(error).__name__) from None
+        except (RedisError, OSError) as error:
+            message = str(error) or type(error).__name__
+            if _is_slow(error):
+                raise AuthoritySlowError(message, timeout_s) from None
+            raise AuthorityUnavailableError(message) from None
 
     def _note(self, take_id: str, holder: str, taken: Iterable[tuple[str, int]]) -> None:
         """Count permits that were taken, once however often it is repeated."""
@@ -240,9 +279,27 @@ class RedisAuthority:
     def _key(self, bucket_id: str) -> str:
         return f"{self._prefix}:b:{{{_owner(bucket_id)}}}:{bucket_id}"
 
+    async def _run_surely(self, script: Any, keys: list[str], arguments: list[Any]) -> Any:
+        """Ask what can be asked twice, until it is certain whether anybody is there."""
+        for _ in range(_TRIES):
+            try:
+                return await self._run(script, keys, arguments)
+            except (LinkError, OSError) as error:
+                if _is_slow(error):
+                    raise
+                message = str(error) or type(error).__name__
+        raise AuthorityGoneError(message)
+
     async def _run(self, script: Any, keys: list[str], arguments: list[Any]) -> Any:
         now_ms = -1 if self._clock_ms is None else self._clock_ms()
         return await script(keys=keys, args=[*arguments, now_ms])
+
+
+def _is_slow(error: Exception) -> bool:
+    """Tell whether an error is about time, maybe for a connection that others have."""
+    return isinstance(error, TimeoutError | LinkTimeoutError) or isinstance(
+        error.__cause__, TimeoutError
+    )
 
 
 def _owner(bucket_id: str) -> str:

@@ -1,8 +1,9 @@
 """The authority of a node that shares limits with others: their server, and its share without it.
 
-While the server answers it decides. When it does not, or has lost what it counted, a node gives
+While the server is there it decides. When it is away, or has lost what it counted, a node gives
 from its share of each limit: an equal part, less what it has leased in the window from either. What
-it gave by itself it tells the server before it asks there again.
+it gave by itself it tells the server before it asks there again. A server that is only slow may be
+giving all of a limit to others: until it is known to be away (`circuit`) nobody can decide.
 
 A server that has lost everything is told so by its epoch, which takings name: it is trusted about a
 bucket when a window has passed since its new one began.
@@ -18,7 +19,13 @@ from penstock.contract.limits import Ask, Bucket, Lease, Shortage
 from penstock.limits.authority import AuthorityUnavailableError, MemoryAuthority
 from penstock.limits.circuit import Circuit, LiveNodes, share_of
 from penstock.limits.debts import Debts
-from penstock.limits.redis_authority import PERMIT_S, ColdAuthorityError, RedisAuthority
+from penstock.limits.redis_authority import (
+    PERMIT_S,
+    AuthorityGoneError,
+    AuthoritySlowError,
+    ColdAuthorityError,
+    RedisAuthority,
+)
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +79,7 @@ class SharedAuthority:
     @property
     def is_up(self) -> bool:
         """Whether the server is asked."""
-        return not self._circuit.is_open
+        return self._circuit.is_closed
 
     async def run(self) -> None:
         """Keep in touch with the server until cancelled."""
@@ -83,22 +90,38 @@ class SharedAuthority:
     async def look(self) -> None:
         """See how the server is; if it is well, tell it what it does not know, and ask it again."""
         try:
-            asked_ms = self._clock_ms()
+            loop = asyncio.get_running_loop()
+            asked_ms, asked_s = self._clock_ms(), loop.time()
             look = await self._server.look(self._node)
-            self._on_drift(look.now_ms - (asked_ms + self._clock_ms()) // 2)
+            is_prompt = loop.time() - asked_s <= self._server.timeout_s
+            answered_ms = self._clock_ms()
+            drift_ms = look.now_ms - (asked_ms + answered_ms) // 2
+            # Of a slow answer nobody knows when it was given: less than that is no drift.
+            if abs(drift_ms) >= (answered_ms - asked_ms) / 2:
+                self._on_drift(drift_ms)
             self._nodes.see(look.nodes, look.now_ms)
             self._since_ms = look.since_ms
             await self._settle_up()
         except AuthorityUnavailableError as error:
             self._fail(error)
             return
-        if self._circuit.look_well():
+        # Who would be too late for takings is not asked again for that; at first it may be a new
+        # connection that takes its time.
+        if (is_prompt or not self._circuit.is_open) and self._circuit.look_well():
             log.info("limits shared nodes=%s", self._nodes.count)
 
     async def take(
         self, asks: Sequence[Ask], *, take_id: str, holder: str
     ) -> tuple[Lease, ...] | Shortage:
-        """See `Authority`."""
+        """See `Authority`.
+
+        Raises:
+            AuthorityUnavailableError: As there; or the server is not known to be away, or it is
+                more than the share of a node.
+        """
+        if not (self._circuit.is_closed or self._circuit.is_open):
+            message = "nobody knows yet whether the server is there"
+            raise AuthorityUnavailableError(message)
         trusted = [index for index, ask in enumerate(asks) if self._trusts(ask.bucket)]
         shared = [asks[index] for index in trusted]
         given: tuple[Lease, ...] = ()
@@ -108,9 +131,9 @@ class SharedAuthority:
                     shared, take_id=f"{self._node}/{take_id}", holder=self._name(holder)
                 )
             except AuthorityUnavailableError as error:
-                if isinstance(error, ColdAuthorityError):
-                    self._circuit.open()
                 self._fail(error)
+                if not self._circuit.is_open:
+                    raise
                 trusted, shared = [], []
             else:
                 self._circuit.succeed()
@@ -136,12 +159,12 @@ class SharedAuthority:
         """See `Authority`."""
         await self._own.give_back(bucket, lease, amount, holder=holder)
         if bucket.is_permits:
-            if self._circuit.is_open:
+            if not self._circuit.is_closed:
                 self._server.note(bucket.id, -amount, holder=self._name(holder))
                 return
         else:
             amount = -self._debts.add(bucket, lease.sub_window, -amount)
-            if not amount or self._circuit.is_open:
+            if not amount or not self._circuit.is_closed:
                 # Not to be given back later: nobody would know whether it was already.
                 return
         try:
@@ -216,7 +239,7 @@ class SharedAuthority:
             failures = [result for result in done if result is not None]
             if failures:
                 raise failures[0]
-        if self._circuit.is_open or now_ms - self._renewed_ms > PERMIT_S * 1_000 / 3:
+        if not self._circuit.is_closed or now_ms - self._renewed_ms > PERMIT_S * 1_000 / 3:
             for holder in self._server.holders:
                 await self._server.renew(holder)
             self._renewed_ms = now_ms
@@ -224,7 +247,7 @@ class SharedAuthority:
     def _trusts(self, bucket: Bucket) -> bool:
         """Tell whether the server knows all that counts in a bucket."""
         is_owed = bucket.id in self._telling or self._debts.owes(bucket)
-        if self._circuit.is_open or is_owed:
+        if not self._circuit.is_closed or is_owed:
             return False
         window_ms = (
             PERMIT_S * 1_000 if bucket.is_permits else bucket.sub_window_ms * (bucket.count + 1)
@@ -233,7 +256,13 @@ class SharedAuthority:
 
     def _fail(self, error: Exception) -> None:
         self.error_count += 1
-        if self._circuit.fail():
+        has_opened = False
+        if isinstance(error, AuthorityGoneError | ColdAuthorityError):
+            has_opened = self._circuit.open()
+        elif isinstance(error, AuthoritySlowError):
+            now_s = asyncio.get_running_loop().time()
+            has_opened = self._circuit.fail(error.waited_s, now_s)
+        if has_opened:
             log.warning(
                 "limits not shared, this node gives from its share nodes=%s error=%s",
                 self._nodes.count,

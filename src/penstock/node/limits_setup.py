@@ -32,8 +32,9 @@ from penstock.node.use_reports import UseReports
 
 log = logging.getLogger(__name__)
 
-SERVER_TIMEOUT_S = 0.03
-"""Less than the 50 ms that a request waits: when there is no answer, its node's share may do."""
+SERVER_TIMEOUT_S = 0.25
+"""More than the 50 ms that a request waits: what comes later is there for the next ones. A lost
+packet is sent again after 200 ms."""
 _CONNECTIONS = 32
 
 

@@ -3,39 +3,68 @@
 import pytest
 
 from penstock.contract.limits import Bucket
-from penstock.limits.circuit import CALM_LOOKS, ERRORS, Circuit, LiveNodes
+from penstock.limits.circuit import ABSENT_S, CALM_LOOKS, Circuit, LiveNodes
 from penstock.limits.debts import MAX_DEBTS, Debts
 
 BUCKET = Bucket("org/requests:k.key", 10, 500, 121)
 
 
 def test_the_first_good_look_closes_it() -> None:
-    """A node that starts asks the server as soon as it is known to be well."""
+    """A node that starts asks the server once it is known to be well; before it knows nothing."""
     circuit = Circuit()
-    assert circuit.is_open
-    assert circuit.look_well()
     assert not circuit.is_open
+    assert not circuit.is_closed
+    assert circuit.look_well()
+    assert circuit.is_closed
 
 
-def test_errors_in_a_row_open_it() -> None:
-    """One answer between errors keeps it closed; so many in a row open it, once."""
+def test_waiting_in_vain_opens_it() -> None:
+    """Who waits for a second in all, without one answer, knows that nobody is there; once."""
     circuit = Circuit()
     circuit.look_well()
-    for _ in range(ERRORS - 1):
-        assert not circuit.fail()
-    circuit.succeed()
-    assert [circuit.fail() for _ in range(ERRORS + 1)] == [False] * (ERRORS - 1) + [True, False]
+    steps = int(ABSENT_S / 0.25)
+    assert not any(circuit.fail(0.25, step * 0.3) for step in range(1, steps))
+    assert circuit.is_closed
+    assert circuit.fail(0.25, steps * 0.3)
     assert circuit.is_open
+    assert not circuit.fail(0.25, 9.0)
+
+
+def test_an_answer_in_time_begins_anew() -> None:
+    """As long as answers come now and then nobody is away, however many do not."""
+    circuit = Circuit()
+    circuit.look_well()
+    for second in range(20):
+        assert not circuit.fail(ABSENT_S * 0.9, second * 2.0)
+        circuit.succeed()
+    assert circuit.is_closed
+
+
+def test_waiting_at_the_same_time_counts_once() -> None:
+    """A hundred that wait for the same quarter of a second have waited that long."""
+    circuit = Circuit()
+    circuit.look_well()
+    assert not any(circuit.fail(0.25, 1.0 + number / 1_000) for number in range(100))
+    assert circuit.is_closed
+
+
+def test_a_pause_of_ones_own_does_not_count() -> None:
+    """Only what was waited counts, not the time between questions."""
+    circuit = Circuit()
+    circuit.look_well()
+    assert not any(circuit.fail(0.25, at_s) for at_s in (1.0, 100.0, 200.0))
+    assert circuit.is_closed
 
 
 @pytest.mark.parametrize("has_worked", [False, True])
-def test_after_errors_it_stays_open_for_a_while(*, has_worked: bool) -> None:
+def test_after_it_was_open_it_stays_so_for_a_while(*, has_worked: bool) -> None:
     """When the server is back, all nodes have time to tell it what they gave without it."""
     circuit = Circuit()
     if has_worked:
         circuit.look_well()
-        circuit.open()
-    circuit.fail()
+    circuit.open()
+    circuit.look_well()
+    circuit.fail(0.25, 1.0)
     circuit.succeed()
     looks = [circuit.look_well() for _ in range(CALM_LOOKS)]
     assert looks == [False] * (CALM_LOOKS - 1) + [True]
