@@ -26,7 +26,7 @@ from penstock.metering import service as metering
 from penstock.metering.model import Delivery
 from penstock.metering.rules import hash_event
 from penstock.rating import store as rating_store
-from penstock.rating.model import Price
+from penstock.rating.model import Price, default_book_id
 from penstock.storage.database import Database
 from penstock.storage.scope import Scope
 from penstock.tenancy.model import Organization, Project
@@ -37,14 +37,20 @@ WORKER = Life("node-1/0", 1)
 def make_price(alias: str, currency: str = "EUR", **members: Any) -> Price:
     """Return a price: 1.000000000003 for a million input tokens, a tenth cached, 2.5 for output."""
     values = {
+        "book_id": default_book_id("list", currency),
+        "organization_id": None,
+        "upstream": "",
+        "service_tier": "",
+        "valid_from_us": 0,
+        "valid_to_us": None,
         "input": PRICE_SCALE + 3,
         "cached_input": PRICE_SCALE // 10,
         "output": 5 * PRICE_SCALE // 2,
-        "valid_from_us": 0,
+        "rates": None,
         **members,
     }
+    values.setdefault("id", f"prc_{alias}_{currency}_{values['valid_from_us']}")
     return Price(
-        id=f"prc_{alias}_{currency}_{values['valid_from_us']}",
         alias=alias,
         currency=currency,
         version=1,
@@ -75,6 +81,7 @@ class BudgetRig:
         """Have an alias cost something, whether it is there or not."""
         async with self.database.write(ALL) as session:
             price = make_price(alias, currency, **members)
+            await rating_store.make_default_book(session, ALL, "list", currency, NOW_US)
             await rating_store.prices.insert(session, ALL, price)
 
     def owner(self, **members: Any) -> Owner:

@@ -185,9 +185,9 @@ class MemoryRecords:
         """Return the hard budgets of an owner."""
         return self.budgets.get(owner, ())
 
-    def find_prices(self, alias: str) -> tuple[Price, ...]:
-        """Return the prices of an alias."""
-        return self.prices.get(alias, ())
+    def find_prices(self, alias: str, organization: str) -> tuple[Price, ...]:
+        """Return the prices of an alias, an organization's own before everybody's."""
+        return self.prices.get(f"{alias} {organization}", self.prices.get(alias, ()))
 
 
 def build_runtime(

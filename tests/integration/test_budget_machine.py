@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from tests.fakes.budget_machine import BudgetMachine
 from tests.fakes.budget_rig import make_price
-from tests.fakes.organizations import ALL
+from tests.fakes.organizations import ALL, NOW_US
 from tests.integration.conftest import OpenDatabase
 
 from penstock.rating import store
@@ -36,4 +36,5 @@ def test_budgets_under_whatever_happens(open_database: OpenDatabase) -> None:
 
 async def _add_price(database: Database) -> None:
     async with database.write(ALL) as session:
+        await store.make_default_book(session, ALL, "list", "EUR", NOW_US)
         await store.prices.insert(session, ALL, make_price("small"))

@@ -123,6 +123,9 @@ _TABLE = {
     "limits:delete": "POA.J...",
     "limits:read_use": "POABJD.U",
     # money; as with limits
+    "price_books:create": "P.......",
+    "price_books:list": "P.......",
+    "price_books:get": "P.......",
     "prices:create": "P.......",
     "prices:list": "P.......",
     "prices:get": "P.......",

@@ -21,7 +21,10 @@ PRICE_SCALE = 1_000_000_000_000
 
 
 class Price(msgspec.Struct, frozen=True):
-    """What an alias costs from a moment on: unit/PRICE_SCALE for a million tokens, each >= 0."""
+    """What an alias costs at most from a moment on: unit/PRICE_SCALE for a million tokens, >= 0.
+
+    What is rated may be less: steps, tiers and meters that workers do not know have the dearest.
+    """
 
     currency: str
     """ISO 4217."""
@@ -30,6 +33,10 @@ class Price(msgspec.Struct, frozen=True):
     input: int
     cached_input: int
     output: int
+    request: int = 0
+    """Unit/PRICE_SCALE for a request, whatever it uses."""
+    is_none: bool = False
+    """There is no price from then on, or none that a request's worst case is known by."""
 
 
 class Budget(msgspec.Struct, frozen=True):

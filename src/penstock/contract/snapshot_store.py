@@ -10,8 +10,8 @@ organization, or organization + NUL + project: `s` + owner (present while suspen
 (where its data may go), `g` + alias + NUL + owner (present when it may use the alias), `o` +
 organization + NUL + upstream (id of the credential of its own that it uses there). By whom they
 limit (`owner_name`): `l` (limits) and `b` (hard budgets); `n` + name of a plan (its limits); `c` +
-alias (its prices). `m` is what the store holds: format, version, time. Other letters are the
-writer's own notes.
+alias (its prices), and `c` + alias + NUL + organization where these are others. `m` is what the
+store holds: format, version, time. Other letters are the writer's own notes.
 """
 
 import contextlib
@@ -191,9 +191,16 @@ def budgets_record(owner: bytes, budgets: tuple[Budget, ...]) -> tuple[bytes, by
     return b"b" + owner, _encode(budgets)
 
 
-def prices_record(alias: str, prices: tuple[Price, ...]) -> tuple[bytes, bytes]:
-    """Return name and value of the record of an alias' prices."""
-    return b"c" + alias.encode(), _encode(prices)
+def prices_name(alias: str, organization: str = "") -> bytes:
+    """Return the name of the record of an alias' prices: an organization's own, or everybody's."""
+    return b"c" + _owner(alias, organization or None)
+
+
+def prices_record(
+    alias: str, prices: tuple[Price, ...], organization: str = ""
+) -> tuple[bytes, bytes]:
+    """Return name and value of the record of an alias' prices; see `prices_name`."""
+    return prices_name(alias, organization), _encode(prices)
 
 
 def _owner(organization: str, project: str | None) -> bytes:
@@ -443,9 +450,9 @@ class SnapshotReader:
         value = self._get(b"b" + owner)
         return () if value is None else _decode_budgets(value)
 
-    def find_prices(self, alias: str) -> tuple[Price, ...]:
-        """Return the prices of an alias, by currency and time."""
-        value = self._get(b"c" + alias.encode())
+    def find_prices(self, alias: str, organization: str) -> tuple[Price, ...]:
+        """Return the prices of an alias for an organization, by currency and time."""
+        value = self._get(prices_name(alias, organization)) or self._get(prices_name(alias))
         return () if value is None else _decode_prices(value)
 
     def list_upstreams(self) -> list[Upstream]:

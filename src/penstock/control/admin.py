@@ -24,7 +24,7 @@ from penstock.limits.budget_api import create_budgets_router
 from penstock.limits.budget_applying import BUDGETS
 from penstock.metering import api as metering_api
 from penstock.rating import api as price_api
-from penstock.rating.service import list_unpriced
+from penstock.rating.prices import list_unpriced
 from penstock.storage.database import Database
 from penstock.tenancy import api as tenancy_api
 
@@ -76,6 +76,7 @@ def add_admin_api(
         create_budgets_router(list_unpriced),
         budget_api.budgets,
         budget_api.holds,
+        price_api.price_books,
         price_api.prices,
         metering_api.usage,
         create_credentials_router(database, data_keys),

@@ -15,7 +15,7 @@ from penstock.gateway.limits import (
     HOLD_LASTS_MS,
     SCARCE_HOLD_IDLE_MS,
 )
-from penstock.limits.prices import ATTO_IN_NANO, exact_charge, to_nano
+from penstock.limits.prices import ATTO_IN_NANO, exact_charge, to_nano, worst_input_charge
 
 _NEVER = -(10**9)
 _REPEAT_MS = 60_000
@@ -255,7 +255,7 @@ class Purse:
 
 
 def cost_of(price: Price, usage: Usage) -> int:
-    """Return what a request cost, rounded up to a nano-unit."""
+    """Return what a request cost at most, rounded up to a nano-unit."""
     cached = usage.cached_input_tokens or 0
     return to_nano(exact_charge(price, usage.input_tokens, cached, usage.output_tokens))
 
@@ -269,5 +269,5 @@ def output_for(price: Price, amount: int, input_tokens: int, answers: int) -> in
         input_tokens: What is to be paid besides.
         answers: How many there are, >= 1.
     """
-    inputs = input_tokens * max(price.input, price.cached_input)
-    return (amount * ATTO_IN_NANO - inputs) // (price.output * answers)
+    left = amount * ATTO_IN_NANO - worst_input_charge(price, input_tokens)
+    return left // (price.output * answers)

@@ -35,8 +35,8 @@ class Records(Protocol):
     def find_budgets(self, owner: bytes) -> tuple[Budget, ...]:
         """Return the hard budgets of an owner, as `owner_name` names it."""
 
-    def find_prices(self, alias: str) -> tuple[Price, ...]:
-        """Return the prices of an alias, by currency and time."""
+    def find_prices(self, alias: str, organization: str) -> tuple[Price, ...]:
+        """Return the prices of an alias for an organization, by currency and time."""
 
 
 class OwnedLimit(NamedTuple):
@@ -151,7 +151,7 @@ class Quota:
             if rule.limit.enforcement is not Enforcement.HARD
         )
         budgets = [each for each in self.budgets if each.budget.alias in {None, alias}]
-        all_prices = self._records.find_prices(alias) if budgets else ()
+        all_prices = self._records.find_prices(alias, organization) if budgets else ()
         prices = [price_at(all_prices, each.budget.currency, int(now_s)) for each in budgets]
         priced = tuple(price for price in prices if price is not None)
         unpriced = [

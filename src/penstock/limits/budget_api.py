@@ -33,8 +33,9 @@ from penstock.tenancy.errors import STATUS_CONFLICT
 MAX_ALIASES = 1_000
 """How many aliases are looked at for prices."""
 
-ListUnpriced: TypeAlias = Callable[[ReadSession, list[str], str], Awaitable[list[str]]]
-"""Returns those of some aliases that have no price in a currency: `rating` knows, above us."""
+ListUnpriced: TypeAlias = Callable[[ReadSession, list[str], str, str], Awaitable[list[str]]]
+"""Returns those of some aliases that have no price in a currency for an organization: `rating`
+knows, above us."""
 
 budgets = create_router("budgets")
 holds = create_router("holds")
@@ -55,7 +56,7 @@ def create_budgets_router(list_unpriced: ListUnpriced) -> APIRouter:
             found = await list_aliases(session, page, project_id=call.project_id)
             aliases = [alias.name for alias in found.items]
         names = [name for name in aliases if name is not None]
-        unpriced = await list_unpriced(session, names, budget.currency)
+        unpriced = await list_unpriced(session, names, budget.currency, budget.organization_id)
         uses = await service.list_uses(session, budget)
         windows = [BudgetWindowBody.of(use) for use in uses]
         return BudgetStateBody.of(budget, windows=windows, unpriced_aliases=unpriced)

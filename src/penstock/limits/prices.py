@@ -1,4 +1,4 @@
-"""What a request costs, at worst and exactly. Pure: worker and control plane reckon alike.
+"""What a request costs at most, as workers reckon before and after it. Pure.
 
 Exact amounts are whole atto-units, 1/ATTO of a currency's unit: tokens times a price of 12 decimals
 for a million tokens are a whole number of them. Only a worst case is rounded, and upwards.
@@ -8,7 +8,9 @@ from collections.abc import Iterable
 
 from penstock.contract.money import NANO, PRICE_SCALE, Price
 
-ATTO = PRICE_SCALE * 1_000_000
+_TOKENS = 1_000_000
+"""That a price is for."""
+ATTO = PRICE_SCALE * _TOKENS
 """Atto-units in a unit: 18 decimals."""
 ATTO_IN_NANO = ATTO // NANO
 
@@ -16,17 +18,20 @@ ATTO_IN_NANO = ATTO // NANO
 def price_at(prices: Iterable[Price], currency: str, at_s: int) -> Price | None:
     """Return the price that holds at a moment: of those that have begun, the one that did last.
 
+    None when there is none from then on.
+
     Args:
         prices: Of one alias, in any order.
         currency: Which of them.
         at_s: Seconds since the Unix epoch: of the request's admission.
     """
     begun = [price for price in prices if price.currency == currency and price.valid_from_s <= at_s]
-    return max(begun, key=lambda price: price.valid_from_s, default=None)
+    latest = max(begun, key=lambda price: price.valid_from_s, default=None)
+    return None if latest is None or latest.is_none else latest
 
 
 def exact_charge(price: Price, input_tokens: int, cached_tokens: int, output_tokens: int) -> int:
-    """Return what tokens cost, in atto-units.
+    """Return what a request costs at most that used so many tokens, in atto-units.
 
     Args:
         price: The one that holds.
@@ -39,13 +44,19 @@ def exact_charge(price: Price, input_tokens: int, cached_tokens: int, output_tok
         (input_tokens - cached_tokens) * price.input
         + cached_tokens * price.cached_input
         + output_tokens * price.output
+        + price.request * _TOKENS
     )
 
 
+def worst_input_charge(price: Price, input_tokens: int) -> int:
+    """Return the most that a request costs before its output, in atto-units."""
+    return input_tokens * max(price.cached_input, price.input) + price.request * _TOKENS
+
+
 def worst_charge(price: Price, input_tokens: int, output_tokens: int) -> int:
-    """Return the most that as many tokens can cost, in nano-units, rounded up."""
-    dearest = max(price.cached_input, price.input)
-    return -(-(input_tokens * dearest + output_tokens * price.output) // ATTO_IN_NANO)
+    """Return the most that a request of as many tokens can cost, in nano-units, rounded up."""
+    atto = worst_input_charge(price, input_tokens) + output_tokens * price.output
+    return -(-atto // ATTO_IN_NANO)
 
 
 def to_nano(atto: int) -> int:

@@ -1,9 +1,26 @@
-"""HTTP endpoints of prices."""
+"""HTTP endpoints of prices and their books."""
 
 from penstock.catalog.endpoints import Noun, create_router
-from penstock.rating import service
-from penstock.rating.errors import PRICE_EXISTS, PRICE_INVALID, PRICE_TOO_SOON, PRICE_USED
-from penstock.rating.schemas import NewPriceBody, PriceBody, PricePage, PricesQuery
+from penstock.rating import books as book_service
+from penstock.rating import prices as service
+from penstock.rating.errors import (
+    BOOK_EXISTS,
+    BOOK_INVALID,
+    PRICE_EXISTS,
+    PRICE_INVALID,
+    PRICE_TOO_SOON,
+    PRICE_USED,
+)
+from penstock.rating.schemas import (
+    BookBody,
+    BookPage,
+    BooksQuery,
+    NewBookBody,
+    NewPriceBody,
+    PriceBody,
+    PricePage,
+    PricesQuery,
+)
 
 prices = create_router("prices")
 
@@ -11,3 +28,15 @@ _price = Noun(router=prices, name="price", plural="prices", body=PriceBody, inva
 _price.add_reads(PricePage, PricesQuery, get=service.get_price, find=service.list_prices)
 _price.add_create(NewPriceBody, service.create_price, PRICE_TOO_SOON, PRICE_EXISTS)
 _price.add_delete(service.delete_price, PRICE_USED)
+
+price_books = create_router("price_books")
+
+_book = Noun(
+    router=price_books,
+    name="price_book",
+    plural="price_books",
+    body=BookBody,
+    invalid=BOOK_INVALID,
+)
+_book.add_reads(BookPage, BooksQuery, get=book_service.get_book, find=book_service.list_books)
+_book.add_create(NewBookBody, book_service.create_book, BOOK_EXISTS)

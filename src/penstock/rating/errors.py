@@ -16,6 +16,24 @@ PRICE_INVALID = _refusal(
     caller_action="Correct the member that the message names.",
 )
 
+BOOK_INVALID = _refusal(
+    "book_invalid",
+    400,
+    "invalid_price_book",
+    public="A price book cannot be like this.",
+    cause="A member has a value that it cannot have, e.g. a contract without an organization.",
+    caller_action="Correct the member that the message names.",
+)
+
+BOOK_EXISTS = _refusal(
+    "book_exists",
+    409,
+    "price_book_exists",
+    public="There is such a price book.",
+    cause="The name is taken, or the organization has a contract in that currency.",
+    caller_action="Choose another name, or set prices in the book that is there.",
+)
+
 PRICE_TOO_SOON = _refusal(
     "too_soon",
     400,
@@ -32,8 +50,9 @@ PRICE_EXISTS = _refusal(
     "exists",
     409,
     "price_exists",
-    public="There is a price that begins at the same time.",
-    cause="An alias has one price of a currency at each moment.",
+    public="There is a price that holds at the same time.",
+    cause="A model has one price of a book and service tier at each moment. One that was set with "
+    "an end holds until then.",
     caller_action="Choose another time, or delete the other one if it has not begun.",
 )
 

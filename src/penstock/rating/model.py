@@ -1,45 +1,131 @@
 """Values of the rating room. Times are microseconds since the Unix epoch."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
-from penstock.contract import money
+from penstock.contract.usage import UsageEvent
+
+BookKind = Literal["list", "contract", "cost"]
+RatedKind = Literal["charge", "cost"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewPrice:
-    """What an alias is to cost: unit/PRICE_SCALE for a million tokens, each >= 0."""
-
-    alias_id: str
-    currency: str
-    valid_from_us: int | None = None
-    """The earliest time that there may be, when None."""
-    input: int
-    cached_input: int | None = None
-    """As `input` when None."""
-    output: int
+def default_book_id(kind: BookKind, currency: str) -> str:
+    """Return the id of the book that is used when none is named: of the list, or of costs."""
+    return f"pbk_{kind}_{currency}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Price:
-    """What an alias costs from a moment on, until the next price of the same currency begins."""
+class PriceBook:
+    """Prices in one currency."""
 
     id: str
-    alias: str
+    name: str
+    kind: BookKind
+    """`list`: for everybody; `contract`: for one organization, before the list; `cost`: what an
+    upstream's model costs us."""
     currency: str
-    valid_from_us: int
-    input: int
-    cached_input: int
-    output: int
+    organization_id: str | None
+    """Whose contract it is."""
     version: int
     created_at_us: int
     updated_at_us: int
 
-    def told(self) -> money.Price:
-        """Return it as nodes are told it."""
-        return money.Price(
-            self.currency,
-            self.valid_from_us // 1_000_000,
-            self.input,
-            self.cached_input,
-            self.output,
-        )
+    @property
+    def is_used(self) -> bool:
+        """Whether usage is rated by it when it comes in; others are for simulations and runs."""
+        return self.kind == "contract" or self.id == default_book_id(self.kind, self.currency)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewBook:
+    """A book that is to be."""
+
+    name: str
+    kind: BookKind
+    currency: str
+    organization_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewPrice:
+    """What a model is to cost: unit/PRICE_SCALE for a million tokens, each >= 0."""
+
+    currency: str
+    """That of the book."""
+    book_id: str | None = None
+    """The list of the currency when None, or its costs when `model` is given."""
+    alias_id: str | None = None
+    """Which alias, in a book that is no cost book."""
+    model: str | None = None
+    """The upstream's own name of the model, in a cost book."""
+    upstream: str = ""
+    """In a cost book: at this upstream only."""
+    service_tier: str = ""
+    """For requests that the engine says it served in this tier; for all others when "" ."""
+    valid_from_us: int | None = None
+    """The earliest time that there may be, when None."""
+    valid_to_us: int | None = None
+    """When it ends; with the next one when None."""
+    input: int | None = None
+    cached_input: int | None = None
+    """As `input` when None."""
+    output: int | None = None
+    rates: Mapping[str, Any] | None = None
+    """As `rates.read_rates` reads them: of all meters that the three above are not enough for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """What a model costs from a moment on, until its end or the next one of the same begins."""
+
+    id: str
+    book_id: str
+    organization_id: str | None
+    """Whose contract it is in."""
+    alias: str
+    """Name of the alias; of the upstream's model in a cost book."""
+    upstream: str
+    service_tier: str
+    currency: str
+    valid_from_us: int
+    valid_to_us: int | None
+    input: int
+    """At most, for a million tokens, when `rates` has it."""
+    cached_input: int
+    output: int
+    rates: Any
+    """JSON as of `rates.read_rates`; None when the three above say it all."""
+    version: int
+    created_at_us: int
+    updated_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """What an event was rated at."""
+
+    event: UsageEvent
+    kind: RatedKind
+    currency: str
+    price_id: str
+    """"" when the model has no price in that currency: then the amount is 0."""
+    amount_atto: int
+    """Negative for corrections, and when more usage made all of a month cheaper."""
+    reverses: str | None = None
+    """The run whose amount this one changes; None for the first one of the event."""
+
+
+@dataclass(frozen=True, slots=True)
+class RatedBatch:
+    """What events were rated at."""
+
+    rated: Sequence[Rated]
+    """A charge of every event; a cost of those that one is known for."""
+    budget_charges: Sequence[Mapping[str, int]]
+    """Of each event: what it costs in every currency that its alias has a price in, in atto-units
+    and never less than 0."""
+    unpriced: int
+    """Events that used something and have no price."""
+    absurd: int
+    """Events whose figures nobody believes: their amount is 0 until they are corrected."""

@@ -1,143 +1,247 @@
-"""Use cases of the rating room. None commits; changes are told to the audit log and data planes."""
+"""Rating: usage events become charges and costs, in the transaction that stores them."""
 
-import dataclasses
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from penstock.audit.model import Actor
-from penstock.audit.service import record
-from penstock.catalog.aliases import get_alias
-from penstock.catalog.collection import entry_of
-from penstock.contract import money
-from penstock.contract.usage import UsageEvent
-from penstock.kit.base62 import create_id
-from penstock.kit.errors import PenstockError
-from penstock.kit.moments import format_time
-from penstock.limits.prices import exact_charge, price_at
-from penstock.rating import store
-from penstock.rating.errors import PRICE_EXISTS, PRICE_INVALID, PRICE_TOO_SOON, PRICE_USED
-from penstock.rating.model import NewPrice, Price
-from penstock.rating.price_rules import MAX_AHEAD_US, earliest_start, find_price_fault, is_fixed
-from penstock.storage.changes import record_change
-from penstock.storage.errors import RowConflictError
-from penstock.storage.paging import Page, PageRequest
-from penstock.storage.scope import Scope
+from penstock.contract.usage import Meter, UsageEvent, quantities
+from penstock.rating import rated_store, store
+from penstock.rating.model import PriceBook, Rated, RatedBatch
+from penstock.rating.periods import day_of, day_start_us, month_start_us
+from penstock.rating.price_rules import read_good
+from penstock.rating.rules import (
+    MeterKey,
+    ReadPrice,
+    Running,
+    Shelf,
+    is_absurd,
+    meter_keys,
+    rate_quantities,
+)
 from penstock.storage.sessions import ReadSession, WriteSession
 
+PLATFORM = ""
+"""Whose steps costs are counted in."""
 
-async def create_price(session: WriteSession, actor: Actor, new: NewPrice) -> Price:
-    """Set what an alias costs from a moment on. It stays once it has begun.
 
-    Raises:
-        PenstockError: `PRICE_INVALID`, `PRICE_TOO_SOON`, `PRICE_EXISTS`, `OBJECT_UNKNOWN` for the
-            alias.
-    """
-    await session.lock_configuration()
-    alias = await get_alias(session, new.alias_id)
-    price = Price(
-        id=create_id("prc"),
-        alias=alias.name,
-        currency=new.currency,
-        valid_from_us=new.valid_from_us or 0,
-        input=new.input,
-        cached_input=new.input if new.cached_input is None else new.cached_input,
-        output=new.output,
-        version=1,
-        created_at_us=actor.at_us,
-        updated_at_us=actor.at_us,
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What events of some organizations are rated by."""
+
+    shelf: Shelf
+    used: Sequence[PriceBook]
+
+    def charges(self, event: UsageEvent) -> Iterator[tuple[str, ReadPrice]]:
+        """Yield the price of each currency that an event has one in, its contract's first."""
+        by_currency: dict[str, list[str]] = {}
+        for book in sorted(self.used, key=lambda book: book.kind):  # a contract, then the list
+            if book.kind == "list" or (
+                book.kind == "contract" and book.organization_id == event.organization
+            ):
+                by_currency.setdefault(book.currency, []).append(book.id)
+        for currency, book_ids in sorted(by_currency.items()):
+            found = self.shelf.find(
+                book_ids, event.model, admitted_us(event), service_tier=event.service_tier
+            )
+            if found is not None:
+                yield currency, found
+
+    def cost(self, event: UsageEvent, currency: str) -> tuple[str, ReadPrice] | None:
+        """Return the price that we pay for an event, in the currency if there is one."""
+        costs = [book for book in self.used if book.kind == "cost"]
+        for book in sorted(costs, key=lambda book: (book.currency != currency, book.currency)):
+            found = self.shelf.find(
+                [book.id],
+                event.served_model,
+                admitted_us(event),
+                upstream=event.upstream,
+                service_tier=event.service_tier,
+            )
+            if found is not None:
+                return book.currency, found
+        return None
+
+
+def admitted_us(event: UsageEvent) -> int:
+    """Return when the request was let in: which price holds, and in which month it counts."""
+    return event.started_at_ns // 1_000
+
+
+async def read_books(session: ReadSession, events: Sequence[UsageEvent]) -> Books:
+    """Return what events are rated by as they come in."""
+    organizations = {event.organization for event in events}
+    used = await store.list_used_books(session, session.scope, organizations)
+    models = {event.model for event in events} | {event.served_model for event in events}
+    prices = await store.list_book_prices(
+        session, session.scope, [book.id for book in used], models
     )
-    fault = find_price_fault(price)
-    if fault is not None:
-        raise PenstockError(PRICE_INVALID, fault)
-    others = await store.list_prices_of(session, session.scope, [price.alias], price.currency)
-    earliest_us = earliest_start(price, others, actor.at_us)
-    if new.valid_from_us is None:
-        price = dataclasses.replace(price, valid_from_us=earliest_us)
-    elif not earliest_us <= price.valid_from_us <= actor.at_us + MAX_AHEAD_US:
-        message = f"It can begin at {format_time(earliest_us)} or within ten years from then."
-        raise PenstockError(PRICE_TOO_SOON, message)
-    try:
-        await store.prices.insert(session, session.scope, price)
-    except RowConflictError:
-        raise PenstockError(PRICE_EXISTS) from None
-    await _tell(session, actor, "price.create", price, after=price)
-    return price
+    return Books(Shelf(read_good(prices)), used)
 
 
-async def get_price(session: ReadSession, price_id: str) -> Price:
-    """Return a price.
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One price that an event is rated at."""
 
-    Raises:
-        PenstockError: `OBJECT_UNKNOWN`.
+    event: UsageEvent
+    used: Mapping[Meter, int]
+    currency: str
+    read: ReadPrice
+    organization: str
+
+    @property
+    def period_us(self) -> int:
+        return month_start_us(admitted_us(self.event))
+
+    @property
+    def is_absurd(self) -> bool:
+        return is_absurd(self.read, self.used)
+
+    @property
+    def keys(self) -> Iterator[MeterKey]:
+        return meter_keys(self.read, self.used, self.organization, self.period_us)
+
+    def rate(self, running: Mapping[MeterKey, Running]) -> int:
+        # Nobody's usage may fill a month that is real.
+        months = {key: Running() for key in self.keys} if self.is_absurd else running
+        return rate_quantities(self.read, self.used, months, self.organization, self.period_us)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """All prices that an event is rated at."""
+
+    event: UsageEvent
+    used: Mapping[Meter, int]
+    charges: Sequence[_Job]
+    cost: _Job | None
+
+    @property
+    def jobs(self) -> Iterator[_Job]:
+        yield from self.charges
+        if self.cost is not None:
+            yield self.cost
+
+
+async def rate_events(
+    session: WriteSession, events: Sequence[UsageEvent], currencies: Mapping[str, str]
+) -> RatedBatch:
+    """Return what events cost that are stored for the first time, and count them in their months.
+
+    Whatever an event says, it is rated: without a price at 0, which is told.
+
+    Args:
+        session: One of all organizations, in which the events are stored.
+        events: Each id once.
+        currencies: What organizations are charged in; one that is not named is not charged.
     """
-    return await store.prices.get(session, session.scope, price_id)
+    books = await read_books(session, events)
+    plans = [_plan(books, event, currencies.get(event.organization, "")) for event in events]
+    jobs = [job for plan in plans for job in plan.jobs if not job.is_absurd]
+    running = await rated_store.lock_meters(
+        session, session.scope, (key for job in jobs for key in job.keys)
+    )
+    rated: list[Rated] = []
+    budget_charges: list[dict[str, int]] = []
+    faults: Counter[str] = Counter()
+    for plan in plans:
+        amounts = [job.rate(running) for job in plan.charges]
+        budget_charges.append(
+            # Budgets are not paid back what a cheaper step gives back of a whole month.
+            {
+                job.currency: max(0, amount)
+                for job, amount in zip(plan.charges, amounts, strict=True)
+            }
+        )
+        currency = currencies.get(plan.event.organization)
+        if currency is not None:
+            found = {
+                job.currency: (job, amount)
+                for job, amount in zip(plan.charges, amounts, strict=True)
+            }
+            rated.append(_charge(plan, currency, found.get(currency), faults))
+        if plan.cost is not None:
+            rated += _cost(plan.cost, plan.cost.rate(running))
+    await rated_store.write_meters(session, running)
+    return RatedBatch(rated, budget_charges, faults["unpriced"], faults["absurd"])
 
 
-async def list_prices(
-    session: ReadSession,
-    page: PageRequest,
+async def rate(session: WriteSession, events: Sequence[UsageEvent]) -> Sequence[Mapping[str, int]]:
+    """Return what each event costs a budget, by currency; see `rate_events`."""
+    return (await rate_events(session, events, {})).budget_charges
+
+
+async def record_rated(
+    session: WriteSession,
+    rated: Sequence[Rated],
+    transfers: Mapping[tuple[str, str, str], str],
     *,
-    alias: str | None = None,
-    currency: str | None = None,
-) -> Page[Price]:
-    """Return prices, oldest first."""
-    return await store.prices.list(session, session.scope, page, alias=alias, currency=currency)
-
-
-async def delete_price(
-    session: WriteSession, actor: Actor, price_id: str, *, expected_version: int | None = None
+    recorded_at_us: int,
+    run_id: str = "",
 ) -> None:
-    """Take back a price that does not begin soon.
+    """Store what events were rated at, and add it to the figures of their days.
 
-    Raises:
-        PenstockError: `OBJECT_UNKNOWN`, `VERSION_CONFLICT`, `PRICE_USED`.
+    Args:
+        session: Where to.
+        rated: One of an event and kind.
+        transfers: By organization, currency and kind: what books it in the ledger.
+        recorded_at_us: The time.
+        run_id: Of a later run; "" when the events are stored for the first time.
     """
-    price = await store.prices.lock(session, session.scope, price_id, expected_version)
-    if is_fixed(price, actor.at_us):
-        raise PenstockError(PRICE_USED)
-    await store.prices.delete(session, session.scope, price)
-    await _tell(session, actor, "price.delete", price, before=price)
+    rows: list[dict[str, Any]] = []
+    days: Counter[tuple[Any, ...]] = Counter()
+    labels: Counter[tuple[Any, ...]] = Counter()
+    for one in rated:
+        event = one.event
+        rows.append(
+            {
+                "day": day_of(event.event_id),
+                "event_id": event.event_id,
+                "kind": one.kind,
+                "run_id": run_id,
+                "organization": event.organization,
+                "currency": one.currency,
+                "price_id": one.price_id,
+                **rated_store.to_pair(one.amount_atto),
+                "transfer_id": transfers.get((event.organization, one.currency, one.kind)),
+                "reverses": one.reverses,
+                "recorded_at": recorded_at_us,
+            }
+        )
+        if one.amount_atto:
+            at_us = day_start_us(admitted_us(event))
+            who = (event.organization, event.project, event.key_id, event.model, event.data_class)
+            days[*who, one.currency, one.kind, at_us] += one.amount_atto
+            for name, value in dict(event.labels).items():
+                label = (event.organization, name, value, one.currency, one.kind, at_us)
+                labels[label] += one.amount_atto
+    await rated_store.insert_rated(session, session.scope, rows)
+    await rated_store.add_to_days(session, session.scope, days, labels)
 
 
-async def list_unpriced(session: ReadSession, aliases: Iterable[str], currency: str) -> list[str]:
-    """Return those of some aliases that never have a price in a currency.
-
-    Whoever may use an alias may know that: so it is asked for in anybody's session.
-    """
-    aliases = set(aliases)
-    everybody = Scope.all_organizations()
-    found = await store.list_prices_of(session, everybody, aliases, currency)
-    return sorted(aliases - {price.alias for price in found})
+def _plan(books: Books, event: UsageEvent, currency: str) -> _Plan:
+    used = quantities(event)
+    charges = [
+        _Job(event, used, each, read, event.organization) for each, read in books.charges(event)
+    ]
+    cost = books.cost(event, currency)
+    return _Plan(event, used, charges, None if cost is None else _Job(event, used, *cost, PLATFORM))
 
 
-async def rate(session: ReadSession, events: Sequence[UsageEvent]) -> list[dict[str, int]]:
-    """Return what each event cost, exactly, by currency; its time of admission decides.
-
-    Currencies without a price are left out.
-    """
-    prices = await _told(session, {event.model for event in events})
-    return [_charges(event, prices.get(event.model, [])) for event in events]
-
-
-def _charges(event: UsageEvent, prices: list[money.Price]) -> dict[str, int]:
-    charges = {}
-    for currency in {price.currency for price in prices}:
-        price = price_at(prices, currency, event.started_at_ns // 1_000_000_000)
-        if price is not None:
-            cached = event.cached_input_tokens or 0
-            charges[currency] = exact_charge(price, event.input_tokens, cached, event.output_tokens)
-    return charges
+def _charge(
+    plan: _Plan, currency: str, found: tuple[_Job, int] | None, faults: Counter[str]
+) -> Rated:
+    if found is None:
+        faults["unpriced"] += bool(plan.used)
+        return Rated(plan.event, "charge", currency, "", 0)
+    job, amount = found
+    if job.is_absurd:
+        faults["absurd"] += 1
+        return Rated(plan.event, "charge", currency, "", 0)
+    return Rated(plan.event, "charge", currency, job.read.price.id, amount)
 
 
-async def _told(session: ReadSession, aliases: Collection[str]) -> dict[str, list[money.Price]]:
-    told: dict[str, list[money.Price]] = {}
-    for price in await store.list_prices_of(session, session.scope, aliases):
-        if find_price_fault(price) is None:
-            told.setdefault(price.alias, []).append(price.told())
-    return told
-
-
-async def _tell(
-    session: WriteSession, actor: Actor, action: str, price: Price, **states: Price
-) -> None:
-    await record_change(session, "price", price.alias, actor.at_us)
-    await record(session, entry_of(actor, action, price, **states))
+def _cost(job: _Job, amount: int) -> list[Rated]:
+    if job.is_absurd:
+        return []
+    return [Rated(job.event, "cost", job.currency, job.read.price.id, amount)]

@@ -1,28 +1,200 @@
-"""Tables of the rating room."""
+"""Tables of the rating room.
 
-from sqlalchemy import Index
+An amount is two columns: whole nano-units, rounded down, and the rest of 0..999,999,999 atto-units.
+So both databases add up exactly, and a sum is that of the one times 10**9 and that of the other.
+"""
+
+from typing import Any
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from penstock.storage.base import Base, Microseconds, Versioned
+from penstock.storage.base import Base, Json, Microseconds, Versioned
+
+_IS_CONTRACT = text("kind = 'contract'")
+
+
+class PriceBooks(Versioned, Base):
+    """Prices in one currency: the platform's list or costs, or one organization's contract."""
+
+    __tablename__ = "price_books"
+    __table_args__ = (
+        Index("uq_price_books_name", "name", unique=True),
+        Index(
+            "uq_price_books_contract",
+            "organization_id",
+            "currency",
+            unique=True,
+            sqlite_where=_IS_CONTRACT,
+            postgresql_where=_IS_CONTRACT,
+        ),
+        Index(None, "created_at", "id"),
+        CheckConstraint("(kind = 'contract') = (organization_id IS NOT NULL)", name="contract"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    kind: Mapped[str]
+    currency: Mapped[str]
+    organization_id: Mapped[str | None]
 
 
 class Prices(Versioned, Base):
-    """What an alias costs from a moment on; the platform's. Rows do not change.
+    """What a model costs from a moment on. Rows do not change.
 
     Prices are whole numbers of a unit's 1/PRICE_SCALE for a million tokens.
     """
 
     __tablename__ = "prices"
     __table_args__ = (
-        Index("uq_prices_alias_currency", "alias", "currency", "valid_from", unique=True),
+        Index(
+            "uq_prices_start",
+            "book_id",
+            "alias",
+            "upstream",
+            "service_tier",
+            "valid_from",
+            unique=True,
+        ),
+        Index(None, "alias"),
         Index(None, "created_at", "id"),
+        CheckConstraint("valid_to IS NULL OR valid_to > valid_from", name="valid_to"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
+    book_id: Mapped[str] = mapped_column(ForeignKey("price_books.id"))
+    organization_id: Mapped[str | None]
+    """Whose contract its book is."""
     alias: Mapped[str]
-    """By name: what it cost stays true when it has gone."""
+    """By name: what it cost stays true when it has gone. In a cost book, the upstream's model."""
+    upstream: Mapped[str]
+    service_tier: Mapped[str]
     currency: Mapped[str]
     valid_from: Mapped[Microseconds]
+    valid_to: Mapped[Microseconds | None]
     input: Mapped[int]
     cached_input: Mapped[int]
     output: Mapped[int]
+    rates: Mapped[Any | None] = mapped_column(Json)
+
+
+class RatedUsage(Base):
+    """What usage was rated at. Rows are only added: what changes an amount is a row of its own."""
+
+    __tablename__ = "rated_usage"
+    __table_args__ = (
+        Index(None, "run_id"),
+        Index(None, "transfer_id"),
+        CheckConstraint("amount_rest BETWEEN 0 AND 999999999", name="amount_rest"),
+    )
+
+    day: Mapped[int] = mapped_column(primary_key=True)
+    event_id: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    run_id: Mapped[str] = mapped_column(primary_key=True)
+    """"" when it was rated as it came in."""
+    organization: Mapped[str]
+    currency: Mapped[str]
+    price_id: Mapped[str]
+    amount: Mapped[int]
+    amount_rest: Mapped[int]
+    transfer_id: Mapped[str | None]
+    reverses: Mapped[str | None]
+    recorded_at: Mapped[Microseconds]
+
+
+class RatingRuns(Base):
+    """A rating of usage that had been rated before."""
+
+    __tablename__ = "rating_runs"
+    __table_args__ = (Index(None, "created_at", "id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    reason: Mapped[str]
+    book_id: Mapped[str | None]
+    since: Mapped[Microseconds]
+    until: Mapped[Microseconds]
+    watermark: Mapped[str]
+    """Transactions of PostgreSQL before this one had ended when it began."""
+    actor: Mapped[str]
+    created_at: Mapped[Microseconds]
+    finished_at: Mapped[Microseconds | None]
+
+
+class RatedMeters(Base):
+    """A month's usage so far, where it matters for what more costs."""
+
+    __tablename__ = "rated_meters"
+    __table_args__ = (
+        CheckConstraint("quantity >= 0", name="quantity"),
+        CheckConstraint("amount_rest BETWEEN 0 AND 999999999", name="amount_rest"),
+    )
+
+    organization: Mapped[str] = mapped_column(primary_key=True)
+    book_id: Mapped[str] = mapped_column(primary_key=True)
+    price_id: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)
+    meter: Mapped[str] = mapped_column(primary_key=True)
+    period_start: Mapped[Microseconds] = mapped_column(primary_key=True)
+    quantity: Mapped[int]
+    amount: Mapped[int]
+    amount_rest: Mapped[int]
+
+
+class ChargeDays(Base):
+    """What a day's usage was rated at, by all that it is asked by."""
+
+    __tablename__ = "charge_days"
+    __table_args__ = (
+        Index(None, "organization", "at"),
+        CheckConstraint("amount_rest BETWEEN 0 AND 999999999", name="amount_rest"),
+    )
+
+    organization: Mapped[str] = mapped_column(primary_key=True)
+    project: Mapped[str] = mapped_column(primary_key=True)
+    key_id: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)
+    data_class: Mapped[str] = mapped_column(primary_key=True)
+    currency: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[Microseconds] = mapped_column(primary_key=True)
+    """Begin of the day, UTC, in which its requests were let in."""
+    amount: Mapped[int]
+    amount_rest: Mapped[int]
+
+
+class ChargeLabelDays(Base):
+    """The same by label; a request with several labels is in several rows."""
+
+    __tablename__ = "charge_label_days"
+    __table_args__ = (CheckConstraint("amount_rest BETWEEN 0 AND 999999999", name="amount_rest"),)
+
+    organization: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str] = mapped_column(primary_key=True)
+    currency: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[Microseconds] = mapped_column(primary_key=True)
+    amount: Mapped[int]
+    amount_rest: Mapped[int]
+
+
+class UsageCorrections(Base):
+    """What was wrong about an event. The event stays as it is."""
+
+    __tablename__ = "usage_corrections"
+    __table_args__ = (
+        Index(None, "event_id"),
+        Index(None, "organization", "created_at"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    event_id: Mapped[str]
+    day: Mapped[int]
+    organization: Mapped[str]
+    is_void: Mapped[bool]
+    deltas: Mapped[Any] = mapped_column(Json)
+    """By meter."""
+    reason: Mapped[str]
+    actor: Mapped[str]
+    created_at: Mapped[Microseconds]

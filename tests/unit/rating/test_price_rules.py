@@ -8,11 +8,12 @@ from tests.fakes.budget_rig import make_price
 from penstock.rating.price_rules import (
     MAX_PRICE,
     NOTICE_S,
-    current_price,
     earliest_start,
     find_price_fault,
     is_fixed,
+    read_good,
 )
+from penstock.rating.rules import current_price
 
 SECOND_US = 1_000_000
 NOW_US = 1_000 * SECOND_US
@@ -33,8 +34,11 @@ def test_a_higher_one_is_known_before(member: str) -> None:
     """Whatever of it is higher, than what is now or than what is to come."""
     higher = dataclasses.replace(OLD, **{member: getattr(OLD, member) + 1})
     assert earliest_start(higher, [OLD], NOW_US) == NOW_US + NOTICE_S * SECOND_US
-    cheap = dataclasses.replace(OLD, valid_from_us=NOW_US + 1, input=0, cached_input=0, output=0)
-    assert earliest_start(OLD, [OLD, cheap], NOW_US) == NOW_US + NOTICE_S * SECOND_US
+    cheap = dataclasses.replace(
+        OLD, valid_from_us=NOW_US + SECOND_US, input=0, cached_input=0, output=0
+    )
+    again = dataclasses.replace(OLD, valid_from_us=NOW_US + 2 * SECOND_US)
+    assert earliest_start(again, [OLD, cheap], NOW_US) == NOW_US + NOTICE_S * SECOND_US
 
 
 def test_what_begins_soon_stays() -> None:
@@ -42,8 +46,9 @@ def test_what_begins_soon_stays() -> None:
     assert is_fixed(OLD, NOW_US)
     assert is_fixed(LATER, NOW_US)
     assert not is_fixed(LATER, NOW_US - NOTICE_S * SECOND_US)
-    assert current_price([LATER, OLD], NOW_US) == OLD
-    assert current_price([LATER], NOW_US) is None
+    later, old = read_good([LATER, OLD])
+    assert current_price([later, old], NOW_US) == old
+    assert current_price([later], NOW_US) is None
 
 
 @pytest.mark.parametrize(

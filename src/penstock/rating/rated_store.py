@@ -1,0 +1,150 @@
+"""Every SQL statement of the rating room about usage that was rated."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
+
+from sqlalchemy import bindparam, select, tuple_, update
+from sqlalchemy.orm import InstrumentedAttribute
+
+from penstock.contract.usage import Meter
+from penstock.limits.prices import ATTO_IN_NANO
+from penstock.rating.rules import MeterKey, Running
+from penstock.rating.tables import ChargeDays, ChargeLabelDays, RatedMeters, RatedUsage
+from penstock.storage.base import Base
+from penstock.storage.scope import Scope
+from penstock.storage.sessions import WriteSession
+
+_METER_KEY = (
+    RatedMeters.organization,
+    RatedMeters.book_id,
+    RatedMeters.price_id,
+    RatedMeters.model,
+    RatedMeters.meter,
+    RatedMeters.period_start,
+)
+_DAY_KEY = ("organization", "project", "key_id", "model", "data_class", "currency", "kind", "at")
+_LABEL_DAY_KEY = ("organization", "name", "value", "currency", "kind", "at")
+
+Sums = Mapping[tuple[Any, ...], int]
+"""Atto-units by primary key."""
+
+
+def to_pair(amount_atto: int) -> dict[str, int]:
+    """Return an amount as its two columns: whole nano-units rounded down, and the rest."""
+    whole, rest = divmod(amount_atto, ATTO_IN_NANO)
+    return {"amount": whole, "amount_rest": rest}
+
+
+def to_atto(amount: int, amount_rest: int) -> int:
+    """Return the amount of two columns, or of the sums of two columns."""
+    return amount * ATTO_IN_NANO + amount_rest
+
+
+async def lock_meters(
+    session: WriteSession, scope: Scope, keys: Iterable[MeterKey]
+) -> dict[MeterKey, Running]:
+    """Return what was used of months so far, and let nobody else count in them until the end.
+
+    Everybody locks them in the same order.
+    """
+    wanted = sorted(set(keys))
+    if not wanted:
+        return {}
+    scope.require(key.organization for key in wanted if key.organization)
+    names = MeterKey._fields
+    rows = [
+        {
+            **{name.removesuffix("_us"): value for name, value in zip(names, key, strict=True)},
+            "quantity": 0,
+            "amount": 0,
+            "amount_rest": 0,
+        }
+        for key in wanted
+    ]
+    await session.insert_new(RatedMeters, rows, RatedMeters.meter)
+    types = [column.type for column in _METER_KEY]
+    statement = (
+        select(*_METER_KEY, RatedMeters.quantity, RatedMeters.amount, RatedMeters.amount_rest)
+        .where(tuple_(*_METER_KEY).in_([tuple_(*key, types=types) for key in wanted]))
+        .order_by(*_METER_KEY)
+        .with_for_update()
+    )
+    return {
+        MeterKey(*row[:4], cast("Meter", row[4]), row[5]): Running(row[6], to_atto(row[7], row[8]))
+        for row in await session.rows(statement)
+    }
+
+
+async def write_meters(session: WriteSession, running: Mapping[MeterKey, Running]) -> None:
+    """Store what `lock_meters` returned, as it is now."""
+    statement = (
+        update(RatedMeters)
+        .where(*_is_key(_METER_KEY))
+        .values(
+            quantity=bindparam("to_quantity"),
+            amount=bindparam("to_amount"),
+            amount_rest=bindparam("to_amount_rest"),
+        )
+    )
+    await session.change_many(
+        statement,
+        [
+            {
+                **{f"key_{column.key}": part for column, part in zip(_METER_KEY, key, strict=True)},
+                "to_quantity": month.quantity,
+                **{f"to_{name}": part for name, part in to_pair(month.amount_atto).items()},
+            }
+            for key, month in sorted(running.items())
+        ],
+    )
+
+
+async def insert_rated(
+    session: WriteSession, scope: Scope, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Store what events were rated at."""
+    scope.require(row["organization"] for row in rows)
+    await session.insert(RatedUsage, *rows)
+
+
+async def add_to_days(session: WriteSession, scope: Scope, days: Sums, labels: Sums) -> None:
+    """Add to the figures of days, and to those of days by label."""
+    for table, names, sums in (
+        (ChargeDays, _DAY_KEY, days),
+        (ChargeLabelDays, _LABEL_DAY_KEY, labels),
+    ):
+        scope.require(key[0] for key in sums)
+        await _add(session, table, names, sums)
+
+
+async def _add(
+    session: WriteSession, table: type[Base], names: tuple[str, ...], sums: Sums
+) -> None:
+    if not sums:
+        return
+    columns: Any = table
+    ordered = sorted(sums)
+    nothing = {"amount": 0, "amount_rest": 0}
+    rows = [dict(zip(names, key, strict=True)) | nothing for key in ordered]
+    await session.insert_new(table, rows, columns.amount)
+    rest = columns.amount_rest + bindparam("add_amount_rest")
+    statement = (
+        update(table)
+        .where(*_is_key([getattr(columns, name) for name in names]))
+        .values(
+            amount=columns.amount + bindparam("add_amount") + rest // ATTO_IN_NANO,
+            amount_rest=rest % ATTO_IN_NANO,
+        )
+    )
+    await session.change_many(
+        statement,
+        [
+            {f"key_{name}": part for name, part in zip(names, key, strict=True)}
+            | {f"add_{name}": part for name, part in to_pair(sums[key]).items()}
+            for key in ordered
+        ],
+    )
+
+
+def _is_key(columns: Iterable[InstrumentedAttribute[Any]]) -> list[Any]:
+    return [column == bindparam(f"key_{column.key}", type_=column.type) for column in columns]
