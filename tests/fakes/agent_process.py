@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -32,7 +32,15 @@ from penstock.contract.node import (
     decode_agent_message,
     encode_message,
 )
-from penstock.contract.usage import UsageEvent, UsageReceipt, decode_batch
+from penstock.contract.usage import (
+    PLACES_PATH,
+    PlacesAnswer,
+    PlacesQuestion,
+    StoredPlace,
+    UsageEvent,
+    UsageReceipt,
+    decode_batch,
+)
 from penstock.node.delivery import FREE_PATH
 from penstock.node.layout import runtime_folder
 from penstock.node.settings import AgentSettings
@@ -67,6 +75,7 @@ class Sink:
         """Start empty, with a free port that is known in advance."""
         self.events: dict[str, UsageEvent] = {}
         self.deliveries: Counter[str] = Counter()
+        self.places: defaultdict[tuple[str, int], StoredPlace] = defaultdict(StoredPlace)
         self.tokens: set[str] = set()
         self.reports: list[KeyHashes] = []
         self.uses: list[BucketUse] = []
@@ -116,12 +125,22 @@ class Sink:
         if path == FREE_PATH:
             self.frees.append(msgspec.msgpack.decode(body, type=FreeRequest))
             return b""
+        if path == PLACES_PATH:
+            lives = msgspec.msgpack.decode(body, type=PlacesQuestion).lives
+            places = [self.places[(life.producer, life.epoch)] for life in lives]
+            return msgspec.msgpack.encode(PlacesAnswer(tuple(places)))
         assert path == "/node/v1/usage"
         return msgspec.json.encode(self._store(body))
 
     def _store(self, body: bytes) -> UsageReceipt:
         stored = duplicates = conflicts = 0
-        for event in decode_batch(body).events:
+        batch = decode_batch(body)
+        life = batch.producer, batch.epoch
+        before = self.places[life]
+        self.places[life] = max(
+            before, StoredPlace(batch.segment, batch.offset), key=lambda p: (p.segment, p.offset)
+        )
+        for event in batch.events:
             self.deliveries[event.event_id] += 1
             known = self.events.setdefault(event.event_id, event)
             if self.deliveries[event.event_id] == 1:
@@ -130,7 +149,7 @@ class Sink:
                 duplicates += 1
             else:
                 conflicts += 1
-        return UsageReceipt(stored, duplicates, conflicts)
+        return UsageReceipt(stored, duplicates, conflicts, before.segment, before.offset)
 
     def outcomes(self) -> Counter[str]:
         """Return how many events of each outcome there are."""

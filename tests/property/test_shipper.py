@@ -1,20 +1,28 @@
 """Shipping: whatever crashes, fails or is repeated, each request is stored once, and right."""
 
 import asyncio
+import copy
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from tests.fakes.fake_worker import FakeJournal, make_event, make_open
 
 from penstock.contract.journal import Close, Open
-from penstock.contract.usage import UsageBatch, UsageEvent, UsageReceipt
+from penstock.contract.usage import (
+    StoredPlace,
+    UsageBatch,
+    UsageEvent,
+    UsageReceipt,
+    WorkerLife,
+)
 from penstock.kit.clock import ManualClock
 from penstock.node.checkpoints import Checkpoints
 from penstock.node.delivery import BatchRefusedError, NotDeliveredError
-from penstock.node.progress import Checkpoint
+from penstock.node.progress import Checkpoint, Position
 from penstock.node.shipper import Shipper
 
 FAR_FUTURE_NS = 4_000_000_000_000_000_000
@@ -42,7 +50,19 @@ class PlannedStore:
         self.conflicts: list[str] = []
         self.orders: dict[str, list[str]] = {}
         self.ended: set[str] = set()
+        self.places_known: dict[tuple[str, int], Position] = {}
         self._plan = plan
+
+    def copy(self) -> dict[str, Any]:
+        """Return all that it knows."""
+        return copy.deepcopy({name: getattr(self, name) for name in self._KNOWS})
+
+    def restore(self, known: dict[str, Any]) -> None:
+        """Know what a copy knows, and nothing else."""
+        for name, value in copy.deepcopy(known).items():
+            setattr(self, name, value)
+
+    _KNOWS = ("events", "conflicts", "orders", "ended", "places_known")
 
     async def send(self, batch: UsageBatch) -> UsageReceipt:
         """Store a batch, or not."""
@@ -64,13 +84,30 @@ class PlannedStore:
                 duplicates += 1
             else:
                 self.conflicts.append(usage.event_id)
+        place = self._follow(batch)
         if fate == "unheard":
             raise NotDeliveredError
         if fate == "crash after":
             raise CrashError
         return UsageReceipt(
-            len(batch.events) - duplicates - len(self.conflicts), duplicates, len(self.conflicts)
+            len(batch.events) - duplicates - len(self.conflicts),
+            duplicates,
+            len(self.conflicts),
+            *place,
         )
+
+    def _follow(self, batch: UsageBatch) -> Position:
+        """Note how far a journal is stored without a gap; return how far it was."""
+        life = batch.producer, batch.epoch
+        place = self.places_known.get(life, Position(0, 0))
+        if (batch.from_segment, batch.from_offset) <= place:
+            self.places_known[life] = max(place, Position(batch.segment, batch.offset))
+        return place
+
+    async def places(self, lives: Sequence[WorkerLife]) -> Sequence[StoredPlace]:
+        """Say how far journals are stored."""
+        known = [self.places_known.get((life.producer, life.epoch), (0, 0)) for life in lives]
+        return [StoredPlace(*place) for place in known]
 
     async def end(self, producer: str, epoch: int) -> None:
         """Hear that a dead worker's events are all stored, or not."""
@@ -107,9 +144,10 @@ class PlannedCheckpoints(Checkpoints):
 class World:
     """Two workers, one agent, one store."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, retention_s: float = 0) -> None:
         """See the class."""
         self.root = root
+        self._retention_s = retention_s
         self.plan = Plan()
         self.store = PlannedStore(self.plan)
         self.clock = ManualClock(now_ns=FAR_FUTURE_NS)
@@ -120,7 +158,8 @@ class World:
         self.opened: list[list[Open]] = [[], []]
         self.closed: list[list[str]] = [[], []]
         self.shipper = self._make_shipper()
-        self.crashes = 0
+        self.crashes = self.restores = 0
+        self.known: dict[str, Any] | None = None
 
     def _make_shipper(self) -> Shipper:
         return Shipper(
@@ -131,7 +170,7 @@ class World:
             store=self.store,
             clock=self.clock,
             random=lambda: 0.5,
-            retention_s=0,
+            retention_s=self._retention_s,
         )
 
     def open(self, worker: int) -> None:
@@ -198,6 +237,30 @@ class World:
         message = "the journals are never done"
         raise AssertionError(message)
 
+    async def finish_again(self) -> None:
+        """The agent ships until everything is stored, and has asked whether that is so."""
+        self.plan.deliveries.clear()
+        self.plan.saves.clear()
+        for worker in (0, 1):
+            self.die(worker)
+        for _ in range(30):
+            await self.ship()
+        self.clock.advance(120)  # its next question is due
+        for _ in range(30):
+            await self.ship()
+        for path in (self.root / "journal").iterdir():  # one without a request is deleted at once
+            assert self.shipper._checkpoints.get(path.name).done_at_ns is not None
+
+    def copy(self) -> None:
+        """The store is copied."""
+        self.known = self.store.copy()
+
+    def restore(self) -> None:
+        """The store is set back to the copy, if there is one."""
+        if self.known is not None:
+            self.restores += 1
+            self.store.restore(self.known)
+
     def check(self) -> None:
         """Every request is stored once, with the outcome that it had."""
         expected = {}
@@ -208,7 +271,7 @@ class World:
         assert {key: usage.outcome for key, usage in self.store.events.items()} == expected
         assert self.store.conflicts == []
         assert not (self.root / "refused").exists()
-        for worker in (0, 1):
+        for worker in (0, 1) if not self.restores else ():
             order = self.store.orders.get(f"node-test/{worker}-{worker + 1}", [])
             is_ok = set(self.closed[worker])
             assert [key for key in order if key in is_ok] == self.closed[worker]
@@ -237,13 +300,14 @@ async def live(world: World, happenings: list[tuple[str, int, int]]) -> None:
         "restart": lambda *_: world.restart(),
         "forget": lambda *_: world.forget(),
         "sweep": lambda *_: world.sweep(),
+        "copy": lambda *_: world.copy(),
+        "restore": lambda *_: world.restore(),
     }
     for name, worker, choice in happenings:
         if name == "ship":
             await world.ship()
         else:
             acts[name](worker, choice)
-    await world.finish()
 
 
 @settings(max_examples=150)
@@ -260,5 +324,33 @@ def test_each_request_is_stored_once(
         world = World(Path(folder))
         world.plan.deliveries, world.plan.saves = deliveries, saves
         asyncio.run(live(world, happenings))
+        asyncio.run(world.finish())
         world.check()
         event(f"crashes: {min(world.crashes, 5)}")
+
+
+def restored_steps() -> st.SearchStrategy[list[tuple[str, int, int]]]:
+    """Return a strategy of what happens when the store is copied and set back."""
+    names = ["open"] * 4 + ["close"] * 4 + ["ship"] * 8
+    names += ["allocate", "die", "restart", "forget", "sweep", "copy", "copy", "restore"]
+    step = st.tuples(st.sampled_from(names), st.integers(0, 1), st.integers(0, 20))
+    return st.lists(step, min_size=10, max_size=60)
+
+
+@settings(max_examples=60)
+@given(
+    restored_steps(),
+    st.lists(st.sampled_from(FATES), min_size=3, max_size=12),
+    st.lists(st.sampled_from(SAVE_FATES), min_size=3, max_size=12),
+)
+def test_a_store_that_was_set_back_gets_everything_again(
+    happenings: list[tuple[str, int, int]], deliveries: list[str], saves: list[str]
+) -> None:
+    """Whenever the store is restored from a copy, all that is on the disk comes back, once."""
+    with tempfile.TemporaryDirectory() as folder:
+        world = World(Path(folder), retention_s=72 * 3600)
+        world.plan.deliveries, world.plan.saves = deliveries, saves
+        asyncio.run(live(world, happenings))
+        asyncio.run(world.finish_again())
+        world.check()
+        event(f"restores: {min(world.restores, 5)}")

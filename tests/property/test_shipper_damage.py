@@ -2,6 +2,7 @@
 
 import asyncio
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from hypothesis import given, settings
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from tests.fakes.fake_worker import FakeJournal, make_event, make_open
 
 from penstock.contract.journal import Close, Open, Record, scan
-from penstock.contract.usage import UsageBatch, UsageEvent, UsageReceipt
+from penstock.contract.usage import UsageBatch, UsageEvent, UsageReceipt, WorkerLife
 from penstock.kit.clock import ManualClock
 from penstock.node.checkpoints import Checkpoints
 from penstock.node.progress import Position
@@ -30,6 +31,9 @@ class MemoryStore:
             assert event.event_id not in self.events
             self.events[event.event_id] = event
         return UsageReceipt(len(batch.events), 0)
+
+    async def places(self, lives: Sequence[WorkerLife]) -> None:
+        """Say nothing."""
 
     async def end(self, producer: str, epoch: int) -> None:
         """Hear that a dead worker's events are all stored."""

@@ -120,6 +120,10 @@ class UsageBatch(msgspec.Struct, frozen=True):
     """Segment of that worker's journal behind whose `offset` nothing of it is delivered yet, once
     this batch is stored; 0 when it is not said. Places grow from batch to batch."""
     offset: int = 0
+    from_segment: int = 0
+    """Where this batch begins: all of the journal before is stored, as far as its node knows. Where
+    the control plane knows less, its own place stays until the journal is shipped from there."""
+    from_offset: int = 0
 
 
 class UsageReceipt(msgspec.Struct, frozen=True):

@@ -323,4 +323,5 @@ class _Agent:
         yield metrics.SHIP_FAILURES, shipper.totals.failures
         yield metrics.SHIP_LAG, shipper.lag_s
         yield metrics.SHIP_REFUSED, shipper.totals.refused
+        yield metrics.SHIP_SET_BACK, shipper.totals.set_back
         yield metrics.JOURNAL_DAMAGED, shipper.damaged_count

@@ -8,6 +8,7 @@ from penstock.kit.tls import verify_for
 
 _REFUSALS = frozenset({400, 413, 422})
 """Answers that say that this content will never be taken, whoever asks how often."""
+_NOT_FOUND = 404
 _MAX_CONNECTIONS = 64
 _KEEP_ALIVE_S = 2.0
 """Less than the control plane's, so that no call meets a connection that is just being closed."""
@@ -23,6 +24,10 @@ class NotDoneError(NotAnsweredError):
 
 class CallRefusedError(NotDoneError):
     """It will never take this."""
+
+
+class PathUnknownError(NotDoneError):
+    """It is of a version that does not answer this."""
 
 
 class ControlCalls:
@@ -78,6 +83,9 @@ class ControlCalls:
         if answer.status_code in _REFUSALS:
             message = f"status {answer.status_code}"
             raise CallRefusedError(message)
+        if answer.status_code == _NOT_FOUND:
+            message = f"status {answer.status_code}"
+            raise PathUnknownError(message)
         if not answer.is_success:
             message = f"status {answer.status_code}"
             raise NotAnsweredError(message)

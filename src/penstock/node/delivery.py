@@ -3,14 +3,32 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+import httpx
 import msgspec
+from msgspec.structs import replace
 
 from penstock.contract.money import FreeRequest
-from penstock.contract.usage import UsageBatch, UsageEvent, UsageReceipt, encode_batch
-from penstock.node.calls import CallRefusedError, ControlCalls, NotAnsweredError
+from penstock.contract.usage import (
+    PLACES_PATH,
+    PlacesAnswer,
+    PlacesQuestion,
+    StoredPlace,
+    UsageBatch,
+    UsageEvent,
+    UsageReceipt,
+    WorkerLife,
+    encode_batch,
+)
+from penstock.node.calls import (
+    CallRefusedError,
+    ControlCalls,
+    NotAnsweredError,
+    PathUnknownError,
+)
 from penstock.node.log import line
+from penstock.node.progress import Position
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +72,20 @@ class Store(Protocol):
         """
         ...
 
+    async def places(self, lives: Sequence[WorkerLife]) -> Sequence[StoredPlace] | None:
+        """Return how far the journal of each life is stored, in their order.
+
+        Args:
+            lives: 1..500 of them.
+
+        Returns:
+            None from a store that does not say.
+
+        Raises:
+            NotDeliveredError: It did not answer.
+        """
+        ...
+
 
 class ControlPlane:
     """The usage store behind the control plane's HTTP interface.
@@ -61,11 +93,18 @@ class ControlPlane:
     Args:
         base_url: Of the control plane.
         token_path: File with the node's token; read for every batch, so it can be changed.
+        transport: Replaces the network in tests.
     """
 
-    def __init__(self, base_url: str, token_path: Path) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        token_path: Path,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
         """See the class."""
-        self._calls = ControlCalls(base_url, token_path, timeout_s=_TIMEOUT_S)
+        self._calls = ControlCalls(base_url, token_path, timeout_s=_TIMEOUT_S, transport=transport)
 
     async def send(self, batch: UsageBatch) -> UsageReceipt:
         """See `Store`."""
@@ -78,6 +117,24 @@ class ControlPlane:
             await self._post(FREE_PATH, _encode(FreeRequest(producer, epoch, (), is_over=True)))
         except NotDeliveredError as error:
             raise BatchRefusedError(str(error)) from None
+
+    async def places(self, lives: Sequence[WorkerLife]) -> Sequence[StoredPlace] | None:
+        """See `Store`."""
+        try:
+            content = await self._calls.post(PLACES_PATH, _encode(PlacesQuestion(tuple(lives))))
+        except PathUnknownError:
+            return None
+        except NotAnsweredError as error:
+            raise NotDeliveredError(str(error)) from None
+        try:
+            answer = msgspec.msgpack.decode(content, type=PlacesAnswer)
+        except msgspec.DecodeError:
+            message = "the answer says no places"
+            raise NotDeliveredError(message) from None
+        if len(answer.places) != len(lives):
+            message = f"the answer says {len(answer.places)} of {len(lives)} places"
+            raise NotDeliveredError(message)
+        return answer.places
 
     async def close(self) -> None:
         """Let go of the connections."""
@@ -108,32 +165,41 @@ def _decode_receipt(content: bytes, count: int) -> UsageReceipt:
     return receipt
 
 
-async def deliver(
-    store: Store, producer: str, epoch: int, events: Sequence[UsageEvent]
-) -> list[UsageEvent]:
+class Delivered(NamedTuple):
+    """What became of a batch."""
+
+    refused: list[UsageEvent]
+    """Events that were refused one by one while others were taken."""
+    is_told: bool
+    """Whether the store knows that it has everything before the place that the batch names."""
+    place: Position | None
+    """What the store had of the journal before; None when it does not say."""
+
+
+async def deliver(store: Store, batch: UsageBatch) -> Delivered:
     """Deliver events in their order; where a batch is refused, find out which events are to blame.
 
     Args:
         store: Where to.
-        producer: Whose events they are.
-        epoch: Of that producer.
-        events: 1..500 of them.
-
-    Returns:
-        The events that were refused one by one while others were taken.
+        batch: 1..500 events, in parts when it is refused: the last one says how far they reach.
 
     Raises:
         BatchRefusedError: Every event is refused, which is hardly the fault of each.
         NotDeliveredError: It is not known whether all events are stored. Either way all are to
             be delivered again; those that are stored already count once.
     """
-    parts = [tuple(events)]
+    parts = [batch.events]
     refused: list[UsageEvent] = []
+    is_told = False
+    place: Position | None = None
     has_stored = False
     while parts:
         part = parts.pop()
+        sent = replace(batch, events=part)
+        if parts:
+            sent = replace(sent, segment=0, offset=0)
         try:
-            await store.send(UsageBatch(producer, epoch, part))
+            receipt = await store.send(sent)
         except BatchRefusedError as error:
             if len(part) > 1:
                 middle = len(part) // 2
@@ -144,5 +210,8 @@ async def deliver(
                 message = f"everything is refused: {error}"
                 raise BatchRefusedError(message) from None
         else:
+            is_told = not parts
+            if not has_stored and receipt.segment >= 0:
+                place = Position(receipt.segment, receipt.offset)
             has_stored = True
-    return refused
+    return Delivered(refused, is_told, place)

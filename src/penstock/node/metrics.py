@@ -127,6 +127,12 @@ SHIP_REFUSED = Metric(
     (),
     "Usage events that the usage store refused for ever and that are set aside on the disk.",
 )
+SHIP_SET_BACK = Metric(
+    "penstock_ship_set_back_journals_total",
+    "counter",
+    (),
+    "Journals that are shipped again, since the usage store lost something that it had.",
+)
 JOURNAL_DAMAGED = Metric(
     "penstock_journal_damaged_segments_total",
     "counter",
@@ -160,5 +166,6 @@ AGENT_METRICS = (
     SHIP_FAILURES,
     SHIP_LAG,
     SHIP_REFUSED,
+    SHIP_SET_BACK,
     JOURNAL_DAMAGED,
 )

@@ -4,6 +4,7 @@
 keeps the requests that have begun and not ended, which are as many as are in flight.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -39,11 +40,44 @@ class Checkpoint(msgspec.Struct, frozen=True):
     """When everything was stored, of a dead worker."""
     is_empty: bool = False
     """No request was in it: the worker died before the first."""
+    told_segment: int = 0
+    """The store was told that it has everything before this place of this segment; 0 for nothing.
+    A store that knows of less later was set back to an earlier point."""
+    told_offset: int = 0
 
     @property
     def position(self) -> Position:
         """Where shipping goes on."""
         return Position(self.segment, self.offset)
+
+    @property
+    def told(self) -> Position:
+        """What the store was told to have."""
+        return Position(self.told_segment, self.told_offset)
+
+
+def set_back(checkpoint: Checkpoint, place: Position, segments: Sequence[int]) -> Checkpoint:
+    """Return the checkpoint of a journal that is shipped again from an earlier place.
+
+    Where that place was deleted, it is shipped from the first one that is there.
+
+    Args:
+        checkpoint: Of the journal.
+        place: What the store has of it.
+        segments: Those that are there, in order.
+    """
+    first = segments[0] if segments else 1
+    start = max(place, Position(first, 0))
+    return msgspec.structs.replace(
+        checkpoint,
+        segment=start.segment,
+        offset=start.offset,
+        oldest_open_segment=first,
+        done_at_ns=None,
+        is_empty=False,
+        told_segment=place.segment,
+        told_offset=place.offset,
+    )
 
 
 def encode_checkpoint(checkpoint: Checkpoint) -> bytes:

@@ -51,6 +51,7 @@ class Shipment:
         self._tail = Tail(journal.path, start, known)
         self._tail.damaged.update(self._saved.damaged)
         self._interrupted: deque[UsageEvent] = deque()
+        self._has_interrupted = False
         self._is_dead = False
         self._has_ended = False
         self._read = Volume()
@@ -91,11 +92,28 @@ class Shipment:
         while self._interrupted and len(self.pending) < MAX_EVENTS:
             self.pending.append(self._interrupted.popleft())
 
-    def acknowledge(self) -> None:
-        """Take note that all of `pending` is stored."""
+    @property
+    def place(self) -> Position:
+        """The place behind `pending`; what ends requests for a dead worker stands behind its end.
+
+        So a store that lost only these events is seen to have lost something.
+        """
+        segment, offset = self._tail.position
+        is_behind = self._has_interrupted and not self._interrupted
+        return Position(segment, offset + is_behind)
+
+    def acknowledge(self, *, is_told: bool = True) -> None:
+        """Take note that all of `pending` is stored.
+
+        Args:
+            is_told: Whether the store knows by now that it has everything before `place`.
+        """
+        told = self.place if is_told else self._saved.told
+        reached = self._reached()
+        # First, so that what is not known to have been told is delivered once more.
+        self._save(replace(reached, told_segment=told.segment, told_offset=told.offset))
         self.pending.clear()
         self._acknowledged = self._read
-        self._save(self._reached())
 
     @property
     def is_stored(self) -> bool:
@@ -157,6 +175,7 @@ class Shipment:
                 # On the disk before the first event says it: it must say the same next time.
                 self._save(replace(self._saved, ended_at_ns=when))
             self._interrupted.extend(interrupted_events(unclosed, when))
+            self._has_interrupted = True
         self._has_ended = True
 
     def _reached(self) -> Checkpoint:

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.contract.journal import Close, encode_record
-from penstock.contract.usage import UsageEvent
+from penstock.contract.usage import UsageBatch, UsageEvent
 from penstock.kit.clock import Clock
 from penstock.node.backoff import Pauses
 from penstock.node.checkpoints import Checkpoints
 from penstock.node.delivery import MAX_EVENTS, BatchRefusedError, NotDeliveredError, Store, deliver
 from penstock.node.log import line
-from penstock.node.recovery import list_journals
+from penstock.node.places import find_lost, producer_of, ship_again
+from penstock.node.progress import Position
+from penstock.node.recovery import Journal, list_journals
 from penstock.node.retention import sweep
 from penstock.node.shipment import Shipment, Volume
 
@@ -34,6 +36,8 @@ _STORE = ""
 """What the store is called among those that rest: no journal has this name."""
 _COUNT_EVERY_S = 1.0
 _SWEEP_EVERY_S = 60.0
+_ASK_EVERY_S = 60.0
+"""How often the store is asked how far it has the journals that are there."""
 _IDLE_END_S = 1.0
 """When finishing: how long to wait for workers that should be dead and are not."""
 
@@ -45,6 +49,8 @@ class ShipperTotals:
     shipped: int = 0
     failures: int = 0
     refused: int = 0
+    set_back: int = 0
+    """Journals that are shipped again, since the store lost something of them."""
 
 
 class Shipper:
@@ -92,6 +98,8 @@ class Shipper:
         self._damaged_before = 0
         self._oldest_ns: int | None = None
         self._counted_s = self._swept_s = self._last_success_s = clock.monotonic_s()
+        self._asked_s = self._counted_s - _ASK_EVERY_S
+        """A store that was set back may be why we are started again."""
         self._resting = Pauses(first_s=_FIRST_PAUSE_S, most_s=_MOST_PAUSE_S)
 
     @property
@@ -149,6 +157,7 @@ class Shipper:
             else:
                 self._resting.succeed(name)
         await self._look_after()
+        is_away = is_away or not await self._ask()
         if is_away:
             return self._resting.fail(_STORE, self._clock.monotonic_s(), self._random())
         self._resting.succeed(_STORE)
@@ -159,23 +168,68 @@ class Shipper:
         await asyncio.to_thread(shipment.fill)
         batch = tuple(shipment.pending)
         if batch:
-            producer = self._producer(shipment)
-            refused = await deliver(self._store, producer, shipment.journal.epoch, batch)
+            delivered = await deliver(self._store, self._batch(shipment, batch))
+            refused, place = delivered.refused, delivered.place
             if refused:
                 await asyncio.to_thread(self._set_aside, refused)
                 self.totals.refused += len(refused)
             self.totals.shipped += len(batch) - len(refused)
             self._last_success_s = self._clock.monotonic_s()
-            await asyncio.to_thread(shipment.acknowledge)
+            if place is not None and place < shipment.saved.told:
+                await self._ship_again(shipment.journal, place)
+                return True
+            await asyncio.to_thread(shipment.acknowledge, is_told=delivered.is_told)
         if shipment.is_stored:
-            await self._store.end(self._producer(shipment), shipment.journal.epoch)
+            # Not before it is known that all is still there is anything of it given up.
+            if await self._ship_lost([shipment.journal]):
+                return True
+            producer = producer_of(self._node_id, shipment.journal)
+            await self._store.end(producer, shipment.journal.epoch)
             await asyncio.to_thread(shipment.finish, self._clock.wall_ns())
             self._forget(shipment)
             log.info(line("journal shipped", journal=shipment.journal.name))
         return len(batch) >= MAX_EVENTS or not shipment.is_at_end
 
-    def _producer(self, shipment: Shipment) -> str:
-        return f"{self._node_id}/{shipment.journal.slot}"
+    def _batch(self, shipment: Shipment, events: tuple[UsageEvent, ...]) -> UsageBatch:
+        journal, end, begin = shipment.journal, shipment.place, shipment.saved.told
+        return UsageBatch(
+            producer=producer_of(self._node_id, journal),
+            epoch=journal.epoch,
+            events=events,
+            segment=end.segment,
+            offset=end.offset,
+            from_segment=begin.segment,
+            from_offset=begin.offset,
+        )
+
+    async def _ask(self) -> bool:
+        """Ask the store now and then whether it lost something; False when it is away."""
+        now_s = self._clock.monotonic_s()
+        if now_s - self._asked_s < _ASK_EVERY_S:
+            return True
+        try:
+            await self._ship_lost(await asyncio.to_thread(list_journals, self._journals))
+        except (NotDeliveredError, OSError) as error:
+            log.warning(line("not asked what is stored", error=error))
+            return False
+        self._asked_s = now_s
+        return True
+
+    async def _ship_lost(self, journals: Sequence[Journal]) -> bool:
+        """Ship those again of which the store lost something; return whether there was one."""
+        lost = await find_lost(self._store, self._checkpoints, self._node_id, journals)
+        for journal, place in lost:
+            await self._ship_again(journal, place)
+        return bool(lost)
+
+    async def _ship_again(self, journal: Journal, place: Position) -> None:
+        await asyncio.to_thread(ship_again, self._checkpoints, journal, place)
+        self.totals.set_back += 1
+        if journal.name in self._done:
+            self._done.discard(journal.name)
+            self._damaged_before -= len(self._checkpoints.get(journal.name).damaged)
+        else:
+            self._shipments.pop(journal.name, None)
 
     async def _finish(self, grace_s: float) -> None:
         """Ship what is left; the workers are dead, so there is an end to it."""
