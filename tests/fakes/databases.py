@@ -9,6 +9,7 @@ from pathlib import Path
 from tests.fakes.postgresql_server import PostgresqlServer
 
 from penstock.storage.database import Database
+from penstock.storage.scope import Scope
 
 
 def create_template(folder: Path) -> Path:
@@ -22,6 +23,22 @@ def create_template(folder: Path) -> Path:
 
     asyncio.run(create())
     return path
+
+
+async def forget_usage(database: Database) -> None:
+    """Remove all usage events behind the back of the triggers that stand against it."""
+    async with database.write(Scope.all_organizations()) as session:
+        connection = session._connection
+        if connection.dialect.name == "postgresql":
+            await connection.exec_driver_sql("ALTER TABLE usage_events DISABLE TRIGGER USER")
+            await connection.exec_driver_sql("DELETE FROM usage_events")
+            await connection.exec_driver_sql("ALTER TABLE usage_events ENABLE TRIGGER USER")
+            return
+        made = "SELECT sql FROM sqlite_master WHERE name = 'usage_events_no_delete'"
+        (trigger,) = (await connection.exec_driver_sql(made)).scalars()
+        await connection.exec_driver_sql("DROP TRIGGER usage_events_no_delete")
+        await connection.exec_driver_sql("DELETE FROM usage_events")
+        await connection.exec_driver_sql(trigger)
 
 
 @asynccontextmanager

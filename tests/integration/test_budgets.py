@@ -7,8 +7,9 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import update
 from tests.fakes.budget_rig import BudgetRig
+from tests.fakes.databases import forget_usage
 from tests.fakes.organizations import ALL, NOW_US, SECOND_US, actor, create_key, create_place
 
 from penstock.access.model import NewKey
@@ -20,7 +21,6 @@ from penstock.limits.budget_model import Life
 from penstock.limits.budget_rules import EXPIRY_S, HOLD_S
 from penstock.limits.budget_tables import BudgetHolds, BudgetWindows
 from penstock.limits.prices import ATTO, ATTO_IN_NANO
-from penstock.metering.tables import UsageEvents
 from penstock.storage.database import Database
 from penstock.storage.paging import PageRequest
 
@@ -50,7 +50,7 @@ async def test_usage_is_settled_to_the_last_decimal(rig: BudgetRig) -> None:
     assert (hold.amount, hold.use_ms) == (1_000_000, HOLD_S * 1_000)
     members = {"input_tokens": 12, "output_tokens": 7, "cached_input_tokens": 5}
     events = [rig.event(n, HoldUse(hold.id, 30_000), **members) for n in range(3)]
-    assert await rig.deliver(*events) == UsageReceipt(stored=3, duplicates=0)
+    assert await rig.deliver(*events) == UsageReceipt(stored=3, duplicates=0, segment=0)
     window = await rig.window(budget)
     assert Fraction(window.settled_atto, ATTO) == 3 * _cost(12, 7, 5)
     assert window.settled_atto % ATTO_IN_NANO > 0
@@ -317,8 +317,7 @@ async def test_usage_that_was_forgotten_and_comes_again_is_stored(rig: BudgetRig
     """What it was charged stays as it was, and the window that counted it twice is found."""
     budget = await rig.add_budget()
     await rig.deliver(rig.event(1))
-    async with rig.database.write(ALL) as session:
-        await session.change(delete(UsageEvents))
+    await forget_usage(rig.database)
     assert (await rig.deliver(rig.event(1))).stored == 1
     assert await rig.differences() == [(await rig.window(budget)).key]
 

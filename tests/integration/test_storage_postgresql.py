@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import logging
+import re
 from collections.abc import AsyncIterator
 from itertools import chain
 from pathlib import Path
@@ -10,7 +11,21 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, Text, cast, func, literal, select, text, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    MetaData,
+    Table,
+    Text,
+    cast,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.fakes.postgresql_server import PostgresqlServer
@@ -18,10 +33,11 @@ from tests.unit.metering.usage_events import make_event
 
 import penstock
 from penstock.audit.tables import AuditHeads
-from penstock.metering import store
+from penstock.metering import figure_store, store
+from penstock.metering.figure_rules import add_up
 from penstock.metering.model import Delivery
-from penstock.metering.rules import hash_event
-from penstock.metering.tables import UsageEvents
+from penstock.metering.rules import day_of, hash_event
+from penstock.metering.tables import UsageDays, UsageEvents, UsageHours
 from penstock.storage import engine as sqlite
 from penstock.storage import postgresql as pg
 from penstock.storage.base import Base
@@ -38,6 +54,32 @@ DELIVERY = Delivery(producer="node-1/0", epoch=1, recorded_at_us=0)
 
 for _path in Path(str(penstock.__file__)).parent.glob("*/*tables.py"):
     importlib.import_module(f"penstock.{_path.parent.name}.{_path.stem}")
+
+
+_OLD_EVENTS = Table(
+    "usage_events",
+    MetaData(),
+    *(
+        Column(name, UsageEvents.__table__.columns[name].type)
+        for name in (
+            "event_id", "started_at", "input_tokens", "output_tokens", "organization", "project",
+            "key_id", "model", "request_id", "served_model", "upstream", "operation", "is_stream",
+            "outcome", "status", "error_code", "usage_source", "cached_input_tokens",
+            "reasoning_output_tokens", "attempt_count", "first_byte_at", "finished_at", "flags",
+            "content_hash", "producer", "epoch", "recorded_at",
+        )
+    ),
+)  # fmt: skip
+_OLD_ROW = {
+    column.name: {
+        "VARCHAR": "x",
+        "JSON": [],
+        "BLOB": b"",
+        "BOOLEAN": True,
+    }.get(str(column.type), 1)
+    for column in _OLD_EVENTS.columns
+} | {"started_at": 1_750_000_000_123_456, "output_tokens": 7}
+"""Of the first version: one of the seven output tokens was for reasoning."""
 
 
 @pytest.fixture
@@ -87,9 +129,18 @@ async def _count(database: Database, scope: Scope) -> int:
 async def test_migrations_make_what_the_tables_say(engine: AsyncEngine) -> None:
     """The migrated schema is the one that the code works with."""
 
+    def is_whole(name: str | None, kind: str, _parents: object) -> bool:
+        # Days of tables that PostgreSQL keeps by day are tables for it, too.
+        return kind != "table" or re.search(r"_(\d+|default)$", name or "") is None
+
     def compare(connection: Connection) -> list[object]:
         context = MigrationContext.configure(
-            connection, opts={"compare_type": True, "compare_server_default": True}
+            connection,
+            opts={
+                "compare_type": True,
+                "compare_server_default": True,
+                "include_name": is_whole,
+            },
         )
         return list(compare_metadata(context, Base.metadata))
 
@@ -108,20 +159,43 @@ async def test_each_migration_goes_down_and_up_again(engine: AsyncEngine) -> Non
 
 async def test_an_older_database_keeps_its_usage(engine: AsyncEngine) -> None:
     """Usage that was stored before an upgrade is there after it, and after going back."""
+    tokens = {
+        "01977f5e-3c00-7000-8000-000000000001": (2**63 - 1, 7),
+        "01977f5e-3c00-7000-8000-000000000002": (2**63 - 1, 2),
+        "ffffffff-ffff-7fff-bfff-ffffffffffff": (10, 4),
+        "01977F5E-3C00-7000-8000-000000000003": (5, 9),
+        "made-elsewhere": (3, None),
+    }
     await upgrade(engine, "0001")
     async with engine.begin() as connection:
-        await _write(WriteSession(connection, ALL), 1)
+        for event_id, (input_tokens, cached) in tokens.items():
+            row = _OLD_ROW | {"event_id": event_id}
+            row |= {"input_tokens": input_tokens, "cached_input_tokens": cached}
+            await connection.execute(insert(_OLD_EVENTS).values(row))
     await upgrade(engine)
+    async with engine.connect() as connection:
+        if connection.dialect.name == "postgresql":
+            await pg.set_scope(connection, ALL)
+        found = await connection.execute(select(UsageEvents.event_id, UsageEvents.day))
+        assert {row.event_id: row.day for row in found} == {
+            event_id: day_of(event_id) for event_id in tokens
+        }
+        hours = UsageHours
+        figures = select(hours.at, hours.requests, hours.input, hours.cached_input, hours.output)
+        at, *sums = (await connection.execute(figures)).one()
+        assert at == 1_750_000_000_123_456 // 3_600_000_000 * 3_600_000_000
+        assert sums == [5, 2**63 - 1, 7 + 2 + 4 + 5, 5 * 6]
     await downgrade(engine, "0001")
     async with engine.connect() as connection:
-        assert (await connection.execute(select(func.count(UsageEvents.event_id)))).scalar() == 1
+        found = await connection.execute(text("SELECT event_id FROM usage_events ORDER BY 1"))
+        assert {*found.scalars()} == {*tokens}
 
 
 async def test_every_table_of_organizations_has_a_wall(pg_database: Database) -> None:
     """Every table but the platform's own has a row-level policy that is forced."""
     statement = text(
         "SELECT relname, relrowsecurity AND relforcerowsecurity FROM pg_class "
-        "WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+        "WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace"
     )
     async with pg_database._reader.connect() as connection:
         walled = {row[0]: row[1] for row in await connection.execute(statement)}
@@ -146,16 +220,18 @@ async def test_the_role_is_no_superuser(pg_database: Database) -> None:
 
 async def test_a_forgotten_condition_shows_nothing_of_others(pg_database: Database) -> None:
     """A statement without any condition sees, changes and deletes the session's rows only."""
+    events = [make_event(1), make_event(2, organization="other")]
     async with pg_database.write(ALL) as session:
-        await _write(session, 1)
-        await _write(session, 2, "other")
+        await store.record_events(session, ALL, [hash_event(event) for event in events], DELIVERY)
+        await figure_store.add_figures(session, ALL, add_up(events))
     assert await _count(pg_database, ALL) == 2
     assert await _count(pg_database, ACME) == 1
     assert await _count(pg_database, Scope.of("nobody")) == 0
     async with pg_database.write(ACME) as session:
-        assert await session.change(update(UsageEvents).values(status=418)) == 1
+        assert await session.change(update(UsageDays).values(images=4)) == 1
+        assert await session.change(delete(UsageDays)) == 1
     async with pg_database.read(Scope.of("other")) as session:
-        assert (await session.rows(select(UsageEvents.status)))[0][0] == 200
+        assert (await session.rows(select(UsageDays.images)))[0][0] == 0
 
 
 async def test_a_row_of_another_organization_is_not_taken(pg_database: Database) -> None:

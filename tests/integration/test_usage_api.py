@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.metering.usage_events import STARTED_AT_NS, make_body, make_event
 
+from penstock.contract.usage import Attempt
 from penstock.control.app import create_app
 from penstock.control.settings import ControlSettings
 from penstock.kit.clock import ManualClock
@@ -128,17 +129,26 @@ async def test_a_batch_is_stored_once(client: httpx.AsyncClient) -> None:
     body = make_body(make_event(1), make_event(2))
     first = await client.post("/node/v1/usage", content=body, headers=NODE)
     again = await client.post("/node/v1/usage", content=body, headers=NODE)
-    assert first.json() == {"stored": 2, "duplicates": 0, "conflicts": 0}
-    assert again.json() == {"stored": 0, "duplicates": 2, "conflicts": 0}
+    place = {"segment": 0, "offset": 0}
+    assert first.json() == {"stored": 2, "duplicates": 0, "conflicts": 0, **place}
+    assert again.json() == {"stored": 0, "duplicates": 2, "conflicts": 0, **place}
     other = make_body(make_event(2, status=500))
     conflict = await client.post("/node/v1/usage", content=other, headers=NODE)
-    assert conflict.json() == {"stored": 0, "duplicates": 0, "conflicts": 1}
+    assert conflict.json() == {"stored": 0, "duplicates": 0, "conflicts": 1, **place}
 
 
 async def test_a_row_has_every_member(client: httpx.AsyncClient) -> None:
     """A row shows the event as it was delivered, times as ISO 8601 to the microsecond."""
-    body = make_body(make_event(1, flags=("usage_missing",)))
-    await client.post("/node/v1/usage", content=body, headers=NODE)
+    attempt = Attempt("spare", "connect_failed", STARTED_AT_NS, STARTED_AT_NS + 2_000_000)
+    event = make_event(
+        1,
+        flags=("usage_missing",),
+        labels=(("team", "search"),),
+        region="eu",
+        image_count=2,
+        earlier_attempts=(attempt,),
+    )
+    await client.post("/node/v1/usage", content=make_body(event), headers=NODE)
     answer = await client.get("/api/v1/usage", headers=ADMIN)
     assert answer.json() == {
         "data": [
@@ -166,6 +176,23 @@ async def test_a_row_has_every_member(client: httpx.AsyncClient) -> None:
                 "first_byte_at": "2025-06-15T15:06:41.128456Z",
                 "finished_at": "2025-06-15T15:06:41.213456Z",
                 "flags": ["usage_missing"],
+                "labels": {"team": "search"},
+                "data_class": "",
+                "region": "eu",
+                "service_tier": "",
+                "upstream_request_id": "",
+                "cache_write_input_tokens": None,
+                "audio_input_tokens": None,
+                "audio_output_tokens": None,
+                "image_count": 2,
+                "earlier_attempts": [
+                    {
+                        "upstream": "spare",
+                        "reason": "connect_failed",
+                        "started_at": "2025-06-15T15:06:40.123456Z",
+                        "finished_at": "2025-06-15T15:06:40.125456Z",
+                    }
+                ],
                 "organization_name": None,
                 "project_name": None,
                 "key_name": None,

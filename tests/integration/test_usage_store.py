@@ -16,13 +16,12 @@ from tests.fakes.organizations import create_key, create_place
 from tests.unit.metering.usage_events import STARTED_AT_NS, make_event
 
 from penstock.contract.money import HoldUse
-from penstock.contract.usage import UsageBatch, UsageEvent, UsageReceipt
+from penstock.contract.usage import Attempt, UsageBatch, UsageEvent, UsageReceipt
 from penstock.kit.errors import PenstockError
 from penstock.metering import service, store
 from penstock.metering.errors import BATCH_INVALID, BATCH_TOO_LARGE, CURSOR_INVALID
 from penstock.metering.model import Delivery, TotalsBy, UsageFilter, UsagePage, UsageTotal
 from penstock.metering.rules import hash_event
-from penstock.metering.store import NOT_KEPT
 from penstock.storage.database import Database
 from penstock.storage.scope import Scope
 
@@ -38,6 +37,11 @@ async def _deliver(
     prepared = service.prepare_batch(batch)
     async with database.write(scope) as session:
         return await service.record_events(session, scope, prepared, delivery)
+
+
+def _receipt(*, stored: int, duplicates: int, conflicts: int = 0) -> UsageReceipt:
+    """Return the receipt of a delivery that said no place."""
+    return UsageReceipt(stored, duplicates, conflicts, segment=0)
 
 
 async def _totals(
@@ -89,17 +93,27 @@ async def test_an_event_comes_back_as_it_was_delivered(database: Database) -> No
         flags=("usage_absurd", "usage_missing"),
         cached_input_tokens=4,
         holds=(HoldUse("hld_1", 7),),
+        labels=(("team", "search"), ("ticket", "4711")),
+        data_class="internal",
+        region="eu",
+        service_tier="flex",
+        upstream_request_id="chatcmpl-1",
+        cache_write_input_tokens=3,
+        audio_input_tokens=2,
+        audio_output_tokens=1,
+        image_count=5,
+        earlier_attempts=(Attempt("engine-0", "connect_failed", 7, 8),),
     )
-    assert await _deliver(database, [event]) == UsageReceipt(stored=1, duplicates=0)
+    assert await _deliver(database, [event]) == _receipt(stored=1, duplicates=0)
     (row,) = (await _page(database)).rows
     for field in msgspec.structs.fields(event):
         value = getattr(event, field.name)
-        if field.name in {"key_secret_id", "holds", *NOT_KEPT}:
+        if field.name in {"key_secret_id", "holds"}:
             continue
         if field.name.endswith("_ns"):
             assert getattr(row, field.name[:-3] + "_us") == value // 1_000
-        elif field.name == "flags":
-            assert row.flags == list(value)
+        elif field.name in {"flags", "labels", "earlier_attempts"}:
+            assert getattr(row, field.name) == msgspec.json.decode(msgspec.json.encode(value))
         else:
             assert getattr(row, field.name) == value
 
@@ -139,9 +153,9 @@ async def test_an_event_with_nothing_optional_comes_back(database: Database) -> 
 async def test_a_batch_delivered_again_counts_once(database: Database) -> None:
     """The second receipt calls everything a duplicate, and totals stay."""
     events = [make_event(number) for number in range(500)]
-    assert await _deliver(database, events) == UsageReceipt(stored=500, duplicates=0)
+    assert await _deliver(database, events) == _receipt(stored=500, duplicates=0)
     before = await _totals(database)
-    assert await _deliver(database, events) == UsageReceipt(stored=0, duplicates=500)
+    assert await _deliver(database, events) == _receipt(stored=0, duplicates=500)
     assert await _totals(database) == before == _expected(events, "model")
 
 
@@ -149,7 +163,7 @@ async def test_repeats_within_a_batch_count_once(database: Database) -> None:
     """An event that is in a batch three times is stored once and a duplicate twice."""
     event = make_event(1)
     receipt = await _deliver(database, [event, make_event(2), event, event])
-    assert receipt == UsageReceipt(stored=2, duplicates=2)
+    assert receipt == _receipt(stored=2, duplicates=2)
 
 
 async def test_one_batch_from_many_sides_at_once_counts_once(database: Database) -> None:
@@ -195,7 +209,7 @@ async def test_another_content_is_quarantined(
 async def test_two_contents_in_one_batch(database: Database) -> None:
     """Within a batch the first content of an id is stored and the second quarantined."""
     receipt = await _deliver(database, [make_event(1), make_event(1, status=500), make_event(1)])
-    assert receipt == UsageReceipt(stored=1, duplicates=1, conflicts=1)
+    assert receipt == _receipt(stored=1, duplicates=1, conflicts=1)
     (row,) = (await _page(database)).rows
     assert row.status == 200
 
@@ -206,7 +220,7 @@ async def test_an_id_of_another_organization_is_a_conflict(database: Database) -
     theirs = make_event(1, organization="other")
     for scope in (ALL, Scope.of("other")):
         receipt = await _deliver(database, [theirs], scope)
-        assert receipt == UsageReceipt(stored=0, duplicates=0, conflicts=1)
+        assert receipt == _receipt(stored=0, duplicates=0, conflicts=1)
     assert await _totals(database, "organization") == _expected([make_event(1)], "organization")
     assert await _conflicts(database, Scope.of("other")) == 1
     assert await _conflicts(database, Scope.of("acme")) == 0
@@ -427,7 +441,7 @@ async def test_the_first_content_of_an_id_stays(
                     liars.add((number, content))
             events = [make_event(number, input_tokens=content) for number, content in batch]
             stored = len(first) - before
-            assert await _deliver(database, events) == UsageReceipt(
+            assert await _deliver(database, events) == _receipt(
                 stored=stored, duplicates=len(batch) - stored - conflicts, conflicts=conflicts
             )
         expected = [make_event(number, input_tokens=first[number]) for number in first]

@@ -30,6 +30,7 @@ WATCH_S = 60.0
 CHECKPOINT_S = 3_600.0
 """How often the ends of audit chains are signed: what was cut off behind the last is not seen."""
 
+_DAY_US = 86_400_000_000
 RECONCILE_S = 3_600.0
 """How often budgets are compared with what was charged to them."""
 
@@ -39,7 +40,8 @@ class Chores:
 
     It signs the audit log's chains, forgets idempotency keys that are over a day old and uses of
     limits that say nothing any more, writes when keys were used, ends secrets whose rotation is
-    overdue, reports those that are still used late, follows the KEK and keeps the books of budgets.
+    overdue, reports those that are still used late, follows the KEK, keeps the books of budgets and
+    makes room for the usage of the days to come.
     Several control planes may do this at once: what one has done is nothing to do for the next.
 
     Args:
@@ -77,6 +79,7 @@ class Chores:
             (WATCH_S, books.expire_holds),
             (RECONCILE_S, books.forget_holds),
             (RECONCILE_S, books.reconcile),
+            (CHECKPOINT_S, self._create_parts),
         ]
         self._done_at_s = [float("-inf")] * len(self._chores)
 
@@ -134,6 +137,11 @@ class Chores:
         async with self._database.write(Scope.all_organizations()) as session:
             checkpoints = await audit.create_checkpoints(session, self._signer, self._now_us)
         log.info("audit chains signed count=%s", len(checkpoints))
+
+    async def _create_parts(self) -> None:
+        created = await self._database.create_parts(self._now_us // _DAY_US)
+        if created:
+            log.info("parts of tables by day are created names=%s", ",".join(created))
 
     async def _follow_kek(self) -> None:
         """Wrap all data keys anew, once for each version of the KEK that this process sees."""

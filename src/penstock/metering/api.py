@@ -1,19 +1,31 @@
 """HTTP endpoints of the metering room."""
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from penstock.access.service import get_key
 from penstock.audit.door import AdminRoute, Call, get_call, operation, problem_responses
-from penstock.contract.usage import UsageBatch, decode_batch
+from penstock.contract.usage import (
+    PLACES_PATH,
+    PlacesAnswer,
+    PlacesQuestion,
+    StoredPlace,
+    UsageBatch,
+    decode_batch,
+)
 from penstock.kit.clock import Clock
 from penstock.kit.errors import PenstockError
 from penstock.metering import service
-from penstock.metering.errors import BATCH_INVALID, BATCH_TOO_LARGE, CURSOR_INVALID
-from penstock.metering.model import Delivery, UsageFilter
+from penstock.metering.errors import (
+    BATCH_INVALID,
+    BATCH_TOO_LARGE,
+    CURSOR_INVALID,
+    PLACES_INVALID,
+)
+from penstock.metering.model import Delivery, Place, UsageFilter
 from penstock.metering.schemas import (
     FilterQuery,
     ReceiptBody,
@@ -38,13 +50,15 @@ _WHOSE = (
 Authenticate = Callable[..., Scope]
 """A FastAPI dependency that says whose data the caller may touch, or raises."""
 
-_BATCH_BODY = {
-    "requestBody": {
-        "required": True,
-        "description": "A `UsageBatch` as MessagePack, at most 500 events and 8 MiB.",
-        "content": {"application/msgpack": {"schema": {"type": "string", "format": "binary"}}},
+_TYPE = "application/msgpack"
+_CONTENT: dict[str, Any] = {_TYPE: {"schema": {"type": "string", "format": "binary"}}}
+
+
+def _body(description: str) -> dict[str, Any]:
+    return {
+        "requestBody": {"required": True, "description": description, "content": _CONTENT},
     }
-}
+
 
 _Call = Annotated[Call, Depends(get_call)]
 
@@ -65,17 +79,17 @@ def create_node_router(
         authenticate: Checks a node's token.
         settle: Told of each event that is new, in the transaction that stores it.
     """
-    router = APIRouter(prefix="/node/v1", tags=["node"])
+    router = APIRouter(tags=["node"])
 
     # The scope is asked for first, so that nobody makes us read a body without a token.
     @router.post(
-        "/usage",
+        "/node/v1/usage",
         summary="Store a batch of usage events",
         description=(
             "Idempotent by `event_id`: after a failure, or without an answer, send the same batch "
             "again. 200 means that every event is on disk."
         ),
-        openapi_extra=_BATCH_BODY,
+        openapi_extra=_body("A `UsageBatch` as MessagePack, at most 500 events and 8 MiB."),
         responses=problem_responses(BATCH_INVALID, BATCH_TOO_LARGE, UNAVAILABLE),
     )
     async def record_usage(
@@ -84,11 +98,36 @@ def create_node_router(
         batch = _decode(await _read_body(request))
         events = service.prepare_batch(batch)
         delivery = Delivery(
-            producer=batch.producer, epoch=batch.epoch, recorded_at_us=clock.wall_ns() // 1_000
+            producer=batch.producer,
+            epoch=batch.epoch,
+            recorded_at_us=clock.wall_ns() // 1_000,
+            begin=Place(batch.from_segment, batch.from_offset),
+            end=Place(batch.segment, batch.offset),
         )
         async with database.write(scope) as session:
             receipt = await service.record_events(session, scope, events, delivery, settle)
         return ReceiptBody.from_receipt(receipt)
+
+    @router.post(
+        PLACES_PATH,
+        summary="Say how far journals are stored",
+        description="A node ships again from there what it has of a journal that is stored less.",
+        openapi_extra=_body("A `PlacesQuestion` as MessagePack, of at most 500 lives."),
+        response_class=Response,
+        responses={
+            200: {"content": _CONTENT},
+            **problem_responses(PLACES_INVALID, BATCH_TOO_LARGE, UNAVAILABLE),
+        },
+    )
+    async def list_places(
+        scope: Annotated[Scope, Depends(authenticate)], request: Request
+    ) -> Response:
+        question = _decode_question(await _read_body(request))
+        async with database.read(scope) as session:
+            lives = [(life.producer, life.epoch) for life in question.lives]
+            places = await service.list_places(session, lives)
+        answer = PlacesAnswer(tuple(StoredPlace(*place) for place in places))
+        return Response(msgspec.msgpack.encode(answer), media_type=_TYPE)
 
     return router
 
@@ -152,6 +191,13 @@ async def _read_body(request: Request) -> bytes:
         if len(body) > MAX_BODY_BYTES:
             raise PenstockError(BATCH_TOO_LARGE)
     return bytes(body)
+
+
+def _decode_question(body: bytes) -> PlacesQuestion:
+    try:
+        return msgspec.msgpack.decode(body, type=PlacesQuestion)
+    except ValueError as error:
+        raise PenstockError(PLACES_INVALID, f"It cannot be read: {error}") from None
 
 
 def _decode(body: bytes) -> UsageBatch:

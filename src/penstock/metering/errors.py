@@ -43,3 +43,16 @@ CURSOR_INVALID = ErrorCode(
     caller_action="Pass `next_cursor` of the last answer unchanged, or leave `cursor` out.",
     operator_action="None.",
 )
+
+PLACES_INVALID = ErrorCode(
+    code="err:control:metering:places_invalid",
+    status=400,
+    source=Source.DOWNSTREAM,
+    retryable=False,
+    public="The body is not a question for places of journals.",
+    conventional_type="invalid_request_error",
+    conventional_code="invalid_body",
+    cause="The body is not the MessagePack of a `PlacesQuestion`, or asks for none or over 500.",
+    caller_action="Ship without asking: events that are stored already count once.",
+    operator_action="Compare the versions of node and control plane.",
+)

@@ -1,7 +1,8 @@
 """Values of the metering room. Times are microseconds since the Unix epoch."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from penstock.contract.usage import Outcome, UsageEvent, UsageSource
 
@@ -22,6 +23,16 @@ class HashedEvent:
     """32 bytes; equal for equal content, whatever version wrote it."""
 
 
+class Place(NamedTuple):
+    """A place in the journal of a worker: places sort in the order of writing."""
+
+    segment: int = 0
+    offset: int = 0
+
+
+BEGINNING = Place()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """How events came here."""
@@ -32,6 +43,24 @@ class Delivery:
     """Start number of that worker."""
     recorded_at_us: int
     """When the control plane got them."""
+    begin: Place = BEGINNING
+    """Where they begin in that worker's journal."""
+    end: Place = BEGINNING
+    """Where they end: every event between is in this delivery, or stored already. The beginning of
+    the journal says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Producer:
+    """How far the journal of one life of a worker is stored."""
+
+    producer: str
+    epoch: int
+    place: Place
+    event_count: int
+    first_day: int
+    last_day: int
+    seen_at_us: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,9 +120,53 @@ class UsageRow:
     first_byte_at_us: int | None
     finished_at_us: int
     flags: list[str]
+    labels: list[list[str]]
+    data_class: str
+    region: str
+    service_tier: str
+    upstream_request_id: str
+    cache_write_input_tokens: int | None
+    audio_input_tokens: int | None
+    audio_output_tokens: int | None
+    image_count: int
+    earlier_attempts: list[list[Any]]
+    """Members of `contract.usage.Attempt`, times in nanoseconds."""
     organization_name: str | None
     project_name: str | None
     key_name: str | None
+
+
+class Cell(NamedTuple):
+    """What figures are kept by, in the order of the tables' keys."""
+
+    organization: str
+    at_us: int
+    """When the hour or the day begins."""
+    project: str
+    key_id: str
+    model: str
+    data_class: str
+    region: str
+
+
+class LabelCell(NamedTuple):
+    """What figures of labels are kept by, in the order of the table's key."""
+
+    organization: str
+    name: str
+    at_us: int
+    """When the day begins."""
+    value: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What some events consumed: for each cell one figure a meter, in the order of `METERS`."""
+
+    hours: Mapping[Cell, Sequence[int]]
+    days: Mapping[Cell, Sequence[int]]
+    label_days: Mapping[LabelCell, Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)

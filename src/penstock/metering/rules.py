@@ -4,19 +4,24 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 
 import msgspec
 
 from penstock.contract.usage import UsageEvent
-from penstock.metering.model import HashedEvent, Position
+from penstock.kit.ids import uuid7_ms
+from penstock.metering.model import Delivery, HashedEvent, Position, Producer
 
 MAX_NUMBER = 2**63 - 1
 """What a 64-bit column holds; as nanoseconds since the Unix epoch, the year 2262."""
 MAX_TEXT_CHARS = 1_024
+MAX_LABELS = 16
+_DAY_MS = 86_400_000
 
 _EVENT_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
+_UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _TEXTS = (
     "request_id",
     "organization",
@@ -26,6 +31,10 @@ _TEXTS = (
     "served_model",
     "upstream",
     "operation",
+    "data_class",
+    "region",
+    "service_tier",
+    "upstream_request_id",
 )
 _NUMBERS = (
     "status",
@@ -37,6 +46,10 @@ _NUMBERS = (
     "started_at_ns",
     "first_byte_at_ns",
     "finished_at_ns",
+    "cache_write_input_tokens",
+    "audio_input_tokens",
+    "audio_output_tokens",
+    "image_count",
 )
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -56,6 +69,21 @@ def hash_event(event: UsageEvent) -> HashedEvent:
     return HashedEvent(event, hashlib.sha256(_encode(content[:end])).digest())
 
 
+def day_of(event_id: str) -> int:
+    """Return the day of an event, counted since the Unix epoch: what its id says, and that alone.
+
+    So an event that is delivered again is looked for where it was put, whatever else it says now.
+
+    >>> day_of("01977f5e-3c00-7000-8000-000000000000")
+    20257
+    >>> day_of("made-elsewhere")
+    0
+    """
+    if _UUID7.fullmatch(event_id) is None:
+        return 0
+    return uuid7_ms(event_id) // _DAY_MS
+
+
 def find_fault(event: UsageEvent) -> str | None:
     """Return why an event cannot be stored, or None when it can.
 
@@ -73,6 +101,19 @@ def find_fault(event: UsageEvent) -> str | None:
         number = getattr(event, name)
         if number is not None and not 0 <= number <= MAX_NUMBER:
             return f"event {event.event_id}: {name} is negative or over 63 bits"
+    return _find_fault_in_lists(event)
+
+
+def _find_fault_in_lists(event: UsageEvent) -> str | None:
+    if len(event.labels) > MAX_LABELS or not all(
+        _is_sane(text) for pair in event.labels for text in pair
+    ):
+        return f"event {event.event_id}: labels are too many, too long or with a NUL character"
+    for attempt in event.earlier_attempts:
+        is_sane = _is_sane(attempt.upstream) and _is_sane(attempt.reason)
+        times = (attempt.started_at_ns, attempt.finished_at_ns)
+        if not is_sane or not all(0 <= time_ns <= MAX_NUMBER for time_ns in times):
+            return f"event {event.event_id}: an earlier attempt is out of range"
     return None
 
 
@@ -93,6 +134,31 @@ def split_repeats(
         else:
             first[hashed.event.event_id] = hashed
     return dict(sorted(first.items())), repeats
+
+
+def follow(producer: Producer, delivery: Delivery, new_ids: Collection[str]) -> Producer:
+    """Return how far a journal is stored once a delivery of it is.
+
+    Its place moves on only where the delivery begins at it, or before. Behind a gap it stays: what
+    is between was stored by what the node knows, but not in this database, which was set back.
+
+    Args:
+        producer: How far it is now.
+        delivery: What came.
+        new_ids: Those of its events that were not stored.
+    """
+    is_joined = delivery.begin <= producer.place
+    days = [day_of(event_id) for event_id in new_ids]
+    if producer.event_count:
+        days += [producer.first_day, producer.last_day]
+    return replace(
+        producer,
+        place=max(producer.place, delivery.end) if is_joined else producer.place,
+        event_count=producer.event_count + len(new_ids),
+        first_day=min(days, default=0),
+        last_day=max(days, default=0),
+        seen_at_us=max(producer.seen_at_us, delivery.recorded_at_us),
+    )
 
 
 def find_conflicts(

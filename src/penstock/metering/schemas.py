@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Annotated, Any, Self
 
+import msgspec
 from pydantic import AwareDatetime, BaseModel, Field
 
 from penstock.audit.schemas import RequestBody, Text, example
@@ -105,7 +106,26 @@ _RECORD: dict[str, Any] = {
     "first_byte_at": "2026-06-15T12:00:00.031250Z",
     "finished_at": "2026-06-15T12:00:02.500000Z",
     "flags": [],
+    "labels": {"team": "search"},
+    "data_class": "internal",
+    "region": "eu",
+    "service_tier": "default",
+    "upstream_request_id": "chatcmpl-8c1f",
+    "cache_write_input_tokens": None,
+    "audio_input_tokens": None,
+    "audio_output_tokens": None,
+    "image_count": 0,
+    "earlier_attempts": [],
 }
+
+
+class EarlierAttempt(BaseModel):
+    """A try of an endpoint that was given up for another one; it is never paid for."""
+
+    upstream: str
+    reason: Annotated[str, Field(description="Why it was given up.")]
+    started_at: str
+    finished_at: str
 
 
 class UsageRecord(BaseModel):
@@ -139,6 +159,16 @@ class UsageRecord(BaseModel):
     first_byte_at: str | None
     finished_at: str
     flags: Annotated[list[str], Field(description="What was odd about the engine's figures.")]
+    labels: Annotated[dict[str, str], Field(description="What the caller gave to find costs by.")]
+    data_class: Annotated[str, Field(description="Of the deployment that served it; or empty.")]
+    region: Annotated[str, Field(description="Where it was processed; or empty.")]
+    service_tier: Annotated[str, Field(description="As the engine named it; or empty.")]
+    upstream_request_id: Annotated[str, Field(description="The engine's own; or empty.")]
+    cache_write_input_tokens: Count | None
+    audio_input_tokens: Count | None
+    audio_output_tokens: Count | None
+    image_count: Count
+    earlier_attempts: list[EarlierAttempt]
 
     @classmethod
     def from_row(cls, row: UsageRow) -> Self:
@@ -147,6 +177,16 @@ class UsageRecord(BaseModel):
         for name in ("started_at", "first_byte_at", "finished_at"):
             time_us = members.pop(f"{name}_us")
             members[name] = None if time_us is None else format_time(time_us)
+        members["labels"] = dict(row.labels)
+        members["earlier_attempts"] = [
+            EarlierAttempt(
+                upstream=upstream,
+                reason=reason,
+                started_at=format_time(started_at_ns // 1_000),
+                finished_at=format_time(finished_at_ns // 1_000),
+            )
+            for upstream, reason, started_at_ns, finished_at_ns in row.earlier_attempts
+        ]
         return cls(**members)
 
 
@@ -252,17 +292,19 @@ def _total(total: UsageTotal, by: TotalsBy) -> Total:
 class ReceiptBody(BaseModel):
     """Every event of the batch is stored now, whoever stored it; each counts in one figure."""
 
-    model_config = example(stored=498, duplicates=2, conflicts=0)
+    model_config = example(stored=498, duplicates=2, conflicts=0, segment=3, offset=40_960)
 
     stored: Annotated[int, Field(ge=0, description="Events that were new.")]
     duplicates: Annotated[int, Field(ge=0, description="Events that were stored before.")]
     conflicts: Annotated[
         int, Field(ge=0, description="Stored ids with another content: in quarantine.")
     ]
+    segment: Annotated[
+        int, Field(ge=0, description="How far the journal was stored before this batch: segment,")
+    ]
+    offset: Annotated[int, Field(ge=0, description="and place in it. 0 and 0: nothing was.")]
 
     @classmethod
     def from_receipt(cls, receipt: UsageReceipt) -> Self:
         """Return the receipt as it is answered."""
-        return cls(
-            stored=receipt.stored, duplicates=receipt.duplicates, conflicts=receipt.conflicts
-        )
+        return cls(**msgspec.structs.asdict(receipt))

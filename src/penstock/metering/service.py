@@ -7,12 +7,20 @@ from typing import TypeAlias
 from penstock.access.verification import KeyUse, record_uses
 from penstock.contract.usage import UsageBatch, UsageEvent, UsageReceipt
 from penstock.kit.errors import PenstockError
-from penstock.metering import store
-from penstock.metering.errors import BATCH_INVALID, BATCH_TOO_LARGE, CURSOR_INVALID
+from penstock.metering import figure_store, producer_store, store
+from penstock.metering.errors import (
+    BATCH_INVALID,
+    BATCH_TOO_LARGE,
+    CURSOR_INVALID,
+    PLACES_INVALID,
+)
+from penstock.metering.figure_rules import add_up
 from penstock.metering.model import (
+    BEGINNING,
     MAX_EVENTS,
     Delivery,
     HashedEvent,
+    Place,
     Position,
     TotalsBy,
     UsageFilter,
@@ -26,6 +34,7 @@ from penstock.metering.rules import (
     find_conflicts,
     find_fault,
     find_position,
+    follow,
     format_cursor,
     hash_event,
     split_repeats,
@@ -54,6 +63,9 @@ def prepare_batch(batch: UsageBatch) -> list[HashedEvent]:
     is_producer_sane = 0 < len(batch.producer) <= MAX_TEXT_CHARS and "\0" not in batch.producer
     if not is_producer_sane or not 0 <= batch.epoch <= MAX_NUMBER:
         raise PenstockError(BATCH_INVALID, "producer or epoch of the batch is out of range")
+    places = (batch.segment, batch.offset, batch.from_segment, batch.from_offset)
+    if not all(0 <= number <= MAX_NUMBER for number in places):
+        raise PenstockError(BATCH_INVALID, "a place of the batch is out of range")
     for event in batch.events:
         fault = find_fault(event)
         if fault is not None:
@@ -70,8 +82,11 @@ async def record_events(
 ) -> UsageReceipt:
     """Store a batch of events, each id once, however often and in whatever parts it comes.
 
-    The receipt counts every event of the batch, in one of its three figures. It holds once the
-    session has committed.
+    The receipt counts every event of the batch, in one of its three figures, and says how far the
+    journal was stored before. It holds once the session has committed.
+
+    Rows are locked in this order, and those of one kind in order of their keys: the producer,
+    events, figures, keys, then what `settle` locks. So no batch waits for one that waits for it.
 
     When their keys were used last is stored with them; keys of a node's own file are not here.
 
@@ -83,10 +98,13 @@ async def record_events(
         settle: What else happens once for each event that is new, in the same transaction.
     """
     first, repeats = split_repeats(events)
+    producer = await producer_store.lock_producer(session, delivery)
     new = await store.record_events(session, scope, list(first.values()), delivery)
+    await producer_store.write_producer(session, follow(producer, delivery, new))
+    fresh = [hashed.event for event_id, hashed in first.items() if event_id in new]
+    await figure_store.add_figures(session, scope, add_up(fresh))
     await record_uses(session, [_use(hashed.event, delivery) for hashed in first.values()])
-    if settle is not None and new:
-        fresh = [hashed.event for event_id, hashed in first.items() if event_id in new]
+    if settle is not None and fresh:
         await settle(session, fresh, delivery)
     known = [hashed for event_id, hashed in first.items() if event_id not in new] + repeats
     stored_hashes = await store.list_hashes(
@@ -103,7 +121,11 @@ async def record_events(
             conflicts[0].event.event_id,
         )
     return UsageReceipt(
-        stored=len(new), duplicates=len(known) - len(conflicts), conflicts=len(conflicts)
+        stored=len(new),
+        duplicates=len(known) - len(conflicts),
+        conflicts=len(conflicts),
+        segment=producer.place.segment,
+        offset=producer.place.offset,
     )
 
 
@@ -111,6 +133,26 @@ def _use(event: UsageEvent, delivery: Delivery) -> KeyUse:
     # A node whose clock is ahead must not make a key look used for ever.
     at_us = min(event.started_at_ns // 1_000, delivery.recorded_at_us)
     return KeyUse(event.key_id, at_us, event.key_secret_id or None)
+
+
+async def list_places(session: ReadSession, lives: Sequence[tuple[str, int]]) -> list[Place]:
+    """Return how far the journal of each of these lives is stored, in their order.
+
+    Args:
+        session: Where from.
+        lives: Producers and epochs, 500 at most.
+
+    Raises:
+        PenstockError: `PLACES_INVALID`.
+    """
+    is_sane = all(
+        0 < len(producer) <= MAX_TEXT_CHARS and "\0" not in producer and 0 <= epoch <= MAX_NUMBER
+        for producer, epoch in lives
+    )
+    if not is_sane or not 0 < len(lives) <= MAX_EVENTS:
+        raise PenstockError(PLACES_INVALID)
+    known = await producer_store.list_producers(session, lives)
+    return [known[life].place if life in known else BEGINNING for life in lives]
 
 
 async def list_usage(

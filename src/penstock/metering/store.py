@@ -1,6 +1,7 @@
 """Every SQL statement of the metering room, each within a scope."""
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -8,6 +9,7 @@ from sqlalchemy import ColumnElement, func, null, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
 from penstock.access.tables import ApiKeys
+from penstock.contract.usage import UsageEvent
 from penstock.metering.model import (
     Delivery,
     HashedEvent,
@@ -17,7 +19,9 @@ from penstock.metering.model import (
     UsageRow,
     UsageTotal,
 )
+from penstock.metering.rules import day_of
 from penstock.metering.tables import UsageEventConflicts, UsageEvents
+from penstock.storage.bulk import Bulk, Values
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession, WriteSession
 from penstock.tenancy.tables import Organizations, Projects
@@ -51,17 +55,26 @@ _NAMED: Mapping[TotalsBy, tuple[InstrumentedAttribute[str], ...]] = {
 _ORDER = (UsageEvents.started_at, UsageEvents.event_id)
 _TYPES = tuple(column.type for column in _ORDER)
 _HALF = 2**32
-NOT_KEPT = (
-    "labels",
-    "data_class",
-    "region",
-    "service_tier",
-    "upstream_request_id",
-    "cache_write_input_tokens",
-    "audio_input_tokens",
-    "audio_output_tokens",
-    "image_count",
-    "earlier_attempts",
+_TIMES = ("started_at_ns", "first_byte_at_ns", "finished_at_ns")
+# Kept with the secret, as its last use; and with the hold that it is taken off.
+_NOT_HERE = {"key_secret_id", "holds"}
+_MEMBERS = tuple(
+    name for name in UsageEvent.__struct_fields__ if name not in {*_NOT_HERE, "event_id"}
+)
+_members_of = attrgetter(*_MEMBERS)
+_TIME_PLACES = tuple(map(_MEMBERS.index, _TIMES))
+_ATTEMPTS_PLACE = _MEMBERS.index("earlier_attempts")
+_EVENTS = Bulk(
+    UsageEvents,
+    (
+        "day",
+        "event_id",
+        "content_hash",
+        "producer",
+        "epoch",
+        "recorded_at",
+        *(name.removesuffix("_ns") for name in _MEMBERS),
+    ),
 )
 
 
@@ -80,8 +93,9 @@ async def record_events(
         The ids of those that were new.
     """
     scope.require(hashed.event.organization for hashed in events)
-    rows = [_event_columns(hashed, delivery) for hashed in events]
-    return set(await session.insert_new(UsageEvents, rows, UsageEvents.event_id))
+    delivered = (delivery.producer, delivery.epoch, delivery.recorded_at_us)
+    rows = [_event_row(hashed, delivered) for hashed in events]
+    return {event_id for _, event_id in await session.insert_many_new(_EVENTS, rows)}
 
 
 async def list_hashes(
@@ -91,7 +105,9 @@ async def list_hashes(
     if not event_ids:
         return {}
     statement = select(UsageEvents.event_id, UsageEvents.content_hash).where(
-        scope.where(UsageEvents.organization), UsageEvents.event_id.in_(event_ids)
+        scope.where(UsageEvents.organization),
+        UsageEvents.day.in_({day_of(event_id) for event_id in event_ids}),
+        UsageEvents.event_id.in_(event_ids),
     )
     return {row.event_id: row.content_hash for row in await session.rows(statement)}
 
@@ -108,9 +124,11 @@ async def record_conflicts(
             "content_hash": hashed.content_hash,
             "organization": hashed.event.organization,
             "body": msgspec.to_builtins(msgspec.structs.asdict(hashed.event)),
-            **_delivery_columns(delivery),
+            "producer": delivery.producer,
+            "epoch": delivery.epoch,
+            "recorded_at": delivery.recorded_at_us,
         }
-        for hashed in distinct.values()
+        for _, hashed in sorted(distinct.items())
     ]
     await session.insert_new(UsageEventConflicts, rows, UsageEventConflicts.event_id)
 
@@ -214,6 +232,8 @@ def _conditions(scope: Scope, usage_filter: UsageFilter) -> list[ColumnElement[b
         value = getattr(usage_filter, name)
         if value is not None:
             conditions.append(getattr(UsageEvents, name) == value)
+    if usage_filter.event_id is not None:
+        conditions.append(UsageEvents.day == day_of(usage_filter.event_id))
     if usage_filter.since_us is not None:
         conditions.append(UsageEvents.started_at >= usage_filter.since_us)
     if usage_filter.until_us is not None:
@@ -221,22 +241,12 @@ def _conditions(scope: Scope, usage_filter: UsageFilter) -> list[ColumnElement[b
     return conditions
 
 
-def _event_columns(hashed: HashedEvent, delivery: Delivery) -> dict[str, Any]:
-    columns = msgspec.structs.asdict(hashed.event)
-    # Kept with the secret, as its last use; and with the hold that it is taken off.
-    for name in ("key_secret_id", "holds", *NOT_KEPT):
-        del columns[name]
-    for name in ("started_at", "first_byte_at", "finished_at"):
-        time_ns = columns.pop(f"{name}_ns")
-        columns[name] = None if time_ns is None else time_ns // 1_000
-    columns["content_hash"] = hashed.content_hash
-    columns.update(_delivery_columns(delivery))
-    return columns
-
-
-def _delivery_columns(delivery: Delivery) -> dict[str, Any]:
-    return {
-        "producer": delivery.producer,
-        "epoch": delivery.epoch,
-        "recorded_at": delivery.recorded_at_us,
-    }
+def _event_row(hashed: HashedEvent, delivered: tuple[str, int, int]) -> Values:
+    event = hashed.event
+    members = [*_members_of(event)]
+    for place in _TIME_PLACES:
+        if members[place] is not None:
+            members[place] //= 1_000
+    if event.earlier_attempts:
+        members[_ATTEMPTS_PLACE] = [*map(msgspec.structs.astuple, event.earlier_attempts)]
+    return day_of(event.event_id), event.event_id, hashed.content_hash, *delivered, *members

@@ -10,9 +10,10 @@ from penstock.storage.base import Base, Microseconds
 
 
 class UsageEvents(Base):
-    """Usage events as they were delivered first; rows are only ever added.
+    """Usage events as they were delivered first; the database lets rows be added only.
 
-    What totals are made of stands first: SQLite reads a row from its left.
+    What totals are made of stands first: SQLite reads a row from its left. PostgreSQL keeps the
+    table by day.
     """
 
     __tablename__ = "usage_events"
@@ -22,8 +23,11 @@ class UsageEvents(Base):
         Index(None, "key_id", "started_at"),
         Index(None, "request_id"),
         Index(None, "started_at", "event_id"),
+        {"postgresql_partition_by": "RANGE (day)"},
     )
 
+    day: Mapped[int] = mapped_column(primary_key=True)
+    """`metering.rules.day_of` the id: so that it decides nothing that the id does not."""
     event_id: Mapped[str] = mapped_column(primary_key=True)
     started_at: Mapped[Microseconds]
     input_tokens: Mapped[int]
@@ -47,6 +51,16 @@ class UsageEvents(Base):
     first_byte_at: Mapped[Microseconds | None]
     finished_at: Mapped[Microseconds]
     flags: Mapped[list[str]] = mapped_column(JSON)
+    labels: Mapped[list[list[str]]] = mapped_column(JSON)
+    data_class: Mapped[str]
+    region: Mapped[str]
+    service_tier: Mapped[str]
+    upstream_request_id: Mapped[str]
+    cache_write_input_tokens: Mapped[int | None]
+    audio_input_tokens: Mapped[int | None]
+    audio_output_tokens: Mapped[int | None]
+    image_count: Mapped[int]
+    earlier_attempts: Mapped[list[list[Any]]] = mapped_column(JSON)
     content_hash: Mapped[bytes] = mapped_column(LargeBinary)
     producer: Mapped[str]
     epoch: Mapped[int]
@@ -66,3 +80,78 @@ class UsageEventConflicts(Base):
     producer: Mapped[str]
     epoch: Mapped[int]
     recorded_at: Mapped[Microseconds]
+
+
+class UsageProducers(Base):
+    """How far the journal of each life of a worker is stored: bookkeeping, which decides nothing.
+
+    What counts once is decided by the ids of events alone.
+    """
+
+    __tablename__ = "usage_producers"
+
+    producer: Mapped[str] = mapped_column(primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True)
+    position_segment: Mapped[int]
+    position_offset: Mapped[int]
+    """All events of the journal that end before this place are stored."""
+    event_count: Mapped[int]
+    """Events that this life was the first to deliver."""
+    first_day: Mapped[int]
+    last_day: Mapped[int]
+    """The least and the greatest `day` of these."""
+    seen_at: Mapped[Microseconds]
+    """When something of it was last delivered."""
+
+
+class _Figures:
+    """What was consumed: one column a meter of `contract.usage.Meter`, none in two of them."""
+
+    requests: Mapped[int]
+    input: Mapped[int]
+    cached_input: Mapped[int]
+    cache_write_input: Mapped[int]
+    audio_input: Mapped[int]
+    output: Mapped[int]
+    reasoning_output: Mapped[int]
+    audio_output: Mapped[int]
+    images: Mapped[int]
+
+
+class _Cells(_Figures):
+    """Figures of a stretch of time by all that they are asked for by."""
+
+    organization: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[Microseconds] = mapped_column(primary_key=True)
+    """Its beginning, in UTC."""
+    project: Mapped[str] = mapped_column(primary_key=True)
+    key_id: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)
+    data_class: Mapped[str] = mapped_column(primary_key=True)
+    region: Mapped[str] = mapped_column(primary_key=True)
+
+
+class UsageHours(_Cells, Base):
+    """Figures of each hour, of the events that started in it."""
+
+    __tablename__ = "usage_hours"
+    __table_args__ = (Index(None, "at"),)
+
+
+class UsageDays(_Cells, Base):
+    """Figures of each day of UTC, of the events that started in it."""
+
+    __tablename__ = "usage_days"
+    __table_args__ = (Index(None, "at"),)
+
+
+class UsageLabelDays(_Figures, Base):
+    """Figures of each day of UTC by label. An event with several labels is in several rows."""
+
+    __tablename__ = "usage_label_days"
+
+    organization: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[Microseconds] = mapped_column(primary_key=True)
+    value: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)

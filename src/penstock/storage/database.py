@@ -24,6 +24,7 @@ from penstock.storage import engine as sqlite
 from penstock.storage import postgresql
 from penstock.storage.errors import DatabaseUnavailableError
 from penstock.storage.migrate import upgrade
+from penstock.storage.partitions import create_missing_parts
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession, WriteSession
 
@@ -147,6 +148,24 @@ class Database:
         """
         async with self.read(Scope.all_organizations()) as session:
             await session.rows(select(literal(1)))
+
+    async def create_parts(self, today: int) -> list[str]:
+        """Create the parts of the next days of tables that PostgreSQL keeps by day.
+
+        Args:
+            today: Days since the Unix epoch.
+
+        Returns:
+            The names of new parts; none on SQLite, which keeps a table in one piece.
+
+        Raises:
+            DatabaseUnavailableError: See there.
+        """
+        if self._file is not None:
+            return []
+        with _translated():
+            async with self._connect(self._writer, Scope.all_organizations()) as connection:
+                return await create_missing_parts(connection, today)
 
     @asynccontextmanager
     async def _connect(

@@ -1,6 +1,7 @@
 """Sessions as two types: a function's signature says whether it writes."""
 
 import functools
+import json
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, TypeVarTuple
@@ -13,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import InstrumentedAttribute
 
 from penstock.storage.base import Base
+from penstock.storage.bulk import Bulk, Values, statements_of
 from penstock.storage.errors import RowConflictError
 from penstock.storage.postgresql import CONFIGURATION_LOCK
 from penstock.storage.scope import Scope
@@ -203,6 +205,61 @@ class WriteSession(ReadSession):
         statement = _insert_new_into(table, returning, is_postgresql=self._is_postgresql)
         result = await self._connection.execute(statement, list(rows))
         return list(result.scalars())
+
+    async def insert_many(self, bulk: Bulk, rows: Sequence[Values]) -> None:
+        """Insert rows, many with one statement.
+
+        Raises:
+            RowConflictError: As `insert`.
+        """
+        if rows:
+            await self._write_many(bulk, statements_of(bulk, self._connection.dialect).insert, rows)
+
+    async def insert_many_new(self, bulk: Bulk, rows: Sequence[Values]) -> set[Values]:
+        """Insert the rows whose primary key is not there yet; see `insert_new`.
+
+        Args:
+            bulk: Where to.
+            rows: With different keys, in an order that all writers keep.
+
+        Returns:
+            The keys of the rows that were new.
+        """
+        if not rows:
+            return set()
+        statements = statements_of(bulk, self._connection.dialect)
+        if self._is_postgresql:
+            found = await self._write_many(bulk, statements.insert_new, rows)
+            return {tuple(row) for row in found}
+        places = [bulk.names.index(name) for name in bulk.key]
+        keys = [tuple(row[place] for place in places) for row in rows]
+        # Nobody else writes until this transaction ends.
+        found = await self._connection.exec_driver_sql(statements.find, (json.dumps(keys),))
+        known = {tuple(row) for row in found}
+        new = [row for row, key in zip(rows, keys, strict=True) if key not in known]
+        if new:
+            await self._write_many(bulk, statements.insert_new, new)
+        return {*keys} - known
+
+    async def add_many(self, bulk: Bulk, rows: Sequence[Values]) -> None:
+        """Insert rows, or add their figures to those of the row that has their key.
+
+        Args:
+            bulk: Where to, and what is added up.
+            rows: With different keys, in an order that all writers keep.
+        """
+        if rows:
+            await self._write_many(bulk, statements_of(bulk, self._connection.dialect).add, rows)
+
+    async def _write_many(self, bulk: Bulk, statement: str, rows: Sequence[Values]) -> Any:
+        columns = statements_of(bulk, self._connection.dialect).columns_of(rows)
+        parameters: Any = tuple(columns)
+        if not self._is_postgresql:
+            parameters = list(zip(*columns, strict=True))
+        try:
+            return await self._connection.exec_driver_sql(statement, parameters)
+        except IntegrityError as error:
+            raise RowConflictError(str(error.orig).partition("\n")[0]) from None
 
     async def lock_configuration(self) -> None:
         """Make this the one transaction that writes configuration, until it ends.

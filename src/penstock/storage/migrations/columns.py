@@ -3,11 +3,14 @@
 Migrations of databases that are in use depend on it: what a function here makes never changes.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
+
+from penstock.storage.partitions import create_part
 
 
 def words(name: str, *, nullable: bool = False) -> sa.Column[str]:
@@ -81,7 +84,7 @@ def unique(name: str, table: str, *columns: str, where: str | None = None) -> No
     )
 
 
-def wall(*tables: str) -> None:
+def wall(*tables: str, column: str = "organization_id") -> None:
     """Have PostgreSQL show a session the rows of its own organization only."""
     if op.get_bind().dialect.name != "postgresql":
         return
@@ -90,6 +93,42 @@ def wall(*tables: str) -> None:
         op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
         op.execute(
             f"CREATE POLICY {table}_organization ON {table} USING ("
-            "organization_id = NULLIF(current_setting('app.organization_id', true), '') "
+            f"{column} = NULLIF(current_setting('app.organization_id', true), '') "
             "OR current_setting('app.is_platform', true) = 'on')"
         )
+
+
+def only_added(table: str) -> None:
+    """Have the database refuse to change or delete rows of a table, whoever asks.
+
+    Parts of a table that PostgreSQL keeps by day can still be dropped as a whole.
+    """
+    if op.get_bind().dialect.name != "postgresql":
+        for verb in ("UPDATE", "DELETE"):
+            op.execute(
+                f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
+                f"BEGIN SELECT RAISE(ABORT, 'rows of {table} are only added'); END"
+            )
+        return
+    op.execute(
+        "CREATE OR REPLACE FUNCTION refuse_other_than_adding() RETURNS trigger "
+        "LANGUAGE plpgsql AS $$ BEGIN "
+        "RAISE EXCEPTION 'rows of % are only added', TG_TABLE_NAME "
+        "USING ERRCODE = 'integrity_constraint_violation'; END $$"
+    )
+    op.execute(
+        f"CREATE TRIGGER {table}_only_added BEFORE UPDATE OR DELETE ON {table} "
+        "FOR EACH ROW EXECUTE FUNCTION refuse_other_than_adding()"
+    )
+    op.execute(
+        f"CREATE TRIGGER {table}_not_emptied BEFORE TRUNCATE ON {table} "
+        "FOR EACH STATEMENT EXECUTE FUNCTION refuse_other_than_adding()"
+    )
+
+
+def parts_by_day(table: str, days: Iterable[int] = ()) -> None:
+    """Create the default part of a table that PostgreSQL keeps by day, and those of some days."""
+    if op.get_bind().dialect.name == "postgresql":
+        for day in (None, *days):
+            for statement in create_part(table, day):
+                op.execute(statement)

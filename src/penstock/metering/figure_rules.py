@@ -1,0 +1,54 @@
+"""What events add to the figures of hours, days and labels: pure, no clock, no I/O."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from penstock.contract.usage import METERS, UsageEvent, quantities
+from penstock.metering.model import Cell, Figures, LabelCell
+
+_HOUR_US = 3_600_000_000
+_DAY_US = 24 * _HOUR_US
+_PLACES = {meter: place for place, meter in enumerate(METERS)}
+
+
+def add_up(events: Iterable[UsageEvent]) -> Figures:
+    """Return what events add to each cell; their time of admission says to which.
+
+    No token is on two meters. Where a caller names a label and value twice, it counts once.
+    """
+    hours: dict[Cell, list[int]] = {}
+    days: dict[Cell, list[int]] = {}
+    label_days: dict[LabelCell, list[int]] = {}
+    for event in events:
+        started_at_us = event.started_at_ns // 1_000
+        day_us = started_at_us - started_at_us % _DAY_US
+        cell = Cell(
+            event.organization,
+            started_at_us - started_at_us % _HOUR_US,
+            event.project,
+            event.key_id,
+            event.model,
+            event.data_class,
+            event.region,
+        )
+        figures = hours.get(cell)
+        if figures is None:
+            figures = hours[cell] = [0] * len(METERS)
+        found = quantities(event)
+        for meter, quantity in found.items():
+            figures[_PLACES[meter]] += quantity
+        for name, value in {*event.labels}:
+            label_cell = LabelCell(event.organization, name, day_us, value, event.model)
+            _add(label_days, label_cell, [found.get(meter, 0) for meter in METERS])
+    for cell, figures in hours.items():
+        _add(days, cell._replace(at_us=cell.at_us - cell.at_us % _DAY_US), figures)
+    return Figures(hours, days, label_days)
+
+
+def _add(sums: dict[Any, list[int]], key: Any, figures: Iterable[int]) -> None:
+    there = sums.get(key)
+    sums[key] = (
+        [*figures]
+        if there is None
+        else [one + other for one, other in zip(there, figures, strict=True)]
+    )

@@ -1,0 +1,41 @@
+"""Every SQL statement that writes figures of hours, days and labels, each within a scope."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from penstock.contract.usage import METERS
+from penstock.metering.model import Cell, Figures, LabelCell
+from penstock.metering.tables import UsageDays, UsageHours, UsageLabelDays
+from penstock.storage.base import Base
+from penstock.storage.bulk import MAX_SUM, Bulk
+from penstock.storage.scope import Scope
+from penstock.storage.sessions import WriteSession
+
+
+def _bulk(table: type[Base], members: Iterable[str]) -> Bulk:
+    keys = (name.removesuffix("_us") for name in members)
+    return Bulk(table, (*keys, *METERS), sums=METERS)
+
+
+_HOURS = _bulk(UsageHours, Cell._fields)
+_DAYS = _bulk(UsageDays, Cell._fields)
+_LABEL_DAYS = _bulk(UsageLabelDays, LabelCell._fields)
+
+
+async def add_figures(session: WriteSession, scope: Scope, figures: Figures) -> None:
+    """Add figures to those that are there. Corrections may be negative.
+
+    A sum that is larger than what a column holds stays at that: no usage is refused for it.
+    """
+    scope.require(cell.organization for cell in figures.hours)
+    scope.require(cell.organization for cell in figures.label_days)
+    await session.add_many(_HOURS, _rows(figures.hours))
+    await session.add_many(_DAYS, _rows(figures.days))
+    await session.add_many(_LABEL_DAYS, _rows(figures.label_days))
+
+
+def _rows(figures: Mapping[Any, Sequence[int]]) -> list[tuple[Any, ...]]:
+    # In order of the key: so no writer waits for one that waits for it.
+    return [
+        (*cell, *(min(figure, MAX_SUM) for figure in figures[cell])) for cell in sorted(figures)
+    ]

@@ -1,0 +1,81 @@
+"""Tables that PostgreSQL keeps by day, each day's rows in a part of their own.
+
+Their column `day` counts days since the Unix epoch. Rows of a day that has no part yet are in the
+default one, and stay there: to which part a row goes never decides whether it is there already,
+because the primary key begins with the day. A part that is old enough can be dropped as a whole.
+"""
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+DAYS_AHEAD = 7
+"""How many days behind today have a part before the first row of theirs comes."""
+
+_LOCK = text("SELECT pg_advisory_xact_lock(1885695861)")
+"""Any number that nothing else of ours locks: control planes make parts one after the other."""
+_TABLES = text(
+    "SELECT tables.relname FROM pg_partitioned_table AS kept "
+    "JOIN pg_class AS tables ON tables.oid = kept.partrelid "
+    "WHERE tables.relnamespace = current_schema()::regnamespace ORDER BY 1"
+)
+_PARTS = text(
+    "SELECT parts.relname FROM pg_inherits "
+    "JOIN pg_class AS parts ON parts.oid = inhrelid "
+    "JOIN pg_class AS tables ON tables.oid = inhparent "
+    "WHERE tables.relname = :table AND tables.relnamespace = current_schema()::regnamespace"
+)
+
+
+def name_part(table: str, day: int) -> str:
+    """Return the name of the part of a table that has a day's rows."""
+    return f"{table}_{day}"
+
+
+def create_part(table: str, day: int | None) -> list[str]:
+    """Return the statements that create the part of a day, or the default one.
+
+    Row-level policies stand at the whole table. Around it nobody sees a row: a part has none that
+    would let anybody in.
+    """
+    name = f"{table}_default" if day is None else name_part(table, day)
+    which = "DEFAULT" if day is None else f"FOR VALUES FROM ({day}) TO ({day + 1})"
+    return [
+        f"CREATE TABLE {name} PARTITION OF {table} {which}",
+        f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY",
+        f"ALTER TABLE {name} FORCE ROW LEVEL SECURITY",
+    ]
+
+
+async def create_missing_parts(connection: AsyncConnection, today: int) -> list[str]:
+    """Create the parts of the next days in every table that is kept by day.
+
+    Nothing is locked when all are there. A day whose first rows came before its part did has none.
+
+    Args:
+        connection: To PostgreSQL, in a transaction that sees the rows of all organizations.
+        today: Days since the Unix epoch.
+
+    Returns:
+        The names of new parts.
+    """
+    created: list[str] = []
+    days = range(today, today + DAYS_AHEAD + 1)
+    for table in list((await connection.execute(_TABLES)).scalars()):
+        missing = await _missing_days(connection, table, days)
+        if not missing:
+            continue
+        await connection.execute(_LOCK)
+        missing = await _missing_days(connection, table, days)
+        find_late = text(f"SELECT DISTINCT day FROM {table} WHERE day = ANY(:days)")  # noqa: S608 - a name of ours
+        late = set((await connection.execute(find_late, {"days": missing})).scalars())
+        for day in missing:
+            if day not in late:
+                for statement in create_part(table, day):
+                    await connection.exec_driver_sql(statement)
+                created.append(name_part(table, day))
+    return created
+
+
+async def _missing_days(connection: AsyncConnection, table: str, days: range) -> list[int]:
+    there = set((await connection.execute(_PARTS, {"table": table})).scalars())
+    return [day for day in days if name_part(table, day) not in there]
