@@ -248,6 +248,21 @@ class Callers:
         self._secret = secret
         self.answers: list[Answer] = []
         self.waits_s: list[float] = []
+        self._usual_s = 0.0
+        """What an answer takes on this machine that no limit has to do with."""
+
+    async def prepare(self) -> None:
+        """See how busy the machine is with as many callers."""
+
+        async def time_one(number: int) -> float:
+            began_s = time.monotonic()
+            await self._site.chat(self._secret, node=number % NODES, model="no-such-model")
+            return time.monotonic() - began_s
+
+        times: list[float] = []
+        for _ in range(3):
+            times += await asyncio.gather(*map(time_one, range(16)))
+        self._usual_s = statistics.median(times)
 
     async def run(self, seconds: float) -> None:
         """Ask."""
@@ -294,7 +309,7 @@ class Callers:
         assert set(seen) <= {200, 429, 503}, seen
         seen = statuses([each for each in self.answers if each.ended_at_ms > decided_s * 1_000])
         assert seen[503] < seen.total() / 4, seen
-        assert statistics.median(self.waits_s) < PARK_S
+        assert statistics.median(self.waits_s) < PARK_S + 2 * self._usual_s
         assert max(self.waits_s) < LONGEST_S
 
 
@@ -394,6 +409,7 @@ async def test_without_redis_each_node_gives_from_its_share(stage: Stage, mode: 
     site, redis = stage.site, stage.redis
     secret = await _until_shared(site, LIMIT, f"redis {mode}")
     callers = Callers(site, secret)
+    await callers.prepare()
     unsure_s = 2 * ABSENT_S if mode == "hung" else 0.0
     running = asyncio.ensure_future(callers.run(2 * WINDOW_S + 2.0 + unsure_s))
     await asyncio.sleep(0.2)
@@ -414,6 +430,7 @@ async def test_an_empty_redis_is_not_believed(stage: Stage, mode: str) -> None:
     site, redis = stage.site, stage.redis
     secret = await _until_shared(site, LIMIT, f"redis {mode}")
     callers = Callers(site, secret)
+    await callers.prepare()
     running = asyncio.ensure_future(callers.run(2 * WINDOW_S + 2.0))
     await asyncio.sleep(0.2)
     if mode == "flushed":
