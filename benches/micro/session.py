@@ -53,7 +53,7 @@ from penstock.contract.usage import UsageEvent
 from penstock.gateway.admit import admit
 from penstock.gateway.authenticate import authenticate
 from penstock.gateway.claim import Claim, Denial
-from penstock.gateway.demand import Members, read_demand
+from penstock.gateway.demand import Demand, Members, read_demand
 from penstock.gateway.dialects.openai import CHAT
 from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.limiter import Limiter
@@ -63,6 +63,7 @@ from penstock.gateway.rehash import OldHashes
 from penstock.gateway.runtime import Runtime
 from penstock.gateway.select import Turns
 from penstock.gateway.stats import Stats
+from penstock.gateway.till import Till
 from penstock.gateway.tokens import Tokens
 from penstock.kit.errors import Refusal
 from penstock.kit.ids import EventIds
@@ -238,16 +239,19 @@ def limits_case(body: bytes) -> Callable[[], object]:
     limiter = _limiter(loop, sent)
     asker, usage = _Asker(), Usage(50, 22)
 
-    def ask() -> Claim:
+    def ask() -> tuple[Claim | Till, Demand]:
         demand = read_demand(members, CHAT, len(body), is_for_money=True)
+        till = limiter.draw(quota, offer.first, demand, 1.0)
+        if till is not None:
+            return till, demand
         claim = limiter.claim(asker, quota, offer.first, demand, 1.0)
         limiter.admit(claim)
-        return claim
+        claim.limit_lines()
+        return claim, demand
 
     def call() -> object:
-        claim = ask()
-        claim.limit_lines()
-        return limiter.settle(claim, usage, was_sent=True, is_typical=True)
+        taken, demand = ask()
+        return limiter.settle(taken, demand, usage, was_sent=True, is_typical=True)
 
     ask()
     loop.run_until_complete(asyncio.sleep(0))  # now it asks

@@ -14,12 +14,13 @@ from penstock.contract.node import AgentMessage, WorkerMessage
 from penstock.contract.snapshot import Key
 from penstock.contract.snapshot_store import owner_name
 from penstock.gateway.claim import Claim, Denial
-from penstock.gateway.demand import Demand
+from penstock.gateway.demand import Demand, kind_of
 from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.limiter import Limiter
 from penstock.gateway.offer import Catalog, Offer, Owner
-from penstock.gateway.quota import read_quota
+from penstock.gateway.quota import Quota, read_quota
 from penstock.gateway.stats import Stats
+from penstock.gateway.till import Till
 from penstock.gateway.tokens import Tokens
 
 ORGANIZATION = owner_name("organization", "org-a")
@@ -30,6 +31,7 @@ EURO = NANO
 """A euro a million tokens is `PRICE_SCALE`; then a token costs `NANO / 1,000,000`."""
 PRICE = Price("EUR", 0, input=PRICE_SCALE, cached_input=PRICE_SCALE // 10, output=PRICE_SCALE)
 TOKEN = NANO // 1_000_000
+NOTHING = Usage(0, 0)
 
 
 class FakeLoop:
@@ -66,11 +68,13 @@ class FakeLoop:
 class Asker:
     """A request that wants to be let in."""
 
-    def __init__(self, loop: FakeLoop) -> None:
+    def __init__(self, loop: FakeLoop, demand: Demand) -> None:
         """Nothing has happened."""
         self._loop = loop
         self.let_in_at_s = 0.0
-        self.claim: Claim | None = None
+        self.claim: Claim | Till | None = None
+        """What it takes, or took of."""
+        self.demand = demand
         self.is_in = False
         self.denial: Denial | None = None
 
@@ -86,6 +90,15 @@ class Asker:
         assert not self.is_in
         assert self.denial is None
         self.denial = denial
+
+    @property
+    def cap(self) -> int:
+        """The most output that it may write."""
+        cap = self.claim.cap if isinstance(self.claim, Claim) else None
+        if isinstance(self.claim, Till):
+            cap = self.demand.cap or self.claim.cap
+        assert cap is not None
+        return cap
 
     @property
     def error(self) -> object:
@@ -108,6 +121,8 @@ class LimiterRig:
         self.records = MemoryRecords(make_snapshot([1]))
         self.agent = LimitsAgent(self.monotonic_ms, base_ms=7_000_000, budgets=budgets)
         self.sent: list[WorkerMessage] = []
+        self._quotas: dict[Key, Quota] = {}
+        """As a worker remembers them."""
         self.is_hung = False
         self.is_linked = is_linked
         self.limiter = Limiter(
@@ -138,10 +153,12 @@ class LimiterRig:
 
     def limit(self, *limits: Limit, owner: bytes = KEY) -> None:
         """Set the limits of an owner."""
+        self._quotas.clear()
         self.records.limits[owner] = OwnerLimits(limits=limits)
 
     def budget(self, budget: Budget, *prices: Price, owner: bytes = ORGANIZATION) -> None:
         """Set the budget of an owner, and the model's prices."""
+        self._quotas.clear()
         self.records.budgets[owner] = (budget,)
         self.records.prices["model-a"] = prices or (PRICE,)
 
@@ -154,14 +171,21 @@ class LimiterRig:
         body_bytes: int = 400,
     ) -> list[Asker]:
         """Have requests ask, all in one turn of the loop."""
-        quota = read_quota(self.records, key)
+        quota = self._quotas.get(key) or read_quota(self.records, key)
         assert quota is not None
-        demand = Demand(body_bytes, cap, 1, body_bytes, has_other_caps=False)
-        askers = [Asker(self.loop) for _ in range(count)]
+        self._quotas[key] = quota
+        kind = kind_of(body_bytes, cap, 1)
+        demand = Demand(body_bytes, cap, 1, body_bytes, has_other_caps=False, kind=kind)
+        askers = [Asker(self.loop, demand) for _ in range(count)]
         for asker in askers:
             now_s = 1_000 + self.loop.now_s
-            asker.claim = self.limiter.claim(asker, quota, self.target, demand, now_s)
-            self.limiter.admit(asker.claim)
+            asker.claim = till = self.limiter.draw(quota, self.target, demand, now_s)
+            if till is not None:
+                asker.let_in()
+                continue
+            claim = self.limiter.claim(asker, quota, self.target, demand, now_s)
+            asker.claim = claim
+            self.limiter.admit(claim)
         return askers
 
     def run(self) -> None:
@@ -211,11 +235,18 @@ class LimiterRig:
         self, asker: Asker, input_tokens: int = 100, output_tokens: int = 0
     ) -> tuple[HoldUse, ...]:
         """End a request."""
-        assert asker.claim is not None
-        usage = Usage(input_tokens, output_tokens)
-        uses = self.limiter.settle(asker.claim, usage, was_sent=True, is_typical=True)
+        uses = self.settle(asker, Usage(input_tokens, output_tokens))
         self.run()
         return uses
+
+    def settle(
+        self, asker: Asker, usage: Usage = NOTHING, *, was_sent: bool = True
+    ) -> tuple[HoldUse, ...]:
+        """Have a request end, or leave while it waits."""
+        assert asker.claim is not None
+        return self.limiter.settle(
+            asker.claim, asker.demand, usage, was_sent=was_sent, is_typical=was_sent
+        )
 
     def count(self, name: str) -> float:
         """Return the sum of a metric's samples."""

@@ -22,7 +22,7 @@ from penstock.limits.authority import MemoryAuthority
 Result = TypeVar("Result")
 
 
-def _at_once(waiting: Coroutine[Any, Any, Result]) -> Result:
+def at_once(waiting: Coroutine[Any, Any, Result]) -> Result:
     """Return the result of what has `await` written and waits for nothing."""
     try:
         waiting.send(None)
@@ -74,7 +74,7 @@ class LimitsAgent:
         if self.is_away:
             return Granted(want.take_id, None)
         take = self.authority.take
-        took = _at_once(take(want.asks, take_id=want.take_id, holder="worker"))
+        took = at_once(take(want.asks, take_id=want.take_id, holder="worker"))
         if isinstance(took, Shortage):
             return Granted(want.take_id, None, took)
         return Granted(want.take_id, took)
@@ -85,12 +85,12 @@ class LimitsAgent:
                 for one in returns:
                     lease = Lease(0, one.sub_window, 0)
                     give = self.authority.give_back
-                    _at_once(give(one.bucket, lease, one.amount, holder="worker"))
+                    at_once(give(one.bucket, lease, one.amount, holder="worker"))
             case PermitsHeld(held):
-                _at_once(self.authority.forget("worker"))
+                at_once(self.authority.forget("worker"))
                 for bucket, amount in held:
                     give = self.authority.give_back
-                    _at_once(give(bucket, Lease(0, 0, 0), -amount, holder="worker"))
+                    at_once(give(bucket, Lease(0, 0, 0), -amount, holder="worker"))
             case FreeHolds(freed):
                 for hold, amount in freed:
                     more = amount - self._freed.get(hold, 0)

@@ -26,13 +26,14 @@ from penstock.contract.node import (
 from penstock.contract.snapshot import Key
 from penstock.contract.snapshot_store import owner_name
 from penstock.gateway.claim import Claim, Denial
-from penstock.gateway.demand import Demand
+from penstock.gateway.demand import Demand, kind_of
 from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.limiter import Limiter
 from penstock.gateway.limits import SWEEP_S
 from penstock.gateway.offer import Catalog, Offer, Owner
 from penstock.gateway.quota import Quota, read_quota
 from penstock.gateway.stats import Stats
+from penstock.gateway.till import Till
 from penstock.gateway.tokens import Tokens
 from penstock.limits.authority import Authority
 from penstock.limits.rules import STEP_MS
@@ -50,7 +51,7 @@ BASE_MS = 1_000_000_000
 USAGE = Usage(20, 50)
 """What every request costs."""
 WINDOWED = (Metric.REQUESTS, Metric.INPUT_TOKENS, Metric.OUTPUT_TOKENS)
-_DEMAND = Demand(100, 50, 1, 356, has_other_caps=False)
+_DEMAND = Demand(100, 50, 1, 356, has_other_caps=False, kind=kind_of(356, 50, 1))
 _KEY = Key("key-a", b"", "org-a", "project-a")
 
 
@@ -61,7 +62,7 @@ class Request:
         """Have it take so long."""
         self._worker = worker
         self._seconds = seconds
-        self.claim: Claim | None = None
+        self.claim: Claim | Till | None = None
 
     def let_in(self) -> None:
         """Fly."""
@@ -163,14 +164,19 @@ class Worker:
         """Have a request come."""
         request = Request(self, seconds)
         world = self.world
-        request.claim = self.limiter.claim(request, self._quota, world.target, _DEMAND, 1_000_000.0)
-        self.limiter.admit(request.claim)
+        arguments = self._quota, world.target, _DEMAND, 1_000_000.0
+        request.claim = till = self.limiter.draw(*arguments)
+        if till is not None:
+            request.let_in()
+            return
+        request.claim = claim = self.limiter.claim(request, *arguments)
+        self.limiter.admit(claim)
 
     def end(self, request: Request, life: int) -> None:
         """Have a request end, if the worker lives."""
         if life == self.life and request.claim is not None:
             self.flying.discard(request)
-            self.limiter.settle(request.claim, USAGE, was_sent=True, is_typical=True)
+            self.limiter.settle(request.claim, _DEMAND, USAGE, was_sent=True, is_typical=True)
 
     def crash(self) -> None:
         """Be killed, be buried a moment later, and begin anew."""

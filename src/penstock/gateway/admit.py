@@ -8,7 +8,7 @@ import re
 
 import msgspec
 
-from penstock.gateway.demand import Demand, Members, read_demand, write_cap
+from penstock.gateway.demand import Demand, Members, read_demand
 from penstock.gateway.dialects.openai import Operation
 from penstock.gateway.errors import (
     BODY_NOT_JSON,
@@ -52,8 +52,6 @@ class Admission(msgspec.Struct, frozen=True):
     estimated_input_tokens: int
     demand: Demand | None = None
     """What limits and budgets are asked for; None when the principal has none."""
-    is_capped: bool = False
-    """Its body names the most output tokens because of a budget, maybe of the target before."""
 
 
 def admit(
@@ -111,14 +109,6 @@ def admit(
         estimated,
         demand,
     )
-
-
-def capped(admission: Admission, cap: int) -> Admission:
-    """Return an admitted request that asks for so many output tokens an answer at most."""
-    demand = admission.demand
-    names_nothing = demand is not None and demand.names_nothing and not admission.is_capped
-    body = write_cap(admission.body, cap, names_nothing=names_nothing)
-    return msgspec.structs.replace(admission, body=body, is_capped=True)
 
 
 def readdress(admission: Admission, target: Target) -> Admission | None:

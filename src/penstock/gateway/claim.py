@@ -61,7 +61,7 @@ class Claim:
     """What one request takes; settled exactly once.
 
     Args:
-        claimant: The request.
+        claimant: The request; None when it only wants to know.
         terms: What decides about it.
         demand: What it asks for.
         most: Output tokens that its deployment gives at most.
@@ -83,9 +83,9 @@ class Claim:
     amounts: Sequence[int] = ()
     """What it takes of each account, in the worst case."""
 
-    def __init__(self, claimant: Claimant, terms: Terms, demand: Demand, most: int) -> None:
+    def __init__(self, claimant: Claimant | None, terms: Terms, demand: Demand, most: int) -> None:
         """See the class."""
-        self.claimant: Claimant | None = claimant
+        self.claimant = claimant
         """None when it was told: the two would keep each other alive."""
         self.terms = terms
         self.demand = demand
@@ -138,17 +138,7 @@ class Claim:
         told, held = self.terms.told, self.held
         if held is not None and held.at_ms < told.until_ms and not self.exceeded:
             return told.lines
-        lines = b""
-        is_plenty = held is not None
-        for forms in self.terms.forms:
-            least = -1
-            tightest = b""
-            for meter, form in forms:
-                remaining = meter.remaining + meter.left
-                if least < 0 or remaining < least:
-                    least, tightest = remaining, form
-            lines += tightest % least
-            is_plenty = is_plenty and least >= PLENTY
+        lines, is_plenty = lines_of(self.terms)
         if held is not None and is_plenty:
             told.lines, told.until_ms = lines, held.at_ms + TOLD_MS
         if self.exceeded:
@@ -161,6 +151,27 @@ class Claim:
         inputs, outputs = demand.most_input_tokens, cap * demand.answers
         self.cap = cap
         self.amounts = [worst_charge(price, inputs, outputs) for price in self.terms.prices]
+
+
+def lines_of(terms: Terms) -> tuple[bytes, bool]:
+    """Return the header lines about the limits of rates, and whether there is plenty of each."""
+    lines = b""
+    is_plenty = True
+    for forms in terms.forms:
+        least = -1
+        tightest = b""
+        for meter, form in forms:
+            remaining = meter.remaining + meter.left
+            if least < 0 or remaining < least:
+                least, tightest = remaining, form
+        lines += tightest % least
+        is_plenty = is_plenty and least >= PLENTY
+    return lines, is_plenty
+
+
+def cap_line(cap: int) -> bytes:
+    """Return the header line that tells of the most output tokens, when we wrote it."""
+    return b"x-penstock-max-tokens: %d\r\n" % cap
 
 
 UNAVAILABLE = Denial(Refusal(LIMITS_UNAVAILABLE))

@@ -7,7 +7,10 @@ from penstock.gateway.limits import INPUT_OVERHEAD_TOKENS, MEDIA_TOKENS
 
 Members = dict[str, msgspec.Raw]
 
-_ALL_CAPS = UNKNOWN_CAPS.union(CAP_MEMBERS)
+_TOOLS = frozenset({"tools", "functions"})
+_TIMES = frozenset({"n", "best_of"})
+_SPECIAL = UNKNOWN_CAPS.union(CAP_MEMBERS, _TOOLS, _TIMES, {"prompt"})
+"""Members with which a request may ask for more than its size says."""
 _CAP = CAP_MEMBERS[0].encode()
 _decode_number = msgspec.json.Decoder(int | None).decode
 _decode_members = msgspec.json.Decoder(Members).decode
@@ -40,6 +43,26 @@ class Demand(msgspec.Struct, frozen=True):
     """It names the most also in ways that not all engines know."""
     names_nothing: bool = False
     """It has no member that names the most, in whatever way."""
+    kind: int = 0
+    """Requests of a kind ask for about as much of everything, see `kind_of`; 0 for odd ones."""
+
+
+def kind_of(size: int, cap: int | None, answers: int) -> int:
+    """Return the kind of a request: others of it are less than twice as large, and so are caps.
+
+    Args:
+        size: Bytes of its body, or input tokens at most.
+        cap: As in `Demand`.
+        answers: 0 or 1.
+    """
+    return size.bit_length() << 8 | (0 if cap is None else cap.bit_length() << 1) | answers
+
+
+def largest_of(kind: int) -> Demand:
+    """Return what a request of a kind asks for at most."""
+    size, cap_bits = (1 << (kind >> 8)) - 1, kind >> 1 & 0x7F
+    cap = (1 << cap_bits) - 1 if cap_bits else None
+    return Demand(size, cap, kind & 1, size, has_other_caps=False, names_nothing=cap is None)
 
 
 def read_demand(
@@ -53,20 +76,42 @@ def read_demand(
         body_bytes: Size of the body.
         is_for_money: The worst case is wanted, too.
     """
-    cap: int | None = None
-    names_nothing = _ALL_CAPS.isdisjoint(members)
-    if not names_nothing:
-        for name in CAP_MEMBERS:
-            if name in members and (named := _number(members, name)) is not None:
-                cap = named if cap is None else min(cap, named)
     answers = 1 if operation.has_output else 0
-    if "n" in members or "best_of" in members:
-        answers *= max(_number(members, "n") or 1, _number(members, "best_of") or 1)
-    if operation.input_member == "prompt":
-        answers *= _count_prompts(bytes(members["prompt"]))
-    most_input = _most_input(members, operation, body_bytes) if is_for_money else 0
-    has_other_caps = not names_nothing and not UNKNOWN_CAPS.isdisjoint(members)
-    return Demand(body_bytes, cap, answers, most_input, has_other_caps, names_nothing)
+    most_input = body_bytes + INPUT_OVERHEAD_TOKENS if is_for_money else 0
+    if is_for_money and operation.input_member == "messages":
+        messages = bytes(members["messages"])
+        if messages.find(b"[", 1) >= 0 or b":{" in messages:  # something in it may have parts
+            most_input += _count_media(messages) * MEDIA_TOKENS
+    if _SPECIAL.isdisjoint(members):
+        kind = kind_of(most_input or body_bytes, None, answers)
+        # By place, which is faster: no other cap, and it names nothing.
+        return Demand(body_bytes, None, answers, most_input, False, True, kind)  # noqa: FBT003
+    return _read_special(members, body_bytes, answers, most_input)
+
+
+def _read_special(members: Members, body_bytes: int, answers: int, most_input: int) -> Demand:
+    """Go on where a member tells of output, of several answers, or of more input."""
+    cap: int | None = None
+    times = prompts = 1
+    names_nothing, has_other_caps = True, False
+    for name in _SPECIAL.intersection(members):
+        if name in _TOOLS:
+            # Written into the prompt in a longer form than they are sent in.
+            most_input += len(bytes(members[name])) if most_input else 0
+        elif name == "prompt":
+            prompts = _count_prompts(bytes(members[name]))
+        elif name in _TIMES:
+            times = max(times, _number(members, name) or 1)
+        else:
+            names_nothing = False
+            if name in UNKNOWN_CAPS:
+                has_other_caps = True
+            elif (named := _number(members, name)) is not None:
+                cap = named if cap is None else min(cap, named)
+    answers *= times * prompts
+    is_usual = answers <= 1 and not has_other_caps
+    kind = kind_of(most_input or body_bytes, cap, answers) if is_usual else 0
+    return Demand(body_bytes, cap, answers, most_input, has_other_caps, names_nothing, kind)
 
 
 def write_cap(body: bytes, cap: int, *, names_nothing: bool = False) -> bytes:
@@ -87,18 +132,6 @@ def write_cap(body: bytes, cap: int, *, names_nothing: bool = False) -> bytes:
     for name in named or CAP_MEMBERS[:1]:
         members[name] = raw
     return _encode(members)
-
-
-def _most_input(members: Members, operation: Operation, body_bytes: int) -> int:
-    tokens = body_bytes + INPUT_OVERHEAD_TOKENS
-    if operation.input_member == "messages":
-        messages = bytes(members["messages"])
-        if messages.find(b"[", 1) >= 0 or b":{" in messages:  # something in it may have parts
-            tokens += _count_media(messages) * MEDIA_TOKENS
-    for name in ("tools", "functions"):
-        if name in members:  # written into the prompt in a longer form than it is sent in
-            tokens += len(bytes(members[name]))
-    return tokens
 
 
 def _number(members: Members, name: str) -> int | None:

@@ -14,8 +14,9 @@ import msgspec
 from penstock.contract.journal import Open
 from penstock.contract.money import HoldUse
 from penstock.contract.usage import Attempt, Outcome, UsageEvent
-from penstock.gateway.admit import Admission, capped, readdress
-from penstock.gateway.claim import Claim, Denial
+from penstock.gateway.admit import Admission, readdress
+from penstock.gateway.claim import Claim, Denial, cap_line
+from penstock.gateway.demand import write_cap
 from penstock.gateway.dialects.openai import Reading, read_answer
 from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.errors import (
@@ -45,6 +46,7 @@ from penstock.gateway.request import Request
 from penstock.gateway.runtime import Principal
 from penstock.gateway.select import cooling_last, rank, select
 from penstock.gateway.tap import Tap
+from penstock.gateway.till import Till
 from penstock.kit.errors import ErrorCode, Refusal, Source
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ class Exchange:
         "_answer_bytes",
         "_attempts",
         "_body",
-        "_claim",
+        "_cap",
         "_connection",
         "_deadline_s",
         "_downstream",
@@ -93,6 +95,7 @@ class Exchange:
         "_request",
         "_says",
         "_started_ns",
+        "_taken",
         "_tap",
         "_total_deadline_s",
         "_tried",
@@ -132,8 +135,10 @@ class Exchange:
         """What a whole plain answer says."""
         self._ranked: Iterator[Target] = _NOTHING_ELSE
         """Targets that may be tried yet, where there is a choice."""
-        self._claim: Claim | None = None
-        """What it takes of limits, if there are any."""
+        self._taken: Claim | Till | None = None
+        """What it takes of limits, or took of, if there are any."""
+        self._cap: int | None = None
+        """The most output tokens to write into what is sent, because of a budget."""
         self._is_recorded = False
         """Its OPEN is on its way to the journal: a CLOSE has to follow."""
         self._pool: Pool | None = None
@@ -162,37 +167,42 @@ class Exchange:
         self._claim_or_open()
 
     def _claim_or_open(self) -> None:
-        demand, quota = self._admission.demand, self._principal.quota
+        admission = self._admission
+        demand, quota = admission.demand, self._principal.quota
         if demand is None or quota is None:
             self._open()
             return
-        limiter, claim = self._worker.limiter, self._claim
-        if claim is not None:  # of the target before
-            limiter.settle(claim, _NO_USAGE, was_sent=False, is_typical=False)
-        target, now_s = self._admission.target, self._started_ns / 1e9
-        self._claim = claim = limiter.claim(self, quota, target, demand, now_s)
-        limiter.admit(claim)
+        limiter = self._worker.limiter
+        if self._taken is not None:  # of the target before
+            limiter.settle(self._taken, demand, _NO_USAGE, was_sent=False, is_typical=False)
+        target, now_s = admission.target, self._started_ns / 1e9
+        till = limiter.draw(quota, target, demand, now_s)
+        if till is None:
+            self._taken = claim = limiter.claim(self, quota, target, demand, now_s)
+            limiter.admit(claim)
+            return
+        self._taken, self._cap, self._reply.lines = till, till.cap, till.lines
+        self._open()
 
     def let_in(self) -> None:
         """Go on: all that limits are asked for is taken."""
-        claim = self._claim
-        assert claim is not None  # noqa: S101 - it is what is let in
+        claim = self._taken
+        assert isinstance(claim, Claim)  # noqa: S101 - it is what is let in
         if claim.has_waited and not self._is_recorded:
             refusal = self._worker.refusal()
             if refusal is not None:  # it was another moment when it was admitted
                 self._fail(refusal, outcome="refused")
                 return
         self._reply.lines = claim.limit_lines()
-        cap = claim.written_cap
+        self._cap = cap = claim.written_cap
         if cap is not None:
-            self._admission = capped(self._admission, cap)
-            self._reply.lines += b"x-penstock-max-tokens: %d\r\n" % cap
+            self._reply.lines += cap_line(cap)
         self._open()
 
     def turn_away(self, denial: Denial) -> None:
         """End: a limit or a budget says no."""
-        if self._claim is not None:
-            self._reply.lines = self._claim.limit_lines() + denial.lines
+        if isinstance(self._taken, Claim):
+            self._reply.lines = self._taken.limit_lines() + denial.lines
         self._fail(denial.refusal, outcome="refused", status=denial.status)
 
     def _open(self) -> None:
@@ -215,7 +225,7 @@ class Exchange:
                 admission.is_stream,
                 self._started_ns,
                 admission.estimated_input_tokens,
-                () if self._claim is None else self._claim.hold_uses,
+                () if self._taken is None else self._taken.hold_uses,
                 self._request.labels,
                 target.upstream.data_class,
                 target.upstream.region,
@@ -268,9 +278,11 @@ class Exchange:
         assert operation is not None  # noqa: S101 - only operations become exchanges
         self._connection = connection
         self._late_error = FIRST_BYTE_TIMEOUT
-        timeouts = self._admission.target.upstream.timeouts
-        self._deadline_s = self._worker.now_s() + timeouts.first_byte_ms / 1000
-        body = self._admission.body
+        upstream = self._admission.target.upstream
+        self._deadline_s = self._worker.now_s() + upstream.timeouts.first_byte_ms / 1000
+        body, cap, demand = self._admission.body, self._cap, self._admission.demand
+        if cap is not None and demand is not None:
+            body = write_cap(body, cap, names_nothing=demand.names_nothing)
         self._was_sent = True
         connection.send(
             self,
@@ -279,26 +291,13 @@ class Exchange:
                 pool.head(operation.path),
                 self._admission.target.authorization,
                 self.request_id.encode("ascii"),
-                self._passed_lines(),
+                self._request.passed_lines(upstream),
                 len(body),
                 body,
             ),
         )
         if self._downstream.is_paused:
             connection.transport.pause_reading()
-
-    def _passed_lines(self) -> bytes:
-        """Return the header lines of the caller that this upstream wants."""
-        request = self._request
-        lines = b""
-        if request.traceparent is not None:
-            lines = b"traceparent: " + request.traceparent + b"\r\n"
-        if request.forwarded is not None:
-            upstream = self._admission.target.upstream
-            for name, value in request.forwarded:
-                if name in upstream.forward_names or name.startswith(upstream.forward_prefixes):
-                    lines += b"%b: %b\r\n" % (name, value)
-        return lines
 
     def connect_failed(self, pool: Pool, refusal: Refusal) -> None:
         """Try another endpoint or target: nothing was sent yet, so nothing can happen twice."""
@@ -503,9 +502,11 @@ class Exchange:
         self._let_go()
         usage, source, flags = self._measure(outcome, reading)
         holds: tuple[HoldUse, ...] = ()
-        if self._claim is not None:
+        taken, demand = self._taken, self._admission.demand
+        if taken is not None and demand is not None:
             holds = self._worker.limiter.settle(
-                self._claim,
+                taken,
+                demand,
                 usage,
                 was_sent=self._was_sent,
                 is_typical=outcome == "ok" and source == "engine",

@@ -20,6 +20,7 @@ from penstock.gateway.limits import MONEY_BELIEVED_MS, RETURNS_AT_ONCE
 from penstock.gateway.money import Account, Purse
 from penstock.gateway.quota import Terms
 from penstock.limits.allowances import Allowance, Allowances, refill_of
+from penstock.limits.rules import organization_of
 
 Item = TypeVar("Item")
 
@@ -154,7 +155,7 @@ class Lessor:
         for meter in meters:
             ask = refill_of(meter, is_ahead=is_ahead)
             if ask.want > 0 and not (meter.is_asked_ahead if is_ahead else meter.is_asked):
-                organization = meter.bucket.id.partition("/")[0]
+                organization = organization_of(meter.bucket.id)
                 grouped.setdefault(organization, {})[meter] = ask
         if self._is_linked:
             for asks in grouped.values():
@@ -162,11 +163,11 @@ class Lessor:
 
     # What the agent says
 
-    def granted(self, message: Granted, now_ms: int) -> None:
-        """Take in leases, or why there are none."""
+    def granted(self, message: Granted, now_ms: int) -> list[Allowance]:
+        """Take in leases, or why there are none; return of which buckets there is little."""
         found = self._wants.pop(message.take_id, None)
         if found is None:
-            return
+            return []
         meters, asks = found
         for meter, ask in zip(meters, asks, strict=True):
             if ask.is_ahead:
@@ -177,7 +178,7 @@ class Lessor:
             at_ms = self.time_at(now_ms)
             for meter, lease in zip(meters, message.leases, strict=True):
                 self._allowances.granted(meter, lease, now_ms=at_ms)
-            return
+            return [meter for meter in meters if meter.is_scarce]
         told = meters if message.shortage is None else meters[message.shortage.index :][:1]
         for meter, ask in zip(meters, asks, strict=True):
             if meter in told and not ask.is_ahead:
@@ -187,6 +188,7 @@ class Lessor:
                     meter.remaining = message.shortage.remaining
                     meter.retry_at_ms = message.shortage.retry_at_ms
                     meter.is_scarce = True
+        return [meter for meter in told if meter.is_scarce]
 
     def holds_granted(self, message: HoldsGranted, now_ms: int) -> None:
         """Take in holds, or why there are none."""

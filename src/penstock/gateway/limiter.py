@@ -32,11 +32,14 @@ from penstock.gateway.limits import (
     PARK_S,
     PARKED,
 )
-from penstock.gateway.money import Purse
+from penstock.gateway.money import Account, Purse
 from penstock.gateway.offer import Target
 from penstock.gateway.quota import Books, OwnedLimit, Quota
 from penstock.gateway.stats import Stats
+from penstock.gateway.teller import Teller
+from penstock.gateway.till import Till
 from penstock.limits.allowances import Allowance, Allowances, costs_of
+from penstock.limits.rules import organization_of
 
 _TIMER_S = 0.001
 """Timers may be early by this much."""
@@ -71,6 +74,7 @@ class Limiter:
         self._purse = Purse()
         self._books = Books(self._allowances, self._purse, Habits())
         self._lessor = Lessor(self._allowances, self._purse, name=name, send=send)
+        self._teller = Teller(self._allowances, self._purse, self._lessor.time_at)
         self._parked: deque[Claim] = deque()
         self._asking: dict[Claim, None] = {}
         """Claims that something is to be asked for when this turn of the loop ends."""
@@ -79,6 +83,31 @@ class Limiter:
         self._has_settled = False
 
     # What exchanges ask
+
+    def draw(self, quota: Quota, target: Target, demand: Demand, now_s: float) -> Till | None:
+        """Let a request in, if it is one of a frequent kind and there is plenty of everything.
+
+        Args:
+            quota: Its principal's.
+            target: Where it is to be sent.
+            demand: What it asks for.
+            now_s: When it came, as for `claim`.
+
+        Returns:
+            What it took of, to be settled once; None when it has to make a claim.
+        """
+        deployment = target.deployment
+        terms = quota.find_terms(target.alias, deployment.model, now_s, self._books)
+        most, now_ms = deployment.max_output_tokens, self._monotonic_ms()
+        till = terms.tills.get(demand.kind)
+        if till is None or not till.units or now_ms >= till.until_ms or till.most != most:
+            till = self._teller.fill(terms, demand.kind, most, now_ms)
+            if till is None:
+                return None
+            if self._allowances.low or self._purse.low:
+                self._call_soon()
+        till.units -= 1
+        return till
 
     def claim(
         self, claimant: Claimant, quota: Quota, target: Target, demand: Demand, now_s: float
@@ -110,12 +139,13 @@ class Limiter:
             self._wake_at(claim.deadline_s)
 
     def settle(
-        self, claim: Claim, usage: Usage, *, was_sent: bool, is_typical: bool
+        self, taken: Claim | Till, demand: Demand, usage: Usage, *, was_sent: bool, is_typical: bool
     ) -> tuple[HoldUse, ...]:
-        """Give back what a request did not use; called once for every claim, whatever became of it.
+        """Give back what a request did not use; called once for each, whatever became of it.
 
         Args:
-            claim: What it took, or wanted to.
+            taken: What it took, or wanted to, or what it took of.
+            demand: What it asked for.
             usage: What it used.
             was_sent: Whether an engine got it: else not even the request counts.
             is_typical: Whether others like it may be expected to use as much.
@@ -123,26 +153,38 @@ class Limiter:
         Returns:
             What it cost, hold by hold.
         """
-        claim.is_waiting, claim.claimant = False, None
-        held, claim.held = claim.held, None
+        if isinstance(taken, Till):
+            uses = taken.end(demand.body_bytes, usage, was_sent=was_sent, is_typical=is_typical)
+            if not taken.open or taken.is_prompt or self._parked:
+                self._teller.settle(taken)
+                self._note_settled()
+            return uses
+        taken.is_waiting, taken.claimant = False, None
+        held, taken.held = taken.held, None
         if held is None:
             return ()
         inputs, outputs = usage.input_tokens, usage.output_tokens
         actual = (1, inputs, outputs, inputs + outputs, 0) if was_sent else _UNUSED
         self._allowances.settle(held, actual)
-        uses = self._purse.settle(claim.spent, usage) if claim.spent else ()
+        uses = self._purse.settle(taken.spent, usage) if taken.spent else ()
         if is_typical:
-            claim.terms.habit.learn(claim.demand.body_bytes, inputs, outputs)
+            taken.terms.habit.learn(demand.body_bytes, inputs, outputs)
+        self._note_settled()
+        return uses
+
+    def _note_settled(self) -> None:
+        """Have others go on with what came back."""
         if self._parked or self._allowances.is_urgent:
             self._has_settled = True
             self._call_soon()
-        return uses
 
     # What the worker calls
 
     def sweep(self) -> None:
         """Ask ahead, and give back what nobody needs; called every `limits.SWEEP_S`."""
-        self._lessor.sweep(self._monotonic_ms())
+        now_ms = self._monotonic_ms()
+        self._teller.sweep(now_ms)
+        self._lessor.sweep(now_ms)
 
     def connected(self) -> None:
         """Go on with an agent: the link to it is open, and Hello said."""
@@ -158,10 +200,13 @@ class Limiter:
         now_ms = self._monotonic_ms()
         match message:
             case Granted():
-                self._lessor.granted(message, now_ms)
+                scarce = self._lessor.granted(message, now_ms)
+                if scarce:
+                    self._teller.give_back(organization_of(scarce[0].bucket.id), scarce)
             case HoldsGranted():
                 self._lessor.holds_granted(message, now_ms)
             case LimitsClock(base_ms):
+                self._teller.close()  # their time was reckoned by the old clock
                 self._lessor.base_ms = base_ms
         self._retry()
         self._call_soon()
@@ -193,6 +238,8 @@ class Limiter:
     def _weigh(self, claim: Claim, now_ms: int) -> bool:
         """Decide by what was just heard of what lacks; or ask."""
         terms, cap = claim.terms, claim.cap
+        if self._teller.give_back(terms.organization, self._lacking(claim)):
+            return self._decide(claim)
         denial = self._weigh_money(claim, now_ms, MONEY_BELIEVED_MS)
         passed = set(claim.passed)
         for meter, rule in zip(terms.meters, terms.rules, strict=True):
@@ -216,6 +263,15 @@ class Limiter:
         self._asking[claim] = None
         self._call_soon()
         return False
+
+    def _lacking(self, claim: Claim) -> list[Allowance | Account]:
+        """Return the meters and accounts that have less than a request costs."""
+        terms = claim.terms
+        amounts = zip(terms.accounts, claim.amounts, strict=False)
+        return [
+            *(account for account, amount in amounts if account.left < amount),
+            *self._allowances.lacking(terms.meters, claim.costs),
+        ]
 
     def _weigh_money(self, claim: Claim, now_ms: int, believed_ms: int) -> Denial | None:
         for index, account in enumerate(claim.terms.accounts):

@@ -132,3 +132,12 @@ PLENTY = 1_000
 """With this much left of every limit, callers are told of a figure that is up to TOLD_MS old."""
 TOLD_MS = 10
 """How old what callers are told of their limits may be where there is plenty."""
+TILL_MOST = 32
+"""For how many requests of a kind limits and budgets are taken from at once, where there is
+plenty."""
+TILL_FEWEST = 4
+"""For fewer it is not worth it: each takes for itself."""
+TILL_RESTS_MS = 2
+"""How long each takes for itself when there was too little for several."""
+LEARNT_EVERY = 8
+"""Of requests that are so frequent, one in so many tells what is usual."""

@@ -21,10 +21,13 @@ _NEVER = -(10**9)
 _REPEAT_MS = 60_000
 
 
-class _OpenHold:
+class OpenHold:
+    """A hold that is, or was, an account's to use."""
+
     __slots__ = ("account", "freed", "id", "is_open", "left", "until_ms", "used_at_ms")
 
     def __init__(self, account: "Account", hold: Hold, asked_at_ms: int) -> None:
+        """See the class."""
         self.account = account
         self.id = hold.id
         self.is_open = True
@@ -68,7 +71,7 @@ class Account:
         self.budget = budget
         self.organization = organization
         self.subject = subject
-        self.holds: list[_OpenHold] = []
+        self.holds: list[OpenHold] = []
         """Those that may be used."""
         self.left = 0
         self.until_ms = 0
@@ -102,7 +105,7 @@ class Account:
         return HoldAsk(self.budget.id, self.subject, least, max(least, needed, usual))
 
 
-Spent = list[tuple[_OpenHold, int, Price]]
+Spent = list[tuple[OpenHold, int, Price]]
 """What one request holds: parts of holds, those of one account together, and its price."""
 
 
@@ -193,18 +196,37 @@ class Purse:
             used = min(part, cost)
             cost -= used
             uses.append(HoldUse(hold.id, used))
-            if hold.is_open:
-                hold.left += part - used
-                account.left += part - used
-            else:
-                self._free(hold, part - used)
+            self.put_back(hold, part - used)
         return tuple(uses)
+
+    def find_hold(self, account: Account, amount: int, now_ms: int) -> OpenHold | None:
+        """Return a hold that has so much by itself, unless the budget is scarce."""
+        if account.is_scarce or now_ms >= account.until_ms:
+            return None
+        return next((hold for hold in account.holds if hold.left >= amount), None)
+
+    def take_of(self, hold: OpenHold, amount: int, now_ms: int) -> None:
+        """Take an amount of a hold that has it."""
+        account = hold.account
+        account.left -= amount
+        if account.left < account.refill_at and not account.is_asked:
+            self.low.add(account)
+        hold.left -= amount
+        hold.used_at_ms = now_ms
+
+    def put_back(self, hold: OpenHold, amount: int) -> None:
+        """Put back what was taken of a hold and not spent."""
+        if hold.is_open:
+            hold.left += amount
+            hold.account.left += amount
+        else:
+            self._free(hold, amount)
 
     def granted(self, account: Account, hold: Hold, *, asked_at_ms: int, now_ms: int) -> None:
         """Take in a hold."""
         if hold.amount == 0:
             return
-        opened = _OpenHold(account, hold, asked_at_ms)
+        opened = OpenHold(account, hold, asked_at_ms)
         account.holds.append(opened)
         account.left += hold.amount
         account.until_ms = min(each.until_ms for each in account.holds)
@@ -238,7 +260,7 @@ class Purse:
         """Tell again what was freed lately: it may have been lost."""
         self._freed = {name: amount for name, (amount, _) in self._told.items()} | self._freed
 
-    def _close(self, hold: _OpenHold) -> None:
+    def _close(self, hold: OpenHold) -> None:
         account = hold.account
         hold.is_open = False
         account.holds.remove(hold)
@@ -247,7 +269,7 @@ class Purse:
         self._free(hold, hold.left)
         hold.left = 0
 
-    def _free(self, hold: _OpenHold, amount: int) -> None:
+    def _free(self, hold: OpenHold, amount: int) -> None:
         if amount and hold.id:  # one without a name is held nowhere
             hold.freed += amount
             hold.account.told_at_ms = _NEVER

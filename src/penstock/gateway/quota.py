@@ -14,6 +14,7 @@ from penstock.gateway.dialects.openai import limit_form
 from penstock.gateway.estimate import Habit, Habits
 from penstock.gateway.limits import TERMS
 from penstock.gateway.money import Account, Purse
+from penstock.gateway.till import Till
 from penstock.limits.allowances import METRICS, Allowance, Allowances, Meters
 from penstock.limits.prices import price_at
 from penstock.limits.rules import bucket_of, merge, subject_of
@@ -91,6 +92,8 @@ class Terms(msgspec.Struct, frozen=True, eq=False):
     forms: tuple[tuple[tuple[Allowance, bytes], ...], ...]
     """What callers are told, by metric: the meters of it and their lines, see `limit_form`."""
     told: "Told"
+    tills: dict[int, Till]
+    """What frequent requests draw from, by their kind; see `Demand`."""
     until_s: float
     """Seconds since the Unix epoch: then a raise ends or a price begins."""
 
@@ -177,6 +180,7 @@ class Quota:
             most_tokens=_least_limit(meters, rules, Metric.TOKENS),
             forms=_forms(meters, rules),
             told=Told(),
+            tills={},
             until_s=min((at for at in changes if at is not None and at > now_s), default=_NEVER),
         )
 

@@ -19,6 +19,7 @@ from penstock.gateway.errors import (
 )
 from penstock.gateway.labels import Labels, read_labels
 from penstock.gateway.limits import BODY_BYTES, HEADER_BYTES, HEADER_FIELDS, TARGET_BYTES
+from penstock.gateway.offer import ServedUpstream
 from penstock.gateway.runtime import Principal
 from penstock.kit.errors import Refusal
 
@@ -109,6 +110,17 @@ class Request:
             return False
         take(self, value.rstrip())
         return True
+
+    def passed_lines(self, upstream: ServedUpstream) -> bytes:
+        """Return the header lines of the caller that an upstream wants."""
+        lines = b""
+        if self.traceparent is not None:
+            lines = b"traceparent: " + self.traceparent + b"\r\n"
+        if self.forwarded is not None:
+            for name, value in self.forwarded:
+                if name in upstream.forward_names or name.startswith(upstream.forward_prefixes):
+                    lines += b"%b: %b\r\n" % (name, value)
+        return lines
 
     def check_header(self, method: bytes, version: str) -> None:
         """Judge the finished header: framing, target and operation.

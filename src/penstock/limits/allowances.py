@@ -186,6 +186,24 @@ class Allowances:
                 self.low.append(meter)
         return Held(meters, costs, self._now_ms)
 
+    def take_many(self, meters: Meters, costs: Costs, now_ms: int) -> Held | None:
+        """Take what several requests cost, where no bucket is scarce and each share has enough.
+
+        Args:
+            meters: The shares that decide.
+            costs: What all of them take.
+            now_ms: The time, as for `take`.
+
+        Returns:
+            None otherwise; then nothing is taken.
+        """
+        if now_ms >= self._turn_at_ms:
+            self.turn(now_ms)
+        for meter in meters:
+            if meter.is_scarce or meter.left < costs[meter.metric]:
+                return None
+        return self.take(meters, costs, now_ms)
+
     @staticmethod
     def lacking(meters: Meters, costs: Costs) -> Iterator[Allowance]:
         """Yield the shares that have less than a request costs."""

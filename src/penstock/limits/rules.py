@@ -45,6 +45,11 @@ def bucket_of(limit: Limit, organization: str, subject: str, now_s: int) -> Buck
     return Bucket(name, limit_at(limit, now_s), sub_window_ms, count)
 
 
+def organization_of(bucket_id: str) -> str:
+    """Return whose a bucket is."""
+    return bucket_id.partition("/")[0]
+
+
 def subject_of(kind: str, owner: str, per: Per, *, key: str, member: str) -> str:
     """Return whom a rule counts, for `bucket_of`.
 

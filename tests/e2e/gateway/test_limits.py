@@ -341,3 +341,35 @@ def test_money_without_a_database(tmp_path: Path) -> None:
         assert statuses[-1] == 503
         stage.worker.wait_events(len(statuses))
         assert _spent(stage) == len(statuses) * COST * TOKEN <= sum(stage.books.holds.values())
+
+
+def test_frequent_requests_draw_from_tills(tmp_path: Path) -> None:
+    """Each holds its worst case or somewhat more, costs what it cost, and nothing stays behind."""
+    limits = Limit("r", Metric.REQUESTS, 10**9), Limit("c", Metric.CONCURRENCY, 10**6, window_s=0)
+    with _stage(tmp_path, *limits, budget=10**15) as stage:
+        stage.ask()
+        sent, held = 1, [WORST * TOKEN]
+        deadline_s = time.monotonic() + 60
+        while max(held) == WORST * TOKEN:  # until enough of them come within 10 ms
+            assert time.monotonic() < deadline_s
+            with ThreadPoolExecutor(8) as pool:
+                answers = list(pool.map(lambda _: _ask_in_a_row(stage, 16), range(8)))
+            assert {answer.status for row in answers for answer in row} <= {200, 503}
+            sent += sum(answer.status == 200 for row in answers for answer in row)
+            stage.worker.wait_events(sent, timeout_s=30)
+            held = [sum(use.amount for use in each.holds) for each in stage.worker.opens()]
+        assert min(held) == WORST * TOKEN
+        assert max(held) < 4 * WORST * TOKEN
+        assert len(held) == sent
+        assert _spent(stage) == sent * COST * TOKEN
+        while stage.books.budgets["b"] + _spent(stage) != 10**15:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.1)
+        assert stage.books.authority.permits_of("worker") == {}
+
+
+def _ask_in_a_row(stage: Stage, count: int) -> list[Answer]:
+    """Send chats on one connection, each before the last is answered."""
+    with RawConnection(stage.worker.port) as connection:
+        connection.send(request(BODY) * count)
+        return [connection.read_answer() for _ in range(count)]

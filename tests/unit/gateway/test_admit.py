@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tests.fakes.worker_process import PEPPER, build_runtime, make_snapshot
 
 from penstock.contract.snapshot import Alias, Choice, Deployment, Route
-from penstock.gateway.admit import Admission, admit, capped, readdress
-from penstock.gateway.demand import Demand
+from penstock.gateway.admit import Admission, admit, readdress
+from penstock.gateway.demand import write_cap
 from penstock.gateway.dialects.openai import CHAT, COMPLETIONS, EMBEDDINGS, Operation
 from penstock.gateway.errors import (
     BODY_NOT_JSON,
@@ -262,13 +262,14 @@ def test_a_request_is_the_same_for_whichever_target_first(rest: bytes) -> None:
 
 
 def test_a_cap_is_written_once_for_whichever_target() -> None:
-    """The cap of the target before is replaced by the next one's, and stands there once."""
-    demand = Demand(100, None, 1, 100, has_other_caps=False, names_nothing=True)
-    plain = msgspec.structs.replace(_admit_by(_PLAIN_TURN, b""), demand=demand)
-    moved = readdress(capped(plain, 50), _admit_by(_CONTINUOUS_TURN, b"").target)
+    """It is written when the body is sent: another target's stands there alone."""
+    plain = _admit_by(_PLAIN_TURN, b"")
+    moved = readdress(plain, _admit_by(_CONTINUOUS_TURN, b"").target)
     assert moved is not None
-    pairs = json.loads(capped(moved, 40).body, object_pairs_hook=list)
-    assert [value for name, value in pairs if name == "max_tokens"] == [40]
+    for body, cap in ((plain.body, 50), (moved.body, 40)):
+        written = write_cap(body, cap, names_nothing=True)
+        pairs = json.loads(written, object_pairs_hook=list)
+        assert [value for name, value in pairs if name == "max_tokens"] == [cap]
 
 
 def test_a_target_that_gives_less_than_asked_is_not_chosen() -> None:

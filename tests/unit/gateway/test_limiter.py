@@ -7,7 +7,7 @@ from penstock.contract.limits import Enforcement, Limit, Metric
 from penstock.contract.money import Budget
 from penstock.contract.node import PermitsHeld, Want, WantHolds
 from penstock.contract.snapshot import Key
-from penstock.gateway.dialects.openai_usage import Usage
+from penstock.gateway.claim import Claim
 from penstock.gateway.errors import (
     CONCURRENCY_EXCEEDED,
     LIMITS_UNAVAILABLE,
@@ -133,8 +133,7 @@ def test_a_request_that_was_never_sent_counts_nothing() -> None:
     rig = LimiterRig()
     rig.limit(Limit("r1", Metric.REQUESTS, 1))
     asker = rig.one()
-    assert asker.claim is not None
-    rig.limiter.settle(asker.claim, Usage(0, 0), was_sent=False, is_typical=False)
+    rig.settle(asker, was_sent=False)
     assert rig.one().is_in
 
 
@@ -147,7 +146,7 @@ def test_rules_that_are_not_hard_stop_nobody(enforcement: Enforcement) -> None:
     rig.run()
     assert all(asker.is_in for asker in askers)
     assert rig.count("penstock_limit_exceeded_total") == 3
-    lines = [asker.claim.limit_lines() for asker in askers if asker.claim is not None]
+    lines = [asker.claim.limit_lines() for asker in askers if isinstance(asker.claim, Claim)]
     named = sum(b"x-penstock-limit-exceeded: lenient\r\n" in each for each in lines)
     assert named == (3 if enforcement is Enforcement.SOFT else 0)
 
@@ -195,8 +194,7 @@ def test_who_leaves_while_waiting_takes_nothing() -> None:
     rig = LimiterRig()
     rig.limit(Limit("r1", Metric.REQUESTS, 1))
     (gone,) = rig.ask()
-    assert gone.claim is not None
-    rig.limiter.settle(gone.claim, Usage(0, 0), was_sent=False, is_typical=False)
+    rig.settle(gone, was_sent=False)
     rig.run()
     assert not gone.is_in
     assert gone.denial is None
@@ -293,7 +291,7 @@ def test_a_cap_is_lowered_to_what_is_left() -> None:
     rig.budget(Budget("budget", "EUR"))
     asker = rig.one(cap=100, body_bytes=400)
     assert asker.is_in
-    assert asker.claim is not None
+    assert isinstance(asker.claim, Claim)
     assert asker.claim.written_cap == 50
     assert rig.one().error is QUOTA_EXHAUSTED
 
