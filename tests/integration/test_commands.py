@@ -1,5 +1,6 @@
 """The commands against the real control plane: what both say of each other cannot drift apart."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -362,3 +363,39 @@ def test_bad_budgets_are_refused(
     assert result.exit_code != 0
     assert reason in " ".join(result.output.split())
     assert run_json(control, "budgets", "list") == []
+
+
+def test_price_books(control: ControlServer, tmp_path: Path) -> None:
+    """Contracts, costs and steps are set by scripts; what cannot be is refused and sets nothing."""
+    run_json(control, "upstreams", "create", "gpu", "--endpoint", "http://127.0.0.1:8000")
+    run_json(control, "deployments", "create", "large", "--upstream", "gpu", "--model", "m")
+    run_json(control, "routes", "create", "large", "--choice", "large")
+    run_json(control, "aliases", "create", "large", "--route", "large", "--open")
+    run_json(control, "orgs", "create", "acme")
+    words = ("prices", "set", "--model", "large", "--currency", "EUR")
+    (listed,) = run_json(control, *words, "--input", "1.00", "--output", "2.00")
+    assert (listed["input"], listed["output"], listed["book_id"]) == ("1", "2", "pbk_list_EUR")
+    (book,) = run_json(
+        control, "prices", "books", "create", "acme-1", "--org", "acme", "--currency", "EUR"
+    )
+    assert (book["kind"], book["is_used"]) == ("contract", True)
+    steps = [{"price": "0.9", "up_to": 1_000_000}, {"price": "0.5"}]
+    file = tmp_path / "rates.json"
+    file.write_text(json.dumps({"input": {"scheme": "graduated", "tiers": steps}}))
+    contract = (*words, "--book", "acme-1", "--output", "1.5", "--rates", str(file))
+    (price,) = run_json(control, *contract)
+    assert (price["input"], price["organization_id"]) == ("0.9", book["organization_id"])
+    assert [tier["price"] for tier in price["rates"]["input"]["tiers"]] == ["0.9", "0.5"]
+    cost = ("prices", "set", "--cost", "--model", "m", "--upstream", "gpu", "--currency", "USD")
+    (paid,) = run_json(control, *cost, "--input", "0.1", "--output", "0.2", "--from", "2020-01-01")
+    assert (paid["alias"], paid["upstream"]) == ("m", "gpu")
+    file.write_text(
+        '{"input": {"scheme": "volume", "tiers": [{"price": "1", "up_to": 5}, {"price": "2"}]}}'
+    )
+    refused = run(control, *contract[:-1], str(file), "--tier", "flex")
+    assert refused.exit_code == 1
+    assert "rates.input" in refused.stderr
+    rows = run_json(control, "prices", "list", "--model", "large", "--book", "acme-1")
+    assert [row["id"] for row in rows] == [price["id"]]
+    assert len(run_json(control, "prices", "list")) == 3
+    assert "acme-1" in run(control, "prices", "books", "list").stdout

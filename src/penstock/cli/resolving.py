@@ -31,6 +31,7 @@ PLANS = "/api/v1/plans"
 LIMITS = "/api/v1/limits"
 BUDGETS = "/api/v1/budgets"
 PRICES = "/api/v1/prices"
+PRICE_BOOKS = "/api/v1/price_books"
 HOLDS = "/api/v1/holds"
 
 CATALOG_NOUNS = {
@@ -41,6 +42,7 @@ CATALOG_NOUNS = {
     GRANTS: "grant",
     CREDENTIALS: "credential",
     PLANS: "plan",
+    PRICE_BOOKS: "price book",
 }
 """What an object of the platform is called in a sentence."""
 
@@ -60,6 +62,7 @@ _ID_FORMS = {
     ALIASES: re.compile(r"als_[0-9A-Za-z]{12}"),
     CREDENTIALS: re.compile(r"crd_[0-9A-Za-z]{12}"),
     PLANS: re.compile(r"pln_[0-9A-Za-z]{12}"),
+    PRICE_BOOKS: re.compile(r"pbk_(?:[0-9A-Za-z]{12}|(?:list|cost)_[A-Z]{3})"),
 }
 
 OrgOption = Annotated[
@@ -254,8 +257,8 @@ def get_catalog_object(client: "ControlClient", path: str, name: str) -> "Row":
         CommandError: There is none.
     """
     rows = _candidates(client, path, name)
-    # Of the catalog, credentials alone may be an organization's own.
-    rows = [row for row in rows if row.get("organization_id") is None]
+    if path != PRICE_BOOKS:  # of the others, credentials alone may be an organization's own
+        rows = [row for row in rows if row.get("organization_id") is None]
     return _only(rows, *_not_found(path, name))
 
 
@@ -278,7 +281,7 @@ def get_credential(client: "ControlClient", name: str, place: Place) -> "Row":
 
 
 def _not_found(path: str, name: str) -> tuple[str, str]:
-    group = path.rpartition("/")[2]
+    group = path.rpartition("/")[2].replace("price_books", "prices books")
     what = f"{CATALOG_NOUNS[path]} {name!r}"
     return what, f"See `penstock {group} list`, or create it: `penstock {group} create --help`."
 
