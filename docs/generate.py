@@ -5,6 +5,7 @@ usage: python docs/generate.py
 
 import ast
 import importlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import NamedTuple, TypeVar
 from penstock.cli.main import app
 from penstock.cli.reference import render_reference
 from penstock.contract import snapshot
+from penstock.contract.cloud_event import SCHEMA_NAME, event_schema
 from penstock.contract.metrics import Metric
 from penstock.contract.node import WorkerSettings
 from penstock.gateway import limits as gateway_limits
@@ -246,7 +248,13 @@ def cli_page() -> str:
     return render_reference(app)
 
 
+def event_schema_file() -> str:
+    """Return the schema of usage events, as control planes serve it."""
+    return json.dumps(event_schema(), indent=2) + "\n"
+
+
 PAGES: dict[str, Callable[[], str]] = {
+    SCHEMA_NAME: event_schema_file,
     "cli.md": cli_page,
     "errors.md": errors_page,
     "limits.md": limits_page,

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.metering.usage_events import STARTED_AT_NS, make_body, make_event
 
+from penstock.contract.cloud_event import SCHEMA_PATH, event_schema
 from penstock.contract.usage import Attempt
 from penstock.control.app import create_app
 from penstock.control.settings import ControlSettings
@@ -118,6 +119,7 @@ async def test_a_token_in_the_url_is_not_looked_at(client: httpx.AsyncClient, pa
 async def test_health_needs_no_token(client: httpx.AsyncClient) -> None:
     """Supervisors see life and readiness and nothing else."""
     assert (await client.get("/health/live")).json() == {"status": "live"}
+    assert (await client.get(SCHEMA_PATH)).json() == event_schema()
     assert (await client.get("/health/ready")).json() == {
         "status": "ready",
         "database": "available",
@@ -479,7 +481,11 @@ async def test_the_document_describes_what_is_answered(client: httpx.AsyncClient
         for method, operation in operations.items()
     }
     open_to_all = {place for place, schemes in security.items() if not schemes}
-    assert open_to_all == {("get", "/health/live"), ("get", "/health/ready")}
+    assert open_to_all == {
+        ("get", "/health/live"),
+        ("get", "/health/ready"),
+        ("get", "/schemas/usage-event.v1.json"),
+    }
     assert security["post", "/node/v1/usage"] == ["nodeToken"]
     assert security["get", "/api/v1/usage"] == ["adminKey"]
     assert security["get", "/api/v1/keys"] == ["adminKey"]

@@ -21,6 +21,7 @@ from penstock.control.authentication import (
 from penstock.control.budget_books import BudgetBooks
 from penstock.control.chores import Chores
 from penstock.control.document import ControlApp
+from penstock.control.event_schema import create_schema_router
 from penstock.control.feed import create_feed_router
 from penstock.control.headers import SafeHeaders
 from penstock.control.health import create_health_router
@@ -109,6 +110,7 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
     install_problems(app)
     authenticate_node = create_bearer(node_token, "nodeToken", "`secrets/node_token`")
     app.include_router(create_health_router(database))
+    app.include_router(create_schema_router())
     app.include_router(create_node_router(database, clock, authenticate_node, settlement))
     app.include_router(create_holds_router(database, clock, authenticate_node))
     app.include_router(
