@@ -22,6 +22,7 @@ from penstock.control.keks import create_missing_key_file, read_kek
 from penstock.control.key_uses import KeyUses
 from penstock.control.principals import Principals
 from penstock.control.problems import install_problems
+from penstock.control.quarantine import Quarantine
 from penstock.control.settings import ControlSettings
 from penstock.kit.clock import ManualClock
 from penstock.storage.database import Database
@@ -164,7 +165,15 @@ async def run_admin_api(database: Database, data: Path) -> AsyncIterator[AdminRi
         peppers=peppers,
     )
     books = BudgetBooks(database, clock)
-    chores = Chores(database, signer, data_keys, clock, key_uses=key_uses, books=books)
+    chores = Chores(
+        database,
+        signer,
+        data_keys,
+        clock,
+        key_uses=key_uses,
+        books=books,
+        quarantine=Quarantine(database),
+    )
     async with _connect(app) as client:
         yield AdminRig(app, client, clock, data, chores)
 

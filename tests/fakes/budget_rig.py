@@ -17,7 +17,7 @@ from penstock.contract.money import (
     HoldUse,
 )
 from penstock.contract.usage import UsageEvent, UsageReceipt
-from penstock.control.money import Settlement
+from penstock.control.books import UsageBooks
 from penstock.limits import budget_holds, budgets
 from penstock.limits.budget_model import Budget, BudgetWindow, Life, NewBudget, WindowKey
 from penstock.limits.budget_reconciling import reconcile
@@ -74,7 +74,7 @@ class BudgetRig:
         self.database = database
         self.organization = organization
         self.project = project
-        self.settlement = Settlement()
+        self.settlement = UsageBooks("EUR")
         self._takings = 0
 
     async def add_price(self, alias: str, currency: str = "EUR", **members: Any) -> None:

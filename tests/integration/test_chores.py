@@ -11,6 +11,7 @@ from penstock.catalog.credentials.data_keys import DataKeys
 from penstock.control.budget_books import BudgetBooks
 from penstock.control.chores import CHECKPOINT_S, WATCH_S, Chores
 from penstock.control.key_uses import KeyUses
+from penstock.control.quarantine import Quarantine
 from penstock.kit.clock import ManualClock
 from penstock.kit.kek.file import FileKek, add_key_version, remove_key_version
 from penstock.storage.database import Database
@@ -33,6 +34,7 @@ def _chores(
         clock,
         key_uses=KeyUses(database, PEPPERS, clock),
         books=BudgetBooks(database, clock),
+        quarantine=Quarantine(database),
     )
 
 
@@ -48,6 +50,7 @@ async def test_chains_are_signed_each_hour(database: Database, tmp_path: Path) -
         clock,
         key_uses=KeyUses(database, PEPPERS, clock),
         books=BudgetBooks(database, clock),
+        quarantine=Quarantine(database),
     )
     acme = await create_organization(database, "acme")
     await chores.tick()
@@ -75,6 +78,7 @@ async def test_data_keys_follow_the_kek(database: Database, tmp_path: Path) -> N
         clock,
         key_uses=KeyUses(database, PEPPERS, clock),
         books=BudgetBooks(database, clock),
+        quarantine=Quarantine(database),
     )
     await chores.tick()
     for _ in range(2):

@@ -1,8 +1,8 @@
 """The composition root: settings become an application."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -18,6 +18,7 @@ from penstock.control.authentication import (
     create_page_authentication,
     read_token,
 )
+from penstock.control.books import UsageBooks
 from penstock.control.budget_books import BudgetBooks
 from penstock.control.chores import Chores
 from penstock.control.document import ControlApp
@@ -33,12 +34,15 @@ from penstock.control.metrics import (
     BUDGET_DIFFERENCES,
     HOLDS_EXPIRED,
     SETTLEMENT_FAULTS,
+    USAGE_CONFLICTS,
+    USAGE_UNRATED,
     Series,
     create_metrics_router,
 )
-from penstock.control.money import Settlement, create_holds_router
+from penstock.control.money import create_holds_router
 from penstock.control.principals import Principals
 from penstock.control.problems import PROBLEM_RESPONSES, install_problems
+from penstock.control.quarantine import Quarantine
 from penstock.control.secret_scanning import ScannerKeys, create_secret_scanning_router
 from penstock.control.settings import ControlSettings
 from penstock.control.status_page import create_page_router
@@ -78,26 +82,23 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
     signer = CheckpointSigner.from_file(settings.secrets_folder / "audit_signing_key")
     data_keys = DataKeys(read_kek(settings), clock)
     books = BudgetBooks(database, clock)
-    settlement = Settlement()
+    usage_books = UsageBooks(settings.billing_currency)
+    quarantine = Quarantine(database)
 
-    @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        await database.open()
-        await create_missing_key_file(settings, database)
-        chores = Chores(database, signer, data_keys, clock, key_uses=key_uses, books=books)
-        working = asyncio.create_task(chores.run(), name="chores")
-        try:
-            yield
-        finally:
-            working.cancel()
-            await asyncio.wait([working])
-            await database.close()
-
+    chores = Chores(
+        database,
+        signer,
+        data_keys,
+        clock,
+        key_uses=key_uses,
+        books=books,
+        quarantine=quarantine,
+    )
     app = ControlApp(
         title="Penstock control plane",
         version=penstock.__version__,
         description=_DESCRIPTION,
-        lifespan=lifespan,
+        lifespan=_create_lifespan(settings, database, chores),
         responses=PROBLEM_RESPONSES,
         # The interactive pages would load their code from somebody else's servers.
         docs_url=None,
@@ -110,15 +111,16 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
     install_problems(app)
     authenticate_node = create_bearer(node_token, "nodeToken", "`secrets/node_token`")
     app.include_router(create_health_router(database))
-    app.include_router(create_schema_router())
-    app.include_router(create_node_router(database, clock, authenticate_node, settlement))
-    app.include_router(create_holds_router(database, clock, authenticate_node))
-    app.include_router(
-        create_metrics_router(lambda: _collect(books, settlement), authenticate_node)
-    )
-    app.include_router(create_feed_router(database, authenticate_node))
-    app.include_router(create_key_hashes_router(database, peppers, clock, authenticate_node))
-    app.include_router(create_limit_uses_router(database, authenticate_node))
+    for router in (
+        create_schema_router(),
+        create_node_router(database, clock, authenticate_node, usage_books),
+        create_holds_router(database, clock, authenticate_node),
+        create_metrics_router(lambda: _collect(books, usage_books, quarantine), authenticate_node),
+        create_feed_router(database, authenticate_node),
+        create_key_hashes_router(database, peppers, clock, authenticate_node),
+        create_limit_uses_router(database, authenticate_node),
+    ):
+        app.include_router(router)
     app.include_router(create_page_router(database, clock, create_page_authentication(admin_token)))
     if settings.secret_scanning_keys is not None:
         keys = ScannerKeys.from_file(Path(settings.secret_scanning_keys))
@@ -137,9 +139,31 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
     return app
 
 
-def _collect(books: BudgetBooks, settlement: Settlement) -> list[tuple[Metric, Series]]:
+def _create_lifespan(
+    settings: ControlSettings, database: Database, chores: Chores
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await database.open()
+        await create_missing_key_file(settings, database)
+        working = asyncio.create_task(chores.run(), name="chores")
+        try:
+            yield
+        finally:
+            working.cancel()
+            await asyncio.wait([working])
+            await database.close()
+
+    return lifespan
+
+
+def _collect(
+    books: BudgetBooks, usage_books: UsageBooks, quarantine: Quarantine
+) -> list[tuple[Metric, Series]]:
     return [
         (BUDGET_DIFFERENCES, {"": books.differences}),
         (HOLDS_EXPIRED, {"": books.expired}),
-        (SETTLEMENT_FAULTS, settlement.faults),
+        (SETTLEMENT_FAULTS, usage_books.faults),
+        (USAGE_CONFLICTS, {"": quarantine.size}),
+        (USAGE_UNRATED, usage_books.unrated),
     ]

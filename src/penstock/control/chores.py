@@ -13,6 +13,7 @@ from penstock.catalog.credentials.data_keys import DataKeys
 from penstock.catalog.credentials.errors import KeysUnavailableError
 from penstock.control.budget_books import BudgetBooks
 from penstock.control.key_uses import KeyUses
+from penstock.control.quarantine import Quarantine
 from penstock.kit.clock import Clock
 from penstock.kit.kek.model import KekVersion
 from penstock.limits.rule_use import forget_old_uses
@@ -29,6 +30,9 @@ WATCH_S = 60.0
 """How often secrets that are due are looked for."""
 CHECKPOINT_S = 3_600.0
 """How often the ends of audit chains are signed: what was cut off behind the last is not seen."""
+
+QUARANTINE_S = 10.0
+"""How often it is looked for usage in quarantine, of whichever control plane put it there."""
 
 _DAY_US = 86_400_000_000
 RECONCILE_S = 3_600.0
@@ -51,6 +55,7 @@ class Chores:
         clock: Tells the time.
         key_uses: What is to be written about keys.
         books: Those of budgets.
+        quarantine: Counted now and then.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class Chores:
         *,
         key_uses: KeyUses,
         books: BudgetBooks,
+        quarantine: Quarantine,
     ) -> None:
         """See the class."""
         self._database = database
@@ -80,6 +86,7 @@ class Chores:
             (RECONCILE_S, books.forget_holds),
             (RECONCILE_S, books.reconcile),
             (CHECKPOINT_S, self._create_parts),
+            (QUARANTINE_S, quarantine.count),
         ]
         self._done_at_s = [float("-inf")] * len(self._chores)
 

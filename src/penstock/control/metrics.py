@@ -29,6 +29,18 @@ SETTLEMENT_FAULTS = Metric(
     ("fault",),
     "Times that usage was stored and could not be settled in full, by what was wrong.",
 )
+USAGE_CONFLICTS = Metric(
+    "penstock_usage_conflicts",
+    "gauge",
+    (),
+    "Usage events in quarantine: their id was stored with another content. Must be 0.",
+)
+USAGE_UNRATED = Metric(
+    "penstock_usage_unrated_total",
+    "counter",
+    ("reason",),
+    "Usage events that were rated at nothing: without a price, or with figures nobody believes.",
+)
 
 _PAGE = {"type": "string", "examples": [f"{BUDGET_DIFFERENCES.name} 0\n"]}
 

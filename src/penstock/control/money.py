@@ -1,11 +1,6 @@
-"""Money between nodes and the database: holds that nodes ask for, usage that is settled.
+"""Money between nodes and the database: holds that nodes ask for and give back."""
 
-It stands here because rooms that rate and rooms that limit do not know each other.
-"""
-
-import logging
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -13,67 +8,20 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from penstock.audit.door import problem_responses
 from penstock.contract.money import FreeRequest, HoldAnswer, HoldRequest
-from penstock.contract.usage import UsageEvent
 from penstock.control.door import read_body
 from penstock.control.errors import BODY_TOO_LARGE, HOLDS_INVALID
 from penstock.kit.clock import Clock
 from penstock.kit.errors import PenstockError
 from penstock.limits.budget_holds import free, hold
 from penstock.limits.budget_messages import find_free_fault, find_hold_fault
-from penstock.limits.budget_model import Life, RatedEvent
-from penstock.limits.budget_settling import settle
-from penstock.metering.model import Delivery
-from penstock.rating.service import rate
 from penstock.storage.database import Database
 from penstock.storage.errors import UNAVAILABLE
 from penstock.storage.scope import Scope
-from penstock.storage.sessions import WriteSession
-
-log = logging.getLogger(__name__)
 
 _TYPE = "application/msgpack"
 _CONTENT = {_TYPE: {"schema": {"type": "string", "format": "binary"}}}
 
 Message = TypeVar("Message", HoldRequest, FreeRequest)
-
-
-class Settlement:
-    """Counts what new usage cost in the budgets that it counts for."""
-
-    def __init__(self) -> None:
-        """See the class."""
-        self.faults: Counter[str] = Counter()
-        """How often something was wrong since the start, by what it was."""
-
-    async def __call__(
-        self, session: WriteSession, events: Sequence[UsageEvent], delivery: Delivery
-    ) -> None:
-        """Settle events in the transaction that stores them; see `limits.budget_settling`."""
-        charges = await rate(session, events)
-        rated = [
-            RatedEvent(
-                event_id=event.event_id,
-                organization_id=event.organization,
-                project_id=event.project,
-                key_id=event.key_id,
-                alias=event.model,
-                # A node whose clock is ahead must not count in a window that has not begun.
-                at_us=min(event.started_at_ns // 1_000, delivery.recorded_at_us),
-                charges_atto=charged,
-                holds=event.holds,
-            )
-            for event, charged in zip(events, charges, strict=True)
-        ]
-        life = Life(delivery.producer, delivery.epoch)
-        faults = await settle(session, rated, life, delivery.recorded_at_us)
-        if faults:
-            self.faults.update(faults)
-            log.warning(
-                "usage could not be settled in full producer=%s epoch=%s faults=%s",
-                delivery.producer,
-                delivery.epoch,
-                dict(faults),
-            )
 
 
 def create_holds_router(

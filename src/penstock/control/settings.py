@@ -24,6 +24,8 @@ class ControlSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     with commas between them while data keys move, the first one wraps. `secrets/kek.json` when
     None. A key file that is missing is made when nothing is encrypted yet."""
 
+    billing_currency: str = "EUR"
+    """What organizations are charged in that have no billing terms of their own."""
     secret_scanning_keys: str | None = None
     """File with the public keys of GitHub's secret scanning, as GitHub publishes them; only with
     one is there `/secret-scanning/github`."""

@@ -37,6 +37,7 @@ from penstock.limits.budget_tables import (
     WorkerLives,
 )
 from penstock.limits.prices import ATTO_IN_NANO
+from penstock.storage.bulk import Bulk
 from penstock.storage.objects import ObjectStore
 from penstock.storage.paging import Page, PageRequest
 from penstock.storage.scope import Scope
@@ -99,6 +100,18 @@ _LOCK_LIFE = (
         WorkerLives.epoch == bindparam("life_epoch"),
     )
     .with_for_update()
+)
+_CHARGES = Bulk(
+    BudgetCharges,
+    (
+        "budget_id",
+        "event_id",
+        "organization_id",
+        "subject",
+        "starts_at",
+        "amount",
+        "amount_rest",
+    ),
 )
 _SEEN_US = 60_000_000
 """So old a sign of life is written anew: not at each taking."""
@@ -479,21 +492,18 @@ async def insert_charges(
     """Store what events cost; what is there stays, for no event must be refused for it."""
     charges = list(charges)
     scope.require(charge.organization_id for charge in charges)
-    rows = []
-    for charge in charges:
-        amount, rest = divmod(charge.amount_atto, ATTO_IN_NANO)
-        rows.append(
-            {
-                "budget_id": charge.window.budget_id,
-                "event_id": charge.event_id,
-                "organization_id": charge.organization_id,
-                "subject": charge.window.subject,
-                "starts_at": charge.window.starts_at_us,
-                "amount": amount,
-                "amount_rest": rest,
-            }
+    rows = [
+        (
+            charge.window.budget_id,
+            charge.event_id,
+            charge.organization_id,
+            charge.window.subject,
+            charge.window.starts_at_us,
+            *divmod(charge.amount_atto, ATTO_IN_NANO),
         )
-    await session.insert_new(BudgetCharges, rows, BudgetCharges.event_id)
+        for charge in charges
+    ]
+    await session.insert_many_new(_CHARGES, rows)
 
 
 async def sum_charges(

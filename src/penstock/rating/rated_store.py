@@ -8,9 +8,10 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from penstock.contract.usage import Meter
 from penstock.limits.prices import ATTO_IN_NANO
+from penstock.rating.periods import day_of
 from penstock.rating.rules import MeterKey, Running
 from penstock.rating.tables import ChargeDays, ChargeLabelDays, RatedMeters, RatedUsage
-from penstock.storage.base import Base
+from penstock.storage.bulk import Bulk, Values
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import WriteSession
 
@@ -22,8 +23,37 @@ _METER_KEY = (
     RatedMeters.meter,
     RatedMeters.period_start,
 )
-_DAY_KEY = ("organization", "project", "key_id", "model", "data_class", "currency", "kind", "at")
-_LABEL_DAY_KEY = ("organization", "name", "value", "currency", "kind", "at")
+_AMOUNT = ("amount", "amount_rest")
+_DAYS = Bulk(
+    ChargeDays,
+    (
+        *("organization", "project", "key_id", "model", "data_class", "currency", "kind", "at"),
+        *_AMOUNT,
+    ),
+    pairs=(_AMOUNT,),
+)
+_LABEL_DAYS = Bulk(
+    ChargeLabelDays,
+    ("organization", "name", "value", "currency", "kind", "at", *_AMOUNT),
+    pairs=(_AMOUNT,),
+)
+_RATED = Bulk(
+    RatedUsage,
+    (
+        "day",
+        "event_id",
+        "kind",
+        "run_id",
+        "organization",
+        "currency",
+        "price_id",
+        *_AMOUNT,
+        "transfer_id",
+        "reverses",
+        "recorded_at",
+    ),
+)
+_ORGANIZATION = _RATED.names.index("organization")
 
 Sums = Mapping[tuple[Any, ...], int]
 """Atto-units by primary key."""
@@ -99,51 +129,25 @@ async def write_meters(session: WriteSession, running: Mapping[MeterKey, Running
     )
 
 
-async def insert_rated(
-    session: WriteSession, scope: Scope, rows: Sequence[Mapping[str, Any]]
-) -> None:
-    """Store what events were rated at."""
-    scope.require(row["organization"] for row in rows)
-    await session.insert(RatedUsage, *rows)
+async def find_rated(session: WriteSession, event_ids: Iterable[str]) -> set[str]:
+    """Return the ids of events that were rated when they came in, whoever's they are."""
+    keys = [(day_of(event_id), event_id, "charge", "") for event_id in event_ids]
+    return {key[1] for key in await session.find_many(_RATED, keys)}
+
+
+async def insert_rated(session: WriteSession, scope: Scope, rows: Sequence[Values]) -> None:
+    """Store what events were rated at: the columns of `_RATED`, in their order."""
+    scope.require(row[_ORGANIZATION] for row in rows)
+    await session.insert_many(_RATED, rows)
 
 
 async def add_to_days(session: WriteSession, scope: Scope, days: Sums, labels: Sums) -> None:
     """Add to the figures of days, and to those of days by label."""
-    for table, names, sums in (
-        (ChargeDays, _DAY_KEY, days),
-        (ChargeLabelDays, _LABEL_DAY_KEY, labels),
-    ):
+    for bulk, sums in ((_DAYS, days), (_LABEL_DAYS, labels)):
         scope.require(key[0] for key in sums)
-        await _add(session, table, names, sums)
-
-
-async def _add(
-    session: WriteSession, table: type[Base], names: tuple[str, ...], sums: Sums
-) -> None:
-    if not sums:
-        return
-    columns: Any = table
-    ordered = sorted(sums)
-    nothing = {"amount": 0, "amount_rest": 0}
-    rows = [dict(zip(names, key, strict=True)) | nothing for key in ordered]
-    await session.insert_new(table, rows, columns.amount)
-    rest = columns.amount_rest + bindparam("add_amount_rest")
-    statement = (
-        update(table)
-        .where(*_is_key([getattr(columns, name) for name in names]))
-        .values(
-            amount=columns.amount + bindparam("add_amount") + rest // ATTO_IN_NANO,
-            amount_rest=rest % ATTO_IN_NANO,
-        )
-    )
-    await session.change_many(
-        statement,
-        [
-            {f"key_{name}": part for name, part in zip(names, key, strict=True)}
-            | {f"add_{name}": part for name, part in to_pair(sums[key]).items()}
-            for key in ordered
-        ],
-    )
+        # In order of the key: so no writer waits for one that waits for it.
+        rows = [(*key, *divmod(sums[key], ATTO_IN_NANO)) for key in sorted(sums)]
+        await session.add_many(bulk, rows)
 
 
 def _is_key(columns: Iterable[InstrumentedAttribute[Any]]) -> list[Any]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock.contract.usage import Meter, UsageEvent, quantities
+from penstock.limits.prices import ATTO_IN_NANO
 from penstock.rating import rated_store, store
 from penstock.rating.model import PriceBook, Rated, RatedBatch
 from penstock.rating.periods import day_of, day_start_us, month_start_us
@@ -19,6 +20,7 @@ from penstock.rating.rules import (
     meter_keys,
     rate_quantities,
 )
+from penstock.storage.bulk import Values
 from penstock.storage.sessions import ReadSession, WriteSession
 
 PLATFORM = ""
@@ -166,6 +168,15 @@ async def rate_events(
     return RatedBatch(rated, budget_charges, faults["unpriced"], faults["absurd"])
 
 
+async def list_unrated(session: WriteSession, events: Sequence[UsageEvent]) -> Sequence[UsageEvent]:
+    """Return those of new events that were never rated.
+
+    The others were stored, forgotten with all of their day, and came again: what they cost stands.
+    """
+    rated = await rated_store.find_rated(session, (event.event_id for event in events))
+    return [event for event in events if event.event_id not in rated] if rated else events
+
+
 async def rate(session: WriteSession, events: Sequence[UsageEvent]) -> Sequence[Mapping[str, int]]:
     """Return what each event costs a budget, by currency; see `rate_events`."""
     return (await rate_events(session, events, {})).budget_charges
@@ -188,25 +199,25 @@ async def record_rated(
         recorded_at_us: The time.
         run_id: Of a later run; "" when the events are stored for the first time.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[Values] = []
     days: Counter[tuple[Any, ...]] = Counter()
     labels: Counter[tuple[Any, ...]] = Counter()
     for one in rated:
         event = one.event
         rows.append(
-            {
-                "day": day_of(event.event_id),
-                "event_id": event.event_id,
-                "kind": one.kind,
-                "run_id": run_id,
-                "organization": event.organization,
-                "currency": one.currency,
-                "price_id": one.price_id,
-                **rated_store.to_pair(one.amount_atto),
-                "transfer_id": transfers.get((event.organization, one.currency, one.kind)),
-                "reverses": one.reverses,
-                "recorded_at": recorded_at_us,
-            }
+            (
+                day_of(event.event_id),
+                event.event_id,
+                one.kind,
+                run_id,
+                event.organization,
+                one.currency,
+                one.price_id,
+                *divmod(one.amount_atto, ATTO_IN_NANO),
+                transfers.get((event.organization, one.currency, one.kind)),
+                one.reverses,
+                recorded_at_us,
+            )
         )
         if one.amount_atto:
             at_us = day_start_us(admitted_us(event))

@@ -51,8 +51,7 @@ class Statements:
     """On PostgreSQL it returns the keys of new rows."""
     add: str
     find: str
-    """Returns those of some keys that are there; for SQLite, whose drivers return nothing of many
-    rows. The keys are given as JSON."""
+    """Returns those of some keys that are there: given as arrays, or to SQLite as JSON."""
     processors: tuple[tuple[int, Callable[[Any], Any]], ...]
     """Places of values that the driver does not take as they are, and what makes them so."""
 
@@ -88,7 +87,7 @@ def statements_of(bulk: Bulk, dialect: Dialect) -> Statements:
         insert=insert,
         insert_new=f"{nothing} RETURNING {key}" if is_postgresql else nothing,
         add=f"{insert} ON CONFLICT ({key}) DO UPDATE SET {changes}",
-        find=_find(bulk, table, quote),
+        find=_find(bulk, table, dialect),
         processors=tuple(
             (place, process) for place, process in enumerate(processors) if process is not None
         ),
@@ -111,12 +110,19 @@ def _changes(bulk: Bulk, quote: Callable[[str], str], least: str) -> list[str]:
     return changes
 
 
-def _find(bulk: Bulk, table: Table, quote: Callable[[str], str]) -> str:
-    columns = ", ".join(f"there.{quote(name)}" for name in bulk.key)
-    equal = " AND ".join(
-        f"there.{quote(name)} = asked.value ->> {place}" for place, name in enumerate(bulk.key)
-    )
-    # CROSS keeps the order: each key is looked up in the table's own index.
+def _find(bulk: Bulk, table: Table, dialect: Dialect) -> str:
+    names = [dialect.identifier_preparer.quote(name) for name in bulk.key]
+    columns = ", ".join(f"there.{name}" for name in names)
+    if dialect.name == "postgresql":
+        types = [table.columns[name].type.compile(dialect) for name in bulk.key]
+        arrays = ", ".join(f"${place}::{kind}[]" for place, kind in enumerate(types, 1))
+        asked = f"unnest({arrays}) AS asked ({', '.join(names)})"
+        equal = [f"there.{name} = asked.{name}" for name in names]
+    else:
+        asked = "json_each(?) AS asked"
+        equal = [f"there.{name} = asked.value ->> {place}" for place, name in enumerate(names)]
+    # CROSS keeps SQLite to the order: each key is looked up in the table's own index.
     return (
-        f"SELECT {columns} FROM json_each(?) AS asked CROSS JOIN {table.name} AS there ON {equal}"  # noqa: S608 - as above
+        f"SELECT {columns} FROM {asked} CROSS JOIN {table.name} AS there "  # noqa: S608 - as above
+        f"WHERE {' AND '.join(equal)}"
     )

@@ -206,6 +206,15 @@ class WriteSession(ReadSession):
         result = await self._connection.execute(statement, list(rows))
         return list(result.scalars())
 
+    async def find_many(self, bulk: Bulk, keys: Sequence[Values]) -> set[Values]:
+        """Return those of some primary keys, of texts and numbers, that are in a table."""
+        if not keys:
+            return set()
+        statement = statements_of(bulk, self._connection.dialect).find
+        columns = tuple(zip(*keys, strict=True)) if self._is_postgresql else (json.dumps(keys),)
+        found = await self._connection.exec_driver_sql(statement, columns)
+        return {tuple(row) for row in found}
+
     async def insert_many(self, bulk: Bulk, rows: Sequence[Values]) -> None:
         """Insert rows, many with one statement.
 
@@ -234,8 +243,7 @@ class WriteSession(ReadSession):
         places = [bulk.names.index(name) for name in bulk.key]
         keys = [tuple(row[place] for place in places) for row in rows]
         # Nobody else writes until this transaction ends.
-        found = await self._connection.exec_driver_sql(statements.find, (json.dumps(keys),))
-        known = {tuple(row) for row in found}
+        known = await self.find_many(bulk, keys)
         new = [row for row, key in zip(rows, keys, strict=True) if key not in known]
         if new:
             await self._write_many(bulk, statements.insert_new, new)

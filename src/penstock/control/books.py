@@ -1,0 +1,116 @@
+"""What else happens once for each usage event: it is rated, booked, and taken off budgets.
+
+It stands here because rooms that rate, that book and that limit do not know each other.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from penstock.contract.usage import UsageEvent
+from penstock.ledger.model import UsagePosting
+from penstock.ledger.service import find_currencies, post_usage
+from penstock.limits.budget_model import Life, RatedEvent
+from penstock.limits.budget_settling import settle
+from penstock.metering.model import Delivery
+from penstock.rating.model import Rated, RatedBatch
+from penstock.rating.service import list_unrated, rate_events, record_rated
+from penstock.storage.sessions import WriteSession
+
+log = logging.getLogger(__name__)
+
+
+class UsageBooks:
+    """Enters new usage into all books that it is in, in the transaction that stores it.
+
+    Nothing here refuses an event: it would never be acknowledged.
+
+    Args:
+        currency: What organizations are charged in that have no billing terms of their own.
+    """
+
+    def __init__(self, currency: str) -> None:
+        """See the class."""
+        self._currency = currency
+        self.faults: Counter[str] = Counter()
+        """How often usage could not be settled in full since the start, by what was wrong."""
+        self.unrated: Counter[str] = Counter({"unpriced": 0, "absurd": 0})
+        """Events since the start that were rated at nothing, by why."""
+
+    async def __call__(
+        self, session: WriteSession, events: Sequence[UsageEvent], delivery: Delivery
+    ) -> None:
+        """Rate, book and settle events that are stored for the first time.
+
+        Rows are locked in this order, after those of `metering.service.record_events`: months of
+        meters, grants, accounts, days of charges, budgets and what is theirs.
+
+        Args:
+            session: One of all organizations, in which they are stored.
+            events: At least one, each id once, in order of id.
+            delivery: How they came.
+        """
+        events = await list_unrated(session, events)
+        if not events:
+            return
+        organizations = {event.organization for event in events}
+        currencies = await find_currencies(session, organizations, self._currency)
+        batch = await rate_events(session, events, currencies)
+        # An id is new once, so no other batch has this key.
+        key, now_us = events[0].event_id, delivery.recorded_at_us
+        postings = _postings(batch.rated, now_us)
+        transfers = await post_usage(session, postings, key=key, recorded_at_us=now_us)
+        await record_rated(session, batch.rated, transfers, recorded_at_us=now_us)
+        await self._settle(session, events, batch, delivery)
+        self.unrated.update(unpriced=batch.unpriced, absurd=batch.absurd)
+
+    async def _settle(
+        self,
+        session: WriteSession,
+        events: Sequence[UsageEvent],
+        batch: RatedBatch,
+        delivery: Delivery,
+    ) -> None:
+        rated = [
+            RatedEvent(
+                event_id=event.event_id,
+                organization_id=event.organization,
+                project_id=event.project,
+                key_id=event.key_id,
+                alias=event.model,
+                at_us=_used_at_us(event, delivery.recorded_at_us),
+                charges_atto=charged,
+                holds=event.holds,
+            )
+            for event, charged in zip(events, batch.budget_charges, strict=True)
+        ]
+        life = Life(delivery.producer, delivery.epoch)
+        faults = await settle(session, rated, life, delivery.recorded_at_us)
+        if faults:
+            self.faults.update(faults)
+            log.warning(
+                "usage could not be settled in full producer=%s epoch=%s faults=%s",
+                delivery.producer,
+                delivery.epoch,
+                dict(faults),
+            )
+
+
+def _postings(rated: Iterable[Rated], now_us: int) -> list[UsagePosting]:
+    """Return what a batch cost each organization, and us, by currency."""
+    sums: dict[tuple[str, str], dict[str, int]] = {}
+    latest_us: dict[tuple[str, str], int] = {}
+    for one in rated:
+        place = (one.event.organization, one.currency)
+        amounts = sums.setdefault(place, {"charge": 0, "cost": 0})
+        amounts[one.kind] += one.amount_atto
+        latest_us[place] = max(latest_us.get(place, 0), _used_at_us(one.event, now_us))
+    return [
+        UsagePosting(*place, amounts["charge"], amounts["cost"], latest_us[place])
+        for place, amounts in sorted(sums.items())
+    ]
+
+
+def _used_at_us(event: UsageEvent, now_us: int) -> int:
+    # A node whose clock is ahead must not count in a time that has not begun.
+    return min(event.started_at_ns // 1_000, now_us)
