@@ -123,7 +123,7 @@ def test_what_has_a_receipt_survives_a_kill(start: Start, tmp_path: Path) -> Non
     control.stop(signal.SIGKILL)
     control = start()
     receipt = control.ship(data, *range(400))
-        assert (receipt["stored"], receipt["duplicates"]) == (100, 300)
+    assert (receipt["stored"], receipt["duplicates"]) == (100, 300)
 
 
 def test_secrets_stay_secret(start: Start, tmp_path: Path) -> None:
