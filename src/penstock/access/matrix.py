@@ -138,6 +138,8 @@ _TABLE = {
     "holds:list": "POABJD.U",
     # what happened
     "usage:read": "POABJD.U",
+    "reconciliation:read": "P.......",
+    "reconciliation:compare": "P.......",
     "audit:read": "POA....U",
     "audit:verify": "POA....U",
 }

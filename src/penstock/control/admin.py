@@ -18,6 +18,7 @@ from penstock.control.door import AdminDoor
 from penstock.control.principals import Principals
 from penstock.control.settings import ControlSettings
 from penstock.kit.clock import Clock
+from penstock.ledger.chain_api import reconciliation
 from penstock.limits import applying as limit_kinds
 from penstock.limits import budget_api, rule_api
 from penstock.limits.budget_api import create_budgets_router
@@ -79,6 +80,7 @@ def add_admin_api(
         price_api.price_books,
         price_api.prices,
         metering_api.usage,
+        reconciliation,
         create_credentials_router(database, data_keys),
         create_platform_router(data_keys, [*catalog_kinds.KINDS, *limit_kinds.KINDS, BUDGETS]),
         create_audit_router(signer.public_keys),

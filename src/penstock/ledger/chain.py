@@ -1,0 +1,122 @@
+"""The chain of money: usage events, what each was rated at, and where that is booked.
+
+Here it is looked at link by link. What journals on nodes say is compared by whoever can read them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from penstock.contract.usage import METERS
+from penstock.ledger import chain_store as store
+from penstock.storage.sessions import ReadSession
+
+MAX_COMPARED = 5_000
+"""Events that are looked up at once."""
+
+
+@dataclass(slots=True)
+class Link:
+    """What is stored of one producer and day. A day is that of the events' ids."""
+
+    producer: str
+    events: int = 0
+    rated: int = 0
+    """Of them: those that have a charge, were it none."""
+    unpriced: int = 0
+    """Of the rated ones: those whose model had no price."""
+    unbooked: int = 0
+    """Of the rated ones: those that cost something and are in no transfer."""
+    charges_atto: dict[str, int] = field(default_factory=dict)
+    """By currency; what rating anew and corrections have changed is not in it."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every event is rated, and all of it booked."""
+        return self.events == self.rated and not self.unbooked
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A figure that does not say what the events say."""
+
+    figure: str
+    expected: int
+    found: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """What one day is made of."""
+
+    links: Sequence[Link]
+    differences: Sequence[Difference]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What came of looking up events by id and content."""
+
+    missing: Sequence[str]
+    """Ids of those that are not stored."""
+    different: Sequence[str]
+    """Ids of those that are stored with another content."""
+
+
+async def read_chain(session: ReadSession, day: int) -> Chain:
+    """Look at the events of one day, at what they were rated at and where that is booked.
+
+    Args:
+        session: One state of the database.
+        day: Days since the Unix epoch, as in the events' ids; 0 for those that have none.
+    """
+    scope = session.scope
+    links: dict[str, Link] = {}
+    for row in await store.list_links(session, scope, day):
+        link = links.setdefault(row.producer, Link(row.producer))
+        link.events += row.events
+        link.rated += row.rated
+        link.unpriced += row.unpriced
+        link.unbooked += row.unbooked
+        if row.currency is not None:
+            link.charges_atto[row.currency] = row.charge_atto
+    return Chain(
+        sorted(links.values(), key=lambda link: link.producer),
+        await _compare_figures(session, day),
+    )
+
+
+async def compare_events(session: ReadSession, hashes: dict[str, bytes]) -> Comparison:
+    """Look up events, by id and fingerprint of their content.
+
+    Args:
+        session: One state of the database.
+        hashes: Fingerprints by event id, `MAX_COMPARED` at most.
+    """
+    stored = await store.list_hashes(session, session.scope, list(hashes))
+    return Comparison(
+        missing=[event_id for event_id in hashes if event_id not in stored],
+        different=[
+            event_id
+            for event_id, content_hash in hashes.items()
+            if stored.get(event_id, content_hash) != content_hash
+        ],
+    )
+
+
+async def _compare_figures(session: ReadSession, day: int) -> list[Difference]:
+    """Compare the figures of a day with the events that started in it."""
+    scope = session.scope
+    events = await store.sum_events(session, scope, day)
+    found: list[Difference] = []
+    for table in store.FIGURES:
+        figures = await store.sum_figures(session, scope, table, day)
+        inputs = sum(figures[meter] for meter in METERS if meter.endswith("input"))
+        outputs = sum(figures[meter] for meter in METERS if meter.endswith("output"))
+        for name, expected, sum_found in (
+            ("requests", events.requests, figures["requests"]),
+            ("input_tokens", events.input_tokens, inputs),
+            ("output_tokens", events.output_tokens, outputs),
+        ):
+            if expected != sum_found:
+                found.append(Difference(f"{table.__tablename__}.{name}", expected, sum_found))
+    return found
