@@ -102,10 +102,10 @@ class Limiter:
         till = terms.tills.get(demand.kind)
         if till is None or not till.units or now_ms >= till.until_ms or till.most != most:
             till = self._teller.fill(terms, demand.kind, most, now_ms)
-            if till is None:
-                return None
             if self._allowances.low or self._purse.low:
                 self._call_soon()
+            if till is None:
+                return None
         till.units -= 1
         return till
 

@@ -15,7 +15,7 @@ from penstock.gateway.limits import (
     HOLD_LASTS_MS,
     SCARCE_HOLD_IDLE_MS,
 )
-from penstock.limits.prices import ATTO_IN_NANO, exact_charge, to_nano, worst_input_charge
+from penstock.limits.prices import ATTO_IN_NANO, exact_charge, worst_input_charge
 
 _NEVER = -(10**9)
 _REPEAT_MS = 60_000
@@ -199,11 +199,12 @@ class Purse:
             self.put_back(hold, part - used)
         return tuple(uses)
 
-    def find_hold(self, account: Account, amount: int, now_ms: int) -> OpenHold | None:
-        """Return a hold that has so much by itself, unless the budget is scarce."""
+    @staticmethod
+    def find_hold(account: Account, now_ms: int) -> OpenHold | None:
+        """Return the hold with most left, unless the budget is scarce."""
         if account.is_scarce or now_ms >= account.until_ms:
             return None
-        return next((hold for hold in account.holds if hold.left >= amount), None)
+        return max(account.holds, key=lambda hold: hold.left)
 
     def take_of(self, hold: OpenHold, amount: int, now_ms: int) -> None:
         """Take an amount of a hold that has it."""
@@ -279,7 +280,8 @@ class Purse:
 def cost_of(price: Price, usage: Usage) -> int:
     """Return what a request cost at most, rounded up to a nano-unit."""
     cached = usage.cached_input_tokens or 0
-    return to_nano(exact_charge(price, usage.input_tokens, cached, usage.output_tokens))
+    exact = exact_charge(price, usage.input_tokens, cached, usage.output_tokens)
+    return -(-exact // ATTO_IN_NANO)
 
 
 def output_for(price: Price, amount: int, input_tokens: int, answers: int) -> int:

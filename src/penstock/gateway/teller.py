@@ -128,19 +128,21 @@ class Teller:
         self.settle(till)
 
     def _take(self, terms: Terms, kind: int, most: int, size: int, now_ms: int) -> Till | None:
-        """Take as much as `size` requests of a kind may, of everything or of nothing."""
+        """Take as much as several requests of a kind may, `size` of them at most, or nothing."""
         lines, is_plenty = lines_of(terms)
         if not is_plenty:
             return None
         demand = largest_of(kind)
         claim = Claim(None, terms, demand, most)
+        at_ms = self._time_at(now_ms)
+        size = self._allowances.count_plenty(terms.meters, claim.costs, size, at_ms)
         hold, part = None, sum(claim.amounts)
         if part:
-            hold = self._purse.find_hold(terms.accounts[0], part * size, now_ms)
-            if hold is None:
-                return None
-        at_ms = self._time_at(now_ms)
-        held = self._allowances.take_many(terms.meters, _times(claim.costs, size), at_ms)
+            hold = self._purse.find_hold(terms.accounts[0], now_ms)
+            size = 0 if hold is None else min(size, hold.left // part)
+        if size < TILL_FEWEST:
+            return None
+        held = self._allowances.take(terms.meters, _times(claim.costs, size), at_ms)
         if held is None:
             return None
         till = Till(terms, most)

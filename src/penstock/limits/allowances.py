@@ -186,23 +186,29 @@ class Allowances:
                 self.low.append(meter)
         return Held(meters, costs, self._now_ms)
 
-    def take_many(self, meters: Meters, costs: Costs, now_ms: int) -> Held | None:
-        """Take what several requests cost, where no bucket is scarce and each share has enough.
+    def count_plenty(self, meters: Meters, costs: Costs, most: int, now_ms: int) -> int:
+        """Return for how many requests, `most` at most, shares of buckets with plenty have enough.
+
+        Shares that have too little for `most` are filled up.
 
         Args:
             meters: The shares that decide.
-            costs: What all of them take.
+            costs: What one request takes.
+            most: >= 1.
             now_ms: The time, as for `take`.
-
-        Returns:
-            None otherwise; then nothing is taken.
         """
         if now_ms >= self._turn_at_ms:
             self.turn(now_ms)
+        count = most
         for meter in meters:
-            if meter.is_scarce or meter.left < costs[meter.metric]:
-                return None
-        return self.take(meters, costs, now_ms)
+            if meter.is_scarce:
+                return 0
+            cost = costs[meter.metric]
+            if meter.left < cost * most:
+                count = min(count, meter.left // cost)
+                if not meter.is_asked:
+                    self.low.append(meter)
+        return count
 
     @staticmethod
     def lacking(meters: Meters, costs: Costs) -> Iterator[Allowance]:
