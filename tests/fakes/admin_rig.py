@@ -20,6 +20,7 @@ from penstock.control.budget_books import BudgetBooks
 from penstock.control.chores import Chores
 from penstock.control.keks import create_missing_key_file, read_kek
 from penstock.control.key_uses import KeyUses
+from penstock.control.ledger_books import LedgerBooks
 from penstock.control.principals import Principals
 from penstock.control.problems import install_problems
 from penstock.control.quarantine import Quarantine
@@ -173,6 +174,7 @@ async def run_admin_api(database: Database, data: Path) -> AsyncIterator[AdminRi
         key_uses=key_uses,
         books=books,
         quarantine=Quarantine(database),
+        ledger=LedgerBooks(database, clock),
     )
     async with _connect(app) as client:
         yield AdminRig(app, client, clock, data, chores)

@@ -1,18 +1,23 @@
 """Books to test with: what is booked, and what raw SQL makes of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
 from sqlalchemy import text
 from tests.fakes.organizations import ALL, NOW_US
 
+from penstock.ledger.balances import DAY_US, list_balances
 from penstock.ledger.credits import book_grant
-from penstock.ledger.model import Grant, GrantKind, Mode, UsagePosting
+from penstock.ledger.model import Balance, Grant, GrantKind, Mode, UsagePosting
+from penstock.ledger.rules import split_amount
 from penstock.ledger.service import post_usage
 from penstock.ledger.tables import BillingTerms
+from penstock.ledger.verifying import verify
 from penstock.limits.prices import ATTO
+from penstock.rating.tables import RatedUsage
 from penstock.storage.database import Database
+from penstock.storage.scope import Scope
 
 
 def posting(
@@ -100,3 +105,58 @@ async def read_amounts(database: Database, organization: str = "acme") -> dict[s
     return {
         kind: Fraction(int(nano), 10**9) + Fraction(int(rest), 10**18) for kind, nano, rest in rows
     }
+
+
+async def post_rated(
+    database: Database, *postings: UsagePosting, key: str = "k", recorded_at_us: int = NOW_US
+) -> dict[tuple[str, str, str], str]:
+    """Book usage, and store what was rated of it: for each amount one row."""
+    async with database.write(ALL) as session:
+        booked = await post_usage(session, postings, key=key, recorded_at_us=recorded_at_us)
+        rows = [
+            rated_row(f"{key}-{place}", one, kind, booked, recorded_at_us)
+            for place, one in enumerate(postings)
+            for kind in ("charge", "cost")
+        ]
+        await session.insert(RatedUsage, *rows)
+    return booked
+
+
+def rated_row(
+    event_id: str,
+    one: UsagePosting,
+    kind: str,
+    booked: Mapping[tuple[str, str, str], str],
+    recorded_at_us: int = NOW_US,
+) -> dict[str, Any]:
+    """Return the row of what a part of a posting was rated at."""
+    amount, rest = split_amount(one.charge_atto if kind == "charge" else one.cost_atto)
+    return {
+        "day": one.at_us // DAY_US,
+        "event_id": event_id,
+        "kind": kind,
+        "run_id": "",
+        "organization": one.organization,
+        "currency": one.currency,
+        "price_id": "prc_1",
+        "amount": amount,
+        "amount_rest": rest,
+        "transfer_id": booked.get((one.organization, one.currency, kind)),
+        "reverses": None,
+        "recorded_at": recorded_at_us,
+    }
+
+
+async def balance_of(
+    database: Database, before_us: int, organization: str = "acme"
+) -> Balance | None:
+    """Return the balance in euros as of a moment, or None when there is none."""
+    async with database.read(Scope.of(organization)) as session:
+        found = await list_balances(session, organization, before_us)
+    return next((one for one in found if one.currency == "EUR"), None)
+
+
+async def find_violations(database: Database) -> set[str]:
+    """Return the names of checks that find something."""
+    async with database.read(ALL) as session:
+        return {one.check for one in await verify(session)}

@@ -11,6 +11,7 @@ from penstock.catalog.credentials.data_keys import DataKeys
 from penstock.control.budget_books import BudgetBooks
 from penstock.control.chores import CHECKPOINT_S, WATCH_S, Chores
 from penstock.control.key_uses import KeyUses
+from penstock.control.ledger_books import LedgerBooks
 from penstock.control.quarantine import Quarantine
 from penstock.kit.clock import ManualClock
 from penstock.kit.kek.file import FileKek, add_key_version, remove_key_version
@@ -35,6 +36,7 @@ def _chores(
         key_uses=KeyUses(database, PEPPERS, clock),
         books=BudgetBooks(database, clock),
         quarantine=Quarantine(database),
+        ledger=LedgerBooks(database, clock),
     )
 
 
@@ -43,15 +45,7 @@ async def test_chains_are_signed_each_hour(database: Database, tmp_path: Path) -
     signer = CheckpointSigner.from_file(tmp_path / "signing")
     clock = ManualClock()
     data_keys = DataKeys(FileKek(tmp_path / "kek.json"), clock)
-    chores = Chores(
-        database,
-        signer,
-        data_keys,
-        clock,
-        key_uses=KeyUses(database, PEPPERS, clock),
-        books=BudgetBooks(database, clock),
-        quarantine=Quarantine(database),
-    )
+    chores = _chores(database, signer, data_keys, clock)
     acme = await create_organization(database, "acme")
     await chores.tick()
     assert await _count_checkpoints(database, signer, acme.id) == 1
@@ -71,15 +65,7 @@ async def test_data_keys_follow_the_kek(database: Database, tmp_path: Path) -> N
     keys = create_data_keys(path)
     made = await create_credential(database, keys)
     signer = CheckpointSigner.from_file(tmp_path / "signing")
-    chores = Chores(
-        database,
-        signer,
-        keys,
-        clock,
-        key_uses=KeyUses(database, PEPPERS, clock),
-        books=BudgetBooks(database, clock),
-        quarantine=Quarantine(database),
-    )
+    chores = _chores(database, signer, keys, clock)
     await chores.tick()
     for _ in range(2):
         number = add_key_version(path)

@@ -207,7 +207,7 @@ async def test_of_a_grant_only_what_remains_changes(books: Database) -> None:
     values: dict[str, object] = {
         "id": "'crd_1'", "organization_id": "'acme'", "currency": "'EUR'", "kind": "'promo'",
         "priority": 1, "amount": 5, "amount_rest": 5, "remaining": 5, "remaining_rest": 5,
-        "created_at": moment(books), "note": "''",
+        "created_at": moment(books), "name": "''",
     }  # fmt: skip
     await run_sql(books, _insert("credit_grants", values))
     for change in (

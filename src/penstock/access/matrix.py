@@ -136,6 +136,16 @@ _TABLE = {
     "budgets:update": "POA.J...",
     "budgets:delete": "POA.J...",
     "holds:list": "POABJD.U",
+    # the books: an organization reads its own, the platform writes them
+    "terms:set": "P.......",
+    "terms:get": "POAB...U",
+    "topups:create": "P.......",
+    "credits:create": "P.......",
+    "credits:list": "POAB...U",
+    "credits:get": "POAB...U",
+    "balances:read": "POAB...U",
+    "statements:read": "POAB...U",
+    "ledger:verify": "P.......",
     # what happened
     "usage:read": "POABJD.U",
     "reconciliation:read": "P.......",

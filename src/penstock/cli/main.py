@@ -21,6 +21,7 @@ from penstock.cli import (
     holds,
     import_litellm,
     keys,
+    ledger,
     limits,
     members,
     orgs,
@@ -98,7 +99,7 @@ for group in (orgs, projects, keys, members, service_accounts):
     app.add_typer(group.app, rich_help_panel=_OWNERS)
 for group in (upstreams, deployments, routes, aliases, grants, providers, credentials):
     app.add_typer(group.app, rich_help_panel=_CATALOG)
-for group in (limits, plans, budgets, prices):
+for group in (limits, plans, budgets, prices, ledger):
     app.add_typer(group.app, rich_help_panel=_MUCH)
 app.command("holds", epilog=holds.EXAMPLES, rich_help_panel=_MUCH)(holds.holds)
 app.add_typer(docs.app)

@@ -18,6 +18,7 @@ from penstock.control.door import AdminDoor
 from penstock.control.principals import Principals
 from penstock.control.settings import ControlSettings
 from penstock.kit.clock import Clock
+from penstock.ledger.api import create_ledger_routers
 from penstock.ledger.chain_api import reconciliation
 from penstock.limits import applying as limit_kinds
 from penstock.limits import budget_api, rule_api
@@ -79,6 +80,7 @@ def add_admin_api(
         budget_api.holds,
         price_api.price_books,
         price_api.prices,
+        *create_ledger_routers(settings.billing_currency),
         metering_api.usage,
         reconciliation,
         create_credentials_router(database, data_keys),

@@ -8,7 +8,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 import penstock
-from penstock.access.peppers import read_peppers
+from penstock.access.peppers import Peppers, read_peppers
 from penstock.audit.signing import CheckpointSigner
 from penstock.catalog.credentials.data_keys import DataKeys
 from penstock.contract.metrics import Metric
@@ -29,10 +29,12 @@ from penstock.control.health import create_health_router
 from penstock.control.keks import create_missing_key_file, read_kek
 from penstock.control.key_hashes import create_key_hashes_router
 from penstock.control.key_uses import KeyUses
+from penstock.control.ledger_books import LedgerBooks
 from penstock.control.limit_uses import create_limit_uses_router
 from penstock.control.metrics import (
     BUDGET_DIFFERENCES,
     HOLDS_EXPIRED,
+    LEDGER_VIOLATIONS,
     SETTLEMENT_FAULTS,
     USAGE_CONFLICTS,
     USAGE_UNRATED,
@@ -84,6 +86,7 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
     books = BudgetBooks(database, clock)
     usage_books = UsageBooks(settings.billing_currency)
     quarantine = Quarantine(database)
+    ledger = LedgerBooks(database, clock)
 
     chores = Chores(
         database,
@@ -93,6 +96,7 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
         key_uses=key_uses,
         books=books,
         quarantine=quarantine,
+        ledger=ledger,
     )
     app = ControlApp(
         title="Penstock control plane",
@@ -115,17 +119,16 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
         create_schema_router(),
         create_node_router(database, clock, authenticate_node, usage_books),
         create_holds_router(database, clock, authenticate_node),
-        create_metrics_router(lambda: _collect(books, usage_books, quarantine), authenticate_node),
+        create_metrics_router(
+            lambda: _collect(books, usage_books, quarantine, ledger), authenticate_node
+        ),
         create_feed_router(database, authenticate_node),
         create_key_hashes_router(database, peppers, clock, authenticate_node),
         create_limit_uses_router(database, authenticate_node),
     ):
         app.include_router(router)
     app.include_router(create_page_router(database, clock, create_page_authentication(admin_token)))
-    if settings.secret_scanning_keys is not None:
-        keys = ScannerKeys.from_file(Path(settings.secret_scanning_keys))
-        action = settings.secret_scanning_action
-        app.include_router(create_secret_scanning_router(database, peppers, clock, keys, action))
+    _add_secret_scanning(app, settings, database, peppers, clock)
     add_admin_api(
         app,
         settings,
@@ -157,11 +160,22 @@ def _create_lifespan(
     return lifespan
 
 
+def _add_secret_scanning(
+    app: FastAPI, settings: ControlSettings, database: Database, peppers: Peppers, clock: Clock
+) -> None:
+    if settings.secret_scanning_keys is None:
+        return
+    keys = ScannerKeys.from_file(Path(settings.secret_scanning_keys))
+    action = settings.secret_scanning_action
+    app.include_router(create_secret_scanning_router(database, peppers, clock, keys, action))
+
+
 def _collect(
-    books: BudgetBooks, usage_books: UsageBooks, quarantine: Quarantine
+    books: BudgetBooks, usage_books: UsageBooks, quarantine: Quarantine, ledger: LedgerBooks
 ) -> list[tuple[Metric, Series]]:
     return [
         (BUDGET_DIFFERENCES, {"": books.differences}),
+        (LEDGER_VIOLATIONS, {"": ledger.violations}),
         (HOLDS_EXPIRED, {"": books.expired}),
         (SETTLEMENT_FAULTS, usage_books.faults),
         (USAGE_CONFLICTS, {"": quarantine.size}),

@@ -13,6 +13,7 @@ from penstock.catalog.credentials.data_keys import DataKeys
 from penstock.catalog.credentials.errors import KeysUnavailableError
 from penstock.control.budget_books import BudgetBooks
 from penstock.control.key_uses import KeyUses
+from penstock.control.ledger_books import LedgerBooks
 from penstock.control.quarantine import Quarantine
 from penstock.kit.clock import Clock
 from penstock.kit.kek.model import KekVersion
@@ -36,7 +37,7 @@ QUARANTINE_S = 10.0
 
 _DAY_US = 86_400_000_000
 RECONCILE_S = 3_600.0
-"""How often budgets are compared with what was charged to them."""
+"""How often budgets are compared with what was charged to them, and the ledger is verified."""
 
 
 class Chores:
@@ -45,7 +46,7 @@ class Chores:
     It signs the audit log's chains, forgets idempotency keys that are over a day old and uses of
     limits that say nothing any more, writes when keys were used, ends secrets whose rotation is
     overdue, reports those that are still used late, follows the KEK, keeps the books of budgets and
-    makes room for the usage of the days to come.
+    the ledger, and makes room for the usage of the days to come.
     Several control planes may do this at once: what one has done is nothing to do for the next.
 
     Args:
@@ -56,6 +57,7 @@ class Chores:
         key_uses: What is to be written about keys.
         books: Those of budgets.
         quarantine: Counted now and then.
+        ledger: The ledger's.
     """
 
     def __init__(
@@ -68,10 +70,12 @@ class Chores:
         key_uses: KeyUses,
         books: BudgetBooks,
         quarantine: Quarantine,
+        ledger: LedgerBooks,
     ) -> None:
         """See the class."""
         self._database = database
         self.books = books
+        self.ledger = ledger
         self._signer = signer
         self._data_keys = data_keys
         self._wrapped_under: KekVersion | None = None
@@ -87,6 +91,9 @@ class Chores:
             (RECONCILE_S, books.reconcile),
             (CHECKPOINT_S, self._create_parts),
             (QUARANTINE_S, quarantine.count),
+            (WATCH_S, ledger.expire_grants),
+            (RECONCILE_S, ledger.make_snapshots),
+            (RECONCILE_S, ledger.verify),
         ]
         self._done_at_s = [float("-inf")] * len(self._chores)
 

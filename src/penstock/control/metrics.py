@@ -41,6 +41,12 @@ USAGE_UNRATED = Metric(
     ("reason",),
     "Usage events that were rated at nothing: without a price, or with figures nobody believes.",
 )
+LEDGER_VIOLATIONS = Metric(
+    "penstock_ledger_violations",
+    "gauge",
+    (),
+    "Rows that the ledger should not have, when it was last verified: must be 0.",
+)
 
 _PAGE = {"type": "string", "examples": [f"{BUDGET_DIFFERENCES.name} 0\n"]}
 

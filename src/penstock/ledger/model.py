@@ -99,7 +99,7 @@ class Grant:
     amount_atto: int
     remaining_atto: int
     created_at_us: int
-    note: str = ""
+    name: str = ""
 
     def is_valid_at(self, at_us: int) -> bool:
         """Return whether it pays for what was used then."""
@@ -121,3 +121,105 @@ class Taken:
 
     lot: Lot
     amount_atto: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """How an organization pays."""
+
+    organization_id: str
+    currency: str
+    mode: Mode
+    version: int
+    """0 for the terms of those that have none of their own."""
+    created_at_us: int
+    updated_at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewGrant:
+    """Credit that is to be given."""
+
+    organization_id: str
+    currency: str | None
+    """That of the organization's terms when None."""
+    kind: GrantKind
+    amount_atto: int
+    priority: int
+    expires_at_us: int | None
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopUp:
+    """Money that was put into a prepaid wallet."""
+
+    id: str
+    """Of its transfer."""
+    organization_id: str
+    currency: str
+    amount_atto: int
+    reference: str
+    """Of the payment: booked once."""
+    created_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """What an organization has and owes in one currency, of what was booked before a moment."""
+
+    currency: str
+    prepaid_atto: int
+    """In the wallet, paid grants included. Below 0 when more was used than was there."""
+    promo_atto: int
+    """What is left of promotional grants."""
+    accrued_atto: int
+    """Used and not billed yet."""
+    receivable_atto: int
+    """Billed and not paid yet."""
+
+    @property
+    def total_atto(self) -> int:
+        """What it has less what it owes."""
+        return self.prepaid_atto + self.promo_atto - self.accrued_atto - self.receivable_atto
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCharge:
+    """What usage of a model was charged in a month."""
+
+    model: str
+    amount_atto: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """What happened to the balance of an organization in a month, in one currency.
+
+    Opening + top-ups + grants - expiries - charges + corrections + others = closing, exactly.
+    """
+
+    currency: str
+    opening: Balance
+    topups_atto: int
+    grants_atto: int
+    expiries_atto: int
+    charges_atto: int
+    corrections_atto: int
+    """What was taken back of charges."""
+    others_atto: int
+    """Whatever else was booked."""
+    closing: Balance
+    models: tuple[ModelCharge, ...]
+    elsewhere_atto: int
+    """Charges less corrections, less those of models: what was used at one side of the month's
+    border and booked at the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A row that the books should not have."""
+
+    check: str
+    subject: str
+    """What it is about: an id, or several."""

@@ -3,11 +3,10 @@
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
-from penstock.ledger import store
+from penstock.ledger import credit_store, store
+from penstock.ledger.drafts import draft_charge, draft_cost
 from penstock.ledger.model import Account, Draft, Grant, Mode, Taken, UsagePosting
 from penstock.ledger.rules import (
-    draft_charge,
-    draft_cost,
     give_back,
     merge_postings,
     paying_accounts,
@@ -30,7 +29,7 @@ async def find_currencies(
         organizations: Ids, or names of nodes that run from a file.
         default: Of those that have no terms of their own.
     """
-    terms = await store.find_terms(session, session.scope, organizations)
+    terms = await credit_store.find_terms(session, session.scope, organizations)
     return {name: terms[name][0] if name in terms else default for name in organizations}
 
 
@@ -69,7 +68,7 @@ async def post_usage(
     ]
     drafts.sort(key=lambda draft: (draft.organization, draft.id))
     await store.insert_transfers(session, session.scope, drafts, recorded_at_us)
-    await store.write_grants(session, session.scope, left)
+    await credit_store.write_grants(session, session.scope, left)
     new: dict[tuple[str, str, str], str] = {
         (draft.organization, draft.currency, draft.kind): draft.id for draft in drafts
     }
@@ -100,8 +99,8 @@ async def _charge(
         return [], {}
     owners = {one.organization for one in postings}
     lowered = {one.organization for one in postings if one.charge_atto < 0}
-    terms = await store.find_terms(session, session.scope, owners)
-    grants = await store.lock_grants(session, session.scope, owners, all_of=lowered)
+    terms = await credit_store.find_terms(session, session.scope, owners)
+    grants = await credit_store.lock_grants(session, session.scope, owners, all_of=lowered)
     by_owner: defaultdict[tuple[str, str], dict[str, Grant]] = defaultdict(dict)
     for grant in grants.values():
         by_owner[grant.organization, grant.currency][grant.id] = grant

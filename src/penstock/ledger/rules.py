@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from penstock.ledger.model import (
@@ -10,14 +10,11 @@ from penstock.ledger.model import (
     REST_ACCOUNTS,
     Account,
     AccountKind,
-    Draft,
     Grant,
-    Line,
     Lot,
     Mode,
     Taken,
     TransferKind,
-    UsageKind,
     UsagePosting,
 )
 from penstock.limits.prices import ATTO_IN_NANO
@@ -192,61 +189,3 @@ def paying_accounts(organization: str, currency: str) -> list[Account]:
     """Return all that may pay for usage of an organization, by whatever terms it has."""
     kinds = sorted({*REST_ACCOUNTS.values(), *GRANT_ACCOUNTS.values()})
     return [account_of(organization, kind, currency) for kind in kinds]
-
-
-def draft_charge(posting: UsagePosting, key: str, taken: Sequence[Taken]) -> Draft:
-    """Return the transfer of what an organization was charged: who pays / revenue."""
-    payers = {one.id: one for one in paying_accounts(posting.organization, posting.currency)}
-    lines = [Line(payers[one.lot.account_id], one.amount_atto, one.lot.grant_id) for one in taken]
-    revenue = account_of(posting.organization, "revenue", posting.currency)
-    return _draft(posting, "charge", key, [*lines, Line(revenue, -posting.charge_atto)])
-
-
-def draft_cost(posting: UsagePosting, key: str) -> Draft:
-    """Return the transfer of what usage cost us: cost of goods / what providers get."""
-    owner = (posting.organization, posting.currency)
-    cost = account_of(owner[0], "provider_cogs", owner[1])
-    payable = account_of(owner[0], "provider_payable", owner[1])
-    lines = [Line(cost, posting.cost_atto), Line(payable, -posting.cost_atto)]
-    return _draft(posting, "cost", key, lines)
-
-
-def _draft(posting: UsagePosting, kind: UsageKind, key: str, lines: Iterable[Line]) -> Draft:
-    key = usage_key(key, posting.currency)
-    return Draft(
-        id=transfer_id_of(posting.organization, kind, key),
-        organization=posting.organization,
-        kind=kind,
-        idempotency_key=key,
-        currency=posting.currency,
-        booked_at_us=posting.at_us,
-        lines=tuple(part for line in lines for part in _split_line(line)),
-        reverses_id=posting.reverses if kind == "charge" else None,
-    )
-
-
-def _split_line(line: Line) -> Iterator[Line]:
-    left = line.amount_atto
-    while abs(left) > MAX_LINE_ATTO:
-        part = MAX_LINE_ATTO if left > 0 else -MAX_LINE_ATTO
-        yield Line(line.account, part, line.grant_id)
-        left -= part
-    yield Line(line.account, left, line.grant_id)
-
-
-def draft_grant(grant: Grant, key: str) -> Draft:
-    """Return the transfer that gives credit: what it costs us, or what was paid / the wallet."""
-    source: AccountKind = "writeoff" if grant.kind == "promo" else "payment_clearing"
-    wallet = account_of(grant.organization, GRANT_ACCOUNTS[grant.kind], grant.currency)
-    return Draft(
-        id=transfer_id_of(grant.organization, "grant", key),
-        organization=grant.organization,
-        kind="grant",
-        idempotency_key=key,
-        currency=grant.currency,
-        booked_at_us=grant.created_at_us,
-        lines=(
-            Line(account_of(grant.organization, source, grant.currency), grant.amount_atto),
-            Line(wallet, -grant.amount_atto, grant.id),
-        ),
-    )

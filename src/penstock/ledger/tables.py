@@ -172,7 +172,7 @@ class CreditGrants(Base):
     remaining: Mapped[int]
     remaining_rest: Mapped[int]
     created_at: Mapped[Microseconds]
-    note: Mapped[str]
+    name: Mapped[str]
 
 
 class BalanceSnapshots(Base):

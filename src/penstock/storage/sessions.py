@@ -28,6 +28,7 @@ Change = tuple[Insert | Update, Parameters]
 """A statement and the values of all that it leaves open."""
 
 # To build a statement costs several times what it costs to run one that is there.
+_SET_TIMEOUT = select(func.set_config("statement_timeout", bindparam("timeout"), True))  # noqa: FBT003 - local to the transaction
 _LOCK = select(func.pg_advisory_xact_lock(CONFIGURATION_LOCK))
 
 
@@ -83,6 +84,15 @@ class ReadSession:
         """Whose data it was opened for; PostgreSQL shows it no other rows."""
         return self._scope
 
+    async def allow_ms(self, timeout_ms: int) -> None:
+        """Let statements of this transaction run longer than others; SQLite lets all of them."""
+        if self._is_postgresql:
+            await self.rows(_SET_TIMEOUT, {"timeout": str(timeout_ms)})
+
+    @property
+    def _is_postgresql(self) -> bool:
+        return self._connection.dialect.name == "postgresql"
+
     async def rows(
         self, statement: Select[*Columns], parameters: Parameters | None = None
     ) -> Sequence[Row[*Columns]]:
@@ -112,10 +122,6 @@ class WriteSession(ReadSession):
         super().__init__(connection, scope)
         self._is_alone = is_alone or not self._is_postgresql
         self._later: dict[Insert | Update, list[Parameters]] = {}
-
-    @property
-    def _is_postgresql(self) -> bool:
-        return self._connection.dialect.name == "postgresql"
 
     async def insert(self, table: type[Base], *rows: Mapping[str, Any]) -> None:
         """Insert rows, all with the same names of columns.

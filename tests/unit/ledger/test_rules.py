@@ -7,13 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.ledger.drafts import draft_charge, draft_cost
 from penstock.ledger.model import Grant, Lot, Taken, UsagePosting
 from penstock.ledger.rules import (
     MAX_LINE_ATTO,
     MAX_POSTING_ATTO,
     account_of,
-    draft_charge,
-    draft_cost,
     give_back,
     join_amount,
     merge_postings,

@@ -125,7 +125,7 @@ def _create_grants() -> None:
         number("remaining"),
         number("remaining_rest"),
         moment("created_at"),
-        words("note"),
+        words("name"),
         key(table),
         _check(table, "amount", "amount >= 0"),
         _check(table, "remaining", "remaining >= 0"),
@@ -238,7 +238,7 @@ def _guard_postgresql() -> None:
         _refuse_postgresql(table, "UPDATE OR DELETE", "ROW")
         _refuse_postgresql(table, "TRUNCATE", "STATEMENT")
     granted = "UPDATE OF id, organization_id, currency, kind, priority, expires_at, "
-    granted += "amount, amount_rest, created_at, note OR DELETE"
+    granted += "amount, amount_rest, created_at, name OR DELETE"
     _refuse_postgresql("credit_grants", granted, "ROW")
     # Foreign keys lock rows that they point at, for which the right to change them is needed.
     op.execute("REVOKE UPDATE, DELETE, TRUNCATE ON entries FROM CURRENT_USER")
@@ -276,7 +276,7 @@ def _guard_sqlite() -> None:
         same = " AND ".join(f"{column} = NEW.{column}" for column in columns)
         _refuse_sqlite(table, "INSERT", f"WHEN EXISTS (SELECT 1 FROM {table} WHERE {same})")  # noqa: S608 - names of ours
     granted = "UPDATE OF id, organization_id, currency, kind, priority, expires_at, "
-    granted += "amount, amount_rest, created_at, note"
+    granted += "amount, amount_rest, created_at, name"
     for change in (granted, "DELETE"):
         _refuse_sqlite("credit_grants", change)
 

@@ -1,0 +1,65 @@
+"""The ledger, looked after: grants end in time, sums are kept, and all is verified."""
+
+import logging
+
+from penstock.kit.clock import Clock
+from penstock.ledger.balances import make_snapshots
+from penstock.ledger.credits import MAX_EXPIRIES, expire_grants
+from penstock.ledger.verifying import verify
+from penstock.storage.database import Database
+from penstock.storage.errors import DatabaseUnavailableError
+from penstock.storage.scope import Scope
+
+log = logging.getLogger(__name__)
+
+_SHOWN = 5
+"""Most violations that the log names."""
+
+
+class LedgerBooks:
+    """Keeps the ledger, and says what it found.
+
+    Args:
+        database: Where it is.
+        clock: Tells the time.
+    """
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        """See the class."""
+        self._database = database
+        self._clock = clock
+        self.violations = 0
+        """Rows that the books should not have, when they were last verified."""
+
+    @property
+    def _now_us(self) -> int:
+        return self._clock.wall_ns() // 1_000
+
+    async def expire_grants(self) -> None:
+        """End grants whose time is over; some in each transaction."""
+        while True:
+            async with self._database.write(Scope.all_organizations()) as session:
+                count = await expire_grants(session, self._now_us)
+            if count:
+                log.info("credit grants expired count=%s", count)
+            if count < MAX_EXPIRIES:
+                return
+
+    async def make_snapshots(self) -> None:
+        """Keep sums of accounts that have many entries."""
+        await make_snapshots(self._database, self._now_us)
+
+    async def verify(self) -> None:
+        """Look for anything that the books should not have.
+
+        It may be more than a database reads in time: then it says so, and is tried again.
+        """
+        try:
+            async with self._database.read(Scope.all_organizations()) as session:
+                found = await verify(session)
+        except DatabaseUnavailableError as error:
+            log.warning("the ledger could not be verified error=%s", error)
+            return
+        self.violations = len(found)
+        if found:
+            log.error("the ledger is wrong violations=%s e.g. %s", len(found), found[:_SHOWN])

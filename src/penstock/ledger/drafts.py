@@ -1,0 +1,122 @@
+"""Transfers that are to be: which accounts each kind of them debits and credits. Pure."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from penstock.ledger.model import (
+    GRANT_ACCOUNTS,
+    AccountKind,
+    Draft,
+    Grant,
+    Line,
+    Taken,
+    TopUp,
+    UsageKind,
+    UsagePosting,
+)
+from penstock.ledger.rules import (
+    MAX_LINE_ATTO,
+    account_of,
+    paying_accounts,
+    transfer_id_of,
+    usage_key,
+)
+
+
+def draft_charge(posting: UsagePosting, key: str, taken: Sequence[Taken]) -> Draft:
+    """Return the transfer of what an organization was charged: who pays / revenue."""
+    payers = {one.id: one for one in paying_accounts(posting.organization, posting.currency)}
+    lines = [Line(payers[one.lot.account_id], one.amount_atto, one.lot.grant_id) for one in taken]
+    revenue = account_of(posting.organization, "revenue", posting.currency)
+    return _draft(posting, "charge", key, [*lines, Line(revenue, -posting.charge_atto)])
+
+
+def draft_cost(posting: UsagePosting, key: str) -> Draft:
+    """Return the transfer of what usage cost us: cost of goods / what providers get."""
+    owner = (posting.organization, posting.currency)
+    cost = account_of(owner[0], "provider_cogs", owner[1])
+    payable = account_of(owner[0], "provider_payable", owner[1])
+    lines = [Line(cost, posting.cost_atto), Line(payable, -posting.cost_atto)]
+    return _draft(posting, "cost", key, lines)
+
+
+def _draft(posting: UsagePosting, kind: UsageKind, key: str, lines: Iterable[Line]) -> Draft:
+    key = usage_key(key, posting.currency)
+    return Draft(
+        id=transfer_id_of(posting.organization, kind, key),
+        organization=posting.organization,
+        kind=kind,
+        idempotency_key=key,
+        currency=posting.currency,
+        booked_at_us=posting.at_us,
+        lines=tuple(part for line in lines for part in _split_line(line)),
+        reverses_id=posting.reverses if kind == "charge" else None,
+    )
+
+
+def _split_line(line: Line) -> Iterator[Line]:
+    left = line.amount_atto
+    while abs(left) > MAX_LINE_ATTO:
+        part = MAX_LINE_ATTO if left > 0 else -MAX_LINE_ATTO
+        yield Line(line.account, part, line.grant_id)
+        left -= part
+    yield Line(line.account, left, line.grant_id)
+
+
+def draft_grant(grant: Grant, key: str) -> Draft:
+    """Return the transfer that gives credit: what it costs us, or what was paid / the wallet."""
+    source: AccountKind = "writeoff" if grant.kind == "promo" else "payment_clearing"
+    wallet = account_of(grant.organization, GRANT_ACCOUNTS[grant.kind], grant.currency)
+    return Draft(
+        id=transfer_id_of(grant.organization, "grant", key),
+        organization=grant.organization,
+        kind="grant",
+        idempotency_key=key,
+        currency=grant.currency,
+        booked_at_us=grant.created_at_us,
+        lines=(
+            Line(account_of(grant.organization, source, grant.currency), grant.amount_atto),
+            Line(wallet, -grant.amount_atto, grant.id),
+        ),
+    )
+
+
+def draft_top_up(top_up: TopUp) -> Draft:
+    """Return the transfer that fills a wallet: what was paid / the wallet."""
+    owner = (top_up.organization_id, top_up.currency)
+    paid = account_of(owner[0], "payment_clearing", owner[1])
+    wallet = account_of(owner[0], "wallet_prepaid", owner[1])
+    return Draft(
+        id=top_up.id,
+        organization=top_up.organization_id,
+        kind="topup",
+        idempotency_key=top_up.reference,
+        currency=top_up.currency,
+        booked_at_us=top_up.created_at_us,
+        lines=(Line(paid, top_up.amount_atto), Line(wallet, -top_up.amount_atto)),
+    )
+
+
+def draft_expiry(grant: Grant, recorded_at_us: int) -> Draft:
+    """Return the transfer that ends a grant, at its expiry: the wallet / breakage.
+
+    A grant may end more than once: what is given back to it later ends, too.
+
+    Args:
+        grant: Has an expiry, and something left.
+        recorded_at_us: The time.
+    """
+    key = f"{grant.id}/{recorded_at_us}"
+    wallet = account_of(grant.organization, GRANT_ACCOUNTS[grant.kind], grant.currency)
+    breakage = account_of(grant.organization, "breakage", grant.currency)
+    return Draft(
+        id=transfer_id_of(grant.organization, "expiry", key),
+        organization=grant.organization,
+        kind="expiry",
+        idempotency_key=key,
+        currency=grant.currency,
+        booked_at_us=grant.expires_at_us or 0,
+        lines=(
+            Line(wallet, grant.remaining_atto, grant.id),
+            Line(breakage, -grant.remaining_atto),
+        ),
+    )

@@ -1,0 +1,58 @@
+"""`penstock ledger` against the real control plane: its how-to page, and what scripts rely on."""
+
+import re
+import shlex
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.fakes.control_api import run, run_json
+from tests.fakes.control_server import ControlServer, serving_control
+
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "sell-prepaid-credit.md"
+BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def control(sqlite_template: Path, tmp_path: Path) -> Iterator[ControlServer]:
+    """A control plane without any objects."""
+    with serving_control(sqlite_template, tmp_path / "data") as server:
+        yield server
+
+
+def test_the_how_to_page_works(control: ControlServer) -> None:
+    """Every command of the page succeeds behind those above it, and sells what the page says."""
+    blocks = BLOCK.findall(PAGE.read_text("utf-8"))
+    lines = [shlex.split(line) for block in blocks for line in block.splitlines()]
+    assert len(lines) > 10
+    for program, *words in lines:
+        assert program == "penstock"
+        result = run(control, *words)
+        assert result.exit_code == 0, (words, result.output)
+    (found,) = run_json(control, "ledger", "balance", "--organization", "acme")
+    (row,) = found["data"]
+    assert (row["total"], row["prepaid"], row["promo"]) == ("625", "600", "25")
+
+
+def test_verify_tells_by_its_exit_code(control: ControlServer, tmp_path: Path) -> None:
+    """Exit code 0 while the books are right; 1, with the rows, when somebody damaged them."""
+    run_json(control, "orgs", "create", "acme")
+    (grant,) = run_json(
+        control, "ledger", "grants", "create", "--organization", "acme", "--amount", "5",
+        "--currency", "EUR",
+    )  # fmt: skip
+    (found,) = run_json(control, "ledger", "verify")
+    assert found["is_right"] is True
+    database = sqlite3.connect(tmp_path / "data" / "usage.db")
+    with database:
+        database.execute("UPDATE credit_grants SET remaining = 1")
+    database.close()
+    result = run(control, "ledger", "verify", "--json")
+    assert result.exit_code == 1
+    assert f'"subject":"{grant["id"]}"' in result.stdout.replace(" ", "")
+    shown = run(control, "ledger", "verify")
+    assert shown.exit_code == 1
+    assert "grant_remaining" in shown.stdout
+    (row,) = run_json(control, "ledger", "grants", "list", "--organization", "acme")
+    assert row["remaining"] == "0.000000001"
