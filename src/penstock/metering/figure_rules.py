@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from penstock.contract.usage import METERS, UsageEvent, quantities
-from penstock.metering.model import Cell, Figures, LabelCell
+from penstock.metering.bucket_rules import bucket_start
+from penstock.metering.model import Cell, Figures, LabelCell, ProjectCell
 
 _HOUR_US = 3_600_000_000
 _DAY_US = 24 * _HOUR_US
@@ -42,7 +43,13 @@ def add_up(events: Iterable[UsageEvent]) -> Figures:
             _add(label_days, label_cell, [found.get(meter, 0) for meter in METERS])
     for cell, figures in hours.items():
         _add(days, cell._replace(at_us=cell.at_us - cell.at_us % _DAY_US), figures)
-    return Figures(hours, days, label_days)
+    months: dict[Cell, list[int]] = {}
+    project_days: dict[ProjectCell, list[int]] = {}
+    for cell, figures in days.items():
+        _add(months, cell._replace(at_us=bucket_start("month", cell.at_us)), figures)
+        project_cell = ProjectCell(*cell[:3], cell.model, cell.data_class, cell.region)
+        _add(project_days, project_cell, figures)
+    return Figures(hours, days, months, project_days, label_days)
 
 
 def _add(sums: dict[Any, list[int]], key: Any, figures: Iterable[int]) -> None:

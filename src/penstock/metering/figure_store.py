@@ -4,8 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from penstock.contract.usage import METERS
-from penstock.metering.model import Cell, Figures, LabelCell
-from penstock.metering.tables import UsageDays, UsageHours, UsageLabelDays
+from penstock.metering.model import Cell, Figures, LabelCell, ProjectCell
+from penstock.metering.tables import (
+    UsageDays,
+    UsageHours,
+    UsageLabelDays,
+    UsageMonths,
+    UsageProjectDays,
+)
 from penstock.storage.base import Base
 from penstock.storage.bulk import MAX_SUM, Bulk
 from penstock.storage.scope import Scope
@@ -19,6 +25,8 @@ def _bulk(table: type[Base], members: Iterable[str]) -> Bulk:
 
 _HOURS = _bulk(UsageHours, Cell._fields)
 _DAYS = _bulk(UsageDays, Cell._fields)
+_MONTHS = _bulk(UsageMonths, Cell._fields)
+_PROJECT_DAYS = _bulk(UsageProjectDays, ProjectCell._fields)
 _LABEL_DAYS = _bulk(UsageLabelDays, LabelCell._fields)
 
 
@@ -31,6 +39,8 @@ async def add_figures(session: WriteSession, scope: Scope, figures: Figures) -> 
     scope.require(cell.organization for cell in figures.label_days)
     await session.add_many(_HOURS, _rows(figures.hours))
     await session.add_many(_DAYS, _rows(figures.days))
+    await session.add_many(_MONTHS, _rows(figures.months))
+    await session.add_many(_PROJECT_DAYS, _rows(figures.project_days))
     await session.add_many(_LABEL_DAYS, _rows(figures.label_days))
 
 

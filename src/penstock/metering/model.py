@@ -149,6 +149,18 @@ class Cell(NamedTuple):
     region: str
 
 
+class ProjectCell(NamedTuple):
+    """What figures of days of whole projects are kept by, in the order of the table's key."""
+
+    organization: str
+    at_us: int
+    """When the day begins."""
+    project: str
+    model: str
+    data_class: str
+    region: str
+
+
 class LabelCell(NamedTuple):
     """What figures of labels are kept by, in the order of the table's key."""
 
@@ -166,6 +178,8 @@ class Figures:
 
     hours: Mapping[Cell, Sequence[int]]
     days: Mapping[Cell, Sequence[int]]
+    months: Mapping[Cell, Sequence[int]]
+    project_days: Mapping[ProjectCell, Sequence[int]]
     label_days: Mapping[LabelCell, Sequence[int]]
 
 

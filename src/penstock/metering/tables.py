@@ -155,3 +155,24 @@ class UsageLabelDays(_Figures, Base):
     at: Mapped[Microseconds] = mapped_column(primary_key=True)
     value: Mapped[str] = mapped_column(primary_key=True)
     model: Mapped[str] = mapped_column(primary_key=True)
+
+
+class UsageMonths(_Cells, Base):
+    """Figures of each month of UTC: those of its days, so that a year is read at once."""
+
+    __tablename__ = "usage_months"
+    __table_args__ = (Index(None, "at"),)
+
+
+class UsageProjectDays(_Figures, Base):
+    """Figures of each day of UTC of all keys of a project together: as small as a chart is."""
+
+    __tablename__ = "usage_project_days"
+    __table_args__ = (Index(None, "at"),)
+
+    organization: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[Microseconds] = mapped_column(primary_key=True)
+    project: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)
+    data_class: Mapped[str] = mapped_column(primary_key=True)
+    region: Mapped[str] = mapped_column(primary_key=True)

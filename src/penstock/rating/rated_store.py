@@ -1,5 +1,6 @@
 """Every SQL statement of the rating room about usage that was rated."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -8,9 +9,16 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from penstock.contract.usage import Meter
 from penstock.limits.prices import ATTO_IN_NANO
-from penstock.rating.periods import day_of
+from penstock.rating.periods import day_of, month_start_us
 from penstock.rating.rules import MeterKey, Running
-from penstock.rating.tables import ChargeDays, ChargeLabelDays, RatedMeters, RatedUsage
+from penstock.rating.tables import (
+    ChargeDays,
+    ChargeLabelDays,
+    ChargeMonths,
+    ChargeProjectDays,
+    RatedMeters,
+    RatedUsage,
+)
 from penstock.storage.bulk import Bulk, Values
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import WriteSession
@@ -24,12 +32,12 @@ _METER_KEY = (
     RatedMeters.period_start,
 )
 _AMOUNT = ("amount", "amount_rest")
-_DAYS = Bulk(
-    ChargeDays,
-    (
-        *("organization", "project", "key_id", "model", "data_class", "currency", "kind", "at"),
-        *_AMOUNT,
-    ),
+_DAY_KEY = ("organization", "project", "key_id", "model", "data_class", "currency", "kind", "at")
+_DAYS = Bulk(ChargeDays, (*_DAY_KEY, *_AMOUNT), pairs=(_AMOUNT,))
+_MONTHS = Bulk(ChargeMonths, (*_DAY_KEY, *_AMOUNT), pairs=(_AMOUNT,))
+_PROJECT_DAYS = Bulk(
+    ChargeProjectDays,
+    (*(name for name in _DAY_KEY if name != "key_id"), *_AMOUNT),
     pairs=(_AMOUNT,),
 )
 _LABEL_DAYS = Bulk(
@@ -142,8 +150,18 @@ async def insert_rated(session: WriteSession, scope: Scope, rows: Sequence[Value
 
 
 async def add_to_days(session: WriteSession, scope: Scope, days: Sums, labels: Sums) -> None:
-    """Add to the figures of days, and to those of days by label."""
-    for bulk, sums in ((_DAYS, days), (_LABEL_DAYS, labels)):
+    """Add to the figures of days, to those of months and of projects' days, and to labels'."""
+    months: Counter[tuple[Any, ...]] = Counter()
+    project_days: Counter[tuple[Any, ...]] = Counter()
+    for (organization, project, key_id, *others, at_us), amount_atto in days.items():
+        months[organization, project, key_id, *others, month_start_us(at_us)] += amount_atto
+        project_days[organization, project, *others, at_us] += amount_atto
+    for bulk, sums in (
+        (_DAYS, days),
+        (_MONTHS, months),
+        (_PROJECT_DAYS, project_days),
+        (_LABEL_DAYS, labels),
+    ):
         scope.require(key[0] for key in sums)
         # In order of the key: so no writer waits for one that waits for it.
         rows = [(*key, *divmod(sums[key], ATTO_IN_NANO)) for key in sorted(sums)]

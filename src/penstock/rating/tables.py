@@ -163,6 +163,47 @@ class ChargeDays(Base):
     amount_rest: Mapped[int]
 
 
+class ChargeMonths(Base):
+    """The same of months: those of its days, so that a year is read at once."""
+
+    __tablename__ = "charge_months"
+    __table_args__ = (
+        Index(None, "organization", "at"),
+        CheckConstraint("amount_rest BETWEEN 0 AND 999999999", name="amount_rest"),
+    )
+
+    organization: Mapped[str] = mapped_column(primary_key=True)
+    project: Mapped[str] = mapped_column(primary_key=True)
+    key_id: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)
+    data_class: Mapped[str] = mapped_column(primary_key=True)
+    currency: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[Microseconds] = mapped_column(primary_key=True)
+    amount: Mapped[int]
+    amount_rest: Mapped[int]
+
+
+class ChargeProjectDays(Base):
+    """The same of days, of all keys of a project together: as small as a chart is."""
+
+    __tablename__ = "charge_project_days"
+    __table_args__ = (
+        Index(None, "organization", "at"),
+        CheckConstraint("amount_rest BETWEEN 0 AND 999999999", name="amount_rest"),
+    )
+
+    organization: Mapped[str] = mapped_column(primary_key=True)
+    project: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)
+    data_class: Mapped[str] = mapped_column(primary_key=True)
+    currency: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[Microseconds] = mapped_column(primary_key=True)
+    amount: Mapped[int]
+    amount_rest: Mapped[int]
+
+
 class ChargeLabelDays(Base):
     """The same by label; a request with several labels is in several rows."""
 

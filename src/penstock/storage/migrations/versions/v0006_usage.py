@@ -49,6 +49,14 @@ _INDEXES = (
     ("request_id",),
     ("started_at", "event_id"),
 )
+_FIGURES = (
+    "usage_hours",
+    "usage_days",
+    "usage_months",
+    "usage_project_days",
+    "usage_label_days",
+)
+_PROJECT_CELLS = ("organization", "at", "project", "model", "data_class", "region")
 _CELLS = ("organization", "at", "project", "key_id", "model", "data_class", "region")
 
 
@@ -70,14 +78,16 @@ def upgrade() -> None:
         key("usage_producers", "producer", "epoch"),
     )
     _create_figures()
-    wall("usage_hours", "usage_days", "usage_label_days", column="organization")
+    wall(*_FIGURES, column="organization")
     _fill_figures("usage_hours", "hour", 3_600)
     _fill_figures("usage_days", "day", 86_400)
+    _fold_days("usage_months", _CELLS, _month())
+    _fold_days("usage_project_days", _PROJECT_CELLS, "at")
 
 
 def downgrade() -> None:
     """Bring back the events' table as it was, without what they say more."""
-    for table in ("usage_label_days", "usage_days", "usage_hours", "usage_producers"):
+    for table in (*_FIGURES, "usage_producers"):
         op.drop_table(table)
     _rebuild(is_new=False)
     wall("usage_events", column="organization")
@@ -192,7 +202,7 @@ def _day() -> str:
 
 
 def _create_figures() -> None:
-    for table in ("usage_hours", "usage_days"):
+    for table in ("usage_hours", "usage_days", "usage_months"):
         op.create_table(
             table,
             words("organization"),
@@ -202,6 +212,15 @@ def _create_figures() -> None:
             key(table, *_CELLS),
         )
         index(table, "at")
+    op.create_table(
+        "usage_project_days",
+        words("organization"),
+        moment("at"),
+        *(words(name) for name in _PROJECT_CELLS[2:]),
+        *(number(name) for name in _METERS),
+        key("usage_project_days", *_PROJECT_CELLS),
+    )
+    index("usage_project_days", "at")
     op.create_table(
         "usage_label_days",
         words("organization"),
@@ -235,6 +254,22 @@ def _fill_figures(table: str, stretch: str, seconds: int) -> None:
         f"INSERT INTO {table} ({', '.join((*_CELLS, *_METERS))})"
         f" SELECT {cells}, {sums} FROM usage_events GROUP BY {cells}"
     )
+
+
+def _fold_days(table: str, names: tuple[str, ...], at: str) -> None:
+    """Add up the figures of days that are alike."""
+    cells = ", ".join(at if name == "at" else name for name in names)
+    op.execute(
+        f"INSERT INTO {table} ({', '.join((*names, *_METERS))})"
+        f" SELECT {cells}, {', '.join(map(_sum, _METERS))} FROM usage_days GROUP BY {cells}"
+    )
+
+
+def _month() -> str:
+    if _is_postgresql():
+        return "date_trunc('month', at, 'UTC')"
+    start = "strftime('%s', at / 1000000, 'unixepoch', 'start of month')"
+    return f"CAST({start} AS INTEGER) * 1000000"
 
 
 def _least(one: str, other: str) -> str:

@@ -31,6 +31,8 @@ _BY_ORGANIZATION = (
     "rated_usage",
     "rated_meters",
     "charge_days",
+    "charge_months",
+    "charge_project_days",
     "charge_label_days",
     "usage_corrections",
 )
@@ -213,6 +215,14 @@ def _create_figures() -> None:
             "charge_days",
             ("organization", "project", "key_id", "model", "data_class", "currency", "kind"),
         ),
+        (
+            "charge_months",
+            ("organization", "project", "key_id", "model", "data_class", "currency", "kind"),
+        ),
+        (
+            "charge_project_days",
+            ("organization", "project", "model", "data_class", "currency", "kind"),
+        ),
         ("charge_label_days", ("organization", "name", "value", "currency", "kind")),
     ):
         op.create_table(
@@ -222,7 +232,8 @@ def _create_figures() -> None:
             *_amount(table),
             key(table, *names, "at"),
         )
-    index("charge_days", "organization", "at")
+    for table in ("charge_days", "charge_months", "charge_project_days"):
+        index(table, "organization", "at")
 
 
 def _create_corrections() -> None:
