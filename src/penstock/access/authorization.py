@@ -11,7 +11,7 @@ _ORGANIZATION_READS = frozenset(
     {"organizations:get", "organizations:list", "providers:list", "aliases:list", "aliases:get"}
 )
 """What somebody of a single project may see beyond it."""
-_USAGE_OPERATIONS = frozenset({"usage:read"})
+_USAGE_OPERATIONS = frozenset({"usage:read", "usage:export", "costs:read"})
 ADMIN_API_SCOPES = frozenset({KeyScope.ADMIN, KeyScope.USAGE_READ})
 """A key without any of these opens nothing of the admin API."""
 

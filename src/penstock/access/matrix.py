@@ -150,6 +150,8 @@ _TABLE = {
     "usage:read": "POABJD.U",
     "reconciliation:read": "P.......",
     "reconciliation:compare": "P.......",
+    "usage:export": "POABJD.U",
+    "costs:read": "POABJD.U",
     "audit:read": "POA....U",
     "audit:verify": "POA....U",
 }

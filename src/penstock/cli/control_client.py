@@ -125,6 +125,25 @@ class ControlClient:
         request = self._client.build_request("GET", path, params=dict(params or {}))
         return self._content(self._send(request))
 
+    def download(self, path: str, params: Filters) -> Iterator[bytes]:
+        """Yield what is answered, as it comes.
+
+        Raises:
+            CommandError: As `get`; or it broke off.
+        """
+        request = self._client.build_request("GET", path, params=dict(params))
+        try:
+            answer = self._client.send(request, stream=True)
+            try:
+                if not answer.is_success:
+                    answer.read()
+                    raise read_problem(answer)
+                yield from answer.iter_bytes()
+            finally:
+                answer.close()
+        except httpx.HTTPError as error:
+            raise self._no_answer(request, error) from None
+
     def find(self, path: str) -> Row | None:
         """Return an object, or None when there is none that we may see.
 

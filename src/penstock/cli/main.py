@@ -92,7 +92,7 @@ app.add_typer(config.app, rich_help_panel=_RUN)
 app.command("apply", epilog=apply.APPLY_EXAMPLES, rich_help_panel=_FILES)(apply.apply)
 app.command("export", epilog=apply.EXPORT_EXAMPLES, rich_help_panel=_FILES)(apply.export)
 app.add_typer(import_litellm.app, rich_help_panel=_RUN)
-app.command("usage", epilog=usage.EXAMPLES, rich_help_panel=_ASK)(usage.usage)
+app.add_typer(usage.app, rich_help_panel=_ASK)
 app.command("reconcile", epilog=reconcile.EXAMPLES, rich_help_panel=_ASK)(reconcile.reconcile)
 app.add_typer(audit.app, rich_help_panel=_ASK)
 for group in (orgs, projects, keys, members, service_accounts):

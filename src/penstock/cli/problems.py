@@ -22,7 +22,9 @@ _ROOMS = (
     "catalog.credentials",
     "limits",
     "metering",
+    "ledger",
     "rating",
+    "rating.exports",
     "audit",
     "storage",
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from penstock.cli import usage_export, usage_figures
 from penstock.cli.errors import BAD_OPTION, CommandError
 from penstock.cli.instance import DataOption, get_control
 from penstock.cli.output import JsonOption, console, examples, print_json, print_table
@@ -58,19 +59,28 @@ class By(StrEnum):
         return "key_id" if self is By.KEY else self.value
 
 
-EXAMPLES = examples(
-    "penstock usage                          the latest requests, and totals",
-    "penstock usage --by model --since 24h   totals of each model over a day",
-    "penstock usage --key dev-key --follow   requests of a key as they end",
-    "penstock usage --json | jq .input_tokens",
+app = typer.Typer(
+    name="usage",
+    epilog=examples(
+        "penstock usage                          the latest requests, and totals",
+        "penstock usage --by model --since 24h   totals of each model over a day",
+        "penstock usage --key dev-key --follow   requests of a key as they end",
+        "penstock usage --json | jq .input_tokens",
+        "penstock usage costs --project search   what it is charged",
+    ),
 )
+app.command("buckets", epilog=usage_figures.BUCKETS_EXAMPLES)(usage_figures.buckets)
+app.command("costs", epilog=usage_figures.COSTS_EXAMPLES)(usage_figures.costs)
+app.command("export", epilog=usage_export.EXAMPLES)(usage_export.export)
 
 
 def _filter(name: str, what: str) -> Any:
     return typer.Option(name, help=f"Only of this {what}.", show_default=False, metavar="NAME")
 
 
+@app.callback(invoke_without_command=True)
 def usage(  # noqa: PLR0913  # each option is a parameter: Typer reads them from here
+    ctx: typer.Context,
     *,
     organization: Annotated[
         str | None, _filter("--organization", "organization, by name or id")
@@ -110,6 +120,8 @@ def usage(  # noqa: PLR0913  # each option is a parameter: Typer reads them from
     Asks the control plane of the dev instance in the data folder, or the one that PENSTOCK_URL
     and PENSTOCK_TOKEN name. With --json: one object a line, all rows, oldest first.
     """
+    if ctx.invoked_subcommand is not None:
+        return
     if follow and (by is not None or until is not None):
         message = "--follow goes with neither --by nor --until."
         raise CommandError(BAD_OPTION, message, "Leave one of them out.")

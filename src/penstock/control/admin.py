@@ -25,7 +25,10 @@ from penstock.limits import budget_api, rule_api
 from penstock.limits.budget_api import create_budgets_router
 from penstock.limits.budget_applying import BUDGETS
 from penstock.metering import api as metering_api
+from penstock.metering import bucket_api
 from penstock.rating import api as price_api
+from penstock.rating import cost_api
+from penstock.rating.exports.api import create_export_router
 from penstock.rating.prices import list_unpriced
 from penstock.storage.database import Database
 from penstock.tenancy import api as tenancy_api
@@ -83,6 +86,9 @@ def add_admin_api(
         *create_ledger_routers(settings.billing_currency),
         metering_api.usage,
         reconciliation,
+        bucket_api.buckets,
+        create_export_router(settings.provider_name),
+        cost_api.costs,
         create_credentials_router(database, data_keys),
         create_platform_router(data_keys, [*catalog_kinds.KINDS, *limit_kinds.KINDS, BUDGETS]),
         create_audit_router(signer.public_keys),

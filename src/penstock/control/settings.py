@@ -31,6 +31,8 @@ class ControlSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     one is there `/secret-scanning/github`."""
     secret_scanning_action: Literal["revoke", "disable"] = "revoke"  # noqa: S105 - a verb
     """What becomes of a key that was found in public."""
+    provider_name: str = "Penstock"
+    """What the platform is called in files for others: who provides it and sends the invoices."""
 
     @property
     def database_location(self) -> Path | str:

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from penstock.access.service import get_key
 from penstock.audit.door import AdminRoute, Call, get_call, operation, problem_responses
 from penstock.contract.usage import (
     PLACES_PATH,
@@ -34,11 +33,11 @@ from penstock.metering.schemas import (
     UsagePageBody,
     UsageQuery,
 )
+from penstock.metering.visibility import narrow
 from penstock.storage.database import Database
 from penstock.storage.errors import OBJECT_UNKNOWN, UNAVAILABLE
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession
-from penstock.tenancy.service import get_project
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 
@@ -165,20 +164,15 @@ async def total_usage(call: _Call, query: Annotated[TotalsQuery, Query()]) -> Re
 
 
 async def _find_filter(call: Call, session: ReadSession, query: FilterQuery) -> UsageFilter:
-    """Return which usage is meant and may be seen.
-
-    What a tenant names must be theirs: what is not is looked for like what is missing, and no
-    event of others is touched to find out. The operator may name what nobody manages here.
-    """
-    usage_filter = query.to_filter(call.project_id)
-    call.check(organization_id=query.organization, project_id=usage_filter.project)
-    if call.organization_id is not None:
-        if usage_filter.project is not None:
-            await get_project(session, usage_filter.project)
-        if usage_filter.key_id is not None:
-            key = await get_key(session, usage_filter.key_id)
-            call.check(project_id=key.project_id)
-    return usage_filter
+    """Return which usage is meant and may be seen."""
+    project = await narrow(
+        call,
+        session,
+        organization=query.organization,
+        project=query.project,
+        key_id=query.key_id,
+    )
+    return query.to_filter(project)
 
 
 async def _read_body(request: Request) -> bytes:

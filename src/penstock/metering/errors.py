@@ -56,3 +56,20 @@ PLACES_INVALID = ErrorCode(
     caller_action="Ship without asking: events that are stored already count once.",
     operator_action="Compare the versions of node and control plane.",
 )
+
+GROUPING_UNKNOWN = ErrorCode(
+    code="err:control:metering:grouping_unknown",
+    status=400,
+    source=Source.DOWNSTREAM,
+    retryable=False,
+    public="Figures are not kept in the way that they are asked for.",
+    conventional_type="invalid_request_error",
+    conventional_code="invalid_grouping",
+    cause=(
+        "Figures of labels are kept by day, organization and model; they cannot be asked for by "
+        "hour, or together with a project, a key, a data class or a region. So who may see a "
+        "single project only cannot ask for them."
+    ),
+    caller_action="Leave out what the message names, or ask without a label.",
+    operator_action="None.",
+)

@@ -1,0 +1,47 @@
+"""Figures of hours, days and months, by group."""
+
+from collections.abc import Iterable
+
+from penstock.metering import bucket_store as store
+from penstock.metering.bucket_model import BucketPage, BucketQuery, Part, UsageResult
+from penstock.metering.bucket_rules import collect, snap
+from penstock.storage.scope import Scope
+from penstock.storage.sessions import ReadSession
+
+
+async def list_usage_buckets(
+    session: ReadSession, scope: Scope, query: BucketQuery
+) -> BucketPage[UsageResult]:
+    """Return a page of what groups consumed, in order of time and group; exact at any size.
+
+    A bucket that the query's times touch is meant as a whole; one without usage has no result.
+    What comes in late, between two pages, is seen if its place is behind the first of them.
+
+    Args:
+        session: Where from.
+        scope: Whose.
+        query: Which; `bucket_rules.find_fault` finds nothing wrong with it.
+    """
+    source = store.find_source(query)
+    ends = await store.find_ends(session, scope, query, source)
+    if ends is None:
+        return BucketPage([], None)
+
+    async def fetch(part: Part) -> list[UsageResult]:
+        return await store.list_usage(session, scope, query, source, part)
+
+    return await collect(query, *snap(query, *ends), fetch, is_single=source.width != query.width)
+
+
+async def name_groups(
+    session: ReadSession, scope: Scope, group_by: tuple[str, ...], groups: Iterable[tuple[str, ...]]
+) -> dict[str, dict[str, str]]:
+    """Return what the organizations, projects and keys of groups are called now, by their ids.
+
+    What is none, or is another organization's, has no name here.
+    """
+    ids: dict[str, set[str]] = {name: set() for name in group_by}
+    for group in groups:
+        for name, value in zip(group_by, group, strict=False):
+            ids[name].add(value)
+    return await store.find_names(session, scope, ids)

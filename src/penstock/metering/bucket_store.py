@@ -1,0 +1,197 @@
+"""Every SQL statement that reads figures of hours, days and months, each within a scope."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
+
+from penstock.access.tables import ApiKeys
+from penstock.contract.usage import METERS
+from penstock.metering.bucket_model import (
+    LABEL,
+    BucketQuery,
+    Part,
+    UsageResult,
+    Width,
+)
+from penstock.metering.tables import (
+    UsageDays,
+    UsageHours,
+    UsageLabelDays,
+    UsageMonths,
+    UsageProjectDays,
+)
+from penstock.storage.base import Base
+from penstock.storage.scope import Scope
+from penstock.storage.sessions import ReadSession
+from penstock.tenancy.tables import Organizations, Projects
+
+_HALF = 2**32
+_KEPT: Mapping[Width, type[Base]] = {"hour": UsageHours, "day": UsageDays, "month": UsageMonths}
+_NAMED: Mapping[str, Any] = {
+    "organization": (Organizations, Organizations.id),
+    "project": (Projects, Projects.organization_id),
+    "key_id": (ApiKeys, ApiKeys.organization_id),
+}
+"""What has a name besides its id: its table, and the column of its owner."""
+
+
+class Source(NamedTuple):
+    """A table of figures."""
+
+    table: Any
+    width: Width
+    """How long the time of one row is."""
+    organization: Any
+    """The column of whose figures they are."""
+
+
+def find_source(query: BucketQuery) -> Source:
+    """Return the smallest table that has what is asked for."""
+    if query.label is not None:
+        return Source(UsageLabelDays, "day", UsageLabelDays.organization)
+    if query.width == "day" and "key_id" not in {*query.group_by, *query.filters}:
+        return Source(UsageProjectDays, "day", UsageProjectDays.organization)
+    table: Any = _KEPT[query.width]
+    return Source(table, query.width, table.organization)
+
+
+async def find_ends(
+    session: ReadSession, scope: Scope, query: BucketQuery, source: Source
+) -> tuple[int, int] | None:
+    """Return the oldest and the newest moment that there are figures of, or None for none.
+
+    They are those of the organization, if one is meant: what else is asked for may have less.
+    """
+    conditions = [scope.where(source.organization)]
+    if "organization" in query.filters:
+        conditions.append(source.organization == query.filters["organization"])
+    if query.label is not None:
+        conditions.append(source.table.name == query.label)
+    ends = []
+    # Each by itself is one look at an index; the two in one query would read all of it.
+    for order in (source.table.at.asc(), source.table.at.desc()):
+        row = await session.first(
+            select(source.table.at).where(*conditions).order_by(order).limit(1)
+        )
+        if row is None:
+            return None
+        ends.append(row[0])
+    return ends[0], ends[1]
+
+
+async def list_usage(
+    session: ReadSession,
+    scope: Scope,
+    query: BucketQuery,
+    source: Source,
+    part: Part,
+) -> list[UsageResult]:
+    """Return what groups consumed, in order of time and group.
+
+    Args:
+        session: Where from.
+        scope: Whose.
+        query: Which, and how grouped.
+        source: What `find_source` returned.
+        part: What of it; of one bucket when the rows of the source are shorter.
+    """
+    sums = [part for meter in METERS for part in exact_sum(getattr(source.table, meter))]
+    rows = await list_groups(session, scope, query, source, part, sums=sums)
+    return [
+        UsageResult(start_us, group, dict(zip(METERS, join_halves(figures), strict=True)))
+        for start_us, group, figures in rows
+    ]
+
+
+async def list_groups(
+    session: ReadSession,
+    scope: Scope,
+    query: BucketQuery,
+    source: Source,
+    part: Part,
+    *,
+    sums: Sequence[ColumnElement[Any]],
+    more: Sequence[Any] = (),
+    only: Sequence[ColumnElement[bool]] = (),
+) -> list[tuple[int, tuple[str, ...], Sequence[Any]]]:
+    """Return sums of groups, in order of time, group and what there is more.
+
+    Args:
+        session: As `list_usage`.
+        scope: As there.
+        query: As there.
+        source: As there.
+        part: As there.
+        sums: What is added up.
+        more: Columns that tell groups apart besides; they are the last of the group.
+        only: What rows must be, besides.
+
+    Returns:
+        Of each: where its bucket begins, the group, and the sums.
+    """
+    table = source.table
+    groups = [*(getattr(table, _column(name)) for name in query.group_by), *more]
+    is_kept = source.width == query.width
+    order = [table.at, *groups] if is_kept else groups
+    conditions = [
+        scope.where(source.organization),
+        table.at >= part.start_us,
+        table.at < part.end_us,
+        *(getattr(table, name) == value for name, value in query.filters.items()),
+    ]
+    if query.label is not None:
+        conditions.append(table.name == query.label)
+    conditions += only
+    conditions += _behind(part, table.at, groups, is_kept=is_kept)
+    statement = select(*order, *sums).where(*conditions).group_by(*order).order_by(*order)
+    found: list[tuple[int, tuple[str, ...], Sequence[Any]]] = []
+    for row in await session.rows(statement.limit(part.limit)):
+        at_us, *values = row if is_kept else (part.start_us, *row)
+        if not groups and values[0] is None:
+            continue  # a sum of nothing
+        found.append((at_us, tuple(values[: len(groups)]), values[len(groups) :]))
+    return found
+
+
+async def find_names(
+    session: ReadSession, scope: Scope, ids: Mapping[str, Collection[str]]
+) -> dict[str, dict[str, str]]:
+    """Return what organizations, projects and keys are called now, by dimension and id."""
+    names: dict[str, dict[str, str]] = {}
+    for dimension, wanted in ids.items():
+        if dimension in _NAMED and wanted:
+            table, owner = _NAMED[dimension]
+            statement = select(table.id, table.name).where(
+                scope.where(owner), table.id.in_(sorted(wanted))
+            )
+            names[dimension] = {row.id: row.name for row in await session.rows(statement)}
+    return names
+
+
+def exact_sum(column: Any) -> tuple[ColumnElement[int], ColumnElement[int]]:
+    """Return a sum as two: of high and of low halves. SQLite fails when a sum passes 63 bits."""
+    return func.sum(column // _HALF), func.sum(column % _HALF)
+
+
+def join_halves(sums: Iterable[Any]) -> list[int]:
+    """Return the sums that pairs of `exact_sum` came to."""
+    figures = [int(part) for part in sums]
+    return [high * _HALF + low for high, low in zip(figures[::2], figures[1::2], strict=True)]
+
+
+def _column(name: str) -> str:
+    return "value" if name == LABEL else name
+
+
+def _behind(
+    part: Part, at: Any, groups: Sequence[Any], *, is_kept: bool
+) -> list[ColumnElement[bool]]:
+    after = part.after
+    if after is None or not groups or after.start_us < part.start_us:
+        return []
+    types = [column.type for column in groups]
+    is_behind = tuple_(*groups) > tuple_(*after.group, types=types)
+    if not is_kept:
+        return [is_behind]
+    return [or_(at > after.start_us, and_(at == after.start_us, is_behind))]

@@ -1,0 +1,85 @@
+"""Every SQL statement that reads what days and months were rated at, each within a scope."""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, case, func
+
+from penstock.limits.prices import ATTO_IN_NANO
+from penstock.metering.bucket_model import BucketQuery, Part
+from penstock.metering.bucket_store import Source, exact_sum, join_halves, list_groups
+from penstock.rating.cost_model import CostResult
+from penstock.rating.model import RatedKind
+from penstock.rating.tables import (
+    ChargeDays,
+    ChargeLabelDays,
+    ChargeMonths,
+    ChargeProjectDays,
+)
+from penstock.storage.scope import Scope
+from penstock.storage.sessions import ReadSession
+
+
+def find_source(query: BucketQuery) -> Source:
+    """Return the smallest table that has what is asked for."""
+    if query.label is not None:
+        return Source(ChargeLabelDays, "day", ChargeLabelDays.organization)
+    if query.width == "month":
+        return Source(ChargeMonths, "month", ChargeMonths.organization)
+    if "key_id" in {*query.group_by, *query.filters}:
+        return Source(ChargeDays, "day", ChargeDays.organization)
+    return Source(ChargeProjectDays, "day", ChargeProjectDays.organization)
+
+
+async def list_costs(
+    session: ReadSession,
+    scope: Scope,
+    query: BucketQuery,
+    source: Source,
+    part: Part,
+    *,
+    has_costs: bool,
+) -> list[CostResult]:
+    """Return what groups were rated at, in order of time, group and currency.
+
+    Args:
+        session: Where from.
+        scope: Whose.
+        query: Which, and how grouped.
+        source: What `find_source` returned.
+        part: What of it.
+        has_costs: Whether what the platform pays is read, too.
+    """
+    table = source.table
+    kinds: tuple[RatedKind, ...] = ("charge", "cost") if has_costs else ("charge",)
+    sums: list[ColumnElement[Any]] = []
+    for kind in kinds:
+        is_kind = table.kind == kind
+        sums += [
+            func.count(case((is_kind, 1))),
+            *exact_sum(case((is_kind, table.amount), else_=0)),
+            func.sum(case((is_kind, table.amount_rest), else_=0)),
+        ]
+    rows = await list_groups(
+        session,
+        scope,
+        query,
+        source,
+        part,
+        sums=sums,
+        more=(table.currency,),
+        only=(table.kind.in_(kinds),),
+    )
+    return [
+        CostResult(
+            start_us,
+            group,
+            _atto(figures[:4]) or 0,
+            _atto(figures[4:]) if has_costs else None,
+        )
+        for start_us, group, figures in rows
+    ]
+
+
+def _atto(figures: Any) -> int | None:
+    count, *halves, rest = figures
+    return join_halves(halves)[0] * ATTO_IN_NANO + int(rest) if count else None

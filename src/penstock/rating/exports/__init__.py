@@ -1,0 +1,1 @@
+"""Usage, costs and FOCUS rows as files, written while they are read."""
