@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 import uvicorn
 from tests.fakes.ports import free_port
 
@@ -35,12 +36,12 @@ class ControlServer:
 
 
 @contextmanager
-def serving_control(template: Path, data: Path) -> Iterator[ControlServer]:
-    """Serve from a copy of a migrated SQLite file until the block ends."""
+def serving_control(template: Path, data: Path, **settings: object) -> Iterator[ControlServer]:
+    """Serve from a copy of a migrated SQLite file until the block ends; with further settings."""
     data.mkdir(parents=True)
     shutil.copy(template, data / "usage.db")
     port = free_port()
-    app = create_app(ControlSettings(data_dir=str(data)))
+    app = create_app(msgspec.convert({"data_dir": str(data), **settings}, ControlSettings))
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, access_log=False))
     thread = threading.Thread(target=server.run)
     thread.start()

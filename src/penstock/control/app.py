@@ -37,11 +37,13 @@ from penstock.control.metrics import (
     LEDGER_VIOLATIONS,
     SETTLEMENT_FAULTS,
     USAGE_CONFLICTS,
+    USAGE_FORGED,
     USAGE_UNRATED,
     Series,
     create_metrics_router,
 )
 from penstock.control.money import create_holds_router
+from penstock.control.nats_usage import NatsUsage, create_nats_usage
 from penstock.control.principals import Principals
 from penstock.control.problems import PROBLEM_RESPONSES, install_problems
 from penstock.control.quarantine import Quarantine
@@ -50,6 +52,7 @@ from penstock.control.settings import ControlSettings
 from penstock.control.status_page import create_page_router
 from penstock.kit.clock import Clock, SystemClock
 from penstock.metering.api import create_node_router
+from penstock.metering.intake import create_intake
 from penstock.storage.database import Database
 
 _DESCRIPTION = (
@@ -87,7 +90,8 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
     usage_books = UsageBooks(settings.billing_currency)
     quarantine = Quarantine(database)
     ledger = LedgerBooks(database, clock)
-
+    take = create_intake(database, clock, usage_books)
+    nats = create_nats_usage(settings, node_token, take)
     chores = Chores(
         database,
         signer,
@@ -102,7 +106,7 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
         title="Penstock control plane",
         version=penstock.__version__,
         description=_DESCRIPTION,
-        lifespan=_create_lifespan(settings, database, chores),
+        lifespan=_create_lifespan(settings, database, chores, nats),
         responses=PROBLEM_RESPONSES,
         # The interactive pages would load their code from somebody else's servers.
         docs_url=None,
@@ -117,10 +121,10 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
     app.include_router(create_health_router(database))
     for router in (
         create_schema_router(),
-        create_node_router(database, clock, authenticate_node, usage_books),
+        create_node_router(database, authenticate_node, take),
         create_holds_router(database, clock, authenticate_node),
         create_metrics_router(
-            lambda: _collect(books, usage_books, quarantine, ledger), authenticate_node
+            lambda: _collect(books, usage_books, quarantine, ledger, nats), authenticate_node
         ),
         create_feed_router(database, authenticate_node),
         create_key_hashes_router(database, peppers, clock, authenticate_node),
@@ -143,18 +147,21 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
 
 
 def _create_lifespan(
-    settings: ControlSettings, database: Database, chores: Chores
+    settings: ControlSettings, database: Database, chores: Chores, nats: NatsUsage | None
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await database.open()
         await create_missing_key_file(settings, database)
-        working = asyncio.create_task(chores.run(), name="chores")
+        working = [asyncio.create_task(chores.run(), name="chores")]
+        if nats is not None:
+            working.append(asyncio.create_task(nats.run(), name="nats"))
         try:
             yield
         finally:
-            working.cancel()
-            await asyncio.wait([working])
+            for task in working:
+                task.cancel()
+            await asyncio.wait(working)
             await database.close()
 
     return lifespan
@@ -171,7 +178,11 @@ def _add_secret_scanning(
 
 
 def _collect(
-    books: BudgetBooks, usage_books: UsageBooks, quarantine: Quarantine, ledger: LedgerBooks
+    books: BudgetBooks,
+    usage_books: UsageBooks,
+    quarantine: Quarantine,
+    ledger: LedgerBooks,
+    nats: NatsUsage | None,
 ) -> list[tuple[Metric, Series]]:
     return [
         (BUDGET_DIFFERENCES, {"": books.differences}),
@@ -179,5 +190,6 @@ def _collect(
         (HOLDS_EXPIRED, {"": books.expired}),
         (SETTLEMENT_FAULTS, usage_books.faults),
         (USAGE_CONFLICTS, {"": quarantine.size}),
+        (USAGE_FORGED, {"": 0 if nats is None else nats.forged}),
         (USAGE_UNRATED, usage_books.unrated),
     ]

@@ -28,6 +28,19 @@ TOKEN_WRONG = ErrorCode(
     operator_action="Compare `secrets/` of both data folders; restart after replacing a token.",
 )
 
+NATS_SETTING = ErrorCode(
+    code="err:control:usage:nats_setting",
+    status=500,
+    source=Source.INTERNAL,
+    retryable=False,
+    public="The setting `nats_url` of the control plane is of no use.",
+    conventional_type="server_error",
+    conventional_code="internal_error",
+    cause="The extra `penstock[nats]` is not installed, or a password stands in the address.",
+    caller_action="None; the control plane does not start.",
+    operator_action="Install the extra; put the password where `nats_password` leads.",
+)
+
 TOKEN_WEAK = ErrorCode(
     code="err:control:auth:token_weak",
     status=500,

@@ -26,6 +26,11 @@ class ControlSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     billing_currency: str = "EUR"
     """What organizations are charged in that have no billing terms of their own."""
+    nats_url: str | None = None
+    """NATS server by which usage may come, besides by HTTP: `nats://host:4222`, `tls://` for TLS;
+    several with commas between them; no password."""
+    nats_password: str | None = None
+    """Where its token is: `env:NAME` or `file:PATH`."""
     secret_scanning_keys: str | None = None
     """File with the public keys of GitHub's secret scanning, as GitHub publishes them; only with
     one is there `/secret-scanning/github`."""

@@ -15,7 +15,6 @@ from penstock.contract.usage import (
     UsageBatch,
     decode_batch,
 )
-from penstock.kit.clock import Clock
 from penstock.kit.errors import PenstockError
 from penstock.metering import service
 from penstock.metering.errors import (
@@ -24,7 +23,8 @@ from penstock.metering.errors import (
     CURSOR_INVALID,
     PLACES_INVALID,
 )
-from penstock.metering.model import Delivery, Place, UsageFilter
+from penstock.metering.intake import Take
+from penstock.metering.model import UsageFilter
 from penstock.metering.schemas import (
     FilterQuery,
     ReceiptBody,
@@ -64,19 +64,13 @@ _Call = Annotated[Call, Depends(get_call)]
 usage = APIRouter(prefix="/api/v1/usage", tags=["usage"], route_class=AdminRoute)
 
 
-def create_node_router(
-    database: Database,
-    clock: Clock,
-    authenticate: Authenticate,
-    settle: service.Settle | None = None,
-) -> APIRouter:
+def create_node_router(database: Database, authenticate: Authenticate, take: Take) -> APIRouter:
     """Return the endpoints that nodes use.
 
     Args:
         database: Where usage is kept.
-        clock: Says when a batch came.
         authenticate: Checks a node's token.
-        settle: Told of each event that is new, in the transaction that stores it.
+        take: Stores a batch.
     """
     router = APIRouter(tags=["node"])
 
@@ -95,17 +89,7 @@ def create_node_router(
         scope: Annotated[Scope, Depends(authenticate)], request: Request
     ) -> ReceiptBody:
         batch = _decode(await _read_body(request))
-        events = service.prepare_batch(batch)
-        delivery = Delivery(
-            producer=batch.producer,
-            epoch=batch.epoch,
-            recorded_at_us=clock.wall_ns() // 1_000,
-            begin=Place(batch.from_segment, batch.from_offset),
-            end=Place(batch.segment, batch.offset),
-        )
-        async with database.write(scope) as session:
-            receipt = await service.record_events(session, scope, events, delivery, settle)
-        return ReceiptBody.from_receipt(receipt)
+        return ReceiptBody.from_receipt(await take(batch, scope))
 
     @router.post(
         PLACES_PATH,

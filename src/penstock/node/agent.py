@@ -23,7 +23,6 @@ from penstock.node.calls import ControlCalls
 from penstock.node.checkpoints import Checkpoints
 from penstock.node.configuration import Configuration
 from penstock.node.credentials import OpenCredentials
-from penstock.node.delivery import ControlPlane
 from penstock.node.errors import SECRET_WEAK, SETTINGS_INVALID, AgentError
 from penstock.node.exposition import NodeCollector
 from penstock.node.feed import Feed
@@ -39,6 +38,7 @@ from penstock.node.rehashes import Rehashes
 from penstock.node.settings import AgentSettings
 from penstock.node.shipper import Shipper
 from penstock.node.supervisor import Desks, Supervisor
+from penstock.node.transport.choice import connect_store
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ class _Agent:
             ),
         )
         self._links = Links(socket, self._supervisor)
-        self._store = ControlPlane(settings.control_url, layout.node_token)
+        self._store = connect_store(settings, layout, clock, node_id=node_id)
         self._shipper = Shipper(
             journals=layout.journal,
             checkpoints=Checkpoints(layout.shipper),

@@ -87,6 +87,14 @@ class Store(Protocol):
         ...
 
 
+class Connection(Store, Protocol):
+    """A store that is far away."""
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        ...
+
+
 class ControlPlane:
     """The usage store behind the control plane's HTTP interface.
 
@@ -109,7 +117,7 @@ class ControlPlane:
     async def send(self, batch: UsageBatch) -> UsageReceipt:
         """See `Store`."""
         content = await self._post(PATH, encode_batch(batch))
-        return _decode_receipt(content, len(batch.events))
+        return decode_receipt(content, len(batch.events))
 
     async def end(self, producer: str, epoch: int) -> None:
         """See `Store`."""
@@ -149,7 +157,7 @@ class ControlPlane:
             raise NotDeliveredError(str(error)) from None
 
 
-def _decode_receipt(content: bytes, count: int) -> UsageReceipt:
+def decode_receipt(content: bytes, count: int) -> UsageReceipt:
     """Return the receipt of a batch; without one, nothing says that the batch is stored."""
     try:
         receipt = msgspec.json.decode(content, type=UsageReceipt)

@@ -33,6 +33,11 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     `rediss://` for TLS, `unix:///path`; no password. Without it the node is alone."""
     limits_password: Annotated[str, Meta(pattern=r"^(env|file):")] | None = None
     """Where its password is: `env:NAME` or `file:PATH`."""
+    nats_url: Annotated[str, Meta(pattern=r"^(nats|tls)://")] | None = None
+    """NATS server by which usage goes to the control plane: `nats://host:4222`, `tls://` for TLS;
+    several with commas between them; no password. Without it usage goes by HTTP."""
+    nats_password: Annotated[str, Meta(pattern=r"^(env|file):")] | None = None
+    """Where its token is: `env:NAME` or `file:PATH`."""
     host: str = "127.0.0.1"
     """Address that workers listen on."""
     port: Port = 8080

@@ -26,7 +26,7 @@ from penstock.node.delivery import (
     ControlPlane,
     Delivered,
     NotDeliveredError,
-    _decode_receipt,
+    decode_receipt,
     deliver,
 )
 from penstock.node.progress import Position
@@ -154,8 +154,8 @@ async def test_nothing_is_set_aside_when_everything_is_refused() -> None:
 def test_only_a_full_receipt_counts(answer: bytes) -> None:
     """An answer that does not account for every event is no acknowledgement."""
     with pytest.raises(NotDeliveredError):
-        _decode_receipt(answer, 3)
-    assert _decode_receipt(b'{"stored":1,"duplicates":1,"conflicts":1}', 3).stored == 1
+        decode_receipt(answer, 3)
+    assert decode_receipt(b'{"stored":1,"duplicates":1,"conflicts":1}', 3).stored == 1
 
 
 async def test_an_absent_control_plane_is_a_failed_delivery(tmp_path: Path) -> None:

@@ -1,0 +1,54 @@
+"""The usage store of a node without the network between: the metering room on a database."""
+
+from collections.abc import Sequence
+
+from penstock.contract.usage import StoredPlace, UsageBatch, UsageReceipt, WorkerLife
+from penstock.metering import service
+from penstock.metering.model import Delivery, Place
+from penstock.node.delivery import NotDeliveredError
+from penstock.storage.database import Database
+from penstock.storage.scope import Scope
+
+
+class RoomStore:
+    """Takes batches as the control plane's endpoint does.
+
+    Args:
+        database: Where usage is kept; None while it is away.
+    """
+
+    def __init__(self, database: Database | None) -> None:
+        """See the class."""
+        self.database = database
+        self.stored = 0
+        """Events that were new."""
+
+    async def send(self, batch: UsageBatch) -> UsageReceipt:
+        """Store a batch."""
+        if self.database is None:
+            raise NotDeliveredError
+        delivery = Delivery(
+            producer=batch.producer,
+            epoch=batch.epoch,
+            recorded_at_us=1_800_000_000_000_000,
+            begin=Place(batch.from_segment, batch.from_offset),
+            end=Place(batch.segment, batch.offset),
+        )
+        scope = Scope.all_organizations()
+        async with self.database.write(scope) as session:
+            events = service.prepare_batch(batch)
+            receipt = await service.record_events(session, scope, events, delivery)
+        self.stored += receipt.stored
+        return receipt
+
+    async def places(self, lives: Sequence[WorkerLife]) -> Sequence[StoredPlace]:
+        """Say how far journals are stored."""
+        if self.database is None:
+            raise NotDeliveredError
+        async with self.database.read(Scope.all_organizations()) as session:
+            known = [(life.producer, life.epoch) for life in lives]
+            places = await service.list_places(session, known)
+        return [StoredPlace(*place) for place in places]
+
+    async def end(self, producer: str, epoch: int) -> None:
+        """Take note that a worker is dead."""

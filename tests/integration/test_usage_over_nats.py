@@ -1,0 +1,281 @@
+"""Usage by way of a real NATS server: the broker may do what it likes, each event counts once."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import nats
+import pytest
+from msgspec.structs import replace
+from nats.aio.msg import Msg
+from sqlalchemy import func, select
+from tests.fakes.databases import sqlite_database
+from tests.fakes.fake_worker import FakeJournal, make_event, make_open
+from tests.fakes.nats_server import NatsServer, nats_server
+from tests.fakes.usage_room import RoomStore
+from tests.fakes.worker_process import eventually
+
+from penstock.contract.journal import Close
+from penstock.contract.usage import UsageBatch, UsageReceipt, encode_batch
+from penstock.contract.usage_messages import (
+    ANSWER_HEADER,
+    MAC_HEADER,
+    STORED,
+    STREAM,
+    SUBJECT,
+    batch_mac,
+)
+from penstock.control.nats_usage import NatsUsage
+from penstock.kit.clock import SystemClock
+from penstock.metering.tables import UsageEvents
+from penstock.node.checkpoints import Checkpoints
+from penstock.node.delivery import BatchRefusedError, NotDeliveredError, deliver
+from penstock.node.shipper import Shipper
+from penstock.node.transport.nats import NatsStore
+from penstock.storage.database import Database
+from penstock.storage.scope import Scope
+
+TOKEN = "node-token-of-tests"
+WAIT_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[NatsServer]:
+    """A server for all tests of this file."""
+    with nats_server() as running:
+        yield running
+
+
+@pytest.fixture
+async def database(sqlite_template: Path, tmp_path: Path) -> AsyncIterator[Database]:
+    """An empty database."""
+    async with sqlite_database(sqlite_template, tmp_path) as opened:
+        yield opened
+
+
+class Room(RoomStore):
+    """The usage store, which the node also asks directly."""
+
+    async def close(self) -> None:
+        """Let go of nothing."""
+
+
+class Site:
+    """A node, a broker and a control plane."""
+
+    def __init__(self, folder: Path, server: NatsServer, database: Database) -> None:
+        """Make them."""
+        for name in ("journal", "shipper"):
+            (folder / name).mkdir()
+        (folder / "token").write_text(TOKEN)
+        self.server = server
+        self.room = Room(database)
+        self.journal = FakeJournal(folder / "journal")
+        self.count = 0
+        self.taken = 0
+        self.crashes = 0
+        """How often the control plane is to die behind a commit."""
+        self.store = NatsStore(
+            server.url,
+            server.password,
+            node_id="node-test",
+            token_path=folder / "token",
+            direct=self.room,
+            clock=SystemClock(),
+            answer_timeout_s=3.0,
+        )
+        self.shipper = Shipper(
+            journals=folder / "journal",
+            checkpoints=Checkpoints(folder / "shipper"),
+            refused=folder / "refused",
+            node_id="node-test",
+            store=self.store,
+            clock=SystemClock(),
+            random=lambda: 0.0,
+            retention_s=72 * 3600.0,
+        )
+        self.control = NatsUsage(
+            server.url, server.password, TOKEN.encode(), self._take, ack_wait_s=1.0
+        )
+
+    async def _take(self, batch: UsageBatch) -> UsageReceipt:
+        receipt = await self.room.send(batch)
+        self.taken += 1
+        if self.crashes:
+            self.crashes -= 1
+            raise ConnectionResetError  # committed, and neither answered nor acknowledged
+        return receipt
+
+    def serve(self, count: int) -> None:
+        """Let the worker serve requests."""
+        for _ in range(count):
+            opened = make_open(f"event-{self.count}")
+            self.count += 1
+            self.journal.write(opened)
+            self.journal.write(Close(make_event(opened)))
+
+    async def ship_until(self, condition: Callable[[], bool]) -> None:
+        """Ship until it is so."""
+        async with asyncio.timeout(WAIT_S):
+            while not condition():
+                pause_s = await self.shipper.ship_once()
+                await asyncio.sleep(pause_s)
+
+    @property
+    def is_shipped(self) -> bool:
+        """Whether the node knows that all is stored."""
+        return self.shipper.totals.shipped >= self.count and self.shipper.is_idle
+
+
+@pytest.fixture
+async def site(tmp_path: Path, server: NatsServer, database: Database) -> AsyncIterator[Site]:
+    """Return a node, a broker with an empty stream, and a control plane that does not run."""
+    await _forget(server)
+    made = Site(tmp_path, server, database)
+    yield made
+    await made.store.close()
+
+
+async def _forget(server: NatsServer) -> None:
+    client = await nats.connect(server.url, token=server.password)
+    stream = client.jetstream()
+    if STREAM in {found.config.name for found in await stream.streams_info()}:
+        await stream.delete_stream(STREAM)
+    await client.close()
+
+
+async def _left(server: NatsServer) -> int:
+    """Return how many messages the broker has once it was told what became of them."""
+    client = await nats.connect(server.url, token=server.password)
+    left = 1
+    for _ in range(100):
+        info = await client.jetstream().stream_info(STREAM)
+        left = info.state.messages
+        if not left:
+            break
+        await asyncio.sleep(0.05)
+    await client.close()
+    return left
+
+
+@asynccontextmanager
+async def _running(site: Site) -> AsyncIterator[None]:
+    """Run the control plane's end."""
+    task = asyncio.create_task(site.control.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _stored(database: Database) -> tuple[int, int]:
+    """Return how many events are stored, and their output tokens."""
+    statement = select(func.count(), func.sum(UsageEvents.output_tokens))
+    async with database.read(Scope.all_organizations()) as session:
+        count, tokens = (await session.rows(statement))[0]
+    return count, int(tokens or 0)
+
+
+async def test_events_come_by_way_of_the_broker(site: Site, database: Database) -> None:
+    """What workers wrote is stored once the node is told so; nothing is left on the broker."""
+    site.serve(1_200)
+    async with _running(site):
+        await site.ship_until(lambda: site.is_shipped)
+    assert await _stored(database) == (1_200, 1_200 * 11)
+    assert site.taken >= 3
+    assert await _left(site.server) == 0
+
+
+async def test_a_control_plane_that_dies_behind_its_commit_counts_once(
+    site: Site, database: Database
+) -> None:
+    """The broker delivers again what was not acknowledged, and nothing is counted again."""
+    site.serve(40)
+    site.crashes = 2
+    async with _running(site):
+        await site.ship_until(lambda: site.is_shipped)
+    assert site.taken >= 3
+    assert await _stored(database) == (40, 40 * 11)
+    assert site.room.stored == 40
+
+
+async def test_a_broker_that_is_killed_loses_nothing(site: Site, database: Database) -> None:
+    """While it is away, usage waits on the node's disk; it is started again, and all comes once."""
+    async with _running(site):
+        site.serve(20)
+        await site.ship_until(lambda: site.is_shipped)
+        site.server.kill()
+        site.serve(30)
+        await site.ship_until(lambda: site.shipper.totals.failures > 1)
+        assert await _stored(database) == (20, 20 * 11)
+        site.server.start()
+        site.serve(10)
+        await site.ship_until(lambda: site.is_shipped)
+    assert await _stored(database) == (60, 60 * 11)
+
+
+async def test_without_a_control_plane_nothing_is_delivered(site: Site, database: Database) -> None:
+    """That the broker has a batch is no receipt: the node keeps it, and it counts once later."""
+    async with _running(site):
+        site.serve(1)
+        await site.ship_until(lambda: site.is_shipped)
+    site.serve(5)
+    batch = UsageBatch("node-test/0", 1, (make_event(make_open("other")),))
+    with pytest.raises(NotDeliveredError):
+        await site.store.send(batch)
+    async with _running(site):
+        receipt = await site.store.send(batch)
+        assert receipt.stored + receipt.duplicates == 1
+        await site.ship_until(lambda: site.is_shipped)
+    assert await _stored(database) == (7, 7 * 11)
+
+
+async def test_who_is_no_node_can_neither_book_nor_answer(site: Site, database: Database) -> None:
+    """A broker is trusted with nothing: batches and answers without proof change nothing."""
+    content = encode_batch(UsageBatch("node-test/0", 1, (make_event(make_open("forged")),)))
+    forger = await nats.connect(site.server.url, token=site.server.password)
+    async with _running(site):
+        site.serve(1)
+        await site.ship_until(lambda: site.is_shipped)
+        answer_to = "_INBOX.forger"
+        for mac in ("", "0" * 64, batch_mac(b"another token", answer_to, content)):
+            await forger.jetstream().publish(
+                f"{SUBJECT}.forger", content, headers={ANSWER_HEADER: answer_to, MAC_HEADER: mac}
+            )
+        await eventually(lambda: site.control.forged >= 3, WAIT_S)
+    assert await _stored(database) == (1, 11)
+
+    # Nobody takes it now, and somebody says that it is stored.
+    async def answer(message: Msg) -> None:
+        receipt = b'{"stored":1,"duplicates":0,"conflicts":0}'
+        to = (message.headers or {})[ANSWER_HEADER]
+        await forger.publish(to, STORED + receipt, headers={MAC_HEADER: "0" * 64})
+
+    await forger.subscribe(f"{SUBJECT}.*", cb=answer)
+    await forger.flush()  # it listens now
+    with pytest.raises(NotDeliveredError):
+        await site.store.send(UsageBatch("node-test/0", 1, (make_event(make_open("mine")),)))
+    await eventually(lambda: site.store.dropped == 1, WAIT_S)
+    await forger.close()
+
+
+async def test_a_batch_that_is_refused_or_too_large_goes_in_parts(
+    site: Site, database: Database
+) -> None:
+    """What the control plane never takes is said at once; what the broker never takes is parted."""
+    labels = tuple((f"label{number}", "x" * 64) for number in range(16))
+    opened = [make_open(f"large-{number}") for number in range(1_000)]
+    events = [make_event(one) for one in opened]
+    large = tuple(replace(event, labels=labels, request_id="r" * 1_000) for event in events)
+    async with _running(site):
+        site.serve(1)
+        await site.ship_until(lambda: site.is_shipped)
+        delivered = await deliver(site.store, UsageBatch("node-test/0", 1, large[:500]))
+        assert (delivered.refused, delivered.is_told) == ([], True)
+        bad = UsageBatch("node-test/0", 1, (replace(events[600], input_tokens=-1),))
+        with pytest.raises(BatchRefusedError, match="negative"):
+            await site.store.send(bad)
+    assert (await _stored(database))[0] == 501
+    assert site.taken > 2
