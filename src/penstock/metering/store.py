@@ -63,7 +63,6 @@ _MEMBERS = tuple(
 )
 _members_of = attrgetter(*_MEMBERS)
 _TIME_PLACES = tuple(map(_MEMBERS.index, _TIMES))
-_ATTEMPTS_PLACE = _MEMBERS.index("earlier_attempts")
 _EVENTS = Bulk(
     UsageEvents,
     (
@@ -247,6 +246,4 @@ def _event_row(hashed: HashedEvent, delivered: tuple[str, int, int]) -> Values:
     for place in _TIME_PLACES:
         if members[place] is not None:
             members[place] //= 1_000
-    if event.earlier_attempts:
-        members[_ATTEMPTS_PLACE] = [*map(msgspec.structs.astuple, event.earlier_attempts)]
     return day_of(event.event_id), event.event_id, hashed.content_hash, *delivered, *members

@@ -74,6 +74,8 @@ class Rate:
         Args:
             quantity: All of a month so far when the rate is stepped, >= 0.
         """
+        if self.scheme == "flat":
+            return quantity * self.tiers[0].price * (MILLION // self.per)
         if self.scheme == "package":
             return -(-quantity // self.per) * self.tiers[0].price * MILLION
         one = MILLION // self.per
@@ -87,6 +89,8 @@ class Rate:
 
         Whatever was used before, `n` more cost no more than `n` times the first and once the other.
         """
+        if self.scheme == "flat":
+            return self.tiers[0].price * (MILLION // self.per), 0
         dearest = max(tier.price for tier in self.tiers)
         if self.scheme == "package":
             return -(-dearest * MILLION // self.per), dearest * MILLION

@@ -1,7 +1,7 @@
 """Rating: usage events become charges and costs, in the transaction that stores them."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,20 +90,23 @@ class _Job:
     currency: str
     read: ReadPrice
     organization: str
+    is_absurd: bool
+    is_stepped: bool
+    """Whether it matters what was used of the month before."""
 
     @property
     def period_us(self) -> int:
         return month_start_us(admitted_us(self.event))
 
     @property
-    def is_absurd(self) -> bool:
-        return is_absurd(self.read, self.used)
-
-    @property
-    def keys(self) -> Iterator[MeterKey]:
+    def keys(self) -> Iterable[MeterKey]:
+        if not self.is_stepped:
+            return ()
         return meter_keys(self.read, self.used, self.organization, self.period_us)
 
     def rate(self, running: Mapping[MeterKey, Running]) -> int:
+        if not self.is_stepped:
+            return rate_quantities(self.read, self.used, running, self.organization, 0)
         # Nobody's usage may fill a month that is real.
         months = {key: Running() for key in self.keys} if self.is_absurd else running
         return rate_quantities(self.read, self.used, months, self.organization, self.period_us)
@@ -233,10 +236,21 @@ async def record_rated(
 def _plan(books: Books, event: UsageEvent, currency: str) -> _Plan:
     used = quantities(event)
     charges = [
-        _Job(event, used, each, read, event.organization) for each, read in books.charges(event)
+        _job(event, used, each, read, event.organization) for each, read in books.charges(event)
     ]
     cost = books.cost(event, currency)
-    return _Plan(event, used, charges, None if cost is None else _Job(event, used, *cost, PLATFORM))
+    return _Plan(event, used, charges, None if cost is None else _job(event, used, *cost, PLATFORM))
+
+
+def _job(
+    event: UsageEvent,
+    used: Mapping[Meter, int],
+    currency: str,
+    read: ReadPrice,
+    organization: str,
+) -> _Job:
+    is_stepped = any(rate.is_stepped for rate in read.rates.values())
+    return _Job(event, used, currency, read, organization, is_absurd(read, used), is_stepped)
 
 
 def _charge(

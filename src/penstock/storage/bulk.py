@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
-from sqlalchemy import Table
+import msgspec
+from sqlalchemy import JSON, Table
 from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeEngine
 
-from penstock.storage.base import Base
+from penstock.storage.base import Base, Json
 
 Values: TypeAlias = tuple[Any, ...]
 """Those of a row, in the order of the names of the `Bulk` that it is for."""
@@ -82,7 +84,7 @@ def statements_of(bulk: Bulk, dialect: Dialect) -> Statements:
     insert = f"INSERT INTO {table.name} AS old ({names}) {values}"
     nothing = f"{insert} ON CONFLICT ({key}) DO NOTHING"
     changes = ", ".join(_changes(bulk, quote, "LEAST" if is_postgresql else "MIN"))
-    processors = ((type_.dialect_impl(dialect).bind_processor(dialect)) for type_ in types)
+    processors = (_processor(kind, dialect) for kind in types)
     return Statements(
         insert=insert,
         insert_new=f"{nothing} RETURNING {key}" if is_postgresql else nothing,
@@ -92,6 +94,17 @@ def statements_of(bulk: Bulk, dialect: Dialect) -> Statements:
             (place, process) for place, process in enumerate(processors) if process is not None
         ),
     )
+
+
+def _processor(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
+    if isinstance(kind, JSON | Json):
+        return _write_json
+    processor: Callable[[Any], Any] | None = kind.dialect_impl(dialect).bind_processor(dialect)
+    return processor
+
+
+def _write_json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _changes(bulk: Bulk, quote: Callable[[str], str], least: str) -> list[str]:
