@@ -28,7 +28,7 @@ Change = tuple[Insert | Update, Parameters]
 """A statement and the values of all that it leaves open."""
 
 # To build a statement costs several times what it costs to run one that is there.
-_SET_TIMEOUT = select(func.set_config("statement_timeout", bindparam("timeout"), True))  # noqa: FBT003 - local to the transaction
+_SET = select(func.set_config(bindparam("name"), bindparam("value"), True))  # noqa: FBT003 - local to the transaction
 _LOCK = select(func.pg_advisory_xact_lock(CONFIGURATION_LOCK))
 
 
@@ -84,10 +84,14 @@ class ReadSession:
         """Whose data it was opened for; PostgreSQL shows it no other rows."""
         return self._scope
 
-    async def allow_ms(self, timeout_ms: int) -> None:
-        """Let statements of this transaction run longer than others; SQLite lets all of them."""
+    async def tune(self, **settings: str) -> None:
+        """Give settings of PostgreSQL other values until this transaction ends.
+
+        SQLite has none of them.
+        """
         if self._is_postgresql:
-            await self.rows(_SET_TIMEOUT, {"timeout": str(timeout_ms)})
+            for name, value in settings.items():
+                await self.rows(_SET, {"name": name, "value": value})
 
     @property
     def _is_postgresql(self) -> bool:
