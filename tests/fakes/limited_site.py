@@ -172,7 +172,12 @@ def statuses(answers: Sequence[Answer]) -> Counter[int]:
 
 @contextmanager
 def running_site(
-    folder: Path, dsn: str = "", *, agent: Mapping[str, Any] | None = None, nodes: int = NODES
+    folder: Path,
+    dsn: str = "",
+    *,
+    agent: Mapping[str, Any] | None = None,
+    nodes: int = NODES,
+    engine: Sequence[str] = (),
 ) -> Iterator[Site]:
     """Run everything, with an alias that counts, for as long as the context lasts.
 
@@ -181,16 +186,16 @@ def running_site(
         dsn: Address of a database; SQLite's when it is empty.
         agent: More of the agents' settings.
         nodes: How many.
+        engine: More of the engine's command line.
     """
     with ExitStack() as stack:
-        first = Production(folder / "node0", dsn, workers=WORKERS, engine=ENGINE, agent=agent)
+        options: dict[str, Any] = {"workers": WORKERS, "agent": agent}
+        first = Production(folder / "node0", dsn, engine=(*ENGINE, *engine), **options)
         stack.callback(first.stop)
         first.start()
         everything = [first]
         for number in range(1, nodes):
-            other = Production(
-                folder / f"node{number}", dsn, workers=WORKERS, agent=agent, beside=first
-            )
+            other = Production(folder / f"node{number}", dsn, beside=first, **options)
             stack.callback(other.stop)
             other.start_node()
             everything.append(other)
