@@ -131,7 +131,8 @@ async def _wait_stored(stage: Stage, expected: set[str]) -> dict[str, dict[str, 
 
 
 def _cost(row: dict[str, Any]) -> Decimal:
-    return (row["input_tokens"] * INPUT + row["output_tokens"] * OUTPUT) / MILLION
+    inputs, outputs = int(row["input_tokens"]), int(row["output_tokens"])
+    return (inputs * INPUT + outputs * OUTPUT) / MILLION
 
 
 @pytest.mark.slow
