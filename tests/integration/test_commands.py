@@ -1,6 +1,8 @@
 """The commands against the real control plane: what both say of each other cannot drift apart."""
 
 import json
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -399,3 +401,27 @@ def test_price_books(control: ControlServer, tmp_path: Path) -> None:
     assert [row["id"] for row in rows] == [price["id"]]
     assert len(run_json(control, "prices", "list")) == 3
     assert "acme-1" in run(control, "prices", "books", "list").stdout
+    span = ("--since", "2026-05-01", "--until", "2026-07-01")
+    (run_,) = run_json(control, "prices", "rerate", *span, "--book", "acme-1", "--yes")
+    assert (run_["event_count"], run_["changed_count"]) == (0, 0)
+    assert run_["finished_at"] is not None
+    assert run_json(control, "prices", "simulate", *span, "--book", "acme-1") == []
+    assert run(control, "prices", "simulate", *span[::-1], "--book", "acme-1").exit_code == 2
+
+
+def test_the_page_about_prices_works(
+    control: ControlServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command of it succeeds behind those above it, with the file that it shows."""
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "set-prices.md").read_text("utf-8")
+    blocks = re.findall(r"^```(sh|json)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) > 5
+    for kind, block in blocks:
+        if kind == "json":
+            Path("steps.json").write_text(block)
+            continue
+        for line in block.splitlines():
+            program, *words = shlex.split(line)
+            result = run(control, *words)
+            assert (program, result.exit_code) == ("penstock", 0), (words, result.output)

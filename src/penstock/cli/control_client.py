@@ -116,13 +116,17 @@ class ControlClient:
         for page in self.pages(path, filters):
             yield from page
 
-    def get(self, path: str, params: Filters | None = None) -> Row:
+    def get(
+        self, path: str, params: Filters | None = None, *, timeout_s: float = _TIMEOUT_S
+    ) -> Row:
         """Return an object, or one page of a list.
 
         Raises:
             CommandError: Control is not there, refuses us, or fails.
         """
-        request = self._client.build_request("GET", path, params=dict(params or {}))
+        request = self._client.build_request(
+            "GET", path, params=dict(params or {}), timeout=timeout_s
+        )
         return self._content(self._send(request))
 
     def download(self, path: str, params: Filters) -> Iterator[bytes]:

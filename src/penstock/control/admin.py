@@ -16,6 +16,7 @@ from penstock.catalog.credentials.data_keys import DataKeys
 from penstock.control.authentication import read_token
 from penstock.control.door import AdminDoor
 from penstock.control.principals import Principals
+from penstock.control.ratings import post_differences
 from penstock.control.settings import ControlSettings
 from penstock.kit.clock import Clock
 from penstock.ledger.api import create_ledger_routers
@@ -30,6 +31,7 @@ from penstock.rating import api as price_api
 from penstock.rating import cost_api
 from penstock.rating.exports.api import create_export_router
 from penstock.rating.prices import list_unpriced
+from penstock.rating.run_api import create_run_routers
 from penstock.storage.database import Database
 from penstock.tenancy import api as tenancy_api
 
@@ -84,6 +86,7 @@ def add_admin_api(
         price_api.price_books,
         price_api.prices,
         *create_ledger_routers(settings.billing_currency),
+        *create_run_routers(post_differences),
         metering_api.usage,
         reconciliation,
         bucket_api.buckets,

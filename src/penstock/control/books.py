@@ -58,7 +58,7 @@ class UsageBooks:
         batch = await rate_events(session, events, currencies)
         # An id is new once, so no other batch has this key.
         key, now_us = events[0].event_id, delivery.recorded_at_us
-        postings = _postings(batch.rated, now_us)
+        postings = sum_up(batch.rated, now_us)
         transfers = await post_usage(session, postings, key=key, recorded_at_us=now_us)
         await record_rated(session, batch.rated, transfers, recorded_at_us=now_us)
         await self._settle(session, events, batch, delivery)
@@ -96,7 +96,7 @@ class UsageBooks:
             )
 
 
-def _postings(rated: Iterable[Rated], now_us: int) -> list[UsagePosting]:
+def sum_up(rated: Iterable[Rated], now_us: int) -> list[UsagePosting]:
     """Return what a batch cost each organization, and us, by currency."""
     sums: dict[tuple[str, str], dict[str, int]] = {}
     latest_us: dict[tuple[str, str], int] = {}

@@ -1,9 +1,9 @@
 """What events add to the figures of hours, days and labels: pure, no clock, no I/O."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from penstock.contract.usage import METERS, UsageEvent, quantities
+from penstock.contract.usage import METERS, Meter, UsageEvent, quantities
 from penstock.metering.bucket_rules import bucket_start
 from penstock.metering.model import Cell, Figures, LabelCell, ProjectCell
 
@@ -12,10 +12,17 @@ _DAY_US = 24 * _HOUR_US
 _PLACES = {meter: place for place, meter in enumerate(METERS)}
 
 
-def add_up(events: Iterable[UsageEvent]) -> Figures:
+def add_up(
+    events: Iterable[UsageEvent],
+    count: Callable[[UsageEvent], Mapping[Meter, int]] = quantities,
+) -> Figures:
     """Return what events add to each cell; their time of admission says to which.
 
     No token is on two meters. Where a caller names a label and value twice, it counts once.
+
+    Args:
+        events: Which.
+        count: Says what each counts; of a correction, the difference.
     """
     hours: dict[Cell, list[int]] = {}
     days: dict[Cell, list[int]] = {}
@@ -35,7 +42,7 @@ def add_up(events: Iterable[UsageEvent]) -> Figures:
         figures = hours.get(cell)
         if figures is None:
             figures = hours[cell] = [0] * len(METERS)
-        found = quantities(event)
+        found = count(event)
         for meter, quantity in found.items():
             figures[_PLACES[meter]] += quantity
         for name, value in {*event.labels}:

@@ -1,11 +1,11 @@
 """Use cases of the metering room."""
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from penstock.access.verification import KeyUse, record_uses
-from penstock.contract.usage import UsageBatch, UsageEvent, UsageReceipt
+from penstock.contract.usage import Meter, UsageBatch, UsageEvent, UsageReceipt
 from penstock.kit.errors import PenstockError
 from penstock.metering import figure_store, producer_store, store
 from penstock.metering.errors import (
@@ -207,3 +207,10 @@ async def total_usage(
 ) -> list[UsageTotal]:
     """Return requests and tokens by group, in order of the group's name; exact at any size."""
     return await store.total_events(session, scope, usage_filter, by)
+
+
+async def correct_figures(
+    session: WriteSession, event: UsageEvent, deltas: Mapping[Meter, int]
+) -> None:
+    """Add what an event counts more, or below 0 less, to the figures of its hour and day."""
+    await figure_store.add_figures(session, session.scope, add_up([event], lambda _: deltas))

@@ -64,3 +64,31 @@ PRICE_USED = _refusal(
     cause="Usage is rated by it, and requests are let in by what they will cost.",
     caller_action="Set a new price, from now on.",
 )
+
+RUN_INVALID = _refusal(
+    "run_invalid",
+    400,
+    "invalid_price_run",
+    public="Usage cannot be rated like this.",
+    cause="The time ends before it begins, or is longer than can be answered at once.",
+    caller_action="Correct what the message names.",
+)
+
+RUN_WAITS = _refusal(
+    "run_waits",
+    503,
+    "price_run_waits",
+    public="Usage from before the run is still being stored.",
+    cause="A transaction is open that began before the run: its usage would be left out.",
+    caller_action="Continue the run in a second.",
+)
+
+CORRECTION_INVALID = _refusal(
+    "correction_invalid",
+    400,
+    "invalid_usage_correction",
+    public="Usage cannot be corrected like this.",
+    cause="Nothing would be corrected, a meter would count less than nothing, or the event counts "
+    "for nothing already.",
+    caller_action="Correct what the message names.",
+)

@@ -129,3 +129,42 @@ class RatedBatch:
     """Events that used something and have no price."""
     absurd: int
     """Events whose figures nobody believes: their amount is 0 until they are corrected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """What was wrong about an event. The event itself stays as it is."""
+
+    id: str
+    event_id: str
+    organization: str
+    is_void: bool
+    """It counts for nothing."""
+    deltas: Mapping[str, int]
+    """By meter: what was counted too little, or, below 0, too much."""
+    reason: str
+    actor: str
+    created_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A rating of usage that had been rated before."""
+
+    id: str
+    reason: str
+    book_id: str | None
+    """The only book; None for those that usage is rated by anyway."""
+    organization: str | None
+    """Whose usage; everybody's when None."""
+    since_us: int
+    until_us: int
+    watermark: int
+    """All usage is in it that was stored by transactions before this one."""
+    place: str
+    """The last event that was looked at."""
+    event_count: int
+    changed_count: int
+    actor: str
+    created_at_us: int
+    finished_at_us: int | None

@@ -12,7 +12,7 @@ from penstock.contract.usage import Meter
 from penstock.limits.budget_rules import find_currency_fault
 from penstock.rating.model import NewPrice, Price
 from penstock.rating.rates import MILLION, Rates, flat, read_rates, write_rates
-from penstock.rating.rules import ReadPrice, rates_of
+from penstock.rating.rules import ReadPrice, rates_of, read_price
 from penstock.rating.telling import is_dearer, tell
 
 MAX_PRICE = 1_000_000 * PRICE_SCALE
@@ -105,9 +105,7 @@ def fill(new: NewPrice) -> tuple[dict[str, int], dict[str, Any] | None]:
 def read_good(prices: Iterable[Price], *, is_cost: bool = False) -> list[ReadPrice]:
     """Return prices with their rates read; a damaged one is none."""
     return [
-        ReadPrice(price, rates_of(price))
-        for price in prices
-        if find_price_fault(price, is_cost=is_cost) is None
+        read_price(price) for price in prices if find_price_fault(price, is_cost=is_cost) is None
     ]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from penstock.contract.usage import Meter
+from penstock.contract.usage import METERS, Meter
 from penstock.limits.prices import ATTO
 from penstock.rating.model import Price
 from penstock.rating.rates import FALLBACKS, Rates, flat, read_rates
@@ -47,6 +47,8 @@ class ReadPrice:
 
     price: Price
     rates: Rates
+    flat: Mapping[Meter, int] | None
+    """What one of each meter costs, when it does not matter what was used before."""
 
     def holds_at(self, at_us: int) -> bool:
         """Return whether a moment is behind its begin and before its end."""
@@ -54,6 +56,23 @@ class ReadPrice:
         return price.valid_from_us <= at_us and (
             price.valid_to_us is None or at_us < price.valid_to_us
         )
+
+
+def read_price(price: Price) -> ReadPrice:
+    """Return a price with its rates read.
+
+    Raises:
+        ValueError: They cannot be read.
+    """
+    rates = rates_of(price)
+    flat_ones = None
+    if not any(rate.is_stepped for rate in rates.values()):
+        paid_as = {meter: meter if meter in rates else FALLBACKS.get(meter) for meter in METERS}
+        flat_ones = {
+            meter: 0 if named not in rates else rates[named].amount(1)
+            for meter, named in paid_as.items()
+        }
+    return ReadPrice(price, rates, flat_ones)
 
 
 def rates_of(price: Price) -> Rates:
@@ -88,7 +107,7 @@ class Shelf:
     def __init__(self, prices: Iterable[ReadPrice]) -> None:
         """See the class."""
         self._prices: dict[tuple[str, str, str, str], list[ReadPrice]] = {}
-        for each in prices:
+        for each in sorted(prices, key=lambda each: each.price.valid_from_us, reverse=True):
             price = each.price
             key = (price.book_id, price.alias, price.upstream, price.service_tier)
             self._prices.setdefault(key, []).append(each)
@@ -107,26 +126,42 @@ class Shelf:
         A price of the upstream comes before one of all upstreams, then one of the service tier
         before one of all tiers.
         """
+        tiers = (service_tier, "") if service_tier else ("",)
         for book_id in book_ids:
-            for place in dict.fromkeys((upstream, "")):
-                for tier in dict.fromkeys((service_tier, "")):
-                    found = current_price(
-                        self._prices.get((book_id, model, place, tier), ()), at_us
+            for place in (upstream, "") if upstream else ("",):
+                for tier in tiers:
+                    latest = next(
+                        (
+                            each
+                            for each in self._prices.get((book_id, model, place, tier), ())
+                            if each.price.valid_from_us <= at_us
+                        ),
+                        None,
                     )
-                    if found is not None:
-                        return found
+                    if latest is not None and latest.holds_at(at_us):
+                        return latest
         return None
 
 
 def is_absurd(read: ReadPrice, used: Mapping[Meter, int]) -> bool:
     """Return whether nobody can have used as much, or for as much money."""
-    if any(amount > MAX_QUANTITY for amount in used.values()):
+    if used and max(used.values()) > MAX_QUANTITY:
         return True
+    if read.flat is not None:
+        return rate_flat(read.flat, used) > MAX_AMOUNT_ATTO
     most = 0
     for meter, amount in counted_as(read.rates, used).items():
         one, once = read.rates[meter].dearest()
         most += amount * one + once
     return most > MAX_AMOUNT_ATTO
+
+
+def rate_flat(ones: Mapping[Meter, int], used: Mapping[Meter, int]) -> int:
+    """Return what quantities cost where it does not matter what was used before, in atto-units."""
+    total = 0
+    for meter, amount in used.items():
+        total += amount * ones[meter]
+    return total
 
 
 def counted_as(rates: Rates, used: Mapping[Meter, int]) -> dict[Meter, int]:
@@ -143,6 +178,8 @@ def meter_keys(
     read: ReadPrice, used: Mapping[Meter, int], organization: str, period_start_us: int
 ) -> Iterator[MeterKey]:
     """Yield what of a month has to be known to rate quantities."""
+    if read.flat is not None:
+        return
     for meter in counted_as(read.rates, used):
         if read.rates[meter].is_stepped:
             yield meter_key(read.price, meter, organization, period_start_us)
@@ -169,6 +206,8 @@ def rate_quantities(
         organization: Whose usage it is, "" for costs.
         period_start_us: Begin of the month.
     """
+    if read.flat is not None:
+        return rate_flat(read.flat, used)
     total = 0
     for meter, amount in counted_as(read.rates, used).items():
         rate = read.rates[meter]

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from penstock.contract.usage import Meter, UsageEvent, quantities
 from penstock.limits.prices import ATTO_IN_NANO
@@ -18,6 +18,7 @@ from penstock.rating.rules import (
     Shelf,
     is_absurd,
     meter_keys,
+    rate_flat,
     rate_quantities,
 )
 from penstock.storage.bulk import Values
@@ -27,42 +28,52 @@ PLATFORM = ""
 """Whose steps costs are counted in."""
 
 
-@dataclass(frozen=True, slots=True)
 class Books:
-    """What events of some organizations are rated by."""
+    """What events of some organizations are rated by.
 
-    shelf: Shelf
-    used: Sequence[PriceBook]
+    Args:
+        shelf: Their prices.
+        used: The books.
+    """
+
+    def __init__(self, shelf: Shelf, used: Sequence[PriceBook]) -> None:
+        """See the class."""
+        self._shelf = shelf
+        self._lists = {book.currency: [book.id] for book in used if book.kind == "list"}
+        self._contracts: dict[str, dict[str, list[str]]] = {}
+        """By organization, then currency: the contract, then the list."""
+        for book in used:
+            if book.organization_id is not None:
+                mine = self._contracts.setdefault(book.organization_id, dict(self._lists))
+                mine[book.currency] = [book.id, *self._lists.get(book.currency, ())]
+        self._costs = sorted((book.currency, book.id) for book in used if book.kind == "cost")
 
     def charges(self, event: UsageEvent) -> Iterator[tuple[str, ReadPrice]]:
         """Yield the price of each currency that an event has one in, its contract's first."""
-        by_currency: dict[str, list[str]] = {}
-        for book in sorted(self.used, key=lambda book: book.kind):  # a contract, then the list
-            if book.kind == "list" or (
-                book.kind == "contract" and book.organization_id == event.organization
-            ):
-                by_currency.setdefault(book.currency, []).append(book.id)
-        for currency, book_ids in sorted(by_currency.items()):
-            found = self.shelf.find(
-                book_ids, event.model, admitted_us(event), service_tier=event.service_tier
-            )
+        at_us = admitted_us(event)
+        books = self._contracts.get(event.organization, self._lists)
+        for currency, book_ids in books.items():
+            found = self._shelf.find(book_ids, event.model, at_us, service_tier=event.service_tier)
             if found is not None:
                 yield currency, found
 
     def cost(self, event: UsageEvent, currency: str) -> tuple[str, ReadPrice] | None:
         """Return the price that we pay for an event, in the currency if there is one."""
-        costs = [book for book in self.used if book.kind == "cost"]
-        for book in sorted(costs, key=lambda book: (book.currency != currency, book.currency)):
-            found = self.shelf.find(
-                [book.id],
+        at_us = admitted_us(event)
+        first: tuple[str, ReadPrice] | None = None
+        for paid_in, book_id in self._costs:
+            found = self._shelf.find(
+                [book_id],
                 event.served_model,
-                admitted_us(event),
+                at_us,
                 upstream=event.upstream,
                 service_tier=event.service_tier,
             )
-            if found is not None:
-                return book.currency, found
-        return None
+            if found is not None and paid_in == currency:
+                return paid_in, found
+            if found is not None and first is None:
+                first = paid_in, found
+        return first
 
 
 def admitted_us(event: UsageEvent) -> int:
@@ -78,54 +89,44 @@ async def read_books(session: ReadSession, events: Sequence[UsageEvent]) -> Book
     prices = await store.list_book_prices(
         session, session.scope, [book.id for book in used], models
     )
-    return Books(Shelf(read_good(prices)), used)
+    # Names of upstreams' own models have more forms than those of aliases.
+    return Books(Shelf(read_good(prices, is_cost=True)), used)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Job:
     """One price that an event is rated at."""
 
     event: UsageEvent
-    used: Mapping[Meter, int]
     currency: str
     read: ReadPrice
     organization: str
+    used: Mapping[Meter, int]
     is_absurd: bool
-    is_stepped: bool
-    """Whether it matters what was used of the month before."""
 
     @property
     def period_us(self) -> int:
         return month_start_us(admitted_us(self.event))
 
     @property
-    def keys(self) -> Iterable[MeterKey]:
-        if not self.is_stepped:
-            return ()
+    def keys(self) -> Iterator[MeterKey]:
         return meter_keys(self.read, self.used, self.organization, self.period_us)
 
     def rate(self, running: Mapping[MeterKey, Running]) -> int:
-        if not self.is_stepped:
-            return rate_quantities(self.read, self.used, running, self.organization, 0)
+        if self.read.flat is not None:
+            return rate_flat(self.read.flat, self.used)
         # Nobody's usage may fill a month that is real.
         months = {key: Running() for key in self.keys} if self.is_absurd else running
         return rate_quantities(self.read, self.used, months, self.organization, self.period_us)
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
+class _Plan(NamedTuple):
     """All prices that an event is rated at."""
 
     event: UsageEvent
     used: Mapping[Meter, int]
     charges: Sequence[_Job]
     cost: _Job | None
-
-    @property
-    def jobs(self) -> Iterator[_Job]:
-        yield from self.charges
-        if self.cost is not None:
-            yield self.cost
 
 
 async def rate_events(
@@ -142,31 +143,21 @@ async def rate_events(
     """
     books = await read_books(session, events)
     plans = [_plan(books, event, currencies.get(event.organization, "")) for event in events]
-    jobs = [job for plan in plans for job in plan.jobs if not job.is_absurd]
-    running = await rated_store.lock_meters(
-        session, session.scope, (key for job in jobs for key in job.keys)
-    )
+    running = await rated_store.lock_meters(session, session.scope, _keys(plans))
     rated: list[Rated] = []
     budget_charges: list[dict[str, int]] = []
     faults: Counter[str] = Counter()
     for plan in plans:
-        amounts = [job.rate(running) for job in plan.charges]
-        budget_charges.append(
-            # Budgets are not paid back what a cheaper step gives back of a whole month.
-            {
-                job.currency: max(0, amount)
-                for job, amount in zip(plan.charges, amounts, strict=True)
-            }
-        )
+        amounts = {job.currency: job.rate(running) for job in plan.charges}
+        # Budgets are not paid back what a cheaper step gives back of a whole month.
+        budget_charges.append({name: max(0, amount) for name, amount in amounts.items()})
         currency = currencies.get(plan.event.organization)
         if currency is not None:
-            found = {
-                job.currency: (job, amount)
-                for job, amount in zip(plan.charges, amounts, strict=True)
-            }
-            rated.append(_charge(plan, currency, found.get(currency), faults))
-        if plan.cost is not None:
-            rated += _cost(plan.cost, plan.cost.rate(running))
+            rated.append(_charge(plan, currency, amounts, faults))
+        if plan.cost is not None and not plan.cost.is_absurd:
+            cost = plan.cost
+            paid = (cost.currency, cost.read.price.id, cost.rate(running))
+            rated.append(Rated(plan.event, "cost", *paid))
     await rated_store.write_meters(session, running)
     return RatedBatch(rated, budget_charges, faults["unpriced"], faults["absurd"])
 
@@ -178,11 +169,6 @@ async def list_unrated(session: WriteSession, events: Sequence[UsageEvent]) -> S
     """
     rated = await rated_store.find_rated(session, (event.event_id for event in events))
     return [event for event in events if event.event_id not in rated] if rated else events
-
-
-async def rate(session: WriteSession, events: Sequence[UsageEvent]) -> Sequence[Mapping[str, int]]:
-    """Return what each event costs a budget, by currency; see `rate_events`."""
-    return (await rate_events(session, events, {})).budget_charges
 
 
 async def record_rated(
@@ -226,7 +212,7 @@ async def record_rated(
             at_us = day_start_us(admitted_us(event))
             who = (event.organization, event.project, event.key_id, event.model, event.data_class)
             days[*who, one.currency, one.kind, at_us] += one.amount_atto
-            for name, value in dict(event.labels).items():
+            for name, value in {*event.labels}:
                 label = (event.organization, name, value, one.currency, one.kind, at_us)
                 labels[label] += one.amount_atto
     await rated_store.insert_rated(session, session.scope, rows)
@@ -236,37 +222,27 @@ async def record_rated(
 def _plan(books: Books, event: UsageEvent, currency: str) -> _Plan:
     used = quantities(event)
     charges = [
-        _job(event, used, each, read, event.organization) for each, read in books.charges(event)
+        _Job(event, each, read, event.organization, used, is_absurd(read, used))
+        for each, read in books.charges(event)
     ]
     cost = books.cost(event, currency)
-    return _Plan(event, used, charges, None if cost is None else _job(event, used, *cost, PLATFORM))
+    paid = None if cost is None else _Job(event, *cost, PLATFORM, used, is_absurd(cost[1], used))
+    return _Plan(event, used, charges, paid)
 
 
-def _job(
-    event: UsageEvent,
-    used: Mapping[Meter, int],
-    currency: str,
-    read: ReadPrice,
-    organization: str,
-) -> _Job:
-    is_stepped = any(rate.is_stepped for rate in read.rates.values())
-    return _Job(event, used, currency, read, organization, is_absurd(read, used), is_stepped)
+def _keys(plans: Iterable[_Plan]) -> Iterator[MeterKey]:
+    for plan in plans:
+        for job in (*plan.charges, plan.cost):
+            if job is not None and job.read.flat is None and not job.is_absurd:
+                yield from job.keys
 
 
-def _charge(
-    plan: _Plan, currency: str, found: tuple[_Job, int] | None, faults: Counter[str]
-) -> Rated:
-    if found is None:
+def _charge(plan: _Plan, currency: str, amounts: Mapping[str, int], faults: Counter[str]) -> Rated:
+    job = next((each for each in plan.charges if each.currency == currency), None)
+    if job is None:
         faults["unpriced"] += bool(plan.used)
-        return Rated(plan.event, "charge", currency, "", 0)
-    job, amount = found
-    if job.is_absurd:
+    elif job.is_absurd:
         faults["absurd"] += 1
-        return Rated(plan.event, "charge", currency, "", 0)
-    return Rated(plan.event, "charge", currency, job.read.price.id, amount)
-
-
-def _cost(job: _Job, amount: int) -> list[Rated]:
-    if job.is_absurd:
-        return []
-    return [Rated(job.event, "cost", job.currency, job.read.price.id, amount)]
+    else:
+        return Rated(plan.event, "charge", currency, job.read.price.id, amounts[currency])
+    return Rated(plan.event, "charge", currency, "", 0)

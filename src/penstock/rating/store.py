@@ -63,6 +63,13 @@ async def list_book_prices(
     )
 
 
+async def list_prices_by_id(
+    session: ReadSession, scope: Scope, price_ids: Collection[str]
+) -> Sequence[Price]:
+    """Return prices by their ids."""
+    return await prices.list_by_id(session, scope, Prices.id.in_(price_ids))
+
+
 async def list_told_prices(
     session: ReadSession, scope: Scope, aliases: Collection[str]
 ) -> Sequence[Price]:

@@ -79,13 +79,17 @@ class Prices(Versioned, Base):
 
 
 class RatedUsage(Base):
-    """What usage was rated at. Rows are only added: what changes an amount is a row of its own."""
+    """What usage was rated at. Rows are only added: what changes an amount is a row of its own.
+
+    PostgreSQL keeps the table by day.
+    """
 
     __tablename__ = "rated_usage"
     __table_args__ = (
         Index(None, "run_id"),
         Index(None, "transfer_id"),
         CheckConstraint("amount_rest BETWEEN 0 AND 999999999", name="amount_rest"),
+        {"postgresql_partition_by": "RANGE (day)"},
     )
 
     day: Mapped[int] = mapped_column(primary_key=True)
@@ -114,8 +118,16 @@ class RatingRuns(Base):
     book_id: Mapped[str | None]
     since: Mapped[Microseconds]
     until: Mapped[Microseconds]
-    watermark: Mapped[str]
-    """Transactions of PostgreSQL before this one had ended when it began."""
+    organization: Mapped[str | None]
+    """Whose usage; everybody's when None."""
+    watermark: Mapped[int]
+    """Usage that was stored by PostgreSQL's transactions before this one is in it; 0 on SQLite."""
+    place: Mapped[str]
+    """The last event that was looked at: its start and id."""
+    event_count: Mapped[int]
+    """Events that were looked at."""
+    changed_count: Mapped[int]
+    """Events whose amount it changed."""
     actor: Mapped[str]
     created_at: Mapped[Microseconds]
     finished_at: Mapped[Microseconds | None]

@@ -94,6 +94,11 @@ class ReadSession:
                 await self.rows(_SET, {"name": name, "value": value})
 
     @property
+    def has_snapshots(self) -> bool:
+        """Whether transactions run side by side, so that an earlier one may end later."""
+        return self._is_postgresql
+
+    @property
     def _is_postgresql(self) -> bool:
         return self._connection.dialect.name == "postgresql"
 

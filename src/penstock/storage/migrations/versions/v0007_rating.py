@@ -15,6 +15,8 @@ from penstock.storage.migrations.columns import (
     key,
     moment,
     number,
+    only_added,
+    parts_by_day,
     unique,
     versioned,
     words,
@@ -29,6 +31,7 @@ _VERSIONED = "version, created_at, updated_at"
 _OLD = f"alias, currency, valid_from, input, cached_input, output, {_VERSIONED}"
 _BY_ORGANIZATION = (
     "rated_usage",
+    "rating_runs",
     "rated_meters",
     "charge_days",
     "charge_months",
@@ -50,7 +53,7 @@ def upgrade() -> None:
     _create_rated()
     _create_figures()
     _create_corrections()
-    _refuse_changes("rated_usage")
+    only_added("rated_usage")
     _wall()
 
 
@@ -63,10 +66,8 @@ def downgrade() -> None:
         f"CREATE TABLE old_prices AS SELECT id, {_OLD} FROM prices "  # noqa: S608 - columns of ours
         "WHERE book_id = 'pbk_list_' || currency AND service_tier = '' AND rates IS NULL"
     )
-    for table in (*_BY_ORGANIZATION, "rating_runs", "prices", "price_books"):
+    for table in (*_BY_ORGANIZATION, "prices", "price_books"):
         op.drop_table(table)
-    if _is_postgresql():
-        op.execute("DROP FUNCTION refuse_change_of_rated_usage")
     op.create_table(
         "prices",
         words("id"),
@@ -178,7 +179,9 @@ def _create_rated() -> None:
         words("reverses", nullable=True),
         moment("recorded_at"),
         key(table, "day", "event_id", "kind", "run_id"),
+        postgresql_partition_by="RANGE (day)",
     )
+    parts_by_day(table)
     index(table, "run_id")
     index(table, "transfer_id")
     table = "rating_runs"
@@ -189,7 +192,11 @@ def _create_rated() -> None:
         words("book_id", nullable=True),
         moment("since"),
         moment("until"),
-        words("watermark"),
+        words("organization", nullable=True),
+        number("watermark"),
+        words("place"),
+        number("event_count"),
+        number("changed_count"),
         words("actor"),
         moment("created_at"),
         moment("finished_at", nullable=True),
@@ -253,25 +260,6 @@ def _create_corrections() -> None:
     )
     index(table, "event_id")
     index(table, "organization", "created_at")
-
-
-def _refuse_changes(table: str) -> None:
-    message = f"rows of {table} are only added"
-    if _is_postgresql():
-        op.execute(
-            f"CREATE FUNCTION refuse_change_of_{table}() RETURNS trigger LANGUAGE plpgsql AS "
-            f"$$ BEGIN RAISE EXCEPTION '{message}' USING ERRCODE = 'restrict_violation'; END $$"
-        )
-        op.execute(
-            f"CREATE TRIGGER {table}_is_only_added BEFORE UPDATE OR DELETE ON {table} "
-            f"FOR EACH ROW EXECUTE FUNCTION refuse_change_of_{table}()"
-        )
-        return
-    for verb in ("UPDATE", "DELETE"):
-        op.execute(
-            f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
-            f"BEGIN SELECT RAISE(ABORT, '{message}'); END"
-        )
 
 
 def _wall() -> None:
