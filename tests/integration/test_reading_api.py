@@ -251,6 +251,7 @@ async def test_a_page_has_the_usual_shape(rig: AdminRig, usage: RatedUsage) -> N
         ("/costs?group_by=region", "group_by"),
         ("/costs?region=de", "region"),
         ("/usage/export?format=xml", "format"),
+        ("/usage/export?format=cloudevents&rows=costs", "format"),
     ],
 )
 async def test_a_wrong_parameter_is_named(rig: AdminRig, path: str, parameter: str) -> None:

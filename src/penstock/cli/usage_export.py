@@ -41,6 +41,7 @@ class ExportFormat(StrEnum):
     CSV = "csv"
     JSONL = "jsonl"
     PARQUET = "parquet"
+    CLOUDEVENTS = "cloudevents"
     FOCUS = "focus"
 
 

@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, ValidationInfo, field_validator
 
 from penstock.audit.door import AdminRoute, Call, get_call, operation
 from penstock.audit.schemas import RequestBody, Text
@@ -15,9 +15,10 @@ from penstock.metering.bucket_model import BucketQuery
 from penstock.metering.model import UsageFilter
 from penstock.metering.visibility import narrow
 from penstock.rating.exports import pages
+from penstock.rating.exports.cloud_events import LinesEncoder, list_cloud_events
 from penstock.rating.exports.errors import FORMAT_UNAVAILABLE, SPAN_MISSING
 from penstock.rating.exports.focus_rules import COLUMNS as FOCUS_COLUMNS
-from penstock.rating.exports.formats import Column, Format, create_encoder, write
+from penstock.rating.exports.formats import Column, Encoder, create_encoder, write
 from penstock.storage.errors import OBJECT_UNKNOWN
 
 GROUP_ROWS = 10_000
@@ -37,7 +38,10 @@ class ExportQuery(RequestBody):
             "key, model and data class; `focus`: the same by price and meter, as FOCUS 1.2."
         ),
     ] = "events"
-    format: Format = "csv"
+    format: Annotated[
+        Literal["csv", "jsonl", "parquet", "cloudevents"],
+        Field(description="`cloudevents`: of `events`, a line each, as of `/schemas`."),
+    ] = "csv"
     since: Annotated[
         AwareDatetime | None,
         Field(description="ISO 8601 with a time zone. Days of UTC are whole but for `events`."),
@@ -47,6 +51,14 @@ class ExportQuery(RequestBody):
     project: Annotated[Text | None, Field(description="Its id, or name in a file.")] = None
     key_id: Text | None = None
     model: Annotated[Text | None, Field(description="The alias that callers asked for.")] = None
+
+    @field_validator("format")
+    @classmethod
+    def _check_format(cls, value: str, info: ValidationInfo) -> str:
+        if value == "cloudevents" and info.data.get("rows") != "events":
+            message = "use csv, jsonl or parquet: only events are CloudEvents"
+            raise ValueError(message)
+        return value
 
 
 def create_export_router(provider: str) -> APIRouter:
@@ -68,7 +80,9 @@ def create_export_router(provider: str) -> APIRouter:
         **operation("usage:export", FORMAT_UNAVAILABLE, SPAN_MISSING, OBJECT_UNKNOWN),
     )
     async def export_usage(
-        call: Annotated[Call, Depends(get_call)], query: Annotated[ExportQuery, Query()]
+        request: Request,
+        call: Annotated[Call, Depends(get_call)],
+        query: Annotated[ExportQuery, Query()],
     ) -> StreamingResponse:
         async with call.read() as session:
             project = await narrow(
@@ -78,8 +92,14 @@ def create_export_router(provider: str) -> APIRouter:
                 project=query.project,
                 key_id=query.key_id,
             )
-        columns, found = _find_pages(call, query, project, provider)
-        encoder = create_encoder(query.format, columns)
+        encoder: Encoder
+        if query.format == "cloudevents":
+            source = str(request.base_url).rstrip("/")
+            usage_filter = _find_events(query, project)
+            encoder, found = LinesEncoder(), list_cloud_events(call.read, usage_filter, source)
+        else:
+            columns, found = _find_pages(call, query, project, provider)
+            encoder = create_encoder(query.format, columns)
         content = write(encoder, found, GROUP_ROWS)
         # What fails before the first row is an answer of its own.
         head = await anext(content)
@@ -94,6 +114,17 @@ def create_export_router(provider: str) -> APIRouter:
     return router
 
 
+def _find_events(query: ExportQuery, project: str | None) -> UsageFilter:
+    return UsageFilter(
+        organization=query.organization,
+        project=project,
+        key_id=query.key_id,
+        model=query.model,
+        since_us=microseconds(query.since),
+        until_us=microseconds(query.until),
+    )
+
+
 def _find_pages(
     call: Call, query: ExportQuery, project: str | None, provider: str
 ) -> tuple[list[Column], pages.Pages]:
@@ -101,8 +132,8 @@ def _find_pages(
     filters = {name: value for name, value in wanted.items() if value is not None}
     since_us, until_us = microseconds(query.since), microseconds(query.until)
     if query.rows == "events":
-        usage_filter = UsageFilter(**filters, since_us=since_us, until_us=until_us)
-        return pages.event_columns(), pages.list_event_pages(call.read, usage_filter)
+        found = pages.list_event_pages(call.read, _find_events(query, project))
+        return pages.event_columns(), found
     if query.rows == "costs":
         costs = BucketQuery(
             width="day",
