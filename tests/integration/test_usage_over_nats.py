@@ -188,6 +188,21 @@ async def test_events_come_by_way_of_the_broker(site: Site, database: Database) 
     assert await _left(site.server) == 0
 
 
+async def test_a_stream_that_an_operator_made_is_used(site: Site, database: Database) -> None:
+    """A stream with other bounds than ours is taken as it is."""
+    client = await nats.connect(site.server.url, token=site.server.password)
+    await client.jetstream().add_stream(
+        name=STREAM, subjects=[f"{SUBJECT}.*"], max_bytes=64 * 1024 * 1024, max_age=60.0
+    )
+    site.serve(3)
+    async with _running(site):
+        await site.ship_until(lambda: site.is_shipped)
+    assert await _stored(database) == (3, 33)
+    info = await client.jetstream().stream_info(STREAM)
+    await client.close()
+    assert info.config.max_bytes == 64 * 1024 * 1024
+
+
 async def test_a_control_plane_that_dies_behind_its_commit_counts_once(
     site: Site, database: Database
 ) -> None:

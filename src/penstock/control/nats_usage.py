@@ -176,6 +176,16 @@ def create_nats_usage(settings: ControlSettings, node_token: bytes, take: Take) 
 
 
 async def _make_stream(stream: "JetStreamContext") -> None:
+    """Make the stream unless there is one: an operator may have made it as a cluster needs it."""
+    from nats.js.errors import NotFoundError  # noqa: PLC0415 - as above
+
+    try:
+        await stream.stream_info(STREAM)
+    except NotFoundError:
+        await _add_stream(stream)
+
+
+async def _add_stream(stream: "JetStreamContext") -> None:
     from nats.js.api import (  # noqa: PLC0415 - as above
         DiscardPolicy,
         RetentionPolicy,
