@@ -15,11 +15,13 @@ class RoomStore:
 
     Args:
         database: Where usage is kept; None while it is away.
+        settle: What else happens with events that are new.
     """
 
-    def __init__(self, database: Database | None) -> None:
+    def __init__(self, database: Database | None, settle: service.Settle | None = None) -> None:
         """See the class."""
         self.database = database
+        self._settle = settle
         self.stored = 0
         """Events that were new."""
 
@@ -37,7 +39,7 @@ class RoomStore:
         scope = Scope.all_organizations()
         async with self.database.write(scope) as session:
             events = service.prepare_batch(batch)
-            receipt = await service.record_events(session, scope, events, delivery)
+            receipt = await service.record_events(session, scope, events, delivery, self._settle)
         self.stored += receipt.stored
         return receipt
 

@@ -9,15 +9,21 @@ from pathlib import Path
 from sqlalchemy import func, select
 from tests.fakes.fake_worker import FakeJournal, make_event, make_open
 from tests.fakes.postgresql_server import PostgresqlServer
+from tests.fakes.rated_usage import RatedUsage
 from tests.fakes.usage_room import RoomStore
 
 from penstock.contract.journal import Close
+from penstock.control.books import UsageBooks
 from penstock.kit.clock import ManualClock
+from penstock.ledger.chain import read_chain
 from penstock.metering.tables import UsageEvents
 from penstock.node.checkpoints import Checkpoints
 from penstock.node.shipper import Shipper
 from penstock.storage.database import Database
 from penstock.storage.scope import Scope
+
+STARTED_DAY = 1_750_000_000 // 86_400
+"""When these requests began."""
 
 Copy = Callable[[], Awaitable[Callable[[], Awaitable[Database]]]]
 """Copies the database; what it returns opens the copy in its place."""
@@ -68,8 +74,20 @@ async def _totals(database: Database) -> tuple[int, int]:
     return count, int(tokens)
 
 
+async def _is_booked(database: Database, count: int) -> None:
+    """Every event is rated and booked once, and figures say the same."""
+    async with database.read(Scope.all_organizations()) as session:
+        chain = await read_chain(session, 0)  # ids of these events have no time in them
+        figures = await read_chain(session, STARTED_DAY)
+    assert sum(link.events for link in chain.links) == count
+    assert sum(link.rated for link in chain.links) == count
+    assert all(link.is_whole for link in chain.links)
+    assert chain.differences == figures.differences == []
+
+
 async def _check(folder: Path, database: Database, copy: Copy) -> None:
-    store = RoomStore(database)
+    await RatedUsage(database).set_price("emulated-70b")
+    store = RoomStore(database, UsageBooks("EUR"))
     node = Node(folder, store)
     node.serve(30)
     await node.ship()
@@ -91,6 +109,7 @@ async def _check(folder: Path, database: Database, copy: Copy) -> None:
     assert node.shipper.totals.set_back == 2
     await node.ship()
     assert node.shipper.totals.set_back == 2
+    await _is_booked(restored, 141)
 
 
 async def test_a_restored_sqlite_file_is_filled_again(
