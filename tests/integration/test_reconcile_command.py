@@ -1,5 +1,7 @@
 """`penstock reconcile` between a node's disk and a real control plane."""
 
+import re
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ from penstock.node.layout import Layout
 from penstock.node.recovery import list_journals
 from penstock.node.shipment import Shipment
 
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "reconcile-usage.md"
+BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NODE = "node-1"
 DAY_NS = 86_400 * 10**9
 STARTED_NS = 20_000 * DAY_NS + 5
@@ -127,6 +131,20 @@ def test_journals_are_optional_and_options_are_checked(
     assert report["is_whole"]
     assert run(node.control, "reconcile", "--node", str(node.layout.data)).exit_code == 2
     assert run(node.control, "reconcile", "--since", "1d", "--until", "2d").exit_code == 2
+
+
+def test_the_how_to_page_works(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command of the page succeeds where everything agrees."""
+    monkeypatch.chdir(tmp_path)
+    lines = [
+        shlex.split(line) for part in BLOCK.findall(PAGE.read_text()) for line in part.split("\n")
+    ]
+    commands = [words for words in lines if words]
+    assert len(commands) == 4
+    for program, *words in commands:
+        assert program == "penstock"
+        result = run(node.control, *words)
+        assert result.exit_code == 0, (words, result.output)
 
 
 def test_only_the_operator_may_look(node: Node) -> None:
