@@ -107,7 +107,7 @@ def test_rules_for_an_alias_or_a_model_count_no_others(records: MemoryRecords) -
 
 
 def test_budgets_need_a_price_in_their_currency(records: MemoryRecords) -> None:
-    """The price that holds now; one that begins later makes the worker look again then."""
+    """The price that holds now, its contract's first; a later one has the worker look again."""
     records.budgets[_OWNERS["organization"]] = (
         Budget("all", "EUR"),
         Budget("one", "EUR", alias="other"),
@@ -116,6 +116,9 @@ def test_budgets_need_a_price_in_their_currency(records: MemoryRecords) -> None:
     terms = _terms(records)
     assert [account.budget.id for account in terms.accounts] == ["all"]
     assert (terms.unpriced, terms.prices[0].input, terms.until_s) == (None, 1, 500)
+    records.prices["model-a org-a"] = (Price("EUR", 10, 7, 7, 7),)
+    records.prices["model-a org-b"] = (Price("EUR", 10, 9, 9, 9),)
+    assert _terms(records).prices[0].input == 7
     records.budgets[_OWNERS["key"]] = (Budget("dollars", "USD", per="key"),)
     assert _terms(records).unpriced == "USD"
     assert _terms(records).accounts[1].subject == "k.key-a"
@@ -128,3 +131,6 @@ def test_what_an_amount_buys_costs_no_more_than_it() -> None:
     assert worst_charge(price, 10, 2) == (10 * 3 + 2 * 7) * 1_000
     assert output_for(price, 44_000, 10, answers=2) == 1
     assert output_for(price, 43_999, 10, answers=2) == 0
+    with_fee = msgspec.structs.replace(price, request=1_000_000)
+    assert output_for(with_fee, 45_000, 10, answers=2) == 1
+    assert output_for(with_fee, 44_999, 10, answers=2) == 0

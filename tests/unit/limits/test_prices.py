@@ -1,6 +1,7 @@
 """What tokens are charged: exact, and never more than the worst case."""
 
 from fractions import Fraction
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,23 +13,27 @@ FIGURES = st.integers(0, 10**18)
 TOKENS = st.integers(0, 10**9)
 
 
-def _price(figures: tuple[int, int, int], valid_from_s: int = 0) -> Price:
-    return Price("EUR", valid_from_s, *figures)
+def _price(figures: tuple[int, int, int], valid_from_s: int = 0, **members: Any) -> Price:
+    return Price("EUR", valid_from_s, *figures, **members)
 
 
-@given(figures=st.tuples(FIGURES, FIGURES, FIGURES), tokens=st.tuples(TOKENS, TOKENS, TOKENS))
+@given(
+    figures=st.tuples(FIGURES, FIGURES, FIGURES),
+    tokens=st.tuples(TOKENS, TOKENS, TOKENS),
+    request=st.just(0) | FIGURES,
+)
 def test_a_charge_is_exact_and_within_the_worst_case(
-    figures: tuple[int, int, int], tokens: tuple[int, int, int]
+    figures: tuple[int, int, int], tokens: tuple[int, int, int], request: int
 ) -> None:
     """It is tokens times prices, to the last decimal; the worst case is the next nano-unit."""
-    price = _price(figures)
+    price = _price(figures, request=request)
     total, cached, output = tokens
     cached_part = min(cached, total)
     amount = (
         (total - cached_part) * Fraction(price.input, PRICE_SCALE)
         + cached_part * Fraction(price.cached_input, PRICE_SCALE)
         + output * Fraction(price.output, PRICE_SCALE)
-    ) / 1_000_000
+    ) / 1_000_000 + Fraction(request, PRICE_SCALE)
     charge = exact_charge(price, total, cached, output)
     assert Fraction(charge, ATTO) == amount
     worst = worst_charge(price, total, output)
@@ -46,3 +51,6 @@ def test_the_price_that_began_last_holds() -> None:
     assert price_at(prices, "EUR", 29) == prices[1]
     assert price_at(prices, "EUR", 30) == prices[0]
     assert price_at(prices, "CHF", 30) is None
+    prices.append(_price((0, 0, 0), 40, is_none=True))
+    assert price_at(prices, "EUR", 39) == prices[0]
+    assert price_at(prices, "EUR", 40) is None
