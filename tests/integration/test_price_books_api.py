@@ -35,7 +35,7 @@ async def alias(rig: AdminRig, database: Database) -> str:
     return str(found["id"])
 
 
-def _told(records: dict[bytes, bytes], organization: str = "") -> list[money.Price] | None:
+def _told(records: dict[bytes, bytes | None], organization: str = "") -> list[money.Price] | None:
     found = records.get(prices_name("small", organization))
     return None if found is None else msgspec.msgpack.decode(found, type=list[money.Price])
 
