@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 from penstock.access import due, idempotency
 from penstock.audit import service as audit
@@ -38,6 +39,9 @@ QUARANTINE_S = 10.0
 _DAY_US = 86_400_000_000
 RECONCILE_S = 3_600.0
 """How often budgets are compared with what was charged to them, and the ledger is verified."""
+
+_Chore: TypeAlias = tuple[float, Callable[[], Awaitable[None]]]
+"""How often something is done, and what."""
 
 
 class Chores:
@@ -80,7 +84,7 @@ class Chores:
         self._data_keys = data_keys
         self._wrapped_under: KekVersion | None = None
         self._clock = clock
-        self._chores: list[tuple[float, Callable[[], Awaitable[None]]]] = [
+        self._chores: list[_Chore] = [
             (TICK_S, key_uses.flush),
             (WATCH_S, self._forget),
             (WATCH_S, self._watch_secrets),
@@ -92,19 +96,19 @@ class Chores:
             (CHECKPOINT_S, self._create_parts),
             (QUARANTINE_S, quarantine.count),
             (WATCH_S, ledger.expire_grants),
+        ]
+        # They read whole tables: the others do not wait for them.
+        self._long_chores: list[_Chore] = [
             (RECONCILE_S, ledger.make_snapshots),
             (RECONCILE_S, ledger.verify),
         ]
-        self._done_at_s = [float("-inf")] * len(self._chores)
+        self._done_at_s: dict[_Chore, float] = {}
 
     async def run(self) -> None:
         """Work until cancelled; a database that is away is tried again at the next tick."""
-        while True:
-            await asyncio.sleep(TICK_S)
-            try:
-                await self.tick()
-            except DatabaseUnavailableError as error:
-                log.warning("chores are late error=%s", error)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._repeat(self._chores), name="chores")
+            group.create_task(self._repeat(self._long_chores), name="long chores")
 
     async def tick(self) -> None:
         """Do what is due.
@@ -112,11 +116,24 @@ class Chores:
         Raises:
             DatabaseUnavailableError: It cannot be done now; nothing is half done.
         """
+        await self._do(self._chores)
+        await self._do(self._long_chores)
+
+    async def _repeat(self, chores: list[_Chore]) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            try:
+                await self._do(chores)
+            except DatabaseUnavailableError as error:
+                log.warning("chores are late error=%s", error)
+
+    async def _do(self, chores: list[_Chore]) -> None:
         now_s = self._clock.monotonic_s()
-        for number, (period_s, work) in enumerate(self._chores):
-            if now_s - self._done_at_s[number] >= period_s:
+        for chore in chores:
+            period_s, work = chore
+            if now_s - self._done_at_s.get(chore, float("-inf")) >= period_s:
                 await work()
-                self._done_at_s[number] = now_s
+                self._done_at_s[chore] = now_s
 
     @property
     def _now_us(self) -> int:
