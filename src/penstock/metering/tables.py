@@ -142,7 +142,7 @@ class UsageDays(_Cells, Base):
     """Figures of each day of UTC, of the events that started in it."""
 
     __tablename__ = "usage_days"
-    __table_args__ = (Index(None, "at"),)
+    __table_args__ = (Index(None, "at"), Index(None, "key_id", "at"))
 
 
 class UsageLabelDays(_Figures, Base):

@@ -159,6 +159,7 @@ class ChargeDays(Base):
     __tablename__ = "charge_days"
     __table_args__ = (
         Index(None, "organization", "at"),
+        Index(None, "key_id", "at"),
         CheckConstraint("amount_rest BETWEEN 0 AND 999999999", name="amount_rest"),
     )
 

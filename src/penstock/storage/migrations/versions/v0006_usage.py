@@ -212,6 +212,7 @@ def _create_figures() -> None:
             key(table, *_CELLS),
         )
         index(table, "at")
+    index("usage_days", "key_id", "at")
     op.create_table(
         "usage_project_days",
         words("organization"),

@@ -241,6 +241,7 @@ def _create_figures() -> None:
         )
     for table in ("charge_days", "charge_months", "charge_project_days"):
         index(table, "organization", "at")
+    index("charge_days", "key_id", "at")
 
 
 def _create_corrections() -> None:

@@ -1,0 +1,199 @@
+"""How long a year of a large organization takes: 500 keys, 5 models, 365 days, on both databases.
+
+usage: python benches/usage/reading.py [--keys N] [--only sqlite|postgresql] [--check]
+"""
+# ruff: noqa: S608 - names and figures of ours
+
+import argparse
+import asyncio
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from sqlalchemy import text
+from tests.fakes.databases import postgresql_database
+from tests.fakes.postgresql_server import run_server
+
+from penstock.contract.usage import METERS
+from penstock.metering.bucket_model import BucketQuery
+from penstock.metering.bucket_service import list_usage_buckets
+from penstock.rating.cost_service import list_costs, month_charges
+from penstock.storage.database import Database
+from penstock.storage.scope import Scope
+
+ALL = Scope.all_organizations()
+ORGANIZATION = "org_4mJ0wq8ZtK1c"
+FIRST_US = 1_735_689_600_000_000
+"""2025 begins."""
+DAY_US = 86_400_000_000
+MODELS = 5
+PROJECTS = 20
+DAYS = 365
+PARTS = 20
+"""Statements that the days are written with: PostgreSQL ends those that take long."""
+LIMIT_MS = 300
+ROUNDS = 7
+
+_QUERIES: dict[str, dict[str, Any]] = {
+    "by month": {"width": "month"},
+    "by month and model": {"width": "month", "group_by": ("model",)},
+    "by month and project": {"width": "month", "group_by": ("project",)},
+    "by month and key, first 1,000": {"width": "month", "group_by": ("key_id",)},
+    "by day": {"width": "day"},
+    "by day and model, first 1,000": {"width": "day", "group_by": ("model",)},
+    "by day and key, first 1,000": {"width": "day", "group_by": ("key_id",)},
+    "by day of one project": {"width": "day", "filters": {"project": "project-7"}},
+    "by day of one key": {"width": "day", "filters": {"key_id": "key-77"}},
+    "by month of one key": {"width": "month", "filters": {"key_id": "key-77"}},
+}
+
+
+def _rows(first: int, last: int, *, is_postgresql: bool) -> str:
+    """Return a query of one row for each key, model and day, of those of these numbers."""
+    if is_postgresql:
+        numbers = f"generate_series({first}, {last}) AS numbers(n)"
+        at = f"to_timestamp({FIRST_US // 1_000_000}::bigint + (n % {DAYS}) * 86400)"
+    else:
+        numbers = (
+            f"(WITH RECURSIVE up(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM up "
+            f"WHERE n < {last}) SELECT n FROM up)"
+        )
+        at = f"{FIRST_US} + (n % {DAYS}) * {DAY_US}"
+    key = f"n / {MODELS * DAYS}"
+    return (
+        f"SELECT '{ORGANIZATION}' AS organization, 'project-' || ({key} % {PROJECTS}) AS project, "
+        f"'key-' || ({key}) AS key_id, 'model-' || (n / {DAYS} % {MODELS}) AS model, "
+        f"'internal' AS data_class, 'eu' AS region, {at} AS at, 1000 + n % 977 AS figure "
+        f"FROM {numbers}"
+    )
+
+
+def _statements(keys: int, *, is_postgresql: bool) -> list[str]:
+    meters = ", ".join(METERS)
+    figures = ", ".join("figure" for _ in METERS)
+    sums = ", ".join(f"sum({meter})" for meter in METERS)
+    month = "date_trunc('month', at, 'UTC')"
+    if not is_postgresql:
+        start = "strftime('%s', at / 1000000, 'unixepoch', 'start of month')"
+        month = f"CAST({start} AS INTEGER) * 1000000"
+    fold = "sum(amount) + sum(amount_rest) / 1000000000, sum(amount_rest) % 1000000000"
+    place, all_keys = "organization, project, model, data_class", "key_id, "
+    amounts = "currency, kind, amount, amount_rest"
+    count = keys * MODELS * DAYS
+    step = -(-count // PARTS)
+    statements = []
+    for first in range(0, count, step):
+        last = min(first + step, count) - 1
+        rows = f"({_rows(first, last, is_postgresql=is_postgresql)}) AS rows"
+        names = f"{all_keys}{place}, at"
+        day = f"INSERT INTO usage_days ({names}, region, {meters})"
+        statements.append(f"{day} SELECT {names}, region, {figures} FROM {rows}")
+        charged = "'EUR', 'charge', figure * 1000, figure"
+        charge = f"INSERT INTO charge_days ({names}, {amounts})"
+        statements.append(f"{charge} SELECT {names}, {charged} FROM {rows}")
+    for suffix, key, at in (("months", all_keys, month), ("project_days", "", "at")):
+        for kind, more, folded in (("usage", "region", sums), ("charge", "currency, kind", fold)):
+            columns = meters if kind == "usage" else "amount, amount_rest"
+            names = f"{key}{place}, {more}"
+            into = f"INSERT INTO {kind}_{suffix} ({names}, at, {columns})"
+            group = f"FROM {kind}_days GROUP BY {names}, {at}"
+            statements.append(f"{into} SELECT {names}, {at}, {folded} {group}")
+    return statements
+
+
+async def _fill(database: Database, keys: int, *, is_postgresql: bool) -> None:
+    for statement in _statements(keys, is_postgresql=is_postgresql):
+        async with database.write(ALL) as session:
+            await session.change(cast("Any", text(statement)))
+    if is_postgresql:
+        # As its autovacuum does before long; nothing does it for SQLite.
+        async with database.write(ALL) as session:
+            await session.change(cast("Any", text("ANALYZE")))
+
+
+async def _time(database: Database, name: str, members: dict[str, Any]) -> tuple[float, float]:
+    """Return the milliseconds of a page of usage and of one of costs: medians."""
+    scope = Scope.of(ORGANIZATION)
+    query = BucketQuery(**({"filters": {}} | members), limit=1_000)
+    usage_ms, costs_ms = [], []
+    for _ in range(ROUNDS):
+        async with database.read(scope) as session:
+            begin = time.perf_counter()
+            usage = await list_usage_buckets(session, scope, query)
+            middle = time.perf_counter()
+            costs = await list_costs(session, scope, query, has_costs=False)
+            end = time.perf_counter()
+        usage_ms.append((middle - begin) * 1_000)
+        costs_ms.append((end - middle) * 1_000)
+    found = (statistics.median(usage_ms), statistics.median(costs_ms))
+    print(
+        f"| {name} | {len(usage.results):,} | {found[0]:.0f} | {len(costs.results):,} "
+        f"| {found[1]:.0f} |"
+    )
+    return found
+
+
+async def _measure(kind: str, database: Database, keys: int) -> float:
+    begin = time.perf_counter()
+    await _fill(database, keys, is_postgresql=kind == "postgresql")
+    took_s = time.perf_counter() - begin
+    print(f"\n{kind}: {keys * MODELS * DAYS:,} rows of days, written in {took_s:.0f} s\n")
+    print("| a year | results | usage, ms | results | costs, ms |\n|---|--:|--:|--:|--:|")
+    found = [await _time(database, name, members) for name, members in _QUERIES.items()]
+    async with database.read(Scope.of(ORGANIZATION)) as session:
+        begin = time.perf_counter()
+        await month_charges(session, ORGANIZATION, FIRST_US)
+        took_ms = (time.perf_counter() - begin) * 1_000
+    print(f"\nA month's charges by model: {took_ms:.0f} ms")
+    return max(max(pair) for pair in found)
+
+
+@asynccontextmanager
+async def _sqlite() -> AsyncIterator[Database]:
+    with tempfile.TemporaryDirectory() as folder:
+        database = Database(Path(folder) / "usage.db")
+        await database.open()
+        try:
+            yield database
+        finally:
+            await database.close()
+
+
+async def _run(kinds: list[str], keys: int) -> float:
+    slowest = 0.0
+    if "sqlite" in kinds:
+        async with _sqlite() as database:
+            slowest = await _measure("sqlite", database, keys)
+    return slowest
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keys", type=int, default=500)
+    parser.add_argument("--only", choices=("sqlite", "postgresql"))
+    parser.add_argument("--check", action="store_true", help="end with status 1 over the limit")
+    options = parser.parse_args()
+    kinds = [options.only] if options.only else ["sqlite", "postgresql"]
+    slowest = asyncio.run(_run(kinds, options.keys))
+    if "postgresql" in kinds:
+        with run_server() as server:
+
+            async def measure() -> float:
+                async with postgresql_database(server) as database:
+                    return await _measure("postgresql", database, options.keys)
+
+            slowest = max(slowest, asyncio.run(measure()))
+    print(f"\nThe slowest page took {slowest:.0f} ms; the limit is {LIMIT_MS} ms.")
+    if options.check and slowest > LIMIT_MS:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
