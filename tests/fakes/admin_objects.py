@@ -14,6 +14,8 @@ JSON = "application/json"
 _PARAMETER = re.compile(r"\{(\w+)\}")
 _NAMES = {"name", "subject"}
 """Members whose values may be taken already."""
+_DAY = "2026-06-15"
+"""What stands where something is required that is no word of a few."""
 _IN_USAGE = {"organization": "organization_id", "project": "project_id"}
 """Names of filters that are not called after ids."""
 
@@ -88,7 +90,7 @@ class AdminDocument:
         """Return a query for each filter of a listing that takes an id."""
         parameters = self.entry(operation).get("parameters", [])
         required = "".join(
-            f"&{one['name']}={one['schema']['enum'][0]}"
+            f"&{one['name']}={one['schema'].get('enum', [_DAY])[0]}"
             for one in parameters
             if one["in"] == "query" and one["required"]
         )
