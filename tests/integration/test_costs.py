@@ -115,7 +115,7 @@ def _found(results: Iterable[CostResult], member: str) -> dict[Any, int]:
     return {place: amount for place, amount in places.items() if amount}
 
 
-@settings(max_examples=8, suppress_health_check=KEPT)
+@settings(max_examples=6, suppress_health_check=KEPT)
 @given(data=st.data(), rated=_rated())
 async def test_costs_add_up_to_what_was_rated(
     database: Database, data: st.DataObject, rated: list[Rated]

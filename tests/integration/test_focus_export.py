@@ -124,7 +124,7 @@ async def usage(database: Database) -> RatedUsage:
     return usage
 
 
-@settings(max_examples=10, suppress_health_check=KEPT)
+@settings(max_examples=6, suppress_health_check=KEPT)
 @given(events=_events())
 async def test_rows_are_what_was_charged(usage: RatedUsage, events: list[UsageEvent]) -> None:
     """Each row is as FOCUS says, and those of a month add up to exactly what was charged for it."""

@@ -135,7 +135,7 @@ def _same(found: dict[Any, Counter[str]], expected: dict[Any, Counter[str]]) -> 
     )
 
 
-@settings(max_examples=8, suppress_health_check=KEPT)
+@settings(max_examples=6, suppress_health_check=KEPT)
 @given(data=st.data(), events=_events())
 async def test_buckets_add_up_to_the_events(
     database: Database, data: st.DataObject, events: list[UsageEvent]
