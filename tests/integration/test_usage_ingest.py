@@ -1,15 +1,28 @@
 """Usage from a node's batch to the ledger, in one transaction, on both kinds of database."""
 
 import asyncio
+from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
+from sqlalchemy import func, select
 from tests.fakes.budget_rig import make_price
 from tests.fakes.ingest_machine import IngestMachine
 from tests.fakes.organizations import ALL, NOW_US
 from tests.integration.conftest import OpenDatabase
+from tests.unit.metering.usage_events import make_event
 
+from penstock.contract.money import HoldUse
+from penstock.contract.usage import Attempt, UsageBatch
+from penstock.control.books import UsageBooks
+from penstock.control.quarantine import Quarantine
+from penstock.ledger.tables import Entries
+from penstock.limits.prices import ATTO_IN_NANO
+from penstock.metering import service
+from penstock.metering.model import Delivery
+from penstock.metering.tables import UsageHours
 from penstock.rating import store
+from penstock.rating.tables import RatedUsage
 from penstock.storage.database import Database
 
 SETTINGS = settings(
@@ -25,6 +38,55 @@ async def _add_price(database: Database) -> None:
     async with database.write(ALL) as session:
         await store.make_default_book(session, ALL, "list", "EUR", NOW_US)
         await store.prices.insert(session, ALL, make_price("small"))
+
+
+async def test_a_batch_of_all_that_is_odd_is_taken(database: Database) -> None:
+    """500 events of which each has something absurd are stored, rated and counted, each once."""
+    await _add_price(database)
+    most = 2**63 - 1
+    odd: list[dict[str, Any]] = [
+        {"input_tokens": most, "output_tokens": most},
+        {"cached_input_tokens": most, "reasoning_output_tokens": most},
+        {"started_at_ns": 0},
+        {"started_at_ns": most - 10**9},
+        {"labels": tuple((f"label-{number:02}", "'\"{},NULL\\") for number in range(16))},
+        {"organization": "", "project": "", "key_id": "", "model": ""},
+        {"organization": "o" * 1_024, "model": "\U0001f9ee"},
+        {"earlier_attempts": (Attempt("", "", 0, most),) * 50, "flags": ("usage_absurd",) * 50},
+        {"holds": (HoldUse("no-such-hold", most), HoldUse("", -1))},
+        {"event_id": "Z" * 64},
+    ]
+    events = [make_event(number, **odd[number % len(odd)]) for number in range(500)]
+    prepared = service.prepare_batch(UsageBatch("node-1/0", 1, tuple(events)))
+    delivery = Delivery(producer="node-1/0", epoch=1, recorded_at_us=NOW_US)
+    books = UsageBooks("EUR")
+    ids = {event.event_id for event in events}
+    for stored in (len(ids), 0):
+        async with database.write(ALL) as session:
+            receipt = await service.record_events(session, ALL, prepared, delivery, books)
+        assert receipt.stored == stored
+        assert receipt.stored + receipt.duplicates + receipt.conflicts == 500
+    async with database.read(ALL) as reading:
+        rated = select(func.count()).where(RatedUsage.kind == "charge")
+        assert (await reading.rows(rated))[0][0] == len(ids)
+        largest = select(func.max(UsageHours.output))
+        assert (await reading.rows(largest))[0][0] == most
+        off = select(func.sum(Entries.amount), func.sum(Entries.amount_rest))
+        whole, rest = (await reading.rows(off))[0]
+        assert int(whole or 0) * ATTO_IN_NANO + int(rest or 0) == 0
+
+
+async def test_quarantine_is_alarmed(database: Database) -> None:
+    """An id that comes with another content is counted for the alarm, once."""
+    quarantine = Quarantine(database)
+    for changes in ({}, {"status": 500}, {"status": 500}):
+        prepared = service.prepare_batch(UsageBatch("n/0", 1, (make_event(1, **changes),)))
+        delivery = Delivery(producer="n/0", epoch=1, recorded_at_us=NOW_US)
+        async with database.write(ALL) as session:
+            await service.record_events(session, ALL, prepared, delivery)
+    assert quarantine.size == 0
+    await quarantine.count()
+    assert quarantine.size == 1
 
 
 def test_usage_counts_once_whatever_happens(open_database: OpenDatabase) -> None:
