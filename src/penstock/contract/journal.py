@@ -40,7 +40,7 @@ class Begin(msgspec.Struct, frozen=True, array_like=True, tag=0):
     created_at_ns: int
 
 
-class Open(msgspec.Struct, frozen=True, array_like=True, tag=1):
+class Open(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     """A request was admitted and is about to be sent to an engine.
 
     It holds all that is needed to end the request's record when the worker dies. A request that
@@ -67,7 +67,7 @@ class Open(msgspec.Struct, frozen=True, array_like=True, tag=1):
     region: str = ""
 
 
-class Close(msgspec.Struct, frozen=True, array_like=True, tag=2):
+class Close(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
     """A request ended: its usage event."""
 
     event: UsageEvent

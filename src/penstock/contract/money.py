@@ -122,7 +122,7 @@ class FreeRequest(msgspec.Struct, frozen=True):
     format: int = 1
 
 
-class HoldUse(msgspec.Struct, frozen=True, array_like=True):
+class HoldUse(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What one request holds of a hold; it is in OPEN and in the usage event."""
 
     hold: str

@@ -24,7 +24,7 @@ Meter = Literal[
 METERS: tuple[Meter, ...] = get_args(Meter)
 
 
-class Attempt(msgspec.Struct, frozen=True, array_like=True):
+class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A try of an endpoint that was given up for another one. It is never paid for."""
 
     upstream: str
@@ -34,7 +34,7 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True):
     finished_at_ns: int
 
 
-class UsageEvent(msgspec.Struct, frozen=True, array_like=True):
+class UsageEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What one request consumed. Fields are only ever appended, with a default.
 
     It holds no content of prompts or answers.

@@ -35,7 +35,7 @@ _EMPTY = re.compile(rb'null|""|\[[ \t\r\n]*\]')
 _BYTES_PER_TOKEN = 4
 
 
-class Admission(msgspec.Struct, frozen=True):
+class Admission(msgspec.Struct, frozen=True, gc=False):
     """A request that may be sent to an engine."""
 
     offer: Offer

@@ -29,7 +29,7 @@ class _Message(msgspec.Struct, frozen=True):
 _decode_messages = msgspec.json.Decoder(list[_Message]).decode
 
 
-class Demand(msgspec.Struct, frozen=True):
+class Demand(msgspec.Struct, frozen=True, gc=False):
     """What a request asks for."""
 
     body_bytes: int

@@ -58,7 +58,7 @@ _NULL_RAW = msgspec.Raw(_NULL)
 """What an absent member reads as: msgspec cannot say "raw or absent" otherwise."""
 
 
-class _Answer(msgspec.Struct, frozen=True):
+class _Answer(msgspec.Struct, frozen=True, gc=False):
     usage: WireUsage | None = None
     error: msgspec.Raw = _NULL_RAW
     id: str | None = None
@@ -72,7 +72,7 @@ class _LooseAnswer(msgspec.Struct, frozen=True):
     service_tier: msgspec.Raw = _NULL_RAW
 
 
-class _Chunk(msgspec.Struct, frozen=True):
+class _Chunk(msgspec.Struct, frozen=True, gc=False):
     usage: msgspec.Raw = _NULL_RAW
     error: msgspec.Raw = _NULL_RAW
     choices: msgspec.Raw = _NULL_RAW
@@ -87,7 +87,7 @@ _decode_text = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.Encoder().encode
 
 
-class Reading(msgspec.Struct, frozen=True):
+class Reading(msgspec.Struct, frozen=True, gc=False):
     """What an answer, or one chunk of a stream, says about itself."""
 
     usage: Usage | None

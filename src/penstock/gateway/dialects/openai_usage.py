@@ -13,7 +13,7 @@ import msgspec
 from penstock.gateway.limits import SANE_TOKENS
 
 
-class Usage(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Token counts of one answer, made sane."""
 
     input_tokens: int
@@ -26,7 +26,7 @@ class Usage(msgspec.Struct, frozen=True):
     audio_output_tokens: int | None = None
 
 
-class _InputDetails(msgspec.Struct, frozen=True):
+class _InputDetails(msgspec.Struct, frozen=True, gc=False):
     cached_tokens: int | None = None
     audio_tokens: int | None = None
     cache_write_tokens: int | None = None
@@ -34,12 +34,12 @@ class _InputDetails(msgspec.Struct, frozen=True):
     created_cache_tokens: int | None = None
 
 
-class _OutputDetails(msgspec.Struct, frozen=True):
+class _OutputDetails(msgspec.Struct, frozen=True, gc=False):
     reasoning_tokens: int | None = None
     audio_tokens: int | None = None
 
 
-class WireUsage(msgspec.Struct, frozen=True):
+class WireUsage(msgspec.Struct, frozen=True, gc=False):
     """A usage object whose members have the types that they should have."""
 
     prompt_tokens: int
