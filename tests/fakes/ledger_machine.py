@@ -24,7 +24,7 @@ from tests.fakes.ledger_rig import (
 )
 from tests.fakes.organizations import ALL, NOW_US
 
-from penstock.ledger.balances import DAY_US, make_snapshots
+from penstock.ledger.balances import make_snapshots
 from penstock.ledger.credits import EXPIRY_GRACE_US, expire_grants
 from penstock.ledger.drafts import draft_top_up
 from penstock.ledger.model import GrantKind, TopUp
@@ -33,6 +33,7 @@ from penstock.ledger.service import post_usage
 from penstock.ledger.store import insert_transfers
 from penstock.ledger.tables import Entries, LedgerAccounts, Transfers
 from penstock.limits.prices import ATTO
+from penstock.metering.bucket_rules import DAY_US
 from penstock.storage.database import Database
 
 Value = TypeVar("Value")

@@ -7,14 +7,14 @@ from typing import Any
 from sqlalchemy import text
 from tests.fakes.organizations import ALL, NOW_US
 
-from penstock.ledger.balances import DAY_US, list_balances
+from penstock.ledger.balances import list_balances
 from penstock.ledger.credits import book_grant
 from penstock.ledger.model import Balance, Grant, GrantKind, Mode, UsagePosting
-from penstock.ledger.rules import split_amount
 from penstock.ledger.service import post_usage
 from penstock.ledger.tables import BillingTerms
 from penstock.ledger.verifying import verify
-from penstock.limits.prices import ATTO
+from penstock.limits.prices import ATTO, split_amount
+from penstock.metering.bucket_rules import DAY_US
 from penstock.rating.tables import RatedUsage
 from penstock.storage.database import Database
 from penstock.storage.scope import Scope

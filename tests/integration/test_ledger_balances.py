@@ -16,10 +16,11 @@ from tests.fakes.ledger_rig import (
 )
 from tests.fakes.organizations import ALL, NOW_US, SECOND_US
 
-from penstock.ledger.balances import DAY_US, list_balances, list_statements, make_snapshots
+from penstock.ledger.balances import list_balances, list_statements, make_snapshots
 from penstock.ledger.credits import EXPIRY_GRACE_US, expire_grants
 from penstock.ledger.model import Balance, Statement
 from penstock.ledger.months import find_month, month_of
+from penstock.metering.bucket_rules import DAY_US
 from penstock.rating.tables import ChargeDays, RatedUsage
 from penstock.storage.database import Database
 from penstock.storage.scope import Scope

@@ -8,11 +8,11 @@ from tests.fakes.organizations import ALL, NOW_US
 from tests.unit.metering.usage_events import STARTED_AT_NS, make_event
 
 from penstock.contract.usage import UsageBatch, UsageEvent
-from penstock.ledger.chain import Chain, compare_events, read_chain
+from penstock.ledger.chain import Chain, read_chain
 from penstock.ledger.service import post_usage
 from penstock.metering.model import Delivery
 from penstock.metering.rules import day_of, hash_event
-from penstock.metering.service import prepare_batch, record_events
+from penstock.metering.service import compare_events, prepare_batch, record_events
 from penstock.rating.model import Rated
 from penstock.rating.service import record_rated
 from penstock.storage.database import Database
@@ -97,6 +97,6 @@ async def test_events_are_compared_by_id_and_content(database: Database) -> None
     hashes[EVENTS[1].event_id] = bytes(32)
     hashes["no-time-in-it"] = bytes(32)
     async with database.read(ALL) as session:
-        found = await compare_events(session, hashes)
+        found = await compare_events(session, ALL, hashes)
     assert found.missing == [EVENTS[4].event_id, "no-time-in-it"]
     assert found.different == [EVENTS[1].event_id]

@@ -14,7 +14,7 @@ from tests.fakes.rating_oracle import cost_of, total_of
 from penstock.contract.money import Price as ToldPrice
 from penstock.contract.usage import METERS, UsageEvent, quantities
 from penstock.limits.prices import ATTO, exact_charge, worst_charge
-from penstock.rating.periods import month_start_us
+from penstock.metering.bucket_rules import bucket_start
 from penstock.rating.price_rules import read_good
 from penstock.rating.rates import Rate, read_rates, write_rates
 from penstock.rating.rules import (
@@ -39,7 +39,7 @@ def _rate(
     read: ReadPrice, event: UsageEvent, running: dict[MeterKey, Running], sign: int = 1
 ) -> int:
     used = {meter: sign * amount for meter, amount in quantities(event).items()}
-    period_us = month_start_us(event.started_at_ns // 1_000)
+    period_us = bucket_start("month", event.started_at_ns // 1_000)
     for key in meter_keys(read, used, event.organization, period_us):
         running.setdefault(key, Running())
     return rate_quantities(read, used, running, event.organization, period_us)

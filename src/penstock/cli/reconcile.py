@@ -25,7 +25,6 @@ EXAMPLES = examples(
     "penstock reconcile --since 2026-11-01 --json",
     "penstock reconcile --node /var/lib/penstock --wait 60",
 )
-_AT_ONCE = 5_000
 _POLL_S = 0.5
 _DEFAULT_DAYS = 3
 """As long as journals are kept."""
@@ -116,6 +115,8 @@ def _node_folder(node: Path | None, data: Path | None) -> Path | None:
 
 def _compare_journals(client: "ControlClient", folder: Path, wait_s: float) -> _Found:
     """Look up all events of a node's journals, and wait for those that are on their way."""
+    from penstock.metering.model import MAX_COMPARED  # noqa: PLC0415  # start-up time
+
     deadline_s = time.monotonic() + wait_s
     while True:
         found = _Found()
@@ -127,7 +128,7 @@ def _compare_journals(client: "ControlClient", folder: Path, wait_s: float) -> _
                 continue
             found.on_disk[place] += 1
             chunk[each.event.event_id] = content_hash
-            if len(chunk) == _AT_ONCE:
+            if len(chunk) == MAX_COMPARED:
                 _look_up(client, chunk, found)
                 chunk = {}
         if chunk:

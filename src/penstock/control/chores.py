@@ -19,6 +19,7 @@ from penstock.control.quarantine import Quarantine
 from penstock.kit.clock import Clock
 from penstock.kit.kek.model import KekVersion
 from penstock.limits.rule_use import forget_old_uses
+from penstock.metering.bucket_rules import DAY_US
 from penstock.storage.database import Database
 from penstock.storage.errors import DatabaseUnavailableError
 from penstock.storage.scope import Scope
@@ -36,7 +37,6 @@ CHECKPOINT_S = 3_600.0
 QUARANTINE_S = 10.0
 """How often it is looked for usage in quarantine, of whichever control plane put it there."""
 
-_DAY_US = 86_400_000_000
 RECONCILE_S = 3_600.0
 """How often budgets are compared with what was charged to them, and the ledger is verified."""
 
@@ -170,7 +170,7 @@ class Chores:
         log.info("audit chains signed count=%s", len(checkpoints))
 
     async def _create_parts(self) -> None:
-        created = await self._database.create_parts(self._now_us // _DAY_US)
+        created = await self._database.create_parts(self._now_us // DAY_US)
         if created:
             log.info("parts of tables by day are created names=%s", ",".join(created))
 

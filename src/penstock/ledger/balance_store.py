@@ -7,27 +7,27 @@ from sqlalchemy import Select, and_, func, literal, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from penstock.ledger.model import Account, ModelCharge
-from penstock.ledger.rules import account_of, join_amount, split_amount
+from penstock.ledger.rules import account_of
 from penstock.ledger.tables import BalanceSnapshots, Entries, LedgerAccounts, Transfers
+from penstock.limits.prices import join_amount, split_amount
 from penstock.rating.tables import ChargeDays
+from penstock.storage.bulk import MAX_SUM
+from penstock.storage.exact_sums import exact_sum, join_halves
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession, WriteSession
-
-_HALF = 2**32
 
 
 def _sums(
     amount: InstrumentedAttribute[int], rest: InstrumentedAttribute[int]
 ) -> tuple[Any, Any, Any]:
-    # SQLite fails when a sum passes 63 bits: so whole amounts are added up in halves.
-    return func.sum(amount // _HALF), func.sum(amount % _HALF), func.sum(rest)
+    return *exact_sum(amount), func.sum(rest)
 
 
 _SUMS = _sums(Entries.amount, Entries.amount_rest)
 
 
 def _total(high: Any, low: Any, rest: Any) -> int:
-    return join_amount(int(high or 0) * _HALF + int(low or 0), int(rest or 0))
+    return join_amount(join_halves((high, low))[0], int(rest or 0))
 
 
 async def list_accounts(session: ReadSession, scope: Scope, organization: str) -> list[Account]:
@@ -121,7 +121,7 @@ async def make_snapshot(
         "amount": amount,
         "amount_rest": rest,
     }
-    if abs(amount) < _HALF**2 // 4:  # as much as the column holds
+    if abs(amount) <= MAX_SUM:  # as much as the column holds
         await session.insert_new(BalanceSnapshots, [row], BalanceSnapshots.account_id)
 
 

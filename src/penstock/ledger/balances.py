@@ -5,11 +5,11 @@ from typing import Final
 from penstock.ledger import balance_store as store
 from penstock.ledger.model import Account, AccountKind, Balance, Statement
 from penstock.ledger.rules import account_of
+from penstock.metering.bucket_rules import DAY_US, bucket_start
 from penstock.storage.database import Database
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession
 
-DAY_US: Final = 86_400_000_000
 SNAPSHOT_ENTRIES = 1_000
 """So many entries of an account are worth a snapshot."""
 _PAGE = 500
@@ -97,7 +97,7 @@ async def make_snapshots(database: Database, now_us: int, least: int = SNAPSHOT_
         least: How many entries are many.
     """
     everybody = Scope.all_organizations()
-    at_us = now_us - now_us % DAY_US - DAY_US
+    at_us = bucket_start("day", now_us) - DAY_US
     after, count = "", 0
     while True:
         async with database.read(everybody) as session:

@@ -10,9 +10,6 @@ from penstock.contract.usage import METERS
 from penstock.ledger import chain_store as store
 from penstock.storage.sessions import ReadSession
 
-MAX_COMPARED = 5_000
-"""Events that are looked up at once."""
-
 
 @dataclass(slots=True)
 class Link:
@@ -52,16 +49,6 @@ class Chain:
     differences: Sequence[Difference]
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """What came of looking up events by id and content."""
-
-    missing: Sequence[str]
-    """Ids of those that are not stored."""
-    different: Sequence[str]
-    """Ids of those that are stored with another content."""
-
-
 async def read_chain(session: ReadSession, day: int) -> Chain:
     """Look at the events of one day, at what they were rated at and where that is booked.
 
@@ -82,24 +69,6 @@ async def read_chain(session: ReadSession, day: int) -> Chain:
     return Chain(
         sorted(links.values(), key=lambda link: link.producer),
         await _compare_figures(session, day),
-    )
-
-
-async def compare_events(session: ReadSession, hashes: dict[str, bytes]) -> Comparison:
-    """Look up events, by id and fingerprint of their content.
-
-    Args:
-        session: One state of the database.
-        hashes: Fingerprints by event id, `MAX_COMPARED` at most.
-    """
-    stored = await store.list_hashes(session, session.scope, list(hashes))
-    return Comparison(
-        missing=[event_id for event_id in hashes if event_id not in stored],
-        different=[
-            event_id
-            for event_id, content_hash in hashes.items()
-            if stored.get(event_id, content_hash) != content_hash
-        ],
     )
 
 

@@ -9,7 +9,9 @@ from pydantic import BaseModel, Field
 from penstock.audit.door import AdminRoute, Call, get_call, operation
 from penstock.audit.schemas import RequestBody, example
 from penstock.kit.decimals import format_decimal
-from penstock.ledger.chain import MAX_COMPARED, Chain, Comparison, compare_events, read_chain
+from penstock.ledger.chain import Chain, read_chain
+from penstock.metering.model import MAX_COMPARED, Comparison
+from penstock.metering.service import compare_events
 
 reconciliation = APIRouter(
     prefix="/api/v1/reconciliation", tags=["reconciliation"], route_class=AdminRoute
@@ -162,6 +164,8 @@ async def compare(call: _Call, body: CompareBody) -> Response:
     """Compare events of a journal with what is stored."""
     async with call.read() as session:
         found = await compare_events(
-            session, {event_id: bytes.fromhex(text) for event_id, text in body.hashes.items()}
+            session,
+            session.scope,
+            {event_id: bytes.fromhex(text) for event_id, text in body.hashes.items()},
         )
     return call.answer(ComparisonBody.from_comparison(found))

@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, bindparam, or_, select, update
 
 from penstock.ledger.model import Grant, Mode, Terms, TopUp
-from penstock.ledger.rules import join_amount, split_amount
 from penstock.ledger.tables import BillingTerms, CreditGrants, Entries, Transfers
+from penstock.limits.prices import join_amount, split_amount
 from penstock.storage.paging import Page, PageRequest
 from penstock.storage.scope import Scope, within_scope
 from penstock.storage.sessions import ReadSession, WriteSession

@@ -26,20 +26,6 @@ MAX_POSTING_ATTO = 1_000 * MAX_LINE_ATTO
 _ID_CHARS = 24
 
 
-def split_amount(atto: int) -> tuple[int, int]:
-    """Return an amount as its two columns: whole nano-units, and the rest of 0 or more.
-
-    >>> split_amount(1_500_000_000), split_amount(-1)
-    ((1, 500000000), (-1, 999999999))
-    """
-    return divmod(atto, ATTO_IN_NANO)
-
-
-def join_amount(nano: int, rest: int) -> int:
-    """Return the amount of two columns, or of their sums."""
-    return nano * ATTO_IN_NANO + rest
-
-
 @lru_cache(maxsize=100_000)
 def account_of(organization: str, kind: AccountKind, currency: str, qualifier: str = "") -> Account:
     """Return an account. Its id follows from the rest, so nobody has to look for it."""

@@ -18,13 +18,13 @@ from sqlalchemy import (
 
 from penstock.ledger.credit_store import among
 from penstock.ledger.model import Account, Draft, Lot, Taken
-from penstock.ledger.rules import join_amount, split_amount
 from penstock.ledger.tables import (
     BalanceSnapshots,
     Entries,
     LedgerAccounts,
     Transfers,
 )
+from penstock.limits.prices import join_amount, split_amount
 from penstock.storage.bulk import Bulk, Values
 from penstock.storage.scope import Scope, within_scope
 from penstock.storage.sessions import ReadSession, WriteSession

@@ -36,7 +36,7 @@ from penstock.limits.budget_tables import (
     BudgetWindows,
     WorkerLives,
 )
-from penstock.limits.prices import ATTO_IN_NANO
+from penstock.limits.prices import join_amount, split_amount
 from penstock.storage.bulk import Bulk
 from penstock.storage.objects import ObjectStore
 from penstock.storage.paging import Page, PageRequest
@@ -263,7 +263,7 @@ async def write_windows(session: WriteSession, windows: Iterable[BudgetWindow]) 
     """Store what is spent and held of windows that are locked."""
     rows = []
     for window in windows:
-        settled, rest = divmod(window.settled_atto, ATTO_IN_NANO)
+        settled, rest = split_amount(window.settled_atto)
         rows.append(
             {
                 "key_budget_id": window.key.budget_id,
@@ -319,7 +319,7 @@ async def _list_windows(
 def _window(row: Any) -> BudgetWindow:
     budget_id, subject, starts_at, organization_id, ends_at, settled, rest, held = row
     key = WindowKey(budget_id, subject, starts_at)
-    return BudgetWindow(key, organization_id, ends_at, settled * ATTO_IN_NANO + rest, held)
+    return BudgetWindow(key, organization_id, ends_at, join_amount(settled, rest), held)
 
 
 def _values(key: WindowKey) -> tuple[str, str, int]:
@@ -499,7 +499,7 @@ async def insert_charges(
             charge.organization_id,
             charge.window.subject,
             charge.window.starts_at_us,
-            *divmod(charge.amount_atto, ATTO_IN_NANO),
+            *split_amount(charge.amount_atto),
         )
         for charge in charges
     ]
@@ -517,6 +517,6 @@ async def sum_charges(
         .group_by(*columns)
     )
     return {
-        WindowKey(*row[:3]): int(row[3]) * ATTO_IN_NANO + int(row[4])
+        WindowKey(*row[:3]): join_amount(int(row[3]), int(row[4]))
         for row in await session.rows(statement)
     }

@@ -59,6 +59,22 @@ def worst_charge(price: Price, input_tokens: int, output_tokens: int) -> int:
     return -(-atto // ATTO_IN_NANO)
 
 
+def split_amount(atto: int) -> tuple[int, int]:
+    """Return an amount as the two columns that tables keep it in: nano-units, and the rest >= 0.
+
+    Both kinds of databases add up each by itself, without rounding (docs/adr/0019).
+
+    >>> split_amount(1_500_000_000), split_amount(-1)
+    ((1, 500000000), (-1, 999999999))
+    """
+    return divmod(atto, ATTO_IN_NANO)
+
+
+def join_amount(nano: int, rest: int) -> int:
+    """Return the amount of two columns, or of their sums."""
+    return nano * ATTO_IN_NANO + rest
+
+
 def to_nano(atto: int) -> int:
     """Return the least number of whole nano-units that an exact amount fits in."""
     return -(-atto // ATTO_IN_NANO)

@@ -1,9 +1,9 @@
 """Every SQL statement that reads figures of hours, days and months, each within a scope."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, and_, or_, select, tuple_
 
 from penstock.access.tables import ApiKeys
 from penstock.contract.usage import METERS
@@ -22,11 +22,11 @@ from penstock.metering.tables import (
     UsageProjectDays,
 )
 from penstock.storage.base import Base
+from penstock.storage.exact_sums import exact_sum, join_halves
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession
 from penstock.tenancy.tables import Organizations, Projects
 
-_HALF = 2**32
 _KEPT: Mapping[Width, type[Base]] = {"hour": UsageHours, "day": UsageDays, "month": UsageMonths}
 _NAMED: Mapping[str, Any] = {
     "organization": (Organizations, Organizations.id),
@@ -167,17 +167,6 @@ async def find_names(
             )
             names[dimension] = {row.id: row.name for row in await session.rows(statement)}
     return names
-
-
-def exact_sum(column: Any) -> tuple[ColumnElement[int], ColumnElement[int]]:
-    """Return a sum as two: of high and of low halves. SQLite fails when a sum passes 63 bits."""
-    return func.sum(column // _HALF), func.sum(column % _HALF)
-
-
-def join_halves(sums: Iterable[Any]) -> list[int]:
-    """Return the sums that pairs of `exact_sum` came to."""
-    figures = [int(part) for part in sums]
-    return [high * _HALF + low for high, low in zip(figures[::2], figures[1::2], strict=True)]
 
 
 def _column(name: str) -> str:

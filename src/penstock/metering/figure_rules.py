@@ -7,8 +7,6 @@ from penstock.contract.usage import METERS, Meter, UsageEvent, quantities
 from penstock.metering.bucket_rules import bucket_start
 from penstock.metering.model import Cell, Figures, LabelCell, ProjectCell
 
-_HOUR_US = 3_600_000_000
-_DAY_US = 24 * _HOUR_US
 _PLACES = {meter: place for place, meter in enumerate(METERS)}
 
 
@@ -29,10 +27,10 @@ def add_up(
     label_days: dict[LabelCell, list[int]] = {}
     for event in events:
         started_at_us = event.started_at_ns // 1_000
-        day_us = started_at_us - started_at_us % _DAY_US
+        day_us = bucket_start("day", started_at_us)
         cell = Cell(
             event.organization,
-            started_at_us - started_at_us % _HOUR_US,
+            bucket_start("hour", started_at_us),
             event.project,
             event.key_id,
             event.model,
@@ -49,7 +47,7 @@ def add_up(
             label_cell = LabelCell(event.organization, name, day_us, value, event.model)
             _add(label_days, label_cell, [found.get(meter, 0) for meter in METERS])
     for cell, figures in hours.items():
-        _add(days, cell._replace(at_us=cell.at_us - cell.at_us % _DAY_US), figures)
+        _add(days, cell._replace(at_us=bucket_start("day", cell.at_us)), figures)
     months: dict[Cell, list[int]] = {}
     project_days: dict[ProjectCell, list[int]] = {}
     for cell, figures in days.items():

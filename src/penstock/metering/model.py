@@ -11,6 +11,9 @@ MAX_EVENTS = 500
 MAX_PAGE_ROWS = 1_000
 """Most rows on one page of a listing."""
 
+MAX_COMPARED = 5_000
+"""Most events that are looked up at once."""
+
 TotalsBy = Literal["organization", "project", "key_id", "model"]
 
 
@@ -21,6 +24,16 @@ class HashedEvent:
     event: UsageEvent
     content_hash: bytes
     """32 bytes; equal for equal content, whatever version wrote it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What came of looking up events by id and content."""
+
+    missing: Sequence[str]
+    """Ids of those that are not stored."""
+    different: Sequence[str]
+    """Ids of those that are stored with another content."""
 
 
 class Place(NamedTuple):

@@ -18,6 +18,7 @@ from penstock.metering.figure_rules import add_up
 from penstock.metering.model import (
     BEGINNING,
     MAX_EVENTS,
+    Comparison,
     Delivery,
     HashedEvent,
     Place,
@@ -195,6 +196,27 @@ async def list_usage(
 async def list_latest_usage(session: ReadSession, scope: Scope, limit: int) -> list[UsageRow]:
     """Return the usage that started last, newest first."""
     return await store.list_latest_events(session, scope, limit)
+
+
+async def compare_events(
+    session: ReadSession, scope: Scope, hashes: dict[str, bytes]
+) -> Comparison:
+    """Look up events, by id and fingerprint of their content.
+
+    Args:
+        session: One state of the database.
+        scope: Whose.
+        hashes: Fingerprints by event id, `MAX_COMPARED` at most.
+    """
+    stored = await store.list_hashes(session, scope, list(hashes))
+    return Comparison(
+        missing=[event_id for event_id in hashes if event_id not in stored],
+        different=[
+            event_id
+            for event_id, content_hash in hashes.items()
+            if stored.get(event_id, content_hash) != content_hash
+        ],
+    )
 
 
 async def count_conflicts(session: ReadSession, scope: Scope) -> int:

@@ -22,6 +22,7 @@ from penstock.metering.model import (
 from penstock.metering.rules import day_of
 from penstock.metering.tables import UsageEventConflicts, UsageEvents
 from penstock.storage.bulk import Bulk, Values
+from penstock.storage.exact_sums import exact_sum, join_halves
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession, WriteSession
 from penstock.tenancy.tables import Organizations, Projects
@@ -54,7 +55,6 @@ _NAMED: Mapping[TotalsBy, tuple[InstrumentedAttribute[str], ...]] = {
 """Of the groups that have a name besides: columns of name, id and owner."""
 _ORDER = (UsageEvents.started_at, UsageEvents.event_id)
 _TYPES = tuple(column.type for column in _ORDER)
-_HALF = 2**32
 _TIMES = ("started_at_ns", "first_byte_at_ns", "finished_at_ns")
 # Kept with the secret, as its last use; and with the hold that it is taken off.
 _NOT_HERE = {"key_secret_id", "holds"}
@@ -187,8 +187,8 @@ async def total_events(
             column,
             _name_of(by, scope),
             func.count(),
-            *_exact_sum(UsageEvents.input_tokens),
-            *_exact_sum(UsageEvents.output_tokens),
+            *exact_sum(UsageEvents.input_tokens),
+            *exact_sum(UsageEvents.output_tokens),
         )
         .where(*_conditions(scope, usage_filter))
         .group_by(column)
@@ -196,14 +196,8 @@ async def total_events(
     )
     rows = await session.rows(statement)
     return [
-        UsageTotal(
-            group,
-            name,
-            requests,
-            int(input_high) * _HALF + int(input_low),
-            int(output_high) * _HALF + int(output_low),
-        )
-        for group, name, requests, input_high, input_low, output_high, output_low in rows
+        UsageTotal(group, name, requests, *join_halves(halves))
+        for group, name, requests, *halves in rows
     ]
 
 
@@ -217,12 +211,6 @@ def _name_of(by: TotalsBy, scope: Scope) -> ColumnElement[Any]:
         return null()
     name, object_id, owner = _NAMED[by]
     return select(name).where(object_id == _GROUPS[by], scope.where(owner)).scalar_subquery()
-
-
-def _exact_sum(column: InstrumentedAttribute[int]) -> tuple[ColumnElement[int], ColumnElement[int]]:
-    # SQLite fails when a sum passes 63 bits. In halves, no two thousand million rows get there,
-    # so a few absurd figures cannot take the totals away.
-    return func.sum(column // _HALF), func.sum(column % _HALF)
 
 
 def _conditions(scope: Scope, usage_filter: UsageFilter) -> list[ColumnElement[bool]]:

@@ -1,11 +1,10 @@
 """What usage is charged and what it costs the platform, by day and month and by group."""
 
 from penstock.metering.bucket_model import BucketPage, BucketQuery, Part
-from penstock.metering.bucket_rules import advance, collect, snap
+from penstock.metering.bucket_rules import advance, bucket_start, collect, snap
 from penstock.metering.bucket_store import find_ends
 from penstock.rating import cost_store as store
 from penstock.rating.cost_model import CostResult, ModelCharge
-from penstock.rating.periods import month_start_us
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession
 
@@ -45,7 +44,7 @@ async def month_charges(
         organization: Its id, or its name in a node's file.
         month_us: A moment of the month, UTC.
     """
-    start_us = month_start_us(month_us)
+    start_us = bucket_start("month", month_us)
     query = BucketQuery(
         width="month", group_by=("model",), filters={"organization": organization}, limit=1_000
     )

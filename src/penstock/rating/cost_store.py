@@ -4,9 +4,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, case, func
 
-from penstock.limits.prices import ATTO_IN_NANO
+from penstock.limits.prices import join_amount
 from penstock.metering.bucket_model import BucketQuery, Part
-from penstock.metering.bucket_store import Source, exact_sum, join_halves, list_groups
+from penstock.metering.bucket_store import Source, list_groups
 from penstock.rating.cost_model import CostResult
 from penstock.rating.model import RatedKind
 from penstock.rating.tables import (
@@ -15,6 +15,7 @@ from penstock.rating.tables import (
     ChargeMonths,
     ChargeProjectDays,
 )
+from penstock.storage.exact_sums import exact_sum, join_halves
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession
 
@@ -82,4 +83,4 @@ async def list_costs(
 
 def _atto(figures: Any) -> int | None:
     count, *halves, rest = figures
-    return join_halves(halves)[0] * ATTO_IN_NANO + int(rest) if count else None
+    return join_amount(join_halves(halves)[0], int(rest)) if count else None

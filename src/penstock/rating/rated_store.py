@@ -8,8 +8,9 @@ from sqlalchemy import bindparam, select, tuple_, update
 from sqlalchemy.orm import InstrumentedAttribute
 
 from penstock.contract.usage import Meter
-from penstock.limits.prices import ATTO_IN_NANO
-from penstock.rating.periods import day_of, month_start_us
+from penstock.limits.prices import join_amount, split_amount
+from penstock.metering.bucket_rules import bucket_start
+from penstock.metering.rules import day_of
 from penstock.rating.rules import MeterKey, Running
 from penstock.rating.tables import (
     ChargeDays,
@@ -67,17 +68,6 @@ Sums = Mapping[tuple[Any, ...], int]
 """Atto-units by primary key."""
 
 
-def to_pair(amount_atto: int) -> dict[str, int]:
-    """Return an amount as its two columns: whole nano-units rounded down, and the rest."""
-    whole, rest = divmod(amount_atto, ATTO_IN_NANO)
-    return {"amount": whole, "amount_rest": rest}
-
-
-def to_atto(amount: int, amount_rest: int) -> int:
-    """Return the amount of two columns, or of the sums of two columns."""
-    return amount * ATTO_IN_NANO + amount_rest
-
-
 async def lock_meters(
     session: WriteSession, scope: Scope, keys: Iterable[MeterKey]
 ) -> dict[MeterKey, Running]:
@@ -108,7 +98,9 @@ async def lock_meters(
         .with_for_update()
     )
     return {
-        MeterKey(*row[:4], cast("Meter", row[4]), row[5]): Running(row[6], to_atto(row[7], row[8]))
+        MeterKey(*row[:4], cast("Meter", row[4]), row[5]): Running(
+            row[6], join_amount(row[7], row[8])
+        )
         for row in await session.rows(statement)
     }
 
@@ -130,7 +122,13 @@ async def write_meters(session: WriteSession, running: Mapping[MeterKey, Running
             {
                 **{f"key_{column.key}": part for column, part in zip(_METER_KEY, key, strict=True)},
                 "to_quantity": month.quantity,
-                **{f"to_{name}": part for name, part in to_pair(month.amount_atto).items()},
+                **dict(
+                    zip(
+                        ("to_amount", "to_amount_rest"),
+                        split_amount(month.amount_atto),
+                        strict=True,
+                    )
+                ),
             }
             for key, month in sorted(running.items())
         ],
@@ -154,7 +152,7 @@ async def add_to_days(session: WriteSession, scope: Scope, days: Sums, labels: S
     months: Counter[tuple[Any, ...]] = Counter()
     project_days: Counter[tuple[Any, ...]] = Counter()
     for (organization, project, key_id, *others, at_us), amount_atto in days.items():
-        months[organization, project, key_id, *others, month_start_us(at_us)] += amount_atto
+        months[organization, project, key_id, *others, bucket_start("month", at_us)] += amount_atto
         project_days[organization, project, *others, at_us] += amount_atto
     for bulk, sums in (
         (_DAYS, days),
@@ -164,7 +162,7 @@ async def add_to_days(session: WriteSession, scope: Scope, days: Sums, labels: S
     ):
         scope.require(key[0] for key in sums)
         # In order of the key: so no writer waits for one that waits for it.
-        rows = [(*key, *divmod(sums[key], ATTO_IN_NANO)) for key in sorted(sums)]
+        rows = [(*key, *split_amount(sums[key])) for key in sorted(sums)]
         await session.add_many(bulk, rows)
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from penstock.contract.usage import METERS, Meter, UsageEvent, quantities
+from penstock.metering.bucket_rules import bucket_start
 from penstock.rating import rated_store, run_store, store
 from penstock.rating.model import Correction, Rated, RatedKind
-from penstock.rating.periods import month_start_us
 from penstock.rating.price_rules import read_good
 from penstock.rating.rules import MeterKey, ReadPrice, Running, meter_keys, rate_quantities
 from penstock.rating.run_store import RatedRow
@@ -197,7 +197,7 @@ def _rate(
 def _place(change: Change) -> tuple[str, int]:
     event = change.known.event
     organization = PLATFORM if change.kind == "cost" else event.organization
-    return organization, month_start_us(admitted_us(event))
+    return organization, bucket_start("month", admitted_us(event))
 
 
 def of_first_month(events: Sequence[UsageEvent]) -> Sequence[UsageEvent]:
@@ -205,5 +205,5 @@ def of_first_month(events: Sequence[UsageEvent]) -> Sequence[UsageEvent]:
 
     What is booked together is in one month's statement.
     """
-    months = [month_start_us(admitted_us(event)) for event in events]
+    months = [bucket_start("month", admitted_us(event)) for event in events]
     return [event for event, month in zip(events, months, strict=True) if month == months[0]]

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 from sqlalchemy import BigInteger, ColumnElement, String, cast, func, select, tuple_, update
 
 from penstock.contract.usage import UsageEvent
+from penstock.limits.prices import join_amount
 from penstock.metering.rules import day_of
 from penstock.metering.tables import UsageEvents
 from penstock.rating.model import Correction, Run
-from penstock.rating.rated_store import to_atto
 from penstock.rating.tables import RatedUsage, RatingRuns, UsageCorrections
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession, WriteSession
@@ -129,7 +129,7 @@ async def list_rated(
     )
     found: dict[str, list[RatedRow]] = {}
     for row in await session.rows(statement):
-        one = RatedRow(*row[:5], to_atto(row[5], row[6]), *row[7:])
+        one = RatedRow(*row[:5], join_amount(row[5], row[6]), *row[7:])
         found.setdefault(one.event_id, []).append(one)
     return found
 

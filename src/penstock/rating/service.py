@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from penstock.contract.usage import Meter, UsageEvent, quantities
-from penstock.limits.prices import ATTO_IN_NANO
+from penstock.limits.prices import split_amount
+from penstock.metering.bucket_rules import bucket_start
+from penstock.metering.rules import day_of
 from penstock.rating import rated_store, store
 from penstock.rating.model import PriceBook, Rated, RatedBatch
-from penstock.rating.periods import day_of, day_start_us, month_start_us
 from penstock.rating.price_rules import read_good
 from penstock.rating.rules import (
     MeterKey,
@@ -106,7 +107,7 @@ class _Job:
 
     @property
     def period_us(self) -> int:
-        return month_start_us(admitted_us(self.event))
+        return bucket_start("month", admitted_us(self.event))
 
     @property
     def keys(self) -> Iterator[MeterKey]:
@@ -202,14 +203,14 @@ async def record_rated(
                 event.organization,
                 one.currency,
                 one.price_id,
-                *divmod(one.amount_atto, ATTO_IN_NANO),
+                *split_amount(one.amount_atto),
                 transfers.get((event.organization, one.currency, one.kind)),
                 one.reverses,
                 recorded_at_us,
             )
         )
         if one.amount_atto:
-            at_us = day_start_us(admitted_us(event))
+            at_us = bucket_start("day", admitted_us(event))
             who = (event.organization, event.project, event.key_id, event.model, event.data_class)
             days[*who, one.currency, one.kind, at_us] += one.amount_atto
             for name, value in {*event.labels}:

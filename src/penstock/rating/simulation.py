@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from penstock.kit.errors import PenstockError
+from penstock.metering.bucket_rules import bucket_start
 from penstock.rating import run_store, store
 from penstock.rating.choices import Choice, read_choice
 from penstock.rating.errors import RUN_INVALID
 from penstock.rating.model import RatedKind
-from penstock.rating.periods import month_start_us
 from penstock.rating.rerating import Known, read_known
 from penstock.rating.rules import MeterKey, Running, is_absurd, meter_keys, rate_quantities
 from penstock.rating.run_store import Place
@@ -100,7 +100,7 @@ def _add(
         return
     is_cost = choice.book is not None and choice.book.kind == "cost"
     organization = PLATFORM if is_cost else known.event.organization
-    period_us = month_start_us(admitted_us(known.event))
+    period_us = bucket_start("month", admitted_us(known.event))
     for key in meter_keys(read, known.used, organization, period_us):
         running.setdefault(key, Running())
     into.charged_atto += charged_atto

@@ -153,7 +153,27 @@ class RatedMeters(Base):
     amount_rest: Mapped[int]
 
 
-class ChargeDays(Base):
+class _Charged:
+    """An amount that was rated, in a stretch of time."""
+
+    organization: Mapped[str] = mapped_column(primary_key=True)
+    currency: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[Microseconds] = mapped_column(primary_key=True)
+    """Its beginning, in UTC; the time of admission of its requests decides."""
+    amount: Mapped[int]
+    amount_rest: Mapped[int]
+
+
+class _ChargedProject(_Charged):
+    """The same, of one project, model and class of data."""
+
+    project: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)
+    data_class: Mapped[str] = mapped_column(primary_key=True)
+
+
+class ChargeDays(_ChargedProject, Base):
     """What a day's usage was rated at, by all that it is asked by."""
 
     __tablename__ = "charge_days"
@@ -163,20 +183,10 @@ class ChargeDays(Base):
         CheckConstraint("amount_rest BETWEEN 0 AND 999999999", name="amount_rest"),
     )
 
-    organization: Mapped[str] = mapped_column(primary_key=True)
-    project: Mapped[str] = mapped_column(primary_key=True)
     key_id: Mapped[str] = mapped_column(primary_key=True)
-    model: Mapped[str] = mapped_column(primary_key=True)
-    data_class: Mapped[str] = mapped_column(primary_key=True)
-    currency: Mapped[str] = mapped_column(primary_key=True)
-    kind: Mapped[str] = mapped_column(primary_key=True)
-    at: Mapped[Microseconds] = mapped_column(primary_key=True)
-    """Begin of the day, UTC, in which its requests were let in."""
-    amount: Mapped[int]
-    amount_rest: Mapped[int]
 
 
-class ChargeMonths(Base):
+class ChargeMonths(_ChargedProject, Base):
     """The same of months: those of its days, so that a year is read at once."""
 
     __tablename__ = "charge_months"
@@ -185,19 +195,10 @@ class ChargeMonths(Base):
         CheckConstraint("amount_rest BETWEEN 0 AND 999999999", name="amount_rest"),
     )
 
-    organization: Mapped[str] = mapped_column(primary_key=True)
-    project: Mapped[str] = mapped_column(primary_key=True)
     key_id: Mapped[str] = mapped_column(primary_key=True)
-    model: Mapped[str] = mapped_column(primary_key=True)
-    data_class: Mapped[str] = mapped_column(primary_key=True)
-    currency: Mapped[str] = mapped_column(primary_key=True)
-    kind: Mapped[str] = mapped_column(primary_key=True)
-    at: Mapped[Microseconds] = mapped_column(primary_key=True)
-    amount: Mapped[int]
-    amount_rest: Mapped[int]
 
 
-class ChargeProjectDays(Base):
+class ChargeProjectDays(_ChargedProject, Base):
     """The same of days, of all keys of a project together: as small as a chart is."""
 
     __tablename__ = "charge_project_days"
@@ -206,31 +207,15 @@ class ChargeProjectDays(Base):
         CheckConstraint("amount_rest BETWEEN 0 AND 999999999", name="amount_rest"),
     )
 
-    organization: Mapped[str] = mapped_column(primary_key=True)
-    project: Mapped[str] = mapped_column(primary_key=True)
-    model: Mapped[str] = mapped_column(primary_key=True)
-    data_class: Mapped[str] = mapped_column(primary_key=True)
-    currency: Mapped[str] = mapped_column(primary_key=True)
-    kind: Mapped[str] = mapped_column(primary_key=True)
-    at: Mapped[Microseconds] = mapped_column(primary_key=True)
-    amount: Mapped[int]
-    amount_rest: Mapped[int]
 
-
-class ChargeLabelDays(Base):
+class ChargeLabelDays(_Charged, Base):
     """The same by label; a request with several labels is in several rows."""
 
     __tablename__ = "charge_label_days"
     __table_args__ = (CheckConstraint("amount_rest BETWEEN 0 AND 999999999", name="amount_rest"),)
 
-    organization: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
     value: Mapped[str] = mapped_column(primary_key=True)
-    currency: Mapped[str] = mapped_column(primary_key=True)
-    kind: Mapped[str] = mapped_column(primary_key=True)
-    at: Mapped[Microseconds] = mapped_column(primary_key=True)
-    amount: Mapped[int]
-    amount_rest: Mapped[int]
 
 
 class UsageCorrections(Base):

@@ -14,13 +14,12 @@ from penstock.ledger.rules import (
     MAX_POSTING_ATTO,
     account_of,
     give_back,
-    join_amount,
     merge_postings,
     order_grants,
-    split_amount,
     take,
     transfer_id_of,
 )
+from penstock.limits.prices import join_amount, split_amount
 
 REST = account_of("acme", "accrued_usage", "EUR")
 REVENUE = account_of("acme", "revenue", "EUR")

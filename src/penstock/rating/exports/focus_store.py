@@ -7,14 +7,14 @@ from typing import Any
 from sqlalchemy import BigInteger, ColumnElement, and_, case, func, literal, select
 
 from penstock.contract.usage import Meter
-from penstock.limits.prices import ATTO_IN_NANO
+from penstock.limits.prices import join_amount
 from penstock.metering.bucket_rules import DAY_US, advance, bucket_start
-from penstock.metering.bucket_store import exact_sum, join_halves
 from penstock.metering.tables import UsageEvents
 from penstock.rating.exports.focus_model import ChargedDay
 from penstock.rating.model import Price
 from penstock.rating.store import prices
 from penstock.rating.tables import Prices, RatedUsage
+from penstock.storage.exact_sums import exact_sum, join_halves
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession
 
@@ -108,7 +108,7 @@ def _read(day_us: int, row: Any, group_count: int) -> ChargedDay:
         **dict(zip((column.key for column in _GROUPS), members, strict=True)),
         is_change=bool(is_change),
         is_late=bool(is_late),
-        amount_atto=amount * ATTO_IN_NANO + rest,
+        amount_atto=join_amount(amount, rest),
         figures={
             "requests": int(requests),
             **_differences(_INPUT_METERS, inputs),
