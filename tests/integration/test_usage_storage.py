@@ -16,7 +16,6 @@ from penstock.metering.model import Delivery
 from penstock.metering.rules import hash_event
 from penstock.metering.tables import UsageEvents
 from penstock.storage.database import Database
-from penstock.storage.engine import create_read_engine, create_write_engine
 from penstock.storage.errors import DatabaseUnavailableError, SchemaUnknownError
 from penstock.storage.migrate import downgrade, upgrade
 from penstock.storage.scope import Scope
@@ -289,3 +288,21 @@ async def test_a_full_database_is_unavailable(tmp_path: Path) -> None:
         new = await store.record_events(WriteSession(connection, ALL), ALL, events, DELIVERY)
     assert len(new) == 500
     await engine.dispose()
+
+
+async def test_opening_waits_for_who_migrates(tmp_path: Path) -> None:
+    """A process that starts while another one migrates for long waits for it."""
+    path = tmp_path / "usage.db"
+    first, second = Database(path), Database(path)
+    await first.open()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    opening = asyncio.ensure_future(second.open())
+    await asyncio.sleep(BUSY_TIMEOUT_MS / 1_000 + 0.5)
+    assert not opening.done()
+    other.execute("COMMIT")
+    other.close()
+    await opening
+    assert await _count(second) == 0
+    for database in (first, second):
+        await database.close()

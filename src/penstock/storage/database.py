@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -29,6 +30,9 @@ from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession, WriteSession
 
 _logger = logging.getLogger(__name__)
+
+MIGRATION_PATIENCE_S = 30.0
+"""How long opening waits for another process that writes to a SQLite file."""
 
 
 class Database:
@@ -76,16 +80,33 @@ class Database:
         """Create the file when there is none, and bring its schema up to date.
 
         Raises:
-            DatabaseUnavailableError: It cannot be opened or is locked.
+            DatabaseUnavailableError: It cannot be opened, or stays locked for
+                `MIGRATION_PATIENCE_S`.
             SchemaUnknownError: A newer version wrote it.
         """
         try:
             if self._file is not None:
                 await asyncio.to_thread(self._file.create)
             with _translated():
-                await upgrade(self._writer)
+                await self._upgrade()
         except OSError as error:
             raise _unavailable(error) from None
+
+    async def _upgrade(self) -> None:
+        """Bring the schema up to date, behind whoever is doing that.
+
+        On PostgreSQL a lock is waited for. SQLite's is given up after a moment, which is right for
+        requests; another process that migrates at its own start takes longer.
+        """
+        deadline_s = time.monotonic() + MIGRATION_PATIENCE_S
+        while True:
+            try:
+                await upgrade(self._writer)
+            except OperationalError as error:
+                if not sqlite.is_locked(error) or time.monotonic() > deadline_s:
+                    raise
+            else:
+                return
 
     async def close(self) -> None:
         """Close all connections; open sessions end with an error."""

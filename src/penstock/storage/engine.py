@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, event
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 BUSY_TIMEOUT_MS = 2_000
@@ -36,6 +37,12 @@ class _Connection(sqlite3.Connection):
         if self.in_transaction:
             self.rollback()
         super().close()
+
+
+def is_locked(error: DBAPIError) -> bool:
+    """Tell whether another process had the file for longer than we waited."""
+    # The low byte is the kind; the rest says more of it.
+    return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def create_write_engine(path: Path) -> AsyncEngine:
