@@ -16,6 +16,7 @@ from penstock.metering.model import Delivery
 from penstock.metering.rules import hash_event
 from penstock.metering.tables import UsageEvents
 from penstock.storage.database import Database
+from penstock.storage.engine import BUSY_TIMEOUT_MS, create_read_engine, create_write_engine
 from penstock.storage.errors import DatabaseUnavailableError, SchemaUnknownError
 from penstock.storage.migrate import downgrade, upgrade
 from penstock.storage.scope import Scope
