@@ -109,7 +109,7 @@ class Rotations(RuleBasedStateMachine):
     def set_secret(self, data: st.DataObject) -> None:
         """Another secret of one that is there."""
         self.count += 1
-        name = data.draw(st.sampled_from(sorted(self.secrets)))
+        name = data.draw(st.sampled_from(list(self.secrets)))
         self.runner.run(self._set(name, f"sk-{self.count}"))
         self.secrets[name] = f"sk-{self.count}"
 
@@ -117,7 +117,7 @@ class Rotations(RuleBasedStateMachine):
     @rule(data=st.data())
     def delete(self, data: st.DataObject) -> None:
         """One that is there goes."""
-        name = data.draw(st.sampled_from(sorted(self.secrets)))
+        name = data.draw(st.sampled_from(list(self.secrets)))
         self.runner.run(self._delete(name))
         del self.secrets[name]
 
