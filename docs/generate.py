@@ -18,6 +18,9 @@ from penstock.contract import snapshot
 from penstock.contract.cloud_event import SCHEMA_NAME, event_schema
 from penstock.contract.metrics import Metric
 from penstock.contract.node import WorkerSettings
+from penstock.engines.isolation import IDENTIFYING, STEERING
+from penstock.engines.model import Engine, Load, Priority
+from penstock.engines.registry import ENGINES
 from penstock.gateway import limits as gateway_limits
 from penstock.kit.errors import ErrorCode
 
@@ -46,6 +49,17 @@ _METRICS_HEAD = """\
 
 What a node's `/metrics` shows, in Prometheus' text form. Labels hold only names that the
 configuration knows, so a caller cannot make new series. Times are in seconds, sizes in bytes.
+"""
+
+_ENGINES_HEAD = """\
+# Engines
+
+What Penstock knows of each kind of model server. The name is the upstream's `provider`; one that
+you leave out is `openai_compatible`. Facts are those of default settings of the servers.
+
+What callers may not tell a server, whichever it is, is taken out of bodies: {steering}.
+{identifying} are sent as pseudonyms, which differ between organizations. Where a server keeps
+caches of prompts apart by `cache_salt`, each organization has its own.
 """
 
 _LIMITS_HEAD = """\
@@ -243,6 +257,54 @@ def limits_page() -> str:
     )
 
 
+def engines_page() -> str:
+    """Return docs/reference/engines.md."""
+    head = _ENGINES_HEAD.format(
+        steering=", ".join(f"`{name}`" for name in sorted(STEERING)),
+        identifying=" and ".join(f"`{name}`" for name in IDENTIFYING),
+    )
+    return head + "".join(map(_engine_entry, ENGINES.values()))
+
+
+def _engine_entry(engine: Engine) -> str:
+    facts = {
+        "Alive": _code(engine.health_path),
+        "Ready for a model": _code(engine.ready_path or engine.health_path),
+        "Models": _code(engine.models_path),
+        "Most tokens of a request, there": _code(engine.context_member),
+        **(_load_facts(engine.load) if engine.load else {}),
+        "Never read": ", ".join(map(_code, engine.never_polled)),
+        "Errors": engine.errors,
+        "No room": ", ".join(map(str, sorted(engine.overloaded_statuses))),
+        "Priority": _priority_fact(engine.priority) if engine.priority else "",
+        "Caches apart by `cache_salt`": "yes" if engine.takes_cache_salt else "",
+        "Session": _code(engine.session_header),
+        "Usage in every chunk": "yes" if engine.usage_in_every_chunk else "",
+        "Most choices": str(engine.most_choices or ""),
+        "Ends a request by": engine.cancels,
+    }
+    rows = [(name, fact) for name, fact in facts.items() if fact]
+    return f"\n## `{engine.name}`\n\n{engine.title}.\n\n" + _table(("", ""), rows)
+
+
+def _load_facts(load: Load) -> dict[str, str]:
+    return {
+        "Load": _code(load.path) + (f" on port {load.port}" if load.port else ""),
+        "Requests running": _code(load.running),
+        "Requests waiting": _code(load.waiting),
+        "KV cache in use": _code(load.cache_use),
+    }
+
+
+def _priority_fact(priority: Priority) -> str:
+    which = "larger" if priority.is_higher_earlier else "smaller"
+    return f"{_code('.'.join(priority.path))}, the {which} first"
+
+
+def _code(text: str | None) -> str:
+    return f"`{text}`" if text else ""
+
+
 def cli_page() -> str:
     """Return the page of all commands."""
     return render_reference(app)
@@ -256,6 +318,7 @@ def event_schema_file() -> str:
 PAGES: dict[str, Callable[[], str]] = {
     SCHEMA_NAME: event_schema_file,
     "cli.md": cli_page,
+    "engines.md": engines_page,
     "errors.md": errors_page,
     "limits.md": limits_page,
     "metrics.md": metrics_page,

@@ -8,9 +8,9 @@ from docs.generate import PAGES, REFERENCE, error_codes, metrics
 from tests.house.sources import PACKAGE, ROOT, expect_none, label, text, tracked_files
 
 ROOMS = {
-    "kit", "contract", "storage", "tenancy", "access", "catalog", "limits", "routing", "metering",
-    "rating", "ledger", "billing", "webhooks", "audit", "privacy", "gateway", "node", "control",
-    "console", "jobs", "emulator", "cli",
+    "kit", "contract", "engines", "storage", "tenancy", "access", "catalog", "limits", "routing",
+    "metering", "rating", "ledger", "billing", "webhooks", "audit", "privacy", "gateway",
+    "node", "control", "console", "jobs", "emulator", "cli",
 }  # fmt: skip
 
 ROOM_HEADINGS = ("Owns", "Does not own", "Invariants")

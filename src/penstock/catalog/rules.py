@@ -10,17 +10,9 @@ from collections.abc import Mapping
 
 from penstock.catalog.errors import quoted, suggest
 from penstock.contract.snapshot import Endpoint, Timeouts
+from penstock.engines.registry import ENGINES
 
-PROVIDERS = {
-    "openai_compatible": "Any engine or company that speaks OpenAI's protocol.",
-    "vllm": "vLLM's server.",
-    "sglang": "SGLang's server.",
-    "trtllm": "TensorRT-LLM's server, `trtllm-serve`.",
-    "triton": "NVIDIA Triton with its OpenAI-compatible frontend.",
-    "dynamo": "NVIDIA Dynamo's frontend.",
-    "llama_cpp": "llama.cpp's server.",
-    "emulator": "Penstock's own emulator, for tests and trials.",
-}
+PROVIDERS = {engine.name: f"{engine.title}." for engine in ENGINES.values()}
 """Which kinds of engines and companies serve upstreams, and what each is."""
 MAX_TIMEOUT_MS = 86_400_000
 MAX_CONNECTIONS = 65_535

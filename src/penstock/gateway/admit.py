@@ -8,6 +8,7 @@ import re
 
 import msgspec
 
+from penstock.engines.isolation import IDENTIFYING, STEERING
 from penstock.gateway.demand import Demand, Members, read_demand
 from penstock.gateway.dialects.openai import Operation
 from penstock.gateway.errors import (
@@ -31,6 +32,7 @@ _NO_MODEL = Refusal(MEMBER_MISSING, "The member 'model' is missing.", "model")
 _UNKNOWN_MODEL = Refusal(MODEL_NOT_FOUND, param="model")
 _INCLUDE_USAGE = msgspec.Raw(b'{"include_usage":true}')
 _CONTINUOUS_USAGE = msgspec.Raw(b'{"include_usage":true,"continuous_usage_stats":true}')
+_NOT_PASSED = STEERING.union(IDENTIFYING)
 _EMPTY = re.compile(rb'null|""|\[[ \t\r\n]*\]')
 _BYTES_PER_TOKEN = 4
 
@@ -96,7 +98,8 @@ def admit(
         if isinstance(options, Refusal):
             return options
     demand = _demand(principal, operation, members, body)
-    members["model"] = target.model
+    _isolate(members, runtime, principal.organization)
+    _address(members, target)
     estimated = len(body) // _BYTES_PER_TOKEN
     return Admission(
         offer,
@@ -120,7 +123,7 @@ def readdress(admission: Admission, target: Target) -> Admission | None:
     members = _decode_members(admission.body)
     if not _takes(target, members):
         return None
-    members["model"] = target.model
+    _address(members, target)
     strips_usage = False
     if admission.is_stream:
         options = _decode_members(members["stream_options"])
@@ -133,6 +136,27 @@ def readdress(admission: Admission, target: Target) -> Admission | None:
     return msgspec.structs.replace(
         admission, target=target, body=_encode(members), strips_usage=strips_usage
     )
+
+
+def _address(members: Members, target: Target) -> None:
+    members["model"] = target.model
+    if target.cache_salt is not None:
+        members["cache_salt"] = target.cache_salt
+    else:
+        members.pop("cache_salt", None)
+
+
+def _isolate(members: Members, runtime: Runtime, organization: str) -> None:
+    """Take out what would steer the engine, and names of persons."""
+    if _NOT_PASSED.isdisjoint(members):
+        return
+    for name in STEERING.intersection(members):
+        del members[name]
+    for name in IDENTIFYING:
+        raw = members.get(name)
+        if raw is None or bytes(raw) == b"null":
+            continue
+        members[name] = msgspec.Raw(b'"%b"' % runtime.pseudonym(organization, bytes(raw)))
 
 
 def _choose(offer: Offer, turn: float, members: Members) -> Target:

@@ -8,6 +8,7 @@ beside it. Only what limits somebody is taken for a No when it cannot be read.
 import logging
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from hashlib import sha256
 from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -23,6 +24,8 @@ from penstock.contract.snapshot import (
     Timeouts,
     Upstream,
 )
+from penstock.engines.model import Engine
+from penstock.engines.registry import engine_of
 from penstock.gateway.errors import RESIDENCY_DENIED, UNUSABLE
 from penstock.gateway.limits import FALLBACK_DEPTH
 from penstock.gateway.tokens import Tokens
@@ -51,6 +54,7 @@ class ServedUpstream(msgspec.Struct, frozen=True):
     max_connections: int
     tls: ssl.SSLContext | None
     settings: Upstream
+    engine: Engine
     data_class: str
     """"" when nobody said; the same for the region."""
     region: str
@@ -68,6 +72,9 @@ class Target(msgspec.Struct, frozen=True):
     """Header line with the credential, ending in CRLF, or nothing."""
     weight: int
     """Its share of the tier; with 0 it only stands in for others."""
+    cache_salt: msgspec.Raw | None = None
+    """What keeps the organization's prompts apart in the engine's cache, as JSON; None where the
+    engine knows no such thing."""
 
 
 class Offer(msgspec.Struct, frozen=True):
@@ -279,7 +286,13 @@ class Catalog:
             self._tell(f"choice unusable deployment={deployment.name!r} error={error}")
             return None
         model = msgspec.Raw(_encode(deployment.model))
-        return Target(alias, deployment, served, model, authorization, choice.weight)
+        salt = _cache_salt(owner.organization) if served.engine.takes_cache_salt else None
+        return Target(alias, deployment, served, model, authorization, choice.weight, salt)
+
+
+def _cache_salt(organization: str) -> msgspec.Raw:
+    """Return the same for an organization on all nodes; others' are not told to anybody."""
+    return msgspec.Raw(_encode(sha256(b"cache_salt\0" + organization.encode()).hexdigest()))
 
 
 def _place(upstream: Upstream) -> tuple[str | None, str | None]:
@@ -318,6 +331,7 @@ def _serve(upstream: Upstream, version: int) -> ServedUpstream:
         max_connections=upstream.max_connections,
         tls=tls,
         settings=upstream,
+        engine=engine_of(upstream.provider),
         data_class=upstream.data_class or "",
         region=upstream.region or "",
     )

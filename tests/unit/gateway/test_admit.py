@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.fakes.worker_process import PEPPER, build_runtime, make_snapshot
 
 from penstock.contract.snapshot import Alias, Choice, Deployment, Route
+from penstock.engines.isolation import IDENTIFYING, STEERING
 from penstock.gateway.admit import Admission, admit, readdress
 from penstock.gateway.demand import write_cap
 from penstock.gateway.dialects.openai import CHAT, COMPLETIONS, EMBEDDINGS, Operation
@@ -285,6 +286,79 @@ def test_a_target_that_gives_less_than_asked_is_not_chosen() -> None:
     assert "4000" in refusal.detail
 
 
+_ENGINES = build_runtime(
+    msgspec.structs.replace(
+        _SNAPSHOT,
+        upstreams=(
+            *_SNAPSHOT.upstreams,
+            msgspec.structs.replace(_SNAPSHOT.upstreams[0], name="gpu", provider="vllm"),
+        ),
+        deployments=(*_SNAPSHOT.deployments, Deployment("gpu", "gpu", "served")),
+        routes=(
+            Route("gpu", (Choice("gpu"),), fallback="main"),
+            Route("back", (Choice("main"),), fallback="gpu"),
+            *_SNAPSHOT.routes,
+        ),
+        aliases=(Alias("model-a", "gpu"), Alias("back", "back")),
+    ),
+    PEPPER,
+)
+
+
+def _sent(body: bytes, organization: str = "org-a") -> dict[str, object]:
+    principal = Principal("key", organization, "project-a", None, None)
+    admission = admit(_ENGINES, principal, CHAT, body)
+    assert isinstance(admission, Admission)
+    sent: dict[str, object] = json.loads(admission.body)
+    return sent
+
+
+@pytest.mark.parametrize("name", sorted(STEERING))
+def test_nobody_steers_an_engine(name: str) -> None:
+    """Members that would reach what is others' on an engine are taken out, whatever they hold."""
+    for value in (b'"x"', b"1", b"null", b'{"a":[{}]}'):
+        sent = _sent(_HEAD + b',"%b":%b,"seed":7}' % (name.encode(), value))
+        assert sent["seed"] == 7
+        assert set(sent) == {"model", "messages", "seed", "cache_salt"}
+
+
+def test_caches_of_organizations_are_apart() -> None:
+    """Each organization has its own salt, the same in each of its requests and none of callers'."""
+    body = _HEAD + b',"cache_salt":"mine"}'
+    salt = _sent(body)["cache_salt"]
+    assert _sent(_HEAD + b"}")["cache_salt"] == salt
+    assert isinstance(salt, str)
+    assert len(salt) == 64
+    assert _sent(body, "org-b")["cache_salt"] not in (salt, "mine")
+
+
+def test_another_target_gets_what_it_knows() -> None:
+    """A request that goes to another kind of engine has a salt there if that takes one."""
+    body = _HEAD + b',"cache_salt":"mine"}'
+    admission = admit(_ENGINES, _OPEN, CHAT, body)
+    assert isinstance(admission, Admission)
+    vllm, emulator = (tier[0] for tier in admission.offer.tiers)
+    there = readdress(admission, emulator)
+    assert there is not None
+    assert "cache_salt" not in json.loads(there.body)
+    back = readdress(there, vllm)
+    assert back is not None
+    assert json.loads(back.body) == json.loads(admission.body)
+
+
+@pytest.mark.parametrize("name", IDENTIFYING)
+def test_users_have_pseudonyms(name: str) -> None:
+    """An engine can tell an organization's users apart and not who they are."""
+    body = _HEAD + b',"%b":"ada@example.com"}' % name.encode()
+    known = _sent(body)[name]
+    assert isinstance(known, str)
+    assert len(known) == 32
+    assert known == _sent(body)[name]
+    assert known != _sent(body, "org-b")[name]
+    assert known != _sent(body.replace(b"ada", b"bob"))[name]
+    assert _sent(_HEAD + b',"%b":null}' % name.encode())[name] is None
+
+
 def test_nothing_is_kept_between_requests() -> None:
     """Admitting one request changes nothing for the next."""
     body = _HEAD + b',"stream":true}'
@@ -298,7 +372,7 @@ _json = st.recursive(
     max_leaves=8,
 )  # fmt: skip
 _known = {"model", "messages", "stream", "stream_options", "n", "best_of", "max_tokens",
-          "max_completion_tokens"}  # fmt: skip
+          "max_completion_tokens", *STEERING, *IDENTIFYING}  # fmt: skip
 
 
 @given(

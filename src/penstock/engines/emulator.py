@@ -1,0 +1,12 @@
+"""Penstock's own emulator."""
+
+from penstock.engines.model import OVERLOADED, Engine
+
+EMULATOR = Engine(
+    name="emulator",
+    title="Penstock's own emulator, for tests and trials",
+    overloaded_statuses=OVERLOADED | {529},
+    errors="any of the others', by its settings",
+    usage_in_every_chunk=True,
+    cancels="closing the connection, at once",
+)

@@ -1,0 +1,15 @@
+"""llama.cpp's server."""
+
+from penstock.engines.model import Engine, Load
+
+LLAMA_CPP = Engine(
+    name="llama_cpp",
+    title="llama.cpp's server",
+    load=Load(
+        path="/metrics",
+        running="llamacpp:requests_processing",
+        waiting="llamacpp:requests_deferred",
+    ),
+    errors='`{"error": {"message", "type", "code"}}`',
+    cancels="closing the connection, at once",
+)

@@ -1,0 +1,64 @@
+"""What is known of a kind of model server. Facts only: what is done with them is elsewhere."""
+
+import msgspec
+
+OVERLOADED = frozenset({429, 503})
+"""What most servers answer when they have no room for a request."""
+
+
+class Priority(msgspec.Struct, frozen=True):
+    """How a server is told which request is more urgent."""
+
+    path: tuple[str, ...]
+    """Where the number stands in the body, e.g. `("nvext", "agent_hints", "priority")`."""
+    is_higher_earlier: bool
+    """Whether the larger number goes first."""
+
+
+class Load(msgspec.Struct, frozen=True):
+    """Where a server says how busy it is: names of metrics in Prometheus' text form."""
+
+    path: str
+    running: str
+    """Requests that are being answered."""
+    waiting: str
+    """Requests that wait."""
+    cache_use: str = ""
+    """Share of the KV cache in use, 0 to 1; "" when it does not say."""
+    port: int | None = None
+    """Where that is, if not where requests go."""
+
+
+class Engine(msgspec.Struct, frozen=True, kw_only=True):
+    """One kind of model server: a provider's name, and how it behaves."""
+
+    name: str
+    """The provider's name in the configuration."""
+    title: str
+    """One line for people."""
+    health_path: str | None = "/health"
+    """Says whether the process serves; None when nothing does."""
+    ready_path: str | None = None
+    """Says whether a model can be asked; `{model}` is its name. None where health says it."""
+    models_path: str | None = "/v1/models"
+    """Lists its models in OpenAI's form."""
+    context_member: str | None = None
+    """Where an entry of that list says how many tokens a request may have."""
+    load: Load | None = None
+    never_polled: tuple[str, ...] = ()
+    """Paths that change something when they are read: what one reader took, no other sees."""
+    overloaded_statuses: frozenset[int] = OVERLOADED
+    """Answers that mean: no room for this request, another server may have some."""
+    errors: str
+    """The shape of its error bodies, for people."""
+    priority: Priority | None = None
+    takes_cache_salt: bool = False
+    """Whether `cache_salt` keeps the prefix caches of organizations apart."""
+    session_header: str | None = None
+    """What it keeps requests of a session together by."""
+    usage_in_every_chunk: bool = False
+    """Whether it understands `stream_options.continuous_usage_stats`."""
+    most_choices: int | None = None
+    """The largest `n` that it answers in full; None when it knows no bound."""
+    cancels: str
+    """What ends a request that its caller left, for people."""
