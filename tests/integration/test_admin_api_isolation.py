@@ -217,7 +217,7 @@ async def test_roles_do_what_the_matrix_says(
 
 
 async def test_a_key_without_the_scope_is_nobody(rig: AdminRig, document: AdminDocument) -> None:
-    """A key without scope `admin` or `usage:read` opens nothing, whatever its role is."""
+    """A key with scopes of the data plane alone opens nothing, whatever its role is."""
     project = await rig.create_project("mine")
     scopes = ["inference", "models:read"]
     token = await rig.create_token(project["id"], "platform_admin", scopes)
@@ -227,17 +227,25 @@ async def test_a_key_without_the_scope_is_nobody(rig: AdminRig, document: AdminD
         expect_problem(answer, 401, "err:control:access:key_refused")
 
 
-async def test_scope_usage_opens_usage_only(rig: AdminRig, document: AdminDocument) -> None:
-    """A key with scope `usage:read` reads usage and charges, and does nothing else in any role."""
+@pytest.mark.parametrize("scope", ["usage:read", "costs:read"])
+async def test_scopes_of_reading_open_that_only(
+    rig: AdminRig, document: AdminDocument, scope: str
+) -> None:
+    """A key that reads usage or costs reads that and exports it, and does nothing else."""
     project = await rig.create_project("mine")
-    token = await rig.create_token(project["id"], "platform_admin", ["usage:read"])
+    token = await rig.create_token(project["id"], "platform_admin", [scope])
     for operation in document.operations:
         path = operation.path.removeprefix("/api/v1")
         answer = await rig.call(operation.method, path, {}, token=token)
-        if operation.name in {"usage:read", "usage:export", "costs:read"}:
+        if operation.name == scope:
             assert answer.status_code in {200, 400}
-        else:
+        elif operation.name != "usage:export":
             expect_problem(answer, 403, DENIED)
+    span = "since=2026-01-01T00:00:00Z&until=2026-02-01T00:00:00Z"
+    for rows in ("events", "costs", "focus"):
+        answer = await rig.call("GET", f"/usage/export?{span}&rows={rows}", token=token)
+        is_open = scope == ("usage:read" if rows == "events" else "costs:read")
+        assert answer.status_code == (200 if is_open else 403), answer.text
 
 
 async def test_a_key_opens_from_its_addresses_only(rig: AdminRig) -> None:

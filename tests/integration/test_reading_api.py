@@ -25,6 +25,7 @@ PATHS = (
     "/costs?",
     *(f"/usage/export?{SPAN}&format=jsonl&rows={rows}&" for rows in ("events", "costs", "focus")),
 )
+READER = ["usage:read", "costs:read"]
 ONE_EVENT = "0.000026"
 """12 input and 7 output tokens at 1 and 2 for a million."""
 PAID = "0.000008641969"
@@ -113,7 +114,7 @@ async def test_other_organizations_are_not_there(
 ) -> None:
     """A key sees its organization's, and what is another's byte for byte as if it were missing."""
     mine, other = await _create_place(rig, usage, 1), await _create_place(rig, usage, 2)
-    token = await rig.create_token(mine.project, "billing_admin", ["usage:read"])
+    token = await rig.create_token(mine.project, "billing_admin", READER)
     all_of_it = json.dumps(await _get(rig, f"{path}{_groups(path)}", token))
     assert mine.key_id in all_of_it
     assert not any(foreign in all_of_it for foreign in other.ids.values())
@@ -133,7 +134,7 @@ async def test_other_projects_are_not_there(rig: AdminRig, usage: RatedUsage, pa
     """A key with a role in one project sees that project's alone."""
     mine = await _create_place(rig, usage, 1)
     sibling = await _create_place(rig, usage, 2, mine.organization)
-    token = await rig.create_token(mine.project, "developer", ["usage:read"])
+    token = await rig.create_token(mine.project, "developer", READER)
     all_of_it = json.dumps(await _get(rig, f"{path}{_groups(path)}", token))
     assert mine.key_id in all_of_it
     assert sibling.key_id not in all_of_it
@@ -157,7 +158,7 @@ async def test_a_role_that_reads_nothing_is_denied(
 ) -> None:
     """A scope gives no more than the role does: a key for inference sees nothing."""
     mine = await _create_place(rig, usage, 1)
-    token = await rig.create_token(mine.project, "inference_only", ["inference", "usage:read"])
+    token = await rig.create_token(mine.project, "inference_only", ["inference", *READER])
     expect_problem(await rig.call("GET", path, token=token), 403, DENIED)
 
 
@@ -166,8 +167,8 @@ async def test_labels_of_other_projects_are_not_there(rig: AdminRig, usage: Rate
     mine = await _create_place(rig, usage, 1, labels=(("cost", "mine"),))
     await _create_place(rig, usage, 2, mine.organization, labels=(("cost", "sibling"),))
     other = await _create_place(rig, usage, 3, labels=(("cost", "other"),))
-    owner = await rig.create_token(mine.project, "org_owner", ["usage:read"])
-    member = await rig.create_token(mine.project, "project_admin", ["usage:read"])
+    owner = await rig.create_token(mine.project, "org_owner", READER)
+    member = await rig.create_token(mine.project, "project_admin", READER)
     for path in ("/usage/buckets", "/costs"):
         query = f"{path}?bucket=month&group_by=label:cost"
         values = [result["label_value"] for result in _results(await _get(rig, query, owner))]

@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -27,11 +28,12 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import DBAPIError, ProgrammingError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from tests.fakes.postgresql_server import PostgresqlServer
 from tests.unit.metering.usage_events import make_event
 
 import penstock
+from penstock.access.tables import ApiKeys
 from penstock.audit.tables import AuditHeads
 from penstock.metering import figure_store, store
 from penstock.metering.figure_rules import add_up
@@ -47,6 +49,7 @@ from penstock.storage.errors import DatabaseUnavailableError, RowConflictError
 from penstock.storage.migrate import downgrade, upgrade
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import WriteSession
+from penstock.tenancy.tables import Organizations, Projects
 
 ALL = Scope.all_organizations()
 ACME = Scope.of("acme")
@@ -189,6 +192,42 @@ async def test_an_older_database_keeps_its_usage(engine: AsyncEngine) -> None:
     async with engine.connect() as connection:
         found = await connection.execute(text("SELECT event_id FROM usage_events ORDER BY 1"))
         assert {*found.scalars()} == {*tokens}
+
+
+async def test_keys_that_read_usage_go_on_reading_costs(engine: AsyncEngine) -> None:
+    """An upgrade gives keys with `usage:read` the scope of costs as well, and no other key."""
+    kept = {"reader0000000": ["usage:read"], "caller0000000": ["inference", "models:read"]}
+    await upgrade(engine, "0008")
+    async with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            await pg.set_scope(connection, ALL)
+        await _insert_keys(connection, kept)
+    for target, costs in (("0009", ["costs:read"]), ("0008", [])):
+        await (upgrade if costs else downgrade)(engine, target)
+        async with engine.connect() as connection:
+            if connection.dialect.name == "postgresql":
+                await pg.set_scope(connection, ALL)
+            rows = await connection.execute(select(ApiKeys.id, ApiKeys.scopes))
+            assert {row.id: row.scopes for row in rows} == kept | {
+                "reader0000000": [*costs, "usage:read"]
+            }
+
+
+async def _insert_keys(connection: AsyncConnection, scopes: dict[str, list[str]]) -> None:
+    times = {"version": 1, "created_at": 1, "updated_at": 1}
+    named = {"name": "one", "status": "active", **times}
+    await connection.execute(insert(Organizations).values(id="org_a", **named))
+    await connection.execute(insert(Projects).values(id="prj_a", organization_id="org_a", **named))
+    for key_id, key_scopes in scopes.items():
+        members: dict[str, Any] = {"id": key_id, "name": key_id, "scopes": key_scopes}
+        members |= {
+            "project_id": "prj_a",
+            "organization_id": "org_a",
+            "role": "developer",
+            "created_by": "admin_token",
+        }
+        members |= {"is_live": True, "is_disabled": False, "labels": {}}
+        await connection.execute(insert(ApiKeys).values(**members, **times))
 
 
 async def test_every_table_of_organizations_has_a_wall(pg_database: Database) -> None:

@@ -11,8 +11,13 @@ _ORGANIZATION_READS = frozenset(
     {"organizations:get", "organizations:list", "providers:list", "aliases:list", "aliases:get"}
 )
 """What somebody of a single project may see beyond it."""
-_USAGE_OPERATIONS = frozenset({"usage:read", "usage:export", "costs:read"})
-ADMIN_API_SCOPES = frozenset({KeyScope.ADMIN, KeyScope.USAGE_READ})
+_ALSO_OPENED_BY = {
+    "usage:read": frozenset({KeyScope.USAGE_READ}),
+    "costs:read": frozenset({KeyScope.COSTS_READ}),
+    "usage:export": frozenset({KeyScope.USAGE_READ, KeyScope.COSTS_READ}),
+}
+"""Scopes besides `admin`, of which any will do; which rows are exported is asked for by itself."""
+ADMIN_API_SCOPES = frozenset({KeyScope.ADMIN}).union(*_ALSO_OPENED_BY.values())
 """A key without any of these opens nothing of the admin API."""
 
 
@@ -46,8 +51,8 @@ def find_refusal(
         `OBJECT_UNKNOWN` when the object is another organization's or project's: whoever has no
         business there does not learn that it exists. `OPERATION_DENIED` when the role says no.
     """
-    needed = {KeyScope.ADMIN} | ({KeyScope.USAGE_READ} if operation in _USAGE_OPERATIONS else set())
-    if not needed & principal.scopes:
+    opening = {KeyScope.ADMIN} | _ALSO_OPENED_BY.get(operation, frozenset())
+    if not opening & principal.scopes:
         return Refusal(OPERATION_DENIED, "This key has not the scope that this needs.")
     if principal.organization_id is not None and organization_id not in {
         None,

@@ -18,6 +18,7 @@ class KeyScope(StrEnum):
     INFERENCE = "inference"
     MODELS_READ = "models:read"
     USAGE_READ = "usage:read"
+    COSTS_READ = "costs:read"
     ADMIN = "admin"
     """The admin API, with the rights of the key's role."""
 
@@ -260,7 +261,7 @@ class Principal:
             kind="admin_token",
             id="admin_token",
             roles=frozenset({Role.PLATFORM_ADMIN}),
-            scopes=frozenset({KeyScope.ADMIN, KeyScope.USAGE_READ}),
+            scopes=frozenset({KeyScope.ADMIN}),
             organization_id=None,
         )
 

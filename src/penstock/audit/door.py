@@ -57,6 +57,14 @@ class Call(Protocol):
         """
         ...
 
+    def check_also(self, operation: str) -> None:
+        """Check that the caller may do another operation, too.
+
+        Raises:
+            PenstockError: `OPERATION_DENIED`.
+        """
+        ...
+
     def narrow(self, organization_id: str | None, project_id: str | None) -> str | None:
         """Check that the caller may do the operation on all that is in a place.
 

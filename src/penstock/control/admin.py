@@ -100,7 +100,9 @@ def add_admin_api(
     bearer = HTTPBearer(
         auto_error=False,
         scheme_name="adminKey",
-        description="`secrets/admin_token`, or an API key with scope `admin` or `usage:read`",
+        description=(
+            "`secrets/admin_token`, or an API key with scope `admin`, `usage:read` or `costs:read`"
+        ),
     )
     for router in routers:
         app.include_router(router, dependencies=[Depends(bearer)])

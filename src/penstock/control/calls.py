@@ -67,20 +67,24 @@ class AdminCall:
 
     def check(self, *, organization_id: str | None = None, project_id: str | None = None) -> None:
         """Check the operation on an object of that owner; see `audit.door.Call`."""
-        refusal = find_refusal(
-            self.principal,
-            self.operation,
-            organization_id=organization_id,
-            project_id=project_id,
-        )
-        if refusal is not None:
-            raise PenstockError(refusal.error, refusal.detail)
+        self._check(self.operation, organization_id, project_id)
+
+    def check_also(self, operation: str) -> None:
+        """Check that the caller may do another operation, too; see `audit.door.Call`."""
+        self._check(operation, None, self.project_id)
 
     def narrow(self, organization_id: str | None, project_id: str | None) -> str | None:
         """Check the operation on all that is in a place; see `audit.door.Call`."""
         project_id = project_id or self.project_id
         self.check(organization_id=organization_id, project_id=project_id)
         return project_id
+
+    def _check(self, operation: str, organization_id: str | None, project_id: str | None) -> None:
+        refusal = find_refusal(
+            self.principal, operation, organization_id=organization_id, project_id=project_id
+        )
+        if refusal is not None:
+            raise PenstockError(refusal.error, refusal.detail)
 
     def check_grant(self, *roles: str) -> None:
         """Check that the caller has all rights of these roles; see `audit.door.Call`."""

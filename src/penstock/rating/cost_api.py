@@ -27,7 +27,8 @@ costs = APIRouter(prefix="/api/v1/costs", tags=["costs"], route_class=AdminRoute
     description=(
         "Amounts are exact; nothing is rounded before an invoice. A bucket that `since` and "
         "`until` touch is meant as a whole. What the platform pays is told to its operator alone; "
-        "everybody else sees what their organization, or their only project, is charged."
+        "everybody else sees what their organization, or their only project, is charged, with a "
+        "key of scope `costs:read` or `admin`."
     ),
     response_model=CostsBody,
     **operation("costs:read", CURSOR_INVALID, GROUPING_UNKNOWN, OBJECT_UNKNOWN),

@@ -39,6 +39,7 @@ async def downgrade(engine: AsyncEngine, revision: str) -> None:
     from alembic import command  # noqa: PLC0415  # start-up time: few starts migrate
 
     async with engine.begin() as connection:
+        await connection.run_sync(_see_everything)
         await connection.run_sync(
             lambda sync_connection: command.downgrade(configure(sync_connection), revision)
         )
@@ -64,13 +65,19 @@ def newest_revision() -> str:
 def _upgrade(connection: Connection, revision: str) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
-        connection.execute(
-            select(func.set_config(literal(PLATFORM_SETTING), literal("on"), True))  # noqa: FBT003 - local to the transaction
-        )
+    _see_everything(connection)
     current = _read_revisions(connection)
     # The usual start: to load Alembic and all migrations would take longer than all else here.
     if current != [newest_revision() if revision == "head" else revision]:
         _migrate(connection, current, revision)
+
+
+def _see_everything(connection: Connection) -> None:
+    """Let this transaction see the rows of all organizations: PostgreSQL hides them otherwise."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(
+            select(func.set_config(literal(PLATFORM_SETTING), literal("on"), True))  # noqa: FBT003 - local to the transaction
+        )
 
 
 def _read_revisions(connection: Connection) -> list[str]:

@@ -107,9 +107,14 @@ def test_a_key_without_the_scope_opens_nothing() -> None:
     """The admin API wants the admin scope, and usage that or its own."""
     inference = _principal(scopes=frozenset({KeyScope.INFERENCE}))
     assert _refusal(inference, "keys:list") is OPERATION_DENIED
-    usage = _principal(scopes=frozenset({KeyScope.USAGE_READ}))
-    assert _refusal(usage, "usage:read") is None
-    assert _refusal(usage, "keys:list") is OPERATION_DENIED
+    for scope, other in (
+        (KeyScope.USAGE_READ, KeyScope.COSTS_READ),
+        (KeyScope.COSTS_READ, KeyScope.USAGE_READ),
+    ):
+        reader = _principal(scopes=frozenset({scope}))
+        assert _refusal(reader, scope) is None
+        assert _refusal(reader, other) is OPERATION_DENIED
+        assert _refusal(reader, "keys:list") is OPERATION_DENIED
 
 
 def test_another_organization_is_not_there() -> None:

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from penstock.access import service as access
+from penstock.access.authorization import ADMIN_API_SCOPES
 from penstock.access.key_rules import is_live, match_secret
-from penstock.access.model import KeyScope
 from penstock.access.rules import find_key_id
 from penstock.catalog.apply.desired import find_repeated_secrets
 from penstock.catalog.apply.diff import missing_secrets
@@ -26,7 +26,7 @@ from penstock.catalog.references import (
 )
 from penstock.storage.sessions import ReadSession
 
-_LOOKED_UP = {KeyScope.ADMIN.value, KeyScope.USAGE_READ.value}
+_LOOKED_UP = {scope.value for scope in ADMIN_API_SCOPES}
 """Scopes of keys that the control plane finds by the id inside their secrets."""
 _CHUNK = 500
 

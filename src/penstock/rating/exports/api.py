@@ -74,7 +74,7 @@ def create_export_router(provider: str) -> APIRouter:
         summary="Write usage events, costs or FOCUS rows as a file",
         description=(
             "The file is sent while it is read; one that breaks off was not sent to its end. "
-            "Whose rows: as of `/api/v1/usage` and `/api/v1/costs`."
+            "Whose rows, and for whom: as of `/api/v1/usage` and `/api/v1/costs`."
         ),
         response_class=StreamingResponse,
         **operation("usage:export", FORMAT_UNAVAILABLE, SPAN_MISSING, OBJECT_UNKNOWN),
@@ -84,6 +84,7 @@ def create_export_router(provider: str) -> APIRouter:
         call: Annotated[Call, Depends(get_call)],
         query: Annotated[ExportQuery, Query()],
     ) -> StreamingResponse:
+        call.check_also("usage:read" if query.rows == "events" else "costs:read")
         async with call.read() as session:
             project = await narrow(
                 call,
