@@ -31,6 +31,8 @@ PRICE = Decimal(3)
 PARALLEL = 200
 SEEDS = int(os.environ.get("SEEDS", "10"))
 """Budgets; `SEEDS=50 make test ARGS=tests/e2e/test_limits_hold.py` tries more of them."""
+AWAY_S = float(os.environ.get("AWAY_S", "2"))
+"""How long Redis is away; `AWAY_S=30 make test ARGS=tests/e2e/test_limits_hold.py` is patient."""
 AT_ONCE = 3
 """Budgets that are spent at the same time."""
 LIMIT = 40
@@ -411,7 +413,7 @@ async def test_without_redis_each_node_gives_from_its_share(stage: Stage, mode: 
     callers = Callers(site, secret)
     await callers.prepare()
     unsure_s = 2 * ABSENT_S if mode == "hung" else 0.0
-    running = asyncio.ensure_future(callers.run(2 * WINDOW_S + 2.0 + unsure_s))
+    running = asyncio.ensure_future(callers.run(2 * WINDOW_S + AWAY_S + unsure_s))
     await asyncio.sleep(0.2)
     (redis.pause if mode == "hung" else redis.kill)()
     changed_s = time.time() + unsure_s

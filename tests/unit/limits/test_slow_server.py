@@ -135,6 +135,80 @@ def test_a_refused_server_is_away_at_once() -> None:
     run_virtual(run())
 
 
+BRIEF = Bucket("org/brief:o", LIMIT, 50, 20)
+"""Of a second."""
+HUNG_S = 30.0
+
+
+class Asker:
+    """Asks a node for one after the other, and notes what becomes of it. To be made in a loop."""
+
+    def __init__(self, pair: Pair, node: SharedAuthority, name: str) -> None:
+        """See the class."""
+        self._pair, self._node, self._name = pair, node, name
+        self.given_s: list[float] = []
+        self.undecided_s: list[float] = []
+        self.longest_s = 0.0
+
+    async def ask_until(self, end_s: float) -> None:
+        """Ask fifty times a second at most."""
+        loop = asyncio.get_running_loop()
+        count = 0
+        while (began_s := loop.time()) < end_s:
+            count += 1
+            ask = Ask(BRIEF, 1, 1)
+            try:
+                answer = await self._node.take([ask], take_id=f"{self._name}{count}", holder="0-1")
+            except AuthorityUnavailableError:
+                self.undecided_s.append(loop.time())
+            else:
+                if isinstance(answer, tuple):
+                    self.given_s.append(loop.time())
+            self.longest_s = max(self.longest_s, loop.time() - began_s)
+            await asyncio.sleep(0.02)
+
+
+def _most_in_a_second(given_s: list[float]) -> int:
+    return max(sum(first <= other < first + 1.0 for other in given_s) for first in given_s)
+
+
+def test_a_server_that_hangs_for_30_s_costs_a_second() -> None:
+    """Then nodes give from shares until it is back, and no later second holds too much."""
+
+    async def run() -> None:
+        pair = Pair()
+        loop = asyncio.get_running_loop()
+        hung_s, back_s = 5.0, 5.0 + HUNG_S
+        end_s = back_s + 10.0
+
+        def delay_s() -> float:
+            return back_s - loop.time() if hung_s <= loop.time() < back_s else 0.0
+
+        pair.way.delay_s = delay_s
+        nodes = [pair.one, pair.start(pair.way)]
+        beats = [asyncio.ensure_future(node.run()) for node in nodes]
+        await asyncio.sleep(0.01)
+        askers = [Asker(pair, node, f"{index}-") for index, node in enumerate(nodes)]
+        await asyncio.gather(*(asker.ask_until(end_s) for asker in askers))
+        for beat in beats:
+            beat.cancel()
+        for node, asker in zip(nodes, askers, strict=True):
+            assert node.is_up
+            assert asker.longest_s <= 0.25 + 0.001
+            assert asker.undecided_s
+            assert all(hung_s <= at <= hung_s + ABSENT_S + 0.5 for at in asker.undecided_s)
+            during = sum(hung_s + 2 <= at < back_s for at in asker.given_s)
+            assert during > 0.9 * (HUNG_S - 2) * LIMIT / 2
+        given_s = [at for asker in askers for at in asker.given_s]
+        assert _most_in_a_second(given_s) <= LIMIT * 3 // 2
+        assert _most_in_a_second([at for at in given_s if hung_s + 2 <= at < back_s]) <= LIMIT
+        after = [at for at in given_s if at >= end_s - 5.0]
+        assert len(after) > 0.9 * 5 * LIMIT
+        assert _most_in_a_second(after) <= LIMIT
+
+    run_virtual(run())
+
+
 @pytest.mark.parametrize("is_refused", [False, True])
 def test_a_new_agent_gives_nothing_before_it_knows(*, is_refused: bool) -> None:
     """An agent gives from its share when its server is known to be away, and not before."""
