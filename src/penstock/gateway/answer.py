@@ -5,7 +5,7 @@ from urllib.parse import unquote
 import msgspec
 
 from penstock.gateway.dialects.openai import error_body
-from penstock.gateway.errors import MODEL_NOT_FOUND
+from penstock.gateway.errors import MODEL_NOT_FOUND, OVERLOADED
 from penstock.gateway.limits import RETRY_AFTER_S
 from penstock.gateway.request import MODEL_PREFIX
 from penstock.gateway.runtime import Principal, Runtime
@@ -131,7 +131,8 @@ def error_answer(
         error.code.encode(),
         failed,
     )
-    if status == _UNAVAILABLE or refusal.retry_after_s is not None:
+    is_waited_for = status == _UNAVAILABLE or error is OVERLOADED
+    if is_waited_for or refusal.retry_after_s is not None:
         extra += b"retry-after: %d\r\n" % (refusal.retry_after_s or RETRY_AFTER_S)
     if status == _UNAUTHORIZED:
         extra += b"www-authenticate: Bearer\r\n"

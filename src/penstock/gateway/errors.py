@@ -353,10 +353,17 @@ FAILED = _infrastructure(
 )
 OVERLOADED = _infrastructure(
     "upstream:overloaded",
-    503,
+    429,
     "The model is overloaded. Retry.",
-    cause="The engine answered 429, 503 or 529.",
+    cause="The engine had no room: it answered 429, 529, or 503 with words that say so.",
     operator="Add endpoints or limit what tenants may send.",
+)
+UNAVAILABLE = _infrastructure(
+    "upstream:unavailable",
+    503,
+    "The model is not available at the moment. Retry.",
+    cause="The engine, or what stands before it, answered 503 and not that it is busy.",
+    operator="Look whether the engine is up and its model loaded.",
 )
 UNUSABLE = _infrastructure(
     "upstream:unusable",

@@ -34,8 +34,8 @@ from penstock.gateway.errors import (
 from penstock.gateway.failure import (
     error_in_answer,
     given_up,
+    redacted,
     status_failure,
-    without_credential,
 )
 from penstock.gateway.forward import Pool, UpstreamConnection
 from penstock.gateway.limits import ANSWER_BYTES, CONNECT_ATTEMPTS
@@ -476,7 +476,8 @@ class Exchange:
         if self.is_settled:
             return
         error = refusal.error
-        refusal = without_credential(refusal, self._admission.target.authorization)
+        target = self._admission.target
+        refusal = redacted(refusal, target.authorization, target.upstream.hosts)
         tap = self._tap
         self._reply.fail(
             refusal,

@@ -1,5 +1,8 @@
 """What an engine's failure means for the caller, whatever shape it has. Pure."""
 
+import re
+from collections.abc import Iterable
+
 from penstock.contract.usage import Attempt
 from penstock.gateway.dialects.openai import error_status, error_text
 from penstock.gateway.errors import (
@@ -8,14 +11,26 @@ from penstock.gateway.errors import (
     MISCONFIGURED,
     OVERLOADED,
     REFUSED_BY_ENGINE,
+    UNAVAILABLE,
 )
 from penstock.gateway.offer import ServedUpstream
-from penstock.kit.errors import Refusal
+from penstock.kit.errors import ErrorCode, Refusal
 
 PASSED_STATUSES = frozenset({400, 413, 415, 422})
 """What an engine finds wrong with a request goes to the caller under its own status."""
 _MISCONFIGURED_STATUSES = frozenset({401, 403, 404, 405})
-_OVERLOAD_STATUSES = frozenset({429, 503, 529})
+_OVERLOAD_STATUSES = frozenset({429, 529})
+_UNAVAILABLE = 503
+_BUSY = re.compile(r"busy|capacity|exceed|overload|priority|queue|too many", re.IGNORECASE)
+"""Words with which engines say that they are up and have no room, where the status is 503."""
+_PLACE = re.compile(
+    r"\b[a-z][a-z0-9+.-]*://[^\s'\"<>]+"  # a URL
+    r"|(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.])(?::\d+)?"  # an IPv4 address
+    r"|\[[0-9a-f.]*:[0-9a-f.]*:[0-9a-f:.]*\](?::\d+)?"  # an IPv6 address
+    r"|\b[a-z0-9-]+(?:\.[a-z0-9-]+)*\.(?:cluster|internal|intranet|lan|local|svc)\b[\w.-]*(?::\d+)?",
+    re.IGNORECASE,
+)
+_REDACTED = "[address]"
 _ERRORS_FROM = 400
 _RETRY_AFTER_DIGITS = 6
 """A longer wait than eleven days is no wait."""
@@ -33,9 +48,23 @@ def status_failure(status: int, body: bytes, retry_after: bytes | None) -> Refus
         return Refusal(REFUSED_BY_ENGINE, error_text(body))
     if status in _MISCONFIGURED_STATUSES:
         return Refusal(MISCONFIGURED)  # the engine's words would tell of our access to it
+    text = error_text(body)
+    error = _lack_of_room(status, text)
+    if error is not None:
+        return Refusal(error, text, retry_after_s=_seconds(retry_after))
+    return Refusal(FAILED if status >= _ERRORS_FROM else BAD_ANSWER, text)
+
+
+def _lack_of_room(status: int | None, text: str) -> ErrorCode | None:
+    """Return what a status means with which an engine does not even try; None for others.
+
+    vLLM, SGLang and Triton answer 503 when their queue is full, Dynamo 529, or what it is told to.
+    """
     if status in _OVERLOAD_STATUSES:
-        return Refusal(OVERLOADED, error_text(body), retry_after_s=_seconds(retry_after))
-    return Refusal(FAILED if status >= _ERRORS_FROM else BAD_ANSWER, error_text(body))
+        return OVERLOADED
+    if status != _UNAVAILABLE:
+        return None
+    return OVERLOADED if _BUSY.search(text) else UNAVAILABLE
 
 
 def _seconds(retry_after: bytes | None) -> int | None:
@@ -44,17 +73,28 @@ def _seconds(retry_after: bytes | None) -> int | None:
     return int(retry_after)
 
 
-def without_credential(refusal: Refusal, authorization: bytes) -> Refusal:
-    """Return the refusal without the engine's words when they repeat our credential.
+def redacted(refusal: Refusal, authorization: bytes, hosts: Iterable[str]) -> Refusal:
+    """Return the refusal as its caller may see it.
+
+    The engine's words are dropped when they repeat our credential; addresses in them are replaced.
 
     Args:
         refusal: What the caller shall be told.
         authorization: The header line that the engine got, or nothing.
+        hosts: Names and addresses of the upstream's endpoints.
     """
+    text = refusal.detail
+    if not text:
+        return refusal
     credential = authorization.partition(b"Bearer ")[2].strip().decode("ascii")
-    if credential and credential in refusal.detail:
+    if credential and credential in text:
         return Refusal(refusal.error, retry_after_s=refusal.retry_after_s)
-    return refusal
+    shown = _PLACE.sub(_REDACTED, text)
+    for host in hosts:
+        shown = shown.replace(host, _REDACTED)
+    if shown == text:
+        return refusal
+    return Refusal(refusal.error, shown, refusal.param, refusal.retry_after_s)
 
 
 def error_in_answer(raw: bytes) -> Refusal:
@@ -66,9 +106,7 @@ def error_in_answer(raw: bytes) -> Refusal:
     status, text = error_status(raw), error_text(raw)
     if status in PASSED_STATUSES:
         return Refusal(REFUSED_BY_ENGINE, text)
-    if status in _OVERLOAD_STATUSES:
-        return Refusal(OVERLOADED, text)
-    return Refusal(FAILED, text)
+    return Refusal(_lack_of_room(status, text) or FAILED, text)
 
 
 def given_up(upstream: ServedUpstream, refusal: Refusal, left_s: float, now_ns: int) -> Attempt:

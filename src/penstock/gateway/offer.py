@@ -59,6 +59,11 @@ class ServedUpstream(msgspec.Struct, frozen=True):
     """"" when nobody said; the same for the region."""
     region: str
 
+    @property
+    def hosts(self) -> Iterator[str]:
+        """Where its endpoints are."""
+        return (endpoint.host for endpoint in self.endpoints)
+
 
 class Target(msgspec.Struct, frozen=True):
     """A deployment, ready to be sent to on behalf of one project."""

@@ -34,7 +34,8 @@ ANSWERS = {
     422: request(CHAT, b"x-emulator-status: 422"),
     431: request(CHAT, *(b"X-%d: a" % n for n in range(101))),
     502: request(CHAT, b"x-emulator-status: 500"),
-    503: request(CHAT, b"x-emulator-status: 429"),
+    429: request(CHAT, b"x-emulator-status: 429"),
+    503: request(CHAT, b"x-emulator-status: 503"),
     505: request(version=b"2.0"),
 }
 
@@ -99,7 +100,7 @@ def test_errors_name_their_code(rig: Rig, status: int) -> None:
     is_upstream = error["penstock_code"].startswith("err:gateway:upstream:")
     assert answer.header["x-penstock-error-source"] == ("upstream" if is_upstream else "gateway")
     assert int(answer.header["content-length"]) == len(answer.body)
-    assert ("retry-after" in answer.header) is (status == 503)
+    assert ("retry-after" in answer.header) is (status in (429, 503))
     assert ("allow" in answer.header) is (status == 405)
     assert ("www-authenticate" in answer.header) is (status == 401)
 

@@ -101,9 +101,9 @@ def case(engine: ScriptedEngine, worker: WorkerProcess) -> Case:
         (401, (502, "upstream:misconfigured", "upstream_error", False)),
         (403, (502, "upstream:misconfigured", "upstream_error", False)),
         (404, (502, "upstream:misconfigured", "upstream_error", False)),
-        (429, (503, "upstream:overloaded", "upstream_error", True)),
-        (503, (503, "upstream:overloaded", "upstream_error", True)),
-        (529, (503, "upstream:overloaded", "upstream_error", True)),
+        (429, (429, "upstream:overloaded", "upstream_error", True)),
+        (503, (503, "upstream:unavailable", "upstream_error", True)),
+        (529, (429, "upstream:overloaded", "upstream_error", True)),
         (500, (502, "upstream:failed", "upstream_error", True)),
         (502, (502, "upstream:failed", "upstream_error", True)),
     ],
@@ -122,7 +122,7 @@ async def test_every_status_and_shape_becomes_one_error(
     source = "gateway" if downstream else "upstream"
     assert case.answer.header["x-penstock-error-source"] == source
     assert case.answer.header["x-penstock-error-code"] == f"err:gateway:{code}"
-    assert ("retry-after" in case.answer.header) is (answered == 503)
+    assert ("retry-after" in case.answer.header) is (answered in (429, 503))
     assert (event.outcome, event.status, event.usage_source) == (outcome, answered, "estimated")
     assert (event.input_tokens, event.output_tokens) == (0, 0)
     assert event.error_code == f"err:gateway:{code}"
@@ -251,7 +251,8 @@ async def test_garbage_inside_a_stream_never_ends_well(case: Case) -> None:
     [
         (VLLM, 400, "request:refused_by_engine"),
         ({"error": WORDS}, 502, "upstream:failed"),
-        ({"error": {"message": WORDS, "code": 503}}, 503, "upstream:overloaded"),
+        ({"error": {"message": WORDS, "code": 503}}, 503, "upstream:unavailable"),
+        ({"error": {"message": WORDS, "code": 429}}, 429, "upstream:overloaded"),
         ({"error": {"message": WORDS, "code": "boom"}}, 502, "upstream:failed"),
     ],
 )

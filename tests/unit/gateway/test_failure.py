@@ -1,5 +1,6 @@
 """What an engine's failure means for the caller; pure."""
 
+import msgspec
 import pytest
 
 from penstock.gateway.errors import (
@@ -8,8 +9,9 @@ from penstock.gateway.errors import (
     MISCONFIGURED,
     OVERLOADED,
     REFUSED_BY_ENGINE,
+    UNAVAILABLE,
 )
-from penstock.gateway.failure import error_in_answer, status_failure, without_credential
+from penstock.gateway.failure import error_in_answer, redacted, status_failure
 from penstock.kit.errors import ErrorCode, Refusal
 
 _BODY = b'{"error":{"message":"its words"}}'
@@ -23,7 +25,7 @@ _BODY = b'{"error":{"message":"its words"}}'
         (415, REFUSED_BY_ENGINE),
         (422, REFUSED_BY_ENGINE),
         (429, OVERLOADED),
-        (503, OVERLOADED),
+        (503, UNAVAILABLE),
         (529, OVERLOADED),
         (402, FAILED),
         (418, FAILED),
@@ -87,11 +89,48 @@ def test_errors_under_200_have_their_meaning(raw: bytes, error: ErrorCode, text:
     assert error_in_answer(raw) == Refusal(error, text)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "The engine is currently busy, please try again later.",
+        "The request queue is full.",
+        "Aborted by a higher priority request.",
+        "inference request exceeds maximum queue size",
+        "Service temporarily overloaded",
+    ],
+)
+def test_busy_engines_are_told_from_those_that_are_not_there(words: str) -> None:
+    """A 503 with which an engine refuses for want of room is one to come again after."""
+    body = msgspec.json.encode({"object": "error", "message": words, "code": 503})
+    assert status_failure(503, body, b"2") == Refusal(OVERLOADED, words, retry_after_s=2)
+    assert error_in_answer(body) == Refusal(OVERLOADED, words)
+    assert error_in_answer(b'{"message":"no healthy upstream","code":503}').error is UNAVAILABLE
+
+
 def test_words_that_repeat_our_credential_are_dropped() -> None:
     """A careless engine's message gives nobody our credential."""
     line = b"authorization: Bearer sk-1234\r\n"
     told = Refusal(OVERLOADED, "no entry for sk-1234 today", retry_after_s=3)
-    assert without_credential(told, line) == Refusal(OVERLOADED, retry_after_s=3)
+    assert redacted(told, line, ()) == Refusal(OVERLOADED, retry_after_s=3)
     harmless = Refusal(FAILED, "out of memory")
-    assert without_credential(harmless, line) is harmless
-    assert without_credential(told, b"") is told
+    assert redacted(harmless, line, ()) is harmless
+    assert redacted(told, b"", ()) is told
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("connect to 10.1.2.3:8000 failed", "connect to [address] failed"),
+        ("http://u:p@gpu-7:8000/v1?x=1 is down", "[address] is down"),
+        ("tcp://etcd:2379: refused", "[address] refused"),
+        ("no route to [fe80::1]:80 now", "no route to [address] now"),
+        ("worker vllm-0.vllm.ai.svc.cluster.local:8000 died", "worker [address] died"),
+        ("node gpu-7 lost", "node [address] lost"),
+        ("use v1.2.3.4.5 or 3.5 or 0.1.2", "use v1.2.3.4.5 or 3.5 or 0.1.2"),
+        ("max_tokens [1:2] at 12:30", "max_tokens [1:2] at 12:30"),
+    ],
+)
+def test_engines_tell_nobody_where_they_are(said: str, shown: str) -> None:
+    """Addresses in an engine's words are replaced; versions and figures stay."""
+    told = redacted(Refusal(FAILED, said, "n", 3), b"", ["gpu-7"])
+    assert told == Refusal(FAILED, shown, "n", 3)
