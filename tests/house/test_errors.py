@@ -82,7 +82,7 @@ def test_error_codes_help() -> None:
 
 
 def test_error_codes_fit_their_status() -> None:
-    """Infrastructure trouble is never the caller's fault: 5xx, or 429 where there is no room now."""
+    """Infrastructure trouble is never the caller's fault: 5xx, or 429 where it lacks room."""
     wrong = [
         error.code
         for error in error_codes()
