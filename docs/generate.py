@@ -271,6 +271,9 @@ def _engine_entry(engine: Engine) -> str:
         "Alive": _code(engine.health_path),
         "Ready for a model": _code(engine.ready_path or engine.health_path),
         "Models": _code(engine.models_path),
+        "Operations elsewhere": ", ".join(
+            f"{_code(ours)} at {_code(path)}" for ours, path in engine.paths.items()
+        ),
         "Most tokens of a request, there": _code(engine.context_member),
         **(_load_facts(engine.load) if engine.load else {}),
         "Never read": ", ".join(map(_code, engine.never_polled)),

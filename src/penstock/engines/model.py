@@ -44,6 +44,8 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     """Lists its models in OpenAI's form."""
     context_member: str | None = None
     """Where an entry of that list says how many tokens a request may have."""
+    paths: dict[str, str] = {}  # msgspec makes a new one for each
+    """Where operations are that it has not at our path, by that."""
     load: Load | None = None
     never_polled: tuple[str, ...] = ()
     """Paths that change something when they are read: what one reader took, no other sees."""

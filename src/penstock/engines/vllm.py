@@ -6,6 +6,11 @@ VLLM = Engine(
     name="vllm",
     title="vLLM's server",
     context_member="max_model_len",
+    paths={
+        "/v1/classify": "/classify",
+        "/v1/tokenize": "/tokenize",
+        "/v1/detokenize": "/detokenize",
+    },
     load=Load(
         path="/metrics",
         running="vllm:num_requests_running",

@@ -9,7 +9,7 @@ import re
 import msgspec
 
 from penstock.engines.isolation import IDENTIFYING, STEERING
-from penstock.gateway.demand import Demand, Members, read_demand
+from penstock.gateway.demand import NO_TOKENS, Demand, Members, read_demand
 from penstock.gateway.dialects.openai import Operation
 from penstock.gateway.errors import (
     BODY_NOT_JSON,
@@ -40,6 +40,7 @@ _BYTES_PER_TOKEN = 4
 class Admission(msgspec.Struct, frozen=True, gc=False):
     """A request that may be sent to an engine."""
 
+    operation: Operation
     offer: Offer
     turn: float
     """Which of its targets come first, where there is a choice; see `select.rank`."""
@@ -100,8 +101,9 @@ def admit(
     demand = _demand(principal, operation, members, body)
     _isolate(members, runtime, principal.organization)
     _address(members, target)
-    estimated = len(body) // _BYTES_PER_TOKEN
+    estimated = len(body) // _BYTES_PER_TOKEN if operation.has_usage else 0
     return Admission(
+        operation,
         offer,
         turn,
         target,
@@ -174,6 +176,8 @@ def _demand(
     quota = principal.quota
     if quota is None:
         return None
+    if not operation.has_usage:
+        return NO_TOKENS
     return read_demand(members, operation, len(body), is_for_money=bool(quota.budgets))
 
 
@@ -200,10 +204,12 @@ def _find_offer(runtime: Runtime, principal: Principal, members: Members) -> Off
 
 def _check_question(members: Members, operation: Operation) -> Refusal | None:
     """Refuse a question that is not there, empty, or of a type that no engine takes."""
-    name = operation.input_member
+    name, form = operation.input_member, operation.input_form
+    if form is None:
+        return None
     question = members.get(name)
     if question is not None:
-        if operation.input_form.match(question) is not None:
+        if form.match(question) is not None:
             return None
         if _EMPTY.fullmatch(question) is None:
             message = f"The member '{name}' must be {operation.input_type}."

@@ -47,6 +47,10 @@ class Demand(msgspec.Struct, frozen=True, gc=False):
     """Requests of a kind ask for about as much of everything, see `kind_of`; 0 for odd ones."""
 
 
+NO_TOKENS = Demand(0, None, 0, 0, has_other_caps=False, names_nothing=True)
+"""Of a request that the model itself has nothing to do with."""
+
+
 def kind_of(size: int, cap: int | None, answers: int) -> int:
     """Return the kind of a request: others of it are less than twice as large, and so are caps.
 

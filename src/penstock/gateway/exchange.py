@@ -209,8 +209,6 @@ class Exchange:
         admission = self._admission
         self._is_recorded = True
         target = admission.target
-        operation = self._request.operation
-        assert operation is not None  # noqa: S101 - only operations become exchanges
         self._worker.journal.open(
             Open(
                 self._event_id,
@@ -221,7 +219,7 @@ class Exchange:
                 target.alias,
                 target.deployment.model,
                 target.upstream.name,
-                operation.name,
+                admission.operation.name,
                 admission.is_stream,
                 self._started_ns,
                 admission.estimated_input_tokens,
@@ -273,9 +271,8 @@ class Exchange:
 
     def connected(self, connection: UpstreamConnection) -> None:
         """Send the request on its connection."""
-        pool, operation = self._pool, self._request.operation
+        pool = self._pool
         assert pool is not None  # noqa: S101 - it is who calls
-        assert operation is not None  # noqa: S101 - only operations become exchanges
         self._connection = connection
         self._late_error = FIRST_BYTE_TIMEOUT
         upstream = self._admission.target.upstream
@@ -288,7 +285,7 @@ class Exchange:
             self,
             b"%b%bx-request-id: %b\r\n%bcontent-length: %d\r\n\r\n%b"
             % (
-                pool.head(operation.path),
+                pool.head(self._admission.operation.path),
                 self._admission.target.authorization,
                 self.request_id.encode("ascii"),
                 self._request.passed_lines(upstream),
@@ -518,7 +515,7 @@ class Exchange:
             self.closed()
             return
         admission, principal, worker = self._admission, self._principal, self._worker
-        operation, upstream = self._request.operation, admission.target.upstream
+        upstream = admission.target.upstream
         engines_id, service_tier = engines_names(
             self._tap, self._says, self._header_id, self.request_id
         )
@@ -531,7 +528,7 @@ class Exchange:
             admission.target.alias,
             admission.target.deployment.model,
             upstream.name,
-            operation.name if operation is not None else "",
+            admission.operation.name,
             admission.is_stream,
             outcome,
             self._reply.status,
@@ -587,6 +584,7 @@ class Exchange:
         return measure_plain(
             outcome,
             reading,
+            self._admission.operation,
             estimated_input_tokens=estimated,
             answer_bytes=self._answer_bytes,
             was_sent=self._was_sent,

@@ -269,8 +269,9 @@ class Pool:
         """
         head = self._heads.get(path)
         if head is None:
+            engines_path = self.upstream.engine.paths.get(path, path)
             head = self._heads[path] = (
-                f"POST {self.endpoint.path_prefix}{path} HTTP/1.1\r\nhost: {self._host}\r\n"
+                f"POST {self.endpoint.path_prefix}{engines_path} HTTP/1.1\r\nhost: {self._host}\r\n"
                 "content-type: application/json\r\naccept-encoding: identity\r\n"
             ).encode("ascii")
         return head

@@ -1,7 +1,7 @@
 """What a request consumed when it ended, and how that is known. Pure."""
 
 from penstock.contract.usage import Outcome, UsageSource
-from penstock.gateway.dialects.openai import Reading, engine_word
+from penstock.gateway.dialects.openai import Operation, Reading, engine_word
 from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.tap import Tap
 
@@ -33,6 +33,7 @@ def measure_stream(outcome: Outcome, tap: Tap, estimated_input_tokens: int) -> M
 def measure_plain(
     outcome: Outcome,
     reading: tuple[Usage | None, tuple[str, ...]] | None,
+    operation: Operation,
     *,
     estimated_input_tokens: int,
     answer_bytes: int,
@@ -43,6 +44,7 @@ def measure_plain(
     Args:
         outcome: How it ended.
         reading: Usage and flags of a whole answer; None when there is none.
+        operation: What was asked for.
         estimated_input_tokens: From the size of the request, >= 0.
         answer_bytes: Size of what the engine answered.
         was_sent: Whether the engine got the request at all.
@@ -50,11 +52,14 @@ def measure_plain(
     usage, flags = reading or (None, ())
     if usage is not None:
         return usage, "engine", usage.flags
+    if not operation.has_usage:
+        return _NOTHING, "counted", flags
     if not was_sent or outcome not in _WORKED:
         return _NOTHING, "estimated", flags
     if outcome == "ok":
         flags = flags or ("usage_missing",)
-    return Usage(estimated_input_tokens, answer_bytes // _BYTES_PER_TOKEN), "estimated", flags
+    output_tokens = answer_bytes // _BYTES_PER_TOKEN if operation.has_output else 0
+    return Usage(estimated_input_tokens, output_tokens), "estimated", flags
 
 
 def engines_names(

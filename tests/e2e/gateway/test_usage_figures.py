@@ -64,6 +64,10 @@ class Case:
         body = {
             "/v1/embeddings": b'{"model":"model-a","input":"hello there"}',
             "/v1/completions": b'{"model":"model-a","prompt":"hello there"}',
+            "/v1/classify": b'{"model":"model-a","input":"hello there"}',
+            "/v1/rerank": b'{"model":"model-a","query":"hello","documents":["there"]}',
+            "/v1/score": b'{"model":"model-a","text_1":"hello","text_2":"there"}',
+            "/tokenize": b'{"model":"model-a","prompt":"hello there"}',
         }
         event = await self._play(script, body.get(path, chat_body()), path)
         assert self.answer.body == content.partition(b"\r\n\r\n")[2]
@@ -306,6 +310,24 @@ async def test_other_operations_are_metered_alike(case: Case, path: str, operati
     event = await case.plain(answer({"data": [], "usage": usage}), path)
     assert _figures(event) == (9, 0, None, None)
     assert (event.operation, event.usage_source) == (operation, "engine")
+
+
+@pytest.mark.parametrize("name", ["classify", "rerank", "score"])
+@pytest.mark.parametrize("usage", [{"total_tokens": 9}, {"prompt_tokens": 9, "total_tokens": 9}])
+async def test_ranking_is_metered_by_its_input(
+    case: Case, name: str, usage: dict[str, int]
+) -> None:
+    """Ranks and scores have no output; engines that tell a total alone mean the input."""
+    event = await case.plain(answer({"results": [], "usage": usage}), f"/v1/{name}")
+    assert _figures(event) == (9, 0, None, None)
+    assert (event.operation, event.usage_source, event.flags) == (name, "engine", ())
+
+
+async def test_counting_tokens_consumes_none(case: Case) -> None:
+    """What no model reads is recorded, without tokens and without a flag."""
+    event = await case.plain(answer({"count": 3, "tokens": [1, 2, 3]}), "/tokenize")
+    assert _figures(event) == (0, 0, None, None)
+    assert (event.operation, event.usage_source, event.flags) == ("tokenize", "counted", ())
 
 
 async def test_a_record_says_who_asked_for_what(case: Case, worker: WorkerProcess) -> None:

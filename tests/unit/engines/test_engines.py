@@ -6,6 +6,7 @@ from penstock.catalog.rules import PROVIDERS
 from penstock.engines.isolation import IDENTIFYING, STEERING
 from penstock.engines.model import Engine
 from penstock.engines.registry import ENGINES, engine_of
+from penstock.gateway.dialects.openai import OPERATIONS
 
 EACH = pytest.mark.parametrize("engine", ENGINES.values(), ids=list(ENGINES))
 
@@ -27,6 +28,13 @@ def test_paths_are_paths(engine: Engine) -> None:
     for path in filter(None, paths):
         assert path.startswith("/")
         assert "{" not in path.replace("{model}", "")
+
+
+@EACH
+def test_paths_of_operations_are_of_operations_that_there_are(engine: Engine) -> None:
+    """What a kind of server has elsewhere is something that callers can ask for."""
+    assert {path.encode() for path in engine.paths} <= set(OPERATIONS)
+    assert all(path.startswith("/") for path in engine.paths.values())
 
 
 @EACH

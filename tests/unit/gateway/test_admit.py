@@ -1,6 +1,7 @@
 """What may be sent on, and in which words; pure."""
 
 import json
+from typing import cast
 
 import msgspec
 import pytest
@@ -11,8 +12,17 @@ from tests.fakes.worker_process import PEPPER, build_runtime, make_snapshot
 from penstock.contract.snapshot import Alias, Choice, Deployment, Route
 from penstock.engines.isolation import IDENTIFYING, STEERING
 from penstock.gateway.admit import Admission, admit, readdress
-from penstock.gateway.demand import write_cap
-from penstock.gateway.dialects.openai import CHAT, COMPLETIONS, EMBEDDINGS, Operation
+from penstock.gateway.demand import NO_TOKENS, write_cap
+from penstock.gateway.dialects.openai import (
+    CHAT,
+    COMPLETIONS,
+    DETOKENIZE,
+    EMBEDDINGS,
+    RERANK,
+    SCORE,
+    TOKENIZE,
+    Operation,
+)
 from penstock.gateway.errors import (
     BODY_NOT_JSON,
     MEMBER_INVALID,
@@ -20,6 +30,7 @@ from penstock.gateway.errors import (
     MODEL_NOT_FOUND,
 )
 from penstock.gateway.limits import CHOICES
+from penstock.gateway.quota import Quota
 from penstock.gateway.runtime import Principal
 from penstock.kit.errors import ErrorCode, Refusal
 
@@ -121,6 +132,8 @@ def test_a_key_may_use_its_aliases_only() -> None:
         (CHAT, (b"[1]", b"[ {}]"), (b'"x"', b"{}", b"true"), (b"[]", b"[\n]", b"null", b'""')),
         (COMPLETIONS, (b'"x"', b"[1]", rb'"\""'), (b"{}", b"1"), (b"[ ]", b'""', b"null")),
         (EMBEDDINGS, (b'"x"', b'["x"]', b"[[1]]"), (b"{}", b"0"), (b"[]", b'""', b"null")),
+        (RERANK, (b'["x"]', b'[{"a":1}]'), (b'"x"', b"{}"), (b"[]", b"null")),
+        (DETOKENIZE, (b"[1]",), (b'"x"', b"1"), (b"[]", b"null")),
     ],
 )  # fmt: skip
 def test_a_question_must_be_there(
@@ -193,6 +206,21 @@ def test_streams_are_asked_for_usage(
     assert admission.body.count(b"stream_options") == 1
     assert admission.body.count(b"include_usage") == 1
     assert (admission.hides_usage, admission.strips_usage) == (hides, strips)
+
+
+@pytest.mark.parametrize("operation", [SCORE, TOKENIZE])
+def test_questions_that_engines_name_in_their_own_ways_pass(operation: Operation) -> None:
+    """Where engines do not agree what the question is called, they judge it."""
+    for name in (b"prompt", b"messages", b"text_1", b"queries"):
+        assert b'"%b":"x"' % name in _admit(b'{"model":"model-a","%b":"x"}' % name, operation).body
+
+
+def test_counting_tokens_asks_for_none() -> None:
+    """Limits and estimates of tokens are not touched by what no model reads."""
+    principal = msgspec.structs.replace(_OPEN, quota=cast("Quota", object()))
+    admission = _admit(b'{"model":"model-a","prompt":"x"}', TOKENIZE, principal)
+    assert admission.estimated_input_tokens == 0
+    assert admission.demand == NO_TOKENS
 
 
 def test_streams_of_embeddings_are_refused() -> None:

@@ -9,6 +9,7 @@ import pytest
 from tests.fakes.scripted_engine import STREAM_HEAD, answer, chunk, cut
 
 from penstock.contract.snapshot import Endpoint
+from penstock.engines.registry import engine_of
 from penstock.gateway.errors import (
     BAD_ANSWER,
     CLOSED_EARLY,
@@ -143,7 +144,7 @@ class FakeSender:
 
 
 def _upstream(max_connections: int = 2) -> ServedUpstream:
-    known = SimpleNamespace(max_connections=max_connections, tls=None)
+    known = SimpleNamespace(max_connections=max_connections, tls=None, engine=engine_of("vllm"))
     return cast("ServedUpstream", known)
 
 
@@ -361,6 +362,13 @@ def test_the_head_names_the_endpoint(endpoint: Endpoint, start: str) -> None:
     """The request goes to the endpoint's path and names its host as URLs do."""
     pool = Pool(endpoint, _upstream(), cast("asyncio.AbstractEventLoop", FakeLoop()))
     assert pool.head("/v1/x").decode().startswith(start)
+
+
+def test_engines_have_some_operations_elsewhere() -> None:
+    """An operation goes to the path under which that kind of engine has it."""
+    pool = _pool(FakeLoop())
+    assert pool.head("/v1/tokenize").startswith(b"POST /tokenize HTTP")
+    assert pool.head("/v1/rerank").startswith(b"POST /v1/rerank HTTP")
 
 
 async def _asked(max_connections: int = 2) -> tuple[Pool, FakeSender, UpstreamConnection]:

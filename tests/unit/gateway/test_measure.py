@@ -4,6 +4,16 @@ import pytest
 from tests.fakes.scripted_engine import DONE, ROLE, counts, token, usage_frame
 
 from penstock.contract.usage import Outcome
+from penstock.gateway.dialects.openai import (
+    CHAT,
+    CLASSIFY,
+    DETOKENIZE,
+    EMBEDDINGS,
+    RERANK,
+    SCORE,
+    TOKENIZE,
+    Operation,
+)
 from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.measure import measure_plain, measure_stream
 from penstock.gateway.tap import Tap
@@ -60,7 +70,7 @@ def test_a_plain_answers_figures_count() -> None:
     """The figures of a whole answer are booked with their flags."""
     usage = Usage(3, 0, flags=("usage_negative",))
     found = measure_plain(
-        "ok", (usage, usage.flags), estimated_input_tokens=9, answer_bytes=400, was_sent=True
+        "ok", (usage, usage.flags), CHAT, estimated_input_tokens=9, answer_bytes=400, was_sent=True
     )
     assert found == (usage, "engine", ("usage_negative",))
 
@@ -83,7 +93,7 @@ def test_without_figures_a_plain_answer_is_estimated(
 ) -> None:
     """Sizes are what is left, for a caller that the engine worked for; failures cost nothing."""
     usage, source, flags = measure_plain(
-        outcome, None, estimated_input_tokens=9, answer_bytes=400, was_sent=was_sent
+        outcome, None, CHAT, estimated_input_tokens=9, answer_bytes=400, was_sent=was_sent
     )
     assert (usage, source) == (expected, "estimated")
     assert flags == (("usage_missing",) if outcome == "ok" else ())
@@ -94,8 +104,27 @@ def test_useless_figures_of_a_plain_answer_keep_their_flag() -> None:
     found = measure_plain(
         "ok",
         (None, ("usage_absurd",)),
+        CHAT,
         estimated_input_tokens=9,
         answer_bytes=40,
         was_sent=True,
     )
     assert found == (Usage(9, 10), "estimated", ("usage_absurd",))
+
+
+@pytest.mark.parametrize("operation", [EMBEDDINGS, RERANK, SCORE, CLASSIFY])
+def test_what_answers_without_tokens_is_never_charged_for_any(operation: Operation) -> None:
+    """However large an answer of numbers is, its size is no output."""
+    usage, source, _ = measure_plain(
+        "ok", None, operation, estimated_input_tokens=9, answer_bytes=400_000, was_sent=True
+    )
+    assert (usage, source) == (Usage(9, 0), "estimated")
+
+
+@pytest.mark.parametrize("operation", [TOKENIZE, DETOKENIZE])
+def test_what_no_model_reads_consumes_no_tokens(operation: Operation) -> None:
+    """Counting tokens is a request, and nothing more."""
+    found = measure_plain(
+        "ok", (None, ()), operation, estimated_input_tokens=9, answer_bytes=400, was_sent=True
+    )
+    assert found == (Usage(0, 0), "counted", ())

@@ -18,39 +18,62 @@ class Operation(msgspec.Struct, frozen=True):
 
     name: str
     path: str
-    input_member: str
-    """The member that holds the question: it must be there."""
-    input_form: re.Pattern[bytes]
+    """Ours; engines may have it elsewhere, see `engines.model.Engine.paths`."""
+    input_member: str = ""
+    """The member that holds the question: it must be there. "" where engines name it in ways of
+    their own, and judge it."""
+    input_form: re.Pattern[bytes] | None = None
     """How its JSON begins when it is of the right type and not empty."""
-    input_type: str
+    input_type: str = ""
     """That type, for people."""
-    can_stream: bool
-    has_output: bool = True
+    can_stream: bool = False
+    has_output: bool = False
     """Whether it is answered with tokens."""
+    has_usage: bool = True
+    """Whether the model reads its input: else it consumes no tokens."""
 
 
 _LIST = rb"\[[ \t\r\n]*[^\] \t\r\n]"
 _IS_LIST = re.compile(_LIST)
 _IS_TEXT_OR_LIST = re.compile(rb'"[^"]|' + _LIST)
 
-CHAT = Operation("chat", "/v1/chat/completions", "messages", _IS_LIST, "a list", can_stream=True)
-COMPLETIONS = Operation(
-    "completions", "/v1/completions", "prompt", _IS_TEXT_OR_LIST, "text or a list", can_stream=True
+CHAT = Operation(
+    "chat", "/v1/chat/completions", "messages", _IS_LIST, "a list", can_stream=True, has_output=True
 )
-EMBEDDINGS = Operation(
-    "embeddings",
-    "/v1/embeddings",
-    "input",
+COMPLETIONS = Operation(
+    "completions",
+    "/v1/completions",
+    "prompt",
     _IS_TEXT_OR_LIST,
     "text or a list",
-    can_stream=False,
-    has_output=False,
+    can_stream=True,
+    has_output=True,
+)
+EMBEDDINGS = Operation("embeddings", "/v1/embeddings", "input", _IS_TEXT_OR_LIST, "text or a list")
+CLASSIFY = Operation("classify", "/v1/classify", "input", _IS_TEXT_OR_LIST, "text or a list")
+RERANK = Operation("rerank", "/v1/rerank", "documents", _IS_LIST, "a list")
+SCORE = Operation("score", "/v1/score")
+TOKENIZE = Operation("tokenize", "/v1/tokenize", has_usage=False)
+DETOKENIZE = Operation(
+    "detokenize", "/v1/detokenize", "tokens", _IS_LIST, "a list", has_usage=False
 )
 CAP_MEMBERS = ("max_tokens", "max_completion_tokens")
 """Members that name the most output tokens. The first one is understood by all engines."""
 UNKNOWN_CAPS = frozenset({"n_predict", "max_new_tokens", "num_predict", "n_cmpl"})
 """Members by which single engines let the output be longer than `CAP_MEMBERS` say, or more."""
-OPERATIONS = {operation.path.encode(): operation for operation in (CHAT, COMPLETIONS, EMBEDDINGS)}
+OPERATIONS = {
+    operation.path.encode(): operation
+    for operation in (
+        CHAT,
+        COMPLETIONS,
+        EMBEDDINGS,
+        CLASSIFY,
+        RERANK,
+        SCORE,
+        TOKENIZE,
+        DETOKENIZE,
+    )
+}
 
 
 _NULL = b"null"

@@ -149,7 +149,8 @@ def _sane_usage(loose: Any) -> tuple[Usage | None, tuple[str, ...]]:
     if not isinstance(loose, dict):
         return None, ("usage_not_a_number",)
     flags: set[str] = set()
-    inputs = _sane_count(loose.get("prompt_tokens"), flags)
+    # What only ranks or scores is often told as a total.
+    inputs = _sane_count(loose.get("prompt_tokens", loose.get("total_tokens")), flags)
     outputs = _sane_count(loose.get("completion_tokens", 0), flags)
     if inputs is None or outputs is None:
         return None, tuple(sorted(flags or {"usage_not_a_number"}))
