@@ -58,6 +58,7 @@ from penstock.gateway.dialects.openai import CHAT
 from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.limiter import Limiter
 from penstock.gateway.offer import Catalog, Offer, Owner
+from penstock.gateway.priced import Pricing
 from penstock.gateway.quota import Quota, read_quota
 from penstock.gateway.rehash import OldHashes
 from penstock.gateway.runtime import Runtime
@@ -158,6 +159,7 @@ def _runtime(folder: Path) -> Runtime:
         tokens=Tokens(),
         turn=Turns(0.5).next,
         old_hashes=OldHashes(),
+        now_s=time.time,
     )
 
 
@@ -230,7 +232,7 @@ def limits_case(body: bytes) -> Callable[[], object]:
     records = MemoryRecords(_snapshot())
     limit_ordinarily(records)
     quota = cast("Quota", read_quota(records, _snapshot().keys[0]))
-    catalog = Catalog(records, Tokens(), 1)
+    catalog = Catalog(records, Tokens(), 1, Pricing(records, time.time))
     offer = cast("Offer", catalog.make_offer("emulated-70b", Owner("dev", "playground")))
     members = msgspec.json.decode(body, type=Members)
     members["max_tokens"] = msgspec.Raw(b"100")

@@ -18,6 +18,7 @@ from penstock.gateway.demand import Demand, kind_of
 from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.limiter import Limiter
 from penstock.gateway.offer import Catalog, Offer, Owner
+from penstock.gateway.priced import Pricing
 from penstock.gateway.quota import Quota, read_quota
 from penstock.gateway.stats import Stats
 from penstock.gateway.till import Till
@@ -133,7 +134,7 @@ class LimiterRig:
             stats=(stats := Stats()),
         )
         self.stats = stats
-        found = Catalog(self.records, Tokens(), 1).make_offer(
+        found = Catalog(self.records, Tokens(), 1, Pricing(self.records, lambda: 1.0)).make_offer(
             "model-a", Owner("org-a", "project-a")
         )
         assert isinstance(found, Offer)

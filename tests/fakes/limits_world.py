@@ -31,6 +31,7 @@ from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.limiter import Limiter
 from penstock.gateway.limits import SWEEP_S
 from penstock.gateway.offer import Catalog, Offer, Owner
+from penstock.gateway.priced import Pricing
 from penstock.gateway.quota import Quota, read_quota
 from penstock.gateway.stats import Stats
 from penstock.gateway.till import Till
@@ -270,7 +271,9 @@ class World:
         records = MemoryRecords(make_snapshot([1]))
         records.limits[owner_name("key", "org-a", "key-a")] = OwnerLimits(limits=tuple(limits))
         self._records = records
-        offer = Catalog(records, Tokens(), 1).make_offer("model-a", Owner("org-a", "project-a"))
+        offer = Catalog(records, Tokens(), 1, Pricing(records, lambda: 1.0)).make_offer(
+            "model-a", Owner("org-a", "project-a")
+        )
         assert isinstance(offer, Offer)
         self.target = offer.first
         self.admitted_ms: list[int] = []

@@ -131,6 +131,8 @@ class MemoryRecords:
         """By what `owner_name` says."""
         self.prices: dict[str, tuple[Price, ...]] = {}
         """By alias."""
+        self.billed: dict[str, str] = {}
+        """Currencies, by organization."""
 
     def find_key(self, mac: bytes) -> Key | None:
         """Return a key."""
@@ -189,6 +191,10 @@ class MemoryRecords:
         """Return the prices of an alias, an organization's own before everybody's."""
         return self.prices.get(f"{alias} {organization}", self.prices.get(alias, ()))
 
+    def find_billed_currency(self, organization: str) -> str | None:
+        """Return what all that an organization uses must have a price in."""
+        return self.billed.get(organization)
+
 
 def build_runtime(
     snapshot: Snapshot | MemoryRecords,
@@ -198,6 +204,7 @@ def build_runtime(
     tokens: Mapping[str, str] | None = None,
     turn: Callable[[], float] = lambda: 0.0,
     old_hashes: OldHashes | None = None,
+    now_s: Callable[[], float] = lambda: 1.0,
 ) -> Runtime:
     """Return what a worker makes of a snapshot.
 
@@ -208,6 +215,7 @@ def build_runtime(
         tokens: Of credentials that the agent opened, by id.
         turn: Decides between choices.
         old_hashes: Told of keys under the old pepper.
+        now_s: The time.
     """
     held = Tokens()
     held.replace(tokens or {})
@@ -217,6 +225,7 @@ def build_runtime(
         tokens=held,
         turn=turn,
         old_hashes=old_hashes or OldHashes(),
+        now_s=now_s,
     )
 
 

@@ -30,6 +30,8 @@ from penstock.catalog.tables import Upstreams
 from penstock.contract.feed import MAX_RECORDS, Position, make_page, read_page
 from penstock.contract.snapshot import SnapshotFormatError
 from penstock.kit.errors import PenstockError
+from penstock.ledger.credits import set_terms
+from penstock.ledger.model import Unpriced
 from penstock.limits import budgets, owner_limits, plans
 from penstock.limits.budget_model import NewBudget
 from penstock.limits.model import KeptRules, NewLimits, NewPlan
@@ -68,6 +70,7 @@ class World:
         self._limited: dict[str, str] = {}
         self._plan: str | None = None
         self._budgets: dict[str, str] = {}
+        self._billed: set[str] = set()
         self._catalog: dict[str, list[str]] = {
             kind: [] for kind in ("upstreams", "deployments", "routes", "aliases", "grants")
         }
@@ -86,7 +89,7 @@ class World:
         if self._projects and self._catalog["aliases"]:
             choices += [self._grant, self._grant, self._restrict]
         if self._projects:
-            choices += [self._limit] * 3 + [self._budget] * 2
+            choices += [self._limit] * 3 + [self._budget] * 2 + [self._bill]
         if self._keys:
             choices += [self._rotate, self._disable, self._enable, self._revoke, self._rehash]
         await self._do(self._chance.choice(choices))
@@ -102,6 +105,7 @@ class World:
             self._restrict,
             self._limit,
             self._budget,
+            self._bill,
             self._suspend,
         ):
             await self._do(step)
@@ -277,6 +281,20 @@ class World:
             await plans.update_plan(session, who, self._plan, {"rules": rules})
             self._limited[owner_id] = limits_id
 
+    async def _bill(self, session: WriteSession) -> None:
+        owner = self._chance.choice(self._organizations)
+        unpriced: Unpriced = self._chance.choice(("refuse", "allow")) if self._billed else "refuse"
+        self._billed.add(owner)
+        currency = self._chance.choice(("EUR", "USD"))
+        await set_terms(
+            session,
+            actor(self._now_us),
+            owner,
+            currency=currency,
+            mode="postpaid",
+            unpriced=unpriced,
+        )
+
     async def _budget(self, session: WriteSession) -> None:
         who = actor(self._now_us)
         project = self._chance.choice(self._projects)
@@ -314,6 +332,7 @@ async def test_all_followers_end_alike(
         b"p",
         b"r",
         b"s",
+        b"t",
         b"u",
     }
     for _ in range(60):

@@ -93,11 +93,14 @@ async def test_credit_is_sold_used_and_stated(
     owner = project["organization_id"]
     terms = {"currency": "EUR", "mode": "prepaid"}
     shown = (await rig.call("GET", f"/billing-terms/{owner}")).json()
-    assert (shown["mode"], shown["version"]) == ("postpaid", 0)
+    assert (shown["mode"], shown["version"], shown["unpriced"]) == ("postpaid", 0, "allow")
     answer = await rig.call("PUT", f"/billing-terms/{owner}", terms, if_match='"1"')
     expect_problem(answer, 412, CONFLICT)
     answer = await rig.call("PUT", f"/billing-terms/{owner}", terms, if_match='"0"')
-    assert answer.json()["version"] == 1
+    assert (answer.json()["version"], answer.json()["unpriced"]) == (1, "refuse")
+    for unpriced in ({"unpriced": "allow"}, {}):
+        answer = await rig.call("PUT", f"/billing-terms/{owner}", terms | unpriced)
+        assert answer.json()["unpriced"] == "allow", "it stays as it is"
     await rig.create("/top-ups", organization_id=owner, amount="1.5")
     await rig.create("/credit-grants", organization_id=owner, amount="1", name="welcome")
     at_us = rig.clock.wall_ns() // 1_000

@@ -98,7 +98,11 @@ async def test_what_has_no_bound_or_has_ended_is_none_to_nodes(
         follower = Follower(tmp_path / "node", ask)
         await follower.follow()
         told = _told(follower.records()) or []
-    assert [one.is_none for one in told] == [False, True]
+    assert [(one.is_none, one.is_unpriced) for one in told] == [
+        (False, False),
+        (True, True),
+        (True, False),
+    ]
     assert ended["valid_to"] == "2025-07-01T00:00:00.000000Z"
 
 

@@ -49,7 +49,11 @@ CurrencyOption = Annotated[
 
 @terms.command(
     "set",
-    epilog=examples("penstock ledger terms set --organization acme --currency EUR --mode prepaid"),
+    epilog=examples(
+        "penstock ledger terms set --organization acme --currency EUR --mode prepaid",
+        "penstock ledger terms set --organization acme --currency EUR --mode postpaid "
+        "--unpriced allow",
+    ),
 )
 def set_terms(
     *,
@@ -59,13 +63,22 @@ def set_terms(
         Literal["prepaid", "postpaid"],
         typer.Option("--mode", help="Whether it pays before it uses something, or after."),
     ],
+    unpriced: Annotated[
+        Literal["refuse", "allow"] | None,
+        typer.Option(
+            "--unpriced",
+            help="Whether it may use models that have no price in the currency. As it is without; "
+            "`refuse` at first.",
+            show_default=False,
+        ),
+    ] = None,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say how an organization pays from now on. What was booked stays where it is."""
     with connect(data) as client:
         owner = get_organization(client, organization)
-        body = {"currency": currency, "mode": mode}
+        body = given(currency=currency, mode=mode, unpriced=unpriced)
         row = client.change("PUT", f"{TERMS}/{owner['id']}", body)
         say_done(row, f"{owner['name']} pays {mode}, in {currency}.", as_json=as_json)
 

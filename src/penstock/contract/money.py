@@ -37,6 +37,8 @@ class Price(msgspec.Struct, frozen=True):
     """Unit/PRICE_SCALE for a request, whatever it uses."""
     is_none: bool = False
     """There is no price from then on, or none that a request's worst case is known by."""
+    is_unpriced: bool = False
+    """It is the former: who must pay for everything cannot use the alias."""
 
 
 class Budget(msgspec.Struct, frozen=True):

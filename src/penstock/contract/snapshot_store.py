@@ -10,7 +10,8 @@ organization, or organization + NUL + project: `s` + owner (present while suspen
 (where its data may go), `g` + alias + NUL + owner (present when it may use the alias), `o` +
 organization + NUL + upstream (id of the credential of its own that it uses there). By whom they
 limit (`owner_name`): `l` (limits) and `b` (hard budgets); `n` + name of a plan (its limits); `c` +
-alias (its prices), and `c` + alias + NUL + organization where these are others. `m` is what the
+alias (its prices), and `c` + alias + NUL + organization where these are others; `t` + organization
+(the currency that all it uses must have a price in). `m` is what the
 store holds: format, version, time. Other letters are the writer's own notes.
 """
 
@@ -45,7 +46,7 @@ _READERS = 512
 RECORD_NAME_BYTES = 511
 """LMDB's bound."""
 _META = b"m"
-FEED_LETTERS = tuple(bytes([letter]) for letter in b"abcdegklnoprsu")
+FEED_LETTERS = tuple(bytes([letter]) for letter in b"abcdegklnoprstu")
 """Of the records that a control plane's feed may bring."""
 _AGENTS_ONLY = b"e"
 _PAIR = struct.Struct("<II")
@@ -201,6 +202,16 @@ def prices_record(
 ) -> tuple[bytes, bytes]:
     """Return name and value of the record of an alias' prices; see `prices_name`."""
     return prices_name(alias, organization), _encode(prices)
+
+
+def billed_name(organization: str) -> bytes:
+    """Return the name of the record that is there while an organization pays for all it uses."""
+    return b"t" + organization.encode()
+
+
+def billed_record(organization: str, currency: str) -> tuple[bytes, bytes]:
+    """Return name and value of that record: what it uses must have a price in the currency."""
+    return billed_name(organization), currency.encode()
 
 
 def _owner(organization: str, project: str | None) -> bytes:
@@ -454,6 +465,11 @@ class SnapshotReader:
         """Return the prices of an alias for an organization, by currency and time."""
         value = self._get(prices_name(alias, organization)) or self._get(prices_name(alias))
         return () if value is None else _decode_prices(value)
+
+    def find_billed_currency(self, organization: str) -> str | None:
+        """Return what all that an organization uses must have a price in; None for nothing."""
+        value = self._get(billed_name(organization))
+        return None if value is None else bytes(value).decode()
 
     def list_upstreams(self) -> list[Upstream]:
         """Return all upstreams, by name; one that is damaged is left out."""

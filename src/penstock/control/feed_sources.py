@@ -8,6 +8,7 @@ from penstock.access import feed as access_feed
 from penstock.access import service as access
 from penstock.catalog import feeding
 from penstock.catalog.credentials import feed as credentials_feed
+from penstock.ledger import feeding as terms_feed
 from penstock.limits import budget_feed, rule_feed
 from penstock.rating import feeding as price_feed
 from penstock.storage.changes import ChangeKind
@@ -96,6 +97,8 @@ SOURCES: dict[ChangeKind, Source] = {
     "limits": Source(rule_feed.find_changed_limits, rule_feed.list_limits_page),
     "budget": Source(budget_feed.find_changed, budget_feed.list_page),
     "price": Source(price_feed.find_changed, price_feed.list_page),
+    # Behind prices: nothing is refused for want of one that is on its way.
+    "terms": Source(terms_feed.find_changed, terms_feed.list_page),
     "organization": Source(
         partial(_find_owners, kind="organization"), partial(_list_owners, kind="organization")
     ),

@@ -116,6 +116,19 @@ RESIDENCY_DENIED = _downstream(
         "of the upstreams; an upstream without one is in none."
     ),
 )
+MODEL_UNPRICED = _downstream(
+    "auth:model_unpriced",
+    403,
+    "This model has no price for your organization, which pays for what it uses.",
+    conventional_type="permission_error",
+    cause="The organization has billing terms, and the model has no price in their currency.",
+    fix="Use a model that GET /v1/models lists, or ask the operator to set a price.",
+    operator=(
+        "Set one in the currency of the terms: `penstock prices set --model NAME --currency EUR "
+        "--input ... --output ...`; 0 is free. Or let the organization use what has no price: "
+        "`penstock ledger terms set ... --unpriced allow`."
+    ),
+)
 
 # The request as HTTP
 

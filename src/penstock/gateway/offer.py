@@ -26,8 +26,10 @@ from penstock.contract.snapshot import (
 )
 from penstock.engines.model import Engine
 from penstock.engines.registry import engine_of
-from penstock.gateway.errors import RESIDENCY_DENIED, UNUSABLE
+from penstock.gateway import priced
+from penstock.gateway.errors import MODEL_UNPRICED, RESIDENCY_DENIED, UNUSABLE
 from penstock.gateway.limits import FALLBACK_DEPTH
+from penstock.gateway.priced import Pricing
 from penstock.gateway.tokens import Tokens
 from penstock.kit.errors import Refusal
 from penstock.kit.secrets import SecretUnavailableError
@@ -38,6 +40,7 @@ Found = TypeVar("Found")
 
 _encode = msgspec.json.Encoder().encode
 _DENIED = Refusal(RESIDENCY_DENIED)
+_UNPRICED = Refusal(MODEL_UNPRICED)
 _UNUSABLE = Refusal(UNUSABLE)
 
 
@@ -103,7 +106,7 @@ class Owner(NamedTuple):
     project: str
 
 
-class Records(Protocol):
+class Records(priced.Records, Protocol):
     """Where the snapshot's records of the catalog are."""
 
     def find_alias(self, name: str) -> Alias | None:
@@ -144,11 +147,13 @@ class Catalog:
         records: Where it is read.
         tokens: What credentials stand for.
         version: Of the records.
+        pricing: Says what has a price.
     """
 
-    def __init__(self, records: Records, tokens: Tokens, version: int) -> None:
+    def __init__(self, records: Records, tokens: Tokens, version: int, pricing: Pricing) -> None:
         """See the class."""
         self._records = records
+        self._pricing = pricing
         self._tokens = tokens
         self._version = version
         self._upstreams: dict[str, Upstream | None] = {}
@@ -178,6 +183,9 @@ class Catalog:
         ]
         if not any(allowed):
             return _DENIED
+        is_priced = self._is_priced(name, owner)
+        if not is_priced:
+            return _UNUSABLE if is_priced is None else _UNPRICED
         made = [[self._make_target(name, each, owner) for each in tier] for tier in allowed]
         usable = (tuple(each for each in tier if each is not None) for tier in made)
         left = tuple(tier for tier in usable if tier)
@@ -207,11 +215,19 @@ class Catalog:
         return tuple(each.name for each in aliases if self._is_for(each, owner, policies))
 
     def _is_for(self, alias: Alias, owner: Owner, policies: Sequence[Policy]) -> bool:
-        if not self._is_granted(alias, owner):
+        if not self._is_granted(alias, owner) or not self._is_priced(alias.name, owner):
             return False
         return not policies or any(
             _is_allowed(policies, *place) for place in self._list_places(alias.route)
         )
+
+    def _is_priced(self, alias: str, owner: Owner) -> bool | None:
+        """Return whether an alias costs an owner what is known; None when it cannot be read."""
+        try:
+            return self._pricing.allows(alias, owner.organization)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self._tell(f"prices unusable name={alias!r} error={error}")
+            return None
 
     def _is_granted(self, alias: Alias, owner: Owner) -> bool:
         return alias.is_open or self._records.has_grant(alias.name, *owner)

@@ -15,6 +15,7 @@ from penstock.contract.snapshot_store import Meta
 from penstock.gateway import offer, quota
 from penstock.gateway.limits import KNOWN_KEYS, KNOWN_LISTS, KNOWN_OFFERS
 from penstock.gateway.offer import Catalog, Offer, Owner, header_patterns
+from penstock.gateway.priced import Pricing
 from penstock.gateway.quota import Quota, read_quota
 from penstock.gateway.rehash import OldHashes
 from penstock.gateway.tokens import Tokens
@@ -68,6 +69,7 @@ class Runtime:
         tokens: What references to credentials stand for.
         turn: Returns a number in [0, 1), for requests that have a choice.
         old_hashes: Told of keys that are stored under another pepper than the active one.
+        now_s: Returns seconds since the Unix epoch.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Runtime:
         tokens: Tokens,
         turn: Callable[[], float],
         old_hashes: OldHashes,
+        now_s: Callable[[], float],
     ) -> None:
         """See the class."""
         self._records = records
@@ -86,6 +89,7 @@ class Runtime:
         self._tokens = tokens
         self.turn = turn
         self._old_hashes = old_hashes
+        self._now_s = now_s
         self._told_hashes: set[bytes] = set()
         self.version = records.meta.version
         self.created_s = records.meta.created_at_ns // 1_000_000_000
@@ -98,11 +102,17 @@ class Runtime:
         """Request headers that some upstream wants passed on."""
 
     def forget_offers(self) -> None:
-        """Look at credentials again: others are known now."""
-        self._catalog = Catalog(self._records, self._tokens, self.version)
+        """Look at credentials and prices again: others are known now, or hold now."""
+        self._pricing = Pricing(self._records, self._now_s)
+        self._catalog = Catalog(self._records, self._tokens, self.version, self._pricing)
         self._offers: dict[tuple[str, str, bytes], Offer] = {}
         """By organization, project and alias as JSON writes it: spares the decoding of `model`."""
         self._lists: dict[Owner, tuple[str, ...]] = {}
+
+    def sweep(self) -> None:
+        """Forget offers once a price that one of them rests on begins or ends."""
+        if self._pricing.is_over:
+            self.forget_offers()
 
     def find_principal(self, key: bytes) -> Principal | None:
         """Return whose key this is; None when it is unknown, or its owner is suspended."""

@@ -112,6 +112,7 @@ class Worker:
             tokens=self._tokens,
             turn=self._turns.next,
             old_hashes=self._old_hashes,
+            now_s=time.time,
         )
 
     def _serve_from(self, runtime: Runtime) -> None:
@@ -317,6 +318,7 @@ class Worker:
             for pool in pools:
                 pool.sweep(now)
         self.limiter.sweep()
+        self.runtime.sweep()
         self._loop.call_later(SWEEP_S, self._sweep)
 
     # The end

@@ -88,6 +88,7 @@ def _terms(default: str) -> APIRouter:
                 organization_id,
                 currency=body.currency,
                 mode=body.mode,
+                unpriced=body.unpriced,
                 expected_version=call.expected_version,
             )
             return TermsBody.of(after)

@@ -23,6 +23,10 @@ def among(column: Any, name: str) -> ColumnElement[bool]:
 _FIND_TERMS = select(BillingTerms.organization_id, BillingTerms.currency, BillingTerms.mode).where(
     within_scope(BillingTerms.organization_id), among(BillingTerms.organization_id, "owners")
 )
+_TERMS = {
+    field.name: getattr(BillingTerms, field.name.removesuffix("_us"))
+    for field in dataclasses.fields(Terms)
+}
 _GRANT_NAMES = (
     "id",
     "organization_id",
@@ -147,15 +151,41 @@ async def write_grants(session: WriteSession, scope: Scope, left: Mapping[str, i
 
 async def find_whole_terms(session: ReadSession, scope: Scope, organization: str) -> Terms | None:
     """Return the terms of an organization, or None when it has none of its own."""
-    names = [field.name for field in dataclasses.fields(Terms)]
-    columns = [getattr(BillingTerms, name.removesuffix("_us")) for name in names]
-    statement: Select[Any] = select(*columns).where(
-        scope.where(BillingTerms.organization_id), BillingTerms.organization_id == organization
+    found = await list_terms(session, scope, ids=[organization])
+    return found[0] if found else None
+
+
+async def list_terms(
+    session: ReadSession,
+    scope: Scope,
+    *,
+    ids: Collection[str] | None = None,
+    after_id: str = "",
+    limit: int | None = None,
+) -> list[Terms]:
+    """Return terms in order of their organizations' ids, of those organizations that have some.
+
+    Args:
+        session: Where from.
+        scope: Whose.
+        ids: Only of these.
+        after_id: Behind this one.
+        limit: So many at most.
+    """
+    conditions = [
+        scope.where(BillingTerms.organization_id),
+        BillingTerms.organization_id > after_id,
+    ]
+    if ids is not None:
+        conditions.append(BillingTerms.organization_id.in_(ids))
+    statement = (
+        select(*_TERMS.values())
+        .where(*conditions)
+        .order_by(BillingTerms.organization_id)
+        .limit(limit)
     )
-    row = await session.first(statement)
-    if row is None:
-        return None
-    return Terms(**dict(zip(names, row, strict=True)))
+    rows = await session.rows(statement)
+    return [Terms(**dict(zip(_TERMS, row, strict=True))) for row in rows]
 
 
 async def write_terms(session: WriteSession, scope: Scope, terms: Terms, *, is_new: bool) -> None:
@@ -164,6 +194,7 @@ async def write_terms(session: WriteSession, scope: Scope, terms: Terms, *, is_n
     values = {
         "currency": terms.currency,
         "mode": terms.mode,
+        "unpriced": terms.unpriced,
         "version": terms.version,
         "updated_at": terms.updated_at_us,
     }

@@ -15,10 +15,11 @@ from penstock.ledger import credit_store, store
 from penstock.ledger.credit_rules import find_grant_fault, find_top_up_fault
 from penstock.ledger.drafts import draft_expiry, draft_grant, draft_top_up
 from penstock.ledger.errors import LEDGER_INVALID, REFERENCE_USED
-from penstock.ledger.model import Grant, Mode, NewGrant, Terms, TopUp
+from penstock.ledger.model import Grant, Mode, NewGrant, Terms, TopUp, Unpriced
 from penstock.ledger.money import show_exact
 from penstock.ledger.rules import transfer_id_of
 from penstock.limits.budget_rules import find_currency_fault
+from penstock.storage.changes import record_change
 from penstock.storage.errors import OBJECT_UNKNOWN, VERSION_CONFLICT
 from penstock.storage.paging import Page, PageRequest
 from penstock.storage.sessions import ReadSession, WriteSession
@@ -48,6 +49,7 @@ async def get_terms(session: ReadSession, organization_id: str, default: str) ->
         organization_id=organization_id,
         currency=default,
         mode="postpaid",
+        unpriced="allow",
         version=0,
         created_at_us=organization.created_at_us,
         updated_at_us=organization.created_at_us,
@@ -61,9 +63,19 @@ async def set_terms(
     *,
     currency: str,
     mode: Mode,
+    unpriced: Unpriced | None = None,
     expected_version: int | None = None,
 ) -> Terms:
     """Say how an organization pays from now on. What was booked stays where it is.
+
+    Args:
+        session: Where to.
+        actor: Who does it.
+        organization_id: Whose terms.
+        currency: What it is charged in.
+        mode: When it pays.
+        unpriced: What happens to a request for what has no price; as it is when None.
+        expected_version: That it must have.
 
     Raises:
         PenstockError: `OBJECT_UNKNOWN`, `LEDGER_INVALID`, `VERSION_CONFLICT`.
@@ -81,11 +93,13 @@ async def set_terms(
         organization_id=organization_id,
         currency=currency,
         mode=mode,
+        unpriced=unpriced or ("refuse" if before is None else before.unpriced),
         version=version + 1,
         created_at_us=actor.at_us if before is None else before.created_at_us,
         updated_at_us=actor.at_us,
     )
     await credit_store.write_terms(session, session.scope, after, is_new=before is None)
+    await record_change(session, "terms", organization_id, actor.at_us)
     what = ("terms.set", "billing_terms", organization_id)
     await _tell(session, actor, what, after, before)
     return after

@@ -21,6 +21,8 @@ AccountKind: TypeAlias = Literal[
 ]
 Mode: TypeAlias = Literal["prepaid", "postpaid"]
 """Whether an organization pays before it uses something, or after."""
+Unpriced: TypeAlias = Literal["refuse", "allow"]
+"""What happens to a request for what has no price in the currency of the terms."""
 GrantKind: TypeAlias = Literal["promo", "paid"]
 UsageKind: TypeAlias = Literal["charge", "cost"]
 TransferKind: TypeAlias = Literal["charge", "cost", "topup", "grant", "expiry"]
@@ -130,6 +132,7 @@ class Terms:
     organization_id: str
     currency: str
     mode: Mode
+    unpriced: Unpriced
     version: int
     """0 for the terms of those that have none of their own."""
     created_at_us: int

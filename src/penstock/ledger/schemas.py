@@ -20,7 +20,16 @@ from penstock.kit.errors import PenstockError
 from penstock.kit.moments import format_time, microseconds
 from penstock.ledger.credit_rules import MAX_PRIORITY
 from penstock.ledger.errors import LEDGER_INVALID
-from penstock.ledger.model import Balance, Grant, GrantKind, Mode, NewGrant, Statement, TopUp
+from penstock.ledger.model import (
+    Balance,
+    Grant,
+    GrantKind,
+    Mode,
+    NewGrant,
+    Statement,
+    TopUp,
+    Unpriced,
+)
 from penstock.ledger.money import PLACES, show, show_exact
 
 _ORGANIZATION_ID = "org_4mJ0wq8ZtK1c"
@@ -65,7 +74,7 @@ _LINES: dict[str, Any] = dict.fromkeys(
     ),
     _LINE,
 )
-_TERMS: dict[str, Any] = {"currency": "EUR", "mode": "prepaid"}
+_TERMS: dict[str, Any] = {"currency": "EUR", "mode": "prepaid", "unpriced": "refuse"}
 
 Amount = Annotated[
     Text, Field(description="More than 0, at most 18 decimals, no exponent.", examples=["25"])
@@ -87,6 +96,13 @@ class NewTermsBody(RequestBody):
 
     currency: Currency
     mode: Annotated[Mode, Field(description="Whether it pays before it uses something, or after.")]
+    unpriced: Annotated[
+        Unpriced | None,
+        Field(
+            description="Whether requests for a model that has no price in the currency are "
+            "refused. As it is without; `refuse` at first."
+        ),
+    ] = None
 
 
 class TermsBody(AnswerBody):
@@ -94,8 +110,7 @@ class TermsBody(AnswerBody):
 
     model_config = example(
         organization_id=_ORGANIZATION_ID,
-        currency="EUR",
-        mode="prepaid",
+        **_TERMS,
         version=1,
         updated_at=_TIME,
     )
@@ -103,6 +118,7 @@ class TermsBody(AnswerBody):
     organization_id: str
     currency: str
     mode: str
+    unpriced: str
     version: Annotated[int, Field(description="0 when nobody has set any.")]
     updated_at: Time
 

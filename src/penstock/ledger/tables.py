@@ -26,6 +26,8 @@ class BillingTerms(Versioned, Base):
     organization_id: Mapped[str] = mapped_column(primary_key=True)
     currency: Mapped[str]
     mode: Mapped[str]
+    unpriced: Mapped[str] = mapped_column(server_default="refuse")
+    """Whether what has no price in the currency is refused to it."""
 
 
 class LedgerAccounts(Base):

@@ -25,9 +25,19 @@ def price_at(prices: Iterable[Price], currency: str, at_s: int) -> Price | None:
         currency: Which of them.
         at_s: Seconds since the Unix epoch: of the request's admission.
     """
-    begun = [price for price in prices if price.currency == currency and price.valid_from_s <= at_s]
-    latest = max(begun, key=lambda price: price.valid_from_s, default=None)
+    latest = _latest(prices, currency, at_s)
     return None if latest is None or latest.is_none else latest
+
+
+def is_priced_at(prices: Iterable[Price], currency: str, at_s: int) -> bool:
+    """Return whether there is a price at a moment, with a known worst case or without."""
+    latest = _latest(prices, currency, at_s)
+    return latest is not None and not latest.is_unpriced
+
+
+def _latest(prices: Iterable[Price], currency: str, at_s: int) -> Price | None:
+    begun = [price for price in prices if price.currency == currency and price.valid_from_s <= at_s]
+    return max(begun, key=lambda price: price.valid_from_s, default=None)
 
 
 def exact_charge(price: Price, input_tokens: int, cached_tokens: int, output_tokens: int) -> int:

@@ -26,6 +26,10 @@ class _Most(NamedTuple):
     request: int
 
 
+_UNBOUNDED = _Most(-1, -1, -1, -1)
+"""Of a price by which nobody knows what a request will cost at most."""
+
+
 def tell(prices: Iterable[ReadPrice]) -> list[money.Price]:
     """Return what nodes are told of prices, in order of currency and time.
 
@@ -40,16 +44,17 @@ def tell(prices: Iterable[ReadPrice]) -> list[money.Price]:
         known: _Most | None = None
         for at_us in _changes(by_currency[currency]):
             most = _most_at(by_currency[currency], at_us)
-            if most == known:
-                continue
-            known = most
-            at_s = at_us // _SECOND_US
-            told.append(
-                money.Price(currency, at_s, 0, 0, 0, is_none=True)
-                if most is None
-                else money.Price(currency, at_s, *most)
-            )
+            if most != known:
+                known = most
+                told.append(_told(currency, at_us // _SECOND_US, most))
     return told
+
+
+def _told(currency: str, at_s: int, most: _Most | None) -> money.Price:
+    if most is None or most == _UNBOUNDED:
+        is_unpriced = most is None
+        return money.Price(currency, at_s, 0, 0, 0, is_none=True, is_unpriced=is_unpriced)
+    return money.Price(currency, at_s, *most)
 
 
 def is_dearer(
@@ -98,7 +103,7 @@ def _changes(prices: Sequence[ReadPrice]) -> list[int]:
 
 
 def _most_at(prices: Sequence[ReadPrice], at_us: int) -> _Most | None:
-    """Return the most that something costs at a moment; None when it has no price, or no most."""
+    """Return the most that something costs at a moment; None when it has no price."""
     groups: dict[tuple[str, str], list[ReadPrice]] = {}
     for each in prices:
         groups.setdefault((each.price.book_id, each.price.service_tier), []).append(each)
@@ -110,17 +115,16 @@ def _most_at(prices: Sequence[ReadPrice], at_us: int) -> _Most | None:
     if not any(each.price.service_tier == "" for each in current):
         return None
     most = [_most(each) for each in current]
-    known = [each for each in most if each is not None]
-    if len(known) < len(most):
-        return None
-    return _Most(*(max(part) for part in zip(*known, strict=True)))
+    if _UNBOUNDED in most:
+        return _UNBOUNDED
+    return _Most(*(max(part) for part in zip(*most, strict=True)))
 
 
-def _most(read: ReadPrice) -> _Most | None:
-    """Return the most that a price asks for; None when nobody knows how much will be used."""
+def _most(read: ReadPrice) -> _Most:
+    """Return the most that a price asks for."""
     images = read.rates.get("images")
     if images is not None and any(images.dearest()):
-        return None
+        return _UNBOUNDED
     once = 0
     ones: dict[Meter, int] = {}
     for meter, rate in read.rates.items():

@@ -23,9 +23,11 @@ ChangeKind = Literal[
     "limits",
     "budget",
     "price",
+    "terms",
 ]
 """What sort of object; those of the catalog and plans are named by their names, others by ids, and
-what limits somebody, and budgets, by whom it limits; prices by their alias."""
+what limits somebody, and budgets, by whom it limits; prices by their alias, terms by
+whose they are."""
 
 
 class SnapshotChanges(Base):

@@ -23,6 +23,7 @@ from tests.fakes.worker_process import (
 )
 
 from penstock.access.rules import create_key, key_mac
+from penstock.contract.money import Price
 from penstock.contract.node import Applied, Apply, Credentials, Hello, Rehashed, Stats
 from penstock.contract.snapshot import (
     Alias,
@@ -36,9 +37,11 @@ from penstock.contract.snapshot import (
     WrappedDek,
 )
 from penstock.contract.snapshot_store import (
+    billed_record,
     grant_name,
     own_credential_record,
     policy_record,
+    prices_record,
     sealed_record,
 )
 
@@ -360,3 +363,21 @@ def test_without_a_pepper_no_worker_starts(tmp_path: Path) -> None:
     ):
         pass
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_who_is_billed_uses_what_has_a_price(tmp_path: Path) -> None:
+    """Without one in its currency a model is refused and not listed; a price of 0 is one."""
+    billed = dict([billed_record("org-a", "EUR")])
+    dollars = dict([prices_record("model-a", (Price("USD", 0, 1, 1, 1),))])
+    free = dict([prices_record("model-a", (Price("EUR", 0, 0, 0, 0),))])
+    with _stage(tmp_path, Credentials(_TOKENS), fed=billed | dollars) as stage:
+        answer = stage.ask("model-a", KEY_A)
+        assert (answer.status, answer.code) == (403, "auth:model_unpriced")
+        assert stage.list_models(KEY_A) == set()
+        assert stage.engine.seen == [], "nothing was sent that nobody would pay for"
+        assert stage.ask("model-a", KEY_B).status == 200
+        stage.feed(billed | free)
+        assert stage.ask("model-a", KEY_A).status == 200
+        assert stage.list_models(KEY_A) == {"model-a"}
+        stage.feed(dollars)
+        assert stage.ask("model-a", KEY_A).status == 200, "it may use what has no price"

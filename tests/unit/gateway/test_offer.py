@@ -4,6 +4,7 @@ import msgspec
 import pytest
 from tests.fakes.worker_process import PEPPER, MemoryRecords, build_runtime, make_snapshot
 
+from penstock.contract.money import Price
 from penstock.contract.snapshot import (
     Alias,
     Choice,
@@ -15,7 +16,7 @@ from penstock.contract.snapshot import (
     Upstream,
 )
 from penstock.contract.snapshot_store import grant_name
-from penstock.gateway.errors import RESIDENCY_DENIED, UNUSABLE
+from penstock.gateway.errors import MODEL_UNPRICED, RESIDENCY_DENIED, UNUSABLE
 from penstock.gateway.limits import FALLBACK_DEPTH, KNOWN_LISTS, KNOWN_OFFERS
 from penstock.gateway.offer import Offer
 from penstock.gateway.runtime import Principal, Runtime
@@ -278,3 +279,48 @@ def test_make_snapshot_offers_no_choice() -> None:
     offer = runtime.find_offer(_A, msgspec.Raw(b'"model-a"'))
     assert isinstance(offer, Offer)
     assert not offer.has_choice
+
+
+_EUR = Price("EUR", 100, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("prices", "allowed"),
+    [
+        ((), False),
+        ((_EUR,), True),
+        ((Price("EUR", 100, 0, 0, 0),), True),
+        ((Price("USD", 100, 1, 1, 1),), False),
+        ((Price("EUR", 201, 1, 1, 1),), False),
+        ((_EUR, Price("EUR", 150, 0, 0, 0, is_none=True, is_unpriced=True)), False),
+        ((_EUR, Price("EUR", 150, 0, 0, 0, is_none=True)), True),
+    ],
+    ids=["none", "price", "free", "other-currency", "later", "ended", "without-a-bound"],
+)
+def test_who_pays_for_all_may_use_what_has_a_price(
+    records: MemoryRecords, prices: tuple[Price, ...], *, allowed: bool
+) -> None:
+    """An alias without a price in the currency is refused and not listed; others have it."""
+    records.billed["org-a"] = "EUR"
+    records.prices["both"] = prices
+    runtime = build_runtime(records, PEPPER, now_s=lambda: 200.5)
+    assert (_find(runtime, "both") != Refusal(MODEL_UNPRICED)) == allowed
+    assert runtime.may_use(_A, "both") == allowed
+    assert runtime.list_alias_names(_A) == (["both"] if allowed else [])
+    assert _find(runtime, "both", _B) == [["on-eu", "on-us"], ["on-unsaid"]]
+    assert _find(runtime, "closed") is None, "prices do not say that it exists"
+
+
+def test_an_offer_ends_with_the_price_that_it_rests_on(records: MemoryRecords) -> None:
+    """What is kept of offers and lists is forgotten when a price begins or ends."""
+    now_s = [99.0]
+    records.billed["org-a"] = "EUR"
+    end = Price("EUR", 200, 0, 0, 0, is_none=True, is_unpriced=True)
+    records.prices["both"] = (_EUR, end)
+    runtime = build_runtime(records, PEPPER, now_s=lambda: now_s[0])
+    for at_s, allowed in ((99.0, False), (100.0, True), (199.9, True), (200.0, False)):
+        now_s[0] = at_s
+        runtime.sweep()
+        for _ in range(2):
+            assert (_find(runtime, "both") != Refusal(MODEL_UNPRICED)) == allowed
+            assert runtime.list_alias_names(_A) == (["both"] if allowed else [])
