@@ -7,13 +7,16 @@ import sys
 import zlib
 from collections.abc import Iterator
 
+import msgspec
+
 from penstock.emulator.generation import Generation
+from penstock.emulator.kinds import Kind, busy_answer, error_object, most_choices
 from penstock.emulator.script import Ending, Script, fixed_script, no_steps
 from penstock.emulator.settings import Behavior
 from penstock.emulator.streams import CHAT_ID, COMPLETION_ID, CREATED, Stream, drops
 from penstock.emulator.text import answer_text
 from penstock.emulator.usage import reports_usage, usage_object
-from penstock.emulator.wire import STREAM_HEAD, encode_json, error_body, plain_head
+from penstock.emulator.wire import STREAM_HEAD, encode_json, plain_head
 
 _OVERLOADED = frozenset((429, 503, 529))
 _PAGE = b"<!doctype html><title>Not what you asked for</title><p>This is no model server.</p>\n"
@@ -21,10 +24,10 @@ _HANGUPS = {"fin": Ending.FIN, "reset": Ending.RESET}
 
 
 def error_script(
-    status: int, message: str, code: str | None = None, extra: tuple[bytes, ...] = ()
+    kind: Kind, status: int, message: str, code: str | None = None, extra: tuple[bytes, ...] = ()
 ) -> Script:
-    """Return a plain error answer; `extra` are further header lines."""
-    body = encode_json(error_body(status, message, code))
+    """Return a plain error answer of a kind of server; `extra` are further header lines."""
+    body = encode_json(error_object(kind, status, message, code))
     return fixed_script(plain_head(status, len(body), extra=extra), body)
 
 
@@ -36,6 +39,9 @@ def compose(generation: Generation, behavior: Behavior, dimensions: int) -> Scri
         behavior: How to answer, faults included.
         dimensions: Length of embedding vectors where the request gives none.
     """
+    most = most_choices(behavior.kind)
+    if most is not None and generation.choices > most:
+        generation = msgspec.structs.replace(generation, choices=most)
     match behavior.fault:
         case "status":
             return _status_script(behavior)
@@ -64,11 +70,13 @@ def compose(generation: Generation, behavior: Behavior, dimensions: int) -> Scri
 
 
 def _status_script(behavior: Behavior) -> Script:
-    status = 503 if behavior.status == 200 else behavior.status  # noqa: PLR2004
+    status, words = busy_answer(behavior.kind)
+    if behavior.status not in (200, status):
+        status, words = behavior.status, "emulated engine failure"
     extra: tuple[bytes, ...] = ()
     if status in _OVERLOADED and behavior.retry_after_s >= 0:
         extra = (b"retry-after: %d" % behavior.retry_after_s,)
-    body = encode_json(error_body(status, "emulated engine failure"))
+    body = encode_json(error_object(behavior.kind, status, words))
     return fixed_script(plain_head(status, len(body), extra=extra), body, behavior.ttft_ms)
 
 
@@ -93,7 +101,7 @@ def _stream_script(stream: Stream) -> Script:
 def _plain_script(body: bytes, behavior: Behavior, time_ms: float) -> Script:
     fault = behavior.fault
     if fault == "error_in_200":
-        body = encode_json(error_body(500, "emulated engine failure"))
+        body = encode_json(error_object(behavior.kind, 500, "emulated engine failure"))
     elif fault == "malformed":
         body = body[: len(body) // 2]
     head = plain_head(200, len(body))

@@ -191,7 +191,7 @@ class Connection(asyncio.Protocol):
             return
         script = prepared.script
         if script.is_stream and request.is_old:
-            script = error_script(400, "a stream needs HTTP/1.1")
+            script = error_script(settings.kind, 400, "a stream needs HTTP/1.1")
         head = script.head
         if head and (request.is_last or (is_last and settings.keep_alive_announced)):
             head = closing_head(head)
@@ -233,7 +233,8 @@ class Connection(asyncio.Protocol):
     def _refuse(self, error: BadFramingError) -> None:
         """Answer bytes that make no sense, unless an answer is under way, and close."""
         if self._playback is None:
-            script = error_script(400, f"bad request: {error}")
+            kind = self._service.settings.kind
+            script = error_script(kind, 400, f"bad request: {error}")
             whole = script.find_whole() or b""
             head_bytes = len(script.head)
             self._transport.write(closing_head(script.head) + whole[head_bytes:])

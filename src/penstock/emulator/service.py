@@ -1,9 +1,12 @@
 """Which answer a request gets."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from penstock.emulator.answers import compose, error_script
-from penstock.emulator.generation import BadBodyError, Generation, Operation, parse_body
+from penstock.emulator.generation import BadBodyError, Operation, parse_body
+from penstock.emulator.kinds import drained_path, health_paths, metrics_path, metrics_text
 from penstock.emulator.overlay import BadHeaderError, Headers, overlay
 from penstock.emulator.script import Script, fixed_script
 from penstock.emulator.settings import EmulatorSettings
@@ -24,13 +27,7 @@ _OPERATIONS: dict[bytes, Operation] = {
 _MODELS = b"/v1/models"
 _STATS = b"/emulator/stats"
 _RESET = b"/emulator/reset"
-_METHODS = {
-    **dict.fromkeys(_OPERATIONS, b"POST"),
-    _MODELS: b"GET",
-    b"/health": b"GET",
-    _STATS: b"GET",
-    _RESET: b"POST",
-}
+_POSTS = dict.fromkeys((*_OPERATIONS, _RESET), b"POST")
 
 _Key = tuple[bytes, bytes, Headers]
 
@@ -55,6 +52,8 @@ class Service:
         """See the class."""
         self.settings = settings
         self.statistics = statistics
+        self._gets = self._list_gets()
+        self._drained_count = 0
         self._cache: dict[_Key, Prepared] = {}
         self._cache_bytes = 0
 
@@ -86,9 +85,9 @@ class Service:
             behavior = overlay(self.settings, headers)
             generation = parse_body(operation, body)
         except (BadHeaderError, BadBodyError) as error:
-            return error_script(400, str(error))
+            return self._error(400, str(error))
         if not self.settings.serves(generation.model):
-            return _unknown_model(generation)
+            return self._unknown_model(generation.model)
         return compose(generation, behavior, self.settings.embedding_dimensions)
 
     def _keep(self, key: _Key, script: Script) -> Prepared:
@@ -105,37 +104,62 @@ class Service:
         return prepared
 
     def _answer_other(self, method: bytes, path: bytes) -> Script:
-        allowed = _METHODS.get(path)
-        if allowed is None and path.startswith(_MODELS + b"/"):
-            allowed = b"GET"
+        get = self._gets.get(path)
+        if get is None and path.startswith(_MODELS + b"/"):
+            name = path[len(_MODELS) + 1 :].decode("latin-1")
+            get = partial(self._describe_model, name)
+        allowed = b"GET" if get is not None else _POSTS.get(path)
         if allowed is None:
-            return error_script(404, "no such path")
+            return self._error(404, "no such path")
         if method != allowed:
-            return error_script(405, "no such method here", extra=(b"allow: " + allowed,))
-        if path == _STATS:
-            return _json_script(self.statistics.report())
-        if path == _RESET:
-            self.statistics.reset()
-            return _json_script({"status": "ok"})
-        if path == b"/health":
-            return _json_script({"status": "ok"})
-        if path == _MODELS:
-            models = [_model(name) for name in self.settings.model_names()]
-            return _json_script({"object": "list", "data": models})
-        name = path[len(_MODELS) + 1 :].decode("latin-1")
+            return self._error(405, "no such method here", extra=(b"allow: " + allowed,))
+        if get is not None:
+            return get()
+        self.statistics.reset()
+        return _OK
+
+    def _list_gets(self) -> dict[bytes, Callable[[], Script]]:
+        """Return what can be read, by path; some of it depends on which kind of server it plays."""
+        kind, names = self.settings.kind, self.settings.model_names()
+        gets: dict[bytes, Callable[[], Script]] = {
+            _STATS: lambda: _json_script(self.statistics.report()),
+            _MODELS: lambda: _json_script({"object": "list", "data": list(map(_model, names))}),
+        }
+        gets |= dict.fromkeys(health_paths(kind, names), lambda: _OK)
+        metrics, drained = metrics_path(kind), drained_path(kind)
+        gets |= {} if metrics is None else {metrics: self._describe_load}
+        gets |= {} if drained is None else {drained: self._drain}
+        return gets
+
+    def _describe_model(self, name: str) -> Script:
         if not self.settings.serves(name):
-            return error_script(404, "no such model", "model_not_found")
+            return self._unknown_model(name)
         return _json_script(_model(name))
 
+    def _describe_load(self) -> Script:
+        text = metrics_text(self.settings.kind, self.statistics.active_count)
+        return fixed_script(plain_head(200, len(text), b"text/plain; version=0.0.4"), text)
 
-def _unknown_model(generation: Generation) -> Script:
-    message = f"the model {generation.model} does not exist"
-    return error_script(404, message, "model_not_found")
+    def _drain(self) -> Script:
+        """Answer an entry for each request since somebody read them last."""
+        first, self._drained_count = self._drained_count, self.statistics.request_count
+        return _json_script([{"iter": number} for number in range(first, self._drained_count)])
+
+    def _unknown_model(self, name: str) -> Script:
+        return self._error(404, f"the model {name} does not exist", "model_not_found")
+
+    def _error(
+        self, status: int, message: str, code: str | None = None, extra: tuple[bytes, ...] = ()
+    ) -> Script:
+        return error_script(self.settings.kind, status, message, code, extra)
 
 
 def _json_script(payload: object) -> Script:
     body = encode_json(payload)
     return fixed_script(plain_head(200, len(body)), body)
+
+
+_OK = _json_script({"status": "ok"})
 
 
 def _model(name: str) -> dict[str, object]:

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from penstock.emulator.kinds import Kind
+
 Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=3_600_000)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=10_000_000)]
 CountOrUnset = Annotated[int, msgspec.Meta(ge=-1, le=10_000_000)]
@@ -49,6 +51,9 @@ Hangup = Literal["fin", "reset"]
 class Behavior(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How one request is answered."""
 
+    kind: Kind = "openai_compatible"
+    """Which kind of server it plays: shapes of its errors, status and words when it has no room,
+    and for the server as a whole paths of health and metrics."""
     ttft_ms: Milliseconds = 0.0
     """Time to first token: from the request's last byte to the first byte of the answer."""
     itl_ms: Milliseconds = 0.0
@@ -75,7 +80,7 @@ class Behavior(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     answer has no chunks: there 0 means before the first byte, more means in mid-body."""
     status: Status = 200
     """Status of an answer by the faults `status`, `html` and `empty`; for `status`, 200 stands
-    for 503."""
+    for what its kind answers when it has no room, mostly 503."""
     retry_after_s: CountOrUnset = 1
     """`Retry-After` of fault answers with status 429, 503 or 529; -1 leaves it out."""
     hangup: Hangup = "fin"

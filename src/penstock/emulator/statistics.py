@@ -77,9 +77,11 @@ class Statistics:
         self._request_ids: deque[bytes] = deque(maxlen=keep)
         self._aborted: deque[Abort] = deque(maxlen=keep)
         self._recorded: deque[Recorded] = deque(maxlen=RECORDED)
-        self._request_count = 0
+        self.request_count = 0
+        """Since the start or the last reset."""
         self._aborted_count = 0
-        self._active_count = 0
+        self.active_count = 0
+        """Answers now on their way."""
         self._active_stream_count = 0
         self._peak_active_count = 0
         self.connection_count = 0
@@ -87,7 +89,7 @@ class Statistics:
 
     def record_request(self, request_id: bytes) -> None:
         """Count a request; its line is in the log when this returns, whatever comes then."""
-        self._request_count += 1
+        self.request_count += 1
         self._request_ids.append(request_id)
         if self._log >= 0:
             os.write(self._log, (request_id or b"-") + b"\n")
@@ -114,13 +116,13 @@ class Statistics:
 
     def record_start(self, *, is_stream: bool) -> None:
         """Count an answer that is not written at once."""
-        self._active_count += 1
+        self.active_count += 1
         self._active_stream_count += is_stream
-        self._peak_active_count = max(self._peak_active_count, self._active_count)
+        self._peak_active_count = max(self._peak_active_count, self.active_count)
 
     def record_end(self, *, is_stream: bool) -> None:
         """Take an answer back that `record_start` counted."""
-        self._active_count -= 1
+        self.active_count -= 1
         self._active_stream_count -= is_stream
 
     def record_abort(self, request_id: bytes, step_count: int) -> None:
@@ -138,10 +140,10 @@ class Statistics:
         """Return what was seen."""
         return Report(
             now_monotonic_s=self._monotonic_s(),
-            request_count=self._request_count,
+            request_count=self.request_count,
             aborted_count=self._aborted_count,
             connection_count=self.connection_count,
-            active_count=self._active_count,
+            active_count=self.active_count,
             active_stream_count=self._active_stream_count,
             peak_active_count=self._peak_active_count,
             request_ids=[request_id.decode("latin-1") for request_id in self._request_ids],
@@ -154,9 +156,9 @@ class Statistics:
         self._request_ids.clear()
         self._aborted.clear()
         self._recorded.clear()
-        self._request_count = 0
+        self.request_count = 0
         self._aborted_count = 0
-        self._peak_active_count = self._active_count
+        self._peak_active_count = self.active_count
 
     def close(self) -> None:
         """Close the log."""

@@ -7,17 +7,17 @@ from itertools import chain, islice, repeat
 import msgspec
 
 from penstock.emulator.generation import Generation
+from penstock.emulator.kinds import error_object
 from penstock.emulator.settings import Behavior
 from penstock.emulator.text import WORDS, token_text
 from penstock.emulator.usage import reports_usage, usage_object
-from penstock.emulator.wire import DONE_EVENT, LAST_CHUNK, chunk, error_body, event
+from penstock.emulator.wire import DONE_EVENT, LAST_CHUNK, chunk, event
 
 CREATED = 1_750_000_000
 """`created` of every answer: answers to equal requests are equal bytes."""
 CHAT_ID = "chatcmpl-emulator"
 COMPLETION_ID = "cmpl-emulator"
 
-_ERROR_EVENT = event(error_body(500, "emulated engine failure"))
 _BROKEN_EVENT = chunk(b'data: {"id":"chatcmpl-emulator","object":"chat.compl\n\n')
 
 
@@ -110,7 +110,8 @@ class Stream(msgspec.Struct, frozen=True):
         elif fault == "truncate":
             yield following[: len(following) // 2]
         elif fault == "error_in_200":
-            yield from (_ERROR_EVENT, DONE_EVENT, LAST_CHUNK)
+            error = error_object(self.behavior.kind, 500, "emulated engine failure")
+            yield from (event(error), DONE_EVENT, LAST_CHUNK)
         elif fault == "malformed":
             yield from chain((_BROKEN_EVENT, following), events, (LAST_CHUNK,))
 

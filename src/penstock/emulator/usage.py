@@ -67,6 +67,6 @@ def usage_object(
         usage = {name: bend(figure) for name, figure in figures.items()}
     elif behavior.usage == "parts":
         usage |= _SENSELESS_PARTS
-    if behavior.cached_tokens >= 0:
-        usage["prompt_tokens_details"] = {"cached_tokens": behavior.cached_tokens}
+    if behavior.cached_tokens >= 0 or behavior.kind == "trtllm":  # which always says
+        usage["prompt_tokens_details"] = {"cached_tokens": max(behavior.cached_tokens, 0)}
     return usage

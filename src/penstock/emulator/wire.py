@@ -69,17 +69,3 @@ DONE_EVENT = chunk(b"data: [DONE]\n\n")
 def encode_json(payload: object) -> bytes:
     """Return the payload as JSON."""
     return _encode(payload)
-
-
-def error_body(status: int, message: str, code: str | None = None) -> dict[str, object]:
-    """Return an error object of the form that engines use."""
-    return {
-        "error": {
-            "message": message,
-            "type": "invalid_request_error"
-            if status < http.HTTPStatus.INTERNAL_SERVER_ERROR
-            else "server_error",
-            "param": None,
-            "code": code if code is not None else status,
-        }
-    }

@@ -230,10 +230,11 @@ async def ask(
     body: bytes,
     path: str = CHAT,
     headers: Mapping[str, str] | None = None,
+    method: str = "POST",
 ) -> Answer:
     """Return the answer of a new emulator to one request."""
     async with await start(settings) as server, connect(server.port) as peer:
-        peer.send(request_bytes(body, path, headers))
+        peer.send(request_bytes(body, path, headers, method))
         return await peer.read_answer()
 
 

@@ -64,7 +64,12 @@ def test_unknown_settings_are_refused() -> None:
 
 def test_every_field_of_the_behavior_is_a_header() -> None:
     """Each field can be set by a request, and changes nothing else."""
-    values: dict[str, object] = {"usage": "never", "fault": "stall", "hangup": "reset"}
+    values: dict[str, object] = {
+        "usage": "never",
+        "fault": "stall",
+        "hangup": "reset",
+        "kind": "vllm",
+    }
     for field in Behavior.__struct_fields__:
         value = values.get(field, 250)
         name = b"x-emulator-" + field.replace("_", "-").encode()
