@@ -16,15 +16,13 @@ from penstock.contract.money import (
     HoldRequest,
     HoldUse,
 )
-from penstock.contract.usage import UsageEvent, UsageReceipt
+from penstock.contract.usage import UsageBatch, UsageEvent, UsageReceipt
 from penstock.control.books import UsageBooks
 from penstock.limits import budget_holds, budgets
 from penstock.limits.budget_model import Budget, BudgetWindow, Life, NewBudget, WindowKey
 from penstock.limits.budget_reconciling import reconcile
 from penstock.limits.model import Owner
 from penstock.metering import service as metering
-from penstock.metering.model import Delivery
-from penstock.metering.rules import hash_event
 from penstock.rating import store as rating_store
 from penstock.rating.model import Price, default_book_id
 from penstock.storage.database import Database
@@ -157,11 +155,11 @@ class BudgetRig:
         self, *events: UsageEvent, life: Life = WORKER, now_us: int = NOW_US
     ) -> UsageReceipt:
         """Store usage and settle it."""
-        delivery = Delivery(producer=life.producer, epoch=life.epoch, recorded_at_us=now_us)
+        batch = UsageBatch(life.producer, life.epoch, events)
+        delivery = metering.prepare_batch(batch, now_us)
         async with self.database.write(ALL) as session:
-            return await metering.record_events(
-                session, ALL, [hash_event(event) for event in events], delivery, self.settlement
-            )
+            (receipt,) = await metering.record_events(session, ALL, [delivery], self.settlement)
+            return receipt
 
     async def windows(self, budget: Budget) -> list[BudgetWindow]:
         """Return what is spent and held of a budget, newest window first."""

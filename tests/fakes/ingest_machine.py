@@ -20,7 +20,7 @@ from penstock.control.books import UsageBooks
 from penstock.ledger.tables import Entries, LedgerAccounts, Transfers
 from penstock.limits.prices import ATTO, ATTO_IN_NANO
 from penstock.metering import service
-from penstock.metering.model import BEGINNING, Delivery, Place
+from penstock.metering.model import BEGINNING, Place
 from penstock.metering.rules import day_of
 from penstock.metering.tables import (
     UsageDays,
@@ -273,20 +273,14 @@ class IngestMachine(RuleBasedStateMachine):
         )
 
     async def _deliver(self, batch: UsageBatch, steps: int | None = None) -> Any:
-        prepared = service.prepare_batch(batch)
-        delivery = Delivery(
-            producer=batch.producer,
-            epoch=batch.epoch,
-            recorded_at_us=NOW_US,
-            begin=Place(batch.from_segment, batch.from_offset),
-            end=Place(batch.segment, batch.offset),
-        )
+        delivery = service.prepare_batch(batch, NOW_US)
         try:
             async with self.database.write(ALL) as session:
                 if steps is not None:
                     connection: Any = CrashingConnection(session._connection, steps)
                     session = WriteSession(connection, ALL)  # noqa: PLW2901 - the same, crashing
-                return await service.record_events(session, ALL, prepared, delivery, self.books)
+                (receipt,) = await service.record_events(session, ALL, [delivery], self.books)
+                return receipt
         except CrashError:
             return None
 

@@ -7,7 +7,7 @@ from typing import Any
 from penstock.contract.money import PRICE_SCALE
 from penstock.contract.usage import UsageBatch, UsageEvent
 from penstock.metering import service as metering
-from penstock.metering.model import Delivery
+from penstock.metering.model import Arrival
 from penstock.rating import service as rating
 from penstock.rating import store
 from penstock.rating.model import BookKind, Price, Rated
@@ -66,19 +66,17 @@ class RatedUsage:
     ) -> None:
         """Store events as a node's batch is, and rate those that are new."""
         batch = UsageBatch(producer="node-1/0", epoch=1, events=tuple(events))
-        delivery = Delivery(producer="node-1/0", epoch=1, recorded_at_us=RECORDED_AT_US)
-        prepared = metering.prepare_batch(batch)
+        delivery = metering.prepare_batch(batch, RECORDED_AT_US)
 
-        async def settle(
-            session: WriteSession, new: Sequence[UsageEvent], _delivery: Delivery
-        ) -> None:
+        async def settle(session: WriteSession, arrivals: Sequence[Arrival]) -> None:
+            new = [one.event for one in arrivals]
             named = currencies or {event.organization: "EUR" for event in new}
             found = await rating.rate_events(session, new, named)
             await rating.record_rated(session, found.rated, {}, recorded_at_us=RECORDED_AT_US)
             self.rated += found.rated
 
         async with self.database.write(ALL) as session:
-            await metering.record_events(session, ALL, prepared, delivery, settle)
+            await metering.record_events(session, ALL, [delivery], settle)
 
     async def change(self, rated: Sequence[Rated], run_id: str, recorded_at_us: int) -> None:
         """Book changes of amounts, as a later run does."""

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from penstock.contract.usage import StoredPlace, UsageBatch, UsageReceipt, WorkerLife
 from penstock.metering import service
-from penstock.metering.model import Delivery, Place
 from penstock.node.delivery import NotDeliveredError
 from penstock.storage.database import Database
 from penstock.storage.scope import Scope
@@ -29,17 +28,10 @@ class RoomStore:
         """Store a batch."""
         if self.database is None:
             raise NotDeliveredError
-        delivery = Delivery(
-            producer=batch.producer,
-            epoch=batch.epoch,
-            recorded_at_us=1_800_000_000_000_000,
-            begin=Place(batch.from_segment, batch.from_offset),
-            end=Place(batch.segment, batch.offset),
-        )
+        delivery = service.prepare_batch(batch, 1_800_000_000_000_000)
         scope = Scope.all_organizations()
         async with self.database.write(scope) as session:
-            events = service.prepare_batch(batch)
-            receipt = await service.record_events(session, scope, events, delivery, self._settle)
+            (receipt,) = await service.record_events(session, scope, [delivery], self._settle)
         self.stored += receipt.stored
         return receipt
 

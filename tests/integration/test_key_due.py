@@ -29,7 +29,6 @@ from penstock.audit import service as audit
 from penstock.contract.snapshot import Key
 from penstock.contract.usage import UsageBatch
 from penstock.metering import service as metering
-from penstock.metering.model import Delivery
 from penstock.storage.database import Database
 
 DAY_S = 86_400
@@ -211,14 +210,9 @@ async def test_usage_says_when_keys_were_used(database: Database) -> None:
             for at_us in started
             for number, (name, secret) in enumerate(((key_id, secret_id), ("of-a-file", "")))
         )
-        prepared = metering.prepare_batch(UsageBatch("node-1/0", 1, events))
+        delivery = metering.prepare_batch(UsageBatch("node-1/0", 1, events), recorded_us)
         async with database.write(ALL) as session:
-            await metering.record_events(
-                session,
-                ALL,
-                prepared,
-                Delivery(producer="node-1/0", epoch=1, recorded_at_us=recorded_us),
-            )
+            await metering.record_events(session, ALL, [delivery])
 
     async def last_uses() -> tuple[int | None, int | None, int]:
         async with database.read(ALL) as session:

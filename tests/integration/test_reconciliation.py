@@ -10,7 +10,6 @@ from tests.unit.metering.usage_events import STARTED_AT_NS, make_event
 from penstock.contract.usage import UsageBatch, UsageEvent
 from penstock.ledger.chain import Chain, read_chain
 from penstock.ledger.service import post_usage
-from penstock.metering.model import Delivery
 from penstock.metering.rules import day_of, hash_event
 from penstock.metering.service import compare_events, prepare_batch, record_events
 from penstock.rating.model import Rated
@@ -28,8 +27,7 @@ STARTED = STARTED_AT_NS // (86_400 * 10**9)
 async def _store(database: Database, events: Sequence[UsageEvent]) -> None:
     batch = UsageBatch(PRODUCER, 1, tuple(events))
     async with database.write(ALL) as session:
-        delivery = Delivery(producer=PRODUCER, epoch=1, recorded_at_us=NOW_US)
-        await record_events(session, ALL, prepare_batch(batch), delivery)
+        await record_events(session, ALL, [prepare_batch(batch, NOW_US)])
 
 
 async def _rate(

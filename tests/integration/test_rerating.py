@@ -13,14 +13,12 @@ from tests.fakes.rating_oracle import total_of
 from tests.fakes.rating_rig import RatingRig
 from tests.unit.metering.usage_events import make_event
 
-from penstock.contract.usage import UsageEvent
+from penstock.contract.usage import UsageBatch, UsageEvent
 from penstock.control.ratings import post_differences
 from penstock.kit.errors import PenstockError
 from penstock.ledger.tables import Entries
 from penstock.limits.prices import ATTO, ATTO_IN_NANO
 from penstock.metering import service as metering
-from penstock.metering.model import Delivery
-from penstock.metering.rules import hash_event
 from penstock.metering.tables import UsageDays
 from penstock.rating.corrections import correct_usage
 from penstock.rating.model import PriceBook, Rated, Run
@@ -102,9 +100,9 @@ async def _use(rig: RatingRig, count: int) -> list[UsageEvent]:
         )
         for number in range(count)
     ]
-    delivery = Delivery(producer="node-1/0", epoch=1, recorded_at_us=NOW_US)
+    delivery = metering.prepare_batch(UsageBatch("node-1/0", 1, tuple(events)), NOW_US)
     async with rig.database.write(ALL) as session:
-        await metering.record_events(session, ALL, [hash_event(one) for one in events], delivery)
+        await metering.record_events(session, ALL, [delivery])
     await rig.deliver(events)
     return events
 

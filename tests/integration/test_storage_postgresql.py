@@ -30,15 +30,14 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from tests.fakes.postgresql_server import PostgresqlServer
-from tests.unit.metering.usage_events import make_event
+from tests.unit.metering.usage_events import arrive, make_event
 
 import penstock
 from penstock.access.tables import ApiKeys
 from penstock.audit.tables import AuditHeads
 from penstock.metering import figure_store, store
 from penstock.metering.figure_rules import add_up
-from penstock.metering.model import Delivery
-from penstock.metering.rules import day_of, hash_event
+from penstock.metering.rules import day_of
 from penstock.metering.tables import UsageDays, UsageEvents, UsageHours
 from penstock.storage import engine as sqlite
 from penstock.storage import postgresql as pg
@@ -53,7 +52,6 @@ from penstock.tenancy.tables import Organizations, Projects
 
 ALL = Scope.all_organizations()
 ACME = Scope.of("acme")
-DELIVERY = Delivery(producer="node-1/0", epoch=1, recorded_at_us=0)
 
 for _path in Path(str(penstock.__file__)).parent.glob("*/*tables.py"):
     importlib.import_module(f"penstock.{_path.parent.name}.{_path.stem}")
@@ -120,8 +118,8 @@ async def engine(server: PostgresqlServer | None, tmp_path: Path) -> AsyncIterat
 
 
 async def _write(session: WriteSession, number: int, organization: str = "acme") -> None:
-    event = hash_event(make_event(number, organization=organization))
-    await store.record_events(session, ALL, [event], DELIVERY)
+    arrivals = arrive(make_event(number, organization=organization))
+    await store.record_events(session, ALL, arrivals)
 
 
 async def _count(database: Database, scope: Scope) -> int:
@@ -261,7 +259,7 @@ async def test_a_forgotten_condition_shows_nothing_of_others(pg_database: Databa
     """A statement without any condition sees, changes and deletes the session's rows only."""
     events = [make_event(1), make_event(2, organization="other")]
     async with pg_database.write(ALL) as session:
-        await store.record_events(session, ALL, [hash_event(event) for event in events], DELIVERY)
+        await store.record_events(session, ALL, arrive(*events))
         await figure_store.add_figures(session, ALL, add_up(events))
     assert await _count(pg_database, ALL) == 2
     assert await _count(pg_database, ACME) == 1

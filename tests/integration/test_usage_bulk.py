@@ -5,11 +5,10 @@ from collections.abc import AsyncIterator
 import pytest
 from sqlalchemy import delete, func, select, text, update
 from tests.fakes.postgresql_server import PostgresqlServer
-from tests.unit.metering.usage_events import STARTED_AT_NS, make_event
+from tests.unit.metering.usage_events import STARTED_AT_NS, arrive, make_event
 
 from penstock.metering import store
-from penstock.metering.model import Delivery
-from penstock.metering.rules import day_of, hash_event
+from penstock.metering.rules import day_of
 from penstock.metering.tables import UsageEvents, UsageHours, UsageProducers
 from penstock.storage.bulk import MAX_SUM, Bulk, Values
 from penstock.storage.database import Database
@@ -18,7 +17,6 @@ from penstock.storage.partitions import DAYS_AHEAD
 from penstock.storage.scope import Scope
 
 ALL = Scope.all_organizations()
-DELIVERY = Delivery(producer="node-1/0", epoch=1, recorded_at_us=0)
 TODAY = 40_000
 """Long after every part that a migration makes."""
 
@@ -104,7 +102,7 @@ async def test_figures_are_added_up(database: Database) -> None:
 async def test_events_are_only_added(database: Database) -> None:
     """The database refuses to change or delete a usage event, whoever asks."""
     async with database.write(ALL) as session:
-        await store.record_events(session, ALL, [hash_event(make_event(1))], DELIVERY)
+        await store.record_events(session, ALL, arrive(make_event(1)))
 
     async def change(statement: object) -> None:
         async with database.write(ALL) as session:
@@ -134,9 +132,9 @@ def _on(day: int, number: int = 0) -> str:
 
 
 async def _store(database: Database, *ids: str) -> int:
-    events = [hash_event(make_event(event_id=event_id)) for event_id in ids]
+    arrivals = arrive(*(make_event(event_id=event_id) for event_id in ids))
     async with database.write(ALL) as session:
-        return len(await store.record_events(session, ALL, events, DELIVERY))
+        return len(await store.record_events(session, ALL, arrivals))
 
 
 async def _parts(database: Database) -> dict[str, int]:

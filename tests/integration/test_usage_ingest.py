@@ -19,7 +19,6 @@ from penstock.control.quarantine import Quarantine
 from penstock.ledger.tables import Entries
 from penstock.limits.prices import ATTO_IN_NANO
 from penstock.metering import service
-from penstock.metering.model import Delivery
 from penstock.metering.tables import UsageHours
 from penstock.rating import store
 from penstock.rating.tables import RatedUsage
@@ -57,13 +56,12 @@ async def test_a_batch_of_all_that_is_odd_is_taken(database: Database) -> None:
         {"event_id": "Z" * 64},
     ]
     events = [make_event(number, **odd[number % len(odd)]) for number in range(500)]
-    prepared = service.prepare_batch(UsageBatch("node-1/0", 1, tuple(events)))
-    delivery = Delivery(producer="node-1/0", epoch=1, recorded_at_us=NOW_US)
+    delivery = service.prepare_batch(UsageBatch("node-1/0", 1, tuple(events)), NOW_US)
     books = UsageBooks("EUR")
     ids = {event.event_id for event in events}
     for stored in (len(ids), 0):
         async with database.write(ALL) as session:
-            receipt = await service.record_events(session, ALL, prepared, delivery, books)
+            (receipt,) = await service.record_events(session, ALL, [delivery], books)
         assert receipt.stored == stored
         assert receipt.stored + receipt.duplicates + receipt.conflicts == 500
     async with database.read(ALL) as reading:
@@ -80,10 +78,9 @@ async def test_quarantine_is_alarmed(database: Database) -> None:
     """An id that comes with another content is counted for the alarm, once."""
     quarantine = Quarantine(database)
     for changes in ({}, {"status": 500}, {"status": 500}):
-        prepared = service.prepare_batch(UsageBatch("n/0", 1, (make_event(1, **changes),)))
-        delivery = Delivery(producer="n/0", epoch=1, recorded_at_us=NOW_US)
+        batch = UsageBatch("n/0", 1, (make_event(1, **changes),))
         async with database.write(ALL) as session:
-            await service.record_events(session, ALL, prepared, delivery)
+            await service.record_events(session, ALL, [service.prepare_batch(batch, NOW_US)])
     assert quarantine.size == 0
     await quarantine.count()
     assert quarantine.size == 1

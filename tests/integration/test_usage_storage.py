@@ -9,11 +9,9 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
-from tests.unit.metering.usage_events import make_event
+from tests.unit.metering.usage_events import arrive, make_event
 
 from penstock.metering import store
-from penstock.metering.model import Delivery
-from penstock.metering.rules import hash_event
 from penstock.metering.tables import UsageEvents
 from penstock.storage.database import Database
 from penstock.storage.engine import BUSY_TIMEOUT_MS, create_read_engine, create_write_engine
@@ -23,7 +21,6 @@ from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession, WriteSession
 
 ALL = Scope.all_organizations()
-DELIVERY = Delivery(producer="node-1/0", epoch=1, recorded_at_us=0)
 
 
 @pytest.fixture
@@ -46,7 +43,7 @@ async def engine(tmp_path: Path) -> AsyncIterator[AsyncEngine]:
 
 
 async def _write(session: WriteSession, number: int) -> None:
-    await store.record_events(session, ALL, [hash_event(make_event(number))], DELIVERY)
+    await store.record_events(session, ALL, arrive(make_event(number)))
 
 
 async def _count(database: Database) -> int:
@@ -278,15 +275,15 @@ async def test_a_full_database_is_unavailable(tmp_path: Path) -> None:
     path.touch()
     engine = create_write_engine(path)
     await upgrade(engine)
-    events = [hash_event(make_event(number)) for number in range(500)]
+    arrivals = arrive(*map(make_event, range(500)))
     async with engine.begin() as connection:
         size = (await connection.exec_driver_sql("PRAGMA page_count")).scalar()
         await connection.exec_driver_sql(f"PRAGMA max_page_count = {size}")
         with pytest.raises(OperationalError, match="full"):
-            await store.record_events(WriteSession(connection, ALL), ALL, events, DELIVERY)
+            await store.record_events(WriteSession(connection, ALL), ALL, arrivals)
     async with engine.begin() as connection:
         await connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
-        new = await store.record_events(WriteSession(connection, ALL), ALL, events, DELIVERY)
+        new = await store.record_events(WriteSession(connection, ALL), ALL, arrivals)
     assert len(new) == 500
     await engine.dispose()
 

@@ -20,7 +20,7 @@ from penstock.contract.usage import Attempt, UsageBatch, UsageEvent, UsageReceip
 from penstock.kit.errors import PenstockError
 from penstock.metering import service, store
 from penstock.metering.errors import BATCH_INVALID, BATCH_TOO_LARGE, CURSOR_INVALID
-from penstock.metering.model import Delivery, TotalsBy, UsageFilter, UsagePage, UsageTotal
+from penstock.metering.model import TotalsBy, UsageFilter, UsagePage, UsageTotal
 from penstock.metering.rules import hash_event
 from penstock.storage.database import Database
 from penstock.storage.scope import Scope
@@ -33,10 +33,10 @@ async def _deliver(
     database: Database, events: Sequence[UsageEvent], scope: Scope = ALL
 ) -> UsageReceipt:
     batch = UsageBatch(producer="node-1/0", epoch=3, events=tuple(events))
-    delivery = Delivery(producer=batch.producer, epoch=batch.epoch, recorded_at_us=1)
-    prepared = service.prepare_batch(batch)
+    delivery = service.prepare_batch(batch, 1)
     async with database.write(scope) as session:
-        return await service.record_events(session, scope, prepared, delivery)
+        (receipt,) = await service.record_events(session, scope, [delivery])
+        return receipt
 
 
 def _receipt(*, stored: int, duplicates: int, conflicts: int = 0) -> UsageReceipt:
@@ -360,7 +360,7 @@ async def test_the_latest_come_newest_first(database: Database) -> None:
 def test_an_impossible_batch_is_refused(batch: UsageBatch, error: object) -> None:
     """A batch that breaks the contract is refused before a transaction is begun."""
     with pytest.raises(PenstockError) as caught:
-        service.prepare_batch(batch)
+        service.prepare_batch(batch, 1)
     assert caught.value.error is error
 
 

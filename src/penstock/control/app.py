@@ -52,7 +52,7 @@ from penstock.control.settings import ControlSettings
 from penstock.control.status_page import create_page_router
 from penstock.kit.clock import Clock, SystemClock
 from penstock.metering.api import create_node_router
-from penstock.metering.intake import create_intake
+from penstock.metering.intake import Intake
 from penstock.storage.database import Database
 
 _DESCRIPTION = (
@@ -90,7 +90,7 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
     usage_books = UsageBooks(settings.billing_currency)
     quarantine = Quarantine(database)
     ledger = LedgerBooks(database, clock)
-    take = create_intake(database, clock, usage_books)
+    take = Intake(database, clock, usage_books)
     nats = create_nats_usage(settings, node_token, take)
     chores = Chores(
         database,

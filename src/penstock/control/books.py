@@ -7,12 +7,11 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from penstock.contract.usage import UsageEvent
 from penstock.ledger.model import UsagePosting
 from penstock.ledger.service import find_currencies, post_usage
 from penstock.limits.budget_model import Life, RatedEvent
 from penstock.limits.budget_settling import settle
-from penstock.metering.model import Delivery
+from penstock.metering.model import Arrival
 from penstock.rating.model import Rated, RatedBatch
 from penstock.rating.service import list_unrated, rate_events, record_rated
 from penstock.storage.sessions import WriteSession
@@ -37,9 +36,7 @@ class UsageBooks:
         self.unrated: Counter[str] = Counter({"unpriced": 0, "absurd": 0})
         """Events since the start that were rated at nothing, by why."""
 
-    async def __call__(
-        self, session: WriteSession, events: Sequence[UsageEvent], delivery: Delivery
-    ) -> None:
+    async def __call__(self, session: WriteSession, arrivals: Sequence[Arrival]) -> None:
         """Rate, book and settle events that are stored for the first time.
 
         Rows are locked in this order, after those of `metering.service.record_events`: months of
@@ -47,52 +44,53 @@ class UsageBooks:
 
         Args:
             session: One of all organizations, in which they are stored.
-            events: At least one, each id once, in order of id.
-            delivery: How they came.
+            arrivals: At least one, each id once, in order of id.
         """
-        events = await list_unrated(session, events)
+        events = await list_unrated(session, [one.event for one in arrivals])
         if not events:
             return
         organizations = {event.organization for event in events}
         currencies = await find_currencies(session, organizations, self._currency)
         batch = await rate_events(session, events, currencies)
         # An id is new once, so no other batch has this key.
-        key, now_us = events[0].event_id, delivery.recorded_at_us
+        key, now_us = events[0].event_id, max(one.delivery.recorded_at_us for one in arrivals)
         postings = sum_up(batch.rated, now_us)
         transfers = await post_usage(session, postings, key=key, recorded_at_us=now_us)
         await record_rated(session, batch.rated, transfers, recorded_at_us=now_us)
-        await self._settle(session, events, batch, delivery)
+        by_id = {one.event.event_id: one for one in arrivals}
+        await self._settle(session, [by_id[event.event_id] for event in events], batch, now_us)
         self.unrated.update(unpriced=batch.unpriced, absurd=batch.absurd)
 
     async def _settle(
         self,
         session: WriteSession,
-        events: Sequence[UsageEvent],
+        arrivals: Sequence[Arrival],
         batch: RatedBatch,
-        delivery: Delivery,
+        now_us: int,
     ) -> None:
         rated = [
             RatedEvent(
-                event_id=event.event_id,
-                organization_id=event.organization,
-                project_id=event.project,
-                key_id=event.key_id,
-                alias=event.model,
-                at_us=_used_at_us(event, delivery.recorded_at_us),
+                event_id=one.event.event_id,
+                organization_id=one.event.organization,
+                project_id=one.event.project,
+                key_id=one.event.key_id,
+                alias=one.event.model,
+                at_us=one.used_at_us,
                 charges_atto=charged,
-                holds=event.holds,
+                life=Life(*one.delivery.life),
+                holds=one.event.holds,
             )
-            for event, charged in zip(events, batch.budget_charges, strict=True)
+            for one, charged in zip(arrivals, batch.budget_charges, strict=True)
         ]
-        life = Life(delivery.producer, delivery.epoch)
-        faults = await settle(session, rated, life, delivery.recorded_at_us)
-        if faults:
-            self.faults.update(faults)
+        faults = await settle(session, rated, now_us)
+        for (life, fault), count in faults.items():
+            self.faults[fault] += count
             log.warning(
-                "usage could not be settled in full producer=%s epoch=%s faults=%s",
-                delivery.producer,
-                delivery.epoch,
-                dict(faults),
+                "usage could not be settled in full producer=%s epoch=%s fault=%s count=%s",
+                life.producer,
+                life.epoch,
+                fault,
+                count,
             )
 
 
@@ -104,13 +102,10 @@ def sum_up(rated: Iterable[Rated], now_us: int) -> list[UsagePosting]:
         place = (one.event.organization, one.currency)
         amounts = sums.setdefault(place, {"charge": 0, "cost": 0})
         amounts[one.kind] += one.amount_atto
-        latest_us[place] = max(latest_us.get(place, 0), _used_at_us(one.event, now_us))
+        # A node whose clock is ahead must not count in a time that has not begun.
+        used_at_us = min(one.event.started_at_ns // 1_000, now_us)
+        latest_us[place] = max(latest_us.get(place, 0), used_at_us)
     return [
         UsagePosting(*place, amounts["charge"], amounts["cost"], latest_us[place])
         for place, amounts in sorted(sums.items())
     ]
-
-
-def _used_at_us(event: UsageEvent, now_us: int) -> int:
-    # A node whose clock is ahead must not count in a time that has not begun.
-    return min(event.started_at_ns // 1_000, now_us)

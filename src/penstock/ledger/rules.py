@@ -21,8 +21,8 @@ from penstock.limits.prices import ATTO_IN_NANO
 
 MAX_LINE_ATTO = 2**62 * ATTO_IN_NANO
 """More than that is booked in several lines: a column holds twice as much."""
-MAX_POSTING_ATTO = 1_000 * MAX_LINE_ATTO
-"""More than 500 rated events can cost, each as much as its column holds."""
+MAX_POSTING_ATTO = 5_000 * MAX_LINE_ATTO
+"""More than 2,000 rated events can cost, each as much as its column holds."""
 _ID_CHARS = 24
 
 

@@ -114,13 +114,21 @@ class BudgetHold:
     state: HoldState
     created_at_us: int
 
+    def is_of(self, event: "RatedEvent") -> bool:
+        """Return whether it was taken for an event's organization, by the life it comes from."""
+        return (self.organization_id, self.producer, self.epoch) == (
+            event.organization_id,
+            event.life.producer,
+            event.life.epoch,
+        )
+
     @property
     def outstanding(self) -> int:
         """What the window holds for it."""
         return self.amount - self.used - self.freed if self.state == "open" else 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Life:
     """One life of one worker."""
 
@@ -142,6 +150,8 @@ class RatedEvent:
     """Admission; not later than when it came here."""
     charges_atto: Mapping[str, int]
     """Exactly, by currency; without those that its alias has no price in."""
+    life: Life
+    """Of the worker that it comes from: others' holds are none of its own."""
     holds: tuple[HoldUse, ...] = ()
 
 

@@ -9,6 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from penstock.contract.money import HoldUse
 from penstock.limits import budget_store as store
@@ -34,26 +35,30 @@ MAX_SETTLED_ATTO = (2**63 - 1) * ATTO_IN_NANO
 """What a window's column holds."""
 
 
+Faults: TypeAlias = Counter[tuple[Life, str]]
+"""How often something was wrong, by whose usage it is and what it was."""
+
+
 @dataclass(slots=True)
 class _Books:
     """What is locked, and how it is to be when all events are counted."""
 
     windows: dict[WindowKey, BudgetWindow]
     holds: dict[str, BudgetHold]
-    faults: Counter[str]
+    faults: Faults
 
     def take(self, use: HoldUse, event: RatedEvent) -> None:
         """Take what was held for an event off its hold."""
         hold = self.holds.get(use.hold)
-        if hold is None or hold.organization_id != event.organization_id:
-            self.faults["hold_unknown"] += 1
+        if hold is None or not hold.is_of(event):
+            self.faults[event.life, "hold_unknown"] += 1
             return
         if hold.state == "expired":
-            self.faults["hold_expired"] += 1
+            self.faults[event.life, "hold_expired"] += 1
             return
         taken = min(max(use.amount, 0), hold.outstanding)
         if taken != use.amount:
-            self.faults["hold_exceeded"] += 1
+            self.faults[event.life, "hold_exceeded"] += 1
         if taken == 0:
             return
         used = hold.used + taken
@@ -68,9 +73,7 @@ class _Books:
         self.windows[charge.window] = dataclasses.replace(window, settled_atto=settled_atto)
 
 
-async def settle(
-    session: WriteSession, events: Sequence[RatedEvent], life: Life, now_us: int
-) -> Mapping[str, int]:
+async def settle(session: WriteSession, events: Sequence[RatedEvent], now_us: int) -> Faults:
     """Count what events cost in every budget that they count for, and free what was held for them.
 
     An event counts in the window that it was held of; without a hold, in that of its admission.
@@ -78,33 +81,31 @@ async def settle(
     Args:
         session: One of all organizations, in which the events are stored for the first time.
         events: What they cost, each id once.
-        life: Of the worker that they come from: others' holds are none of its own.
         now_us: The time.
-
-    Returns:
-        How often something was wrong, by what it was.
     """
     scope = session.scope
-    await store.see_life(session, life, now_us)
+    await store.see_lives(session, {event.life for event in events}, now_us)
     owners = await store.find_key_owners(session, scope, {event.key_id for event in events})
+    uses = [(event, use) for event in events for use in event.holds if use.hold]
     # No database finds a text with NUL, and one of them refuses to look for it.
-    held_ids = {
-        use.hold for event in events for use in event.holds if use.hold and "\0" not in use.hold
-    }
-    holds = await store.list_holds_of(session, scope, life, held_ids) if held_ids else []
+    held_ids = {use.hold for _, use in uses if "\0" not in use.hold}
+    known = await store.list_holds(session, scope, held_ids) if held_ids else []
+    of_hold = {hold.id: hold for hold in known}
+    own = {use.hold for event, use in uses if _is_own(of_hold.get(use.hold), event)}
+    holds = [hold for hold in known if hold.id in own]
     condition = store.of_owners(_owner_ids(events, owners))
     if holds:
         condition |= store.with_ids({hold.window.budget_id for hold in holds})
     locked = await store.lock_budgets(session, scope, condition)
     budgets = {budget.id: budget for budget in locked if is_usable(budget)}
     if not budgets:
-        return {"hold_unknown": len(held_ids)} if held_ids else {}
+        return Counter((event.life, "hold_unknown") for event, _ in uses)
     holds = [hold for hold in holds if hold.window.budget_id in budgets]
     of_hold = {hold.id: hold for hold in holds}
     by_owner: dict[str, list[Budget]] = {}
     for budget in budgets.values():
         by_owner.setdefault(budget.owner_id, []).append(budget)
-    faults: Counter[str] = Counter()
+    faults: Faults = Counter()
     charges: list[BudgetCharge] = []
     ends = ends_of(holds)
     for event in events:
@@ -119,10 +120,8 @@ async def settle(
     windows = await store.lock_windows(session, scope, ends)
     locked_holds = await store.lock_holds(session, scope, list(of_hold))
     books = _Books(windows, {hold.id: hold for hold in locked_holds}, faults)
-    for event in events:
-        for use in event.holds:
-            if use.hold:
-                books.take(use, event)
+    for event, use in uses:
+        books.take(use, event)
     for charge in charges:
         books.charge(charge)
     await store.write_windows(session, books.windows.values())
@@ -131,14 +130,14 @@ async def settle(
 
 
 def _charge(
-    event: RatedEvent, key: WindowKey, budget: Budget, faults: Counter[str]
+    event: RatedEvent, key: WindowKey, budget: Budget, faults: Faults
 ) -> BudgetCharge | None:
     amount_atto = event.charges_atto.get(budget.currency)
     if amount_atto is None:
-        faults["price_unknown"] += 1
+        faults[event.life, "price_unknown"] += 1
         return None
     if amount_atto > MAX_CHARGE_ATTO:
-        faults["charge_absurd"] += 1
+        faults[event.life, "charge_absurd"] += 1
         return None
     return BudgetCharge(event.event_id, key, budget.organization_id, amount_atto)
 
@@ -154,6 +153,10 @@ def _owners_of(event: RatedEvent, member_id: str) -> tuple[str, ...]:
     return event.organization_id, event.project_id, event.key_id, member_id
 
 
+def _is_own(hold: BudgetHold | None, event: RatedEvent) -> bool:
+    return hold is not None and hold.is_of(event)
+
+
 def _windows_of(
     event: RatedEvent,
     by_owner: Mapping[str, list[Budget]],
@@ -164,7 +167,7 @@ def _windows_of(
     of_holds = {
         holds[use.hold].window.budget_id: holds[use.hold]
         for use in event.holds
-        if use.hold in holds and holds[use.hold].organization_id == event.organization_id
+        if _is_own(holds.get(use.hold), event)
     }
     found = ends_of(of_holds.values())
     for owner_id in _owners_of(event, member_id):

@@ -93,13 +93,15 @@ _WRITE_HOLD = (
     .where(BudgetHolds.id == bindparam("hold_id"))
     .values(used=bindparam("new_used"), freed=bindparam("new_freed"), state=bindparam("new_state"))
 )
-_LOCK_LIFE = (
-    select(WorkerLives.is_over, WorkerLives.seen_at)
-    .where(
-        WorkerLives.producer == bindparam("life_producer"),
-        WorkerLives.epoch == bindparam("life_epoch"),
-    )
-    .with_for_update()
+_IS_LIFE = (
+    WorkerLives.producer == bindparam("life_producer"),
+    WorkerLives.epoch == bindparam("life_epoch"),
+)
+_LOCK_LIFE = select(WorkerLives.is_over, WorkerLives.seen_at).where(*_IS_LIFE).with_for_update()
+_SEE_LIFE = (
+    update(WorkerLives)
+    .where(*_IS_LIFE, WorkerLives.seen_at < bindparam("new_seen_at"))
+    .values(seen_at=bindparam("new_seen_at"))
 )
 _CHARGES = Bulk(
     BudgetCharges,
@@ -184,16 +186,18 @@ async def lock_life(session: WriteSession, life: Life, now_us: int) -> bool:
         await session.insert_new(WorkerLives, [row], WorkerLives.producer)
         found = await session.first(_LOCK_LIFE, parameters)
     if found is not None and found[1] < now_us - _SEEN_US:
-        await see_life(session, life, now_us)
+        await see_lives(session, [life], now_us)
     return found is not None and found[0]
 
 
-async def see_life(session: WriteSession, life: Life, now_us: int) -> None:
-    """Note a sign of life, if anything is known of it."""
-    await session.change(
-        update(WorkerLives)
-        .where(*_is_life(life), WorkerLives.seen_at < now_us)
-        .values(seen_at=now_us)
+async def see_lives(session: WriteSession, lives: Iterable[Life], now_us: int) -> None:
+    """Note a sign of each life that anything is known of."""
+    await session.change_many(
+        _SEE_LIFE,
+        [
+            {"life_producer": life.producer, "life_epoch": life.epoch, "new_seen_at": now_us}
+            for life in sorted(lives)
+        ],
     )
 
 
@@ -375,6 +379,11 @@ async def list_holds_of(
     """Return holds of a life, in order of id: those of these ids, or all that are open."""
     which = BudgetHolds.state == "open" if ids is None else BudgetHolds.id.in_(ids)
     return await _list_holds(session, scope, *_is_of(life), which)
+
+
+async def list_holds(session: ReadSession, scope: Scope, ids: Collection[str]) -> list[BudgetHold]:
+    """Return holds, whoever's they are, in order of id."""
+    return await _list_holds(session, scope, BudgetHolds.id.in_(ids))
 
 
 async def lock_holds(session: WriteSession, scope: Scope, ids: Collection[str]) -> list[BudgetHold]:

@@ -1,20 +1,44 @@
-"""Taking in a batch of usage, whatever brought it: checked, stored and counted in one go."""
+"""Taking in batches of usage, whatever brought them: checked, stored and counted in one go."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from penstock.contract.usage import UsageBatch, UsageReceipt
 from penstock.kit.clock import Clock
 from penstock.metering import service
-from penstock.metering.model import Delivery, Place
+from penstock.metering.model import MAX_JOINED_EVENTS, Delivery
 from penstock.storage.database import Database
+from penstock.storage.errors import DatabaseUnavailableError
 from penstock.storage.scope import Scope
 
-Take = Callable[[UsageBatch, Scope], Awaitable[UsageReceipt]]
+log = logging.getLogger(__name__)
+
+Take: TypeAlias = Callable[[UsageBatch, Scope], Awaitable[UsageReceipt]]
 """Stores a batch and returns its receipt, which holds: it is committed."""
 
 
-def create_intake(database: Database, clock: Clock, settle: service.Settle | None = None) -> Take:
-    """Return what stores batches.
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A batch that is to be stored."""
+
+    delivery: Delivery
+    scope: Scope
+    receipt: UsageReceipt | None = None
+    is_alone: bool = False
+    """It was joined with others, and they could not be stored together."""
+    is_refused: bool = False
+    """The database was away while it waited."""
+
+
+class Intake:
+    """Stores batches; those that come while others are written are then written together.
+
+    So a figure that many events add to is written once for all of them. The first that waits
+    writes for those behind it; each has a receipt of its own. What cannot be stored together is
+    tried alone: a batch that is not taken harms no other.
 
     Args:
         database: Where usage is kept.
@@ -22,22 +46,71 @@ def create_intake(database: Database, clock: Clock, settle: service.Settle | Non
         settle: Told of each event that is new, in the transaction that stores it.
     """
 
-    async def take(batch: UsageBatch, scope: Scope) -> UsageReceipt:
+    def __init__(
+        self, database: Database, clock: Clock, settle: service.Settle | None = None
+    ) -> None:
+        """See the class."""
+        self._database = database
+        self._clock = clock
+        self._settle = settle
+        self._queue: list[_Waiting] = []
+        self._turn = asyncio.Lock()
+
+    async def __call__(self, batch: UsageBatch, scope: Scope) -> UsageReceipt:
         """Store a batch.
 
         Raises:
             PenstockError: `BATCH_TOO_LARGE` or `BATCH_INVALID`.
             DatabaseUnavailableError: Nothing is stored, as far as is known.
         """
-        events = service.prepare_batch(batch)
-        delivery = Delivery(
-            producer=batch.producer,
-            epoch=batch.epoch,
-            recorded_at_us=clock.wall_ns() // 1_000,
-            begin=Place(batch.from_segment, batch.from_offset),
-            end=Place(batch.segment, batch.offset),
-        )
-        async with database.write(scope) as session:
-            return await service.record_events(session, scope, events, delivery, settle)
+        delivery = service.prepare_batch(batch, self._clock.wall_ns() // 1_000)
+        mine = _Waiting(delivery, scope)
+        self._queue.append(mine)
+        try:
+            # In the order of the queue: whoever has the turn is the first of those that wait.
+            async with self._turn:
+                return mine.receipt or await self._write(mine)
+        finally:
+            self._queue.remove(mine)
 
-    return take
+    async def _write(self, mine: _Waiting) -> UsageReceipt:
+        if mine.is_refused:
+            raise DatabaseUnavailableError
+        joined = self._join(mine)
+        if len(joined) > 1:
+            try:
+                return await self._record(joined)
+            except Exception as error:  # noqa: BLE001 - each is tried alone, and says it again
+                log.warning("%d batches are stored one by one: %r", len(joined), error)
+                for one in joined:
+                    one.is_alone = True
+        try:
+            return await self._record([mine])
+        except DatabaseUnavailableError:
+            # They would wait for as long, one after the other, and be asked for again meanwhile.
+            for one in self._queue:
+                one.is_refused = True
+            raise
+
+    def _join(self, mine: _Waiting) -> list[_Waiting]:
+        joined = [mine]
+        count = len(mine.delivery.events)
+        for one in self._queue:
+            if one is mine or one.receipt is not None:
+                continue
+            count += len(one.delivery.events)
+            is_joinable = one.scope == mine.scope and not (one.is_alone or mine.is_alone)
+            if not is_joinable or count > MAX_JOINED_EVENTS:
+                break
+            joined.append(one)
+        return joined
+
+    async def _record(self, waiting: Sequence[_Waiting]) -> UsageReceipt:
+        """Store batches in one transaction, and return the receipt of the first."""
+        scope = waiting[0].scope
+        deliveries = [one.delivery for one in waiting]
+        async with self._database.write(scope) as session:
+            receipts = await service.record_events(session, scope, deliveries, self._settle)
+        for one, receipt in zip(waiting, receipts, strict=True):
+            one.receipt = receipt
+        return receipts[0]

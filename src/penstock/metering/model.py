@@ -8,6 +8,8 @@ from penstock.contract.usage import Outcome, UsageEvent, UsageSource
 
 MAX_EVENTS = 500
 """Most events in one batch."""
+MAX_JOINED_EVENTS = 2_000
+"""Most events that are stored in one transaction, of batches that wait for the one before."""
 MAX_PAGE_ROWS = 1_000
 """Most rows on one page of a listing."""
 
@@ -17,8 +19,7 @@ MAX_COMPARED = 5_000
 TotalsBy = Literal["organization", "project", "key_id", "model"]
 
 
-@dataclass(frozen=True, slots=True)
-class HashedEvent:
+class HashedEvent(NamedTuple):
     """A usage event with the fingerprint of its content."""
 
     event: UsageEvent
@@ -48,12 +49,13 @@ BEGINNING = Place()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """How events came here."""
+    """A batch that came here, checked."""
 
     producer: str
     """`<node id>/<worker slot>`."""
     epoch: int
     """Start number of that worker."""
+    events: Sequence[HashedEvent]
     recorded_at_us: int
     """When the control plane got them."""
     begin: Place = BEGINNING
@@ -61,6 +63,28 @@ class Delivery:
     end: Place = BEGINNING
     """Where they end: every event between is in this delivery, or stored already. The beginning of
     the journal says nothing."""
+
+    @property
+    def life(self) -> tuple[str, int]:
+        """Of the worker that they come from: its producer and epoch."""
+        return self.producer, self.epoch
+
+
+class Arrival(NamedTuple):
+    """An event, and the delivery that brought it."""
+
+    hashed: HashedEvent
+    delivery: Delivery
+
+    @property
+    def event(self) -> UsageEvent:
+        """The event itself."""
+        return self.hashed.event
+
+    @property
+    def used_at_us(self) -> int:
+        """When it was let in; a node whose clock is ahead does not count in what has not begun."""
+        return min(self.hashed.event.started_at_ns // 1_000, self.delivery.recorded_at_us)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +98,11 @@ class Producer:
     first_day: int
     last_day: int
     seen_at_us: int
+
+    @property
+    def life(self) -> tuple[str, int]:
+        """Its producer and epoch."""
+        return self.producer, self.epoch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

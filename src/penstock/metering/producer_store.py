@@ -3,10 +3,10 @@
 Lives of workers belong to nodes, not to organizations, so there is no scope to apply.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
-from sqlalchemy import bindparam, select, tuple_, update
+from sqlalchemy import Select, bindparam, select, tuple_, update
 
 from penstock.metering.model import Delivery, Place, Producer
 from penstock.metering.tables import UsageProducers
@@ -25,38 +25,57 @@ _NAMES = (
 )
 _COLUMNS: Any = tuple(getattr(UsageProducers, name) for name in _NAMES)
 _INSERT = Bulk(UsageProducers, _NAMES)
-_IS_LIFE = (
-    UsageProducers.producer == bindparam("life_producer"),
-    UsageProducers.epoch == bindparam("life_epoch"),
+_LIFE = (UsageProducers.producer, UsageProducers.epoch)
+_LIVES: Any = tuple_(*_LIFE)
+_LOCK: Select[Any] = (
+    select(*_COLUMNS)
+    .where(_LIVES.in_(bindparam("lives", expanding=True)))
+    .order_by(*_LIFE)
+    .with_for_update()
 )
-_LOCK = select(*_COLUMNS).where(*_IS_LIFE).with_for_update()
 _WRITE = (
     update(UsageProducers)
-    .where(*_IS_LIFE)
+    .where(
+        UsageProducers.producer == bindparam("life_producer"),
+        UsageProducers.epoch == bindparam("life_epoch"),
+    )
     .values({name: bindparam(f"new_{name}") for name in _NAMES[2:]})
 )
 
 
-async def lock_producer(session: WriteSession, delivery: Delivery) -> Producer:
-    """Return how far the journal that a delivery is of is stored, and keep others from it.
+async def lock_producers(
+    session: WriteSession, deliveries: Iterable[Delivery]
+) -> dict[tuple[str, int], Producer]:
+    """Return how far the journals that deliveries are of are stored, and keep others from them.
 
     The first thing that a transaction locks that stores usage.
     """
-    life = {"life_producer": delivery.producer, "life_epoch": delivery.epoch}
-    row = await session.first(_LOCK, life)
-    if row is None:
-        new = (delivery.producer, delivery.epoch, 0, 0, 0, 0, 0, delivery.recorded_at_us)
-        await session.insert_many_new(_INSERT, [new])
-        row = await session.first(_LOCK, life)
-    return _producer(row)
+    times = {one.life: one.recorded_at_us for one in deliveries}
+    locked = await _lock(session, times)
+    missing = sorted(times.keys() - locked.keys())
+    if not missing:
+        return locked
+    new = [(*life, 0, 0, 0, 0, 0, times[life]) for life in missing]
+    await session.insert_many_new(_INSERT, new)
+    return await _lock(session, times)
 
 
-async def write_producer(session: WriteSession, producer: Producer) -> None:
-    """Store how far a journal that is locked is stored."""
-    members = (*producer.place, *_counts(producer))
-    values = {f"new_{name}": value for name, value in zip(_NAMES[2:], members, strict=True)}
-    life = {"life_producer": producer.producer, "life_epoch": producer.epoch}
-    await session.change(_WRITE, life | values)
+async def _lock(
+    session: WriteSession, lives: Collection[tuple[str, int]]
+) -> dict[tuple[str, int], Producer]:
+    found = map(_producer, await session.rows(_LOCK, {"lives": sorted(lives)}))
+    return {producer.life: producer for producer in found}
+
+
+async def write_producers(session: WriteSession, producers: Iterable[Producer]) -> None:
+    """Store how far journals that are locked are stored."""
+    rows = []
+    for producer in producers:
+        members = (*producer.place, *_counts(producer))
+        values = {f"new_{name}": value for name, value in zip(_NAMES[2:], members, strict=True)}
+        life = {"life_producer": producer.producer, "life_epoch": producer.epoch}
+        rows.append(life | values)
+    await session.change_many(_WRITE, rows)
 
 
 async def list_producers(

@@ -13,7 +13,7 @@ import msgspec
 
 from penstock.contract.usage import UsageEvent
 from penstock.kit.ids import uuid7_ms
-from penstock.metering.model import Delivery, HashedEvent, Position, Producer
+from penstock.metering.model import Arrival, Delivery, HashedEvent, Position, Producer
 
 MAX_NUMBER = 2**63 - 1
 """What a 64-bit column holds; as nanoseconds since the Unix epoch, the year 2262."""
@@ -122,22 +122,21 @@ def _find_fault_in_lists(event: UsageEvent) -> str | None:
     return None
 
 
-def split_repeats(
-    events: Iterable[HashedEvent],
-) -> tuple[dict[str, HashedEvent], list[HashedEvent]]:
-    """Part the events of a batch into the first of each id and the rest.
+def split_repeats(arrivals: Iterable[Arrival]) -> tuple[dict[str, Arrival], list[Arrival]]:
+    """Part what arrived into the first of each id and the rest.
 
     Returns:
         The first event of each id, by id and in order of id: all writers insert in the same
         order, so that none waits for one that waits for it. And the others.
     """
-    first: dict[str, HashedEvent] = {}
+    first: dict[str, Arrival] = {}
     repeats = []
-    for hashed in events:
-        if hashed.event.event_id in first:
-            repeats.append(hashed)
+    for arrival in arrivals:
+        event_id = arrival.hashed.event.event_id
+        if event_id in first:
+            repeats.append(arrival)
         else:
-            first[hashed.event.event_id] = hashed
+            first[event_id] = arrival
     return dict(sorted(first.items())), repeats
 
 
@@ -167,19 +166,19 @@ def follow(producer: Producer, delivery: Delivery, new_ids: Collection[str]) -> 
 
 
 def find_conflicts(
-    events: Iterable[HashedEvent], stored_hashes: Mapping[str, bytes]
-) -> list[HashedEvent]:
+    arrivals: Iterable[Arrival], stored_hashes: Mapping[str, bytes]
+) -> list[Arrival]:
     """Return the events whose id is stored with another content.
 
     Args:
-        events: Events whose ids are all stored.
+        arrivals: Events whose ids are all stored.
         stored_hashes: Fingerprints by event id; an id that is not in it is one that the asker
             may not see, and a conflict.
     """
     return [
-        hashed
-        for hashed in events
-        if stored_hashes.get(hashed.event.event_id) != hashed.content_hash
+        arrival
+        for arrival in arrivals
+        if stored_hashes.get(arrival.event.event_id) != arrival.hashed.content_hash
     ]
 
 

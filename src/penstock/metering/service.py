@@ -1,7 +1,8 @@
 """Use cases of the metering room."""
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from penstock.access.verification import KeyUse, record_uses
@@ -18,11 +19,12 @@ from penstock.metering.figure_rules import add_up
 from penstock.metering.model import (
     BEGINNING,
     MAX_EVENTS,
+    Arrival,
     Comparison,
     Delivery,
-    HashedEvent,
     Place,
     Position,
+    Producer,
     TotalsBy,
     UsageFilter,
     UsagePage,
@@ -45,12 +47,16 @@ from penstock.storage.sessions import ReadSession, WriteSession
 
 _logger = logging.getLogger(__name__)
 
-Settle: TypeAlias = Callable[[WriteSession, Sequence[UsageEvent], Delivery], Awaitable[None]]
+Settle: TypeAlias = Callable[[WriteSession, Sequence[Arrival]], Awaitable[None]]
 """Counts what new events cost. It must not refuse one: it would never be acknowledged."""
 
 
-def prepare_batch(batch: UsageBatch) -> list[HashedEvent]:
+def prepare_batch(batch: UsageBatch, recorded_at_us: int) -> Delivery:
     """Check a batch and take the fingerprint of each event, before a transaction is begun.
+
+    Args:
+        batch: What a node sent.
+        recorded_at_us: When it came.
 
     Raises:
         PenstockError: `BATCH_TOO_LARGE`, or `BATCH_INVALID` with what is wrong.
@@ -71,69 +77,112 @@ def prepare_batch(batch: UsageBatch) -> list[HashedEvent]:
         fault = find_fault(event)
         if fault is not None:
             raise PenstockError(BATCH_INVALID, fault)
-    return [hash_event(event) for event in batch.events]
+    return Delivery(
+        producer=batch.producer,
+        epoch=batch.epoch,
+        events=[hash_event(event) for event in batch.events],
+        recorded_at_us=recorded_at_us,
+        begin=Place(batch.from_segment, batch.from_offset),
+        end=Place(batch.segment, batch.offset),
+    )
 
 
 async def record_events(
     session: WriteSession,
     scope: Scope,
-    events: list[HashedEvent],
-    delivery: Delivery,
+    deliveries: Sequence[Delivery],
     settle: Settle | None = None,
-) -> UsageReceipt:
-    """Store a batch of events, each id once, however often and in whatever parts it comes.
+) -> list[UsageReceipt]:
+    """Store events, each id once, however often and in whatever deliveries it comes.
 
-    The receipt counts every event of the batch, in one of its three figures, and says how far the
+    A receipt counts every event of its delivery, in one of its three figures, and says how far the
     journal was stored before. It holds once the session has committed.
 
-    Rows are locked in this order, and those of one kind in order of their keys: the producer,
-    events, figures, keys, then what `settle` locks. So no batch waits for one that waits for it.
+    Rows are locked in this order, and those of one kind in order of their keys: producers,
+    events, figures, keys, then what `settle` locks. So nobody waits for one that waits for it.
 
     When their keys were used last is stored with them; keys of a node's own file are not here.
 
     Args:
         session: Where to; the caller's context commits it.
         scope: Whose events these may be.
-        events: What `prepare_batch` returned.
-        delivery: How they came.
+        deliveries: `MAX_JOINED_EVENTS` at most, or a single one. Of an id that is in several, the
+            first one counts.
         settle: What else happens once for each event that is new, in the same transaction.
+
+    Returns:
+        The receipt of each delivery.
     """
-    first, repeats = split_repeats(events)
-    producer = await producer_store.lock_producer(session, delivery)
-    new = await store.record_events(session, scope, list(first.values()), delivery)
-    await producer_store.write_producer(session, follow(producer, delivery, new))
-    fresh = [hashed.event for event_id, hashed in first.items() if event_id in new]
-    await figure_store.add_figures(session, scope, add_up(fresh))
-    await record_uses(session, [_use(hashed.event, delivery) for hashed in first.values()])
+    arrivals = [Arrival(hashed, one) for one in deliveries for hashed in one.events]
+    first, repeats = split_repeats(arrivals)
+    producers = await producer_store.lock_producers(session, deliveries)
+    new = await store.record_events(session, scope, list(first.values()))
+    fresh = [arrival for event_id, arrival in first.items() if event_id in new]
+    known = [arrival for event_id, arrival in first.items() if event_id not in new] + repeats
+    places = await _follow(session, producers, deliveries, fresh)
+    await figure_store.add_figures(session, scope, add_up(one.event for one in fresh))
+    await record_uses(session, map(_use, first.values()))
     if settle is not None and fresh:
-        await settle(session, fresh, delivery)
-    known = [hashed for event_id, hashed in first.items() if event_id not in new] + repeats
+        await settle(session, fresh)
+    conflicts = await _find_conflicts(session, scope, known)
+    counts = [Counter(id(one.delivery) for one in part) for part in (fresh, known, conflicts)]
+    return [
+        UsageReceipt(
+            stored=stored,
+            duplicates=repeated - conflicting,
+            conflicts=conflicting,
+            segment=place.segment,
+            offset=place.offset,
+        )
+        for place, (stored, repeated, conflicting) in zip(
+            places, ([count[id(one)] for count in counts] for one in deliveries), strict=True
+        )
+    ]
+
+
+async def _follow(
+    session: WriteSession,
+    producers: dict[tuple[str, int], Producer],
+    deliveries: Sequence[Delivery],
+    fresh: Iterable[Arrival],
+) -> list[Place]:
+    """Store how far journals are stored now, and return how far they were at each delivery."""
+    new_ids: defaultdict[int, list[str]] = defaultdict(list)
+    for arrival in fresh:
+        new_ids[id(arrival.delivery)].append(arrival.event.event_id)
+    places = []
+    for one in deliveries:
+        producer = producers[one.life]
+        places.append(producer.place)
+        producers[one.life] = follow(producer, one, new_ids[id(one)])
+    await producer_store.write_producers(session, producers.values())
+    return places
+
+
+async def _find_conflicts(
+    session: WriteSession, scope: Scope, known: Sequence[Arrival]
+) -> list[Arrival]:
+    """Return, and put into quarantine, events whose id is stored with another content."""
     stored_hashes = await store.list_hashes(
-        session, scope, list({hashed.event.event_id: None for hashed in known})
+        session, scope, list({arrival.event.event_id: None for arrival in known})
     )
     conflicts = find_conflicts(known, stored_hashes)
     if conflicts:
-        await store.record_conflicts(session, scope, conflicts, delivery)
+        await store.record_conflicts(session, scope, conflicts)
+        event, delivery = conflicts[0].event, conflicts[0].delivery
         _logger.warning(
-            "%d usage events of %s epoch %d have a stored id and another content, e.g. %s",
+            "%d usage events have a stored id and another content, e.g. %s of %s epoch %d",
             len(conflicts),
+            event.event_id,
             delivery.producer,
             delivery.epoch,
-            conflicts[0].event.event_id,
         )
-    return UsageReceipt(
-        stored=len(new),
-        duplicates=len(known) - len(conflicts),
-        conflicts=len(conflicts),
-        segment=producer.place.segment,
-        offset=producer.place.offset,
-    )
+    return conflicts
 
 
-def _use(event: UsageEvent, delivery: Delivery) -> KeyUse:
-    # A node whose clock is ahead must not make a key look used for ever.
-    at_us = min(event.started_at_ns // 1_000, delivery.recorded_at_us)
-    return KeyUse(event.key_id, at_us, event.key_secret_id or None)
+def _use(arrival: Arrival) -> KeyUse:
+    event = arrival.event
+    return KeyUse(event.key_id, arrival.used_at_us, event.key_secret_id or None)
 
 
 async def list_places(session: ReadSession, lives: Sequence[tuple[str, int]]) -> list[Place]:

@@ -11,8 +11,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from penstock.access.tables import ApiKeys
 from penstock.contract.usage import UsageEvent
 from penstock.metering.model import (
-    Delivery,
-    HashedEvent,
+    Arrival,
     Position,
     TotalsBy,
     UsageFilter,
@@ -78,22 +77,20 @@ _EVENTS = Bulk(
 
 
 async def record_events(
-    session: WriteSession, scope: Scope, events: Sequence[HashedEvent], delivery: Delivery
+    session: WriteSession, scope: Scope, arrivals: Sequence[Arrival]
 ) -> set[str]:
     """Store the events whose id is not stored yet, whoever stored it.
 
     Args:
         session: Where to.
         scope: Whose events these may be.
-        events: Events with different ids.
-        delivery: How they came.
+        arrivals: Events with different ids.
 
     Returns:
         The ids of those that were new.
     """
-    scope.require(hashed.event.organization for hashed in events)
-    delivered = (delivery.producer, delivery.epoch, delivery.recorded_at_us)
-    rows = [_event_row(hashed, delivered) for hashed in events]
+    scope.require(arrival.event.organization for arrival in arrivals)
+    rows = [_event_row(arrival) for arrival in arrivals]
     return {event_id for _, event_id in await session.insert_many_new(_EVENTS, rows)}
 
 
@@ -112,22 +109,22 @@ async def list_hashes(
 
 
 async def record_conflicts(
-    session: WriteSession, scope: Scope, events: Sequence[HashedEvent], delivery: Delivery
+    session: WriteSession, scope: Scope, arrivals: Sequence[Arrival]
 ) -> None:
     """Put events into quarantine; each content of an id is kept once."""
-    scope.require(hashed.event.organization for hashed in events)
-    distinct = {(hashed.event.event_id, hashed.content_hash): hashed for hashed in events}
+    scope.require(arrival.event.organization for arrival in arrivals)
+    distinct = {(one.event.event_id, one.hashed.content_hash): one for one in arrivals}
     rows = [
         {
-            "event_id": hashed.event.event_id,
-            "content_hash": hashed.content_hash,
-            "organization": hashed.event.organization,
-            "body": msgspec.to_builtins(msgspec.structs.asdict(hashed.event)),
-            "producer": delivery.producer,
-            "epoch": delivery.epoch,
-            "recorded_at": delivery.recorded_at_us,
+            "event_id": one.event.event_id,
+            "content_hash": one.hashed.content_hash,
+            "organization": one.event.organization,
+            "body": msgspec.to_builtins(msgspec.structs.asdict(one.event)),
+            "producer": one.delivery.producer,
+            "epoch": one.delivery.epoch,
+            "recorded_at": one.delivery.recorded_at_us,
         }
-        for _, hashed in sorted(distinct.items())
+        for _, one in sorted(distinct.items())
     ]
     await session.insert_new(UsageEventConflicts, rows, UsageEventConflicts.event_id)
 
@@ -228,10 +225,17 @@ def _conditions(scope: Scope, usage_filter: UsageFilter) -> list[ColumnElement[b
     return conditions
 
 
-def _event_row(hashed: HashedEvent, delivered: tuple[str, int, int]) -> Values:
-    event = hashed.event
+def _event_row(arrival: Arrival) -> Values:
+    (event, content_hash), delivery = arrival
     members = [*_members_of(event)]
     for place in _TIME_PLACES:
         if members[place] is not None:
             members[place] //= 1_000
-    return day_of(event.event_id), event.event_id, hashed.content_hash, *delivered, *members
+    return (
+        day_of(event.event_id),
+        event.event_id,
+        content_hash,
+        *delivery.life,
+        delivery.recorded_at_us,
+        *members,
+    )

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.metering.usage_events import make_event
+from tests.unit.metering.usage_events import arrive, make_event
 
 from penstock.contract.usage import UsageEvent
 from penstock.metering.model import Position
@@ -96,7 +96,7 @@ def test_a_fault_names_the_event_and_no_value() -> None:
 
 def test_repeats_are_parted_from_the_first_of_each_id() -> None:
     """The first event of each id comes back in order of id, and every other one as a repeat."""
-    events = [hash_event(make_event(number)) for number in (2, 1, 2, 1, 1)]
+    events = arrive(*map(make_event, (2, 1, 2, 1, 1)))
     first, repeats = split_repeats(events)
     assert list(first.values()) == [events[1], events[0]]
     assert repeats == events[2:]
@@ -104,14 +104,14 @@ def test_repeats_are_parted_from_the_first_of_each_id() -> None:
 
 def test_the_same_object_twice_is_a_repeat() -> None:
     """An event counts as often as it is in the batch, even when it is one object."""
-    hashed = hash_event(make_event(1))
-    assert split_repeats([hashed, hashed]) == ({hashed.event.event_id: hashed}, [hashed])
+    (one,) = arrive(make_event(1))
+    assert split_repeats([one, one]) == ({one.event.event_id: one}, [one])
 
 
 def test_conflicts_are_events_whose_stored_content_differs() -> None:
     """Same content is no conflict, another content is, and so is what the asker may not see."""
-    same, other, unseen = (hash_event(make_event(number)) for number in (1, 2, 3))
-    stored = {same.event.event_id: same.content_hash, other.event.event_id: b"another"}
+    same, other, unseen = arrive(*map(make_event, (1, 2, 3)))
+    stored = {same.event.event_id: same.hashed.content_hash, other.event.event_id: b"another"}
     assert find_conflicts([same, other, unseen], stored) == [other, unseen]
 
 

@@ -5,6 +5,8 @@ from typing import Any
 import msgspec
 
 from penstock.contract.usage import UsageBatch, UsageEvent, encode_batch
+from penstock.metering.model import Arrival, Delivery
+from penstock.metering.rules import hash_event
 
 STARTED_AT_NS = 1_750_000_000_123_456_789
 
@@ -48,6 +50,13 @@ def make_event(number: int = 0, **changes: Any) -> UsageEvent:
             **changes,
         },
     )
+
+
+def arrive(*events: UsageEvent) -> list[Arrival]:
+    """Return events as what one delivery brought."""
+    hashed = [hash_event(event) for event in events]
+    delivery = Delivery(producer="node-1/0", epoch=1, events=hashed, recorded_at_us=0)
+    return [Arrival(one, delivery) for one in hashed]
 
 
 def make_body(*events: UsageEvent) -> bytes:
