@@ -7,18 +7,42 @@ when the broker has it.
 
 import hashlib
 import hmac
+from typing import NamedTuple
 
 STREAM = "penstock-usage"
+"""The stream of batches on NATS, and the topic of Kafka."""
+ANSWERS = "penstock-usage-answers"
+"""The topic of answers on Kafka; NATS has a subject for each of them."""
 SUBJECT = "penstock.usage"
 """Begins the subjects of batches; the node's id follows."""
 READER = "penstock-control"
+"""Who reads batches: a durable consumer on NATS, a consumer group on Kafka."""
 MAC_HEADER = "Penstock-Mac"
 ANSWER_HEADER = "Penstock-Answer"
-"""The subject that the answer to a batch goes to."""
+"""Where the answer to a batch goes: a subject of NATS, a partition of Kafka."""
 STORED = b"+"
 """Begins an answer; the receipt as JSON follows."""
 REFUSED = b"-"
 """Begins an answer; why follows. The same batch will never be taken."""
+
+
+class BatchMessage(NamedTuple):
+    """A batch on a broker."""
+
+    content: bytes
+    answer_to: str
+    """See `ANSWER_HEADER`."""
+    mac: str
+
+
+class AnswerMessage(NamedTuple):
+    """What a control plane says of a batch."""
+
+    name: str
+    """Of the batch."""
+    content: bytes
+    """`STORED` and the receipt, or `REFUSED` and why."""
+    mac: str
 
 
 def batch_name(content: bytes) -> str:
@@ -26,15 +50,15 @@ def batch_name(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:32]
 
 
-def batch_mac(token: bytes, subject: str, content: bytes) -> str:
+def batch_mac(token: bytes, answer_to: str, content: bytes) -> str:
     """Return the proof that a node wrote a batch.
 
     Args:
         token: The node's.
-        subject: That the answer goes to.
+        answer_to: Where the answer goes.
         content: The batch.
     """
-    return _mac(token, b"batch", subject.encode(), content)
+    return _mac(token, b"batch", answer_to.encode(), content)
 
 
 def answer_mac(token: bytes, name: str, answer: bytes) -> str:

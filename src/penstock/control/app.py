@@ -1,7 +1,7 @@
 """The composition root: settings become an application."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from penstock.control.authentication import (
     read_token,
 )
 from penstock.control.books import UsageBooks
+from penstock.control.broker_usage import BrokerUsage
+from penstock.control.brokers import create_broker_usages
 from penstock.control.budget_books import BudgetBooks
 from penstock.control.chores import Chores
 from penstock.control.document import ControlApp
@@ -43,7 +45,6 @@ from penstock.control.metrics import (
     create_metrics_router,
 )
 from penstock.control.money import create_holds_router
-from penstock.control.nats_usage import NatsUsage, create_nats_usage
 from penstock.control.principals import Principals
 from penstock.control.problems import PROBLEM_RESPONSES, install_problems
 from penstock.control.quarantine import Quarantine
@@ -91,7 +92,7 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
     quarantine = Quarantine(database)
     ledger = LedgerBooks(database, clock)
     take = Intake(database, clock, usage_books)
-    nats = create_nats_usage(settings, node_token, take)
+    brokers = create_broker_usages(settings, node_token, take)
     chores = Chores(
         database,
         signer,
@@ -106,7 +107,7 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
         title="Penstock control plane",
         version=penstock.__version__,
         description=_DESCRIPTION,
-        lifespan=_create_lifespan(settings, database, chores, nats),
+        lifespan=_create_lifespan(settings, database, chores, brokers),
         responses=PROBLEM_RESPONSES,
         # The interactive pages would load their code from somebody else's servers.
         docs_url=None,
@@ -124,7 +125,7 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
         create_node_router(database, authenticate_node, take),
         create_holds_router(database, clock, authenticate_node),
         create_metrics_router(
-            lambda: _collect(books, usage_books, quarantine, ledger, nats), authenticate_node
+            lambda: _collect(books, usage_books, quarantine, ledger, brokers), authenticate_node
         ),
         create_feed_router(database, authenticate_node),
         create_key_hashes_router(database, peppers, clock, authenticate_node),
@@ -147,15 +148,14 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
 
 
 def _create_lifespan(
-    settings: ControlSettings, database: Database, chores: Chores, nats: NatsUsage | None
+    settings: ControlSettings, database: Database, chores: Chores, brokers: Sequence[BrokerUsage]
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await database.open()
         await create_missing_key_file(settings, database)
         working = [asyncio.create_task(chores.run(), name="chores")]
-        if nats is not None:
-            working.append(asyncio.create_task(nats.run(), name="nats"))
+        working += [asyncio.create_task(broker.run(), name="broker") for broker in brokers]
         try:
             yield
         finally:
@@ -182,7 +182,7 @@ def _collect(
     usage_books: UsageBooks,
     quarantine: Quarantine,
     ledger: LedgerBooks,
-    nats: NatsUsage | None,
+    brokers: Sequence[BrokerUsage],
 ) -> list[tuple[Metric, Series]]:
     return [
         (BUDGET_DIFFERENCES, {"": books.differences}),
@@ -190,6 +190,6 @@ def _collect(
         (HOLDS_EXPIRED, {"": books.expired}),
         (SETTLEMENT_FAULTS, usage_books.faults),
         (USAGE_CONFLICTS, {"": quarantine.size}),
-        (USAGE_FORGED, {"": 0 if nats is None else nats.forged}),
+        (USAGE_FORGED, {"": sum(broker.forged for broker in brokers)}),
         (USAGE_UNRATED, usage_books.unrated),
     ]

@@ -41,6 +41,19 @@ NATS_SETTING = ErrorCode(
     operator_action="Install the extra; put the password where `nats_password` leads.",
 )
 
+KAFKA_SETTING = ErrorCode(
+    code="err:control:usage:kafka_setting",
+    status=500,
+    source=Source.INTERNAL,
+    retryable=False,
+    public="The setting `kafka` of the control plane is of no use.",
+    conventional_type="server_error",
+    conventional_code="internal_error",
+    cause="The extra `penstock[kafka]` is not installed, or a PEM file cannot be read.",
+    caller_action="None; the control plane does not start.",
+    operator_action="Install the extra; look at the files that the message names.",
+)
+
 TOKEN_WEAK = ErrorCode(
     code="err:control:auth:token_weak",
     status=500,

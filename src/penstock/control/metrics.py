@@ -51,7 +51,7 @@ USAGE_FORGED = Metric(
     "penstock_usage_forged_messages_total",
     "counter",
     (),
-    "Messages on NATS that hold usage and were not written by a node of ours: must be 0.",
+    "Messages on a broker that hold usage and were not written by a node of ours: must be 0.",
 )
 
 _PAGE = {"type": "string", "examples": [f"{BUDGET_DIFFERENCES.name} 0\n"]}

@@ -5,6 +5,7 @@ from typing import Literal
 
 import msgspec
 
+from penstock.contract.kafka import KafkaSettings
 from penstock.kit.secrets import resolve_secret
 
 
@@ -31,6 +32,8 @@ class ControlSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     several with commas between them; no password."""
     nats_password: str | None = None
     """Where its token is: `env:NAME` or `file:PATH`."""
+    kafka: KafkaSettings | None = None
+    """Kafka cluster by which usage may come, besides by HTTP."""
     secret_scanning_keys: str | None = None
     """File with the public keys of GitHub's secret scanning, as GitHub publishes them; only with
     one is there `/secret-scanning/github`."""

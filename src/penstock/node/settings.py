@@ -6,6 +6,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from penstock.contract.kafka import KafkaSettings
 from penstock.node.errors import SETTINGS_INVALID, AgentError
 
 Port = Annotated[int, Meta(ge=0, le=65_535)]
@@ -38,6 +39,8 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     several with commas between them; no password. Without it usage goes by HTTP."""
     nats_password: Annotated[str, Meta(pattern=r"^(env|file):")] | None = None
     """Where its token is: `env:NAME` or `file:PATH`."""
+    kafka: KafkaSettings | None = None
+    """Kafka cluster by which usage goes to the control plane, instead of a NATS server."""
     host: str = "127.0.0.1"
     """Address that workers listen on."""
     port: Port = 8080
@@ -86,6 +89,8 @@ def decode_settings(text: str) -> AgentSettings:
         raise AgentError(SETTINGS_INVALID, f"bad settings: {error}") from None
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise AgentError(SETTINGS_INVALID, "bad settings: tls_cert and tls_key go together")
+    if settings.nats_url is not None and settings.kafka is not None:
+        raise AgentError(SETTINGS_INVALID, "bad settings: usage goes by nats_url or by kafka")
     paths = {
         name: str(Path(path).absolute())
         for name in ("data_path", "config_path", "tls_cert", "tls_key")

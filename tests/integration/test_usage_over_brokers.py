@@ -1,39 +1,36 @@
-"""Usage by way of a real NATS server: the broker may do what it likes, each event counts once."""
+"""Usage by way of a broker, which may do what it likes: each event counts once.
+
+NATS is a real server; Kafka is librdkafka's own cluster, which speaks the protocol.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-import nats
 import pytest
 from msgspec.structs import replace
-from nats.aio.msg import Msg
 from sqlalchemy import func, select
+from tests.fakes.brokers import NO_PROOF, Carrier, KafkaCarrier, NatsCarrier
 from tests.fakes.databases import sqlite_database
 from tests.fakes.fake_worker import FakeJournal, make_event, make_open
+from tests.fakes.kafka_cluster import PRODUCE, TOO_LARGE, KafkaCluster, kafka_cluster
 from tests.fakes.nats_server import NatsServer, nats_server
 from tests.fakes.usage_room import RoomStore
 from tests.fakes.worker_process import eventually
 
 from penstock.contract.journal import Close
 from penstock.contract.usage import UsageBatch, UsageReceipt, encode_batch
-from penstock.contract.usage_messages import (
-    ANSWER_HEADER,
-    MAC_HEADER,
-    STORED,
-    STREAM,
-    SUBJECT,
-    batch_mac,
-)
-from penstock.control.nats_usage import NatsUsage
+from penstock.contract.usage_messages import ANSWERS, STREAM, SUBJECT, BatchMessage, batch_mac
+from penstock.control.broker_usage import BrokerUsage
 from penstock.kit.clock import SystemClock
 from penstock.metering.tables import UsageEvents
 from penstock.node.checkpoints import Checkpoints
 from penstock.node.delivery import BatchRefusedError, NotDeliveredError, deliver
 from penstock.node.shipper import Shipper
-from penstock.node.transport.nats import NatsStore
+from penstock.node.transport.broker import BrokerStore
 from penstock.storage.database import Database
+from penstock.storage.errors import DatabaseUnavailableError
 from penstock.storage.scope import Scope
 
 TOKEN = "node-token-of-tests"
@@ -42,9 +39,24 @@ WAIT_S = 60.0
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[NatsServer]:
-    """A server for all tests of this file."""
+    """A NATS server for all tests of this file."""
     with nats_server() as running:
         yield running
+
+
+@pytest.fixture
+def cluster() -> Iterator[KafkaCluster]:
+    """A Kafka cluster."""
+    with kafka_cluster(STREAM, ANSWERS) as running:
+        yield running
+
+
+@pytest.fixture(params=["nats", "kafka"])
+def carrier(request: pytest.FixtureRequest) -> Carrier:
+    """A broker."""
+    if request.param == "nats":
+        return NatsCarrier(request.getfixturevalue("server"))
+    return KafkaCarrier(request.getfixturevalue("cluster"))
 
 
 @pytest.fixture
@@ -64,22 +76,22 @@ class Room(RoomStore):
 class Site:
     """A node, a broker and a control plane."""
 
-    def __init__(self, folder: Path, server: NatsServer, database: Database) -> None:
+    def __init__(self, folder: Path, carrier: Carrier, database: Database) -> None:
         """Make them."""
         for name in ("journal", "shipper"):
             (folder / name).mkdir()
         (folder / "token").write_text(TOKEN)
-        self.server = server
+        self.carrier = carrier
         self.room = Room(database)
         self.journal = FakeJournal(folder / "journal")
         self.count = 0
         self.taken = 0
         self.crashes = 0
         """How often the control plane is to die behind a commit."""
-        self.store = NatsStore(
-            server.url,
-            server.password,
-            node_id="node-test",
+        self.absences = 0
+        """How often its database is to be away."""
+        self.store = BrokerStore(
+            carrier.for_node(),
             token_path=folder / "token",
             direct=self.room,
             clock=SystemClock(),
@@ -95,11 +107,12 @@ class Site:
             random=lambda: 0.0,
             retention_s=72 * 3600.0,
         )
-        self.control = NatsUsage(
-            server.url, server.password, TOKEN.encode(), self._take, ack_wait_s=1.0
-        )
+        self.control = BrokerUsage(carrier.for_control(), TOKEN.encode(), self._take)
 
     async def _take(self, batch: UsageBatch) -> UsageReceipt:
+        if self.absences:
+            self.absences -= 1
+            raise DatabaseUnavailableError
         receipt = await self.room.send(batch)
         self.taken += 1
         if self.crashes:
@@ -122,6 +135,13 @@ class Site:
                 pause_s = await self.shipper.ship_once()
                 await asyncio.sleep(pause_s)
 
+    async def send(self, batch: UsageBatch) -> UsageReceipt:
+        """Send a batch until it is delivered."""
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                with suppress(NotDeliveredError):
+                    return await self.store.send(batch)
+
     @property
     def is_shipped(self) -> bool:
         """Whether the node knows that all is stored."""
@@ -129,34 +149,21 @@ class Site:
 
 
 @pytest.fixture
-async def site(tmp_path: Path, server: NatsServer, database: Database) -> AsyncIterator[Site]:
-    """Return a node, a broker with an empty stream, and a control plane that does not run."""
-    await _forget(server)
-    made = Site(tmp_path, server, database)
+async def site(tmp_path: Path, carrier: Carrier, database: Database) -> AsyncIterator[Site]:
+    """Return a node, a broker, and a control plane that does not run."""
+    await carrier.forget()
+    made = Site(tmp_path, carrier, database)
     yield made
     await made.store.close()
 
 
-async def _forget(server: NatsServer) -> None:
-    client = await nats.connect(server.url, token=server.password)
-    stream = client.jetstream()
-    if STREAM in {found.config.name for found in await stream.streams_info()}:
-        await stream.delete_stream(STREAM)
-    await client.close()
-
-
-async def _left(server: NatsServer) -> int:
-    """Return how many messages the broker has once it was told what became of them."""
-    client = await nats.connect(server.url, token=server.password)
-    left = 1
+async def _left(carrier: Carrier) -> int:
+    """Return how many batches the broker has once it was told what became of them."""
     for _ in range(100):
-        info = await client.jetstream().stream_info(STREAM)
-        left = info.state.messages
-        if not left:
-            break
+        if not await carrier.left():
+            return 0
         await asyncio.sleep(0.05)
-    await client.close()
-    return left
+    return await carrier.left()
 
 
 @asynccontextmanager
@@ -185,21 +192,22 @@ async def test_events_come_by_way_of_the_broker(site: Site, database: Database) 
         await site.ship_until(lambda: site.is_shipped)
     assert await _stored(database) == (1_200, 1_200 * 11)
     assert site.taken >= 3
-    assert await _left(site.server) == 0
+    assert await _left(site.carrier) == 0
 
 
+@pytest.mark.parametrize("carrier", ["nats"], indirect=True)
 async def test_a_stream_that_an_operator_made_is_used(site: Site, database: Database) -> None:
     """A stream with other bounds than ours is taken as it is."""
-    client = await nats.connect(site.server.url, token=site.server.password)
-    await client.jetstream().add_stream(
-        name=STREAM, subjects=[f"{SUBJECT}.*"], max_bytes=64 * 1024 * 1024, max_age=60.0
-    )
-    site.serve(3)
-    async with _running(site):
-        await site.ship_until(lambda: site.is_shipped)
+    assert isinstance(site.carrier, NatsCarrier)
+    async with site.carrier.client() as client:
+        await client.jetstream().add_stream(
+            name=STREAM, subjects=[f"{SUBJECT}.*"], max_bytes=64 * 1024 * 1024, max_age=60.0
+        )
+        site.serve(3)
+        async with _running(site):
+            await site.ship_until(lambda: site.is_shipped)
+        info = await client.jetstream().stream_info(STREAM)
     assert await _stored(database) == (3, 33)
-    info = await client.jetstream().stream_info(STREAM)
-    await client.close()
     assert info.config.max_bytes == 64 * 1024 * 1024
 
 
@@ -216,16 +224,31 @@ async def test_a_control_plane_that_dies_behind_its_commit_counts_once(
     assert site.room.stored == 40
 
 
+async def test_what_comes_while_the_database_is_away_is_given_again(
+    site: Site, database: Database
+) -> None:
+    """A batch that cannot be stored now is put back, not refused and not lost."""
+    async with _running(site):
+        site.serve(2)
+        await site.ship_until(lambda: site.is_shipped)
+        site.absences = 2
+        site.serve(5)
+        await site.ship_until(lambda: site.is_shipped)
+        assert await _left(site.carrier) == 0
+    assert (site.absences, site.shipper.totals.refused) == (0, 0)
+    assert await _stored(database) == (7, 7 * 11)
+
+
 async def test_a_broker_that_is_killed_loses_nothing(site: Site, database: Database) -> None:
     """While it is away, usage waits on the node's disk; it is started again, and all comes once."""
     async with _running(site):
         site.serve(20)
         await site.ship_until(lambda: site.is_shipped)
-        site.server.kill()
+        site.carrier.kill()
         site.serve(30)
         await site.ship_until(lambda: site.shipper.totals.failures > 1)
         assert await _stored(database) == (20, 20 * 11)
-        site.server.start()
+        site.carrier.start()
         site.serve(10)
         await site.ship_until(lambda: site.is_shipped)
     assert await _stored(database) == (60, 60 * 11)
@@ -241,7 +264,7 @@ async def test_without_a_control_plane_nothing_is_delivered(site: Site, database
     with pytest.raises(NotDeliveredError):
         await site.store.send(batch)
     async with _running(site):
-        receipt = await site.store.send(batch)
+        receipt = await site.send(batch)
         assert receipt.stored + receipt.duplicates == 1
         await site.ship_until(lambda: site.is_shipped)
     assert await _stored(database) == (7, 7 * 11)
@@ -250,35 +273,23 @@ async def test_without_a_control_plane_nothing_is_delivered(site: Site, database
 async def test_who_is_no_node_can_neither_book_nor_answer(site: Site, database: Database) -> None:
     """A broker is trusted with nothing: batches and answers without proof change nothing."""
     content = encode_batch(UsageBatch("node-test/0", 1, (make_event(make_open("forged")),)))
-    forger = await nats.connect(site.server.url, token=site.server.password)
+    answer_to = site.carrier.answer_to
     async with _running(site):
         site.serve(1)
         await site.ship_until(lambda: site.is_shipped)
-        answer_to = "_INBOX.forger"
-        for mac in ("", "0" * 64, batch_mac(b"another token", answer_to, content)):
-            await forger.jetstream().publish(
-                f"{SUBJECT}.forger", content, headers={ANSWER_HEADER: answer_to, MAC_HEADER: mac}
-            )
+        for mac in ("", NO_PROOF, batch_mac(b"another token", answer_to, content)):
+            await site.carrier.forge(BatchMessage(content, answer_to, mac))
         await eventually(lambda: site.control.forged >= 3, WAIT_S)
+        assert await _left(site.carrier) == 0  # what is forged is not given again
     assert await _stored(database) == (1, 11)
 
     # Nobody takes it now, and somebody says that it is stored.
-    async def answer(message: Msg) -> None:
-        receipt = b'{"stored":1,"duplicates":0,"conflicts":0}'
-        to = (message.headers or {})[ANSWER_HEADER]
-        await forger.publish(to, STORED + receipt, headers={MAC_HEADER: "0" * 64})
-
-    await forger.subscribe(f"{SUBJECT}.*", cb=answer)
-    await forger.flush()  # it listens now
     mine = UsageBatch("node-test/0", 1, (make_event(make_open("mine")),))
     before = site.store.dropped  # late answers of before may be among them
-    async with asyncio.timeout(WAIT_S):
-        while (
-            site.store.dropped == before
-        ):  # on a busy machine a try may end before the broker has it
-            with pytest.raises(NotDeliveredError):
+    async with site.carrier.lying(), asyncio.timeout(WAIT_S):
+        while site.store.dropped == before:
+            with pytest.raises(NotDeliveredError):  # the lie may take longer than one try
                 await site.store.send(mine)
-    await forger.close()
 
 
 async def test_a_batch_that_is_refused_or_too_large_goes_in_parts(
@@ -292,6 +303,8 @@ async def test_a_batch_that_is_refused_or_too_large_goes_in_parts(
     async with _running(site):
         site.serve(1)
         await site.ship_until(lambda: site.is_shipped)
+        if isinstance(site.carrier, KafkaCarrier):
+            site.carrier.cluster.fail(PRODUCE, TOO_LARGE)  # it takes all by itself
         delivered = await deliver(site.store, UsageBatch("node-test/0", 1, large[:500]))
         assert (delivered.refused, delivered.is_told) == ([], True)
         bad = UsageBatch("node-test/0", 1, (replace(events[600], input_tokens=-1),))
