@@ -207,10 +207,10 @@ def _limiter(loop: asyncio.AbstractEventLoop, sent: list[WorkerMessage]) -> Limi
         sent.append(message)
         return True
 
-    def monotonic_ms() -> int:
-        return time.monotonic_ns() // 10**18  # takes its time, and no lease ends
+    def monotonic_ns() -> int:
+        return time.monotonic_ns() // 10**12  # takes its time, and no lease ends
 
-    limiter = Limiter(loop, monotonic_ms=monotonic_ms, name="n", send=send, stats=Stats())
+    limiter = Limiter(loop, monotonic_ns=monotonic_ns, name="n", send=send, stats=Stats())
     limiter.connected()
     limiter.take(LimitsClock(0))
     return limiter

@@ -128,7 +128,7 @@ class LimiterRig:
         self.is_linked = is_linked
         self.limiter = Limiter(
             cast("asyncio.AbstractEventLoop", self.loop),
-            monotonic_ms=self.monotonic_ms,
+            monotonic_ns=lambda: self.monotonic_ms() * 1_000_000,
             name="node/0-1",
             send=self._send,
             stats=(stats := Stats()),

@@ -115,7 +115,7 @@ class Worker:
         self.epoch = next(world.epochs)
         self.limiter = Limiter(
             asyncio.get_running_loop(),
-            monotonic_ms=self.node.monotonic_ms,
+            monotonic_ns=lambda: self.node.monotonic_ms() * 1_000_000,
             name=f"node{self.node.number}/{self.slot}-{self.epoch}",
             send=self.send,
             stats=Stats(),

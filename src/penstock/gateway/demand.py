@@ -1,5 +1,7 @@
 """What a request asks for, as far as limits and budgets are about it. Pure."""
 
+from functools import lru_cache
+
 import msgspec
 
 from penstock.gateway.dialects.openai import CAP_MEMBERS, UNKNOWN_CAPS, Operation
@@ -118,16 +120,23 @@ def _read_special(members: Members, body_bytes: int, answers: int, most_input: i
     return Demand(body_bytes, cap, answers, most_input, has_other_caps, names_nothing, kind)
 
 
-def write_cap(body: bytes, cap: int, *, names_nothing: bool = False) -> bytes:
+@lru_cache(maxsize=256)
+def cap_tail(cap: int) -> bytes:
+    """Return what stands for the last byte of a body that names nothing, to name a cap.
+
+    Args:
+        cap: As for `write_cap`.
+    """
+    return b',"%b":%d}' % (_CAP, cap)
+
+
+def write_cap(body: bytes, cap: int) -> bytes:
     """Return a body that asks for so many output tokens an answer at most.
 
     Args:
         body: As `admit` writes it: an object without white space that has members.
         cap: How many.
-        names_nothing: See `Demand`.
     """
-    if names_nothing:
-        return b'%b,"%b":%d}' % (body[:-1], _CAP, cap)
     members = _decode_members(body)
     for name in UNKNOWN_CAPS:
         members.pop(name, None)

@@ -16,7 +16,7 @@ from penstock.contract.money import HoldUse
 from penstock.contract.usage import Attempt, Outcome, UsageEvent
 from penstock.gateway.admit import Admission, readdress
 from penstock.gateway.claim import Claim, Denial, cap_line
-from penstock.gateway.demand import write_cap
+from penstock.gateway.demand import cap_tail, write_cap
 from penstock.gateway.dialects.openai import Reading, read_answer
 from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.errors import (
@@ -279,7 +279,7 @@ class Exchange:
         self._deadline_s = self._worker.now_s() + upstream.timeouts.first_byte_ms / 1000
         body, cap, demand = self._admission.body, self._cap, self._admission.demand
         if cap is not None and demand is not None:
-            body = write_cap(body, cap, names_nothing=demand.names_nothing)
+            body = body[:-1] + cap_tail(cap) if demand.names_nothing else write_cap(body, cap)
         self._was_sent = True
         connection.send(
             self,

@@ -41,6 +41,7 @@ from penstock.gateway.till import Till
 from penstock.limits.allowances import Allowance, Allowances, costs_of
 from penstock.limits.rules import organization_of
 
+_NS_IN_MS = 1_000_000
 _TIMER_S = 0.001
 """Timers may be early by this much."""
 _UNUSED = costs_of(input_tokens=0, output_tokens=0, requests=0, concurrency=0)
@@ -51,7 +52,7 @@ class Limiter:
 
     Args:
         loop: Calls back.
-        monotonic_ms: Milliseconds of CLOCK_MONOTONIC.
+        monotonic_ns: Nanoseconds of CLOCK_MONOTONIC.
         name: Unique among all workers, ever: begins the names of takings.
         send: Tells the agent something; False when it is away.
         stats: Counts.
@@ -61,14 +62,14 @@ class Limiter:
         self,
         loop: asyncio.AbstractEventLoop,
         *,
-        monotonic_ms: Callable[[], int],
+        monotonic_ns: Callable[[], int],
         name: str,
         send: Callable[[WorkerMessage], bool],
         stats: Stats,
     ) -> None:
         """See the class."""
         self._loop = loop
-        self._monotonic_ms = monotonic_ms
+        self._monotonic_ns = monotonic_ns
         self._stats = stats
         self._allowances = Allowances()
         self._purse = Purse()
@@ -98,7 +99,7 @@ class Limiter:
         """
         deployment = target.deployment
         terms = quota.find_terms(target.alias, deployment.model, now_s, self._books)
-        most, now_ms = deployment.max_output_tokens, self._monotonic_ms()
+        most, now_ms = deployment.max_output_tokens, self._monotonic_ns() // _NS_IN_MS
         till = terms.tills.get(demand.kind)
         if till is None or not till.units or now_ms >= till.until_ms or till.most != most:
             till = self._teller.fill(terms, demand.kind, most, now_ms)
@@ -178,17 +179,20 @@ class Limiter:
             self._has_settled = True
             self._call_soon()
 
+    def _now_ms(self) -> int:
+        return self._monotonic_ns() // _NS_IN_MS
+
     # What the worker calls
 
     def sweep(self) -> None:
         """Ask ahead, and give back what nobody needs; called every `limits.SWEEP_S`."""
-        now_ms = self._monotonic_ms()
+        now_ms = self._now_ms()
         self._teller.sweep(now_ms)
         self._lessor.sweep(now_ms)
 
     def connected(self) -> None:
         """Go on with an agent: the link to it is open, and Hello said."""
-        self._lessor.connected(self._monotonic_ms())
+        self._lessor.connected(self._now_ms())
 
     def lost(self) -> None:
         """Do without an agent."""
@@ -197,7 +201,7 @@ class Limiter:
 
     def take(self, message: Granted | HoldsGranted | LimitsClock) -> None:
         """Take in what the agent says."""
-        now_ms = self._monotonic_ms()
+        now_ms = self._now_ms()
         match message:
             case Granted():
                 scarce = self._lessor.granted(message, now_ms)
@@ -215,7 +219,7 @@ class Limiter:
 
     def _decide(self, claim: Claim) -> bool:
         """Let a request in or turn it away; False when it has to wait for an answer."""
-        now_ms = self._monotonic_ms()
+        now_ms = self._now_ms()
         terms, amounts = claim.terms, claim.amounts
         if amounts and not self._purse.has_all(terms.accounts, amounts, now_ms):
             return self._weigh(claim, now_ms)
@@ -343,7 +347,7 @@ class Limiter:
 
     def _give_up(self, claim: Claim) -> None:
         """Decide without an answer: what is not hard stops nobody."""
-        terms, now_ms = claim.terms, self._monotonic_ms()
+        terms, now_ms = claim.terms, self._now_ms()
         lacking = set(self._allowances.lacking(terms.meters, claim.costs)) - claim.passed
         has_money = self._purse.has_all(terms.accounts, claim.amounts, now_ms)
         if has_money and lacking <= terms.lenient:
@@ -373,7 +377,7 @@ class Limiter:
     def _end_turn(self) -> None:
         """Ask for all that lacks, once for all that came up in this turn of the loop."""
         self._is_called = False
-        now_ms = self._monotonic_ms()
+        now_ms = self._now_ms()
         asking, self._asking = self._asking, {}
         was_told = not self._lessor.ask([claim for claim in asking if claim.is_waiting], now_ms)
         if self._parked and (was_told or self._has_settled):

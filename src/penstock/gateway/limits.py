@@ -132,7 +132,7 @@ PLENTY = 1_000
 """With this much left of every limit, callers are told of a figure that is up to TOLD_MS old."""
 TOLD_MS = 10
 """How old what callers are told of their limits may be where there is plenty."""
-TILL_MOST = 64
+TILL_MOST = 128
 """For how many requests of a kind limits and budgets are taken from at once, where there is
 plenty."""
 TILL_FEWEST = 4

@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from penstock.contract.money import HoldUse, Price
+from penstock.contract.money import HoldUse
 from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.limits import LEARNT_EVERY
-from penstock.gateway.money import OpenHold, cost_of
+from penstock.gateway.money import OpenHold
 from penstock.limits.allowances import Costs
+from penstock.limits.prices import ATTO_IN_NANO
 
 if TYPE_CHECKING:
     from penstock.gateway.quota import Terms
@@ -27,6 +28,7 @@ class Till:
         "at_ms",
         "cap",
         "costs",
+        "factors",
         "hold",
         "hold_uses",
         "inputs",
@@ -36,7 +38,6 @@ class Till:
         "open",
         "outputs",
         "part",
-        "price",
         "rests_until_ms",
         "size",
         "spent",
@@ -72,8 +73,8 @@ class Till:
         self.hold: OpenHold | None = None
         self.part = 0
         """What a unit takes of the hold."""
-        self.price: Price | None = None
-        """What its requests are charged by; None without a hold."""
+        self.factors = (0, 0, 0, 0)
+        """What its requests are charged by, see `charge_factors`."""
         self.hold_uses: tuple[HoldUse, ...] = ()
         """What each request holds."""
         self.cap: int | None = None
@@ -106,9 +107,13 @@ class Till:
                 self.terms.habit.learn(body_bytes, inputs, outputs)
         else:
             self.unsent += 1
-        hold, price = self.hold, self.price
-        if hold is None or price is None:
+        hold = self.hold
+        if hold is None:
             return ()
-        cost = min(cost_of(price, usage), self.part)
+        request, per_input, more_cached, per_output = self.factors
+        atto = request + inputs * per_input + outputs * per_output  # as `exact_charge` has it
+        if usage.cached_input_tokens:
+            atto += min(usage.cached_input_tokens, inputs) * more_cached
+        cost = min(-(-atto // ATTO_IN_NANO), self.part)
         self.spent += cost
         return (HoldUse(hold.id, cost),)

@@ -83,7 +83,7 @@ class Worker:
         self._link: AgentLink | None = None
         self.limiter = Limiter(
             loop,
-            monotonic_ms=lambda: time.monotonic_ns() // 1_000_000,
+            monotonic_ns=time.monotonic_ns,
             name=f"{settings.node_id}/{settings.slot}-{settings.epoch}",
             send=self._tell_agent,
             stats=self.stats,

@@ -40,6 +40,16 @@ def _latest(prices: Iterable[Price], currency: str, at_s: int) -> Price | None:
     return max(begun, key=lambda price: price.valid_from_s, default=None)
 
 
+def charge_factors(price: Price) -> tuple[int, int, int, int]:
+    """Return what is charged at most for a request and each token of it, in atto-units.
+
+    Returns:
+        For the request itself, an input token, how much more for a cached one (mostly less), and
+        an output token.
+    """
+    return price.request * _TOKENS, price.input, price.cached_input - price.input, price.output
+
+
 def exact_charge(price: Price, input_tokens: int, cached_tokens: int, output_tokens: int) -> int:
     """Return what a request costs at most that used so many tokens, in atto-units.
 
@@ -49,12 +59,13 @@ def exact_charge(price: Price, input_tokens: int, cached_tokens: int, output_tok
         cached_tokens: Part of them; more than all of them count as all of them.
         output_tokens: Reasoning ones included.
     """
+    request, per_input, more_cached, per_output = charge_factors(price)
     cached_tokens = min(cached_tokens, input_tokens)
     return (
-        (input_tokens - cached_tokens) * price.input
-        + cached_tokens * price.cached_input
-        + output_tokens * price.output
-        + price.request * _TOKENS
+        request
+        + input_tokens * per_input
+        + cached_tokens * more_cached
+        + output_tokens * per_output
     )
 
 

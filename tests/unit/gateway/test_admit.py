@@ -12,7 +12,7 @@ from tests.fakes.worker_process import PEPPER, build_runtime, make_snapshot
 from penstock.contract.snapshot import Alias, Choice, Deployment, Route
 from penstock.engines.isolation import IDENTIFYING, STEERING
 from penstock.gateway.admit import Admission, admit, readdress
-from penstock.gateway.demand import NO_TOKENS, write_cap
+from penstock.gateway.demand import NO_TOKENS, cap_tail
 from penstock.gateway.dialects.openai import (
     CHAT,
     COMPLETIONS,
@@ -296,7 +296,7 @@ def test_a_cap_is_written_once_for_whichever_target() -> None:
     moved = readdress(plain, _admit_by(_CONTINUOUS_TURN, b"").target)
     assert moved is not None
     for body, cap in ((plain.body, 50), (moved.body, 40)):
-        written = write_cap(body, cap, names_nothing=True)
+        written = body[:-1] + cap_tail(cap)
         pairs = json.loads(written, object_pairs_hook=list)
         assert [value for name, value in pairs if name == "max_tokens"] == [cap]
 

@@ -3,18 +3,22 @@
 import random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.fakes.limiter_rig import NOTHING, ORGANIZATION, TOKEN, Asker, LimiterRig
 from tests.fakes.limits_agent import at_once
 
 from penstock.contract.limits import Ask, Limit, Metric
-from penstock.contract.money import Budget
+from penstock.contract.money import Budget, Hold, HoldUse, Price
 from penstock.contract.node import LimitsClock
 from penstock.contract.snapshot import Key
 from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.errors import CONCURRENCY_EXCEEDED, RATE_EXCEEDED
-from penstock.gateway.limits import TILL_MOST, TILL_RESTS_MS, TOLD_MS
+from penstock.gateway.limits import TILL_RESTS_MS, TOLD_MS
+from penstock.gateway.money import Account, OpenHold, cost_of
 from penstock.gateway.quota import Terms
 from penstock.gateway.till import Till
+from penstock.limits.prices import charge_factors
 from penstock.limits.rules import STEP_MS
 
 PLENTY = 10**9
@@ -75,7 +79,7 @@ def test_frequent_requests_draw_from_a_till() -> None:
     assert all(asker.is_in for asker in askers)
     drawn = _drawn(askers)
     assert len(drawn) >= 95
-    assert len({id(asker.claim) for asker in drawn}) <= 3 + 100 // TILL_MOST
+    assert len({id(asker.claim) for asker in drawn}) <= 4  # each twice as large as the one before
 
 
 def test_rare_requests_take_for_themselves() -> None:
@@ -123,6 +127,30 @@ def test_what_is_drawn_is_counted_exactly() -> None:
         "c": 0,
         "money": (inputs + outputs) * TOKEN,
     }
+
+
+@settings(max_examples=50)
+@given(
+    figures=st.tuples(*[st.integers(0, 10**13)] * 4),
+    usage=st.builds(Usage, *[st.integers(0, 10**6)] * 2, st.none() | st.integers(0, 2 * 10**6)),
+    part=st.integers(0, 10**9) | st.just(10**18),
+)
+def test_what_is_drawn_costs_what_it_would_by_itself(
+    figures: tuple[int, int, int, int], usage: Usage, part: int
+) -> None:
+    """To the nano-unit, and never more than was held for it."""
+    rig = LimiterRig(budget=MONEY)
+    rig.limit(Limit("r", Metric.REQUESTS, PLENTY))
+    (asker,) = rig.ask()
+    assert asker.claim is not None
+    price = Price("EUR", 0, *figures)
+    account = Account(Budget("other", "EUR"), "org-a", "")
+    till = Till(asker.claim.terms, 10)
+    till.hold, till.part = OpenHold(account, Hold("hold", 10**18, 0, 1), 0), part
+    till.factors = charge_factors(price)
+    cost = min(cost_of(price, usage), part)
+    assert till.end(1, usage, was_sent=True, is_typical=False) == (HoldUse("hold", cost),)
+    assert till.spent == cost
 
 
 def test_units_that_nobody_draws_go_back() -> None:
