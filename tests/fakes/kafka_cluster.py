@@ -17,11 +17,18 @@ PRODUCE = 0
 """Kafka's number of the request that writes records."""
 TOO_LARGE = 10
 """The same of the error that a record is larger than the server takes."""
+NO_COORDINATOR = 15
+"""The same of the error that a group has nobody to tell now, and may try again."""
 OFFSET_COMMIT = 8
 """The same of the one that says how far a group has read."""
 PARTITIONS = 4
 _WAIT_S = 20.0
-_VOID = ("group_initial_rebalance_delay_ms", "push_request_errors", "broker_set_host_port")
+_VOID = (
+    "group_initial_rebalance_delay_ms",
+    "push_request_errors",
+    "clear_request_errors",
+    "broker_set_host_port",
+)
 """What returns nothing, not even whether it was done."""
 
 
@@ -71,6 +78,10 @@ class KafkaCluster:
     def fail(self, request: int, *errors: int) -> None:
         """Answer the next requests of a kind with errors, by Kafka's numbers."""
         self._call("push_request_errors", request, ctypes.c_size_t(len(errors)), *errors)
+
+    def heal(self, request: int) -> None:
+        """Answer requests of a kind as they should be."""
+        self._call("clear_request_errors", request)
 
     def advertise(self, port: int) -> None:
         """Tell clients another port than its own: that of somebody in front of it."""

@@ -14,7 +14,14 @@ from sqlalchemy import func, select
 from tests.fakes.brokers import NO_PROOF, Carrier, KafkaCarrier, NatsCarrier
 from tests.fakes.databases import sqlite_database
 from tests.fakes.fake_worker import FakeJournal, make_event, make_open
-from tests.fakes.kafka_cluster import PRODUCE, TOO_LARGE, KafkaCluster, kafka_cluster
+from tests.fakes.kafka_cluster import (
+    NO_COORDINATOR,
+    OFFSET_COMMIT,
+    PRODUCE,
+    TOO_LARGE,
+    KafkaCluster,
+    kafka_cluster,
+)
 from tests.fakes.nats_server import NatsServer, nats_server
 from tests.fakes.usage_room import RoomStore
 from tests.fakes.worker_process import eventually
@@ -64,6 +71,10 @@ async def database(sqlite_template: Path, tmp_path: Path) -> AsyncIterator[Datab
     """An empty database."""
     async with sqlite_database(sqlite_template, tmp_path) as opened:
         yield opened
+
+
+class CrashError(Exception):
+    """The control plane is no more."""
 
 
 class Room(RoomStore):
@@ -117,7 +128,7 @@ class Site:
         self.taken += 1
         if self.crashes:
             self.crashes -= 1
-            raise ConnectionResetError  # committed, and neither answered nor acknowledged
+            raise CrashError  # committed, and neither answered nor acknowledged
         return receipt
 
     def serve(self, count: int) -> None:
@@ -222,6 +233,26 @@ async def test_a_control_plane_that_dies_behind_its_commit_counts_once(
     assert site.taken >= 3
     assert await _stored(database) == (40, 40 * 11)
     assert site.room.stored == 40
+
+
+@pytest.mark.parametrize("carrier", ["kafka"], indirect=True)
+async def test_what_was_stored_before_its_offset_was_committed_counts_once(
+    site: Site, database: Database
+) -> None:
+    """A control plane that ends between answer and offset leaves a stored batch to others."""
+    assert isinstance(site.carrier, KafkaCarrier)
+    cluster = site.carrier.cluster
+    cluster.fail(OFFSET_COMMIT, *[NO_COORDINATOR] * 1_000)
+    async with _running(site):
+        site.serve(4)
+        await site.ship_until(lambda: site.is_shipped)
+    before = site.taken
+    assert await site.carrier.left() >= 1
+    cluster.heal(OFFSET_COMMIT)
+    async with _running(site):
+        await eventually(lambda: site.taken > before, WAIT_S)
+        assert await _left(site.carrier) == 0
+    assert await _stored(database) == (4, 4 * 11)
 
 
 async def test_what_comes_while_the_database_is_away_is_given_again(

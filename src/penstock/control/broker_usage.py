@@ -117,8 +117,11 @@ class BrokerUsage:
                 async with aclosing(self._broker.parcels()) as parcels:
                     async for parcel in parcels:
                         await self._handle(parcel)
-            except (BrokerLostError, OSError, TimeoutError) as error:
+            except BrokerLostError as error:
                 log.warning("no usage by way of %s: %s", self._broker.name, error)
+            except Exception:
+                # Whatever it is, an end here would be noticed by nobody but waiting nodes.
+                log.exception("usage by way of %s is read again", self._broker.name)
             await asyncio.sleep(RETRY_S)
 
     async def _handle(self, parcel: Parcel) -> None:

@@ -121,11 +121,11 @@ class _KafkaParcel:
 
 @contextmanager
 def _losing() -> Iterator[None]:
-    """Say in our words that the cluster is lost, or holds what its own client cannot read."""
+    """Say in our words that the cluster is lost."""
     from aiokafka.errors import KafkaError  # noqa: PLC0415 - as above
 
     try:
         yield
-    except (KafkaError, OSError, TimeoutError, UnicodeDecodeError) as error:
+    except (KafkaError, OSError, TimeoutError) as error:
         message = f"{type(error).__name__}: {error}"
         raise BrokerLostError(message) from None
