@@ -131,44 +131,51 @@ async def test_one_budget_of_a_slot(rig: AdminRig) -> None:
     assert len(listed.json()["data"]) == 3
 
 
-@pytest.mark.parametrize(
-    "members",
-    [
-        {"amount": "0"},
-        {"amount": "-1"},
-        {"amount": "1e3"},
-        {"amount": "0.0000000001"},
-        {"amount": "9000000001"},
-        {"amount": ""},
-        {"amount": "\u0661"},
-        {"currency": "eur"},
-        {"currency": "EURO"},
-        {"time_zone": "Europe/Nowhere"},
-        {"time_zone": "../../etc/passwd"},
-        {"time_zone": "/etc/localtime"},
-        {"alert_percentages": [0]},
-        {"alert_percentages": [80, 80]},
-        {"exhausted_status": 500},
-        {"alias": "not a name"},
-    ],
+BAD_BUDGETS = (
+    {"amount": "0"},
+    {"amount": "-1"},
+    {"amount": "1e3"},
+    {"amount": "0.0000000001"},
+    {"amount": "9000000001"},
+    {"amount": ""},
+    {"amount": "\u0661"},
+    {"currency": "eur"},
+    {"currency": "EURO"},
+    {"time_zone": "Europe/Nowhere"},
+    {"time_zone": "../../etc/passwd"},
+    {"time_zone": "/etc/localtime"},
+    {"alert_percentages": [0]},
+    {"alert_percentages": [80, 80]},
+    {"exhausted_status": 500},
+    {"alias": "not a name"},
 )
-async def test_bad_budgets_are_refused(rig: AdminRig, members: dict[str, Any]) -> None:
+
+
+async def test_bad_budgets_are_refused(rig: AdminRig, subtests: pytest.Subtests) -> None:
     """With the member that is wrong, and nothing is stored."""
     project = await rig.create_project("mine")
-    answer = await rig.call("POST", "/budgets", {"project_id": project["id"], **MONEY, **members})
-    expect_problem(answer, 400, INVALID)
-    assert next(iter(members)) in answer.json()["detail"]
-    assert (await rig.call("GET", "/budgets")).json()["data"] == []
+    for members in BAD_BUDGETS:
+        with subtests.test(members=members):
+            answer = await rig.call(
+                "POST", "/budgets", {"project_id": project["id"], **MONEY, **members}
+            )
+            expect_problem(answer, 400, INVALID)
+            assert next(iter(members)) in answer.json()["detail"]
+            assert (await rig.call("GET", "/budgets")).json()["data"] == []
 
 
-@pytest.mark.parametrize(
-    "members", [{"amount": 10}, {"amount": 0.5}, {"period": "week"}, {"is_hard": "yes"}, {"x": 1}]
-)
-async def test_bad_forms_are_refused(rig: AdminRig, members: dict[str, Any]) -> None:
+BAD_FORMS = ({"amount": 10}, {"amount": 0.5}, {"period": "week"}, {"is_hard": "yes"}, {"x": 1})
+
+
+async def test_bad_forms_are_refused(rig: AdminRig, subtests: pytest.Subtests) -> None:
     """Numbers that JSON readers round, unknown members and words are no budget."""
     project = await rig.create_project("mine")
-    answer = await rig.call("POST", "/budgets", {"project_id": project["id"], **MONEY, **members})
-    expect_problem(answer, 400, REQUEST_INVALID)
+    for members in BAD_FORMS:
+        with subtests.test(members=members):
+            answer = await rig.call(
+                "POST", "/budgets", {"project_id": project["id"], **MONEY, **members}
+            )
+            expect_problem(answer, 400, REQUEST_INVALID)
 
 
 async def test_a_budget_names_an_owner_and_an_alias_that_are_there(rig: AdminRig) -> None:
@@ -241,25 +248,26 @@ async def test_prices_do_not_surprise(rig: AdminRig, alias: dict[str, Any]) -> N
     assert (await rig.call("DELETE", f"/prices/{later['id']}")).status_code == 204
 
 
-@pytest.mark.parametrize(
-    "members",
-    [
-        {"input": "-0.1"},
-        {"output": "0.0000000000001"},
-        {"output": "1000001"},
-        {"cached_input": "x"},
-        {"currency": "e"},
-        {"valid_from": "2030-01-01T00:00:00.5Z"},
-    ],
+BAD_PRICES = (
+    {"input": "-0.1"},
+    {"output": "0.0000000000001"},
+    {"output": "1000001"},
+    {"cached_input": "x"},
+    {"currency": "e"},
+    {"valid_from": "2030-01-01T00:00:00.5Z"},
 )
+
+
 async def test_bad_prices_are_refused(
-    rig: AdminRig, alias: dict[str, Any], members: dict[str, Any]
+    rig: AdminRig, alias: dict[str, Any], subtests: pytest.Subtests
 ) -> None:
     """With the member that is wrong."""
-    body = {"alias_id": alias["id"], **FIGURES, **members}
-    answer = await rig.call("POST", "/prices", body)
-    expect_problem(answer, 400, PRICE_INVALID)
-    assert next(iter(members)) in answer.json()["detail"]
+    for members in BAD_PRICES:
+        with subtests.test(members=members):
+            body = {"alias_id": alias["id"], **FIGURES, **members}
+            answer = await rig.call("POST", "/prices", body)
+            expect_problem(answer, 400, PRICE_INVALID)
+            assert next(iter(members)) in answer.json()["detail"]
 
 
 async def test_a_budget_tells_of_aliases_without_a_price(

@@ -127,41 +127,42 @@ async def test_objects_are_changed_and_deleted(rig: AdminRig) -> None:
         assert await _list_names(rig, f"/{kind}") == ["slow"]
 
 
-@pytest.mark.parametrize(
-    ("body", "detail"),
-    [
-        ({"name": "Gpu"}, "`name`: is no name"),
-        ({"name": "a" * 64}, "`name`: is no name"),
-        ({"provider": "vlm"}, '`provider`: no provider is named "vlm"; did you mean "vllm"?'),
-        ({"endpoints": []}, "`endpoints`: has 0 addresses; list 1 to 256"),
-        ({"endpoints": ["http://a"] * 257}, "`endpoints`: has 257 addresses; list 1 to 256"),
-        ({"endpoints": ["http://a", "HTTP"]}, "`endpoints`: [1] has no scheme"),
-        ({"endpoints": ["http://a", "http://A:80/"]}, "`endpoints`: has an address twice"),
-        ({"endpoints": ["http://user:secret-xyz@a"]}, "`endpoints`: [0] holds a user name"),
-        ({"region": "EU"}, "`region`: is no name"),
-        ({"data_class": ""}, "`data_class`: is no name"),
-        ({"credential_reference": "secret-xyz"}, "`credential_reference`: is no reference"),
-        ({"credential_reference": "file:here"}, "`credential_reference`: is no absolute path"),
-        ({"tls_ca_file": "ca.pem"}, "`tls_ca_file`: is no absolute path"),
-        ({"forward_headers": ["authorization"]}, "`forward_headers`: [0] covers"),
-        ({"timeouts": {"connect_ms": 0}}, "`timeouts`: has a number out of range"),
-        ({"timeouts": {"total_ms": 5, "idle_ms": 6}}, "`timeouts`: has idle_ms longer than total"),
-        ({"max_connections": 65_536}, "`max_connections`: has a number out of range"),
-        (
-            {"credential_reference": "env:A", "credential_id": "crd_none"},
-            "`credential_id` and `credential_reference` exclude each other",
-        ),
-    ],
+BAD_UPSTREAMS: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"name": "Gpu"}, "`name`: is no name"),
+    ({"name": "a" * 64}, "`name`: is no name"),
+    ({"provider": "vlm"}, '`provider`: no provider is named "vlm"; did you mean "vllm"?'),
+    ({"endpoints": []}, "`endpoints`: has 0 addresses; list 1 to 256"),
+    ({"endpoints": ["http://a"] * 257}, "`endpoints`: has 257 addresses; list 1 to 256"),
+    ({"endpoints": ["http://a", "HTTP"]}, "`endpoints`: [1] has no scheme"),
+    ({"endpoints": ["http://a", "http://A:80/"]}, "`endpoints`: has an address twice"),
+    ({"endpoints": ["http://user:secret-xyz@a"]}, "`endpoints`: [0] holds a user name"),
+    ({"region": "EU"}, "`region`: is no name"),
+    ({"data_class": ""}, "`data_class`: is no name"),
+    ({"credential_reference": "secret-xyz"}, "`credential_reference`: is no reference"),
+    ({"credential_reference": "file:here"}, "`credential_reference`: is no absolute path"),
+    ({"tls_ca_file": "ca.pem"}, "`tls_ca_file`: is no absolute path"),
+    ({"forward_headers": ["authorization"]}, "`forward_headers`: [0] covers"),
+    ({"timeouts": {"connect_ms": 0}}, "`timeouts`: has a number out of range"),
+    ({"timeouts": {"total_ms": 5, "idle_ms": 6}}, "`timeouts`: has idle_ms longer than total"),
+    ({"max_connections": 65_536}, "`max_connections`: has a number out of range"),
+    (
+        {"credential_reference": "env:A", "credential_id": "crd_none"},
+        "`credential_id` and `credential_reference` exclude each other",
+    ),
 )
+
+
 async def test_an_upstream_that_cannot_be_is_refused(
-    rig: AdminRig, body: dict[str, Any], detail: str
+    rig: AdminRig, subtests: pytest.Subtests
 ) -> None:
     """A wrong member is told by its name with a remedy, and never repeated when it is secret."""
     right = {"name": "gpu", "endpoints": ["http://gpu"]}
-    answer = await rig.call("POST", "/upstreams", right | body)
-    expect_problem(answer, 400, INVALID)
-    assert answer.json()["detail"].startswith(detail)
-    assert "secret-xyz" not in answer.text
+    for body, detail in BAD_UPSTREAMS:
+        with subtests.test(body=body, detail=detail):
+            answer = await rig.call("POST", "/upstreams", right | body)
+            expect_problem(answer, 400, INVALID)
+            assert answer.json()["detail"].startswith(detail)
+            assert "secret-xyz" not in answer.text
 
 
 async def test_routes_that_cannot_be_are_refused(rig: AdminRig) -> None:

@@ -251,34 +251,31 @@ def test_limits(control: ControlServer) -> None:
     assert "Nothing limits key ci" in run(control, "limits", "show", "--key", "ci").stdout
 
 
-@pytest.mark.parametrize(
-    ("words", "reason"),
-    [
-        (("--limit", "0"), "out of range"),
-        (("--limit", "-1"), "out of range"),
-        (("--limit", "1.5"), "should be a valid integer"),
-        (("--limit", "1000000000000001"), "out of range"),
-        (("--limit", "5", "--window", "32d"), "out of range"),
-        (("--limit", "5", "--window", "60"), "no duration"),
-        (("--limit", "5", "--model", "nothing"), "no deployment has a model"),
-        (("--limit", "5", "--alias", "nothing"), "there is no alias"),
-        ((), "it needs a limit"),
-        (("--limit", "5", "--raise-to", "9"), "go together"),
-    ],
+BAD_LIMITS = (
+    (("--limit", "0"), "out of range"),
+    (("--limit", "-1"), "out of range"),
+    (("--limit", "1.5"), "should be a valid integer"),
+    (("--limit", "1000000000000001"), "out of range"),
+    (("--limit", "5", "--window", "32d"), "out of range"),
+    (("--limit", "5", "--window", "60"), "no duration"),
+    (("--limit", "5", "--model", "nothing"), "no deployment has a model"),
+    (("--limit", "5", "--alias", "nothing"), "there is no alias"),
+    ((), "it needs a limit"),
+    (("--limit", "5", "--raise-to", "9"), "go together"),
 )
-def test_bad_limits_are_refused(
-    control: ControlServer, words: tuple[str, ...], reason: str
-) -> None:
+
+
+def test_bad_limits_are_refused(control: ControlServer, subtests: pytest.Subtests) -> None:
     """What no rule can be is refused with the reason, and nothing is set."""
     run_json(control, "orgs", "create", "acme")
-    result = run(control, "limits", "set", "--org", "acme", "--metric", "requests", *words)
-    assert result.exit_code != 0
-    assert reason in " ".join(result.output.split())
-    assert run_json(control, "limits", "list") == []
-    flying = run(
-        control, "limits", "set", "--org", "acme", "--metric", "concurrency", "--window", "1m"
-    )
-    assert flying.exit_code == 2
+    for words, reason in BAD_LIMITS:
+        with subtests.test(words=words, reason=reason):
+            result = run(control, "limits", "set", "--org", "acme", "--metric", "requests", *words)
+            assert result.exit_code != 0
+            assert reason in " ".join(result.output.split())
+            assert run_json(control, "limits", "list") == []
+    words = ("--metric", "concurrency", "--window", "1m")
+    assert run(control, "limits", "set", "--org", "acme", *words).exit_code == 2
 
 
 def test_plans(control: ControlServer) -> None:
@@ -345,26 +342,25 @@ def test_budgets(control: ControlServer) -> None:
     assert run_json(control, "budgets", "list") == []
 
 
-@pytest.mark.parametrize(
-    ("words", "reason"),
-    [
-        (("--amount", "0"), "out of range"),
-        (("--amount", "1.0000000001"), "no decimal"),
-        (("--amount", "1e3"), "no decimal"),
-        (("--amount", "5", "--time-zone", "Nowhere"), "time_zone"),
-        (("--amount", "5", "--alias", "nothing"), "no alias"),
-        ((), "it needs an amount"),
-    ],
+BAD_BUDGETS = (
+    (("--amount", "0"), "out of range"),
+    (("--amount", "1.0000000001"), "no decimal"),
+    (("--amount", "1e3"), "no decimal"),
+    (("--amount", "5", "--time-zone", "Nowhere"), "time_zone"),
+    (("--amount", "5", "--alias", "nothing"), "no alias"),
+    ((), "it needs an amount"),
 )
-def test_bad_budgets_are_refused(
-    control: ControlServer, words: tuple[str, ...], reason: str
-) -> None:
+
+
+def test_bad_budgets_are_refused(control: ControlServer, subtests: pytest.Subtests) -> None:
     """What no budget can be is refused with the reason, and nothing is set."""
     run_json(control, "orgs", "create", "acme")
-    result = run(control, "budgets", "set", "--org", "acme", "--currency", "EUR", *words)
-    assert result.exit_code != 0
-    assert reason in " ".join(result.output.split())
-    assert run_json(control, "budgets", "list") == []
+    for words, reason in BAD_BUDGETS:
+        with subtests.test(words=words, reason=reason):
+            result = run(control, "budgets", "set", "--org", "acme", "--currency", "EUR", *words)
+            assert result.exit_code != 0
+            assert reason in " ".join(result.output.split())
+            assert run_json(control, "budgets", "list") == []
 
 
 def test_price_books(control: ControlServer, tmp_path: Path) -> None:

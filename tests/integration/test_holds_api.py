@@ -106,27 +106,28 @@ async def test_a_node_holds_and_frees(node: Node) -> None:
 ASK = HoldAsk("bud_1", "", 1, 2)
 
 
-@pytest.mark.parametrize(
-    "members",
-    [
-        {"asks": ()},
-        {"asks": (ASK, ASK)},
-        {"asks": tuple(HoldAsk(f"bud_{number}", "", 1, 2) for number in range(17))},
-        {"asks": (HoldAsk("bud_1", "", 3, 2),)},
-        {"asks": (HoldAsk("bud_1", "", -1, 2),)},
-        {"asks": (HoldAsk("bud_1", "nul\0", 1, 2),)},
-        {"asks": (HoldAsk("bud_1", "", 1, 2**64 - 1),)},
-        {"take_id": ""},
-        {"producer": "x" * 300},
-        {"organization": "nul\0"},
-        {"epoch": -1},
-        {"format": 2},
-    ],
+BAD_TAKINGS = (
+    {"asks": ()},
+    {"asks": (ASK, ASK)},
+    {"asks": tuple(HoldAsk(f"bud_{number}", "", 1, 2) for number in range(17))},
+    {"asks": (HoldAsk("bud_1", "", 3, 2),)},
+    {"asks": (HoldAsk("bud_1", "", -1, 2),)},
+    {"asks": (HoldAsk("bud_1", "nul\0", 1, 2),)},
+    {"asks": (HoldAsk("bud_1", "", 1, 2**64 - 1),)},
+    {"take_id": ""},
+    {"producer": "x" * 300},
+    {"organization": "nul\0"},
+    {"epoch": -1},
+    {"format": 2},
 )
-async def test_bad_takings_are_refused(node: Node, members: dict[str, Any]) -> None:
+
+
+async def test_bad_takings_are_refused(node: Node, subtests: pytest.Subtests) -> None:
     """What no node of ours would say is 400, and nothing is held."""
-    answer = await node.post(PATHS[0], node.request(**{"asks": (ASK,), **members}))
-    expect_problem(answer, 400, "err:control:holds:invalid")
+    for members in BAD_TAKINGS:
+        with subtests.test(members=members):
+            answer = await node.post(PATHS[0], node.request(**{"asks": (ASK,), **members}))
+            expect_problem(answer, 400, "err:control:holds:invalid")
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -178,45 +178,46 @@ async def test_a_plan_that_somebody_has_stays(rig: AdminRig) -> None:
     assert (await rig.call("DELETE", path)).status_code == 204
 
 
-@pytest.mark.parametrize(
-    ("rule", "code", "reason"),
-    [
-        ({"limit": 0}, INVALID, "limit is out of range; use a whole number, 1 to"),
-        ({"limit": -5}, INVALID, "limit is out of range"),
-        ({"limit": 10**15 + 1}, INVALID, "1 to 1,000,000,000,000,000"),
-        ({"limit": 10**40}, INVALID, "limit is out of range"),
-        ({"limit": 1.5}, REQUEST_INVALID, "limit"),
-        ({"limit": "600"}, REQUEST_INVALID, "limit"),
-        ({"limit": True}, REQUEST_INVALID, "limit"),
-        ({"metric": "money"}, REQUEST_INVALID, "metric"),
-        ({"window_s": 0}, INVALID, "window_s is out of range; use 1 to 2,678,400"),
-        ({"window_s": 31 * 86_400 + 1}, INVALID, "window_s is out of range"),
-        ({"metric": "concurrency", "window_s": 60}, INVALID, "concurrency has no window"),
-        ({"alias": "nobody"}, INVALID, "there is no alias 'nobody'"),
-        ({"model": "nothing"}, INVALID, "no deployment has a model 'nothing'"),
-        ({"raised_limit": 900}, INVALID, "raised_limit and raised_until go together"),
-        ({"raised_until": "2030-01-01T00:00:00Z"}, INVALID, "go together"),
-        ({"enforcement": "mild"}, REQUEST_INVALID, "enforcement"),
-        ({"per": "tenant"}, REQUEST_INVALID, "per"),
-        ({"burst": 5}, REQUEST_INVALID, "burst"),
-    ],
+BAD_RULES = (
+    ({"limit": 0}, INVALID, "limit is out of range; use a whole number, 1 to"),
+    ({"limit": -5}, INVALID, "limit is out of range"),
+    ({"limit": 10**15 + 1}, INVALID, "1 to 1,000,000,000,000,000"),
+    ({"limit": 10**40}, INVALID, "limit is out of range"),
+    ({"limit": 1.5}, REQUEST_INVALID, "limit"),
+    ({"limit": "600"}, REQUEST_INVALID, "limit"),
+    ({"limit": True}, REQUEST_INVALID, "limit"),
+    ({"metric": "money"}, REQUEST_INVALID, "metric"),
+    ({"window_s": 0}, INVALID, "window_s is out of range; use 1 to 2,678,400"),
+    ({"window_s": 31 * 86_400 + 1}, INVALID, "window_s is out of range"),
+    ({"metric": "concurrency", "window_s": 60}, INVALID, "concurrency has no window"),
+    ({"alias": "nobody"}, INVALID, "there is no alias 'nobody'"),
+    ({"model": "nothing"}, INVALID, "no deployment has a model 'nothing'"),
+    ({"raised_limit": 900}, INVALID, "raised_limit and raised_until go together"),
+    ({"raised_until": "2030-01-01T00:00:00Z"}, INVALID, "go together"),
+    ({"enforcement": "mild"}, REQUEST_INVALID, "enforcement"),
+    ({"per": "tenant"}, REQUEST_INVALID, "per"),
+    ({"burst": 5}, REQUEST_INVALID, "burst"),
 )
+
+
 async def test_what_no_rule_can_be_is_refused_with_the_reason(
-    rig: AdminRig, rule: dict[str, Any], code: str, reason: str
+    rig: AdminRig, subtests: pytest.Subtests
 ) -> None:
     """Plans and limits refuse a rule with a fault, and say which; nothing is stored."""
     project = await rig.create_project("mine")
     made = await rig.create("/limits", project_id=project["id"], rules=[RULE])
-    for method, path, body in (
-        ("POST", "/plans", {"name": "gold"}),
-        ("POST", "/limits", {"organization_id": project["organization_id"]}),
-        ("PATCH", f"/limits/{made['id']}", {}),
-    ):
-        answer = await rig.call(method, path, body | {"rules": [RULE | rule]})
-        expect_problem(answer, 400, code)
-        assert reason in answer.text
-    assert (await rig.call("GET", "/plans")).json()["data"] == []
-    assert (await rig.call("GET", "/limits")).json()["data"] == [made]
+    for rule, code, reason in BAD_RULES:
+        with subtests.test(rule=rule, code=code, reason=reason):
+            for method, path, body in (
+                ("POST", "/plans", {"name": "gold"}),
+                ("POST", "/limits", {"organization_id": project["organization_id"]}),
+                ("PATCH", f"/limits/{made['id']}", {}),
+            ):
+                answer = await rig.call(method, path, body | {"rules": [RULE | rule]})
+                expect_problem(answer, 400, code)
+                assert reason in answer.text
+            assert (await rig.call("GET", "/plans")).json()["data"] == []
+            assert (await rig.call("GET", "/limits")).json()["data"] == [made]
 
 
 async def test_whom_to_limit_must_be_said(rig: AdminRig) -> None:

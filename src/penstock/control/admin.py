@@ -1,7 +1,11 @@
 """The admin API as a whole: the rooms' endpoints behind one door."""
 
+import functools
+from collections.abc import Sequence
+
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.security import HTTPBearer
+from starlette.routing import BaseRoute
 
 from penstock.access import api as access_api
 from penstock.access import people_api
@@ -16,6 +20,7 @@ from penstock.catalog.credentials.data_keys import DataKeys
 from penstock.control.authentication import read_token
 from penstock.control.door import AdminDoor
 from penstock.control.principals import Principals
+from penstock.control.problems import PROBLEM_RESPONSES
 from penstock.control.ratings import post_differences
 from penstock.control.settings import ControlSettings
 from penstock.kit.clock import Clock
@@ -70,33 +75,53 @@ def add_admin_api(
         read_token(settings.secrets_folder / "idempotency_secret"),
         clock,
     )
-    routers: list[APIRouter] = [
-        tenancy_api.organizations,
-        tenancy_api.projects,
-        people_api.members,
-        people_api.service_accounts,
-        access_api.keys,
-        access_api.peppers,
-        *catalog_api.ROUTERS,
-        rule_api.plans,
-        rule_api.limits,
+    app.router.routes.extend(_routes_of_rooms())
+    for router in (
         create_budgets_router(list_unpriced),
-        budget_api.budgets,
-        budget_api.holds,
-        price_api.price_books,
-        price_api.prices,
         *create_ledger_routers(settings.billing_currency),
         *create_run_routers(post_differences),
-        metering_api.usage,
-        reconciliation,
-        bucket_api.buckets,
         create_export_router(settings.provider_name),
-        cost_api.costs,
         create_credentials_router(database, data_keys),
         create_platform_router(data_keys, [*catalog_kinds.KINDS, *limit_kinds.KINDS, BUDGETS]),
         create_audit_router(signer.public_keys),
+    ):
+        app.router.routes.extend(_include(router))
+
+
+@functools.cache
+def _routes_of_rooms() -> Sequence[BaseRoute]:
+    """Return the routes that know nothing of an application.
+
+    FastAPI builds routes anew where they are included: so it does these once in a process.
+    """
+    return [
+        route
+        for router in (
+            tenancy_api.organizations,
+            tenancy_api.projects,
+            people_api.members,
+            people_api.service_accounts,
+            access_api.keys,
+            access_api.peppers,
+            *catalog_api.ROUTERS,
+            rule_api.plans,
+            rule_api.limits,
+            budget_api.budgets,
+            budget_api.holds,
+            price_api.price_books,
+            price_api.prices,
+            metering_api.usage,
+            reconciliation,
+            bucket_api.buckets,
+            cost_api.costs,
+        )
+        for route in _include(router)
     ]
-    # Only told to the OpenAPI document: the door has looked at the token before.
+
+
+def _include(router: APIRouter) -> Sequence[BaseRoute]:
+    """Return a router's routes, with what the OpenAPI document says of each in the admin API."""
+    # Only told to the document: the door has looked at the token before.
     bearer = HTTPBearer(
         auto_error=False,
         scheme_name="adminKey",
@@ -104,5 +129,8 @@ def add_admin_api(
             "`secrets/admin_token`, or an API key with scope `admin`, `usage:read` or `costs:read`"
         ),
     )
-    for router in routers:
-        app.include_router(router, dependencies=[Depends(bearer)])
+    included = APIRouter(
+        responses=PROBLEM_RESPONSES, generate_unique_id_function=lambda route: route.name
+    )
+    included.include_router(router, dependencies=[Depends(bearer)])
+    return included.routes
