@@ -1,5 +1,6 @@
 """What holds for every test: only this machine is talked to, and slow machines fail nothing."""
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -7,6 +8,9 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+
+# What is imported and collected lives to the end: nobody need look through it for garbage.
+gc.disable()
 
 # Two busy cores make any example slow now and then: that is no finding.
 hypothesis.settings.register_profile("penstock", deadline=None, print_blob=True)
@@ -49,3 +53,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return 0 if item.path in slow else _LONGEST_FIRST.get(folder, len(_LONGEST_FIRST) + 1)
 
     items.sort(key=order)
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage again, but not among what was imported and collected."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    """Let everything go, as at the end of any process."""
+    gc.unfreeze()
