@@ -15,7 +15,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "serve-a-model.
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 KEY = re.compile(r"ps_live_[0-9A-Za-z]{12}_[0-9A-Za-z]{38}")
 DONE = "data: [DONE]"
-SOON_S = 10.0
+SOON_S = 60.0
 
 
 def _run(instance: DevInstance, script: str) -> str:
