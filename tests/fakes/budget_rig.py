@@ -18,6 +18,7 @@ from penstock.contract.money import (
 )
 from penstock.contract.usage import UsageBatch, UsageEvent, UsageReceipt
 from penstock.control.books import UsageBooks
+from penstock.ledger.prepaying import find_lapses
 from penstock.limits import budget_holds, budgets
 from penstock.limits.budget_model import Budget, BudgetWindow, Life, NewBudget, WindowKey
 from penstock.limits.budget_reconciling import reconcile
@@ -113,7 +114,7 @@ class BudgetRig:
             asks=tuple(asks),
         )
         async with self.database.write(ALL) as session:
-            return await budget_holds.hold(session, request, now_us)
+            return await budget_holds.hold(session, request, now_us, find_lapses)
 
     async def hold(
         self, budget: Budget, least: int, want: int | None = None, **options: Any

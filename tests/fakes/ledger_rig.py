@@ -14,6 +14,7 @@ from penstock.ledger.service import post_usage
 from penstock.ledger.tables import BillingTerms
 from penstock.ledger.verifying import verify
 from penstock.limits.prices import ATTO, split_amount
+from penstock.limits.wallets import move_wallets
 from penstock.metering.bucket_rules import DAY_US
 from penstock.rating.tables import RatedUsage
 from penstock.storage.database import Database
@@ -45,7 +46,9 @@ async def post(
 ) -> dict[tuple[str, str, str], str]:
     """Book usage in a transaction of its own."""
     async with database.write(ALL) as session:
-        return await post_usage(session, postings, key=key, recorded_at_us=recorded_at_us)
+        posted = await post_usage(session, postings, key=key, recorded_at_us=recorded_at_us)
+        await move_wallets(session, posted.moves, "unheld", recorded_at_us)
+    return dict(posted.transfers)
 
 
 async def add_grant(
@@ -112,13 +115,15 @@ async def post_rated(
 ) -> dict[tuple[str, str, str], str]:
     """Book usage, and store what was rated of it: for each amount one row."""
     async with database.write(ALL) as session:
-        booked = await post_usage(session, postings, key=key, recorded_at_us=recorded_at_us)
+        posted = await post_usage(session, postings, key=key, recorded_at_us=recorded_at_us)
+        booked = dict(posted.transfers)
         rows = [
             rated_row(f"{key}-{place}", one, kind, booked, recorded_at_us)
             for place, one in enumerate(postings)
             for kind in ("charge", "cost")
         ]
         await session.insert(RatedUsage, *rows)
+        await move_wallets(session, posted.moves, "unheld", recorded_at_us)
     return booked
 
 

@@ -16,6 +16,7 @@ from penstock.contract import money
 from penstock.contract.money import NANO, PRICE_SCALE, HoldAsk, HoldRequest
 from penstock.contract.snapshot_store import owner_name
 from penstock.control.metrics import BUDGET_DIFFERENCES, create_metrics_router
+from penstock.ledger.prepaying import find_lapses
 from penstock.limits.budget_holds import hold
 from penstock.limits.budget_tables import Budgets, BudgetWindows
 from penstock.rating.price_rules import NOTICE_S
@@ -291,7 +292,7 @@ async def _hold(database: Database, budget: dict[str, Any], amount: int, now_us:
     asks = (HoldAsk(budget["id"], "", amount, amount),)
     request = HoldRequest("node-1/0", 3, budget["id"], budget["organization_id"], asks)
     async with database.write(ALL) as session:
-        assert (await hold(session, request, now_us)).holds
+        assert (await hold(session, request, now_us, find_lapses)).holds
 
 
 async def test_holds_are_shown(rig: AdminRig, database: Database) -> None:
@@ -351,5 +352,5 @@ async def test_a_damaged_budget_lets_nothing_through(
     asks = (HoldAsk(budget["id"], "", 1, 1),)
     request = HoldRequest("node-1/0", 3, "take", budget["organization_id"], asks)
     async with database.write(ALL) as session:
-        assert (await hold(session, request, 0)).holds is None
+        assert (await hold(session, request, 0, find_lapses)).holds is None
     assert (await rig.call("GET", f"/budgets/{budget['id']}")).status_code == 200

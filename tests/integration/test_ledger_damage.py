@@ -254,4 +254,6 @@ async def test_each_damage_is_found_by_the_checks_about_it(database: Database) -
                 await done.rollback()
         assert await _find(session) == set()
     assert found == {damage.what: damage.checks for damage in DAMAGES}
-    assert set().union(*found.values()) == set(NAMES)
+    # Wallets are damaged in `test_wallets.py`: their rows have rules that stay.
+    books = {name for name in NAMES if not name.startswith("wallet_")}
+    assert set().union(*found.values()) == books

@@ -3,9 +3,9 @@
 from fractions import Fraction
 
 from tests.fakes.budget_machine import PRICE_IN, PRICE_OUT
-from tests.fakes.budget_rig import BudgetRig
-from tests.fakes.ledger_rig import add_grant, find_violations, read_amounts, run_sql, set_mode
-from tests.fakes.organizations import NOW_US, create_place
+from tests.fakes.ledger_rig import add_grant, find_violations, read_amounts, run_sql
+from tests.fakes.organizations import NOW_US
+from tests.fakes.wallet_rig import open_rig
 
 from penstock.contract.usage import UsageEvent
 from penstock.storage.database import Database
@@ -20,10 +20,10 @@ def _cost(events: list[UsageEvent]) -> Fraction:
 
 async def test_what_was_used_is_rated_and_booked(database: Database) -> None:
     """Revenue is what was rated, and that is quantity times price; each batch counts once."""
-    rigs = [BudgetRig(database, *await create_place(database, name)) for name in ("acme", "other")]
+    rigs = [await open_rig(database, name) for name in ("acme", "other")]
     await rigs[0].add_price("small")
     payer = rigs[0].organization.id
-    await set_mode(database, "prepaid", organization=payer)
+    await rigs[0].set_terms("prepaid")
     await add_grant(database, "crd_1", "0.01", organization=payer, created_at_us=NOW_US - 1)
     events = {
         rig.organization.id: [

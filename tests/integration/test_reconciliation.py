@@ -38,7 +38,8 @@ async def _rate(
         transfers: dict[tuple[str, str, str], str] = {}
         if is_booked:
             total = posting(str(len(events) * 0.25))
-            transfers = await post_usage(session, [total], key=key, recorded_at_us=NOW_US)
+            posted = await post_usage(session, [total], key=key, recorded_at_us=NOW_US)
+            transfers = dict(posted.transfers)
         await record_rated(session, rated, transfers, recorded_at_us=NOW_US)
 
 

@@ -1,7 +1,7 @@
 """Corrections, runs and simulations: facts beside what was rated, and the totals of an oracle."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -54,12 +54,18 @@ class Ledger:
         *,
         key: str,
         recorded_at_us: int,
+        run_id: str,
         reverses: str | None = None,
-    ) -> Mapping[tuple[str, str, str], str]:
+    ) -> None:
         """Book them for real, too."""
         self.total_atto += sum(one.amount_atto for one in rated if one.kind == "charge")
-        return await post_differences(
-            session, rated, key=key, recorded_at_us=recorded_at_us, reverses=reverses
+        await post_differences(
+            session,
+            rated,
+            key=key,
+            recorded_at_us=recorded_at_us,
+            run_id=run_id,
+            reverses=reverses,
         )
 
 

@@ -51,7 +51,7 @@ AliasOption = Annotated[
 ]
 
 _COLUMNS: tuple[Column, ...] = (
-    ("Amount", lambda row: f"{row['amount']} {row['currency']}"),
+    ("Amount", lambda row: f"{'wallet' if row['is_wallet'] else row['amount']} {row['currency']}"),
     ("Period", lambda row: f"{row['period']} ({row['time_zone']})"),
     ("Of", scope_cell),
     ("Enforced", lambda row: "hard" if row["is_hard"] else "soft"),

@@ -231,8 +231,10 @@ def balance(
         return
     headings = ("Total", "Wallet", "Promotion", "Used, not billed", "Billed, not paid")
     print_table(["Currency", *headings], rows, right=headings)
-    if any(row["is_overdrawn"] for row in found["data"]):
-        console().print("More was used than the wallet had.", style="yellow")
+    for row in found["data"]:
+        if row["is_overdrawn"]:
+            sentence = f"More was used than the wallet had{_causes_of(row)}."
+            console().print(sentence, style="yellow", markup=False)
 
 
 @app.command(
@@ -280,6 +282,13 @@ def _print_statement(month: str, found: "Row") -> None:
     rows.append(["Closing balance", *_cells(found["closing"])])
     right = (found["currency"], "Exact")
     print_table([month, *right], rows, right=right, expendable=("Exact",))
+    if found["overdrafts"]:
+        console().print(f"Beyond what was free{_causes_of(found)}.", markup=False)
+
+
+def _causes_of(found: "Row") -> str:
+    causes = [f"{one['cause']} {one['amount']}" for one in found["overdrafts"]]
+    return f": {', '.join(causes)} {found['currency']}" if causes else ""
 
 
 def _cells(line: dict[str, Any]) -> list[str]:

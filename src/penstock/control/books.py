@@ -11,6 +11,7 @@ from penstock.ledger.model import UsagePosting
 from penstock.ledger.service import find_currencies, post_usage
 from penstock.limits.budget_model import Life, RatedEvent
 from penstock.limits.budget_settling import settle
+from penstock.limits.wallet_model import WalletMove
 from penstock.metering.model import Arrival
 from penstock.rating.model import Rated, RatedBatch
 from penstock.rating.service import list_unrated, rate_events, record_rated
@@ -55,10 +56,11 @@ class UsageBooks:
         # An id is new once, so no other batch has this key.
         key, now_us = events[0].event_id, max(one.delivery.recorded_at_us for one in arrivals)
         postings = sum_up(batch.rated, now_us)
-        transfers = await post_usage(session, postings, key=key, recorded_at_us=now_us)
-        await record_rated(session, batch.rated, transfers, recorded_at_us=now_us)
+        posted = await post_usage(session, postings, key=key, recorded_at_us=now_us)
+        await record_rated(session, batch.rated, posted.transfers, recorded_at_us=now_us)
         by_id = {one.event.event_id: one for one in arrivals}
-        await self._settle(session, [by_id[event.event_id] for event in events], batch, now_us)
+        rated = [by_id[event.event_id] for event in events]
+        await self._settle(session, rated, batch, now_us, posted.moves)
         self.unrated.update(unpriced=batch.unpriced, absurd=batch.absurd)
 
     async def _settle(
@@ -67,6 +69,7 @@ class UsageBooks:
         arrivals: Sequence[Arrival],
         batch: RatedBatch,
         now_us: int,
+        moves: Sequence[WalletMove],
     ) -> None:
         rated = [
             RatedEvent(
@@ -82,7 +85,7 @@ class UsageBooks:
             )
             for one, charged in zip(arrivals, batch.budget_charges, strict=True)
         ]
-        faults = await settle(session, rated, now_us)
+        faults = await settle(session, rated, now_us, moves)
         for (life, fault), count in faults.items():
             self.faults[fault] += count
             log.warning(

@@ -99,6 +99,7 @@ class Chores:
         ]
         # They read whole tables: the others do not wait for them.
         self._long_chores: list[_Chore] = [
+            (RECONCILE_S, ledger.open_wallets),
             (RECONCILE_S, ledger.make_snapshots),
             (RECONCILE_S, ledger.verify),
         ]

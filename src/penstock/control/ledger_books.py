@@ -2,9 +2,11 @@
 
 import logging
 
+from penstock.audit.model import Actor
 from penstock.kit.clock import Clock
 from penstock.ledger.balances import make_snapshots
 from penstock.ledger.credits import MAX_EXPIRIES, expire_grants
+from penstock.ledger.prepaying import MAX_OPENINGS, open_missing
 from penstock.ledger.verifying import verify
 from penstock.storage.database import Database
 from penstock.storage.errors import DatabaseUnavailableError
@@ -43,6 +45,17 @@ class LedgerBooks:
             if count:
                 log.info("credit grants expired count=%s", count)
             if count < MAX_EXPIRIES:
+                return
+
+    async def open_wallets(self) -> None:
+        """Have wallets count of organizations that were prepaid before wallets did."""
+        while True:
+            async with self._database.write(Scope.all_organizations()) as session:
+                actor = Actor(kind="system", id="chores", at_us=self._now_us)
+                count = await open_missing(session, actor)
+            if count:
+                log.info("wallets of prepaid organizations count from now on count=%s", count)
+            if count < MAX_OPENINGS:
                 return
 
     async def make_snapshots(self) -> None:

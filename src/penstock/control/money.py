@@ -12,6 +12,7 @@ from penstock.control.door import read_body
 from penstock.control.errors import BODY_TOO_LARGE, HOLDS_INVALID
 from penstock.kit.clock import Clock
 from penstock.kit.errors import PenstockError
+from penstock.ledger.prepaying import find_lapses
 from penstock.limits.budget_holds import free, hold
 from penstock.limits.budget_messages import find_free_fault, find_hold_fault
 from penstock.storage.database import Database
@@ -51,7 +52,7 @@ def create_holds_router(
     ) -> Response:
         asked = _decode(await read_body(request), HoldRequest, find_hold_fault)
         async with database.write(scope) as session:
-            answer = await hold(session, asked, clock.wall_ns() // 1_000)
+            answer = await hold(session, asked, clock.wall_ns() // 1_000, find_lapses)
         return Response(_encode(answer), media_type=_TYPE)
 
     @router.post(

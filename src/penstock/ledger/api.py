@@ -72,7 +72,10 @@ def _terms(default: str) -> APIRouter:
     @router.put(
         "/{organization_id}",
         summary="Say how an organization pays from now on",
-        description="What was booked stays where it is.",
+        description=(
+            "What was booked stays where it is. While an organization is prepaid, its requests "
+            "are refused when its wallet is empty."
+        ),
         response_model=TermsBody,
         **operation(
             "terms:set", LEDGER_INVALID, OPERATION_DENIED, is_change=True, is_of_object=True

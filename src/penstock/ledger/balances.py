@@ -1,10 +1,12 @@
 """What organizations have and owe: sums of entries, at any moment; statements of months."""
 
+from dataclasses import replace
 from typing import Final
 
 from penstock.ledger import balance_store as store
 from penstock.ledger.model import Account, AccountKind, Balance, Statement
 from penstock.ledger.rules import account_of
+from penstock.limits.wallet_store import sum_overdrafts
 from penstock.metering.bucket_rules import DAY_US, bucket_start
 from penstock.storage.database import Database
 from penstock.storage.scope import Scope
@@ -26,7 +28,9 @@ async def list_balances(session: ReadSession, organization: str, before_us: int)
     """Return what an organization has and owes, of what was booked before a moment, by currency."""
     accounts = await store.list_accounts(session, session.scope, organization)
     currencies = sorted({account.currency for account in accounts if account.kind in _KINDS})
-    return [await _balance(session, organization, one, before_us) for one in currencies]
+    overdrafts = await sum_overdrafts(session, session.scope, organization, 0, before_us)
+    found = [await _balance(session, organization, one, before_us) for one in currencies]
+    return [replace(one, overdrafts=overdrafts.get(one.currency, {})) for one in found]
 
 
 async def _balance(
@@ -50,11 +54,13 @@ async def list_statements(
     """Return what happened between two moments to the balances of an organization, by currency."""
     opening = {one.currency: one for one in await list_balances(session, organization, since_us)}
     closing = {one.currency: one for one in await list_balances(session, organization, before_us)}
-    return [
+    period = since_us, before_us
+    overdrafts = await sum_overdrafts(session, session.scope, organization, *period)
+    found = [
         await _statement(session, organization, opening[currency], closing[currency], period)
         for currency in sorted(closing)
-        for period in [(since_us, before_us)]
     ]
+    return [replace(one, overdrafts=overdrafts.get(one.currency, {})) for one in found]
 
 
 async def _statement(

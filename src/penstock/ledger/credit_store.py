@@ -4,10 +4,11 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, or_, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, exists, or_, select, update
 
 from penstock.ledger.model import Grant, Mode, Terms, TopUp
 from penstock.ledger.tables import BillingTerms, CreditGrants, Entries, Transfers
+from penstock.limits.budget_tables import Budgets
 from penstock.limits.prices import join_amount, split_amount
 from penstock.storage.paging import Page, PageRequest
 from penstock.storage.scope import Scope, within_scope
@@ -178,6 +179,12 @@ async def list_terms(
     ]
     if ids is not None:
         conditions.append(BillingTerms.organization_id.in_(ids))
+    return await _list_terms(session, conditions, limit)
+
+
+async def _list_terms(
+    session: ReadSession, conditions: Collection[ColumnElement[bool]], limit: int | None
+) -> list[Terms]:
     statement = (
         select(*_TERMS.values())
         .where(*conditions)
@@ -207,6 +214,21 @@ async def write_terms(session: WriteSession, scope: Scope, terms: Terms, *, is_n
         BillingTerms.organization_id == terms.organization_id,
     )
     await session.change(statement.values(**values))
+
+
+async def list_without_wallet(session: ReadSession, scope: Scope, limit: int) -> list[Terms]:
+    """Return terms of prepaid organizations whose wallets do not count."""
+    has_wallet = exists().where(
+        Budgets.is_wallet.is_(True),
+        Budgets.organization_id == BillingTerms.organization_id,
+        Budgets.currency == BillingTerms.currency,
+    )
+    conditions = (
+        scope.where(BillingTerms.organization_id),
+        BillingTerms.mode == "prepaid",
+        ~has_wallet,
+    )
+    return await _list_terms(session, conditions, limit)
 
 
 async def find_top_up(session: ReadSession, scope: Scope, transfer_id: str) -> TopUp | None:
@@ -259,6 +281,17 @@ async def list_grants(
     statement = _GRANTS.where(*conditions, *page.condition(*order)).order_by(*order)
     rows = await session.rows(statement.limit(page.limit + 1))
     return page.page([_grant(row) for row in rows])
+
+
+async def list_ending(session: ReadSession, scope: Scope, organization: str) -> list[Grant]:
+    """Return grants of an organization that have something left and an expiry, the next first."""
+    statement = _GRANTS.where(
+        scope.where(CreditGrants.organization_id),
+        CreditGrants.organization_id == organization,
+        CreditGrants.expires_at.is_not(None),
+        _IS_LEFT,
+    ).order_by(CreditGrants.expires_at)
+    return [_grant(row) for row in await session.rows(statement)]
 
 
 async def lock_expired(

@@ -4,6 +4,7 @@ None commits. What an operator does is told to the audit log, in the same transa
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from penstock.audit.model import Actor, Entry
@@ -13,12 +14,14 @@ from penstock.kit.errors import PenstockError
 from penstock.kit.moments import format_time
 from penstock.ledger import credit_store, store
 from penstock.ledger.credit_rules import find_grant_fault, find_top_up_fault
-from penstock.ledger.drafts import draft_expiry, draft_grant, draft_top_up
+from penstock.ledger.drafts import draft_expiry, draft_grant, draft_top_up, moves_of
 from penstock.ledger.errors import LEDGER_INVALID, REFERENCE_USED
-from penstock.ledger.model import Grant, Mode, NewGrant, Terms, TopUp, Unpriced
+from penstock.ledger.model import Draft, Grant, Mode, NewGrant, Terms, TopUp, Unpriced
 from penstock.ledger.money import show_exact
+from penstock.ledger.prepaying import follow_terms
 from penstock.ledger.rules import transfer_id_of
 from penstock.limits.budget_rules import find_currency_fault
+from penstock.limits.wallets import move_wallets
 from penstock.storage.changes import record_change
 from penstock.storage.errors import OBJECT_UNKNOWN, VERSION_CONFLICT
 from penstock.storage.paging import Page, PageRequest
@@ -102,6 +105,9 @@ async def set_terms(
     await record_change(session, "terms", organization_id, actor.at_us)
     what = ("terms.set", "billing_terms", organization_id)
     await _tell(session, actor, what, after, before)
+    had = None if before is None or before.mode == "postpaid" else before.currency
+    if had != (after.currency if after.mode == "prepaid" else None):
+        await follow_terms(session, actor, after)
     return after
 
 
@@ -151,7 +157,7 @@ async def top_up(
         if dataclasses.replace(wanted, created_at_us=before.created_at_us) != before:
             raise PenstockError(REFERENCE_USED)
         return before
-    await store.insert_transfers(session, session.scope, [draft_top_up(wanted)], actor.at_us)
+    await _book(session, [draft_top_up(wanted)], actor.at_us)
     what = ("topup.create", "topup", wanted.id)
     await _tell(session, actor, what, wanted)
     return wanted
@@ -195,7 +201,7 @@ async def book_grant(session: WriteSession, grant: Grant, *, key: str, recorded_
         RowConflictError: It is there already, or its key is.
     """
     await credit_store.insert_grant(session, session.scope, grant)
-    await store.insert_transfers(session, session.scope, [draft_grant(grant, key)], recorded_at_us)
+    await _book(session, [draft_grant(grant, key)], recorded_at_us)
 
 
 async def get_grant(session: ReadSession, grant_id: str) -> Grant:
@@ -225,9 +231,15 @@ async def expire_grants(session: WriteSession, now_us: int) -> int:
     before_us = now_us - EXPIRY_GRACE_US
     grants = await credit_store.lock_expired(session, session.scope, before_us, MAX_EXPIRIES)
     drafts = [draft_expiry(grant, now_us) for grant in grants]
-    await store.insert_transfers(session, session.scope, drafts, now_us)
     await credit_store.write_grants(session, session.scope, {grant.id: 0 for grant in grants})
+    await _book(session, drafts, now_us)
     return len(grants)
+
+
+async def _book(session: WriteSession, drafts: Sequence[Draft], now_us: int) -> None:
+    """Book credit, in wallets too. Of all this only an expiry takes something from them."""
+    await store.insert_transfers(session, session.scope, drafts, now_us)
+    await move_wallets(session, moves_of(drafts), "grant_expired", now_us)
 
 
 async def _tell(

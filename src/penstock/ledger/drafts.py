@@ -20,6 +20,20 @@ from penstock.ledger.rules import (
     transfer_id_of,
     usage_key,
 )
+from penstock.limits.wallet_model import WalletMove
+
+_WALLETS = frozenset(GRANT_ACCOUNTS.values())
+
+
+def moves_of(drafts: Iterable[Draft]) -> list[WalletMove]:
+    """Return what transfers put into wallets and take from them; grants lie in them, too."""
+    moves = []
+    for draft in drafts:
+        # A wallet is a debt of ours: a credit puts something into it.
+        amount = -sum(line.amount_atto for line in draft.lines if line.account.kind in _WALLETS)
+        if amount:
+            moves.append(WalletMove(draft.organization, draft.currency, amount, draft.id))
+    return moves
 
 
 def draft_charge(posting: UsagePosting, key: str, taken: Sequence[Taken]) -> Draft:

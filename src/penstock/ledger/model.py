@@ -1,9 +1,11 @@
 """Values of the ledger. Amounts are whole atto-units; times are microseconds since the epoch."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
+
+from penstock.limits.wallet_model import Cause, WalletMove
 
 AccountKind: TypeAlias = Literal[
     "wallet_prepaid",
@@ -51,6 +53,16 @@ class UsagePosting:
     reverses: str | None = None
     """The transfer that a correction takes back a part of; without, the last ones are taken back
     first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """What was booked of usage."""
+
+    transfers: Mapping[tuple[str, str, str], str]
+    """Ids by organization, currency and kind (`charge`, `cost`)."""
+    moves: Sequence[WalletMove]
+    """What it takes from wallets, or gives back; nothing when it was booked before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +192,8 @@ class Balance:
     """Used and not billed yet."""
     receivable_atto: int
     """Billed and not paid yet."""
+    overdrafts: Mapping[Cause, int] = field(default_factory=dict)
+    """What was taken from a wallet beyond what was free in it since it counts, by cause."""
 
     @property
     def total_atto(self) -> int:
@@ -217,6 +231,8 @@ class Statement:
     elsewhere_atto: int
     """Charges less corrections, less those of models: what was used at one side of the month's
     border and booked at the other."""
+    overdrafts: Mapping[Cause, int] = field(default_factory=dict)
+    """What was taken beyond what was free, by cause; no line of the sum, for charges have it."""
 
 
 @dataclass(frozen=True, slots=True)

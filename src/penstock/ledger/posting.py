@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 from penstock.ledger import credit_store, store
-from penstock.ledger.drafts import draft_charge, draft_cost
-from penstock.ledger.model import Account, Draft, Grant, Mode, Taken, UsagePosting
+from penstock.ledger.drafts import draft_charge, draft_cost, moves_of
+from penstock.ledger.model import Account, Draft, Grant, Mode, Posted, Taken, UsagePosting
 from penstock.ledger.rules import (
     give_back,
     merge_postings,
@@ -35,23 +35,21 @@ async def find_currencies(
 
 async def post_usage(
     session: WriteSession, postings: Sequence[UsagePosting], *, key: str, recorded_at_us: int
-) -> dict[tuple[str, str, str], str]:
+) -> Posted:
     """Book a batch of usage: one transfer for each organization, currency and kind.
 
     Grants pay first, those with the lowest priority, then the earliest expiry, then the oldest,
     if they were valid at the time of use; then the prepaid wallet, which may go below zero, or
     without one what is to be billed. A negative charge goes back to what paid last.
 
-    Repeated under the same key it books nothing more, and returns the same transfers.
+    Repeated under the same key it books nothing more, and returns the same transfers. Wallets are
+    to be moved by the caller, in this transaction: what locks their rows comes later.
 
     Args:
         session: Of all organizations; stores what is rated, too.
         postings: What the batch cost. Parts that are 0 are not booked.
         key: Names the batch.
         recorded_at_us: The time.
-
-    Returns:
-        Ids of transfers by organization, currency and kind (`charge`, `cost`).
     """
     wanted = merge_postings(postings)
     booked = await _find_booked(session, wanted, key)
@@ -72,7 +70,7 @@ async def post_usage(
     new: dict[tuple[str, str, str], str] = {
         (draft.organization, draft.currency, draft.kind): draft.id for draft in drafts
     }
-    return {**booked, **new}
+    return Posted({**booked, **new}, moves_of(drafts))
 
 
 async def _find_booked(

@@ -171,6 +171,12 @@ def rest_account(organization: str, currency: str, mode: Mode) -> Account:
     return account_of(organization, REST_ACCOUNTS[mode], currency)
 
 
+def wallet_accounts(organization: str, currency: str) -> list[Account]:
+    """Return what is in a wallet: what was paid ahead, and presents."""
+    kinds = sorted({*GRANT_ACCOUNTS.values()})
+    return [account_of(organization, kind, currency) for kind in kinds]
+
+
 def paying_accounts(organization: str, currency: str) -> list[Account]:
     """Return all that may pay for usage of an organization, by whatever terms it has."""
     kinds = sorted({*REST_ACCOUNTS.values(), *GRANT_ACCOUNTS.values()})

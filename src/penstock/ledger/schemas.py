@@ -1,5 +1,6 @@
 """What the API of the books takes and answers. Amounts are decimals in texts."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import AwareDatetime, BaseModel, Field, StrictInt, StringConstraints
@@ -31,6 +32,7 @@ from penstock.ledger.model import (
     Unpriced,
 )
 from penstock.ledger.money import PLACES, show, show_exact
+from penstock.limits.wallet_model import Cause
 
 _ORGANIZATION_ID = "org_4mJ0wq8ZtK1c"
 _TIME = "2026-06-15T12:00:00.000000Z"
@@ -57,7 +59,9 @@ _BALANCE: dict[str, Any] = {
     "accrued": "0",
     "receivable": "0",
     "is_overdrawn": False,
+    "overdrafts": [],
 }
+_OVERDRAFT = {"cause": "overrun", "amount": "0.25"}
 _LINE: dict[str, Any] = {"amount": "12.505", "shown": "12.51", "rounding": "0.005"}
 
 _LINES: dict[str, Any] = dict.fromkeys(
@@ -240,6 +244,28 @@ class BalancesQuery(RequestBody):
     ] = None
 
 
+class OverdraftBody(BaseModel):
+    """What was taken from a wallet beyond what was free in it."""
+
+    model_config = example(**_OVERDRAFT)
+
+    cause: Annotated[
+        str,
+        Field(
+            description="`overrun`: usage cost more than was held for it; `hold_expired`: it came "
+            "when its hold had ended; `unheld`: its node did not know of the wallet; `correction`: "
+            "of usage or its price; `grant_expired`: while requests held it; `terms`: missing when "
+            "the organization became prepaid."
+        ),
+    ]
+    amount: Annotated[str, Field(description="Exact.")]
+
+    @classmethod
+    def build(cls, overdrafts: Mapping[Cause, int]) -> list[Self]:
+        """Return overdrafts as they are answered."""
+        return [cls(cause=cause, amount=show_exact(atto)) for cause, atto in overdrafts.items()]
+
+
 class BalanceBody(BaseModel):
     """What an organization has and owes in one currency, exactly."""
 
@@ -254,6 +280,9 @@ class BalanceBody(BaseModel):
     is_overdrawn: Annotated[
         bool, Field(description="More was used than the wallet had: the rest is owed.")
     ]
+    overdrafts: Annotated[
+        list[OverdraftBody], Field(description="Why it may be: all that there ever was.")
+    ]
 
     @classmethod
     def of(cls, balance: Balance) -> Self:
@@ -266,6 +295,7 @@ class BalanceBody(BaseModel):
             accrued=show_exact(balance.accrued_atto),
             receivable=show_exact(balance.receivable_atto),
             is_overdrawn=balance.prepaid_atto < 0,
+            overdrafts=OverdraftBody.build(balance.overdrafts),
         )
 
 
@@ -324,7 +354,12 @@ class StatementBody(BaseModel):
     opening + top_ups + grants - expiries - charges + corrections + others = closing.
     """
 
-    model_config = example(currency="EUR", models=[{"model": "llama-70b", **_LINE}], **_LINES)
+    model_config = example(
+        currency="EUR",
+        models=[{"model": "llama-70b", **_LINE}],
+        overdrafts=[_OVERDRAFT],
+        **_LINES,
+    )
 
     currency: str
     opening: LineBody
@@ -344,6 +379,10 @@ class StatementBody(BaseModel):
             description="Charges less corrections, less those of `models`: used at one side of the "
             "month's border and booked at the other."
         ),
+    ]
+    overdrafts: Annotated[
+        list[OverdraftBody],
+        Field(description="Of the charges and expiries: what was recorded in the month."),
     ]
 
     @classmethod
@@ -368,6 +407,7 @@ class StatementBody(BaseModel):
                 for one in statement.models
             ],
             elsewhere=line(statement.elsewhere_atto),
+            overdrafts=OverdraftBody.build(statement.overdrafts),
         )
 
 

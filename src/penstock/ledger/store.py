@@ -165,6 +165,16 @@ async def add_accounts(session: WriteSession, scope: Scope, accounts: Iterable[A
     await session.insert_new(LedgerAccounts, rows, LedgerAccounts.id)
 
 
+async def lock_accounts(session: WriteSession, scope: Scope, accounts: Collection[Account]) -> None:
+    """Store accounts that are not there, and keep others from booking on all of them."""
+    await add_accounts(session, scope, accounts)
+    lock = select(LedgerAccounts.id).where(
+        scope.where(LedgerAccounts.organization_id),
+        LedgerAccounts.id.in_([account.id for account in accounts]),
+    )
+    await session.rows(lock.order_by(LedgerAccounts.id).with_for_update())
+
+
 async def insert_transfers(
     session: WriteSession, scope: Scope, drafts: Sequence[Draft], recorded_at_us: int
 ) -> None:
@@ -180,7 +190,8 @@ async def insert_transfers(
     scope.require(draft.organization for draft in drafts)
     accounts = {line.account.id: line.account for draft in drafts for line in draft.lines}
     await add_accounts(session, scope, accounts.values())
-    entries = [row for draft in drafts for row in _entry_rows(draft)]
+    # In the order in which others lock accounts: each entry locks its own by a foreign key.
+    entries = sorted((row for draft in drafts for row in _entry_rows(draft)), key=_account_of)
     await session.insert_many(_ENTRIES, entries)
     transfers = [_transfer_row(draft, recorded_at_us) for draft in drafts]
     await session.insert_many(_TRANSFERS, transfers)
@@ -188,6 +199,10 @@ async def insert_transfers(
     earliest = min(draft.booked_at_us for draft in drafts)
     parameters = {"ids": sorted(accounts), "booked_at": earliest, **scope.parameters}
     await session.change(_FORGET_SNAPSHOTS, parameters)
+
+
+def _account_of(entry: Values) -> str:
+    return str(entry[_ENTRIES.names.index("account_id")])
 
 
 def _entry_rows(draft: Draft) -> Iterable[Values]:

@@ -125,6 +125,41 @@ _CHECKS: Final[dict[str, str]] = {
                     AND (s.before IS NULL OR e.booked_at >= s.before)
         ) both_sides GROUP BY account_id, at HAVING IS_NOT_ZERO
     """,
+    # A wallet that counts has what its accounts say.
+    "wallet_balance": """
+        SELECT id FROM (
+            SELECT b.id, w.balance AS amount, w.balance_rest AS amount_rest
+                FROM budgets b JOIN budget_windows w ON w.budget_id = b.id
+                WHERE b.is_wallet
+            UNION ALL
+            SELECT b.id, e.amount, e.amount_rest FROM budgets b
+                JOIN ledger_accounts a ON a.organization_id = b.organization_id
+                    AND a.currency = b.currency AND a.kind IN ('wallet_prepaid', 'wallet_promo')
+                JOIN entries e ON e.account_id = a.id
+                WHERE b.is_wallet
+        ) both_sides GROUP BY id HAVING IS_NOT_ZERO
+    """,
+    # It is below 0 by no more than what is recorded to have been taken beyond what was free.
+    "wallet_causes": """
+        SELECT w.budget_id FROM budgets b
+            JOIN budget_windows w ON w.budget_id = b.id
+            LEFT JOIN (
+                SELECT organization_id, currency, CAST(sum(amount) AS BIGINT) AS amount,
+                    CAST(sum(amount_rest) AS BIGINT) AS rest
+                FROM wallet_overdrafts GROUP BY organization_id, currency
+            ) o ON o.organization_id = b.organization_id AND o.currency = b.currency
+        WHERE b.is_wallet AND w.balance < 0 AND w.balance + coalesce(o.amount, 0)
+            + (w.balance_rest + coalesce(o.rest, 0)) / 1000000000 < 0
+    """,
+    # The wallet of an organization counts if it is prepaid, in that currency, and else not.
+    "wallet_terms": """
+        SELECT organization_id FROM (
+            SELECT t.organization_id, t.currency, 1 AS is_wanted FROM billing_terms t
+                JOIN organizations o ON o.id = t.organization_id WHERE t.mode = 'prepaid'
+            UNION ALL
+            SELECT organization_id, currency, -1 FROM budgets WHERE is_wallet
+        ) both_sides GROUP BY organization_id, currency HAVING sum(is_wanted) <> 0
+    """,
 }
 NAMES: Final = tuple(_CHECKS)
 _TUNING: Final = {

@@ -23,7 +23,7 @@ from penstock.limits.budget_schemas import (
     HoldsQuery,
     NewBudgetBody,
 )
-from penstock.limits.errors import BUDGET_EXISTS, BUDGET_INVALID, LIMITS_INVALID
+from penstock.limits.errors import BUDGET_EXISTS, BUDGET_INVALID, BUDGET_IS_WALLET, LIMITS_INVALID
 from penstock.limits.owners import find_owner, require_above
 from penstock.storage.errors import OBJECT_UNKNOWN, PAGE_CURSOR_INVALID
 from penstock.storage.paging import PageRequest
@@ -133,6 +133,7 @@ async def list_budgets(call: CallParameter, query: Annotated[BudgetsQuery, Query
     **operation(
         "budgets:update",
         BUDGET_INVALID,
+        BUDGET_IS_WALLET,
         STATUS_CONFLICT,
         OPERATION_DENIED,
         is_change=True,
@@ -161,7 +162,9 @@ async def update_budget(call: CallParameter, budget_id: str, body: BudgetChanges
     status_code=204,
     response_class=Response,
     summary="Delete a budget for good, with what was spent of it; usage stays",
-    **operation("budgets:delete", OPERATION_DENIED, is_change=True, is_of_object=True),
+    **operation(
+        "budgets:delete", BUDGET_IS_WALLET, OPERATION_DENIED, is_change=True, is_of_object=True
+    ),
 )
 async def delete_budget(call: CallParameter, budget_id: str) -> Response:
     """Delete a budget for good."""

@@ -76,7 +76,10 @@ BUDGETS = Kind(
     objects=store.budgets,
     table=Budgets,
     # One of a person who has left is nobody's: no document can say whose it was.
-    in_use=(Budgets.member_id.is_(None) | exists().where(MemberRows.id == Budgets.member_id),),
+    in_use=(
+        Budgets.member_id.is_(None) | exists().where(MemberRows.id == Budgets.member_id),
+        Budgets.is_wallet.is_(False),
+    ),
     place=_place,
     owners=owner_mentions,
     identify=_identify,

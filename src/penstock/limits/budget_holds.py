@@ -5,7 +5,8 @@ None commits. Nothing here is configuration: neither the audit log nor nodes are
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 from penstock.contract.money import (
     FreeRequest,
@@ -17,13 +18,7 @@ from penstock.contract.money import (
 )
 from penstock.kit.base62 import create_id
 from penstock.limits import budget_store as store
-from penstock.limits.budget_model import (
-    Budget,
-    BudgetHold,
-    HoldState,
-    Life,
-    WindowKey,
-)
+from penstock.limits.budget_model import Budget, BudgetHold, HoldState, Life, WindowKey
 from penstock.limits.budget_rules import (
     EXPIRY_S,
     is_usable,
@@ -32,13 +27,18 @@ from penstock.limits.budget_rules import (
     usable_ms,
 )
 from penstock.limits.budget_windows import Window, find_zone, window_at
+from penstock.limits.prices import to_nano
+from penstock.limits.wallet_model import Lapse
 from penstock.storage.scope import Scope
-from penstock.storage.sessions import WriteSession
+from penstock.storage.sessions import ReadSession, WriteSession
 
 _logger = logging.getLogger(__name__)
 
 KEEP_HOLDS_S = 7 * 86_400
 """How long holds that are not open are kept, from when they were made."""
+FindLapses: TypeAlias = Callable[[ReadSession, str, int], Awaitable[Mapping[str, Lapse]]]
+"""Returns which credit of an organization ends within moments of a time, by currency: `ledger`
+knows, above us."""
 _UNBOUND_MS = 1_000
 """For how long a worker believes that a budget binds nobody, until its snapshot says so, too."""
 
@@ -49,7 +49,12 @@ def window_of(budget: Budget, at_us: int) -> Window | None:
     return None if zone is None else window_at(budget.period, zone, at_us)
 
 
-async def hold(session: WriteSession, request: HoldRequest, now_us: int) -> HoldAnswer:
+async def hold(
+    session: WriteSession,
+    request: HoldRequest,
+    now_us: int,
+    find_lapses: FindLapses,
+) -> HoldAnswer:
     """Hold something of each budget that is asked for, or nothing of any.
 
     Repeated under its name a taking gives the same and holds nothing more. Of a life that is over,
@@ -62,6 +67,8 @@ async def hold(session: WriteSession, request: HoldRequest, now_us: int) -> Hold
         session: One of all organizations.
         request: What a node asks for.
         now_us: The time.
+        find_lapses: Says which credit is about to end: it is held no more, and what is held on
+            other credit is used for no longer than that lasts.
     """
     scope = Scope.of(request.organization)
     life = Life(request.producer, request.epoch)
@@ -69,7 +76,7 @@ async def hold(session: WriteSession, request: HoldRequest, now_us: int) -> Hold
         return HoldAnswer(None)
     taken = await store.list_taken(session, scope, request.take_id)
     if taken:
-        return await _repeat(session, scope, request, taken)
+        return await _repeat(session, scope, request, taken, find_lapses)
     ids = {ask.budget for ask in request.asks}
     locked = await store.lock_budgets(session, scope, store.with_ids(ids))
     budgets = {one.id: one for one in locked if one.is_hard is not False}
@@ -80,23 +87,24 @@ async def hold(session: WriteSession, request: HoldRequest, now_us: int) -> Hold
     ends = {key: (scope.organization or "", ends_at_us) for key, ends_at_us in filter(None, wanted)}
     await store.make_windows(session, scope, ends)
     windows = await store.lock_windows(session, scope, ends)
+    # With the windows locked nobody books anything on wallets: grants are what balances say.
+    lapses = await _find_lapses(session, budgets.values(), now_us, find_lapses)
     holds = []
     answers = []
     for index, (ask, found) in enumerate(zip(request.asks, wanted, strict=True)):
         if found is None:
             answers.append(_unbound(ask))
             continue
-        window = windows[found[0]]
-        free = window.free_of(budgets[ask.budget].amount)
+        window, lapse = windows[found[0]], lapses.get(ask.budget, Lapse())
+        free = window.free_of(budgets[ask.budget].amount) - to_nano(lapse.amount_atto)
         amount = size_hold(free, ask.least, ask.want)
         if amount is None:
             reset_s = seconds_until(window.ends_at_us, now_us)
             return HoldAnswer(None, HoldShortage(index, max(0, free), reset_s))
         windows[window.key] = dataclasses.replace(window, held=window.held + amount)
         holds.append(_new_hold(request, index, window.key, amount, now_us))
-        answers.append(
-            Hold(holds[-1].id, amount, free - amount, usable_ms(window.ends_at_us, now_us))
-        )
+        ends_at_us = window.ends_at_us or lapse.next_us
+        answers.append(Hold(holds[-1].id, amount, free - amount, usable_ms(ends_at_us, now_us)))
     await store.write_windows(session, windows.values())
     await store.insert_holds(session, scope, holds)
     return HoldAnswer(tuple(answers))
@@ -181,7 +189,11 @@ def ends_of(holds: Iterable[BudgetHold]) -> dict[WindowKey, tuple[str, int | Non
 
 
 async def _repeat(
-    session: WriteSession, scope: Scope, request: HoldRequest, taken: Sequence[BudgetHold]
+    session: WriteSession,
+    scope: Scope,
+    request: HoldRequest,
+    taken: Sequence[BudgetHold],
+    find_lapses: FindLapses,
 ) -> HoldAnswer:
     by_place = {one.place: one for one in taken}
     is_same = all((one.producer, one.epoch) == (request.producer, request.epoch) for one in taken)
@@ -191,6 +203,9 @@ async def _repeat(
     budgets = {one.id: one for one in await store.lock_budgets(session, scope, store.with_ids(ids))}
     taken = [one for one in taken if one.window.budget_id in budgets]
     windows = await store.lock_windows(session, scope, {one.window for one in taken})
+    # As of then: it ends when it would have ended.
+    made_at_us = max((one.created_at_us for one in taken), default=0)
+    lapses = await _find_lapses(session, budgets.values(), made_at_us, find_lapses)
     answers = []
     for index, ask in enumerate(request.asks):
         one = by_place.get(index)
@@ -199,9 +214,21 @@ async def _repeat(
             continue
         window = windows[one.window]
         left = max(0, window.free_of(budgets[one.window.budget_id].amount))
-        use_ms = usable_ms(window.ends_at_us, one.created_at_us)
+        lapse = lapses.get(one.window.budget_id, Lapse())
+        use_ms = usable_ms(window.ends_at_us or lapse.next_us, one.created_at_us)
         answers.append(Hold(one.id, one.amount, left, use_ms))
     return HoldAnswer(tuple(answers))
+
+
+async def _find_lapses(
+    session: ReadSession, budgets: Iterable[Budget], now_us: int, find: FindLapses
+) -> dict[str, Lapse]:
+    """Return what is about to end of each wallet, by its id."""
+    wallets = [one for one in budgets if one.is_wallet]
+    if not wallets:
+        return {}
+    by_currency = await find(session, wallets[0].organization_id, now_us)
+    return {one.id: by_currency.get(one.currency, Lapse()) for one in wallets}
 
 
 def _unbound(ask: HoldAsk) -> Hold:

@@ -46,9 +46,12 @@ class Budget(Owner):
     id: str
     currency: str
     amount: int
+    """0 of a wallet: what is in it is its window's balance."""
     period: Period
     time_zone: str
     is_hard: bool
+    is_wallet: bool = False
+    """It is what an organization paid ahead (`wallets`), and nobody's to change."""
     per: Per
     alias: str | None
     alert_percentages: list[int]
@@ -87,6 +90,8 @@ class BudgetWindow:
     ends_at_us: int | None
     settled_atto: int
     held: int
+    balance_atto: int = 0
+    """Of a wallet: what the ledger says is in it, grants included. Usage is off it already."""
 
     def release(self, amount: int) -> Self:
         """Return it with less held; never below 0, whatever somebody wrote into its row."""
@@ -94,7 +99,7 @@ class BudgetWindow:
 
     def free_of(self, amount: int) -> int:
         """Return what is neither spent nor held of an amount; less than 0 when it is overrun."""
-        return amount - to_nano(self.settled_atto) - self.held
+        return amount - to_nano(self.settled_atto - self.balance_atto) - self.held
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,11 +176,14 @@ class BudgetUse:
 
     window: BudgetWindow
     amount: int
+    is_wallet: bool
 
     @property
     def left_atto(self) -> int:
         """What is neither spent nor held; less than 0 when it is overrun by what came late."""
-        return (self.amount - self.window.held) * ATTO_IN_NANO - self.window.settled_atto
+        window = self.window
+        held_back = (self.amount - window.held) * ATTO_IN_NANO
+        return held_back - window.settled_atto + window.balance_atto
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ def find_budget_fault(budget: Budget) -> str | None:
 
 def _faults(budget: Budget) -> Iterable[tuple[str, str | None]]:
     yield "currency", find_currency_fault(budget.currency)
-    if not 0 < budget.amount <= MAX_AMOUNT:
+    if not (0 < budget.amount <= MAX_AMOUNT or (budget.is_wallet and budget.amount == 0)):
         limit = f"{MAX_AMOUNT // NANO:,}"
         yield "amount", f"is out of range; use more than 0 and at most {limit}, 9 decimals"
     if find_zone(budget.time_zone) is None:
@@ -85,7 +85,7 @@ def is_usable(budget: Budget) -> bool:
 def slot_of(budget: Budget) -> tuple[Any, ...]:
     """Return what an owner has one budget for at most."""
     owner = (budget.owner_kind, budget.organization_id, budget.owner_id)
-    return (*owner, budget.currency, budget.period, budget.alias, budget.per)
+    return (*owner, budget.is_wallet, budget.currency, budget.period, budget.alias, budget.per)
 
 
 def subject_of(per: Per, key_id: str, member_id: str) -> str:

@@ -53,6 +53,7 @@ _MONEY: dict[str, Any] = {"currency": "EUR", "amount": "250", "period": "month"}
 _REST: dict[str, Any] = {
     "time_zone": "Europe/Berlin",
     "is_hard": True,
+    "is_wallet": False,
     "per": None,
     "alias": None,
     "alert_percentages": [80, 100],
@@ -67,6 +68,7 @@ _WINDOW: dict[str, Any] = {
     "held": "0.5",
     "left": "232.499999999999999997",
     "overrun": "0",
+    "balance": None,
 }
 
 Amount = Annotated[
@@ -190,6 +192,13 @@ class BudgetBody(AnswerBody):
     period: str
     time_zone: str
     is_hard: bool
+    is_wallet: Annotated[
+        bool,
+        Field(
+            description="It is what the organization paid ahead: its `amount` is 0, and what is in "
+            "it is the `balance` of its window. It cannot be changed."
+        ),
+    ]
     per: str | None
     alias: str | None
     alert_percentages: list[int]
@@ -225,6 +234,7 @@ class BudgetWindowBody(AnswerBody):
     held: Annotated[str, Field(description="What workers may spend besides.")]
     left: Annotated[str, Field(description="What is neither; below 0 when it is overrun.")]
     overrun: Annotated[str, Field(description="What usage that came late was charged beyond.")]
+    balance: Annotated[str | None, Field(description="Of a wallet: what the ledger says is in it.")]
 
     @classmethod
     def of(cls, item: BudgetUse, **members: Any) -> Self:
@@ -240,6 +250,7 @@ class BudgetWindowBody(AnswerBody):
             held=format_decimal(window.held, PLACES),
             left=format_decimal(item.left_atto, EXACT_PLACES),
             overrun=format_decimal(max(0, -item.left_atto), EXACT_PLACES),
+            balance=format_decimal(window.balance_atto, EXACT_PLACES) if item.is_wallet else None,
             **members,
         )
 

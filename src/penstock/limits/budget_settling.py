@@ -8,7 +8,7 @@ import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from penstock.contract.money import HoldUse
@@ -25,6 +25,9 @@ from penstock.limits.budget_model import (
 )
 from penstock.limits.budget_rules import counts_for, is_usable, subject_of
 from penstock.limits.prices import ATTO, ATTO_IN_NANO
+from penstock.limits.wallet_model import Cause, Overdraft, WalletMove
+from penstock.limits.wallet_store import insert_overdrafts
+from penstock.limits.wallets import blame, moved, overdrawn, window_of_wallet
 from penstock.storage.sessions import WriteSession
 
 _logger = logging.getLogger(__name__)
@@ -46,25 +49,49 @@ class _Books:
     windows: dict[WindowKey, BudgetWindow]
     holds: dict[str, BudgetHold]
     faults: Faults
+    wallets: Mapping[tuple[str, str], WindowKey]
+    """By organization and currency."""
+    uncovered: dict[WindowKey, Counter[Cause]] = field(default_factory=dict)
+    """What events cost beyond what was held for them, of wallets."""
 
-    def take(self, use: HoldUse, event: RatedEvent) -> None:
-        """Take what was held for an event off its hold."""
+    def take_all(self, event: RatedEvent) -> None:
+        """Take what was held for an event off its holds, and note what wallets pay besides."""
+        taken: Counter[WindowKey] = Counter()
+        causes: dict[WindowKey, Cause] = {}
+        for use in event.holds:
+            if not use.hold:
+                continue
+            amount = self.take(use, event)
+            hold = self.holds.get(use.hold)
+            if hold is not None and hold.is_of(event):
+                taken[hold.window] += amount
+                causes[hold.window] = "hold_expired" if hold.state == "expired" else "overrun"
+        for currency, charged_atto in event.charges_atto.items():
+            key = self.wallets.get((event.organization_id, currency))
+            if key is not None:
+                beyond_atto = max(0, charged_atto - taken[key] * ATTO_IN_NANO)
+                causes_of = self.uncovered.setdefault(key, Counter())
+                causes_of[causes.get(key, "unheld")] += beyond_atto
+
+    def take(self, use: HoldUse, event: RatedEvent) -> int:
+        """Take what was held for an event off its hold, and return how much that was."""
         hold = self.holds.get(use.hold)
         if hold is None or not hold.is_of(event):
             self.faults[event.life, "hold_unknown"] += 1
-            return
+            return 0
         if hold.state == "expired":
             self.faults[event.life, "hold_expired"] += 1
-            return
+            return 0
         taken = min(max(use.amount, 0), hold.outstanding)
         if taken != use.amount:
             self.faults[event.life, "hold_exceeded"] += 1
         if taken == 0:
-            return
+            return 0
         used = hold.used + taken
         state = "closed" if used + hold.freed == hold.amount else hold.state
         self.holds[hold.id] = dataclasses.replace(hold, used=used, state=state)
         self.windows[hold.window] = self.windows[hold.window].release(taken)
+        return taken
 
     def charge(self, charge: BudgetCharge) -> None:
         """Count a charge in its window."""
@@ -72,16 +99,32 @@ class _Books:
         settled_atto = min(window.settled_atto + charge.amount_atto, MAX_SETTLED_ATTO)
         self.windows[charge.window] = dataclasses.replace(window, settled_atto=settled_atto)
 
+    def move(self, move: WalletMove, before: Mapping[WindowKey, BudgetWindow]) -> list[Overdraft]:
+        """Move a wallet by what was booked, and return what was not free of it."""
+        key = self.wallets.get((move.organization_id, move.currency))
+        if key is None:
+            return []
+        self.windows[key] = moved(self.windows[key], move.amount_atto)
+        causes: Mapping[Cause, int] = self.uncovered.get(key) or {"unheld": 0}
+        return [*blame(move, overdrawn(before[key], self.windows[key]), causes)]
 
-async def settle(session: WriteSession, events: Sequence[RatedEvent], now_us: int) -> Faults:
+
+async def settle(
+    session: WriteSession,
+    events: Sequence[RatedEvent],
+    now_us: int,
+    moves: Sequence[WalletMove],
+) -> Faults:
     """Count what events cost in every budget that they count for, and free what was held for them.
 
     An event counts in the window that it was held of; without a hold, in that of its admission.
+    In wallets it does not count by itself: what was booked does.
 
     Args:
         session: One of all organizations, in which the events are stored for the first time.
         events: What they cost, each id once.
         now_us: The time.
+        moves: What was booked of these events in wallets.
     """
     scope = session.scope
     await store.see_lives(session, {event.life for event in events}, now_us)
@@ -114,24 +157,33 @@ async def settle(session: WriteSession, events: Sequence[RatedEvent], now_us: in
         for key in found:
             charge = _charge(event, key, budgets[key.budget_id], faults)
             charges += [] if charge is None else [charge]
+    wallets = {
+        (one.organization_id, one.currency): window_of_wallet(one)
+        for one in budgets.values()
+        if one.is_wallet
+    }
     # Others wait for windows that are locked: what takes long is done before.
     await store.make_windows(session, scope, ends)
     await store.insert_charges(session, scope, charges)
     windows = await store.lock_windows(session, scope, ends)
     locked_holds = await store.lock_holds(session, scope, list(of_hold))
-    books = _Books(windows, {hold.id: hold for hold in locked_holds}, faults)
-    for event, use in uses:
-        books.take(use, event)
+    books = _Books(dict(windows), {hold.id: hold for hold in locked_holds}, faults, wallets)
+    for event in events:
+        books.take_all(event)
     for charge in charges:
         books.charge(charge)
+    overdrafts = [one for move in moves for one in books.move(move, windows)]
     await store.write_windows(session, books.windows.values())
     await store.write_holds(session, books.holds.values())
+    await insert_overdrafts(session, scope, overdrafts, now_us)
     return faults
 
 
 def _charge(
     event: RatedEvent, key: WindowKey, budget: Budget, faults: Faults
 ) -> BudgetCharge | None:
+    if budget.is_wallet:
+        return None
     amount_atto = event.charges_atto.get(budget.currency)
     if amount_atto is None:
         faults[event.life, "price_unknown"] += 1

@@ -57,6 +57,8 @@ _WINDOWS = select(
     BudgetWindows.settled,
     BudgetWindows.settled_rest,
     BudgetWindows.held,
+    BudgetWindows.balance,
+    BudgetWindows.balance_rest,
 )
 _HOLD_NAMES = (
     "id",
@@ -86,6 +88,8 @@ _WRITE_WINDOW = (
         settled=bindparam("new_settled"),
         settled_rest=bindparam("new_settled_rest"),
         held=bindparam("new_held"),
+        balance=bindparam("new_balance"),
+        balance_rest=bindparam("new_balance_rest"),
     )
 )
 _WRITE_HOLD = (
@@ -245,6 +249,8 @@ async def make_windows(session: WriteSession, scope: Scope, wanted: Ends) -> Non
             "settled": 0,
             "settled_rest": 0,
             "held": 0,
+            "balance": 0,
+            "balance_rest": 0,
         }
         for key in keys
     ]
@@ -268,6 +274,7 @@ async def write_windows(session: WriteSession, windows: Iterable[BudgetWindow]) 
     rows = []
     for window in windows:
         settled, rest = split_amount(window.settled_atto)
+        balance, balance_rest = split_amount(window.balance_atto)
         rows.append(
             {
                 "key_budget_id": window.key.budget_id,
@@ -276,6 +283,8 @@ async def write_windows(session: WriteSession, windows: Iterable[BudgetWindow]) 
                 "new_settled": settled,
                 "new_settled_rest": rest,
                 "new_held": window.held,
+                "new_balance": balance,
+                "new_balance_rest": balance_rest,
             }
         )
     await session.change_many(_WRITE_WINDOW, rows)
@@ -321,9 +330,15 @@ async def _list_windows(
 
 
 def _window(row: Any) -> BudgetWindow:
-    budget_id, subject, starts_at, organization_id, ends_at, settled, rest, held = row
-    key = WindowKey(budget_id, subject, starts_at)
-    return BudgetWindow(key, organization_id, ends_at, join_amount(settled, rest), held)
+    *key, organization_id, ends_at, settled, rest, held, balance, balance_rest = row
+    return BudgetWindow(
+        WindowKey(*key),
+        organization_id,
+        ends_at,
+        join_amount(settled, rest),
+        held,
+        join_amount(balance, balance_rest),
+    )
 
 
 def _values(key: WindowKey) -> tuple[str, str, int]:

@@ -56,6 +56,7 @@ class Budgets(Versioned, Base):
     period: Mapped[str]
     time_zone: Mapped[str]
     is_hard: Mapped[bool]
+    is_wallet: Mapped[bool] = mapped_column(server_default=text("false"))
     per: Mapped[str]
     alias: Mapped[str | None]
     alert_percentages: Mapped[list[int]] = mapped_column(Json)
@@ -84,6 +85,9 @@ class BudgetWindows(Base):
     settled_rest: Mapped[int]
     held: Mapped[int]
     """Sum of what its open holds have left."""
+    balance: Mapped[int] = mapped_column(server_default=text("0"))
+    """What is in a wallet."""
+    balance_rest: Mapped[int] = mapped_column(server_default=text("0"))
 
 
 class BudgetHolds(Base):
@@ -161,3 +165,21 @@ class BudgetCharges(Base):
     starts_at: Mapped[Microseconds]
     amount: Mapped[int]
     amount_rest: Mapped[int]
+
+
+class WalletOverdrafts(Base):
+    """What a transfer took from a wallet beyond what was free in it; rows are only ever added."""
+
+    __tablename__ = "wallet_overdrafts"
+    __table_args__ = (
+        CheckConstraint("amount_rest BETWEEN 0 AND 999999999", name="amount_rest"),
+        Index(None, "organization_id", "recorded_at"),
+    )
+
+    organization_id: Mapped[str] = mapped_column(primary_key=True)
+    source: Mapped[str] = mapped_column(primary_key=True)
+    cause: Mapped[str] = mapped_column(primary_key=True)
+    currency: Mapped[str]
+    amount: Mapped[int]
+    amount_rest: Mapped[int]
+    recorded_at: Mapped[Microseconds]

@@ -13,7 +13,7 @@ from penstock.kit.errors import PenstockError
 from penstock.limits import budget_store as store
 from penstock.limits.budget_model import Budget, BudgetChanges, BudgetHold, BudgetUse, NewBudget
 from penstock.limits.budget_rules import find_budget_fault, slot_of
-from penstock.limits.errors import BUDGET_EXISTS, BUDGET_INVALID
+from penstock.limits.errors import BUDGET_EXISTS, BUDGET_INVALID, BUDGET_IS_WALLET
 from penstock.limits.model import Owner
 from penstock.limits.owners import require_changeable
 from penstock.limits.rule_feed import format_owner
@@ -55,9 +55,14 @@ async def create_budget(session: WriteSession, actor: Actor, new: NewBudget) -> 
     others = await store.list_budgets_of(session, session.scope, [budget.owner_id])
     if slot_of(budget) in map(slot_of, others):
         raise PenstockError(BUDGET_EXISTS)
+    await insert_budget(session, actor, budget)
+    return budget
+
+
+async def insert_budget(session: WriteSession, actor: Actor, budget: Budget) -> None:
+    """Store a budget that may be as it is."""
     await store.budgets.insert(session, session.scope, budget)
     await _tell(session, actor, "budget.create", budget, after=budget)
-    return budget
 
 
 async def get_budget(session: ReadSession, budget_id: str) -> Budget:
@@ -96,9 +101,9 @@ async def update_budget(
 
     Raises:
         PenstockError: `OBJECT_UNKNOWN`, `VERSION_CONFLICT`, `BUDGET_INVALID`, `STATUS_CONFLICT`
-            when its owner is archived.
+            when its owner is archived, `BUDGET_IS_WALLET`.
     """
-    before = await store.budgets.lock(session, session.scope, budget_id, expected_version)
+    before = await _lock(session, budget_id, expected_version)
     await require_changeable(session, before)
     wanted: Mapping[str, Any] = changes
     values = {name: value for name, value in wanted.items() if getattr(before, name) != value}
@@ -118,18 +123,30 @@ async def delete_budget(
     """Remove a budget for good, with what was spent and held of it; usage events stay.
 
     Raises:
-        PenstockError: `OBJECT_UNKNOWN`, `VERSION_CONFLICT`.
+        PenstockError: `OBJECT_UNKNOWN`, `VERSION_CONFLICT`, `BUDGET_IS_WALLET`.
     """
-    before = await store.budgets.lock(session, session.scope, budget_id, expected_version)
-    await store.delete_spending(session, session.scope, budget_id)
+    await remove_budget(session, actor, await _lock(session, budget_id, expected_version))
+
+
+async def remove_budget(session: WriteSession, actor: Actor, before: Budget) -> None:
+    """Remove a budget that is locked, with what was spent and held of it."""
+    await store.delete_spending(session, session.scope, before.id)
     await store.budgets.delete(session, session.scope, before)
     await _tell(session, actor, "budget.delete", before, before=before)
+
+
+async def _lock(session: WriteSession, budget_id: str, expected_version: int | None) -> Budget:
+    """Return a budget that somebody wants to change, who may."""
+    found = await store.budgets.lock(session, session.scope, budget_id, expected_version)
+    if found.is_wallet:
+        raise PenstockError(BUDGET_IS_WALLET)
+    return found
 
 
 async def list_uses(session: ReadSession, budget: Budget) -> list[BudgetUse]:
     """Return what is spent and held of a budget, in the windows that began last."""
     windows = await store.list_windows(session, session.scope, budget.id, limit=MAX_WINDOWS)
-    return [BudgetUse(window, budget.amount) for window in windows]
+    return [BudgetUse(window, budget.amount, budget.is_wallet) for window in windows]
 
 
 async def find_currencies(session: ReadSession, budget_ids: Collection[str]) -> dict[str, str]:

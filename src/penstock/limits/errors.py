@@ -46,6 +46,17 @@ BUDGET_INVALID = _refusal(
     caller_action="Correct the member that the message names.",
 )
 
+BUDGET_IS_WALLET = _refusal(
+    "budget_is_wallet",
+    409,
+    "budget_is_wallet",
+    public="This budget is a wallet: it is filled by the ledger, and changes with it alone.",
+    cause="What an organization paid ahead is a hard budget while its billing terms are prepaid.",
+    caller_action=(
+        "Fill the wallet, or have the platform's operator change the organization's billing terms."
+    ),
+)
+
 BUDGET_EXISTS = _refusal(
     "budget_exists",
     409,

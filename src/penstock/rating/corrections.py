@@ -15,7 +15,6 @@ from penstock.rating.errors import CORRECTION_INVALID
 from penstock.rating.model import Correction
 from penstock.rating.rerating import Change, Known, Post, rate_again, read_known
 from penstock.rating.rules import MAX_QUANTITY
-from penstock.rating.service import record_rated
 from penstock.storage.errors import OBJECT_UNKNOWN
 from penstock.storage.sessions import WriteSession
 
@@ -59,22 +58,23 @@ async def correct_usage(
         created_at_us=actor.at_us,
     )
     await run_store.insert_correction(session, session.scope, correction)
-    rated = await rate_again(session, [Change(known, kind, None, used) for kind in known.heads])
-    charge = known.heads.get("charge")
-    transfers = await post(
-        session,
-        rated,
-        key=correction.id,
-        recorded_at_us=actor.at_us,
-        reverses=None if charge is None else charge.transfer_id,
-    )
-    await record_rated(session, rated, transfers, recorded_at_us=actor.at_us, run_id=correction.id)
     difference = {
         meter: used.get(meter, 0) - known.used.get(meter, 0)
         for meter in METERS
         if used.get(meter, 0) != known.used.get(meter, 0)
     }
+    # First figures, then charges, then the books: as usage that comes in locks their rows.
     await correct_figures(session, event, difference)
+    rated = await rate_again(session, [Change(known, kind, None, used) for kind in known.heads])
+    charge = known.heads.get("charge")
+    await post(
+        session,
+        rated,
+        key=correction.id,
+        recorded_at_us=actor.at_us,
+        run_id=correction.id,
+        reverses=None if charge is None else charge.transfer_id,
+    )
     await _record(session, actor, correction)
     return correction
 

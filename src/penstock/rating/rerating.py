@@ -20,7 +20,7 @@ from penstock.storage.sessions import ReadSession, WriteSession
 
 
 class Post(Protocol):
-    """Books differences in the ledger, which this room does not know."""
+    """Stores differences with what books them in the ledger, which this room does not know."""
 
     async def __call__(
         self,
@@ -29,15 +29,17 @@ class Post(Protocol):
         *,
         key: str,
         recorded_at_us: int,
+        run_id: str,
         reverses: str | None = None,
-    ) -> Mapping[tuple[str, str, str], str]:
-        """Return ids of transfers by organization, currency and kind.
+    ) -> None:
+        """Book differences, and store them; see `service.record_rated`.
 
         Args:
             session: Where to.
             rated: Differences.
             key: Names them: repeated, they are booked once.
             recorded_at_us: The time.
+            run_id: Of the run or correction that makes them.
             reverses: The transfer that they take back a part of, when it is one.
         """
         ...

@@ -12,7 +12,7 @@ from penstock.rating.errors import RUN_INVALID, RUN_WAITS
 from penstock.rating.model import Run
 from penstock.rating.rerating import Post, of_first_month, rate_again, read_known
 from penstock.rating.run_store import Place
-from penstock.rating.service import admitted_us, record_rated
+from penstock.rating.service import admitted_us
 from penstock.storage.errors import OBJECT_UNKNOWN
 from penstock.storage.sessions import ReadSession, WriteSession
 
@@ -117,8 +117,7 @@ async def continue_run(session: WriteSession, actor: Actor, run_id: str, post: P
     changes = [change for each in known for change in choice.changes(each)]
     rated = await rate_again(session, changes)
     key = f"{run.id}:{run.place}"
-    transfers = await post(session, rated, key=key, recorded_at_us=actor.at_us)
-    await record_rated(session, rated, transfers, recorded_at_us=actor.at_us, run_id=run.id)
+    await post(session, rated, key=key, recorded_at_us=actor.at_us, run_id=run.id)
     run = dataclasses.replace(
         run,
         place=Place(admitted_us(events[-1]), events[-1].event_id).written()
