@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +119,52 @@ def test_what_is_lost_or_changed_is_named(node: Node) -> None:
     shown = run(node.control, *words)
     assert shown.exit_code == 1
     assert events[3].event_id in shown.stdout
+
+
+def test_each_damage_is_named(node: Node, tmp_path: Path, subtests: pytest.Subtests) -> None:
+    """Whatever somebody does to stored usage behind the rules is found, by its name alone."""
+    events = [_make_event(number) for number in range(4)]
+    node.write(*events)
+    node.ship(events)
+    node.acknowledge()
+    database, saved = (
+        sqlite3.connect(tmp_path / "control" / "usage.db"),
+        sqlite3.connect(":memory:"),
+    )
+    for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'"):
+        database.execute(f"DROP TRIGGER {name}")
+    database.commit()
+    database.backup(saved)
+    assert _name_damages(node) == set()
+    for statement, names in (
+        ("DELETE FROM rated_usage WHERE kind = 'charge'", {"rated"}),
+        ("UPDATE rated_usage SET amount = 1 WHERE kind = 'charge'", {"unbooked"}),
+        ("UPDATE usage_days SET requests = requests + 1", {"usage_days.requests"}),
+        ("UPDATE usage_hours SET output = output - 1", {"usage_hours.output_tokens"}),
+        ("UPDATE usage_events SET content_hash = zeroblob(32)", {"different"}),
+        ("UPDATE usage_events SET event_id = event_id || 'x'", {"missing", "rated"}),
+    ):
+        with subtests.test(statement=statement):
+            assert database.execute(statement).rowcount > 0
+            database.commit()
+            assert _name_damages(node) == names
+        saved.backup(database)
+    assert _name_damages(node) == set()
+    database.close()
+    saved.close()
+
+
+def _name_damages(node: Node) -> set[str]:
+    status, report = node.reconcile()
+    (row,) = report["data"]
+    names = {one["figure"] for one in report["differences"]}
+    names |= {name for name in ("missing", "different") if report[name]}
+    if row["rated"] != row["stored"]:
+        names.add("rated")
+    if row["unbooked"]:
+        names.add("unbooked")
+    assert (status == 1) == bool(names)
+    return names
 
 
 def test_journals_are_optional_and_options_are_checked(
