@@ -215,6 +215,57 @@ async def test_money_without_the_database_is_what_is_held(stage: Stage) -> None:
         assert await asyncio.to_thread(one.wait_settled, site) == one.amount
 
 
+async def _chat_cheaply(site: Site, account: Account, count: int, *nodes: int) -> list[Answer]:
+    """Send chats that cost far less than they hold: so their workers go on holding that."""
+    headers = {"x-emulator-output-tokens": "1"}
+    secrets = account.secrets
+    return await site.chat_many(secrets, count, nodes=nodes, headers=headers, max_tokens=50)
+
+
+async def _until_refused(site: Site, refusing: Account, spending: Account, node: int) -> None:
+    """Wait until a node refuses what one budget bears on; the other one's requests go on."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        answers = await _chat_cheaply(site, refusing, 4, node)
+        others = await _chat_cheaply(site, spending, 4, node)
+        assert statuses(others)[200] > 0, statuses(others)
+        if statuses(answers) == {503: 4}:
+            assert {answer.code for answer in answers} == {"limits:unavailable"}
+            return
+        assert set(statuses(answers)) <= {200, 503}
+        assert time.monotonic() < deadline, statuses(answers)
+
+
+async def _until_served(site: Site, account: Account, *nodes: int) -> None:
+    """Wait until all workers of nodes hold enough for many requests."""
+    deadline = time.monotonic() + PATIENCE_S
+    while (seen := statuses(await _chat_cheaply(site, account, 32, *nodes))) != {200: 32}:
+        assert time.monotonic() < deadline, seen
+
+
+async def test_money_that_is_away_is_refused_where_that_is_wanted(stage: Stage) -> None:
+    """Without agent or database held money is spent of one budget, and of the other nothing."""
+    site = stage.site
+    refusing, spending = (
+        open_account(site, when_away, price=PRICE * 10_000, tokens=100, when_away=when_away)
+        for when_away in ("refuse", "spend_held")
+    )
+    await site.until_told()
+    for account in refusing, spending:
+        await _until_served(site, account, 1)
+    site.nodes[1].end("agent", is_hard=True)
+    await _until_refused(site, refusing, spending, 1)
+    await asyncio.to_thread(site.nodes[1].start_agent)
+    for account in refusing, spending:
+        await _until_served(site, account, 0, 1)
+    await asyncio.to_thread(stage.cluster.stop)
+    try:
+        await _until_refused(site, refusing, spending, 0)
+    finally:
+        await asyncio.to_thread(stage.cluster.start)
+    await _until_served(site, refusing, 0, 1)
+
+
 def _kill_worker(site: Site, node: int) -> None:
     """Kill one of a node's workers, whoever started it."""
     data = str(site.nodes[node].data)

@@ -144,6 +144,7 @@ DOCUMENT: dict[str, Any] = {
             "per": "key",
             "lowers_cap": False,
             "exhausted_status": 402,
+            "when_away": "refuse",
         },
         {"organization": "acme", "member": "auth0|42", **DAILY},
         {"organization": "acme", "service_account": "weekly", **DAILY},

@@ -132,6 +132,7 @@ _DEFAULTS: dict[str, Row] = {
         "alert_percentages": [],
         "lowers_cap": True,
         "exhausted_status": 429,
+        "when_away": "spend_held",
         "windows": [],
         "unpriced_aliases": [],
     },

@@ -7,8 +7,10 @@ from penstock.contract.limits import Lease, Shortage
 from penstock.contract.money import Hold, HoldShortage
 from penstock.contract.node import (
     AgentMessage,
+    CheckHolds,
     FreeHolds,
     Granted,
+    HoldsChecked,
     HoldsGranted,
     LimitsClock,
     PermitsHeld,
@@ -66,6 +68,8 @@ class LimitsAgent:
                 return [self._lease(message)]
             case WantHolds():
                 return [self._hold(message)]
+            case CheckHolds(at_ms):
+                return [HoldsChecked(at_ms, is_there=not self.is_away)]
             case _:
                 self._take_back(message)
                 return []

@@ -81,12 +81,12 @@ async def test_budgets_live_and_reach_nodes(
     project = await rig.create_project("mine")
     owner = owner_name("project", project["organization_id"], project["id"])
     made = await rig.create(
-        "/budgets", project_id=project["id"], **MONEY, is_hard=True, time_zone="Europe/Berlin"
+        "/budgets", project_id=project["id"], **MONEY, is_hard=True, when_away="refuse"
     )
     assert (made["amount"], made["owner_kind"], made["windows"]) == ("10.5", "project", [])
     found = await _records(database, tmp_path / "1")
     told = msgspec.msgpack.decode(found[b"b" + owner], type=tuple[money.Budget, ...])
-    assert told == (money.Budget(made["id"], "EUR"),)
+    assert told == (money.Budget(made["id"], "EUR", when_away="refuse"),)
     path = f"/budgets/{made['id']}"
     changed = await rig.call("PATCH", path, {"amount": "0.000000001"}, if_match='"1"')
     assert (changed.json()["amount"], changed.json()["version"]) == ("0.000000001", 2)
@@ -165,7 +165,14 @@ async def test_bad_budgets_are_refused(rig: AdminRig, subtests: pytest.Subtests)
             assert (await rig.call("GET", "/budgets")).json()["data"] == []
 
 
-BAD_FORMS = ({"amount": 10}, {"amount": 0.5}, {"period": "week"}, {"is_hard": "yes"}, {"x": 1})
+BAD_FORMS = (
+    {"amount": 10},
+    {"amount": 0.5},
+    {"period": "week"},
+    {"is_hard": "yes"},
+    {"when_away": "die"},
+    {"x": 1},
+)
 
 
 async def test_bad_forms_are_refused(rig: AdminRig, subtests: pytest.Subtests) -> None:

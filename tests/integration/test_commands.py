@@ -320,13 +320,15 @@ def test_budgets(control: ControlServer) -> None:
     (listed,) = run_json(control, "prices", "list", "--alias", "large")
     assert listed["id"] == price["id"]
     again = ("--project", "chat", "--currency", "EUR", "--exhausted-status", "402")
-    (changed,) = run_json(control, "budgets", "set", *again)
+    (changed,) = run_json(control, "budgets", "set", *again, "--when-away", "refuse")
     assert changed["id"] == budget["id"]
     assert (changed["amount"], changed["is_hard"], changed["exhausted_status"]) == (
         "0.05",
         True,
         402,
     )
+    assert changed["when_away"] == "refuse"
+    assert "refuses when away" in run(control, "budgets", "list").stdout
     (shown,) = run_json(control, "budgets", "show", "--project", "chat")
     assert [(one["id"], one["windows"]) for one in shown["data"]] == [(budget["id"], [])]
     assert "0.05 EUR" in run(control, "budgets", "list").stdout

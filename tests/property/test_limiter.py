@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.fakes.limiter_rig import ORGANIZATION, TOKEN, Asker, LimiterRig
 
 from penstock.contract.limits import Limit, Metric
-from penstock.contract.money import Budget
+from penstock.contract.money import Budget, WhenAway
 from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.limits import PARK_S
 from penstock.gateway.till import Till
@@ -30,8 +30,8 @@ class LimiterMachine(RuleBasedStateMachine):
         self.requests, self.places = 6 * self.size, 4 * self.size
         self.money = 20_000 * TOKEN * self.size
 
-    @initialize(lowers_cap=st.booleans())
-    def begin(self, lowers_cap: bool) -> None:  # noqa: FBT001 - a drawn value
+    @initialize(lowers_cap=st.booleans(), when_away=st.sampled_from(["spend_held", "refuse"]))
+    def begin(self, lowers_cap: bool, when_away: WhenAway) -> None:  # noqa: FBT001 - drawn values
         """Limit requests, input, what is in flight, and money."""
         self.rig = LimiterRig(budget=self.money)
         self.rig.limit(
@@ -39,7 +39,7 @@ class LimiterMachine(RuleBasedStateMachine):
             Limit("c", Metric.CONCURRENCY, self.places, window_s=0),
         )
         self.rig.limit(Limit("i", Metric.INPUT_TOKENS, 5_000 * self.size), owner=ORGANIZATION)
-        self.rig.budget(Budget("budget", "EUR", lowers_cap=lowers_cap))
+        self.rig.budget(Budget("budget", "EUR", lowers_cap=lowers_cap, when_away=when_away))
         self.waiting: list[Asker] = []
         self.flying: list[Asker] = []
         self.counted: set[Asker] = set()

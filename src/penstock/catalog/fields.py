@@ -187,6 +187,10 @@ def _check_period(text: str) -> str:
     return _check_choice(text, "period", ["day", "month", "once"])
 
 
+def _check_when_away(text: str) -> str:
+    return _check_choice(text, "choice", ["spend_held", "refuse"])
+
+
 def _normalize_networks(networks: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(key_rules.normalize_cidrs(networks) or ())
 
@@ -232,5 +236,6 @@ PerName = Annotated[str, AfterValidator(_check_per)]
 Currency = Annotated[str, AfterValidator(_check_currency)]
 Amount = Annotated[str, AfterValidator(_check_amount)]
 PeriodName = Annotated[str, AfterValidator(_check_period)]
+WhenAwayName = Annotated[str, AfterValidator(_check_when_away)]
 Provider = Annotated[str, AfterValidator(check_provider)]
 Version = Annotated[int, AfterValidator(_check_version)]

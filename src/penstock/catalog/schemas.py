@@ -314,6 +314,7 @@ class BudgetItem(OwnedItem):
     alert_percentages: Annotated[tuple[int, ...], fields.AsTuple] = ()
     lowers_cap: bool = True
     exhausted_status: int = 429
+    when_away: fields.WhenAwayName = "spend_held"
 
 
 class FileItem(Item):

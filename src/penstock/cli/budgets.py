@@ -50,11 +50,18 @@ AliasOption = Annotated[
     str | None, option("--alias", "Only requests for this model name.", "ALIAS")
 ]
 
+
+def _enforced(row: "Row") -> str:
+    if not row["is_hard"]:
+        return "soft"
+    return "hard, refuses when away" if row["when_away"] == "refuse" else "hard"
+
+
 _COLUMNS: tuple[Column, ...] = (
     ("Amount", lambda row: f"{'wallet' if row['is_wallet'] else row['amount']} {row['currency']}"),
     ("Period", lambda row: f"{row['period']} ({row['time_zone']})"),
     ("Of", scope_cell),
-    ("Enforced", lambda row: "hard" if row["is_hard"] else "soft"),
+    ("Enforced", _enforced),
 )
 
 
@@ -104,6 +111,14 @@ def set_budget(  # noqa: PLR0913  # each option is a parameter: Typer reads them
         int | None,
         option("--exhausted-status", "HTTP status when nothing is left: 429 or 402.", "STATUS"),
     ] = None,
+    when_away: Annotated[
+        Literal["spend_held", "refuse"] | None,
+        typer.Option(
+            "--when-away",
+            help="Where a hard budget cannot be reached: spend what is held of it, or refuse.",
+            show_default="spend_held",
+        ),
+    ] = None,
     alert: Annotated[
         list[int] | None, option("--alert", "A part to tell of, in percent; repeat it.", "PERCENT")
     ] = None,
@@ -119,6 +134,7 @@ def set_budget(  # noqa: PLR0913  # each option is a parameter: Typer reads them
         is_hard=hard,
         lowers_cap=lower_cap,
         exhausted_status=exhausted_status,
+        when_away=when_away,
         alert_percentages=alert,
     )
     slot = {"currency": currency, "period": period, "alias": alias, "per": per}

@@ -10,6 +10,8 @@ taken off it when they are stored, and the rest is free again when the worker gi
 all of its journal is known to be stored.
 """
 
+from typing import Literal, TypeAlias
+
 import msgspec
 
 from penstock.contract.limits import Per
@@ -41,6 +43,10 @@ class Price(msgspec.Struct, frozen=True):
     """It is the former: who must pay for everything cannot use the alias."""
 
 
+WhenAway: TypeAlias = Literal["spend_held", "refuse"]
+"""What workers do that cannot reach the budget: spend what they hold, or nothing."""
+
+
 class Budget(msgspec.Struct, frozen=True):
     """A hard budget of an owner. Soft ones are only counted, where usage is stored."""
 
@@ -53,6 +59,7 @@ class Budget(msgspec.Struct, frozen=True):
     """Whether a request that asks for more output than is left may be given fewer tokens."""
     exhausted_status: int = 429
     """HTTP status when nothing is left, 429 or 402."""
+    when_away: WhenAway = "spend_held"
 
 
 class HoldAsk(msgspec.Struct, frozen=True):

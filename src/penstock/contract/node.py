@@ -192,10 +192,37 @@ class FreeHolds(msgspec.Struct, frozen=True, tag="free_holds"):
     """Ids of holds, and how much of each was freed in all."""
 
 
+class CheckHolds(msgspec.Struct, frozen=True, tag="check_holds"):
+    """Worker to agent: is the control plane's database there, without which some holds are nothing?
+
+    Asked every second while the worker has holds of budgets that refuse when they are away.
+    """
+
+    at_ms: int
+    """When it is asked, by the worker's clock."""
+
+
+class HoldsChecked(msgspec.Struct, frozen=True, tag="holds_checked"):
+    """Agent to worker: the answer to `CheckHolds`."""
+
+    at_ms: int
+    """As it was asked."""
+    is_there: bool
+
+
 WorkerMessage = (
-    Hello | Stats | Applied | Rehashed | Want | Returned | PermitsHeld | WantHolds | FreeHolds
+    Hello
+    | Stats
+    | Applied
+    | Rehashed
+    | Want
+    | Returned
+    | PermitsHeld
+    | WantHolds
+    | FreeHolds
+    | CheckHolds
 )
-AgentMessage = Apply | Credentials | Drain | Granted | LimitsClock | HoldsGranted
+AgentMessage = Apply | Credentials | Drain | Granted | LimitsClock | HoldsGranted | HoldsChecked
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_worker_message = msgspec.msgpack.Decoder(WorkerMessage).decode

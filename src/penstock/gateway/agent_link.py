@@ -19,6 +19,7 @@ from penstock.contract.node import (
     Frames,
     Granted,
     Hello,
+    HoldsChecked,
     HoldsGranted,
     LimitsClock,
     MessageTooLongError,
@@ -143,5 +144,5 @@ class AgentLink:
                             tokens = {}
                     case Drain(grace_s):
                         self._on_drain(grace_s)
-                    case Granted() | HoldsGranted() | LimitsClock():
+                    case Granted() | HoldsGranted() | HoldsChecked() | LimitsClock():
                         self._limiter.take(message)

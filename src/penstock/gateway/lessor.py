@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from penstock.contract.limits import Ask
 from penstock.contract.node import (
+    CheckHolds,
     FreeHolds,
     Granted,
     HoldsGranted,
@@ -16,7 +17,7 @@ from penstock.contract.node import (
     WorkerMessage,
 )
 from penstock.gateway.claim import Claim
-from penstock.gateway.limits import MONEY_BELIEVED_MS, RETURNS_AT_ONCE
+from penstock.gateway.limits import CHECK_HOLDS_MS, MONEY_BELIEVED_MS, RETURNS_AT_ONCE
 from penstock.gateway.money import Account, Purse
 from penstock.gateway.quota import Terms
 from penstock.limits.allowances import Allowance, Allowances, refill_of
@@ -53,6 +54,7 @@ class Lessor:
         """Questions that are not answered."""
         self._hold_wants: dict[str, tuple[WantHolds, Sequence[Account], int]] = {}
         """The same about money, and when they were asked."""
+        self._checked_at_ms = 0
         self._is_linked = False
         self._was_linked = False
         self.base_ms: int | None = None
@@ -247,6 +249,10 @@ class Lessor:
             self._allowances.turn(at_ms)
             self._ask_by_organization(self._allowances.list_busy(at_ms), now_ms, is_ahead=True)
         self._purse.sweep(now_ms)
+        is_due = now_ms - self._checked_at_ms >= CHECK_HOLDS_MS
+        if is_due and self._is_linked and self._purse.list_strict():
+            self._checked_at_ms = now_ms
+            self._send(CheckHolds(now_ms))
         self.flush(now_ms)
 
     def flush(self, now_ms: int) -> None:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 
 from penstock.contract.money import HoldUse
-from penstock.contract.node import Granted, HoldsGranted, LimitsClock, WorkerMessage
+from penstock.contract.node import Granted, HoldsChecked, HoldsGranted, LimitsClock, WorkerMessage
 from penstock.gateway.claim import (
     UNAVAILABLE,
     Claim,
@@ -197,9 +197,10 @@ class Limiter:
     def lost(self) -> None:
         """Do without an agent."""
         self._lessor.lost()
+        self._distrust(self._now_ms())
         self._retry()
 
-    def take(self, message: Granted | HoldsGranted | LimitsClock) -> None:
+    def take(self, message: Granted | HoldsGranted | HoldsChecked | LimitsClock) -> None:
         """Take in what the agent says."""
         now_ms = self._now_ms()
         match message:
@@ -209,11 +210,22 @@ class Limiter:
                     self._teller.give_back(organization_of(scarce[0].bucket.id), scarce)
             case HoldsGranted():
                 self._lessor.holds_granted(message, now_ms)
+            case HoldsChecked(at_ms, is_there=True):
+                self._purse.trust_from(at_ms)
+            case HoldsChecked():
+                self._distrust(now_ms)
             case LimitsClock(base_ms):
                 self._teller.close()  # their time was reckoned by the old clock
                 self._lessor.base_ms = base_ms
         self._retry()
         self._call_soon()
+
+    def _distrust(self, now_ms: int) -> None:
+        """Let go of what must not be spent while its budget cannot be reached."""
+        accounts = self._purse.list_strict()
+        for account in accounts:
+            self._teller.give_back(account.organization, (account,))
+        self._purse.distrust(now_ms)
 
     # Deciding
 

@@ -128,6 +128,11 @@ SCARCE_HOLD_IDLE_MS = 250
 """The same, of a budget that has little left."""
 HOLD_LASTS_MS = 10_000
 """A hold that is used up sooner than this is followed by one twice as large."""
+CHECK_HOLDS_MS = 1_000
+"""How often it is asked whether the database is there, while something is held of budgets that
+refuse requests when it is not."""
+HOLD_TRUSTED_MS = 3_000
+"""How long what is held of them may be spent after it was last asked and was there."""
 PLENTY = 1_000
 """With this much left of every limit, callers are told of a figure that is up to TOLD_MS old."""
 TOLD_MS = 10

@@ -13,6 +13,7 @@ from penstock.gateway.limits import (
     ACCOUNTS,
     HOLD_IDLE_MS,
     HOLD_LASTS_MS,
+    HOLD_TRUSTED_MS,
     SCARCE_HOLD_IDLE_MS,
 )
 from penstock.limits.prices import ATTO_IN_NANO, exact_charge, worst_input_charge
@@ -24,7 +25,7 @@ _REPEAT_MS = 60_000
 class OpenHold:
     """A hold that is, or was, an account's to use."""
 
-    __slots__ = ("account", "freed", "id", "is_open", "left", "until_ms", "used_at_ms")
+    __slots__ = ("account", "ends_ms", "freed", "id", "is_open", "left", "until_ms", "used_at_ms")
 
     def __init__(self, account: "Account", hold: Hold, asked_at_ms: int) -> None:
         """See the class."""
@@ -33,9 +34,18 @@ class OpenHold:
         self.is_open = True
         """It may be used."""
         self.left = hold.amount
-        self.until_ms = asked_at_ms + hold.use_ms
+        self.ends_ms = asked_at_ms + hold.use_ms
+        """When it may not be used any more, whoever is there."""
+        self.until_ms = self.ends_ms
+        """When it may not be used any more without another word."""
+        if account.is_strict:
+            self.trust_from(asked_at_ms)
         self.freed = 0
         self.used_at_ms = asked_at_ms
+
+    def trust_from(self, at_ms: int) -> None:
+        """Take note that the database was there at a time, of a budget that insists on it."""
+        self.until_ms = min(self.ends_ms, at_ms + HOLD_TRUSTED_MS)
 
 
 class Account:
@@ -90,6 +100,11 @@ class Account:
         """What the budget had besides when it was last heard of, at `heard_at_ms`."""
         self.heard_at_ms = _NEVER
         self.reset_s: int | None = None
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether nothing may be spent of it while its budget cannot be reached."""
+        return self.budget.when_away == "refuse"
 
     def ask(self, least: int, needed: int, now_ms: int) -> HoldAsk:
         """Return what to ask for.
@@ -237,6 +252,24 @@ class Purse:
         account.last_amount = hold.amount
         account.filled_at_ms = now_ms
         self._active.add(account)
+
+    def list_strict(self) -> list[Account]:
+        """Return accounts with holds that are nothing while their budgets cannot be reached."""
+        return [account for account in self._active if account.is_strict and account.holds]
+
+    def trust_from(self, at_ms: int) -> None:
+        """Take note that the database was there at a time."""
+        for account in self.list_strict():
+            for hold in account.holds:
+                hold.trust_from(at_ms)
+            account.until_ms = min(each.until_ms for each in account.holds)
+
+    def distrust(self, now_ms: int) -> None:
+        """Give back what is nothing now that the database is away."""
+        for account in self.list_strict():
+            for hold in list(account.holds):
+                self._close(hold)
+            account.is_away, account.told_at_ms = True, now_ms
 
     def sweep(self, now_ms: int) -> None:
         """Give back holds that nobody used lately, or that may not be used any more."""

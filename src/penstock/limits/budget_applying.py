@@ -25,6 +25,7 @@ _MEMBERS = (
     "alert_percentages",
     "lowers_cap",
     "exhausted_status",
+    "when_away",
 )
 
 

@@ -60,4 +60,5 @@ def _told(budget: Budget) -> money.Budget:
         per=budget.per,
         lowers_cap=budget.lowers_cap,
         exhausted_status=budget.exhausted_status,
+        when_away=budget.when_away,
     )

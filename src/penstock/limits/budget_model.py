@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Self, TypeAlias, TypedDict
 
 from penstock.contract.limits import Per
-from penstock.contract.money import HoldUse
+from penstock.contract.money import HoldUse, WhenAway
 from penstock.limits.budget_windows import Period
 from penstock.limits.model import Owner
 from penstock.limits.prices import ATTO_IN_NANO, to_nano
@@ -37,6 +37,8 @@ class NewBudget:
     lowers_cap: bool = True
     """See `contract.money.Budget`."""
     exhausted_status: int = 429
+    when_away: WhenAway = "spend_held"
+    """Of a hard one. See `contract.money.WhenAway`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +59,7 @@ class Budget(Owner):
     alert_percentages: list[int]
     lowers_cap: bool
     exhausted_status: int
+    when_away: WhenAway
     version: int
     created_at_us: int
     updated_at_us: int
@@ -70,6 +73,7 @@ class BudgetChanges(TypedDict, total=False):
     alert_percentages: list[int]
     lowers_cap: bool
     exhausted_status: int
+    when_away: WhenAway
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -17,6 +17,7 @@ from penstock.audit.schemas import (
     Time,
     example,
 )
+from penstock.contract.money import WhenAway
 from penstock.kit.decimals import format_decimal, parse_decimal
 from penstock.kit.errors import PenstockError
 from penstock.kit.moments import format_time
@@ -59,6 +60,7 @@ _REST: dict[str, Any] = {
     "alert_percentages": [80, 100],
     "lowers_cap": True,
     "exhausted_status": 429,
+    "when_away": "spend_held",
 }
 _WINDOW: dict[str, Any] = {
     "subject": None,
@@ -90,6 +92,13 @@ LowersCap = Annotated[
 ]
 ExhaustedStatus = Annotated[
     StrictInt, Field(description="HTTP status when nothing is left: 429 or 402.")
+]
+WhenAwayName = Annotated[
+    WhenAway,
+    Field(
+        description="What workers do with a hard budget that they cannot reach: spend what they "
+        "hold of it, or refuse requests."
+    ),
 ]
 ExactAmount = Annotated[str, Field(description="A decimal.")]
 
@@ -129,6 +138,7 @@ class NewBudgetBody(OwnerIds):
     alert_percentages: Percentages = Field(default_factory=list)
     lowers_cap: LowersCap = True
     exhausted_status: ExhaustedStatus = 429
+    when_away: WhenAwayName = "spend_held"
 
     def to_new(self, owner: Owner) -> NewBudget:
         """Return what is to be.
@@ -151,6 +161,7 @@ class BudgetChangesBody(RequestBody):
     alert_percentages: Percentages = Field(default_factory=list)
     lowers_cap: LowersCap = Field(default_factory=bool)
     exhausted_status: ExhaustedStatus = Field(default_factory=int)
+    when_away: WhenAwayName = Field(default="spend_held")
 
     def to_changes(self) -> BudgetChanges:
         """Return the members that were sent.
@@ -204,6 +215,7 @@ class BudgetBody(AnswerBody):
     alert_percentages: list[int]
     lowers_cap: bool
     exhausted_status: int
+    when_away: str
     version: int
     created_at: Time
     updated_at: Time

@@ -62,6 +62,7 @@ class Budgets(Versioned, Base):
     alert_percentages: Mapped[list[int]] = mapped_column(Json)
     lowers_cap: Mapped[bool]
     exhausted_status: Mapped[int]
+    when_away: Mapped[str] = mapped_column(server_default="spend_held")
 
 
 class BudgetWindows(Base):

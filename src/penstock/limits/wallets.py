@@ -54,6 +54,7 @@ async def open_wallet(session: WriteSession, actor: Actor, opening: WalletMove) 
         alias=None,
         alert_percentages=[],
         lowers_cap=True,
+        when_away="spend_held",
         exhausted_status=429,
         version=1,
         created_at_us=actor.at_us,

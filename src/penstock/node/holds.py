@@ -14,7 +14,13 @@ from typing import Any
 import msgspec
 
 from penstock.contract.money import FreeRequest, HoldAnswer, HoldRequest
-from penstock.contract.node import FreeHolds, HoldsGranted, WantHolds
+from penstock.contract.node import (
+    CheckHolds,
+    FreeHolds,
+    HoldsChecked,
+    HoldsGranted,
+    WantHolds,
+)
 from penstock.node.backoff import doubling_s
 from penstock.node.calls import CallRefusedError, ControlCalls, NotAnsweredError, NotDoneError
 from penstock.node.delivery import FREE_PATH
@@ -28,6 +34,8 @@ _MAX_FREED = 5_000
 _MAX_UNKNOWN = 10_000
 """Takings of which nobody knows whether anything is held. What is beyond is free again when their
 worker's life is over."""
+_CHECK_S = 1.0
+"""Who answers later than this is not there."""
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.2, 5.0
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -58,11 +66,13 @@ class Holds:
         self._has_work = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def hear(self, link: Link, message: WantHolds | FreeHolds) -> None:
+    def hear(self, link: Link, message: WantHolds | FreeHolds | CheckHolds) -> None:
         """Do what a worker asks for; never waits."""
         life = self._producer(link.hello.slot), link.hello.epoch
         if isinstance(message, FreeHolds):
             self._free(life, message.freed)
+        elif isinstance(message, CheckHolds):
+            self._spawn(self._check(link, life, message.at_ms))
         elif message.take_id in self._freeing:
             link.send(HoldsGranted(message.take_id, None))
         else:
@@ -110,6 +120,17 @@ class Holds:
                 self._has_work.set()
         # Lost with its connection, the answer is asked for again.
         link.send(HoldsGranted(request.take_id, answer.holds, answer.shortage))
+
+    async def _check(self, link: Link, life: Life, at_ms: int) -> None:
+        """Tell a worker whether its holds could be changed in the database, by changing nothing."""
+        is_there = True
+        try:
+            async with asyncio.timeout(_CHECK_S):
+                await self._calls.post(FREE_PATH, _encode(FreeRequest(*life, ())))
+        except (NotAnsweredError, TimeoutError):
+            self.failure_count += 1
+            is_there = False
+        link.send(HoldsChecked(at_ms, is_there))
 
     async def _ask(self, request: HoldRequest) -> HoldAnswer:
         content = await self._calls.post(HOLD_PATH, _encode(request))

@@ -10,6 +10,7 @@ import msgspec
 from penstock.contract.node import (
     AgentMessage,
     Applied,
+    CheckHolds,
     Frames,
     FreeHolds,
     Hello,
@@ -77,7 +78,7 @@ class Listener(Protocol):
         """A worker wants to lease something of limits, or says what it does not need."""
         ...
 
-    def on_holds(self, link: Link, message: WantHolds | FreeHolds) -> None:
+    def on_holds(self, link: Link, message: WantHolds | FreeHolds | CheckHolds) -> None:
         """A worker wants money to be held, or says what it does not need."""
         ...
 
@@ -162,7 +163,7 @@ class Links:
                 self._listener.on_rehashed(link, message)
             case Want() | Returned() | PermitsHeld():
                 self._listener.on_limits(link, message)
-            case WantHolds() | FreeHolds():
+            case WantHolds() | FreeHolds() | CheckHolds():
                 self._listener.on_holds(link, message)
             case Hello():
                 log.warning(line("hello repeated", slot=message.slot, epoch=message.epoch))

@@ -18,6 +18,7 @@ import msgspec
 
 from penstock.contract.node import (
     Applied,
+    CheckHolds,
     Credentials,
     FreeHolds,
     Rehashed,
@@ -246,7 +247,7 @@ class Supervisor:
         if self._is_current(link):
             self._desks.broker.hear(link, message)
 
-    def on_holds(self, link: Link, message: WantHolds | FreeHolds) -> None:
+    def on_holds(self, link: Link, message: WantHolds | FreeHolds | CheckHolds) -> None:
         """Have money held for a worker."""
         if self._is_current(link):
             self._desks.holds.hear(link, message)

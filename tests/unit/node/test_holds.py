@@ -10,7 +10,7 @@ from tests.fakes.holds_rig import ASKS, HOLD, HoldsRig, until
 from tests.fakes.links import make_link
 
 from penstock.contract.money import FreeRequest, HoldAnswer, HoldRequest, HoldShortage
-from penstock.contract.node import FreeHolds, HoldsGranted
+from penstock.contract.node import CheckHolds, FreeHolds, HoldsChecked, HoldsGranted
 
 
 @pytest.fixture
@@ -36,6 +36,21 @@ async def test_a_shortage_is_told(rig: HoldsRig) -> None:
     rig.plane.answer = HoldAnswer(None, HoldShortage(0, 3, 60))
     rig.want("1")
     assert await rig.answer() == HoldsGranted("1", None, HoldShortage(0, 3, 60))
+
+
+@pytest.mark.parametrize("fault", ["none", "refused", "status", "hung"])
+async def test_a_worker_hears_whether_the_database_is_there(rig: HoldsRig, fault: str) -> None:
+    """It is asked to change nothing, in the name of the worker's life, within a second."""
+    rig.plane.is_closed = fault == "refused"
+    if fault == "status":
+        rig.plane.fault = lambda: httpx.Response(503)
+    if fault == "hung":
+        rig.plane.gate.clear()
+    rig.holds.hear(rig.link, CheckHolds(5_000))
+    await until(lambda: rig.writer.messages)
+    assert rig.writer.messages == [HoldsChecked(5_000, is_there=fault == "none")]
+    if fault == "none":
+        assert rig.plane.freed == [FreeRequest("node-1/0", 7, ())]
 
 
 async def test_freed_holds_are_told_until_it_is_heard(rig: HoldsRig) -> None:
