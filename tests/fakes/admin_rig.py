@@ -63,6 +63,11 @@ def list_operations(document: dict[str, Any]) -> list[Operation]:
     ]
 
 
+def place_of(path: str) -> str:
+    """Return where a path below `/api/v1` is, and one in OpenAI's form as it is."""
+    return path if path.startswith("/v1/") else f"/api/v1{path}"
+
+
 @dataclass(slots=True)
 class AdminRig:
     """What `run_admin_rig` hands out."""
@@ -84,12 +89,15 @@ class AdminRig:
         token: str = ADMIN_TOKEN,
         **headers: str,
     ) -> httpx.Response:
-        """Send a request below `/api/v1`; names of headers have underscores here."""
+        """Send a request below `/api/v1`, or to a path of OpenAI's.
+
+        Names of headers have underscores here.
+        """
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         if token:
             named["authorization"] = f"Bearer {token}"
         content = {} if body is None else {"json": body}
-        return await self.client.request(method, f"/api/v1{path}", headers=named, **content)
+        return await self.client.request(method, place_of(path), headers=named, **content)
 
     def dump(self) -> list[str]:
         """Return everything that is stored, as SQL, but what looking leaves: denials and uses."""

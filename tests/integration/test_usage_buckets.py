@@ -25,6 +25,7 @@ from penstock.metering.figure_rules import add_up
 from penstock.metering.figure_store import add_figures
 from penstock.metering.tables import (
     UsageDays,
+    UsageEmbeddingHours,
     UsageHours,
     UsageLabelDays,
     UsageMonths,
@@ -35,7 +36,7 @@ from penstock.storage.scope import Scope
 
 KEPT = (HealthCheck.function_scoped_fixture,)
 """One database for all examples: each empties it."""
-TABLES = (UsageHours, UsageDays, UsageMonths, UsageProjectDays, UsageLabelDays)
+TABLES = (UsageEmbeddingHours, UsageHours, UsageDays, UsageMonths, UsageProjectDays, UsageLabelDays)
 ALL = Scope.all_organizations()
 FIRST = datetime(2025, 12, 30, 22, tzinfo=UTC)
 WIDTHS: tuple[Width, ...] = ("hour", "day", "month")

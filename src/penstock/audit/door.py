@@ -4,7 +4,7 @@ It stands here because every room with such endpoints is above this one; `contro
 it. An endpoint declares its operation; without one, the application does not start.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -19,6 +19,8 @@ from penstock.storage.sessions import ReadSession, WriteSession
 
 OPERATION = "x-penstock-operation"
 """Member of an operation of the OpenAPI document: its name in `access.matrix`."""
+LISTS = "x-penstock-lists"
+"""The same: the parameters that may be given several times."""
 
 Work = Callable[[WriteSession], Awaitable[BaseModel | None]]
 """What a mutation does in its transaction, and what is answered; None for an empty answer."""
@@ -118,8 +120,15 @@ class Call(Protocol):
 class Door(Protocol):
     """Lets requests in; the application has it as `state.door`."""
 
-    async def admit(self, request: Request, operation: str) -> tuple[Request, Call]:
+    async def admit(
+        self, request: Request, operation: str, lists: Collection[str]
+    ) -> tuple[Request, Call]:
         """Return the request with its body read, and the call that it is.
+
+        Args:
+            request: As it came.
+            operation: Its name.
+            lists: Parameters that may be given several times, with `[]` behind the name or not.
 
         Raises:
             PenstockError: The caller is nobody, may not do it, or sent too much.
@@ -137,14 +146,15 @@ class AdminRoute(APIRoute):
             ValueError: The endpoint declares no operation.
         """
         handle = super().get_route_handler()
-        name = (self.openapi_extra or {}).get(OPERATION)
+        extra = self.openapi_extra or {}
+        name, lists = extra.get(OPERATION), extra.get(LISTS, ())
         if not isinstance(name, str):
             message = f"{self.path} declares no operation"
             raise ValueError(message)  # noqa: TRY004 - the value is missing, the type is right
 
         async def admit(request: Request) -> Response:
             door: Door = request.app.state.door
-            admitted, call = await door.admit(request, name)
+            admitted, call = await door.admit(request, name, lists)
             admitted.state.call = call
             response = await handle(admitted)
             response.headers["x-request-id"] = call.actor.request_id or ""
@@ -162,7 +172,11 @@ async def get_call(request: Request) -> Any:
 
 
 def operation(
-    name: str, *errors: ErrorCode, is_change: bool = False, is_of_object: bool = False
+    name: str,
+    *errors: ErrorCode,
+    is_change: bool = False,
+    is_of_object: bool = False,
+    lists: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return what the decorator of an endpoint says of it besides its path and summary.
 
@@ -171,6 +185,7 @@ def operation(
         *errors: What it can be answered with, besides what all endpoints can.
         is_change: Whether it changes anything, and so takes an idempotency key.
         is_of_object: Whether it is about one object, named in the path.
+        lists: Parameters that may be given several times.
     """
     parameters = []
     if is_change:
@@ -183,6 +198,8 @@ def operation(
     extra: dict[str, Any] = {OPERATION: name}
     if parameters:
         extra["parameters"] = parameters
+    if lists:
+        extra[LISTS] = list(lists)
     return {"openapi_extra": extra, "responses": problem_responses(*errors, UNAVAILABLE)}
 
 

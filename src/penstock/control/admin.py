@@ -32,9 +32,11 @@ from penstock.limits.budget_api import create_budgets_router
 from penstock.limits.budget_applying import BUDGETS
 from penstock.metering import api as metering_api
 from penstock.metering import bucket_api
+from penstock.metering.openai_api import openai_usage
 from penstock.rating import api as price_api
 from penstock.rating import cost_api
 from penstock.rating.exports.api import create_export_router
+from penstock.rating.openai_api import openai_costs
 from penstock.rating.prices import list_unpriced
 from penstock.rating.run_api import create_run_routers
 from penstock.storage.database import Database
@@ -113,6 +115,8 @@ def _routes_of_rooms() -> Sequence[BaseRoute]:
             metering_api.usage,
             reconciliation,
             bucket_api.buckets,
+            openai_usage,
+            openai_costs,
             cost_api.costs,
         )
         for route in _include(router)

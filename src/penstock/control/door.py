@@ -4,8 +4,9 @@ import random
 import re
 import secrets
 from collections import Counter
-from collections.abc import MutableMapping
+from collections.abc import Collection, MutableMapping
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -60,7 +61,9 @@ class AdminDoor:
         self._clock = clock
         self._ids = EventIds(clock.wall_ns, random.Random(secrets.randbits(128)).getrandbits)  # noqa: S311 - ids are unique, not secret
 
-    async def admit(self, request: Request, operation: str) -> tuple[Request, AdminCall]:
+    async def admit(
+        self, request: Request, operation: str, lists: Collection[str]
+    ) -> tuple[Request, AdminCall]:
         """Return the request with its body read, and the call that it is.
 
         Raises:
@@ -78,9 +81,9 @@ class AdminDoor:
         await self._check_role(request, call)
         if not all(_ID.fullmatch(value) for value in request.path_params.values()):
             raise PenstockError(OBJECT_UNKNOWN)
-        _refuse_repeated(request)
+        scope = _read_lists(request, lists)
         body += await read_body(request, MAX_BODY_BYTES_OF.get(operation, MAX_BODY_BYTES))
-        return Request(request.scope, _Replay(bytes(body))), call
+        return Request(scope, _Replay(bytes(body))), call
 
     def _build_call(
         self,
@@ -118,14 +121,22 @@ class AdminDoor:
         raise PenstockError(refusal.error, refusal.detail)
 
 
-def _refuse_repeated(request: Request) -> None:
+def _read_lists(request: Request, lists: Collection[str]) -> MutableMapping[str, Any]:
+    """Return what the request is: `name[]` of a list without its brackets, others given once."""
     # Of two values, whoever stands in front of us may have looked at the other one.
-    counts = Counter(name for name, _ in request.query_params.multi_items())
-    repeated = [name for name, count in counts.items() if count > 1]
+    given = [
+        (bare if (bare := name.removesuffix("[]")) in lists else name, value)
+        for name, value in request.query_params.multi_items()
+    ]
+    counts = Counter(name for name, _ in given)
+    repeated = [name for name, count in counts.items() if count > 1 and name not in lists]
     if repeated:
         raise RequestValidationError(
             [{"loc": ("query", name), "msg": "It is given more than once."} for name in repeated]
         )
+    if not lists:
+        return request.scope
+    return {**request.scope, "query_string": urlencode(given).encode()}
 
 
 class _Replay:

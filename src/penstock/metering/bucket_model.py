@@ -35,8 +35,8 @@ class BucketQuery:
     """Some of `DIMENSIONS`, and `LABEL`: in the order in which results have them."""
     label: str | None = None
     """Name of the label whose values are meant by `LABEL`."""
-    filters: Mapping[str, str]
-    """What dimensions must be."""
+    filters: Mapping[str, str | tuple[str, ...]]
+    """What dimensions must be; of several values, one of them."""
     after: BucketPosition | None = None
     limit: int = MAX_RESULTS
     """Most results, 1..MAX_RESULTS."""

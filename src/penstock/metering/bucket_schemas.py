@@ -194,6 +194,13 @@ _FIGURES = {
 _EXAMPLE: dict[str, Any] = {"object": "usage.result", "model": "emulated-70b", **_FIGURES}
 
 
+def sum_figures(figures: Mapping[Meter, int]) -> dict[str, int]:
+    """Return figures of meters as the members of an answer."""
+    return {
+        member: sum(figures.get(meter, 0) for meter in meters) for member, meters in _SUMS.items()
+    }
+
+
 class UsageResultBody(GroupMembers):
     """What a group consumed in a bucket; parts are of the input and of the output tokens."""
 
@@ -214,10 +221,7 @@ class UsageResultBody(GroupMembers):
     @classmethod
     def of(cls, result: UsageResult, group_by: Sequence[str], names: Names) -> Self:
         """Return a result as it is answered."""
-        sums: dict[str, Any] = {
-            member: sum(result.figures[meter] for meter in meters)
-            for member, meters in _SUMS.items()
-        }
+        sums: dict[str, Any] = {**sum_figures(result.figures)}
         return cls(**group_members(group_by, result.group, names), **sums)
 
 

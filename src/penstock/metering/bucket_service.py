@@ -1,10 +1,12 @@
 """Figures of hours, days and months, by group."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from penstock.metering import bucket_store as store
 from penstock.metering.bucket_model import BucketPage, BucketQuery, Part, UsageResult
 from penstock.metering.bucket_rules import collect, snap
+from penstock.metering.openai_rules import OpenAiPage, Span, build_page, cut, fold, take_off
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession
 
@@ -31,6 +33,32 @@ async def list_usage_buckets(
         return await store.list_usage(session, scope, query, source, part)
 
     return await collect(query, *snap(query, *ends), fetch, is_single=source.width != query.width)
+
+
+async def list_openai_usage(
+    session: ReadSession, scope: Scope, query: BucketQuery, span: Span, *, is_embeddings: bool
+) -> OpenAiPage[UsageResult]:
+    """Return the buckets of a page in OpenAI's form: of embeddings, or of all else.
+
+    Args:
+        session: Where from.
+        scope: Whose.
+        query: Which, and how grouped; of hours or days.
+        span: Of which buckets.
+        is_embeddings: Of which of the two.
+    """
+    hours = replace(query, width="hour")
+    part = Part(span.start_us, span.end_us, None, 2**31 - 1)
+    of_hours = await store.list_usage(session, scope, hours, store.EMBEDDINGS, part)
+    embeddings = fold(of_hours, span.width)
+    if is_embeddings:
+        behind = span.after or (0, ())
+        return build_page(
+            span, *cut([one for one in embeddings if (one.start_us, one.group) > behind])
+        )
+    source = store.find_source(query)
+    every, end = cut(await store.list_usage(session, scope, query, source, span.part))
+    return build_page(span, take_off(every, embeddings), end)
 
 
 async def name_groups(

@@ -16,6 +16,7 @@ from penstock.metering.bucket_model import (
 )
 from penstock.metering.tables import (
     UsageDays,
+    UsageEmbeddingHours,
     UsageHours,
     UsageLabelDays,
     UsageMonths,
@@ -56,6 +57,10 @@ def find_source(query: BucketQuery) -> Source:
     return Source(table, query.width, table.organization)
 
 
+EMBEDDINGS = Source(UsageEmbeddingHours, "hour", UsageEmbeddingHours.organization)
+"""The part of all usage that is for embeddings."""
+
+
 async def find_ends(
     session: ReadSession, scope: Scope, query: BucketQuery, source: Source
 ) -> tuple[int, int] | None:
@@ -65,7 +70,7 @@ async def find_ends(
     """
     conditions = [scope.where(source.organization)]
     if "organization" in query.filters:
-        conditions.append(source.organization == query.filters["organization"])
+        conditions.append(_is(source.organization, query.filters["organization"]))
     if query.label is not None:
         conditions.append(source.table.name == query.label)
     ends = []
@@ -138,7 +143,7 @@ async def list_groups(
         scope.where(source.organization),
         table.at >= part.start_us,
         table.at < part.end_us,
-        *(getattr(table, name) == value for name, value in query.filters.items()),
+        *(_is(getattr(table, name), value) for name, value in query.filters.items()),
     ]
     if query.label is not None:
         conditions.append(table.name == query.label)
@@ -167,6 +172,11 @@ async def find_names(
             )
             names[dimension] = {row.id: row.name for row in await session.rows(statement)}
     return names
+
+
+def _is(column: Any, value: str | tuple[str, ...]) -> ColumnElement[bool]:
+    found: ColumnElement[bool] = column.in_(value) if isinstance(value, tuple) else column == value
+    return found
 
 
 def _column(name: str) -> str:

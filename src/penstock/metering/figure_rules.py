@@ -7,6 +7,8 @@ from penstock.contract.usage import METERS, Meter, UsageEvent, quantities
 from penstock.metering.bucket_rules import bucket_start
 from penstock.metering.model import Cell, Figures, LabelCell, ProjectCell
 
+EMBEDDINGS = "embeddings"
+"""The operation whose figures are kept by themselves, too."""
 _PLACES = {meter: place for place, meter in enumerate(METERS)}
 
 
@@ -25,6 +27,7 @@ def add_up(
     hours: dict[Cell, list[int]] = {}
     days: dict[Cell, list[int]] = {}
     label_days: dict[LabelCell, list[int]] = {}
+    embedding_hours: dict[Cell, list[int]] = {}
     for event in events:
         started_at_us = event.started_at_ns // 1_000
         day_us = bucket_start("day", started_at_us)
@@ -43,6 +46,8 @@ def add_up(
         found = count(event)
         for meter, quantity in found.items():
             figures[_PLACES[meter]] += quantity
+        if event.operation == EMBEDDINGS:
+            _add(embedding_hours, cell, [found.get(meter, 0) for meter in METERS])
         for name, value in {*event.labels}:
             label_cell = LabelCell(event.organization, name, day_us, value, event.model)
             _add(label_days, label_cell, [found.get(meter, 0) for meter in METERS])
@@ -54,7 +59,7 @@ def add_up(
         _add(months, cell._replace(at_us=bucket_start("month", cell.at_us)), figures)
         project_cell = ProjectCell(*cell[:3], cell.model, cell.data_class, cell.region)
         _add(project_days, project_cell, figures)
-    return Figures(hours, days, months, project_days, label_days)
+    return Figures(hours, days, months, project_days, label_days, embedding_hours)
 
 
 def _add(sums: dict[Any, list[int]], key: Any, figures: Iterable[int]) -> None:

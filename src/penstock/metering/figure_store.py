@@ -7,6 +7,7 @@ from penstock.contract.usage import METERS
 from penstock.metering.model import Cell, Figures, LabelCell, ProjectCell
 from penstock.metering.tables import (
     UsageDays,
+    UsageEmbeddingHours,
     UsageHours,
     UsageLabelDays,
     UsageMonths,
@@ -24,6 +25,7 @@ def _bulk(table: type[Base], members: Iterable[str]) -> Bulk:
 
 
 _HOURS = _bulk(UsageHours, Cell._fields)
+_EMBEDDING_HOURS = _bulk(UsageEmbeddingHours, Cell._fields)
 _DAYS = _bulk(UsageDays, Cell._fields)
 _MONTHS = _bulk(UsageMonths, Cell._fields)
 _PROJECT_DAYS = _bulk(UsageProjectDays, ProjectCell._fields)
@@ -42,6 +44,7 @@ async def add_figures(session: WriteSession, scope: Scope, figures: Figures) -> 
     await session.add_many(_MONTHS, _rows(figures.months))
     await session.add_many(_PROJECT_DAYS, _rows(figures.project_days))
     await session.add_many(_LABEL_DAYS, _rows(figures.label_days))
+    await session.add_many(_EMBEDDING_HOURS, _rows(figures.embedding_hours))
 
 
 def _rows(figures: Mapping[Any, Sequence[int]]) -> list[tuple[Any, ...]]:

@@ -223,6 +223,7 @@ class Figures:
     months: Mapping[Cell, Sequence[int]]
     project_days: Mapping[ProjectCell, Sequence[int]]
     label_days: Mapping[LabelCell, Sequence[int]]
+    embedding_hours: Mapping[Cell, Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)

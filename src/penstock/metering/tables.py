@@ -138,6 +138,13 @@ class UsageHours(_Cells, Base):
     __table_args__ = (Index(None, "at"),)
 
 
+class UsageEmbeddingHours(_Cells, Base):
+    """The part of `usage_hours` that is for embeddings; all else is answered with text."""
+
+    __tablename__ = "usage_embedding_hours"
+    __table_args__ = (Index(None, "at"),)
+
+
 class UsageDays(_Cells, Base):
     """Figures of each day of UTC, of the events that started in it."""
 

@@ -3,6 +3,7 @@
 from penstock.metering.bucket_model import BucketPage, BucketQuery, Part
 from penstock.metering.bucket_rules import advance, bucket_start, collect, snap
 from penstock.metering.bucket_store import find_ends
+from penstock.metering.openai_rules import OpenAiPage, Span, build_page, cut
 from penstock.rating import cost_store as store
 from penstock.rating.cost_model import CostResult, ModelCharge
 from penstock.storage.scope import Scope
@@ -32,6 +33,22 @@ async def list_costs(
         return await store.list_costs(session, scope, query, source, part, has_costs=has_costs)
 
     return await collect(query, *snap(query, *ends), fetch, is_single=source.width != query.width)
+
+
+async def list_openai_costs(
+    session: ReadSession, scope: Scope, query: BucketQuery, span: Span
+) -> OpenAiPage[CostResult]:
+    """Return the buckets of a page in OpenAI's form, without what the platform pays.
+
+    Args:
+        session: Where from.
+        scope: Whose.
+        query: Which, and how grouped; of days.
+        span: Of which buckets.
+    """
+    source = store.find_source(query)
+    found = await store.list_costs(session, scope, query, source, span.part, has_costs=False)
+    return build_page(span, *cut(found))
 
 
 async def month_charges(
