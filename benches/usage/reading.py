@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
+from zoneinfo import ZoneInfo
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -53,6 +54,14 @@ _QUERIES: dict[str, dict[str, Any]] = {
     "by day of one key": {"width": "day", "filters": {"key_id": "key-77"}},
     "by month of one key": {"width": "month", "filters": {"key_id": "key-77"}},
 }
+_BERLIN: dict[str, Any] = {"zone": ZoneInfo("Europe/Berlin")}
+_QUERIES |= {f"{name}, Berlin": {**members, **_BERLIN} for name, members in _QUERIES.items()}
+_QUERIES |= {
+    "by day, New York": {"width": "day", "zone": ZoneInfo("America/New_York")},
+    "by day, Tokyo": {"width": "day", "zone": ZoneInfo("Asia/Tokyo")},
+}
+KEY_HOURS = (22, 23)
+"""Hours of keys that are filled: those that days and months of Berlin have at their edges."""
 
 
 def _rows(first: int, last: int, *, is_postgresql: bool) -> str:
@@ -105,6 +114,21 @@ def _statements(keys: int, *, is_postgresql: bool) -> list[str]:
             into = f"INSERT INTO {kind}_{suffix} ({names}, at, {columns})"
             group = f"FROM {kind}_days GROUP BY {names}, {at}"
             statements.append(f"{into} SELECT {names}, {at}, {folded} {group}")
+    hours = ", ".join(f"({hour})" for hour in range(24))
+    of_keys = ", ".join(f"({hour})" for hour in KEY_HOURS)
+    later = "at + hour * interval '1 hour'" if is_postgresql else "at + hour * 3600000000"
+    for suffix, key, listed in (("hours", all_keys, of_keys), ("project_hours", "", hours)):
+        days = suffix.replace("hours", "days")
+        for kind, more, columns in (
+            ("usage", "region", meters),
+            ("charge", "currency, kind", "amount, amount_rest"),
+        ):
+            names = f"{key}{place}, {more}"
+            into = f"INSERT INTO {kind}_{suffix} ({names}, at, {columns})"
+            source = (
+                f"{kind}_{days}, (SELECT column1 AS hour FROM (VALUES {listed}) AS listed) AS h"
+            )
+            statements.append(f"{into} SELECT {names}, {later}, {columns} FROM {source}")
     return statements
 
 

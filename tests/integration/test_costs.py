@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,9 +23,11 @@ from penstock.rating.model import Rated
 from penstock.rating.service import record_rated
 from penstock.rating.tables import (
     ChargeDays,
+    ChargeHours,
     ChargeLabelDays,
     ChargeMonths,
     ChargeProjectDays,
+    ChargeProjectHours,
 )
 from penstock.rating.tables import RatedUsage as RatedRows
 from penstock.storage.database import Database
@@ -34,7 +37,15 @@ ALL = Scope.all_organizations()
 FIRST = datetime(2025, 12, 30, 22, tzinfo=UTC)
 KEPT = (HealthCheck.function_scoped_fixture,)
 """One database for all examples: each empties the figures."""
-FIGURES = (ChargeDays, ChargeMonths, ChargeProjectDays, ChargeLabelDays)
+FIGURES = (
+    ChargeDays,
+    ChargeHours,
+    ChargeMonths,
+    ChargeProjectDays,
+    ChargeProjectHours,
+    ChargeLabelDays,
+)
+ZONES = (None, ZoneInfo("Europe/Berlin"), ZoneInfo("America/Los_Angeles"))
 DIMENSIONS = ("organization", "project", "key_id", "model", "data_class")
 WIDTHS: tuple[Literal["day", "month"], ...] = ("day", "month")
 
@@ -88,7 +99,7 @@ def _expect(rated: Iterable[Rated], query: BucketQuery, kind: str) -> dict[Any, 
     for one in rated:
         is_meant = all(getattr(one.event, name) == value for name, value in query.filters.items())
         if is_meant and one.kind == kind:
-            start_us = bucket_start(query.width, one.event.started_at_ns // 1_000)
+            start_us = bucket_start(query.width, one.event.started_at_ns // 1_000, query.zone)
             for group in _values(one.event, query):
                 found[start_us, (*group, one.currency)] += one.amount_atto
     return {place: amount for place, amount in found.items() if amount}
@@ -120,7 +131,7 @@ def _found(results: Iterable[CostResult], member: str) -> dict[Any, int]:
 async def test_costs_add_up_to_what_was_rated(
     database: Database, data: st.DataObject, rated: list[Rated]
 ) -> None:
-    """Costs of any width, grouping, filter and page size are exactly what the events came to."""
+    """Costs of any width, zone, grouping, filter and page size are what the events came to."""
     await _fill(database, rated)
     for width in WIDTHS:
         group_by = tuple(data.draw(st.lists(st.sampled_from(DIMENSIONS), unique=True)))
@@ -131,6 +142,7 @@ async def test_costs_add_up_to_what_was_rated(
             group_by=group_by,
             filters={name: data.draw(_texts) for name in names},
             limit=limit,
+            zone=data.draw(st.sampled_from(ZONES)),
         )
         results = await _walk(database, query, ALL, has_costs=True)
         assert _found(results, "amount_atto") == _expect(rated, query, "charge")

@@ -254,6 +254,10 @@ WRONG = (
     ("/usage/buckets?bucket=year", "bucket"),
     ("/usage/buckets?limit=1001", "limit"),
     ("/usage/buckets?since=2026-01-01", "since"),
+    ("/usage/buckets?tz=Europe/Atlantis", "tz"),
+    ("/usage/buckets?tz=../../etc/passwd", "tz"),
+    ("/usage/buckets?tz=Asia/Kolkata", "tz"),
+    ("/costs?tz=Australia/Adelaide", "tz"),
     ("/costs?bucket=hour", "bucket"),
     ("/costs?group_by=region", "group_by"),
     ("/costs?region=de", "region"),
@@ -308,3 +312,16 @@ async def test_exports_agree(rig: AdminRig, usage: RatedUsage) -> None:
     assert [[row[name] for name in plain] for row in found] == [
         [line[name] for name in plain] for line in lines
     ]
+
+
+async def test_days_of_a_time_zone(rig: AdminRig, usage: RatedUsage) -> None:
+    """Usage and costs are told by days of a zone, with the seconds at which these begin and end."""
+    await _create_place(rig, usage, 1)
+    day = 1_749_938_400  # 2025-06-15 00:00 in Berlin
+    assert day < STARTED_AT_NS // 10**9 < day + 86_400
+    for path in ("/usage/buckets", "/costs"):
+        (bucket,) = (await _get(rig, f"{path}?bucket=day&tz=Europe/Berlin"))["data"]
+        assert (bucket["start_time"], bucket["end_time"]) == (day, day + 86_400)
+        assert len(bucket["results"]) == 1
+        refused = await rig.call("GET", f"{path}?group_by=label:cost&tz=Europe/Berlin")
+        expect_problem(refused, 400, "err:control:metering:grouping_unknown")

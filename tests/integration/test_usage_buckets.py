@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -30,13 +31,25 @@ from penstock.metering.tables import (
     UsageLabelDays,
     UsageMonths,
     UsageProjectDays,
+    UsageProjectHours,
 )
 from penstock.storage.database import Database
 from penstock.storage.scope import Scope
 
 KEPT = (HealthCheck.function_scoped_fixture,)
 """One database for all examples: each empties it."""
-TABLES = (UsageEmbeddingHours, UsageHours, UsageDays, UsageMonths, UsageProjectDays, UsageLabelDays)
+TABLES = (
+    UsageEmbeddingHours,
+    UsageHours,
+    UsageDays,
+    UsageMonths,
+    UsageProjectDays,
+    UsageProjectHours,
+    UsageLabelDays,
+)
+ZONES = tuple(
+    map(ZoneInfo, ("Europe/Berlin", "America/New_York", "Asia/Tokyo", "Pacific/Kiritimati"))
+)
 ALL = Scope.all_organizations()
 FIRST = datetime(2025, 12, 30, 22, tzinfo=UTC)
 WIDTHS: tuple[Width, ...] = ("hour", "day", "month")
@@ -92,7 +105,7 @@ def _expect(events: Iterable[UsageEvent], query: BucketQuery) -> dict[Any, Count
     found: dict[Any, Counter[str]] = {}
     for event in events:
         if all(getattr(event, name) == value for name, value in query.filters.items()):
-            start_us = bucket_start(query.width, event.started_at_ns // 1_000)
+            start_us = bucket_start(query.width, event.started_at_ns // 1_000, query.zone)
             for group in _values(event, query):
                 place = found.setdefault((start_us, group), Counter())
                 place.update(quantities(event))
@@ -154,6 +167,51 @@ async def test_buckets_add_up_to_the_events(
         scope = Scope.of("a")
         own = [event for event in events if event.organization == "a"]
         assert _same(_figures(await _walk(database, query, scope)), _expect(own, query))
+
+
+@settings(max_examples=6, suppress_health_check=KEPT)
+@given(data=st.data(), events=_events(), zone=st.sampled_from(ZONES))
+async def test_buckets_of_a_zone_add_up_to_the_events(
+    database: Database, data: st.DataObject, events: list[UsageEvent], zone: ZoneInfo
+) -> None:
+    """Days and months of a time zone, however grouped and paged, have what its clocks say."""
+    await _fill(database, events)
+    width: Width
+    for width in ("day", "month"):
+        group_by = tuple(data.draw(st.lists(st.sampled_from(DIMENSIONS), unique=True)))
+        names = data.draw(st.lists(st.sampled_from(DIMENSIONS), unique=True, max_size=1))
+        query = BucketQuery(
+            width=width,
+            zone=zone,
+            group_by=group_by,
+            filters={str(name): data.draw(_texts | st.just("")) for name in names},
+            limit=data.draw(st.sampled_from([1, 3, 1_000])),
+        )
+        expected = _expect(events, query)
+        # Whose figures are all 0 cannot be told from what is in another day of the zone.
+        some = {place: one for place, one in expected.items() if any(one.values())}
+        assert _same(_figures(await _walk(database, query)), some)
+
+
+@pytest.mark.parametrize(
+    ("day", "hours"),
+    [(datetime(2026, 3, 29, tzinfo=UTC), 23), (datetime(2026, 10, 25, tzinfo=UTC), 25)],
+)
+async def test_a_day_is_as_long_as_its_clocks_say(
+    database: Database, day: datetime, hours: int
+) -> None:
+    """The day on which clocks are changed has 23 or 25 hours, and its neighbours have 24."""
+    first_ns = int((day - timedelta(days=2)).timestamp()) * 10**9
+    await _fill(
+        database,
+        [make_event(hour, started_at_ns=first_ns + hour * 3_600 * 10**9) for hour in range(120)],
+    )
+    query = BucketQuery(width="day", zone=ZoneInfo("Europe/Berlin"), filters={})
+    days = {one.start_us: one.figures["requests"] for one in await _walk(database, query)}
+    start_us = bucket_start("day", int(day.timestamp()) * 10**6 + 12 * HOUR_US, query.zone)
+    place = list(days).index(start_us)
+    assert list(days.values())[place - 1 : place + 2] == [24, hours, 24]
+    assert sum(days.values()) == 120
 
 
 @settings(max_examples=6, suppress_health_check=KEPT)

@@ -89,6 +89,20 @@ def test_scripts_read_the_amount(control: ControlServer) -> None:
     assert "Nothing is charged." in run(control, "usage", "costs", "--project", "idle").output
 
 
+def test_days_of_a_time_zone_add_up(control: ControlServer) -> None:
+    """Days of a zone have all that there is, and one that figures are too coarse for is refused."""
+    zone = ("--bucket", "day", "--tz", "Asia/Tokyo")
+    assert sum(_micro(row["amount"]) for row in run_json(control, "usage", "costs", *zone)) == 156
+    usage = run_json(control, "usage", "buckets", *zone)
+    assert sum(row["requests"] for row in usage) == 6
+    assert {row["start_time"] % 86_400 for row in usage} == {15 * 3_600}
+    assert "Begins (Asia/Tokyo)" in run(control, "usage", "buckets", *zone).output
+    for name, words in (("Asia/Kolkata", "between full hours"), ("Nowhere", "no time zone")):
+        refused = run(control, "usage", "costs", "--tz", name)
+        assert refused.exit_code != 0
+        assert words in " ".join(refused.output.split())
+
+
 def test_groups_add_up(control: ControlServer) -> None:
     """Costs and usage by group are those of all together, whatever the group and the bucket."""
     for groups in ("project", "key,model", "label:cost_center", "organization,data_class"):

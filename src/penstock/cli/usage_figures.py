@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
@@ -57,8 +58,10 @@ SinceOption = Annotated[
 UntilOption = Annotated[
     str | None, option("--until", "The last one begins before it; as --since.", "TIME")
 ]
-MonthOption = Annotated[
-    str | None, option("--month", "In place of the two: a month of UTC.", "2026-11")
+MonthOption = Annotated[str | None, option("--month", "In place of the two: a month.", "2026-11")]
+ZoneOption = Annotated[
+    str | None,
+    option("--tz", "Whose days and months: of this time zone; of UTC without.", "Europe/Berlin"),
 ]
 GroupsOption = Annotated[
     str | None,
@@ -92,15 +95,14 @@ BUCKETS_EXAMPLES = examples(
 COSTS_EXAMPLES = examples(
     "penstock usage costs --project search --json | jq -r .amount",
     "penstock usage costs --month 2026-11 --group-by organization,model",
+    "penstock usage costs --month 2026-11 --bucket day --tz Europe/Berlin",
     "penstock usage costs --since 7d --bucket day --group-by label:cost_center",
 )
 
 
 def buckets(  # noqa: PLR0913  # each option is a parameter: Typer reads them from here
     *,
-    bucket: Annotated[
-        BucketWidth, typer.Option(help="How long a bucket is, in UTC.")
-    ] = BucketWidth.DAY,
+    bucket: Annotated[BucketWidth, typer.Option(help="How long a bucket is.")] = BucketWidth.DAY,
     organization: OrganizationOption = None,
     project: ProjectOption = None,
     key: KeyOption = None,
@@ -109,6 +111,7 @@ def buckets(  # noqa: PLR0913  # each option is a parameter: Typer reads them fr
     since: SinceOption = None,
     until: UntilOption = None,
     month: MonthOption = None,
+    tz: ZoneOption = None,
     group_by: GroupsOption = None,
     data: DataOption = None,
     as_json: JsonOption = False,
@@ -118,8 +121,10 @@ def buckets(  # noqa: PLR0913  # each option is a parameter: Typer reads them fr
     Whole buckets are counted. Results can be grouped by region, too.
     """
     wanted = {
-        **find_span(since, until, month),
-        **_given(model=model, region=region, group_by=_groups(group_by), bucket=bucket.value),
+        **find_span(since, until, month, find_zone(tz)),
+        **_given(
+            tz=tz, model=model, region=region, group_by=_groups(group_by), bucket=bucket.value
+        ),
     }
     with connect(data) as client:
         wanted |= find_usage_filters(client, organization, project, key)
@@ -132,10 +137,11 @@ def buckets(  # noqa: PLR0913  # each option is a parameter: Typer reads them fr
         console().print("No request matches.")
         return
     groups = _dimensions(group_by)
-    headings = ["Begins (UTC)", *(_heading(name) for name in groups), *_FIGURES]
+    zone = find_zone(tz)
+    headings = [_begins(zone), *(_heading(name) for name in groups), *_FIGURES]
     cells = [
         [
-            _begin(row, bucket.value),
+            _begin(row, bucket.value, zone),
             *(_cell(row, name) for name in groups),
             *(f"{row[member]:,}" for member in _FIGURES.values()),
         ]
@@ -148,7 +154,7 @@ def costs(  # noqa: PLR0913  # as above
     *,
     bucket: Annotated[
         CostWidth | None,
-        typer.Option(help="Of each day or month of UTC by itself.", show_default="all together"),
+        typer.Option(help="Of each day or month by itself.", show_default="all together"),
     ] = None,
     organization: OrganizationOption = None,
     project: ProjectOption = None,
@@ -157,18 +163,21 @@ def costs(  # noqa: PLR0913  # as above
     since: SinceOption = None,
     until: UntilOption = None,
     month: MonthOption = None,
+    tz: ZoneOption = None,
     group_by: GroupsOption = None,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what usage is charged, exactly. With --json: one object a line, amounts as decimals.
 
-    Whole days of UTC are counted. The operator is shown what is paid upstream, too.
+    Whole days are counted. The operator is shown what is paid upstream, too.
     """
     is_day = bucket is CostWidth.DAY or since is not None or until is not None
     wanted = {
-        **find_span(since, until, month),
-        **_given(model=model, group_by=_groups(group_by), bucket="day" if is_day else "month"),
+        **find_span(since, until, month, find_zone(tz)),
+        **_given(
+            tz=tz, model=model, group_by=_groups(group_by), bucket="day" if is_day else "month"
+        ),
     }
     with connect(data) as client:
         wanted |= find_usage_filters(client, organization, project, key)
@@ -182,10 +191,12 @@ def costs(  # noqa: PLR0913  # as above
         for row in rows:
             print_json(row)
         return
-    _print_costs(rows, groups, None if bucket is None else bucket.value)
+    _print_costs(rows, groups, None if bucket is None else bucket.value, find_zone(tz))
 
 
-def _print_costs(rows: "Sequence[Row]", groups: Sequence[str], width: str | None) -> None:
+def _print_costs(
+    rows: "Sequence[Row]", groups: Sequence[str], width: str | None, zone: tzinfo
+) -> None:
     if not any(row["currency"] for row in rows):
         console().print("Nothing is charged.")
         return
@@ -194,11 +205,11 @@ def _print_costs(rows: "Sequence[Row]", groups: Sequence[str], width: str | None
         for heading, member in _AMOUNTS.items()
         if any(row.get(member) is not None for row in rows)
     }
-    begin = [] if width is None else ["Begins (UTC)"]
+    begin = [] if width is None else [_begins(zone)]
     headings = [*begin, *(_heading(name) for name in groups), "Currency", *amounts]
     cells = [
         [
-            *([] if width is None else [_begin(row, width)]),
+            *([] if width is None else [_begin(row, width, zone)]),
             *(_cell(row, name) for name in groups),
             row["currency"],
             *(row.get(member) or "-" for member in amounts.values()),
@@ -255,8 +266,31 @@ def _atto(text: str | None) -> int:
     return sign * (parse_decimal(digits, _PLACES) or 0)
 
 
-def find_span(since: str | None, until: str | None, month: str | None) -> dict[str, str]:
+def find_zone(tz: str | None) -> tzinfo:
+    """Return the time zone that `--tz` names; UTC without.
+
+    Raises:
+        CommandError: There is none of that name here.
+    """
+    if tz is None:
+        return UTC
+    try:
+        return ZoneInfo(tz)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        remedy = "Write it like Europe/Berlin."
+        raise CommandError(BAD_OPTION, f"--tz {tz} is no time zone.", remedy) from None
+
+
+def find_span(
+    since: str | None, until: str | None, month: str | None, zone: tzinfo = UTC
+) -> dict[str, str]:
     """Return the filters that `--since`, `--until` and `--month` mean.
+
+    Args:
+        since: As it was typed; a time without an offset is one of UTC.
+        until: The same.
+        month: The same, of the zone.
+        zone: Whose months are meant.
 
     Raises:
         CommandError: One is none, or they are given together.
@@ -265,7 +299,7 @@ def find_span(since: str | None, until: str | None, month: str | None) -> dict[s
         if since is not None or until is not None:
             message = "--month goes with neither --since nor --until."
             raise CommandError(BAD_OPTION, message, "Leave one of them out.")
-        first, behind = month_bounds(month)
+        first, behind = month_bounds(month, zone)
         return {"since": format_time(first), "until": format_time(behind)}
     now = datetime.now(UTC)
     return _given(
@@ -274,8 +308,8 @@ def find_span(since: str | None, until: str | None, month: str | None) -> dict[s
     )
 
 
-def month_bounds(text: str) -> tuple[datetime, datetime]:
-    """Return the first moments of a month, as `2026-11`, and of the one behind it.
+def month_bounds(text: str, zone: tzinfo = UTC) -> tuple[datetime, datetime]:
+    """Return the first moments of a month, as `2026-11`, and of the one behind it, in a zone.
 
     Raises:
         CommandError: It is none.
@@ -288,7 +322,7 @@ def month_bounds(text: str) -> tuple[datetime, datetime]:
         raise CommandError(BAD_OPTION, f"--month {text} is no month.", "Write it like 2026-11.")
     year, number = int(match["year"]), int(match["month"])
     behind = (year + number // 12, number % 12 + 1)
-    return datetime(year, number, 1, tzinfo=UTC), datetime(*behind, 1, tzinfo=UTC)
+    return datetime(year, number, 1, tzinfo=zone), datetime(*behind, 1, tzinfo=zone)
 
 
 def _given(**members: str | None) -> dict[str, str]:
@@ -312,8 +346,12 @@ def _heading(name: str) -> str:
     return _HEADINGS.get(name, name.capitalize())
 
 
-def _begin(row: Mapping[str, Any], width: str) -> str:
-    begin = datetime.fromtimestamp(row["start_time"], UTC).isoformat(sep=" ")
+def _begins(zone: tzinfo) -> str:
+    return f"Begins ({'UTC' if zone is UTC else zone})"
+
+
+def _begin(row: Mapping[str, Any], width: str, zone: tzinfo) -> str:
+    begin = datetime.fromtimestamp(row["start_time"], zone).isoformat(sep=" ")
     return begin[: {"month": 7, "day": 10}.get(width, 16)]
 
 

@@ -47,4 +47,4 @@ async def list_usage_buckets(
         groups = (result.group for result in page.results)
         names = await service.name_groups(session, session.scope, wanted.group_by, groups)
     bodies = [UsageResultBody.of(result, wanted.group_by, names) for result in page.results]
-    return call.answer(UsageBucketsBody(**build_buckets(query.bucket, page, bodies)))
+    return call.answer(UsageBucketsBody(**build_buckets(query.bucket, page, bodies, query.zone)))

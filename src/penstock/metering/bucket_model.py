@@ -1,8 +1,9 @@
 """What figures of hours, days and months are asked for by. Times are microseconds, in UTC."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, NamedTuple, Protocol, TypeVar, get_args
+from zoneinfo import ZoneInfo
 
 from penstock.contract.usage import Meter
 
@@ -37,6 +38,8 @@ class BucketQuery:
     """Name of the label whose values are meant by `LABEL`."""
     filters: Mapping[str, str | tuple[str, ...]]
     """What dimensions must be; of several values, one of them."""
+    zone: ZoneInfo | None = None
+    """Whose days and months are meant; those of UTC when None."""
     after: BucketPosition | None = None
     limit: int = MAX_RESULTS
     """Most results, 1..MAX_RESULTS."""
@@ -53,6 +56,8 @@ class Part(NamedTuple):
     """Behind which result."""
     limit: int
     """Most results."""
+    hours_us: Sequence[int] | None = None
+    """When those begin that are meant, of hours; all of them when None."""
 
 
 class InBucket(Protocol):

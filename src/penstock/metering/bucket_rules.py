@@ -4,6 +4,7 @@ import base64
 import binascii
 from collections.abc import Awaitable, Callable, Collection
 from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -17,6 +18,7 @@ from penstock.metering.bucket_model import (
     Result,
     Width,
 )
+from penstock.metering.zone_rules import local_advance, local_start
 
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
@@ -29,24 +31,28 @@ _MAX_MOMENT_US = 253_370_764_800_000_000
 Fetch = Callable[[Part], Awaitable[list[Result]]]
 
 
-def bucket_start(width: Width, at_us: int) -> int:
-    """Return when the bucket begins that a moment is in.
+def bucket_start(width: Width, at_us: int, zone: ZoneInfo | None = None) -> int:
+    """Return when the bucket begins that a moment is in; of a zone of full hours, or of UTC.
 
     >>> bucket_start("day", 1_781_524_800_000_001) == 1_781_481_600_000_000
     True
     """
+    if zone is not None and width != "hour":
+        return local_start(zone, width, at_us)
     if width == "month":
         moment = datetime.fromtimestamp(at_us // 1_000_000, UTC)
         return _month(moment.year, moment.month)
     return at_us - at_us % _UNITS[width]
 
 
-def advance(width: Width, start_us: int, count: int) -> int:
+def advance(width: Width, start_us: int, count: int, zone: ZoneInfo | None = None) -> int:
     """Return when the bucket begins that is so many behind the one that begins then.
 
     >>> advance("month", bucket_start("month", 1_781_524_800_000_000), 7) == 1_798_761_600_000_000
     True
     """
+    if zone is not None and width != "hour":
+        return local_advance(zone, width, start_us, count)
     if width == "month":
         moment = datetime.fromtimestamp(start_us // 1_000_000, UTC)
         months = min(moment.year * 12 + moment.month - 1 + count, 9_999 * 12 - 1)
@@ -62,15 +68,16 @@ def snap(query: BucketQuery, first_us: int, last_us: int) -> tuple[int, int]:
         first_us: The oldest moment that there is a figure of.
         last_us: The newest one.
     """
-    start_us = bucket_start(query.width, first_us)
+    width, zone = query.width, query.zone
+    start_us = bucket_start(width, first_us, zone)
     if query.since_us is not None:
-        start_us = max(start_us, bucket_start(query.width, _within(query.since_us)))
-    end_us = advance(query.width, bucket_start(query.width, last_us), 1)
+        start_us = max(start_us, bucket_start(width, _within(query.since_us), zone))
+    end_us = advance(width, bucket_start(width, last_us, zone), 1, zone)
     if query.until_us is not None:
         until_us = _within(query.until_us)
-        floor_us = bucket_start(query.width, until_us)
+        floor_us = bucket_start(width, until_us, zone)
         is_whole = floor_us == until_us
-        end_us = min(end_us, floor_us if is_whole else advance(query.width, floor_us, 1))
+        end_us = min(end_us, floor_us if is_whole else advance(width, floor_us, 1, zone))
     return start_us, end_us
 
 
@@ -85,6 +92,8 @@ def find_fault(query: BucketQuery, label_dimensions: Collection[str]) -> str | N
         return None
     if query.width == "hour":
         return "figures of labels are kept by day"
+    if query.zone is not None:
+        return "figures of labels are kept by day of UTC, not of a time zone"
     others = sorted({*query.group_by, *query.filters} - {LABEL, *label_dimensions})
     if others:
         return f"figures of labels are not kept by {', '.join(others)}"
@@ -109,11 +118,12 @@ async def collect(
     after = query.after
     if after is not None:
         # Without groups a bucket has one result, and that was it.
-        start_us = max(start_us, advance(query.width, after.start_us, 0 if after.group else 1))
+        passed = 0 if after.group else 1
+        start_us = max(start_us, advance(query.width, after.start_us, passed, query.zone))
     results: list[Result] = []
     span = 1 if is_single else _FIRST_SPAN
     while start_us < end_us and len(results) <= query.limit:
-        span_end_us = min(advance(query.width, start_us, span), end_us)
+        span_end_us = min(advance(query.width, start_us, span, query.zone), end_us)
         wanted = query.limit + 1 - len(results)
         results += await fetch(Part(start_us, span_end_us, after, wanted))
         start_us = span_end_us

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
+from zoneinfo import ZoneInfo
 
 from pydantic import AwareDatetime, BaseModel, Field, field_validator
 
@@ -23,6 +24,7 @@ from penstock.metering.bucket_model import (
 )
 from penstock.metering.bucket_rules import advance, find_fault, find_page
 from penstock.metering.errors import CURSOR_INVALID, GROUPING_UNKNOWN
+from penstock.metering.zone_rules import find_zone, has_whole_hours
 
 _TIME = "ISO 8601 with a time zone, e.g. `2026-06-15T12:00:00Z`; write `+` as `%2B`."
 _LABEL_PREFIX = "label:"
@@ -69,6 +71,14 @@ class SpanQuery(RequestBody):
             examples=["project,model"],
         ),
     ] = None
+    tz: Annotated[
+        Text | None,
+        Field(
+            description="Whose days and months are meant, e.g. `Europe/Berlin`; those of UTC "
+            "without. A zone whose days begin between full hours of UTC is 400.",
+            examples=["Europe/Berlin"],
+        ),
+    ] = None
     organization: Annotated[Text | None, Field(description="Its id, or name in a file.")] = None
     project: Annotated[Text | None, Field(description="Its id, or name in a file.")] = None
     key_id: Text | None = None
@@ -92,6 +102,23 @@ class SpanQuery(RequestBody):
             message = f"use {names} or label:NAME, with commas between them, each once"
             raise ValueError(message)
         return value
+
+    @field_validator("tz")
+    @classmethod
+    def _check_zone(cls, value: str | None) -> str | None:
+        zone = None if value is None else find_zone(value)
+        if value is not None and zone is None:
+            message = "use a name of the IANA database, like Europe/Berlin"
+            raise ValueError(message)
+        if zone is not None and not has_whole_hours(zone):
+            message = "its days begin between full hours of UTC, and figures are kept by hour"
+            raise ValueError(message)
+        return value
+
+    @property
+    def zone(self) -> ZoneInfo | None:
+        """Whose days and months are meant."""
+        return None if self.tz in {None, "UTC"} else find_zone(self.tz or "")
 
     @classmethod
     def dimensions(cls) -> tuple[str, ...]:
@@ -126,6 +153,7 @@ class SpanQuery(RequestBody):
             group_by=tuple(LABEL if group in labels else group for group in groups),
             label=labels[0].removeprefix(_LABEL_PREFIX) if labels else None,
             filters={name: value for name, value in wanted.items() if value is not None},
+            zone=self.zone,
             after=self._find_after(len(groups) + ranks),
             limit=self.limit,
         )
@@ -146,9 +174,7 @@ class SpanQuery(RequestBody):
 class BucketsQuery(SpanQuery):
     """Which figures of usage are meant."""
 
-    bucket: Annotated[Width, Field(description="How long a bucket is; days and months of UTC.")] = (
-        "day"
-    )
+    bucket: Annotated[Width, Field(description="How long a bucket is.")] = "day"
     region: Text | None = None
 
 
@@ -230,7 +256,7 @@ _Moment = Annotated[int, Field(description="Seconds since the Unix epoch.")]
 
 
 class BucketBody(BaseModel, Generic[Body]):
-    """An hour, a day or a month of UTC."""
+    """An hour, a day or a month."""
 
     object: Literal["bucket"] = "bucket"
     start_time: _Moment
@@ -267,7 +293,10 @@ class UsageBucketsBody(BucketPageBody[UsageResultBody]):
 
 
 def build_buckets(
-    width: Width, page: BucketPage[Any], bodies: Sequence[BaseModel]
+    width: Width,
+    page: BucketPage[Any],
+    bodies: Sequence[BaseModel],
+    zone: ZoneInfo | None,
 ) -> dict[str, Any]:
     """Return the members of a page.
 
@@ -275,12 +304,13 @@ def build_buckets(
         width: How long a bucket is.
         page: The results.
         bodies: Them as they are answered, in the same order.
+        zone: Whose days and months they are.
     """
     pairs: Sequence[tuple[InBucket, BaseModel]] = list(zip(page.results, bodies, strict=True))
     data = [
         {
             "start_time": start_us // 1_000_000,
-            "end_time": advance(width, start_us, 1) // 1_000_000,
+            "end_time": advance(width, start_us, 1, zone) // 1_000_000,
             "results": [body for _, body in of_bucket],
         }
         for start_us, of_bucket in groupby(pairs, key=lambda pair: pair[0].start_us)

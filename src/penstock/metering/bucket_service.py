@@ -7,6 +7,8 @@ from penstock.metering import bucket_store as store
 from penstock.metering.bucket_model import BucketPage, BucketQuery, Part, UsageResult
 from penstock.metering.bucket_rules import collect, snap
 from penstock.metering.openai_rules import OpenAiPage, Span, build_page, cut, fold, take_off
+from penstock.metering.zone_rules import add_terms
+from penstock.metering.zone_service import ZoneReader
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession
 
@@ -24,6 +26,8 @@ async def list_usage_buckets(
         scope: Whose.
         query: Which; `bucket_rules.find_fault` finds nothing wrong with it.
     """
+    if query.zone is not None and query.width != "hour":
+        return await _list_of_zone(session, scope, query)
     source = store.find_source(query)
     ends = await store.find_ends(session, scope, query, source)
     if ends is None:
@@ -33,6 +37,22 @@ async def list_usage_buckets(
         return await store.list_usage(session, scope, query, source, part)
 
     return await collect(query, *snap(query, *ends), fetch, is_single=source.width != query.width)
+
+
+async def _list_of_zone(
+    session: ReadSession, scope: Scope, query: BucketQuery
+) -> BucketPage[UsageResult]:
+    whole, hours = store.find_source(query), store.find_hours(query)
+    ends = await store.find_ends(session, scope, query, hours)
+    if ends is None:
+        return BucketPage([], None)
+
+    async def read(wanted: BucketQuery, part: Part) -> list[UsageResult]:
+        source = whole if part.hours_us is None else hours
+        return await store.list_usage(session, scope, wanted, source, part)
+
+    fetch = ZoneReader(query, read, add_terms).fetch
+    return await collect(query, *snap(query, *ends), fetch)
 
 
 async def list_openai_usage(

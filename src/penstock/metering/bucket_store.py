@@ -21,8 +21,9 @@ from penstock.metering.tables import (
     UsageLabelDays,
     UsageMonths,
     UsageProjectDays,
+    UsageProjectHours,
 )
-from penstock.storage.base import Base
+from penstock.storage.base import Base, by_code_point
 from penstock.storage.exact_sums import exact_sum, join_halves
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession
@@ -55,6 +56,13 @@ def find_source(query: BucketQuery) -> Source:
         return Source(UsageProjectDays, "day", UsageProjectDays.organization)
     table: Any = _KEPT[query.width]
     return Source(table, query.width, table.organization)
+
+
+def find_hours(query: BucketQuery) -> Source:
+    """Return the smallest table that has the same by hour."""
+    if "key_id" in {*query.group_by, *query.filters}:
+        return Source(UsageHours, "hour", UsageHours.organization)
+    return Source(UsageProjectHours, "hour", UsageProjectHours.organization)
 
 
 EMBEDDINGS = Source(UsageEmbeddingHours, "hour", UsageEmbeddingHours.organization)
@@ -147,9 +155,12 @@ async def list_groups(
     ]
     if query.label is not None:
         conditions.append(table.name == query.label)
+    if part.hours_us is not None:
+        conditions.append(table.at.in_(part.hours_us))
     conditions += only
     conditions += _behind(part, table.at, groups, is_kept=is_kept)
-    statement = select(*order, *sums).where(*conditions).group_by(*order).order_by(*order)
+    statement = select(*order, *sums).where(*conditions).group_by(*order)
+    statement = statement.order_by(*order[: len(order) - len(groups)], *map(by_code_point, groups))
     found: list[tuple[int, tuple[str, ...], Sequence[Any]]] = []
     for row in await session.rows(statement.limit(part.limit)):
         at_us, *values = row if is_kept else (part.start_us, *row)
@@ -190,7 +201,7 @@ def _behind(
     if after is None or not groups or after.start_us < part.start_us:
         return []
     types = [column.type for column in groups]
-    is_behind = tuple_(*groups) > tuple_(*after.group, types=types)
+    is_behind = tuple_(*map(by_code_point, groups)) > tuple_(*after.group, types=types)
     if not is_kept:
         return [is_behind]
     return [or_(at > after.start_us, and_(at == after.start_us, is_behind))]

@@ -51,15 +51,20 @@ def add_up(
         for name, value in {*event.labels}:
             label_cell = LabelCell(event.organization, name, day_us, value, event.model)
             _add(label_days, label_cell, [found.get(meter, 0) for meter in METERS])
+    project_hours: dict[ProjectCell, list[int]] = {}
     for cell, figures in hours.items():
+        _add(project_hours, _project_cell(cell), figures)
         _add(days, cell._replace(at_us=bucket_start("day", cell.at_us)), figures)
     months: dict[Cell, list[int]] = {}
     project_days: dict[ProjectCell, list[int]] = {}
     for cell, figures in days.items():
         _add(months, cell._replace(at_us=bucket_start("month", cell.at_us)), figures)
-        project_cell = ProjectCell(*cell[:3], cell.model, cell.data_class, cell.region)
-        _add(project_days, project_cell, figures)
-    return Figures(hours, days, months, project_days, label_days, embedding_hours)
+        _add(project_days, _project_cell(cell), figures)
+    return Figures(hours, days, months, project_days, label_days, embedding_hours, project_hours)
+
+
+def _project_cell(cell: Cell) -> ProjectCell:
+    return ProjectCell(*cell[:3], cell.model, cell.data_class, cell.region)
 
 
 def _add(sums: dict[Any, list[int]], key: Any, figures: Iterable[int]) -> None:

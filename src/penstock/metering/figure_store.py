@@ -12,6 +12,7 @@ from penstock.metering.tables import (
     UsageLabelDays,
     UsageMonths,
     UsageProjectDays,
+    UsageProjectHours,
 )
 from penstock.storage.base import Base
 from penstock.storage.bulk import MAX_SUM, Bulk
@@ -29,6 +30,7 @@ _EMBEDDING_HOURS = _bulk(UsageEmbeddingHours, Cell._fields)
 _DAYS = _bulk(UsageDays, Cell._fields)
 _MONTHS = _bulk(UsageMonths, Cell._fields)
 _PROJECT_DAYS = _bulk(UsageProjectDays, ProjectCell._fields)
+_PROJECT_HOURS = _bulk(UsageProjectHours, ProjectCell._fields)
 _LABEL_DAYS = _bulk(UsageLabelDays, LabelCell._fields)
 
 
@@ -43,6 +45,7 @@ async def add_figures(session: WriteSession, scope: Scope, figures: Figures) -> 
     await session.add_many(_DAYS, _rows(figures.days))
     await session.add_many(_MONTHS, _rows(figures.months))
     await session.add_many(_PROJECT_DAYS, _rows(figures.project_days))
+    await session.add_many(_PROJECT_HOURS, _rows(figures.project_hours))
     await session.add_many(_LABEL_DAYS, _rows(figures.label_days))
     await session.add_many(_EMBEDDING_HOURS, _rows(figures.embedding_hours))
 

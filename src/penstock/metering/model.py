@@ -192,11 +192,11 @@ class Cell(NamedTuple):
 
 
 class ProjectCell(NamedTuple):
-    """What figures of days of whole projects are kept by, in the order of the table's key."""
+    """What figures of whole projects are kept by, in the order of the tables' keys."""
 
     organization: str
     at_us: int
-    """When the day begins."""
+    """When the hour or the day begins."""
     project: str
     model: str
     data_class: str
@@ -224,6 +224,7 @@ class Figures:
     project_days: Mapping[ProjectCell, Sequence[int]]
     label_days: Mapping[LabelCell, Sequence[int]]
     embedding_hours: Mapping[Cell, Sequence[int]]
+    project_hours: Mapping[ProjectCell, Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,7 @@ class UsageHours(_Cells, Base):
     """Figures of each hour, of the events that started in it."""
 
     __tablename__ = "usage_hours"
-    __table_args__ = (Index(None, "at"),)
+    __table_args__ = (Index(None, "at"), Index(None, "key_id", "at"))
 
 
 class UsageEmbeddingHours(_Cells, Base):
@@ -171,11 +171,8 @@ class UsageMonths(_Cells, Base):
     __table_args__ = (Index(None, "at"),)
 
 
-class UsageProjectDays(_Figures, Base):
-    """Figures of each day of UTC of all keys of a project together: as small as a chart is."""
-
-    __tablename__ = "usage_project_days"
-    __table_args__ = (Index(None, "at"),)
+class _ProjectCells(_Figures):
+    """Figures of all keys of a project together: as small as a chart is."""
 
     organization: Mapped[str] = mapped_column(primary_key=True)
     at: Mapped[Microseconds] = mapped_column(primary_key=True)
@@ -183,3 +180,17 @@ class UsageProjectDays(_Figures, Base):
     model: Mapped[str] = mapped_column(primary_key=True)
     data_class: Mapped[str] = mapped_column(primary_key=True)
     region: Mapped[str] = mapped_column(primary_key=True)
+
+
+class UsageProjectDays(_ProjectCells, Base):
+    """Figures of each day of UTC by project."""
+
+    __tablename__ = "usage_project_days"
+    __table_args__ = (Index(None, "at"),)
+
+
+class UsageProjectHours(_ProjectCells, Base):
+    """Figures of each hour by project: what days of time zones have at their edges."""
+
+    __tablename__ = "usage_project_hours"
+    __table_args__ = (Index(None, "at"),)

@@ -52,4 +52,4 @@ async def list_costs(
         names = await name_groups(session, session.scope, wanted.group_by, groups)
     body = OperatorCostResultBody if is_operator else CostResultBody
     bodies = [body.of(result, wanted.group_by, names) for result in page.results]
-    return call.answer(CostsBody(**build_buckets(query.bucket, page, bodies)))
+    return call.answer(CostsBody(**build_buckets(query.bucket, page, bodies, query.zone)))

@@ -36,9 +36,7 @@ _OPERATOR = _EXAMPLE | {"cost": "0.75", "margin": "0.2824"}
 class CostsQuery(SpanQuery):
     """Which costs are meant."""
 
-    bucket: Annotated[
-        Literal["day", "month"], Field(description="How long a bucket is, in UTC.")
-    ] = "day"
+    bucket: Annotated[Literal["day", "month"], Field(description="How long a bucket is.")] = "day"
 
     @classmethod
     def dimensions(cls) -> tuple[str, ...]:

@@ -1,9 +1,12 @@
 """What usage is charged and what it costs the platform, by day and month and by group."""
 
+from collections.abc import Iterable
+
 from penstock.metering.bucket_model import BucketPage, BucketQuery, Part
 from penstock.metering.bucket_rules import advance, bucket_start, collect, snap
 from penstock.metering.bucket_store import find_ends
 from penstock.metering.openai_rules import OpenAiPage, Span, build_page, cut
+from penstock.metering.zone_service import ZoneReader
 from penstock.rating import cost_store as store
 from penstock.rating.cost_model import CostResult, ModelCharge
 from penstock.storage.scope import Scope
@@ -24,6 +27,8 @@ async def list_costs(
         query: Which; `bucket_rules.find_fault` finds nothing wrong with it.
         has_costs: Whether what the platform pays is told, too: to its operator alone.
     """
+    if query.zone is not None:
+        return await _list_of_zone(session, scope, query, has_costs=has_costs)
     source = store.find_source(query)
     ends = await find_ends(session, scope, query, source)
     if ends is None:
@@ -33,6 +38,37 @@ async def list_costs(
         return await store.list_costs(session, scope, query, source, part, has_costs=has_costs)
 
     return await collect(query, *snap(query, *ends), fetch, is_single=source.width != query.width)
+
+
+async def _list_of_zone(
+    session: ReadSession, scope: Scope, query: BucketQuery, *, has_costs: bool
+) -> BucketPage[CostResult]:
+    whole, hours = store.find_source(query), store.find_hours(query)
+    ends = await find_ends(session, scope, query, hours)
+    if ends is None:
+        return BucketPage([], None)
+
+    async def read(wanted: BucketQuery, part: Part) -> list[CostResult]:
+        source = whole if part.hours_us is None else hours
+        return await store.list_costs(session, scope, wanted, source, part, has_costs=has_costs)
+
+    fetch = ZoneReader(query, read, _add_terms).fetch
+    return await collect(query, *snap(query, *ends), fetch)
+
+
+def _add_terms(
+    start_us: int, group: tuple[str, ...], terms: Iterable[tuple[int, CostResult]]
+) -> CostResult | None:
+    """Add amounts up, each 1 or -1 times; None when nothing is left of them."""
+    amount_atto, known = 0, []
+    for sign, term in terms:
+        amount_atto += sign * term.amount_atto
+        if term.cost_atto is not None:
+            known.append(sign * term.cost_atto)
+    cost_atto = sum(known) if known else None
+    if not amount_atto and not cost_atto:
+        return None
+    return CostResult(start_us, group, amount_atto, cost_atto)
 
 
 async def list_openai_costs(

@@ -11,9 +11,11 @@ from penstock.rating.cost_model import CostResult
 from penstock.rating.model import RatedKind
 from penstock.rating.tables import (
     ChargeDays,
+    ChargeHours,
     ChargeLabelDays,
     ChargeMonths,
     ChargeProjectDays,
+    ChargeProjectHours,
 )
 from penstock.storage.exact_sums import exact_sum, join_halves
 from penstock.storage.scope import Scope
@@ -29,6 +31,13 @@ def find_source(query: BucketQuery) -> Source:
     if "key_id" in {*query.group_by, *query.filters}:
         return Source(ChargeDays, "day", ChargeDays.organization)
     return Source(ChargeProjectDays, "day", ChargeProjectDays.organization)
+
+
+def find_hours(query: BucketQuery) -> Source:
+    """Return the smallest table that has the same by hour."""
+    if "key_id" in {*query.group_by, *query.filters}:
+        return Source(ChargeHours, "hour", ChargeHours.organization)
+    return Source(ChargeProjectHours, "hour", ChargeProjectHours.organization)
 
 
 async def list_costs(

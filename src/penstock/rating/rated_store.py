@@ -14,9 +14,11 @@ from penstock.metering.rules import day_of
 from penstock.rating.rules import MeterKey, Running
 from penstock.rating.tables import (
     ChargeDays,
+    ChargeHours,
     ChargeLabelDays,
     ChargeMonths,
     ChargeProjectDays,
+    ChargeProjectHours,
     RatedMeters,
     RatedUsage,
 )
@@ -34,13 +36,12 @@ _METER_KEY = (
 )
 _AMOUNT = ("amount", "amount_rest")
 _DAY_KEY = ("organization", "project", "key_id", "model", "data_class", "currency", "kind", "at")
+_HOURS = Bulk(ChargeHours, (*_DAY_KEY, *_AMOUNT), pairs=(_AMOUNT,))
 _DAYS = Bulk(ChargeDays, (*_DAY_KEY, *_AMOUNT), pairs=(_AMOUNT,))
 _MONTHS = Bulk(ChargeMonths, (*_DAY_KEY, *_AMOUNT), pairs=(_AMOUNT,))
-_PROJECT_DAYS = Bulk(
-    ChargeProjectDays,
-    (*(name for name in _DAY_KEY if name != "key_id"), *_AMOUNT),
-    pairs=(_AMOUNT,),
-)
+_PROJECT_KEY = tuple(name for name in _DAY_KEY if name != "key_id")
+_PROJECT_DAYS = Bulk(ChargeProjectDays, (*_PROJECT_KEY, *_AMOUNT), pairs=(_AMOUNT,))
+_PROJECT_HOURS = Bulk(ChargeProjectHours, (*_PROJECT_KEY, *_AMOUNT), pairs=(_AMOUNT,))
 _LABEL_DAYS = Bulk(
     ChargeLabelDays,
     ("organization", "name", "value", "currency", "kind", "at", *_AMOUNT),
@@ -147,14 +148,18 @@ async def insert_rated(session: WriteSession, scope: Scope, rows: Sequence[Value
     await session.insert_many(_RATED, rows)
 
 
-async def add_to_days(session: WriteSession, scope: Scope, days: Sums, labels: Sums) -> None:
-    """Add to the figures of days, to those of months and of projects' days, and to labels'."""
-    months: Counter[tuple[Any, ...]] = Counter()
-    project_days: Counter[tuple[Any, ...]] = Counter()
-    for (organization, project, key_id, *others, at_us), amount_atto in days.items():
-        months[organization, project, key_id, *others, bucket_start("month", at_us)] += amount_atto
-        project_days[organization, project, *others, at_us] += amount_atto
+async def add_charged(session: WriteSession, scope: Scope, hours: Sums, labels: Sums) -> None:
+    """Add to the figures of hours, and so to those of days, months and projects; and to labels'."""
+    days, months, project_hours, project_days = (Counter[tuple[Any, ...]]() for _ in range(4))
+    for (organization, project, key_id, *others, at_us), amount_atto in hours.items():
+        day_us, month_us = bucket_start("day", at_us), bucket_start("month", at_us)
+        days[organization, project, key_id, *others, day_us] += amount_atto
+        months[organization, project, key_id, *others, month_us] += amount_atto
+        project_hours[organization, project, *others, at_us] += amount_atto
+        project_days[organization, project, *others, day_us] += amount_atto
     for bulk, sums in (
+        (_HOURS, hours),
+        (_PROJECT_HOURS, project_hours),
         (_DAYS, days),
         (_MONTHS, months),
         (_PROJECT_DAYS, project_days),

@@ -180,7 +180,7 @@ async def record_rated(
     recorded_at_us: int,
     run_id: str = "",
 ) -> None:
-    """Store what events were rated at, and add it to the figures of their days.
+    """Store what events were rated at, and add it to the figures of their hours and days.
 
     Args:
         session: Where to.
@@ -190,7 +190,7 @@ async def record_rated(
         run_id: Of a later run; "" when the events are stored for the first time.
     """
     rows: list[Values] = []
-    days: Counter[tuple[Any, ...]] = Counter()
+    hours: Counter[tuple[Any, ...]] = Counter()
     labels: Counter[tuple[Any, ...]] = Counter()
     for one in rated:
         event = one.event
@@ -210,14 +210,15 @@ async def record_rated(
             )
         )
         if one.amount_atto:
-            at_us = bucket_start("day", admitted_us(event))
+            at_us = admitted_us(event)
             who = (event.organization, event.project, event.key_id, event.model, event.data_class)
-            days[*who, one.currency, one.kind, at_us] += one.amount_atto
+            hour_us, day_us = bucket_start("hour", at_us), bucket_start("day", at_us)
+            hours[*who, one.currency, one.kind, hour_us] += one.amount_atto
             for name, value in {*event.labels}:
-                label = (event.organization, name, value, one.currency, one.kind, at_us)
+                label = (event.organization, name, value, one.currency, one.kind, day_us)
                 labels[label] += one.amount_atto
     await rated_store.insert_rated(session, session.scope, rows)
-    await rated_store.add_to_days(session, session.scope, days, labels)
+    await rated_store.add_charged(session, session.scope, hours, labels)
 
 
 def _plan(books: Books, event: UsageEvent, currency: str) -> _Plan:

@@ -186,6 +186,19 @@ class ChargeDays(_ChargedProject, Base):
     key_id: Mapped[str] = mapped_column(primary_key=True)
 
 
+class ChargeHours(_ChargedProject, Base):
+    """The same of hours: what days of time zones have at their edges."""
+
+    __tablename__ = "charge_hours"
+    __table_args__ = (
+        Index(None, "organization", "at"),
+        Index(None, "key_id", "at"),
+        CheckConstraint("amount_rest BETWEEN 0 AND 999999999", name="amount_rest"),
+    )
+
+    key_id: Mapped[str] = mapped_column(primary_key=True)
+
+
 class ChargeMonths(_ChargedProject, Base):
     """The same of months: those of its days, so that a year is read at once."""
 
@@ -202,6 +215,16 @@ class ChargeProjectDays(_ChargedProject, Base):
     """The same of days, of all keys of a project together: as small as a chart is."""
 
     __tablename__ = "charge_project_days"
+    __table_args__ = (
+        Index(None, "organization", "at"),
+        CheckConstraint("amount_rest BETWEEN 0 AND 999999999", name="amount_rest"),
+    )
+
+
+class ChargeProjectHours(_ChargedProject, Base):
+    """The same of hours."""
+
+    __tablename__ = "charge_project_hours"
     __table_args__ = (
         Index(None, "organization", "at"),
         CheckConstraint("amount_rest BETWEEN 0 AND 999999999", name="amount_rest"),

@@ -69,6 +69,23 @@ def _add_microseconds(element: seconds_after, compiler: SQLCompiler, **options: 
     return f"({moment} + {seconds} * 1000000)"
 
 
+class by_code_point(FunctionElement[str]):  # noqa: N801 - a function of SQL
+    """A text that is compared as Python does, whatever language a database sorts in."""
+
+    type = Text()
+    inherit_cache = True
+
+
+@compiles(by_code_point, "postgresql")
+def _collate(element: by_code_point, compiler: SQLCompiler, **options: Any) -> str:
+    return f'({compiler.process(element.clauses, **options)} COLLATE "C")'
+
+
+@compiles(by_code_point)
+def _leave(element: by_code_point, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(element.clauses, **options)
+
+
 def read_json(kept: Any) -> Any:
     """Return the value of a JSON text that a database keeps.
 

@@ -1,0 +1,101 @@
+"""Figures of days and months of a time zone, from those of UTC and the hours at their edges."""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Generic, TypeAlias
+
+from penstock.metering.bucket_model import BucketPosition, BucketQuery, Part, Result
+from penstock.metering.zone_rules import Cover, hours_of, list_covers
+
+_BUCKETS = 128
+"""So many are put together at a time."""
+_ALL = 2**31 - 1
+
+Read: TypeAlias = Callable[[BucketQuery, Part], Awaitable[list[Result]]]
+"""Reads figures of UTC that are as wide as the query says."""
+Place: TypeAlias = tuple[int, tuple[str, ...]]
+"""The label of a bucket, and a group."""
+Add: TypeAlias = Callable[[int, tuple[str, ...], Iterable[tuple[int, Result]]], Result | None]
+"""Adds up what a bucket is put together from, each 1 or -1 times; None when nothing is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneReader(Generic[Result]):
+    """Reads parts of what a query with a time zone means; see `bucket_rules.collect`."""
+
+    query: BucketQuery
+    read: Read[Result]
+    add: Add[Result]
+
+    async def fetch(self, part: Part) -> list[Result]:
+        """Return results of the zone's buckets, in order of time and group."""
+        zone = self.query.zone
+        assert zone is not None  # noqa: S101 - nobody else makes one
+        covers = list(list_covers(zone, self.query.width, part.start_us, part.end_us))
+        found: list[Result] = []
+        after = part.after
+        for first in range(0, len(covers), _BUCKETS):
+            some = covers[first : first + _BUCKETS]
+            found += await self._fetch_covers(some, after, part.limit - len(found))
+            if len(found) >= part.limit:
+                break
+            after = None
+        return found
+
+    async def _fetch_covers(
+        self, covers: Sequence[Cover], after: BucketPosition | None, limit: int
+    ) -> list[Result]:
+        behind = None if after is None else _find_label(covers, after)
+        found: list[Result] = []
+        while True:
+            start_us = covers[0].label_us
+            if behind is not None:
+                # Without groups a bucket has one result, and that was it.
+                start_us = behind.start_us + (0 if behind.group else 1)
+            part = Part(start_us, covers[-1].label_us + 1, behind, limit)
+            days = await self.read(self.query, part)
+            end = None
+            if len(days) >= limit:
+                end = BucketPosition(days[-1].start_us, days[-1].group)
+            found += await self._put_together(covers, days, behind, end)
+            if end is None or len(found) >= limit:
+                return found
+            behind = end
+
+    async def _put_together(
+        self,
+        covers: Sequence[Cover],
+        days: Sequence[Result],
+        behind: BucketPosition | None,
+        end: BucketPosition | None,
+    ) -> list[Result]:
+        """Return results of which all is known: those behind one place, up to another."""
+        meant = {
+            cover.label_us: cover
+            for cover in covers
+            if (behind is None or cover.label_us >= behind.start_us)
+            and (end is None or cover.label_us <= end.start_us)
+        }
+        uses = hours_of(meant.values())
+        terms: dict[Place, list[tuple[int, Result]]] = {}
+        for day in days:
+            terms.setdefault((day.start_us, day.group), []).append((1, day))
+        if uses:
+            hours = sorted(uses)
+            part = Part(hours[0], hours[-1] + 1, None, _ALL, hours)
+            for hour in await self.read(replace(self.query, width="hour"), part):
+                for label_us, sign in uses[hour.start_us]:
+                    terms.setdefault((label_us, hour.group), []).append((sign, hour))
+        found = []
+        for place in sorted(terms):
+            is_meant = (behind is None or place > behind) and (end is None or place <= end)
+            if is_meant and place[0] in meant:
+                result = self.add(meant[place[0]].start_us, place[1], terms[place])
+                found += [] if result is None else [result]
+        return found
+
+
+def _find_label(covers: Sequence[Cover], after: BucketPosition) -> BucketPosition | None:
+    """Return a result's place among labels; None when it is before all of them."""
+    labels = [cover.label_us for cover in covers if cover.start_us <= after.start_us]
+    return BucketPosition(labels[-1], after.group) if labels else None
