@@ -35,6 +35,17 @@ _LabelOption = Annotated[
 ]
 
 
+_MetadataOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metadata-label",
+        help="Take this member of a request's metadata as a label, too; again for further ones.",
+        metavar="NAME",
+        show_default="none",
+    ),
+]
+
+
 def dev(  # noqa: PLR0913  # each option is a parameter: Typer reads them from here
     *,
     gateway_port: Annotated[int, _port("the gateway, where callers come")] = 8080,
@@ -82,6 +93,7 @@ def dev(  # noqa: PLR0913  # each option is a parameter: Typer reads them from h
         ),
     ] = False,
     label: _LabelOption = None,
+    metadata_label: _MetadataOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run everything on 127.0.0.1: gateway, control plane, metrics and two models.
@@ -110,5 +122,6 @@ def dev(  # noqa: PLR0913  # each option is a parameter: Typer reads them from h
         config=config.absolute() if config is not None else None,
         is_journal_strict=journal_strict,
         labels=tuple(dict.fromkeys(label or ())),
+        metadata_labels=tuple(dict.fromkeys(metadata_label or ())),
     )
     run_dev(options, JsonReporter() if as_json else TextReporter())

@@ -45,6 +45,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     journal_segment_bytes: int = 16 * 1024 * 1024
     labels: tuple[str, ...] = ()
     """Names of the labels that requests may have."""
+    metadata_labels: tuple[str, ...] = ()
+    """Names of members of a request's `metadata` that are labels, too."""
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):

@@ -1,11 +1,15 @@
 """Labels of a request: names and values by which callers find their costs. Pure.
 
+A header says them, and, where the operator wants it, the `metadata` of the body.
 They end in reports that many people read, so they are short, and their form leaves no room for
 prose or mail addresses; which names may be used is the operator's to say.
 """
 
 import re
 from collections.abc import Collection
+from typing import Any
+
+import msgspec
 
 from penstock.gateway.errors import LABELS_INVALID
 from penstock.gateway.limits import LABEL_NAME_CHARS, LABEL_VALUE_CHARS, LABELS
@@ -16,7 +20,16 @@ Labels = tuple[tuple[str, str], ...]
 _NAME = f"[a-z][a-z0-9_.-]{{0,{LABEL_NAME_CHARS - 1}}}"
 _VALUE = f"[A-Za-z0-9][A-Za-z0-9_.:/+-]{{0,{LABEL_VALUE_CHARS - 1}}}"
 _LABEL = re.compile(f"[ \t]*(?P<name>{_NAME})=(?P<value>{_VALUE})[ \t]*")
+_IS_VALUE = re.compile(_VALUE)
 _SHOWN_CHARS = 64
+
+
+class _Body(msgspec.Struct):
+    metadata: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+_decode_body = msgspec.json.Decoder(_Body).decode
+_decode_metadata = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def read_labels(value: bytes) -> Labels | Refusal:
@@ -40,6 +53,29 @@ def read_labels(value: bytes) -> Labels | Refusal:
         found[name] = match["value"]
         if len(found) > LABELS:
             return _refuse(f"there are more than {LABELS} labels")
+    return tuple(sorted(found.items()))
+
+
+def add_metadata(labels: Labels, body: bytes, allowed: Collection[str]) -> Labels:
+    """Return labels with those that the `metadata` of a request gives, in order of name.
+
+    It is the engine's first: what is no label there is left out, and nothing is refused for it.
+    What the header says stays, and both together are not more than `LABELS`.
+
+    Args:
+        labels: What the header says.
+        body: JSON, an object.
+        allowed: The names that the operator takes from there.
+    """
+    try:
+        metadata = _decode_metadata(_decode_body(body).metadata)
+    except msgspec.DecodeError:
+        return labels
+    found = dict(labels)
+    for name in sorted(metadata.keys() & allowed):
+        value = metadata[name]
+        if isinstance(value, str) and _IS_VALUE.fullmatch(value) and len(found) < LABELS:
+            found.setdefault(name, value)
     return tuple(sorted(found.items()))
 
 

@@ -31,7 +31,7 @@ from penstock.gateway.errors import (
     VERSION_UNSUPPORTED,
 )
 from penstock.gateway.exchange import Exchange
-from penstock.gateway.labels import check_labels
+from penstock.gateway.labels import add_metadata, check_labels
 from penstock.gateway.limits import (
     BODY_BYTES,
     BODY_IDLE_S,
@@ -420,6 +420,8 @@ class Downstream(asyncio.Protocol):
             request.refusal = admission
             self._serve(request)
             return
+        if worker.metadata_labels:
+            request.labels = add_metadata(request.labels, admission.body, worker.metadata_labels)
         self._exchange = exchange = Exchange(worker, self, request, principal, admission)
         self._deadline_s = _NEVER
         exchange.start()

@@ -73,6 +73,8 @@ class Worker:
         self.is_draining = False
         self.labels = frozenset(settings.labels)
         """Names of the labels that requests may have."""
+        self.metadata_labels = frozenset(settings.metadata_labels)
+        """Those that are taken from their `metadata`, too."""
         self._ended: asyncio.Future[int] = loop.create_future()
         self._connections: set[Downstream] = set()
         self._pools: dict[str, tuple[ServedUpstream, tuple[Pool, ...]]] = {}

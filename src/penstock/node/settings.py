@@ -71,6 +71,8 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """How long a stopping agent waits for the control plane to take what is left."""
     labels: Annotated[tuple[LabelName, ...], Meta(max_length=256)] = LABELS
     """Names that requests may use in `x-penstock-labels`; others are 400."""
+    metadata_labels: Annotated[tuple[LabelName, ...], Meta(max_length=16)] = ()
+    """Members of a request's `metadata` that are labels, too; nobody's unless it is said."""
     worker_command: tuple[str, ...] = ()
     """Starts a worker, its settings are added as JSON; our own gateway when empty."""
     log_to_stderr: bool = False

@@ -375,6 +375,7 @@ class Supervisor:
             journal_strict=settings.journal_strict,
             journal_segment_bytes=settings.journal_segment_bytes,
             labels=settings.labels,
+            metadata_labels=settings.metadata_labels,
         )
 
     def _read_settings(self, slot: int) -> WorkerSettings | None:

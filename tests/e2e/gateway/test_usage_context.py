@@ -111,6 +111,31 @@ async def test_a_plain_answer_tells_who_where_and_what(
     assert "x-penstock-labels" not in engine.requests[-1].header
 
 
+@pytest.mark.parametrize("wanted", [(), ("feature", "user_name")])
+async def test_metadata_is_passed_on_and_counted_where_it_is_wanted(
+    engine: ScriptedEngine, tmp_path: Path, wanted: tuple[str, ...]
+) -> None:
+    """An engine gets metadata as it was sent, and events say listed members, by default none."""
+
+    async def script(talk: Talk) -> None:
+        await talk.send(answer(CHAT, 200))
+
+    engine.script = script
+    metadata = b'{"feature": "chat",  "user_name": "Ada Lovelace", "other": "1"}'
+    body = chat_body()[:-1] + b', "metadata": ' + metadata + b"}"
+    snapshot = _snapshot(engine.port)
+    running = running_worker(
+        tmp_path, [], snapshot=snapshot, labels=("team",), metadata_labels=wanted
+    )
+    with running as worker:
+        got = await ask(worker.port, "", body, x_penstock_labels="team=search")
+        (event,) = worker.wait_events(1)
+    assert got.status == 200
+    assert metadata in engine.requests[-1].body
+    found = (("feature", "chat"),) if wanted else ()
+    assert event.labels == (*found, ("team", "search"))
+
+
 async def test_the_header_names_a_request_whose_answer_does_not(
     engine: ScriptedEngine, worker: WorkerProcess
 ) -> None:

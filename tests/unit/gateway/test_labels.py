@@ -4,7 +4,7 @@ import pytest
 from tests.fakes.worker_process import KEY
 
 from penstock.gateway.errors import LABELS_INVALID
-from penstock.gateway.labels import Labels, check_labels, read_labels
+from penstock.gateway.labels import Labels, add_metadata, check_labels, read_labels
 from penstock.gateway.limits import LABELS
 from penstock.gateway.request import Request
 from penstock.kit.errors import Refusal
@@ -87,3 +87,33 @@ def test_a_second_header_is_refused() -> None:
     assert request.refusal is not None
     assert request.refusal.error is LABELS_INVALID
     assert KEY not in request.refusal.message
+
+
+@pytest.mark.parametrize(
+    ("metadata", "labels"),
+    [
+        (b'{"team":"b","feature":"chat"}', (("feature", "chat"), ("team", "a"))),
+        (b'{"nickname":"x","mail":"someone@example.com"}', (("team", "a"),)),
+        (b'{"feature":"two words"}', (("team", "a"),)),
+        (b'{"feature":"' + b"x" * 65 + b'"}', (("team", "a"),)),
+        (b'{"feature":7}', (("team", "a"),)),
+        (b'{"feature":{"a":"b"}}', (("team", "a"),)),
+        (b"null", (("team", "a"),)),
+        (b'"feature"', (("team", "a"),)),
+        (b"[]", (("team", "a"),)),
+    ],
+)
+def test_metadata_adds_labels_that_are_wanted(metadata: bytes, labels: Labels) -> None:
+    """Of metadata, listed members in the form of labels count; the header's come first."""
+    body = b'{"model":"m","metadata":%b,"messages":[{"metadata":1}]}' % metadata
+    assert add_metadata((("team", "a"),), body, {"team", "feature", "mail"}) == labels
+    assert add_metadata((), b'{"model":"m"}', {"team"}) == ()
+
+
+def test_header_and_metadata_are_not_too_many_together() -> None:
+    """However many members metadata has, a request has so many labels at most."""
+    names = [f"l{number}" for number in range(2 * LABELS)]
+    body = b'{"metadata":{%b}}' % b",".join(b'"%b":"v"' % name.encode() for name in names)
+    found = add_metadata((("team", "a"),), body, names)
+    assert len(found) == LABELS
+    assert ("team", "a") in found

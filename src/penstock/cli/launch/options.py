@@ -28,6 +28,8 @@ class DevOptions:
     is_journal_strict: bool = False
     labels: tuple[str, ...] = ()
     """Names that requests may use; the usual ones when empty."""
+    metadata_labels: tuple[str, ...] = ()
+    """Members of their metadata that are labels, too."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""

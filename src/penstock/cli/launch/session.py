@@ -111,6 +111,7 @@ def _agent(plan: Plan, folder: DataFolder, client: httpx.AsyncClient) -> Child:
         drain_grace_s=DRAIN_GRACE_S,
         ship_grace_s=SHIP_GRACE_S,
         labels=options.labels or LABELS,
+        metadata_labels=options.metadata_labels,
     )
     is_up = ready_when(client, f"{facts.base_url}/health/ready", f"{facts.metrics_url}/metrics")
     knows_key = works_with(
