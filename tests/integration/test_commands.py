@@ -413,11 +413,11 @@ def test_the_page_about_prices_works(
     """Every command of it succeeds behind those above it, with the file that it shows."""
     monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "set-prices.md").read_text("utf-8")
-    blocks = re.findall(r"^```(sh|json)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```(sh|json|yaml)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     assert len(blocks) > 5
     for kind, block in blocks:
-        if kind == "json":
-            Path("steps.json").write_text(block)
+        if kind != "sh":
+            Path({"json": "steps.json", "yaml": "prices.yaml"}[kind]).write_text(block)
             continue
         for line in block.splitlines():
             program, *words = shlex.split(line)

@@ -132,6 +132,7 @@ _TABLE = {
     "price_runs:step": "P.......",
     "usage_corrections:create": "P.......",
     "prices:create": "P.......",
+    "prices:import": "P.......",
     "prices:list": "P.......",
     "prices:get": "P.......",
     "prices:delete": "P.......",

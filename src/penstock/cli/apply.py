@@ -94,7 +94,7 @@ def apply(
                 _ask(send(is_dry_run=True), as_json=as_json)
             applied = send(is_dry_run=dry_run)
     except PlatformFileError as error:
-        _print_findings(error.findings, as_json=as_json)
+        print_findings(error.findings, as_json=as_json)
         raise typer.Exit(EXIT_FAILURE) from None
     _show(applied, as_json=as_json)
     if dry_run and applied["changes"]:
@@ -152,7 +152,8 @@ def _show(applied: "Row", *, as_json: bool) -> None:
     show_outcome(applied)
 
 
-def _print_findings(findings: "tuple[Finding, ...]", *, as_json: bool) -> None:
+def print_findings(findings: "tuple[Finding, ...]", *, as_json: bool) -> None:
+    """Print everything that is wrong with a file, each at its place."""
     if as_json:
         listed: list[dict[str, Any]] = [finding_members(finding) for finding in findings]
         print_json({"is_valid": False, "findings": listed})

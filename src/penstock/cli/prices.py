@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from penstock.cli import price_books, price_runs
+from penstock.cli import price_books, price_files, price_runs
 from penstock.cli.bodies import given
 from penstock.cli.budgets import CurrencyOption
 from penstock.cli.errors import BAD_OPTION, CommandError
@@ -28,6 +28,8 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(price_books.app)
+app.command("import", epilog=price_files.IMPORT_EXAMPLES)(price_files.import_prices)
+app.command("export", epilog=price_files.EXPORT_EXAMPLES)(price_files.export_prices)
 app.command("simulate", epilog=price_runs.SIMULATE_EXAMPLES)(price_runs.simulate)
 app.command("rerate", epilog=price_runs.RERATE_EXAMPLES)(price_runs.rerate)
 

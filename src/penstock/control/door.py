@@ -24,7 +24,7 @@ from penstock.storage.database import Database
 from penstock.storage.errors import OBJECT_UNKNOWN
 
 MAX_BODY_BYTES = 1024 * 1024
-MAX_BODY_BYTES_OF = {"platform:apply": 8 * 1024 * 1024}
+MAX_BODY_BYTES_OF = {"platform:apply": 8 * 1024 * 1024, "prices:import": 2 * 1024 * 1024}
 """Bounds of operations that take more."""
 MAX_VERSION = 2**63 - 1
 

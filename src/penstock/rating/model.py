@@ -102,6 +102,17 @@ class Price:
 
 
 @dataclass(frozen=True, slots=True)
+class PutPrice:
+    """What it took to have a model cost what somebody wrote."""
+
+    action: Literal["none", "create", "replace"]
+    """`replace`: it took the place of one that had not begun."""
+    price: Price
+    before: Price | None
+    """What held at its start before."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rated:
     """What an event was rated at."""
 

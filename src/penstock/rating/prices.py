@@ -14,12 +14,14 @@ from penstock.limits.budget_rules import find_currency_fault
 from penstock.rating import store
 from penstock.rating.errors import PRICE_EXISTS, PRICE_INVALID, PRICE_TOO_SOON, PRICE_USED
 from penstock.rating.feeding import change_name
-from penstock.rating.model import BookKind, NewPrice, Price, PriceBook
+from penstock.rating.model import BookKind, NewPrice, Price, PriceBook, PutPrice
 from penstock.rating.price_rules import (
     MAX_AHEAD_US,
+    NOTICE_S,
     SECOND_US,
     earliest_start,
     fill,
+    find_holding,
     find_overlap,
     find_price_fault,
     is_fixed,
@@ -29,6 +31,9 @@ from penstock.storage.errors import RowConflictError
 from penstock.storage.paging import Page, PageRequest
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession, WriteSession
+
+_GIVEN_BY_US = ("id", "valid_from_us", "version", "created_at_us", "updated_at_us")
+"""Members of a price that do not say what it is."""
 
 
 async def create_price(session: WriteSession, actor: Actor, new: NewPrice) -> Price:
@@ -60,6 +65,37 @@ async def create_price(session: WriteSession, actor: Actor, new: NewPrice) -> Pr
         raise PenstockError(PRICE_EXISTS) from None
     await _tell(session, actor, "price.create", price, book, after=price)
     return price
+
+
+async def put_price(session: WriteSession, actor: Actor, new: NewPrice) -> PutPrice:
+    """Have a model cost something from a moment on; done again, it changes nothing.
+
+    One that begins at the same time and has not begun gives way. Without a start, nothing is new
+    where the same holds already, or is about to.
+
+    Raises:
+        PenstockError: As `create_price`; `PRICE_USED` for another one that began at that time.
+    """
+    await session.lock_configuration()
+    book = await _book_of(session, actor, new)
+    wanted = await _make(session, actor, new, book)
+    # One that was set a moment ago may wait for its notice.
+    soon_us = actor.at_us + NOTICE_S * SECOND_US
+    at_us = soon_us if new.valid_from_us is None else new.valid_from_us
+    there = find_holding(await store.list_same(session, session.scope, wanted), at_us)
+    if there is None:
+        return PutPrice("create", await create_price(session, actor, new), None)
+    is_there = new.valid_from_us in {None, there.valid_from_us}
+    if (
+        is_there
+        and dataclasses.replace(wanted, **{name: getattr(there, name) for name in _GIVEN_BY_US})
+        == there
+    ):
+        return PutPrice("none", there, there)
+    if there.valid_from_us != new.valid_from_us:
+        return PutPrice("create", await create_price(session, actor, new), there)
+    await delete_price(session, actor, there.id)
+    return PutPrice("replace", await create_price(session, actor, new), there)
 
 
 async def get_price(session: ReadSession, price_id: str) -> Price:

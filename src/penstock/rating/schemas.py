@@ -23,6 +23,21 @@ from penstock.rating.rates import PLACES
 
 _ALIAS_ID = "als_5Tn1Jq7yHgBd"
 _FIGURES: dict[str, Any] = {"input": "0.15", "cached_input": "0.075", "output": "0.6"}
+PRICE_EXAMPLE: dict[str, Any] = {
+    "id": "prc_7Gk3Wz9xMnRt",
+    "book_id": "pbk_list_EUR",
+    "organization_id": None,
+    "alias": "llama-70b",
+    "upstream": "",
+    "service_tier": "",
+    "currency": "EUR",
+    **_FIGURES,
+    "rates": None,
+    "valid_from": "2030-01-01T00:00:00.000000Z",
+    "valid_to": None,
+    "version": 1,
+    "created_at": "2026-06-15T12:00:00.000000Z",
+}
 
 _RATES: dict[str, Any] = {
     "output": {
@@ -128,21 +143,7 @@ class PricesQuery(PageQuery):
 class PriceBody(AnswerBody):
     """What an alias costs from a moment on, until the next price of the same currency begins."""
 
-    model_config = example(
-        id="prc_7Gk3Wz9xMnRt",
-        book_id="pbk_list_EUR",
-        organization_id=None,
-        alias="llama-70b",
-        upstream="",
-        service_tier="",
-        currency="EUR",
-        **_FIGURES,
-        rates=None,
-        valid_from="2030-01-01T00:00:00.000000Z",
-        valid_to=None,
-        version=1,
-        created_at="2026-06-15T12:00:00.000000Z",
-    )
+    model_config = example(**PRICE_EXAMPLE)
 
     id: str
     book_id: str
