@@ -10,7 +10,7 @@ from tests.house.sources import PACKAGE, ROOT, expect_none, label, text, tracked
 ROOMS = {
     "kit", "contract", "engines", "storage", "tenancy", "access", "catalog", "limits", "routing",
     "metering", "rating", "ledger", "billing", "webhooks", "audit", "privacy", "gateway",
-    "node", "control", "console", "jobs", "emulator", "cli",
+    "node", "control", "console", "jobs", "emulator", "cli", "notices",
 }  # fmt: skip
 
 ROOM_HEADINGS = ("Owns", "Does not own", "Invariants")

@@ -134,12 +134,18 @@ async def test_migrations_make_what_the_tables_say(engine: AsyncEngine) -> None:
         # Days of tables that PostgreSQL keeps by day are tables for it, too.
         return kind != "table" or re.search(r"_(\d+|default)$", name or "") is None
 
+    def is_another(
+        _context: object, _found: object, column: Column[Any], *_: object
+    ) -> bool | None:
+        # Each kind of database has a number of its own for a transaction.
+        return False if column.name == "transaction_number" else None
+
     def compare(connection: Connection) -> list[object]:
         context = MigrationContext.configure(
             connection,
             opts={
                 "compare_type": True,
-                "compare_server_default": True,
+                "compare_server_default": is_another,
                 "include_name": is_whole,
             },
         )

@@ -21,6 +21,7 @@ from penstock.limits.budget_rules import EXPIRY_S, HOLD_S
 from penstock.limits.errors import BUDGET_IS_WALLET
 from penstock.limits.wallet_model import Cause
 from penstock.metering.bucket_rules import DAY_US
+from penstock.notices.service import list_notices
 from penstock.storage.database import Database
 
 HOUR_US = 3_600 * SECOND_US
@@ -58,6 +59,12 @@ async def _causes(rig: WalletRig) -> Mapping[Cause, int]:
     return found[0].overdrafts
 
 
+async def _told(rig: WalletRig) -> list[str]:
+    async with rig.database.read(ALL) as session:
+        found, _ = await list_notices(session, None, limit=100)
+    return [one.topic for one in found]
+
+
 async def test_what_is_paid_is_held_and_used_and_nothing_else(rig: WalletRig) -> None:
     """An empty wallet gives nothing; a full one what is in it; what was used is there no more."""
     assert await _free(rig) == 0
@@ -73,6 +80,20 @@ async def test_what_is_paid_is_held_and_used_and_nothing_else(rig: WalletRig) ->
     assert await _causes(rig) == {}
     assert await rig.differences() == []
     assert await rig.violations() == set()
+
+
+async def test_each_emptying_of_a_wallet_is_told_once(rig: WalletRig) -> None:
+    """When all is used, or too little is left for a request; once more after a top-up."""
+    await rig.top_up(2)
+    await rig.deliver(rig.usage(1, TOKENS))
+    assert await _told(rig) == []
+    for number in (2, 3):
+        await rig.deliver(rig.usage(number, TOKENS))
+    assert await _told(rig) == ["wallet.depleted"]
+    await rig.top_up(2)
+    for _ in range(2):
+        assert (await rig.ask(await rig.wallet(), NANO)).holds is None
+    assert await _told(rig) == ["wallet.depleted"] * 2
 
 
 async def test_nobody_changes_a_wallet_by_hand(rig: WalletRig) -> None:

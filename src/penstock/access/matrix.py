@@ -40,6 +40,8 @@ _TABLE = {
     "nodes:list": "P.......",
     "snapshots:read": "P.......",
     "peppers:read": "P.......",
+    # what is to be told
+    "notices:list": "POAB...U",
     # organizations
     "organizations:create": "P.......",
     "organizations:list": "POABJD.U",

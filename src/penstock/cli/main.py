@@ -24,6 +24,7 @@ from penstock.cli import (
     ledger,
     limits,
     members,
+    notices,
     orgs,
     plans,
     prices,
@@ -94,6 +95,7 @@ app.command("export", epilog=apply.EXPORT_EXAMPLES, rich_help_panel=_FILES)(appl
 app.add_typer(import_litellm.app, rich_help_panel=_RUN)
 app.add_typer(usage.app, rich_help_panel=_ASK)
 app.command("reconcile", epilog=reconcile.EXAMPLES, rich_help_panel=_ASK)(reconcile.reconcile)
+app.command("notices", epilog=notices.EXAMPLES, rich_help_panel=_ASK)(notices.notices)
 app.add_typer(audit.app, rich_help_panel=_ASK)
 for group in (orgs, projects, keys, members, service_accounts):
     app.add_typer(group.app, rich_help_panel=_OWNERS)

@@ -33,6 +33,7 @@ from penstock.limits.budget_applying import BUDGETS
 from penstock.metering import api as metering_api
 from penstock.metering import bucket_api
 from penstock.metering.openai_api import openai_usage
+from penstock.notices import api as notices_api
 from penstock.rating import api as price_api
 from penstock.rating import cost_api
 from penstock.rating.exports.api import create_export_router
@@ -113,6 +114,7 @@ def _routes_of_rooms() -> Sequence[BaseRoute]:
             price_api.price_books,
             price_api.prices,
             metering_api.usage,
+            notices_api.notices,
             reconciliation,
             bucket_api.buckets,
             openai_usage,

@@ -20,6 +20,7 @@ from penstock.kit.clock import Clock
 from penstock.kit.kek.model import KekVersion
 from penstock.limits.rule_use import forget_old_uses
 from penstock.metering.bucket_rules import DAY_US
+from penstock.notices.service import forget_old_notices
 from penstock.storage.database import Database
 from penstock.storage.errors import DatabaseUnavailableError
 from penstock.storage.scope import Scope
@@ -47,10 +48,10 @@ _Chore: TypeAlias = tuple[float, Callable[[], Awaitable[None]]]
 class Chores:
     """Does what the clock asks for.
 
-    It signs the audit log's chains, forgets idempotency keys that are over a day old and uses of
-    limits that say nothing any more, writes when keys were used, ends secrets whose rotation is
-    overdue, reports those that are still used late, follows the KEK, keeps the books of budgets and
-    the ledger, and makes room for the usage of the days to come.
+    It signs the audit log's chains, forgets idempotency keys that are over a day old, uses of
+    limits and notices that say nothing any more, writes when keys were used, ends secrets whose
+    rotation is overdue, reports those that are still used late, follows the KEK, keeps the books of
+    budgets and the ledger, and makes room for the usage of the days to come.
     Several control planes may do this at once: what one has done is nothing to do for the next.
 
     Args:
@@ -148,6 +149,7 @@ class Chores:
         async with self._database.write(Scope.all_organizations()) as session:
             await idempotency.forget_expired(session, self._now_us)
             await forget_old_uses(session, self._now_us)
+            await forget_old_notices(session, self._now_us)
 
     async def _watch_secrets(self) -> None:
         ended = await self._do_all(due.end_overdue)

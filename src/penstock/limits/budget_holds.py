@@ -18,7 +18,15 @@ from penstock.contract.money import (
 )
 from penstock.kit.base62 import create_id
 from penstock.limits import budget_store as store
-from penstock.limits.budget_model import Budget, BudgetHold, HoldState, Life, WindowKey
+from penstock.limits.budget_model import (
+    Budget,
+    BudgetHold,
+    BudgetWindow,
+    HoldState,
+    Life,
+    WindowKey,
+)
+from penstock.limits.budget_notices import notices_of
 from penstock.limits.budget_rules import (
     EXPIRY_S,
     is_usable,
@@ -29,6 +37,7 @@ from penstock.limits.budget_rules import (
 from penstock.limits.budget_windows import Window, find_zone, window_at
 from penstock.limits.prices import to_nano
 from penstock.limits.wallet_model import Lapse
+from penstock.notices.service import record_notices
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession, WriteSession
 
@@ -86,7 +95,8 @@ async def hold(
     wanted = [_key_of(budgets.get(ask.budget), ask, now_us) for ask in request.asks]
     ends = {key: (scope.organization or "", ends_at_us) for key, ends_at_us in filter(None, wanted)}
     await store.make_windows(session, scope, ends)
-    windows = await store.lock_windows(session, scope, ends)
+    locked_windows = await store.lock_windows(session, scope, ends)
+    windows = dict(locked_windows)
     # With the windows locked nobody books anything on wallets: grants are what balances say.
     lapses = await _find_lapses(session, budgets.values(), now_us, find_lapses)
     holds = []
@@ -99,6 +109,7 @@ async def hold(
         free = window.free_of(budgets[ask.budget].amount) - to_nano(lapse.amount_atto)
         amount = size_hold(free, ask.least, ask.want)
         if amount is None:
+            await _tell(session, budgets[ask.budget], locked_windows[found[0]], now_us)
             reset_s = seconds_until(window.ends_at_us, now_us)
             return HoldAnswer(None, HoldShortage(index, max(0, free), reset_s))
         windows[window.key] = dataclasses.replace(window, held=window.held + amount)
@@ -229,6 +240,14 @@ async def _find_lapses(
         return {}
     by_currency = await find(session, wallets[0].organization_id, now_us)
     return {one.id: by_currency.get(one.currency, Lapse()) for one in wallets}
+
+
+async def _tell(session: WriteSession, budget: Budget, window: BudgetWindow, now_us: int) -> None:
+    """Have somebody told, once for a window, that a request was refused for want of money."""
+    notices, told = notices_of(budget, window, is_refused=True)
+    if told != window:
+        await record_notices(session, notices, now_us)
+        await store.write_windows(session, [told])
 
 
 def _unbound(ask: HoldAsk) -> Hold:

@@ -33,7 +33,7 @@ class NewBudget:
     alias: str | None = None
     """Counts requests for this alias only."""
     alert_percentages: list[int] = field(default_factory=list)
-    """At which parts of the amount somebody wants to know; kept, and not acted on yet."""
+    """At which parts of the amount somebody wants to know: `budget_notices`."""
     lowers_cap: bool = True
     """See `contract.money.Budget`."""
     exhausted_status: int = 429
@@ -96,6 +96,9 @@ class BudgetWindow:
     held: int
     balance_atto: int = 0
     """Of a wallet: what the ledger says is in it, grants included. Usage is off it already."""
+    told_percentage: int = 0
+    """The highest of the budget's alert percentages that somebody was told of."""
+    is_exhaustion_told: bool = False
 
     def release(self, amount: int) -> Self:
         """Return it with less held; never below 0, whatever somebody wrote into its row."""

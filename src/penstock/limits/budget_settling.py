@@ -23,11 +23,14 @@ from penstock.limits.budget_model import (
     RatedEvent,
     WindowKey,
 )
+from penstock.limits.budget_notices import notices_of
 from penstock.limits.budget_rules import counts_for, is_usable, subject_of
 from penstock.limits.prices import ATTO, ATTO_IN_NANO
 from penstock.limits.wallet_model import Cause, Overdraft, WalletMove
 from penstock.limits.wallet_store import insert_overdrafts
 from penstock.limits.wallets import blame, moved, overdrawn, window_of_wallet
+from penstock.notices.model import Notice
+from penstock.notices.service import record_notices
 from penstock.storage.sessions import WriteSession
 
 _logger = logging.getLogger(__name__)
@@ -92,6 +95,14 @@ class _Books:
         self.holds[hold.id] = dataclasses.replace(hold, used=used, state=state)
         self.windows[hold.window] = self.windows[hold.window].release(taken)
         return taken
+
+    def tell(self, budgets: Mapping[str, Budget]) -> list[Notice]:
+        """Return what there is to be told of the windows, and note that it is."""
+        told: list[Notice] = []
+        for key, window in self.windows.items():
+            notices, self.windows[key] = notices_of(budgets[key.budget_id], window)
+            told += notices
+        return told
 
     def charge(self, charge: BudgetCharge) -> None:
         """Count a charge in its window."""
@@ -173,6 +184,7 @@ async def settle(
     for charge in charges:
         books.charge(charge)
     overdrafts = [one for move in moves for one in books.move(move, windows)]
+    await record_notices(session, books.tell(budgets), now_us)
     await store.write_windows(session, books.windows.values())
     await store.write_holds(session, books.holds.values())
     await insert_overdrafts(session, scope, overdrafts, now_us)

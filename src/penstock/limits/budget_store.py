@@ -59,6 +59,8 @@ _WINDOWS = select(
     BudgetWindows.held,
     BudgetWindows.balance,
     BudgetWindows.balance_rest,
+    BudgetWindows.told_percentage,
+    BudgetWindows.is_exhaustion_told,
 )
 _HOLD_NAMES = (
     "id",
@@ -90,6 +92,8 @@ _WRITE_WINDOW = (
         held=bindparam("new_held"),
         balance=bindparam("new_balance"),
         balance_rest=bindparam("new_balance_rest"),
+        told_percentage=bindparam("new_told_percentage"),
+        is_exhaustion_told=bindparam("new_is_exhaustion_told"),
     )
 )
 _WRITE_HOLD = (
@@ -251,6 +255,8 @@ async def make_windows(session: WriteSession, scope: Scope, wanted: Ends) -> Non
             "held": 0,
             "balance": 0,
             "balance_rest": 0,
+            "told_percentage": 0,
+            "is_exhaustion_told": False,
         }
         for key in keys
     ]
@@ -270,7 +276,7 @@ async def lock_windows(
 
 
 async def write_windows(session: WriteSession, windows: Iterable[BudgetWindow]) -> None:
-    """Store what is spent and held of windows that are locked."""
+    """Store what is spent, held and told of windows that are locked."""
     rows = []
     for window in windows:
         settled, rest = split_amount(window.settled_atto)
@@ -285,6 +291,8 @@ async def write_windows(session: WriteSession, windows: Iterable[BudgetWindow]) 
                 "new_held": window.held,
                 "new_balance": balance,
                 "new_balance_rest": balance_rest,
+                "new_told_percentage": window.told_percentage,
+                "new_is_exhaustion_told": window.is_exhaustion_told,
             }
         )
     await session.change_many(_WRITE_WINDOW, rows)
@@ -330,7 +338,7 @@ async def _list_windows(
 
 
 def _window(row: Any) -> BudgetWindow:
-    *key, organization_id, ends_at, settled, rest, held, balance, balance_rest = row
+    *key, organization_id, ends_at, settled, rest, held, balance, balance_rest, told, is_told = row
     return BudgetWindow(
         WindowKey(*key),
         organization_id,
@@ -338,6 +346,8 @@ def _window(row: Any) -> BudgetWindow:
         join_amount(settled, rest),
         held,
         join_amount(balance, balance_rest),
+        told,
+        is_told,
     )
 
 

@@ -89,6 +89,9 @@ class BudgetWindows(Base):
     balance: Mapped[int] = mapped_column(server_default=text("0"))
     """What is in a wallet."""
     balance_rest: Mapped[int] = mapped_column(server_default=text("0"))
+    told_percentage: Mapped[int] = mapped_column(server_default=text("0"))
+    """The highest alert percentage that was told; 0 before."""
+    is_exhaustion_told: Mapped[bool] = mapped_column(server_default=text("false"))
 
 
 class BudgetHolds(Base):

@@ -110,8 +110,12 @@ async def move_wallets(
 
 
 def moved(window: BudgetWindow, amount_atto: int) -> BudgetWindow:
-    """Return a wallet's window with more in it, or less."""
-    return dataclasses.replace(window, balance_atto=window.balance_atto + amount_atto)
+    """Return a wallet's window with more in it, or less; what is paid in can be used up again."""
+    return dataclasses.replace(
+        window,
+        balance_atto=window.balance_atto + amount_atto,
+        is_exhaustion_told=window.is_exhaustion_told and amount_atto <= 0,
+    )
 
 
 def overdrawn(before: BudgetWindow, after: BudgetWindow) -> int:

@@ -42,10 +42,15 @@ from penstock.metering.rules import (
     hash_event,
     split_repeats,
 )
+from penstock.notices.model import Notice
+from penstock.notices.service import record_notices
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession, WriteSession
 
 _logger = logging.getLogger(__name__)
+
+MAX_TOLD_EVENTS = 20
+"""How many events in quarantine are named, of those of one organization in one transaction."""
 
 Settle: TypeAlias = Callable[[WriteSession, Sequence[Arrival]], Awaitable[None]]
 """Counts what new events cost. It must not refuse one: it would never be acknowledged."""
@@ -168,7 +173,8 @@ async def _find_conflicts(
     )
     conflicts = find_conflicts(known, stored_hashes)
     if conflicts:
-        await store.record_conflicts(session, scope, conflicts)
+        new = await store.record_conflicts(session, scope, conflicts)
+        await _tell(session, [one for one in conflicts if one.event.event_id in new])
         event, delivery = conflicts[0].event, conflicts[0].delivery
         _logger.warning(
             "%d usage events have a stored id and another content, e.g. %s of %s epoch %d",
@@ -178,6 +184,25 @@ async def _find_conflicts(
             delivery.epoch,
         )
     return conflicts
+
+
+async def _tell(session: WriteSession, conflicts: Iterable[Arrival]) -> None:
+    """Have each organization told which of its usage was put into quarantine."""
+    ids: defaultdict[str, list[str]] = defaultdict(list)
+    now_us = 0
+    for one in conflicts:
+        ids[one.event.organization].append(one.event.event_id)
+        now_us = max(now_us, one.delivery.recorded_at_us)
+    notices = [
+        Notice(
+            "usage.quarantined",
+            organization,
+            own[0],
+            {"count": len(own), "event_ids": own[:MAX_TOLD_EVENTS]},
+        )
+        for organization, own in sorted(ids.items())
+    ]
+    await record_notices(session, notices, now_us)
 
 
 def _use(arrival: Arrival) -> KeyUse:

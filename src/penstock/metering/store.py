@@ -110,8 +110,11 @@ async def list_hashes(
 
 async def record_conflicts(
     session: WriteSession, scope: Scope, arrivals: Sequence[Arrival]
-) -> None:
-    """Put events into quarantine; each content of an id is kept once."""
+) -> set[str]:
+    """Put events into quarantine, and return the ids of those that were not there.
+
+    Each content of an id is kept once.
+    """
     scope.require(arrival.event.organization for arrival in arrivals)
     distinct = {(one.event.event_id, one.hashed.content_hash): one for one in arrivals}
     rows = [
@@ -126,7 +129,7 @@ async def record_conflicts(
         }
         for _, one in sorted(distinct.items())
     ]
-    await session.insert_new(UsageEventConflicts, rows, UsageEventConflicts.event_id)
+    return {*await session.insert_new(UsageEventConflicts, rows, UsageEventConflicts.event_id)}
 
 
 async def count_conflicts(session: ReadSession, scope: Scope) -> int:

@@ -1,0 +1,1 @@
+"""Notices: what others must be told, stored with what it tells of."""
