@@ -6,6 +6,7 @@ neither would notice. So test processes take blocks of ports from where the syst
 and hold a block by keeping its first port bound for as long as they live.
 """
 
+import atexit
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,3 +54,9 @@ def _is_free(port: int) -> bool:
 _HELD: list[socket.socket] = []
 """What holds blocks, those that are used up as well: servers may still run there."""
 _PORTS = _walk()
+
+
+@atexit.register
+def _let_go() -> None:
+    for holder in _HELD:
+        holder.close()
