@@ -10,6 +10,7 @@ import random
 import signal
 import statistics
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -364,6 +365,33 @@ class Callers:
         assert seen[503] < seen.total() / 4, seen
         assert statistics.median(self.waits_s) < PARK_S + 2 * self._usual_s
         assert max(self.waits_s) < LONGEST_S
+
+
+async def test_a_label_puts_keys_under_a_limit(site: Site) -> None:
+    """A moment after keys got a label its rule holds for them together, and for no other key."""
+    secrets = []
+    ids = []
+    for name in ("labels", "others with labels"):
+        organization = site.create_organization(name)
+        rule = _requests(3, 3_600) | {"label": "team=search"}
+        create(site.admin, "/limits", organization_id=organization, rules=[rule])
+        for project in ("one", "two"):
+            key = site.create_key(site.create_project(organization, project))
+            secrets.append(key["secret"])
+            ids.append(key["id"])
+    await site.until_told()
+    answers = await site.chat_many(secrets, 16, max_tokens=1)
+    assert statuses(answers) == {200: 16}
+    for key_id in ids[:2]:
+        changed = site.admin.patch(f"/keys/{key_id}", json={"labels": {"team": "search"}})
+        assert changed.status_code == 200
+    deadline = time.monotonic() + PATIENCE_S
+    seen: Counter[int] = Counter()
+    while seen[429] < 2:  # by when both are told of; what each was let in before counts nowhere
+        answers = [await site.chat(secret, max_tokens=1) for secret in secrets[:2]]
+        seen = statuses(answers)
+        assert time.monotonic() < deadline
+    assert statuses(await site.chat_many(secrets[2:], 16, max_tokens=1)) == {200: 16}
 
 
 async def _until_shared(site: Site, limit: int, name: str) -> str:

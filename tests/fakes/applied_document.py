@@ -97,7 +97,11 @@ DOCUMENT: dict[str, Any] = {
         {"name": "empty"},
     ],
     "limits": [
-        {"organization": "acme", "plan": "gold"},
+        {
+            "organization": "acme",
+            "plan": "gold",
+            "rules": [{"metric": "requests", "limit": 100, "label": "team=search"}],
+        },
         {
             "organization": "acme",
             "project": "chat",

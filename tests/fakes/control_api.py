@@ -146,6 +146,7 @@ _RULE: Row = {
     "enforcement": "hard",
     "raised_limit": None,
     "raised_until": None,
+    "label": None,
 }
 _ARCHIVED = {"organizations", "projects"}
 """What is kept when it is deleted."""

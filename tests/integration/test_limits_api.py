@@ -197,6 +197,8 @@ BAD_RULES = (
     ({"enforcement": "mild"}, REQUEST_INVALID, "enforcement"),
     ({"per": "tenant"}, REQUEST_INVALID, "per"),
     ({"burst": 5}, REQUEST_INVALID, "burst"),
+    ({"label": "team"}, INVALID, "NAME=VALUE"),
+    ({"label": "=x"}, INVALID, "A label's name is"),
 )
 
 
@@ -296,6 +298,37 @@ async def test_nobody_limits_where_they_are(rig: AdminRig) -> None:
     assert (await rig.call("DELETE", f"/limits/{made['id']}", token=admin)).status_code == 204
     listed = (await rig.call("GET", "/limits", token=admin)).json()["data"]
     assert {one["project_id"] for one in listed} == {project["id"]}
+
+
+async def test_labels_choose_rules_and_are_the_organizations(
+    rig: AdminRig, database: Database, tmp_path: Path
+) -> None:
+    """Nodes know a key's labels; a rule for one bears on it; nobody in the project changes them."""
+    project = await rig.create_project("mine")
+    owner = await rig.create_token(project["id"], "org_owner")
+    admin = await rig.create_token(project["id"], "project_admin")
+    rules = [RULE | {"label": "team=search"}, RULE | {"label": "team=ads"}, RULE]
+    await rig.create("/limits", organization_id=project["organization_id"], rules=rules)
+    key = await _create_key(rig, project)
+    path, labels = f"/keys/{key}", {"labels": {"team": "search"}}
+    expect_problem(await rig.call("PATCH", path, labels, token=admin), 403, DENIED)
+    new = {"project_id": project["id"], "name": "other"}
+    expect_problem(await rig.call("POST", "/keys", new | labels, token=admin), 403, DENIED)
+    assert (await rig.call("PATCH", path, labels, token=owner)).status_code == 200
+    expect_problem(await rig.call("PATCH", path, {"labels": {}}, token=admin), 403, DENIED)
+    same = labels | {"name": "renamed"}
+    assert (await rig.call("PATCH", path, same, token=admin)).status_code == 200
+    used = (await rig.call("GET", f"/limits/use?key_id={key}")).json()["data"]
+    assert {one["label"] for one in used} == {None, "team=search"}
+    async with asking(database) as ask:
+        follower = Follower(tmp_path / "node", ask)
+        await follower.follow()
+    keys = [
+        msgspec.msgpack.decode(value or b"", type=Key)
+        for name, value in follower.records().items()
+        if name[:1] == b"k"
+    ]
+    assert {each.labels for each in keys if each.id == key} == {("team=search",)}
 
 
 async def test_what_limits_a_key_is_shown_with_its_use(rig: AdminRig, database: Database) -> None:

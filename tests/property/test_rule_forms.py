@@ -30,6 +30,7 @@ def rules(draw: st.DrawFn) -> Limit:
         draw(st.sampled_from(Enforcement)),
         draw(FIGURES) if is_raised else None,
         draw(st.integers(0, LAST_SECOND)) if is_raised else None,
+        draw(st.sampled_from([None, "team=search", "team=", "note=a=b"])),
     )
 
 

@@ -9,6 +9,7 @@ from penstock.access.errors import (
     GRANT_EXCEEDED,
     KEY_INVALID,
     KEY_REVOKED,
+    OPERATION_DENIED,
     ROTATION_CONFLICT,
     SECRET_REVOKED,
 )
@@ -73,6 +74,7 @@ peppers = APIRouter(prefix="/api/v1/peppers", tags=["peppers"], route_class=Admi
         NAME_TAKEN,
         STATUS_CONFLICT,
         GRANT_EXCEEDED,
+        OPERATION_DENIED,
         OBJECT_UNKNOWN,
         is_change=True,
     ),
@@ -81,6 +83,7 @@ async def create_key(call: _Call, body: NewKeyBody) -> Response:
     """Create a key in a project."""
 
     async def work(session: WriteSession) -> CreatedKeyBody:
+        _require_labeller(call, body.labels, {})
         created = await service.create_key(
             session,
             call.actor,
@@ -166,6 +169,7 @@ async def get_key(call: _Call, key_id: str) -> Response:
         NAME_TAKEN,
         KEY_REVOKED,
         GRANT_EXCEEDED,
+        OPERATION_DENIED,
         is_change=True,
         is_of_object=True,
     ),
@@ -174,13 +178,15 @@ async def update_key(call: _Call, key_id: str, body: KeyChangesBody) -> Response
     """Change members of a key."""
 
     async def work(session: WriteSession) -> KeyBody:
-        await _get_key(call, session, key_id)
+        before = await _get_key(call, session, key_id)
+        changes = body.to_changes()
+        _require_labeller(call, changes.get("labels", before.labels), before.labels)
         updated = await service.update_key(
             session,
             call.actor,
             call.principal,
             key_id,
-            body.to_changes(),
+            changes,
             expected_version=call.expected_version,
         )
         return KeyBody.of(updated)
@@ -342,6 +348,17 @@ async def count_by_pepper(call: _Call) -> Response:
     async with call.read() as session:
         found = await rehash.count_by_pepper(session, call.peppers, call.actor.at_us)
     return call.answer(PeppersBody(data=[PepperBody.of(one) for one in found]))
+
+
+def _require_labeller(call: Call, after: object, before: object) -> None:
+    """Check that nobody in a project changes labels, by which the organization may limit keys.
+
+    Raises:
+        PenstockError: `OPERATION_DENIED`.
+    """
+    if call.project_id is not None and after != before:
+        message = "Labels decide about limits of the organization, which gives them."
+        raise PenstockError(OPERATION_DENIED, message)
 
 
 async def _get_key(call: Call, session: ReadSession, key_id: str) -> ApiKey:

@@ -102,6 +102,28 @@ def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
     return dict(sorted(labels.items()))
 
 
+def check_label(label: str) -> str:
+    """Return a label that a rule may be for, in the form in which rules name it.
+
+    Raises:
+        PenstockError: `KEY_INVALID`.
+    """
+    name, equals, value = label.partition("=")
+    if not equals:
+        raise PenstockError(KEY_INVALID, "A label is written NAME=VALUE.")
+    check_labels({name: value})
+    return label
+
+
+def join_labels(labels: Mapping[str, str]) -> list[str]:
+    """Return labels as rules of limits name them, in one order.
+
+    >>> join_labels({"team": "search", "grade": "intern"})
+    ['grade=intern', 'team=search']
+    """
+    return sorted(f"{name}={value}" for name, value in labels.items())
+
+
 def check_expiry(expires_at_us: int | None, now_us: int) -> None:
     """Check that a key is not to expire before it exists.
 
@@ -152,6 +174,8 @@ def find_key_fault(key: ApiKey) -> str | None:
         return "its allowed aliases are no list of names"
     if key.allowed_cidrs is not None and not _are_networks(key.allowed_cidrs):
         return "its allowed networks are none"
+    if not _are_labels(key.labels):
+        return "its labels are unknown"
     if key.service_account_id is not None and key.member_id is not None:
         return "it belongs to two"
     if not key.organization_id or not key.project_id:
@@ -310,6 +334,10 @@ def _are_networks(value: list[str]) -> bool:
         return _is_text_list(value) and normalize_cidrs(value) is not None
     except PenstockError:
         return False
+
+
+def _are_labels(value: object) -> bool:
+    return isinstance(value, dict) and _is_text_list([*value, *value.values()])
 
 
 def _is_text_list(value: object) -> bool:

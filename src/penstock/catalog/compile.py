@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from penstock.access.key_rules import allowed_scopes
+from penstock.access.key_rules import allowed_scopes, join_labels
 from penstock.access.rules import key_mac
 from penstock.catalog.errors import Finding, PlatformFileError
 from penstock.catalog.fields import check_key_secret, check_secret
@@ -226,6 +226,7 @@ def _key(item: KeyItem, mac: bytes) -> Key:
         expires_at=_seconds(item.expires_at),
         networks=item.networks,
         scopes=tuple(allowed_scopes(item.scopes, {item.role})),
+        labels=tuple(join_labels(item.labels)),
     )
 
 

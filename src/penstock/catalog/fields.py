@@ -217,6 +217,7 @@ Networks = Annotated[
     AfterValidator(_told(_normalize_networks, "write e.g. 10.0.0.0/8")),
     AsTuple,
 ]
+Label = Annotated[str, AfterValidator(_told(key_rules.check_label, "correct it"))]
 Labels = Annotated[dict[str, str], AfterValidator(_told(key_rules.check_labels, "correct it"))]
 Slugs = Annotated[tuple[Slug, ...], AsTuple]
 ServedModel = Annotated[str, AfterValidator(check_model)]

@@ -240,6 +240,7 @@ class RuleItem(Item):
     enforcement: fields.EnforcementName = Enforcement.HARD.value
     raised_limit: int | None = None
     raised_until: fields.Time | None = None
+    label: fields.Label | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

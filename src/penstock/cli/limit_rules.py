@@ -11,9 +11,9 @@ from penstock.contract.limits import Metric
 if TYPE_CHECKING:
     from penstock.cli.control_client import Row
 
-_SLOT = ("metric", "window_s", "alias", "model", "per")
+_SLOT = ("metric", "window_s", "alias", "model", "per", "label")
 _FORM = "Write METRIC=LIMIT/WINDOW, e.g. requests=600/60s, and behind commas alias=, model=, per="
-_MORE = ("alias", "model", "per", "enforcement")
+_MORE = ("alias", "model", "per", "label", "enforcement")
 
 
 def limit_cell(row: "Row") -> str:
@@ -34,7 +34,7 @@ def scope_cell(row: "Row") -> str:
     >>> scope_cell({"alias": "chat", "model": None, "per": "key"})
     'alias chat, each key'
     """
-    parts = [f"{name} {row[name]}" for name in ("alias", "model") if row.get(name)]
+    parts = [f"{name} {row[name]}" for name in ("label", "alias", "model") if row.get(name)]
     parts += [f"each {row['per']}"] if row.get("per") else []
     return ", ".join(parts) or "all"
 
@@ -53,10 +53,13 @@ def words_of_rule(row: "Row") -> str:
     return " ".join(cell(row) for _, cell in RULE_COLUMNS[:4])
 
 
-def build_slot(
-    metric: str, window: str | None, alias: str | None, model: str | None, per: str | None
-) -> dict[str, Any]:
+def build_slot(metric: str, window: str | None, **scope: str | None) -> dict[str, Any]:
     """Return the members that tell a rule from an owner's others.
+
+    Args:
+        metric: What is counted.
+        window: As an option says it.
+        scope: `alias`, `model`, `per` and `label`.
 
     Raises:
         CommandError: The window is no duration, or is that of what has none.
@@ -67,7 +70,7 @@ def build_slot(
         window_s = 0
     else:
         window_s = 60 if window is None else parse_duration_s("--window", window)
-    return {"metric": metric, "window_s": window_s, "alias": alias, "model": model, "per": per}
+    return {"metric": metric, "window_s": window_s, **scope}
 
 
 def split_rules(rules: "list[Row]", slot: dict[str, Any]) -> "tuple[Row | None, list[Row]]":

@@ -57,6 +57,7 @@ _RACES = {"err:control:storage:version_conflict", "err:control:limits:exist"}
 _WINDOW = option("--window", "How long it counts: 60s, 1h, 1d, 31d. 60s without.", "TIME")
 _ALIAS = option("--alias", "Only requests for this model name.", "ALIAS")
 _MODEL = option("--model", "Only requests that go to this model of an upstream.", "MODEL")
+_LABEL = option("--label", "Only requests of keys with this label.", "NAME=VALUE")
 MetricOption = Annotated[
     Metric, typer.Option("--metric", help="What is counted.", show_default=False)
 ]
@@ -74,6 +75,7 @@ PerOption = Annotated[
         "penstock limits set --key web-1 --metric requests --limit 600",
         "penstock limits set --org acme --metric tokens --limit 5000000 --window 1d",
         "penstock limits set --project chat --metric concurrency --limit 20 --per key",
+        "penstock limits set --org acme --label team=search --metric requests --limit 6000",
         "penstock limits set --key web-1 --metric requests --raise-to 6000 --until 2h",
     ),
 )
@@ -92,6 +94,7 @@ def set_rule(  # noqa: PLR0913  # each option is a parameter: Typer reads them f
     alias: Annotated[str | None, _ALIAS] = None,
     model: Annotated[str | None, _MODEL] = None,
     per: PerOption = None,
+    label: Annotated[str | None, _LABEL] = None,
     enforcement: Annotated[
         Enforcement | None,
         typer.Option(help="Refuse, only say so, or say what would be.", show_default="hard"),
@@ -110,7 +113,7 @@ def set_rule(  # noqa: PLR0913  # each option is a parameter: Typer reads them f
     What is not named stays as it was. Rules of all that a key belongs to hold; the tightest
     decides.
     """
-    slot = build_slot(metric, window, alias, model, per)
+    slot = build_slot(metric, window, alias=alias, model=model, per=per, label=label)
     changes = given(limit=limit, enforcement=enforcement, **_parse_raise(raise_to, until))
 
     def replace(rules: "list[Row]") -> "list[Row]":
@@ -220,6 +223,7 @@ def remove(  # noqa: PLR0913  # as set
     alias: Annotated[str | None, _ALIAS] = None,
     model: Annotated[str | None, _MODEL] = None,
     per: PerOption = None,
+    label: Annotated[str | None, _LABEL] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="All its own rules, and its plan.")
     ] = False,
@@ -241,7 +245,7 @@ def remove(  # noqa: PLR0913  # as set
             gone = {"id": row["id"], "is_deleted": True}
             say_done(gone, f"Removed the limits of {owner.words}.", as_json=as_json)
             return
-        slot = build_slot(metric, window, alias, model, per)
+        slot = build_slot(metric, window, alias=alias, model=model, per=per, label=label)
 
         def drop(rules: "list[Row]") -> "list[Row]":
             before, others = split_rules(rules, slot)

@@ -57,6 +57,8 @@ class Limit(msgspec.Struct, frozen=True):
     """Holds instead of `limit` until `raised_until`."""
     raised_until: int | None = None
     """Seconds since the Unix epoch."""
+    label: str | None = None
+    """`name=value`: counts requests of keys that carry this label only."""
 
 
 def find_limit_fault(limit: Limit) -> str | None:

@@ -7,7 +7,8 @@ upstream credentials as references (`kit.secrets`).
 
 import msgspec
 
-FORMAT = 2
+FORMAT = 3
+"""Another one where a record that nodes have would let more through: they are told all anew."""
 CREDENTIAL_SCHEME = "credential:"
 """Begins a reference to a credential that the agent opens; other references are `kit.secrets`'."""
 
@@ -174,6 +175,8 @@ class Key(msgspec.Struct, frozen=True):
     """Id of the secret whose hash this is."""
     member: str = ""
     """Id of the member or service account that it belongs to; "" when it belongs to nobody."""
+    labels: tuple[str, ...] = ()
+    """Each `name=value`, by which limits choose it."""
 
 
 class Snapshot(msgspec.Struct, frozen=True):

@@ -259,8 +259,10 @@ def _amount(amount: int, rule: OwnedLimit) -> str:
 
 def _only(limit: Limit) -> str:
     """Return which requests a rule counts, unless it counts all."""
+    label = f", of {limit.label}" if limit.label else ""
     alias = f", for {limit.alias}" if limit.alias else ""
-    return f"{alias}, on {limit.model}" if limit.model else alias
+    model = f", on {limit.model}" if limit.model else ""
+    return label + alias + model
 
 
 def _costs(terms: Terms, demand: Demand, most: int) -> Costs:

@@ -191,6 +191,8 @@ class Quota:
                 continue
             plan = () if found.plan is None else self._records.find_plan(found.plan)
             for limit in merge(found.limits, plan):
+                if limit.label is not None and limit.label not in self._key.labels:
+                    continue
                 subject = self._subject(kind, owner, limit.per)
                 owned = f"each {limit.per} of the {kind}" if limit.per else f"the {kind}"
                 yield OwnedLimit(limit, subject, owned)

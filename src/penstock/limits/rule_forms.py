@@ -6,9 +6,11 @@ from typing import Any
 
 import msgspec
 
+from penstock.access.key_rules import check_label
 from penstock.catalog.rules import check_model, check_name
 from penstock.catalog.written_rules import MAX_RULES
 from penstock.contract.limits import Limit, find_limit_fault
+from penstock.kit.errors import PenstockError
 from penstock.limits.model import KeptRules
 from penstock.limits.rules import slot_of
 
@@ -83,8 +85,21 @@ def _find_fault(rule: Limit) -> str | None:
             check_model(rule.model)
     except ValueError as error:
         return fault or f"alias or model {error}"
-    return fault
+    return fault or _find_label_fault(rule.label)
+
+
+def _find_label_fault(label: str | None) -> str | None:
+    if label is None:
+        return None
+    try:
+        check_label(label)
+    except PenstockError as error:
+        return f"label: {error}"
+    return None
 
 
 def _slot_words(rule: Limit) -> str:
-    return "\n".join("" if part is None else str(part) for part in slot_of(rule))
+    *parts, label = slot_of(rule)
+    words = "\n".join("" if part is None else str(part) for part in parts)
+    # Rules were there before labels were: the ids of those without one stay.
+    return words if label is None else f"{words}\n{label}"

@@ -49,6 +49,7 @@ _RULE_BODY: dict[str, Any] = {
     "enforcement": "hard",
     "raised_limit": None,
     "raised_until": None,
+    "label": None,
 }
 _OWNER: dict[str, Any] = {
     "organization_id": _ORGANIZATION_ID,
@@ -102,6 +103,13 @@ class NewRuleBody(RequestBody):
     raised_until: Annotated[
         AwareDatetime | None, Field(description="ISO 8601 with a time zone, to the second.")
     ] = None
+    label: Annotated[
+        Text | None,
+        Field(
+            description="Only requests of keys with this label, NAME=VALUE; they share what it "
+            "gives."
+        ),
+    ] = None
 
     def to_limit(self) -> Limit:
         """Return the rule, which has no id yet."""
@@ -138,6 +146,7 @@ class RuleBody(AnswerBody):
     enforcement: str
     raised_limit: int | None
     raised_until: Time | None
+    label: str | None
 
     @classmethod
     def of(cls, item: Limit, **members: Any) -> Self:

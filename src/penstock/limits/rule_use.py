@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from penstock.access import store as access_store
+from penstock.access.key_rules import join_labels
 from penstock.contract.limits import BucketUse, Limit, UseReport
 from penstock.kit.errors import PenstockError
 from penstock.limits import store
@@ -26,15 +27,19 @@ Uses = Mapping[str, tuple[int, int]]
 async def list_in_force(session: ReadSession, owner: Owner, now_us: int) -> list[RuleInForce]:
     """Return the rules that bear on an owner: its own, and those of all above it.
 
+    Those of all above it that are for a label bear on keys that carry it.
+
     Args:
         session: Where from.
         owner: Whom they limit.
         now_us: The time.
     """
     member_id = owner.member_id or owner.service_account_id
+    labels: list[str] = []
     if owner.key_id is not None:
         key = await access_store.keys.get(session, session.scope, owner.key_id)
         member_id = key.member_id or key.service_account_id
+        labels = join_labels(key.labels)
     ids = [owner.organization_id, owner.project_id, member_id, owner.key_id]
     found = await store.list_limits_of(session, session.scope, [one for one in ids if one])
     found = sorted(found, key=lambda one: ids.index(one.owner_id))
@@ -42,7 +47,11 @@ async def list_in_force(session: ReadSession, owner: Owner, now_us: int) -> list
     plans = await store.find_assigned_plans(session, session.scope, plan_ids)
     names = {plan.id: plan.name for plan in plans.values()}
     of_plans = {plan.id: _read(plan.id, plan.rules) for plan in plans.values()}
-    told = list(_list_rules(found, of_plans))
+    told = [
+        (one, rule)
+        for one, rule in _list_rules(found, of_plans)
+        if rule.label is None or rule.label in labels or one.owner_id == owner.owner_id
+    ]
     buckets = [
         # Of a rule that counts each key there is no such bucket while it is not said which key.
         _bucket_id(one, rule, key=owner.key_id or "", member=member_id or "")

@@ -81,6 +81,6 @@ def merge(own: Iterable[Limit], plan: Iterable[Limit]) -> tuple[Limit, ...]:
     return own + tuple(limit for limit in plan if slot_of(limit) not in replaced)
 
 
-def slot_of(limit: Limit) -> tuple[Metric, int, str | None, str | None, str]:
+def slot_of(limit: Limit) -> tuple[Metric, int, str | None, str | None, str, str | None]:
     """Return what an owner has one rule for at most: what is counted, in which window, of whom."""
-    return limit.metric, limit.window_s, limit.alias, limit.model, limit.per
+    return limit.metric, limit.window_s, limit.alias, limit.model, limit.per, limit.label

@@ -82,6 +82,21 @@ def test_a_rule_may_count_keys_or_members_one_by_one(records: MemoryRecords) -> 
     assert _buckets(_terms(records, _NOBODYS))[1] == "org-a/each-member:k.key-a"
 
 
+def test_a_rule_for_a_label_counts_keys_that_carry_it(records: MemoryRecords) -> None:
+    """They share a bucket of their organization; other labels, keys and organizations do not."""
+    limits = OwnerLimits(limits=(Limit("r", Metric.REQUESTS, 1, label="team=search"),))
+    for organization in ("org-a", "org-b"):
+        records.limits[owner_name("organization", organization)] = limits
+    labelled = msgspec.structs.replace(_KEY, labels=("grade=intern", "team=search"))
+    other = msgspec.structs.replace(labelled, id="key-b", project="project-b", member="")
+    assert _buckets(_terms(records, labelled)) == ["org-a/r:o"]
+    assert _buckets(_terms(records, other)) == ["org-a/r:o"]
+    foreign = msgspec.structs.replace(labelled, organization="org-b")
+    assert _buckets(_terms(records, foreign)) == ["org-b/r:o"]
+    for labels in ((), ("team=searches",), ("team=",), ("team",)):
+        assert read_quota(records, msgspec.structs.replace(_KEY, labels=labels)) is None
+
+
 def test_own_rules_replace_those_of_the_plan(records: MemoryRecords) -> None:
     """Those of the same slot; the others of the plan hold."""
     records.plans["pln_1"] = (
