@@ -127,6 +127,7 @@ _DEFAULTS: dict[str, Row] = {
         "period": "month",
         "time_zone": "UTC",
         "is_hard": False,
+        "is_wallet": False,
         "per": None,
         "alias": None,
         "alert_percentages": [],

@@ -216,15 +216,15 @@ async def test_leaving_the_queue_is_never_dispatched(
         calling(narrow.port) as queued,
         calling(narrow.port) as patient,
     ):
-        await queued.ask("quick", chat_body(user="left"))
-        await patient.ask("quick", chat_body(user="stayed"))
+        await queued.ask("quick", chat_body(who="left"))
+        await patient.ask("quick", chat_body(who="stayed"))
         await eventually(lambda: len(narrow.opens()) == 3)
         await _leave(queued, how)
         narrow.wait_events(1)
         first.close()
         assert (await patient.read_answer()).status == 200
-    users = [json.loads(talk.request.body)["user"] for talk in engine.seen("quick")[before:]]
-    assert users == ["stayed"]
+    names = [json.loads(talk.request.body)["who"] for talk in engine.seen("quick")[before:]]
+    assert names == ["stayed"]
     left = narrow.wait_events(3)[0]
     assert (left.outcome, left.input_tokens, left.output_tokens) == ("caller_gone", 0, 0)
 

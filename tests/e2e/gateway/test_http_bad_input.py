@@ -282,8 +282,8 @@ def test_other_spellings_of_a_member_are_other_members(rig: Rig) -> None:
     [
         b',"temperature":1.0,"top_p":1e5,"seed":1E+2,"x":-0,"y":-0.0}',
         b',"big":123456789012345678901234567890,"small":1e-400,"huge":1e999}',
-        rb',"user":"\u00e9\ud83d\ude00\/\u0000\"\\","\u0078":1}',
-        b',"user":"\xc3\xa9\xf0\x9f\x98\x80\x7f"}',
+        rb',"note":"\u00e9\ud83d\ude00\/\u0000\"\\","\u0078":1}',
+        b',"note":"\xc3\xa9\xf0\x9f\x98\x80\x7f"}',
         b',"z":1,"a":{"b":[1,2,{"c":null}],"b":2},"":0}',
         b',"spaced" : [ 1 , 2 ,\n 3 ] , "x" : { "a" : 1 } }',
         b',"api_base":"http://evil","base_url":"http://evil","extra_headers":{"host":"evil"}}',
