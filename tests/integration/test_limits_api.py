@@ -314,6 +314,8 @@ async def test_labels_choose_rules_and_are_the_organizations(
     expect_problem(await rig.call("PATCH", path, labels, token=admin), 403, DENIED)
     new = {"project_id": project["id"], "name": "other"}
     expect_problem(await rig.call("POST", "/keys", new | labels, token=admin), 403, DENIED)
+    listed = (await rig.call("GET", f"/keys?project_id={project['id']}")).json()["data"]
+    assert "other" not in {one["name"] for one in listed}
     assert (await rig.call("PATCH", path, labels, token=owner)).status_code == 200
     expect_problem(await rig.call("PATCH", path, {"labels": {}}, token=admin), 403, DENIED)
     same = labels | {"name": "renamed"}
