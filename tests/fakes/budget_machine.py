@@ -1,14 +1,13 @@
 """Workers that hold, spend, free, die and deliver in any order, beside a model of their money."""
 
-import asyncio
-from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 from tests.fakes.budget_rig import BudgetRig
+from tests.fakes.database_machine import DatabaseMachine
 from tests.fakes.organizations import NOW_US, SECOND_US, create_place
 
 from penstock.contract.money import HoldAsk, HoldUse
@@ -16,7 +15,6 @@ from penstock.contract.usage import UsageEvent
 from penstock.limits.budget_model import Budget, Life
 from penstock.limits.budget_rules import EXPIRY_S
 from penstock.limits.prices import ATTO, ATTO_IN_NANO, to_nano
-from penstock.storage.database import Database
 
 Value = TypeVar("Value")
 
@@ -47,16 +45,8 @@ class Worker:
     journal: list[UsageEvent] = field(default_factory=list)
 
 
-class BudgetMachine(RuleBasedStateMachine):
-    """Three budgets over two keys: an organization's, its project's, and one for each key.
-
-    Attributes:
-        open_database: Hands out the database that all examples share.
-        runner: Runs everything.
-    """
-
-    database: Database
-    runner: asyncio.Runner
+class BudgetMachine(DatabaseMachine):
+    """Three budgets over two keys: an organization's, its project's, and one for each key."""
 
     def __init__(self) -> None:
         """See the class."""
@@ -208,10 +198,6 @@ class BudgetMachine(RuleBasedStateMachine):
             used[name] = total
         assert used["organization"] == used["project"] == used["key"]
         assert self.run(self.rig.differences()) == []
-
-    def run(self, work: Coroutine[Any, Any, Value]) -> Value:
-        """Run a coroutine on the loop of all examples."""
-        return self.runner.run(work)
 
     async def _begin(self) -> None:
         organization, project = await create_place(self.database, f"acme-{id(self)}-{NOW_US}")

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 import msgspec
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import initialize, invariant, rule
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
+from tests.fakes.database_machine import DatabaseMachine
 from tests.fakes.organizations import ALL, NOW_US
 from tests.unit.metering.usage_events import make_event
 
@@ -31,7 +32,6 @@ from penstock.metering.tables import (
     UsageProducers,
 )
 from penstock.rating.tables import ChargeDays, ChargeLabelDays, RatedUsage
-from penstock.storage.database import Database
 from penstock.storage.sessions import WriteSession
 
 Value = TypeVar("Value")
@@ -90,16 +90,9 @@ class Journal:
     """Events that it knows as stored."""
 
 
-class IngestMachine(RuleBasedStateMachine):
-    """A control plane that is shipped usage of three lives of workers, two with events in common.
+class IngestMachine(DatabaseMachine):
+    """A control plane that gets usage of three lives of workers, two with events in common."""
 
-    Attributes:
-        database: What all examples share.
-        runner: Runs everything.
-    """
-
-    database: Database
-    runner: asyncio.Runner
     examples = 0
 
     def __init__(self) -> None:
@@ -252,10 +245,6 @@ class IngestMachine(RuleBasedStateMachine):
         self.everything_agrees()
 
     # How
-
-    def run(self, work: Coroutine[Any, Any, Value]) -> Value:
-        """Do it now."""
-        return self.runner.run(work)
 
     def _batch(self, journal: Journal, start: int, most: int) -> UsageBatch | None:
         events = tuple(journal.events[start : start + most])

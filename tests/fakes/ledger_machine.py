@@ -2,15 +2,16 @@
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import count
 from typing import Any, TypeVar
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import initialize, invariant, rule
 from sqlalchemy import select
+from tests.fakes.database_machine import DatabaseMachine
 from tests.fakes.ledger_rig import (
     add_grant,
     atto,
@@ -34,7 +35,6 @@ from penstock.ledger.store import insert_transfers
 from penstock.ledger.tables import Entries, LedgerAccounts, Transfers
 from penstock.limits.prices import ATTO
 from penstock.metering.bucket_rules import DAY_US
-from penstock.storage.database import Database
 
 Value = TypeVar("Value")
 
@@ -68,16 +68,8 @@ class ModelGrant:
         return (self.priority, never, self.expires_at_us or 0, self.created_at_us, self.id)
 
 
-class LedgerMachine(RuleBasedStateMachine):
-    """One prepaid organization. What is booked when, the model keeps as a list of facts.
-
-    Attributes:
-        database: Shared by all examples.
-        runner: Runs everything.
-    """
-
-    database: Database
-    runner: asyncio.Runner
+class LedgerMachine(DatabaseMachine):
+    """One prepaid organization. What is booked when, the model keeps as a list of facts."""
 
     def __init__(self) -> None:
         """See the class."""
@@ -258,10 +250,6 @@ class LedgerMachine(RuleBasedStateMachine):
         """All checks of the books find nothing."""
         assert self.run(find_violations(self.database)) == set()
         super().teardown()
-
-    def run(self, work: Coroutine[Any, Any, Value]) -> Value:
-        """Run a coroutine on the loop of all examples."""
-        return self.runner.run(work)
 
     def _key(self) -> str:
         self.number += 1

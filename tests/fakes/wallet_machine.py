@@ -1,14 +1,13 @@
 """A prepaid organization under whatever happens to its money, beside a model in fractions."""
 
-import asyncio
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import count
 from typing import Any, TypeVar
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import initialize, invariant, rule
+from tests.fakes.database_machine import DatabaseMachine
 from tests.fakes.organizations import NOW_US
 from tests.fakes.wallet_rig import WalletRig, open_rig
 
@@ -17,7 +16,6 @@ from penstock.ledger.prepaying import LAPSE_US
 from penstock.limits.budget_model import Life
 from penstock.limits.budget_rules import EXPIRY_S
 from penstock.limits.prices import ATTO
-from penstock.storage.database import Database
 
 Value = TypeVar("Value")
 _NUMBERS = count()
@@ -40,16 +38,8 @@ class OpenHold:
     left: int
 
 
-class WalletMachine(RuleBasedStateMachine):
-    """One organization. What is in its wallet the model adds up; what it lacks it has reasons for.
-
-    Attributes:
-        database: Shared by all examples.
-        runner: Runs everything.
-    """
-
-    database: Database
-    runner: asyncio.Runner
+class WalletMachine(DatabaseMachine):
+    """One organization. The model adds up what is in its wallet, and why something is missing."""
 
     def __init__(self) -> None:
         """See the class."""
@@ -180,10 +170,6 @@ class WalletMachine(RuleBasedStateMachine):
         """All checks of the books find nothing."""
         assert self.run(self.rig.violations()) == set()
         super().teardown()
-
-    def run(self, work: Coroutine[Any, Any, Value]) -> Value:
-        """Run a coroutine on the loop of all examples."""
-        return self.runner.run(work)
 
     def _tick(self) -> int:
         self.number += 1

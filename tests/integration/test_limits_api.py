@@ -151,15 +151,20 @@ async def test_nodes_know_whose_a_key_is(rig: AdminRig, database: Database, tmp_
         role="developer",
     )
     own = await _create_key(rig, project, service_account_id=account["id"])
+    keys = await _told_keys(database, tmp_path)
+    assert [(key.id, key.member) for key in keys] == [(own, account["id"])]
+
+
+async def _told_keys(database: Database, folder: Path) -> list[Key]:
+    """Return the keys that a node is told."""
     async with asking(database) as ask:
-        follower = Follower(tmp_path / "node", ask)
+        follower = Follower(folder / "node", ask)
         await follower.follow()
-    keys = [
+    return [
         msgspec.msgpack.decode(value or b"", type=Key)
         for name, value in follower.records().items()
         if name[:1] == b"k"
     ]
-    assert [(key.id, key.member) for key in keys] == [(own, account["id"])]
 
 
 async def test_a_plan_that_somebody_has_stays(rig: AdminRig) -> None:
@@ -322,14 +327,7 @@ async def test_labels_choose_rules_and_are_the_organizations(
     assert (await rig.call("PATCH", path, same, token=admin)).status_code == 200
     used = (await rig.call("GET", f"/limits/use?key_id={key}")).json()["data"]
     assert {one["label"] for one in used} == {None, "team=search"}
-    async with asking(database) as ask:
-        follower = Follower(tmp_path / "node", ask)
-        await follower.follow()
-    keys = [
-        msgspec.msgpack.decode(value or b"", type=Key)
-        for name, value in follower.records().items()
-        if name[:1] == b"k"
-    ]
+    keys = await _told_keys(database, tmp_path)
     assert {each.labels for each in keys if each.id == key} == {("team=search",)}
 
 

@@ -256,6 +256,7 @@ WRONG = (
     ("/usage/buckets?since=2026-01-01", "since"),
     ("/usage/buckets?tz=Europe/Atlantis", "tz"),
     ("/usage/buckets?tz=../../etc/passwd", "tz"),
+    ("/usage/buckets?tz=/etc/localtime", "tz"),
     ("/usage/buckets?tz=Asia/Kolkata", "tz"),
     ("/costs?tz=Australia/Adelaide", "tz"),
     ("/costs?bucket=hour", "bucket"),

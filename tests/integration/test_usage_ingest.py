@@ -1,12 +1,9 @@
 """Usage from a node's batch to the ledger, in one transaction, on both kinds of database."""
 
-import asyncio
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import run_state_machine_as_test
 from sqlalchemy import func, select
-from tests.fakes.budget_rig import make_price
+from tests.fakes.database_machine import add_price, try_machine
 from tests.fakes.ingest_machine import IngestMachine
 from tests.fakes.organizations import ALL, NOW_US
 from tests.integration.conftest import OpenDatabase
@@ -20,28 +17,13 @@ from penstock.ledger.tables import Entries
 from penstock.limits.prices import ATTO_IN_NANO
 from penstock.metering import service
 from penstock.metering.tables import UsageHours
-from penstock.rating import store
 from penstock.rating.tables import RatedUsage
 from penstock.storage.database import Database
-
-SETTINGS = settings(
-    max_examples=25,
-    stateful_step_count=20,
-    suppress_health_check=list(HealthCheck),
-    # To shrink a case takes many times as long as to find it, on a real database.
-    phases=(Phase.explicit, Phase.reuse, Phase.generate),
-)
-
-
-async def _add_price(database: Database) -> None:
-    async with database.write(ALL) as session:
-        await store.make_default_book(session, ALL, "list", "EUR", NOW_US)
-        await store.prices.insert(session, ALL, make_price("small"))
 
 
 async def test_a_batch_of_all_that_is_odd_is_taken(database: Database) -> None:
     """500 events of which each has something absurd are stored, rated and counted, each once."""
-    await _add_price(database)
+    await add_price(database)
     most = 2**63 - 1
     odd: list[dict[str, Any]] = [
         {"input_tokens": most, "output_tokens": most},
@@ -88,12 +70,4 @@ async def test_quarantine_is_alarmed(database: Database) -> None:
 
 def test_usage_counts_once_whatever_happens(open_database: OpenDatabase) -> None:
     """Repeated, reordered, late, at once, from a copied node and into crashes: all books agree."""
-    with asyncio.Runner() as runner:
-        context = open_database()
-        IngestMachine.runner = runner
-        IngestMachine.database = runner.run(context.__aenter__())
-        try:
-            runner.run(_add_price(IngestMachine.database))
-            run_state_machine_as_test(IngestMachine, settings=SETTINGS)
-        finally:
-            runner.run(context.__aexit__(None, None, None))
+    try_machine(IngestMachine, open_database, examples=25, steps=20)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from penstock.limits.budget_windows import LAST_US, Period, Window, find_zone, window_at
+from penstock.kit.time_zones import find_zone
+from penstock.limits.budget_windows import LAST_US, Period, Window, window_at
 
 DAY_US = 86_400_000_000
 ZONES = sorted(available_timezones())

@@ -37,7 +37,7 @@ def notices(
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show alerts of budgets, budgets that are exhausted and usage that was put aside.
+    """Show alerts of budgets, exhausted budgets, empty wallets and usage that was put aside.
 
     With --json: one object a line, oldest first. Keep the `cursor` of the last one that you acted
     on, and go on behind it with --after: so none is missed, and one that comes twice has the same

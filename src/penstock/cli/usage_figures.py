@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
@@ -16,6 +15,7 @@ from penstock.cli.output import JsonOption, console, examples, print_json, print
 from penstock.cli.resolving import find_usage_filters
 from penstock.cli.times import format_time, parse_time
 from penstock.kit.decimals import format_decimal, parse_decimal
+from penstock.kit.time_zones import find_zone
 
 if TYPE_CHECKING:
     from penstock.cli.control_client import ControlClient, Row
@@ -121,7 +121,7 @@ def buckets(  # noqa: PLR0913  # each option is a parameter: Typer reads them fr
     Whole buckets are counted. Results can be grouped by region, too.
     """
     wanted = {
-        **find_span(since, until, month, find_zone(tz)),
+        **find_span(since, until, month, read_zone(tz)),
         **_given(
             tz=tz, model=model, region=region, group_by=_groups(group_by), bucket=bucket.value
         ),
@@ -137,7 +137,7 @@ def buckets(  # noqa: PLR0913  # each option is a parameter: Typer reads them fr
         console().print("No request matches.")
         return
     groups = _dimensions(group_by)
-    zone = find_zone(tz)
+    zone = read_zone(tz)
     headings = [_begins(zone), *(_heading(name) for name in groups), *_FIGURES]
     cells = [
         [
@@ -174,7 +174,7 @@ def costs(  # noqa: PLR0913  # as above
     """
     is_day = bucket is CostWidth.DAY or since is not None or until is not None
     wanted = {
-        **find_span(since, until, month, find_zone(tz)),
+        **find_span(since, until, month, read_zone(tz)),
         **_given(
             tz=tz, model=model, group_by=_groups(group_by), bucket="day" if is_day else "month"
         ),
@@ -191,7 +191,7 @@ def costs(  # noqa: PLR0913  # as above
         for row in rows:
             print_json(row)
         return
-    _print_costs(rows, groups, None if bucket is None else bucket.value, find_zone(tz))
+    _print_costs(rows, groups, None if bucket is None else bucket.value, read_zone(tz))
 
 
 def _print_costs(
@@ -266,7 +266,7 @@ def _atto(text: str | None) -> int:
     return sign * (parse_decimal(digits, _PLACES) or 0)
 
 
-def find_zone(tz: str | None) -> tzinfo:
+def read_zone(tz: str | None) -> tzinfo:
     """Return the time zone that `--tz` names; UTC without.
 
     Raises:
@@ -274,11 +274,11 @@ def find_zone(tz: str | None) -> tzinfo:
     """
     if tz is None:
         return UTC
-    try:
-        return ZoneInfo(tz)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
+    zone = find_zone(tz)
+    if zone is None:
         remedy = "Write it like Europe/Berlin."
-        raise CommandError(BAD_OPTION, f"--tz {tz} is no time zone.", remedy) from None
+        raise CommandError(BAD_OPTION, f"--tz {tz} is no time zone.", remedy)
+    return zone
 
 
 def find_span(

@@ -26,6 +26,9 @@ ENGINES: dict[str, Engine] = {
     )
 }
 
+NO_ROOM = frozenset().union(*(engine.overloaded_statuses for engine in ENGINES.values()))
+"""What any of them answers for want of room: behind one address there may be several kinds."""
+
 
 def engine_of(provider: str) -> Engine:
     """Return what is known of a provider; one that is not known is OpenAI-compatible."""

@@ -1,7 +1,8 @@
 """Step 3, admit: what is asked for, whether this key may have it, and the body that is sent on.
 
 The body is split into its top-level members and put together again: duplicate members are gone,
-so that the engine reads exactly what was judged here. Members nobody here knows pass untouched.
+so that the engine reads exactly what was judged here. Members nobody here knows pass untouched;
+those that would steer an engine do not pass (ADR 28).
 """
 
 import re
@@ -55,6 +56,8 @@ class Admission(msgspec.Struct, frozen=True, gc=False):
     estimated_input_tokens: int
     demand: Demand | None = None
     """What limits and budgets are asked for; None when the principal has none."""
+    metadata: msgspec.Raw | None = None
+    """What the caller says of the request, as JSON."""
 
 
 def admit(
@@ -113,6 +116,7 @@ def admit(
         strips_usage,
         estimated,
         demand,
+        members.get("metadata"),
     )
 
 
@@ -125,6 +129,7 @@ def readdress(admission: Admission, target: Target) -> Admission | None:
     members = _decode_members(admission.body)
     if not _takes(target, members):
         return None
+    members.pop("cache_salt", None)  # was for the target before
     _address(members, target)
     strips_usage = False
     if admission.is_stream:
@@ -144,8 +149,6 @@ def _address(members: Members, target: Target) -> None:
     members["model"] = target.model
     if target.cache_salt is not None:
         members["cache_salt"] = target.cache_salt
-    else:
-        members.pop("cache_salt", None)
 
 
 def _isolate(members: Members, runtime: Runtime, organization: str) -> None:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 
 from penstock.contract.usage import Attempt
+from penstock.engines.registry import NO_ROOM
 from penstock.gateway.dialects.openai import error_status, error_text
 from penstock.gateway.errors import (
     BAD_ANSWER,
@@ -19,8 +20,8 @@ from penstock.kit.errors import ErrorCode, Refusal
 PASSED_STATUSES = frozenset({400, 413, 415, 422})
 """What an engine finds wrong with a request goes to the caller under its own status."""
 _MISCONFIGURED_STATUSES = frozenset({401, 403, 404, 405})
-_OVERLOAD_STATUSES = frozenset({429, 529})
 _UNAVAILABLE = 503
+_OVERLOAD_STATUSES = NO_ROOM - {_UNAVAILABLE}
 _BUSY = re.compile(r"busy|capacity|exceed|overload|priority|queue|too many", re.IGNORECASE)
 """Words with which engines say that they are up and have no room, where the status is 503."""
 _PLACE = re.compile(
@@ -91,7 +92,7 @@ def redacted(refusal: Refusal, authorization: bytes, hosts: Iterable[str]) -> Re
         return Refusal(refusal.error, retry_after_s=refusal.retry_after_s)
     shown = _PLACE.sub(_REDACTED, text)
     for host in hosts:
-        shown = shown.replace(host, _REDACTED)
+        shown = re.sub(rf"(?<![\w.-]){re.escape(host)}(?![\w-])", _REDACTED, shown)
     if shown == text:
         return refusal
     return Refusal(refusal.error, shown, refusal.param, refusal.retry_after_s)

@@ -24,11 +24,6 @@ _IS_VALUE = re.compile(_VALUE)
 _SHOWN_CHARS = 64
 
 
-class _Body(msgspec.Struct):
-    metadata: msgspec.Raw = msgspec.Raw(b"{}")
-
-
-_decode_body = msgspec.json.Decoder(_Body).decode
 _decode_metadata = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -56,7 +51,7 @@ def read_labels(value: bytes) -> Labels | Refusal:
     return tuple(sorted(found.items()))
 
 
-def add_metadata(labels: Labels, body: bytes, allowed: Collection[str]) -> Labels:
+def add_metadata(labels: Labels, raw: msgspec.Raw, allowed: Collection[str]) -> Labels:
     """Return labels with those that the `metadata` of a request gives, in order of name.
 
     It is the engine's first: what is no label there is left out, and nothing is refused for it.
@@ -64,11 +59,11 @@ def add_metadata(labels: Labels, body: bytes, allowed: Collection[str]) -> Label
 
     Args:
         labels: What the header says.
-        body: JSON, an object.
+        raw: That member, as JSON.
         allowed: The names that the operator takes from there.
     """
     try:
-        metadata = _decode_metadata(_decode_body(body).metadata)
+        metadata = _decode_metadata(raw)
     except msgspec.DecodeError:
         return labels
     found = dict(labels)

@@ -420,8 +420,9 @@ class Downstream(asyncio.Protocol):
             request.refusal = admission
             self._serve(request)
             return
-        if worker.metadata_labels:
-            request.labels = add_metadata(request.labels, admission.body, worker.metadata_labels)
+        if worker.metadata_labels and admission.metadata is not None:
+            allowed = worker.metadata_labels
+            request.labels = add_metadata(request.labels, admission.metadata, allowed)
         self._exchange = exchange = Exchange(worker, self, request, principal, admission)
         self._deadline_s = _NEVER
         exchange.start()

@@ -17,6 +17,7 @@ from penstock.contract.money import (
     HoldShortage,
 )
 from penstock.kit.base62 import create_id
+from penstock.kit.time_zones import find_zone
 from penstock.limits import budget_store as store
 from penstock.limits.budget_model import (
     Budget,
@@ -34,7 +35,7 @@ from penstock.limits.budget_rules import (
     size_hold,
     usable_ms,
 )
-from penstock.limits.budget_windows import Window, find_zone, window_at
+from penstock.limits.budget_windows import Window, window_at
 from penstock.limits.prices import to_nano
 from penstock.limits.wallet_model import Lapse
 from penstock.notices.service import record_notices

@@ -10,8 +10,8 @@ import msgspec
 from penstock.catalog.rules import check_name
 from penstock.contract.limits import Per
 from penstock.contract.money import NANO
+from penstock.kit.time_zones import find_zone
 from penstock.limits.budget_model import Budget
-from penstock.limits.budget_windows import find_zone
 
 MAX_AMOUNT = 9_000_000_000 * NANO
 """64 bits hold it, and as much again is never added to it."""

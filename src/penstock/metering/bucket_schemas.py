@@ -11,6 +11,7 @@ from penstock.audit.schemas import RequestBody, Text, example
 from penstock.contract.usage import Meter
 from penstock.kit.errors import PenstockError
 from penstock.kit.moments import microseconds
+from penstock.kit.time_zones import find_zone
 from penstock.metering.bucket_model import (
     DIMENSIONS,
     LABEL,
@@ -24,7 +25,7 @@ from penstock.metering.bucket_model import (
 )
 from penstock.metering.bucket_rules import advance, find_fault, find_page
 from penstock.metering.errors import CURSOR_INVALID, GROUPING_UNKNOWN
-from penstock.metering.zone_rules import find_zone, has_whole_hours
+from penstock.metering.zone_rules import has_whole_hours
 
 _TIME = "ISO 8601 with a time zone, e.g. `2026-06-15T12:00:00Z`; write `+` as `%2B`."
 _LABEL_PREFIX = "label:"

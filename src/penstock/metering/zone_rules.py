@@ -4,38 +4,22 @@ A day of Berlin in winter is the day of UTC of the same date, with the last hour
 and without its own last one. So a year needs no more than its days and the hours at their edges.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 from penstock.contract.usage import Meter
 from penstock.kit.errors import PenstockError
 from penstock.kit.moments import microseconds
+from penstock.kit.time_zones import day_start, local_date
 from penstock.metering.bucket_model import UsageResult, Width
 from penstock.metering.errors import GROUPING_UNKNOWN
 
 _HOUR_US = 3_600_000_000
-_NAME = re.compile(r"UTC|[A-Z][A-Za-z]+(?:/[A-Za-z0-9_+-]+){1,2}")
-"""Those of the IANA database that name a place; others may be the machine's own."""
 _LAST_DAY = date(9998, 12, 1)
 _SEASONS = (datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 7, 1, tzinfo=UTC))
-
-
-def find_zone(name: str) -> ZoneInfo | None:
-    """Return the zone of a name, or None when there is none.
-
-    >>> find_zone("Europe/Berlin"), find_zone("Europe"), find_zone("../etc/passwd")
-    (zoneinfo.ZoneInfo(key='Europe/Berlin'), None, None)
-    """
-    if _NAME.fullmatch(name) is None:
-        return None
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return None
 
 
 def has_whole_hours(zone: ZoneInfo) -> bool:
@@ -49,13 +33,13 @@ def has_whole_hours(zone: ZoneInfo) -> bool:
 
 def local_start(zone: ZoneInfo, width: Width, at_us: int) -> int:
     """Return when the day or month of a zone begins that a moment is in."""
-    day = _local_day(zone, at_us)
-    return _begin(zone, day.replace(day=1) if width == "month" else day)
+    day = local_date(zone, at_us)
+    return day_start(zone, day.replace(day=1) if width == "month" else day)
 
 
 def local_advance(zone: ZoneInfo, width: Width, start_us: int, count: int) -> int:
     """Return when the day or month begins that is so many behind the one that begins then."""
-    return _begin(zone, _later(width, _local_day(zone, start_us), count))
+    return day_start(zone, _later(width, local_date(zone, start_us), count))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +60,9 @@ def list_covers(zone: ZoneInfo, width: Width, start_us: int, end_us: int) -> Ite
         PenstockError: `GROUPING_UNKNOWN`: one begins between full hours; no figures are so fine.
     """
     while start_us < end_us:
-        day = _local_day(zone, start_us)
+        day = local_date(zone, start_us)
         behind = _later(width, day, 1)
-        behind_us = _begin(zone, behind)
+        behind_us = day_start(zone, behind)
         hours = dict(_between(start_us, _label(day)))
         # At the end it is the other way round: what is before the label's end is not in it.
         hours |= {hour: -sign for hour, sign in _between(behind_us, _label(behind))}
@@ -119,20 +103,11 @@ def _between(start_us: int, label_us: int) -> Iterator[tuple[int, int]]:
         yield hour_us, sign
 
 
-def _local_day(zone: ZoneInfo, at_us: int) -> date:
-    return datetime.fromtimestamp(at_us // 1_000_000, zone).date()
-
-
 def _later(width: Width, day: date, count: int) -> date:
     if width == "month":
         months = min(day.year * 12 + day.month - 1 + count, _LAST_DAY.year * 12 + 11)
         return date(months // 12, months % 12 + 1, 1)
     return day + timedelta(days=min(count, (_LAST_DAY - day).days))
-
-
-def _begin(zone: ZoneInfo, day: date) -> int:
-    # Where clocks go forward at midnight, a day begins with the hour that follows.
-    return microseconds(datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)) or 0
 
 
 def _label(day: date) -> int:

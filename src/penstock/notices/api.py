@@ -16,9 +16,10 @@ notices = APIRouter(prefix="/api/v1/notices", tags=["notices"], route_class=Admi
     "",
     summary="Read what there is to be told, oldest first",
     description=(
-        "Alerts of budgets, budgets that are exhausted, usage that was put aside. Keep `cursor` "
-        "when you have acted on an answer, and pass it as `after`; an answer without notices has "
-        "one, too. A notice that is delivered again has the same `id`. They are kept for 30 days."
+        "Alerts of budgets, budgets that are exhausted, wallets that are empty, usage that was put "
+        "aside. Keep `cursor` when you have acted on an answer, and pass it as `after`; an answer "
+        "without notices has one, too. A notice that is delivered again has the same `id`. They "
+        "are kept for 30 days."
     ),
     response_model=NoticesBody,
     **operation("notices:list", PAGE_CURSOR_INVALID, OBJECT_UNKNOWN),

@@ -100,6 +100,12 @@ class Price:
     created_at_us: int
     updated_at_us: int
 
+    def holds_at(self, at_us: int) -> bool:
+        """Return whether a moment is behind its begin and before its end."""
+        return self.valid_from_us <= at_us and (
+            self.valid_to_us is None or at_us < self.valid_to_us
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class PutPrice:

@@ -132,15 +132,6 @@ def find_overlap(new: Price, others: Iterable[Price]) -> Price | None:
     return None
 
 
-def find_holding(prices: Iterable[Price], at_us: int) -> Price | None:
-    """Return the one that holds at a moment, of prices of one book, model, upstream and tier."""
-    begun = [price for price in prices if price.valid_from_us <= at_us]
-    latest = max(begun, key=lambda price: price.valid_from_us, default=None)
-    if latest is None or (latest.valid_to_us is not None and latest.valid_to_us <= at_us):
-        return None
-    return latest
-
-
 def earliest_start(new: Price, others: Iterable[Price], now_us: int) -> int:
     """Return when a price may begin at the earliest, to the second.
 

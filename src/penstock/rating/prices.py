@@ -21,11 +21,11 @@ from penstock.rating.price_rules import (
     SECOND_US,
     earliest_start,
     fill,
-    find_holding,
     find_overlap,
     find_price_fault,
     is_fixed,
 )
+from penstock.rating.rules import find_holding
 from penstock.storage.changes import record_change
 from penstock.storage.errors import RowConflictError
 from penstock.storage.paging import Page, PageRequest

@@ -50,13 +50,6 @@ class ReadPrice:
     flat: Mapping[Meter, int] | None
     """What one of each meter costs, when it does not matter what was used before."""
 
-    def holds_at(self, at_us: int) -> bool:
-        """Return whether a moment is behind its begin and before its end."""
-        price = self.price
-        return price.valid_from_us <= at_us and (
-            price.valid_to_us is None or at_us < price.valid_to_us
-        )
-
 
 def read_price(price: Price) -> ReadPrice:
     """Return a price with its rates read.
@@ -89,16 +82,23 @@ def rates_of(price: Price) -> Rates:
     return rates
 
 
-def current_price(prices: Iterable[ReadPrice], at_us: int) -> ReadPrice | None:
+def find_holding(prices: Iterable[Price], at_us: int) -> Price | None:
     """Return the price that holds at a moment: the one that began last, unless it has ended.
 
     Args:
         prices: Of one book, model, upstream and tier, in any order.
         at_us: The moment.
     """
-    begun = [each for each in prices if each.price.valid_from_us <= at_us]
-    latest = max(begun, key=lambda each: each.price.valid_from_us, default=None)
+    begun = [price for price in prices if price.valid_from_us <= at_us]
+    latest = max(begun, key=lambda price: price.valid_from_us, default=None)
     return latest if latest is not None and latest.holds_at(at_us) else None
+
+
+def current_price(prices: Iterable[ReadPrice], at_us: int) -> ReadPrice | None:
+    """Return what `find_holding` does, of prices that were read."""
+    by_start = {each.price.valid_from_us: each for each in prices}
+    found = find_holding([each.price for each in by_start.values()], at_us)
+    return None if found is None else by_start[found.valid_from_us]
 
 
 class Shelf:
@@ -138,7 +138,7 @@ class Shelf:
                         ),
                         None,
                     )
-                    if latest is not None and latest.holds_at(at_us):
+                    if latest is not None and latest.price.holds_at(at_us):
                         return latest
         return None
 

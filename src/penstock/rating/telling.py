@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from penstock.contract import money
 from penstock.contract.usage import Meter
+from penstock.limits.prices import price_at
 from penstock.rating.rates import FALLBACKS, MILLION
 from penstock.rating.rules import ReadPrice, current_price
 
@@ -72,19 +73,11 @@ def is_dearer(
     for currency in {price.currency for price in one}:
         for at_us in starts:
             if since_us <= at_us < until_us:
-                mine, others = _told_at(one, currency, at_us), _told_at(other, currency, at_us)
+                at_s = at_us // _SECOND_US
+                mine, others = price_at(one, currency, at_s), price_at(other, currency, at_s)
                 if mine is not None and others is not None and _is_more(mine, others):
                     return True
     return False
-
-
-def _told_at(told: Sequence[money.Price], currency: str, at_us: int) -> money.Price | None:
-    begun = [
-        price
-        for price in told
-        if price.currency == currency and price.valid_from_s * _SECOND_US <= at_us
-    ]
-    return begun[-1] if begun and not begun[-1].is_none else None
 
 
 def _is_more(one: money.Price, other: money.Price) -> bool:

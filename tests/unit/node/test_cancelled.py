@@ -182,6 +182,24 @@ class Worker:
         self._agents.broker.hear(self.link, Returned(returns))
 
 
+async def _begin(folder: Path, mode: Mode) -> tuple[Agents, Worker]:
+    """Start an agent, and a worker that wants leases."""
+    agents = Agents(folder, mode)
+    await agents.start()
+    worker = Worker(agents)
+    worker.connect()
+    worker.want()
+    return agents, worker
+
+
+async def _lease(folder: Path, mode: Mode) -> tuple[Agents, Worker]:
+    """Start an agent, and a worker that has its leases."""
+    agents, worker = await _begin(folder, mode)
+    await agents.broker.close()
+    worker.listen()
+    return agents, worker
+
+
 async def _end_agent(agents: Agents, step: int) -> bool:
     """End an agent at an await of what it is doing, start the next, and return whether it did."""
     is_early = await _cancel_at(step, agents.broker.close())
@@ -213,11 +231,7 @@ async def test_an_agent_ended_in_a_taking_gives_nothing_twice(
     """At whichever await: permits are free or the worker's own, windows heal when they pass."""
     told = set()
     for step in range(ENOUGH):
-        agents = Agents(tmp_path / str(step), mode)
-        await agents.start()
-        worker = Worker(agents)
-        worker.connect()
-        worker.want()
+        agents, worker = await _begin(tmp_path / str(step), mode)
         is_early = await _end_agent(agents, step)
         worker.listen()
         told.add(worker.permits)
@@ -237,13 +251,7 @@ async def test_an_agent_ended_in_a_taking_gives_nothing_twice(
 async def test_an_agent_ended_while_leases_come_back_loses_none(tmp_path: Path, mode: Mode) -> None:
     """At whichever await: what was given back counts once at most, permits exactly."""
     for step in range(ENOUGH):
-        agents = Agents(tmp_path / str(step), mode)
-        await agents.start()
-        worker = Worker(agents)
-        worker.connect()
-        worker.want()
-        await agents.broker.close()
-        worker.listen()
+        agents, worker = await _lease(tmp_path / str(step), mode)
         worker.give_back()
         is_early = await _end_agent(agents, step)
         worker.connect()
@@ -260,13 +268,7 @@ async def test_an_agent_ended_while_it_is_told_of_permits_hears_of_them_again(
 ) -> None:
     """At whichever await: the next agent is told the same, and counts exactly that."""
     for step in range(ENOUGH):
-        agents = Agents(tmp_path / str(step), mode)
-        await agents.start()
-        worker = Worker(agents)
-        worker.connect()
-        worker.want()
-        await agents.broker.close()
-        worker.listen()
+        agents, worker = await _lease(tmp_path / str(step), mode)
         worker.permits = 1  # the return of the others was lost
         worker.tell()
         is_early = await _end_agent(agents, step)
@@ -281,13 +283,7 @@ async def test_an_agent_ended_while_it_is_told_of_permits_hears_of_them_again(
 async def test_an_agent_ended_while_a_worker_is_forgotten_forgets_it_later(tmp_path: Path) -> None:
     """At whichever await of its watch: permits of the dead are free when the next has looked."""
     for step in range(SOME):
-        agents = Agents(tmp_path / str(step), "alone")
-        await agents.start()
-        worker = Worker(agents)
-        worker.connect()
-        worker.want()
-        await agents.broker.close()
-        worker.listen()
+        agents, worker = await _lease(tmp_path / str(step), "alone")
         worker.permits = 0
         await agents.start()
         await _cancel_at(step, agents.broker.run())
