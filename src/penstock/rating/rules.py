@@ -86,7 +86,8 @@ def find_holding(prices: Iterable[Price], at_us: int) -> Price | None:
     """Return the price that holds at a moment: the one that began last, unless it has ended.
 
     Args:
-        prices: Of one book, model, upstream and tier, in any order.
+        prices: Of one book, model, upstream and tier, in any order; of two that begin at once the
+            first is taken.
         at_us: The moment.
     """
     begun = [price for price in prices if price.valid_from_us <= at_us]
@@ -96,9 +97,9 @@ def find_holding(prices: Iterable[Price], at_us: int) -> Price | None:
 
 def current_price(prices: Iterable[ReadPrice], at_us: int) -> ReadPrice | None:
     """Return what `find_holding` does, of prices that were read."""
-    by_start = {each.price.valid_from_us: each for each in prices}
-    found = find_holding([each.price for each in by_start.values()], at_us)
-    return None if found is None else by_start[found.valid_from_us]
+    known = list(prices)
+    found = find_holding([each.price for each in known], at_us)
+    return next((each for each in known if each.price is found), None)
 
 
 class Shelf:

@@ -51,6 +51,15 @@ def test_what_begins_soon_stays() -> None:
     assert current_price([later], NOW_US) is None
 
 
+def test_of_two_prices_that_begin_at_once_the_first_is_taken() -> None:
+    """So one that is to be can be held against what is there: it stands before that."""
+    twin = dataclasses.replace(OLD, input=OLD.input + 1)
+    for pair in ([twin, OLD], [OLD, twin]):
+        found = current_price(read_good(pair), NOW_US)
+        assert found is not None
+        assert found.price == pair[0]
+
+
 @pytest.mark.parametrize(
     "members",
     [
