@@ -5,12 +5,12 @@ import os
 import time
 
 import psutil
+from benches.load.processes import cpu_clock
 
 
 def cpu_s(pid: int) -> float:
     """Return the processor time that a process has used, without its children."""
-    # Source: clock_getcpuclockid(3) and CPUCLOCK_SCHED in the kernel's posix-timers_types.h.
-    return time.clock_gettime_ns((~pid << 3) | 2) / 1e9
+    return time.clock_gettime_ns(cpu_clock(pid)) / 1e9
 
 
 class Meter:

@@ -5,11 +5,13 @@ import json
 import shutil
 import statistics
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benches.limits.simulation import SATURATED, Simulated, saturate, simulate
-from benches.limits.throughput import Round, ratio, run_rounds
+from benches.limits.throughput import Throughput, compare
+from benches.limits.turns import TURN_S, Side
 from benches.load.machine import REPOSITORY, describe_machine
 from benches.load.processes import choose_cores
 from benches.micro.session import chat_body, limits_case, measure_us
@@ -24,7 +26,7 @@ RULES = 100_000
 class Figures:
     """All that was measured."""
 
-    rounds: list[Round]
+    throughput: Throughput
     admission_us: float
     utilisation: float
     simulated: list[Simulated]
@@ -32,7 +34,7 @@ class Figures:
 
     def rows(self) -> list[tuple[str, str, str, bool]]:
         """Return what, how much, what is wanted, and whether that is so."""
-        reached = ratio(self.rounds)
+        reached = self.throughput.ratio()
         excess = sum(one.excess for one in self.simulated)
         return [
             ("throughput with limits / without", f"{reached:.3f}", ">= 0.85", reached >= 0.85),
@@ -65,7 +67,12 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="penstock-limits-") as name:
         folder = Path(name)
         console.print("throughput with limits and without")
-        rounds = run_rounds(folder, cores, rounds=options.rounds, seconds=options.seconds)
+        throughput = compare(folder, cores, blocks=options.blocks)
+        if options.only_throughput:
+            console.print(
+                "\n".join(_render_throughput(throughput)), highlight=False, soft_wrap=True
+            )
+            return 0
         console.print("admission")
         admission_us = measure_us(limits_case(chat_body(200)))
         console.print("a saturated limit")
@@ -76,12 +83,12 @@ def main(arguments: list[str]) -> int:
             simulated.append(simulate(_subfolder(folder, f"seed-{seed}"), seed))
         console.print("memory")
         memory_mb = weigh_rules(RULES) / 1e6
-    figures = Figures(rounds, admission_us, utilisation, simulated, memory_mb)
+    figures = Figures(throughput, admission_us, utilisation, simulated, memory_mb)
     text = _render(machine.lines(), figures)
-    console.print(text, highlight=False)
+    console.print(text, highlight=False, soft_wrap=True)
     results = REPOSITORY / "benches" / "results"
     (results / "limits.md").write_text(text)
-    data = {"machine": machine.export(), "ratio": ratio(rounds), **asdict(figures)}
+    data = {"machine": machine.export(), "ratio": throughput.ratio(), **asdict(figures)}
     (results / "limits.json").write_text(json.dumps(data, indent=1) + "\n")
     is_good = all(good for *_, good in figures.rows())
     return 0 if is_good or not options.check else 1
@@ -95,30 +102,19 @@ def _subfolder(folder: Path, name: str) -> Path:
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benches/limits/run.py", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9, help="of throughput")
-    parser.add_argument("--seconds", type=float, default=3, help="of each measure in a round")
+    parser.add_argument("--blocks", type=int, default=60, help="of throughput, four turns each")
+    parser.add_argument("--only-throughput", action="store_true", help="and write no results")
     parser.add_argument("--seeds", type=int, default=12, help="of the simulation with crashes")
     parser.add_argument("--check", action="store_true", help="fail when a requirement is not met")
     return parser.parse_args(arguments)
 
 
 def _render(machine: list[str], figures: Figures) -> str:
-    rounds, simulated = figures.rounds, figures.simulated
+    simulated = figures.simulated
     rows = [
         f"| {what} | {value} | {wanted} | {'yes' if is_good else '**no**'} |"
         for what, value, wanted, is_good in figures.rows()
     ]
-    sides = {
-        "without": [one.free for one in rounds],
-        "with all rules of an ordinary plan": [one.limited for one in rounds],
-    }
-    speeds = [
-        f"| {name} | {statistics.median(one.per_second for one in side):,.0f} "
-        f"| {statistics.median(one.cpu_us for one in side):.1f} "
-        f"| {sum(one.failed for one in side)} |"
-        for name, side in sides.items()
-    ]
-    others = statistics.median(one.others_percent for one in rounds)
     lines = [
         "# Limits bench",
         "",
@@ -128,15 +124,7 @@ def _render(machine: list[str], figures: Figures) -> str:
         "|---|--:|--:|---|",
         *rows,
         "",
-        "An ordinary plan: requests, input tokens, output tokens and concurrency of the key and",
-        "of the project, a budget of the organization. One worker on a core of its own,",
-        f"64 connections, chats of 200 bytes; medians of {len(rounds)} rounds by turns. Others",
-        f"took {others:.0f} % of a core meanwhile.",
-        "",
-        "| limits | requests/s | µs CPU of the worker a request | failed |",
-        "|---|--:|--:|--:|",
-        *speeds,
-        "",
+        *_render_throughput(figures.throughput),
         f"Simulated: {NODES} nodes of {WORKERS} workers, the product's limiters and brokers in",
         f"virtual time, clocks apart, {len(simulated)} seeds of a minute with",
         f"{sum(one.crashes for one in simulated)} crashes of workers, agents and machines;",
@@ -146,3 +134,40 @@ def _render(machine: list[str], figures: Figures) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _render_throughput(found: Throughput) -> list[str]:
+    blocks, ratios = found.blocks, found.ratios()
+    low, _, high = statistics.quantiles(ratios, n=4)
+    free, limited = _total(each.first for each in blocks), _total(each.other for each in blocks)
+    rates = limited.per_second / free.per_second
+    return [
+        "An ordinary plan: requests, input tokens, output tokens and concurrency of the key and",
+        "of the project, a budget of the organization. One worker on a core of its own,",
+        "64 connections, chats of 200 bytes. The ratio is the median of",
+        f"{len(blocks)} blocks of four turns of {TURN_S} s, {found.ratio():.3f}; half of them are",
+        f"from {low:.3f} to {high:.3f}. Others took {found.others_percent:.0f} % of a core",
+        f"meanwhile; {found.failed} requests failed.",
+        "",
+        "| all blocks | requests/s | µs CPU of the worker a request | core used |",
+        "|---|--:|--:|--:|",
+        _row("without", free),
+        _row("with all rules of an ordinary plan", limited),
+        f"| with / without | {rates:.3f} | {limited.cpu_us / free.cpu_us:.3f} | |",
+        "",
+    ]
+
+
+def _row(name: str, side: Side) -> str:
+    used = side.cpu_s / side.seconds
+    return f"| {name} | {side.per_second:,.0f} | {side.cpu_us:.1f} | {used:.0%} |"
+
+
+def _total(sides: Iterable[Side]) -> Side:
+    """Return what was measured of a key in all blocks."""
+    found = list(sides)
+    return Side(
+        sum(each.requests for each in found),
+        sum(each.seconds for each in found),
+        sum(each.cpu_s for each in found),
+    )

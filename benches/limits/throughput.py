@@ -1,17 +1,17 @@
-"""One worker with and without the rules of an ordinary plan, by turns: rate and CPU a request."""
+"""One worker with and without the rules of an ordinary plan: rate and CPU a request."""
 
 import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benches.control.weighing import Meter, cpu_s
-from benches.load.measures import BUSY_CONNECTIONS, SMALL_BYTES
-from benches.load.payloads import Request
+from benches.control.weighing import Meter
+from benches.limits.turns import Block, run_turns
+from benches.load.measures import SMALL_BYTES
+from benches.load.payloads import chat
 from benches.load.processes import Cores, Running, find_free_port, pinned
 from benches.load.servers import MODEL, Bench, launch_emulator
-from benches.load.wrk import Load, run_wrk
-from benches.micro.session import chat_body, limit_ordinarily
+from benches.micro.session import limit_ordinarily
 from tests.fakes.fake_agent import running_agent
 from tests.fakes.limits_agent import LimitsAgent
 from tests.fakes.worker_process import (
@@ -19,7 +19,6 @@ from tests.fakes.worker_process import (
     OTHER_KEY,
     PEPPER,
     MemoryRecords,
-    WorkerProcess,
     running_worker,
 )
 
@@ -40,50 +39,45 @@ PLENTY = 10**15
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """A measure of one key."""
+class Throughput:
+    """What both keys reached on the same worker."""
 
-    per_second: float
-    cpu_us: float
-    """Of the worker, a request."""
+    blocks: list[Block]
+    """First the key without limits."""
     failed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """Both keys, one after the other."""
-
-    free: Side
-    limited: Side
     others_percent: float
     """Processor time that others took meanwhile, in percent of one core."""
 
+    def ratio(self) -> float:
+        """Return the rate with limits by that without: the median of the blocks.
 
-def ratio(rounds: list[Round]) -> float:
-    """Return the rate with limits by that without; the median of the rounds."""
-    return statistics.median(one.limited.per_second / one.free.per_second for one in rounds)
+        A burst of other work spoils a few blocks, whichever key it falls on. In the ratio of all
+        requests it would stay.
+        """
+        return statistics.median(self.ratios())
+
+    def ratios(self) -> list[float]:
+        """Return the ratio of each block, the least first."""
+        return sorted(each.other.per_second / each.first.per_second for each in self.blocks)
 
 
-def run_rounds(folder: Path, cores: Cores, *, rounds: int, seconds: float) -> list[Round]:
-    """Measure both keys, round after round, on the same worker.
+def compare(folder: Path, cores: Cores, *, blocks: int) -> Throughput:
+    """Measure both keys by short turns on the same worker.
 
     Args:
         folder: Temporary.
         cores: The worker has one for itself; engine, client and agent share the other.
-        rounds: How many.
-        seconds: How long each measure lasts.
+        blocks: Of four turns, how many.
     """
     bench = Bench(cores, folder, find_free_port(), KEY)
     emulator = launch_emulator(bench)
     try:
-        return _run(folder, cores, emulator, rounds=rounds, seconds=seconds)
+        return _compare(folder, cores, emulator, blocks)
     finally:
         emulator.stop()
 
 
-def _run(
-    folder: Path, cores: Cores, emulator: Running, *, rounds: int, seconds: float
-) -> list[Round]:
+def _compare(folder: Path, cores: Cores, emulator: Running, blocks: int) -> Throughput:
     snapshot = _snapshot(emulator.port)
     records = MemoryRecords(snapshot)
     limit_ordinarily(records)
@@ -105,26 +99,16 @@ def _run(
             journal_segment_bytes=16 * 1024 * 1024,
         )
         with context as worker, pinned(cores.load):
-            for key in (OTHER_KEY, KEY):
-                _measure(worker, key, folder, seconds=1)
-            found = []
-            for number in range(rounds):
-                meter = Meter()
-                order = (OTHER_KEY, KEY) if number % 2 else (KEY, OTHER_KEY)
-                sides = {key: _measure(worker, key, folder, seconds=seconds) for key in order}
-                found.append(Round(sides[OTHER_KEY], sides[KEY], meter.others_percent()))
-            return found
-
-
-def _measure(worker: WorkerProcess, key: str, folder: Path, *, seconds: float) -> Side:
-    headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
-    request = Request(headers, chat_body(SMALL_BYTES).decode())
-    before_s = cpu_s(worker.pid)
-    load: Load = run_wrk(
-        worker.port, request, connections=BUSY_CONNECTIONS, seconds=seconds, folder=folder
-    )
-    used_s = cpu_s(worker.pid) - before_s
-    return Side(load.per_second, used_s / load.requests * 1e6, load.bad_status + load.broken)
+            meter = Meter()
+            found = run_turns(
+                worker.port,
+                worker.pid,
+                (chat(OTHER_KEY, SMALL_BYTES), chat(KEY, SMALL_BYTES)),
+                blocks=blocks,
+                folder=folder,
+            )
+            failed = found.bad_status + found.broken
+            return Throughput(found.blocks(), failed, meter.others_percent())
 
 
 def _snapshot(engine_port: int) -> Snapshot:

@@ -112,7 +112,7 @@ class Running:
 
     def cpu_ns(self) -> int:
         """Return the processor time used so far, user and system, of all its processes."""
-        return sum(time.clock_gettime_ns(_cpu_clock(pid)) for pid in self._pids())
+        return sum(time.clock_gettime_ns(cpu_clock(pid)) for pid in self._pids())
 
     def rss_bytes(self) -> int:
         """Return the resident memory of all its processes; pages that they share count twice."""
@@ -156,7 +156,7 @@ class Running:
                 child.send_signal(signal.SIGKILL)
 
 
-def _cpu_clock(pid: int) -> int:
+def cpu_clock(pid: int) -> int:
     """Return the id of a process's processor-time clock: exact, where /proc counts ticks.
 
     Source: clock_getcpuclockid(3) and CPUCLOCK_SCHED in the kernel's posix-timers_types.h.

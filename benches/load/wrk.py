@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from benches.load.payloads import PATH, Request
 
@@ -18,13 +19,21 @@ wrk.body = file:read("*a")
 file:close()
 {headers}
 done = function(summary, latency, requests)
-  io.write(string.format(
-    '{{"requests":%d,"micros":%d,"p50_us":%d,"p99_us":%d,"bad_status":%d,"broken":%d}}\\n',
-    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99),
-    summary.errors.status,
-    summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout))
+  io.write("{{" .. figures(summary, latency) .. "}}\\n")
 end
 """
+_FIGURES = """\
+function figures(summary, latency)
+  return string.format(
+    '"requests":%d,"micros":%d,"p50_us":%d,"p99_us":%d,"bad_status":%d,"broken":%d',
+    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99),
+    summary.errors.status,
+    summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout)
+end
+"""
+
+
+Found = TypeVar("Found")
 
 
 class ClientError(Exception):
@@ -72,9 +81,29 @@ def run_wrk(port: int, request: Request, *, connections: int, seconds: float, fo
     """
     body_file = folder / "wrk-body"
     body_file.write_text(request.body)
-    script = folder / "wrk.lua"
     headers = "\n".join(f'wrk.headers["{k}"] = "{v}"' for k, v in request.headers.items())
-    script.write_text(_SCRIPT.format(path=PATH, body_file=body_file, headers=headers))
+    text = _SCRIPT.format(path=PATH, body_file=body_file, headers=headers)
+    return run_script(port, text, Load, connections=connections, seconds=seconds, folder=folder)
+
+
+def run_script(
+    port: int, text: str, kind: type[Found], *, connections: int, seconds: float, folder: Path
+) -> Found:
+    """Run wrk with a script that prints what it found as an object, in its last line with a brace.
+
+    Args:
+        port: Port of 127.0.0.1.
+        text: The script. `figures(summary, latency)` gives it the members of a `Load`.
+        kind: What the object is.
+        connections: Each has one request in flight.
+        seconds: How long; wrk wants whole seconds, so it is rounded up.
+        folder: Takes the script.
+
+    Raises:
+        ClientError: wrk failed or hung.
+    """
+    script = folder / "wrk.lua"
+    script.write_text(_FIGURES + text)
     whole_seconds = max(1, round(seconds + 0.49))
     command = ["wrk", "-t1", f"-c{connections}", f"-d{whole_seconds}s", "--timeout", "10s"]
     command += ["-s", str(script), f"http://127.0.0.1:{port}{PATH}"]
@@ -89,4 +118,4 @@ def run_wrk(port: int, request: Request, *, connections: int, seconds: float, fo
     if not lines:
         message = f"wrk printed no figures: {answer.stdout!r}"
         raise ClientError(message)
-    return Load(**json.loads(lines[-1]))
+    return kind(**json.loads(lines[-1]))
