@@ -53,7 +53,7 @@ class UsageEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The upstream's own name of the model."""
     upstream: str
     operation: str
-    """`chat`, `completions` or `embeddings`."""
+    """`chat`, `completions`, `embeddings`, `oip_infer` and others: see the gateway's dialects."""
     is_stream: bool
     outcome: Outcome
     status: int

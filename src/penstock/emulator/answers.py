@@ -44,7 +44,7 @@ def compose(generation: Generation, behavior: Behavior, dimensions: int) -> Scri
         generation = msgspec.structs.replace(generation, choices=most)
     match behavior.fault:
         case "status":
-            return _status_script(behavior)
+            return status_script(behavior)
         case "html":
             head = plain_head(behavior.status, len(_PAGE), b"text/html; charset=utf-8")
             return fixed_script(head, _PAGE, behavior.ttft_ms)
@@ -64,12 +64,13 @@ def compose(generation: Generation, behavior: Behavior, dimensions: int) -> Scri
         return _stream_script(stream)
     if generation.operation == "embeddings":
         body = _embeddings(generation, behavior, input_tokens, dimensions)
-        return _plain_script(body, behavior, behavior.ttft_ms)
+        return plain_script(body, behavior, behavior.ttft_ms)
     time_ms = behavior.ttft_ms + behavior.itl_ms * max(tokens - 1, 0)
-    return _plain_script(_completion(stream), behavior, time_ms)
+    return plain_script(_completion(stream), behavior, time_ms)
 
 
-def _status_script(behavior: Behavior) -> Script:
+def status_script(behavior: Behavior) -> Script:
+    """Return the answer of a server that fails, or has no room."""
     status, words = busy_answer(behavior.kind)
     if behavior.status not in (200, status):
         status, words = behavior.status, "emulated engine failure"
@@ -98,7 +99,8 @@ def _stream_script(stream: Stream) -> Script:
     )
 
 
-def _plain_script(body: bytes, behavior: Behavior, time_ms: float) -> Script:
+def plain_script(body: bytes, behavior: Behavior, time_ms: float) -> Script:
+    """Return a plain answer, faults included."""
     fault = behavior.fault
     if fault == "error_in_200":
         body = encode_json(error_object(behavior.kind, 500, "emulated engine failure"))

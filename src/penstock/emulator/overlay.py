@@ -5,6 +5,8 @@ import msgspec
 from penstock.emulator.settings import Behavior
 
 PREFIX = b"x-emulator-"
+JSON_LENGTH = b"inference-header-content-length"
+"""How much of a body is JSON, where bytes of tensors follow it. Changes no behavior."""
 
 Headers = tuple[tuple[bytes, bytes], ...]
 """Names in lower case with their values, in the order sent."""
@@ -21,7 +23,7 @@ def overlay(default: Behavior, headers: Headers) -> Behavior:
 
     Args:
         default: The server's behavior; its subtypes keep their further fields out of reach.
-        headers: Only headers whose name begins with `PREFIX`.
+        headers: Only headers whose name begins with `PREFIX`, or is `JSON_LENGTH`.
 
     Returns:
         `default` itself without headers, else a `Behavior` with their values.
@@ -33,6 +35,8 @@ def overlay(default: Behavior, headers: Headers) -> Behavior:
         return default
     values: dict[str, object] = {}
     for name, value in headers:
+        if name == JSON_LENGTH:
+            continue
         shown = name.decode("latin-1")
         field = name[len(PREFIX) :].decode("latin-1").replace("-", "_")
         if field not in _FIELDS:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import httptools
 import msgspec
 
-from penstock.emulator.overlay import PREFIX, Headers
+from penstock.emulator.overlay import JSON_LENGTH, PREFIX, Headers
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 
@@ -25,7 +25,7 @@ class Request(msgspec.Struct, frozen=True):
     method: bytes
     target: bytes
     headers: Headers
-    """The `x-emulator-*` ones."""
+    """The `x-emulator-*` ones, and `Inference-Header-Content-Length`."""
     request_id: bytes
     """Value of `x-request-id`, empty without one."""
     body: bytes
@@ -125,6 +125,8 @@ class RequestReader:
                 self._request_id = value
             elif lower.startswith(PREFIX):
                 self._headers = (*self._headers, (lower, value))
+        elif len(name) == len(JSON_LENGTH) and name.lower() == JSON_LENGTH:
+            self._headers = (*self._headers, (JSON_LENGTH, value))
         elif len(name) == len(_EXPECT) and name.lower() == _EXPECT:
             self._is_expectant = value.lower() == b"100-continue"
         if self._is_recording:

@@ -7,6 +7,8 @@ from functools import partial
 from penstock.emulator.answers import compose, error_script
 from penstock.emulator.generation import BadBodyError, Operation, parse_body
 from penstock.emulator.kinds import drained_path, health_paths, metrics_path, metrics_text
+from penstock.emulator.oip import PREFIX as OIP_PREFIX
+from penstock.emulator.oip import answer_oip
 from penstock.emulator.overlay import BadHeaderError, Headers, overlay
 from penstock.emulator.script import Script, fixed_script
 from penstock.emulator.settings import EmulatorSettings
@@ -75,7 +77,10 @@ class Service:
         if operation is not None and method == b"POST":
             script = self._answer_operation(operation, headers, body)
             return self._keep((target, body, headers), script)
-        script = self._answer_other(method, path)
+        if path.startswith(OIP_PREFIX):
+            script = answer_oip(self.settings, method, path, headers, body)
+        else:
+            script = self._answer_other(method, path)
         if method == b"HEAD":
             script = fixed_script(script.head, b"")
         return Prepared(script, script.find_whole())

@@ -7,6 +7,7 @@ EMULATOR = Engine(
     title="Penstock's own emulator, for tests and trials",
     overloaded_statuses=OVERLOADED | {529},
     errors="any of the others', by its settings",
+    speaks_oip=True,
     usage_in_every_chunk=True,
     cancels="closing the connection, at once",
 )

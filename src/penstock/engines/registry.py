@@ -7,7 +7,7 @@ from penstock.engines.model import Engine
 from penstock.engines.nim import NIM
 from penstock.engines.openai_compatible import OPENAI_COMPATIBLE
 from penstock.engines.sglang import SGLANG
-from penstock.engines.triton import TRITON
+from penstock.engines.triton import TRITON, TRITON_OPENAI
 from penstock.engines.trtllm import TRTLLM
 from penstock.engines.vllm import VLLM
 
@@ -19,6 +19,7 @@ ENGINES: dict[str, Engine] = {
         SGLANG,
         TRTLLM,
         TRITON,
+        TRITON_OPENAI,
         DYNAMO,
         NIM,
         LLAMA_CPP,

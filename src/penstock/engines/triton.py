@@ -1,20 +1,31 @@
-"""NVIDIA Triton with its OpenAI-compatible frontend."""
+"""NVIDIA Triton: by the Open Inference Protocol, and with its OpenAI-compatible frontend."""
 
 from penstock.engines.model import Engine, Load
 
+_LOAD = Load(
+    path="/metrics",
+    running='nv_trt_llm_request_metrics{request_type="scheduled"}',
+    waiting='nv_trt_llm_request_metrics{request_type="waiting"}',
+    cache_use='nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="fraction"}',
+    port=8002,
+)
 TRITON = Engine(
     name="triton",
-    title="NVIDIA Triton with its OpenAI-compatible frontend",
+    title="NVIDIA Triton, by the Open Inference Protocol",
     # The server's own readiness is true before its models are loaded.
-    health_path="/health/ready",
+    health_path="/v2/health/live",
     ready_path="/v2/models/{model}/ready",
-    load=Load(
-        path="/metrics",
-        running='nv_trt_llm_request_metrics{request_type="scheduled"}',
-        waiting='nv_trt_llm_request_metrics{request_type="waiting"}',
-        cache_use='nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="fraction"}',
-        port=8002,
-    ),
+    models_path=None,
+    load=_LOAD,
+    speaks_oip=True,
+    errors='`{"error": "text"}`; under 200, too, where a model answers more than once',
+    cancels="closing the connection, for models that look",
+)
+TRITON_OPENAI = Engine(
+    name="triton_openai",
+    title="NVIDIA Triton with its OpenAI-compatible frontend",
+    health_path="/health/ready",
+    load=_LOAD,
     errors='`{"error": "text"}`; under 200, too, where a model answers more than once',
     cancels="closing the connection, for models that look",
 )

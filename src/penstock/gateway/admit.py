@@ -11,6 +11,7 @@ import msgspec
 
 from penstock.engines.isolation import IDENTIFYING, STEERING
 from penstock.gateway.demand import NO_TOKENS, Demand, Members, read_demand
+from penstock.gateway.dialects.oip import Call
 from penstock.gateway.dialects.openai import Operation
 from penstock.gateway.errors import (
     BODY_NOT_JSON,
@@ -58,6 +59,10 @@ class Admission(msgspec.Struct, frozen=True, gc=False):
     """What limits and budgets are asked for; None when the principal has none."""
     metadata: msgspec.Raw | None = None
     """What the caller says of the request, as JSON."""
+    call: Call | None = None
+    """By the Open Inference Protocol; None for OpenAI's."""
+    json_bytes: int | None = None
+    """How much of the body is JSON, where bytes of tensors follow it."""
 
 
 def admit(
@@ -76,12 +81,10 @@ def admit(
     members = _split(body)
     if isinstance(members, Refusal):
         return members
-    offer = _find_offer(runtime, principal, members)
+    offer = find_offer(runtime, principal, members.get("model"))
     if isinstance(offer, Refusal):
         return offer
-    refusal = _check_question(members, operation) or _check_numbers(
-        members, offer.max_output_tokens
-    )
+    refusal = _check_question(members, operation) or check_numbers(members, offer.max_output_tokens)
     if refusal is not None:
         return refusal
     target, turn = offer.first, 0.0
@@ -101,7 +104,7 @@ def admit(
         options = _stream_options(members["stream_options"])
         if isinstance(options, Refusal):
             return options
-    demand = _demand(principal, operation, members, body)
+    demand = demand_of(principal, operation, members, body)
     _isolate(members, runtime, principal.organization)
     _address(members, target)
     estimated = len(body) // _BYTES_PER_TOKEN if operation.has_usage else 0
@@ -170,12 +173,13 @@ def _choose(offer: Offer, turn: float, members: Members) -> Target:
 
 
 def _takes(target: Target, members: Members) -> bool:
-    return _check_numbers(members, target.deployment.max_output_tokens) is None
+    return check_numbers(members, target.deployment.max_output_tokens) is None
 
 
-def _demand(
+def demand_of(
     principal: Principal, operation: Operation, members: Members, body: bytes
 ) -> Demand | None:
+    """Return what limits and budgets are asked for; None when the principal has none."""
     quota = principal.quota
     if quota is None:
         return None
@@ -194,8 +198,10 @@ def _split(body: bytes) -> Members | Refusal:
     return members
 
 
-def _find_offer(runtime: Runtime, principal: Principal, members: Members) -> Offer | Refusal:
-    model = members.get("model")
+def find_offer(
+    runtime: Runtime, principal: Principal, model: msgspec.Raw | None
+) -> Offer | Refusal:
+    """Return where requests for an alias, as JSON, may go."""
     if model is None:
         return _NO_MODEL
     try:
@@ -220,7 +226,8 @@ def _check_question(members: Members, operation: Operation) -> Refusal | None:
     return Refusal(MEMBER_MISSING, f"The member '{name}' is missing or empty.", name)
 
 
-def _check_numbers(members: Members, max_output_tokens: int) -> Refusal | None:
+def check_numbers(members: Members, max_output_tokens: int) -> Refusal | None:
+    """Refuse more output tokens or answers than are given."""
     for name in ("max_tokens", "max_completion_tokens", "n", "best_of"):
         raw = members.get(name)
         if raw is None or bytes(raw) == b"null":

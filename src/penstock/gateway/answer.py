@@ -111,6 +111,7 @@ def error_answer(
     connection: bytes,
     *,
     status: int | None = None,
+    body: bytes | None = None,
     allow: bytes = b"",
     is_head: bool = False,
 ) -> bytes:
@@ -121,6 +122,7 @@ def error_answer(
         request_id: Value of `x-request-id`.
         connection: From `connection_line`.
         status: Instead of the refusal's own, e.g. an engine's 422.
+        body: As the caller's protocol tells it; OpenAI's when None.
         allow: Methods for the Allow header of a 405.
         is_head: The question was HEAD: leave the body out.
     """
@@ -138,9 +140,8 @@ def error_answer(
         extra += b"www-authenticate: Bearer\r\n"
     if allow:
         extra += b"allow: %b\r\n" % allow
-    return own_answer(
-        status, error_body(refusal), request_id, connection, extra=extra, is_head=is_head
-    )
+    told = error_body(refusal) if body is None else body
+    return own_answer(status, told, request_id, connection, extra=extra, is_head=is_head)
 
 
 def models_body(runtime: Runtime, principal: Principal) -> bytes:

@@ -112,7 +112,7 @@ class Claim:
     def written_cap(self) -> int | None:
         """The cap that has to be written into the request, if so."""
         demand = self.demand
-        if self.cap is None or not demand.answers:
+        if self.cap is None or not demand.answers or not demand.can_be_capped:
             return None
         return None if self.cap == demand.cap and not demand.has_other_caps else self.cap
 
@@ -126,6 +126,8 @@ class Claim:
         terms, demand = self.terms, self.demand
         price = terms.prices[index]
         if not (terms.accounts[index].budget.lowers_cap and price.output and demand.answers):
+            return False
+        if not demand.can_be_capped:
             return False
         cap = output_for(price, amount, demand.most_input_tokens, demand.answers)
         if cap < self.least_cap or (self.cap is not None and cap >= self.cap):

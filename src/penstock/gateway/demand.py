@@ -47,6 +47,8 @@ class Demand(msgspec.Struct, frozen=True, gc=False):
     """It has no member that names the most, in whatever way."""
     kind: int = 0
     """Requests of a kind ask for about as much of everything, see `kind_of`; 0 for odd ones."""
+    can_be_capped: bool = True
+    """Whether there is a place in it for the most: else it gets what it asks for, or nothing."""
 
 
 NO_TOKENS = Demand(0, None, 0, 0, has_other_caps=False, names_nothing=True)

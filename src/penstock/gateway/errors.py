@@ -264,6 +264,32 @@ MODEL_NOT_FOUND = _downstream(
     fix="GET /v1/models lists what the key may use.",
     operator="Check the alias, its route, its grants, and the aliases of the key.",
 )
+VERSION_NOT_FOUND = _downstream(
+    "request:model_version_not_found",
+    404,
+    "The model has no such version.",
+    conventional="model_not_found",
+    cause="The path names a version of the model that its server does not have.",
+    fix="Leave the version out of the path, or name one that the model's metadata lists.",
+)
+PROTOCOL_UNSUPPORTED = _downstream(
+    "request:protocol_unsupported",
+    400,
+    "This model is not served by the Open Inference Protocol.",
+    conventional="unsupported_operation",
+    cause="None of the upstreams of the alias is of a kind that speaks it.",
+    fix="Ask the model at /v1, or use another one.",
+    operator="The upstream's `provider` says which kind it is: `triton` speaks it.",
+)
+ADMIN_PATH = _downstream(
+    "request:admin_path",
+    403,
+    "This is for the operators of the model server, and not reachable through the gateway.",
+    conventional_type="permission_error",
+    cause="Loading models, shared memory, tracing, logging, settings and statistics of a server.",
+    fix="Ask the platform team.",
+    operator="None: such paths of engines are reached at the engine itself.",
+)
 REFUSED_BY_ENGINE = _downstream(
     "request:refused_by_engine",
     400,

@@ -14,10 +14,9 @@ import msgspec
 from penstock.contract.journal import Open
 from penstock.contract.money import HoldUse
 from penstock.contract.usage import Attempt, Outcome, UsageEvent
-from penstock.gateway.admit import Admission, readdress
+from penstock.gateway.admit import Admission
 from penstock.gateway.claim import Claim, Denial, cap_line
-from penstock.gateway.demand import cap_tail, write_cap
-from penstock.gateway.dialects.openai import Reading, read_answer
+from penstock.gateway.dialects.openai import Reading
 from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.errors import (
     BAD_ANSWER,
@@ -31,12 +30,8 @@ from penstock.gateway.errors import (
     REFUSED_BY_ENGINE,
     TOTAL_TIMEOUT,
 )
-from penstock.gateway.failure import (
-    error_in_answer,
-    given_up,
-    redacted,
-    status_failure,
-)
+from penstock.gateway.failure import PASSED_STATUSES, error_in_answer, given_up, redacted
+from penstock.gateway.form import form_of
 from penstock.gateway.forward import Pool, UpstreamConnection
 from penstock.gateway.limits import ANSWER_BYTES, CONNECT_ATTEMPTS
 from penstock.gateway.measure import Measure, engines_names, measure_plain, measure_stream
@@ -254,7 +249,7 @@ class Exchange:
                 continue
             if target is self._admission.target:
                 return True
-            readdressed = readdress(self._admission, target)
+            readdressed = form_of(self._admission).readdress(self._admission, target)
             if readdressed is not None:
                 self._admission = readdressed
                 return True
@@ -277,15 +272,13 @@ class Exchange:
         self._late_error = FIRST_BYTE_TIMEOUT
         upstream = self._admission.target.upstream
         self._deadline_s = self._worker.now_s() + upstream.timeouts.first_byte_ms / 1000
-        body, cap, demand = self._admission.body, self._cap, self._admission.demand
-        if cap is not None and demand is not None:
-            body = body[:-1] + cap_tail(cap) if demand.names_nothing else write_cap(body, cap)
+        head, body = form_of(self._admission).put(self._admission, pool, self._cap)
         self._was_sent = True
         connection.send(
             self,
             b"%b%bx-request-id: %b\r\n%bcontent-length: %d\r\n\r\n%b"
             % (
-                pool.head(self._admission.operation.path),
+                head,
                 self._admission.target.authorization,
                 self.request_id.encode("ascii"),
                 self._request.passed_lines(upstream),
@@ -336,8 +329,7 @@ class Exchange:
             and connection.content_type[: len(_EVENT_STREAM)].lower() == _EVENT_STREAM
             and connection.content_encoding in _PLAIN_ENCODINGS
         ):
-            admission = self._admission
-            self._tap = Tap(hides_usage=admission.hides_usage, strips_usage=admission.strips_usage)
+            self._tap = form_of(self._admission).make_tap(self._admission)
 
     def answer_body(self, data: bytes) -> None:
         """Relay a piece of a stream; keep a piece of a plain answer."""
@@ -363,11 +355,11 @@ class Exchange:
         if self._tap is not None:
             self._end_stream(self._tap, connection)
         elif connection.status != _OK:
-            refusal = status_failure(
-                connection.status, b"".join(self._body), connection.retry_after
-            )
+            form = form_of(self._admission)
+            refusal = form.failure(self._admission, connection, b"".join(self._body))
             is_engines = refusal.error is REFUSED_BY_ENGINE
-            self._fail(refusal, status=connection.status if is_engines else None)
+            is_passed = is_engines and connection.status in PASSED_STATUSES
+            self._fail(refusal, status=connection.status if is_passed else None)
         else:
             self._end_plain(connection)
 
@@ -390,18 +382,23 @@ class Exchange:
 
     def _end_plain(self, connection: UpstreamConnection) -> None:
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        reading = None
+        answer = None
         if connection.content_encoding in _PLAIN_ENCODINGS:
             with contextlib.suppress(msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-                reading = read_answer(body)
-        if reading is None:
+                form = form_of(self._admission)
+                answer = form.read(self._admission, connection, body)
+        if answer is None:
             self._fail(Refusal(BAD_ANSWER))
             return
+        reading = answer.reading
         if reading.error is not None:
             self._fail(error_in_answer(reading.error))
             return
-        self._reply.end_plain(body)
+        self._reply.lines += answer.lines
+        self._reply.end_plain(answer.body)
         self._says = reading
+        if reading.text_bytes is not None:
+            self._answer_bytes = reading.text_bytes
         self._settle("ok", None, (reading.usage, reading.flags))
 
     def answer_failed(self, refusal: Refusal) -> None:

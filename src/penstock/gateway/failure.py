@@ -13,6 +13,7 @@ from penstock.gateway.errors import (
     OVERLOADED,
     REFUSED_BY_ENGINE,
     UNAVAILABLE,
+    VERSION_NOT_FOUND,
 )
 from penstock.gateway.offer import ServedUpstream
 from penstock.kit.errors import ErrorCode, Refusal
@@ -31,6 +32,9 @@ _PLACE = re.compile(
     r"|\b[a-z0-9-]+(?:\.[a-z0-9-]+)*\.(?:cluster|internal|intranet|lan|local|svc)\b[\w.-]*(?::\d+)?",
     re.IGNORECASE,
 )
+_UNREADABLE = re.compile(r"unable to parse|failed to parse", re.IGNORECASE)
+"""With which Triton begins to tell of what it could not read, under 500."""
+_NOT_FOUND, _ERROR, _NOT_IMPLEMENTED = 404, 500, 501
 _REDACTED = "[address]"
 _ERRORS_FROM = 400
 _RETRY_AFTER_DIGITS = 6
@@ -54,6 +58,30 @@ def status_failure(status: int, body: bytes, retry_after: bytes | None) -> Refus
     if error is not None:
         return Refusal(error, text, retry_after_s=_seconds(retry_after))
     return Refusal(FAILED if status >= _ERRORS_FROM else BAD_ANSWER, text)
+
+
+def oip_failure(
+    status: int, body: bytes, retry_after: bytes | None, *, has_version: bool
+) -> Refusal:
+    """Return what an answer other than 200 means in the Open Inference Protocol.
+
+    Triton tells of some mistakes of callers as if they were its own: 500 for data that do not
+    fill their shape, 501 for `infer` of a model that answers more than once.
+
+    Args:
+        status: HTTP status of the answer, not 200.
+        body: Its body, `{"error": text}`, or an event of it where a stream was asked for.
+        retry_after: As in `status_failure`.
+        has_version: Whether the request named a version of the model.
+    """
+    if body.startswith(b"data:"):
+        body = body[5:]
+    if status == _NOT_FOUND and has_version:
+        return Refusal(VERSION_NOT_FOUND)
+    text = error_text(body)
+    if status == _NOT_IMPLEMENTED or (status == _ERROR and _UNREADABLE.match(text)):
+        return Refusal(REFUSED_BY_ENGINE, text)
+    return status_failure(status, body, retry_after)
 
 
 def _lack_of_room(status: int | None, text: str) -> ErrorCode | None:

@@ -76,6 +76,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         "has_length",
         "idle_since_s",
         "is_counted",
+        "json_length",
         "retry_after",
         "status",
         "transport",
@@ -99,6 +100,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.retry_after: bytes | None = None
         self.answer_id: bytes | None = None
         """`x-request-id` of the answer."""
+        self.json_length: bytes | None = None
+        """`inference-header-content-length` of the answer: how much of its body is JSON."""
         self.has_length = False
         self._is_head_done = False
         self._is_complete = False
@@ -193,6 +196,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
                 self.retry_after = value
             case b"x-request-id":
                 self.answer_id = value
+            case b"inference-header-content-length":
+                self.json_length = value
 
     def on_headers_complete(self) -> None:
         """Note the status; answers like 100 Continue are passed over."""
@@ -270,11 +275,15 @@ class Pool:
         head = self._heads.get(path)
         if head is None:
             engines_path = self.upstream.engine.paths.get(path, path)
-            head = self._heads[path] = (
-                f"POST {self.endpoint.path_prefix}{engines_path} HTTP/1.1\r\nhost: {self._host}\r\n"
-                "content-type: application/json\r\naccept-encoding: identity\r\n"
-            ).encode("ascii")
+            head = self._heads[path] = self.make_head("POST", engines_path, "application/json")
         return head
+
+    def make_head(self, method: str, path: str, content_type: str) -> bytes:
+        """Return the same of a path that only few requests have."""
+        return (
+            f"{method} {self.endpoint.path_prefix}{path} HTTP/1.1\r\nhost: {self._host}\r\n"
+            f"content-type: {content_type}\r\naccept-encoding: identity\r\n"
+        ).encode("ascii")
 
     def acquire(self, sender: Sender) -> None:
         """Give `sender` a connection: now, when one is made, or when one becomes free."""

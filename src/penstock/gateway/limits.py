@@ -35,6 +35,12 @@ ANSWER_BYTES = 64 * 1024 * 1024
 """A plain (not streamed) answer of an engine; more is an upstream error."""
 UPSTREAM_HEADER_BYTES = 64 * 1024
 """Header of an engine's answer; more is an upstream error."""
+TENSORS = 1_024
+"""Inputs, or outputs, of a request of the Open Inference Protocol."""
+TENSOR_HEADER_BYTES = 1024 * 1024
+"""Its JSON where bytes of tensors follow it; more is 400."""
+TENSOR_JSON_BYTES = 8 * 1024 * 1024
+"""Its JSON where the tensors are in it; more is 400."""
 POOL_IDLE_S = 4.0
 """Age at which an idle upstream connection is not used again: below the 5 s after which common
 model servers close theirs, so that a request does not meet a closing connection."""

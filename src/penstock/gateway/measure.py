@@ -27,7 +27,11 @@ def measure_stream(outcome: Outcome, tap: Tap, estimated_input_tokens: int) -> M
     if tap.usage is not None:
         return tap.usage, "engine", tap.usage.flags
     flags = tap.flags or (("usage_missing",) if outcome == "ok" else ())
-    return Usage(estimated_input_tokens, max(0, tap.frame_count - 1)), "counted", flags
+    return (
+        Usage(estimated_input_tokens, max(0, tap.frame_count - tap.lead_frames)),
+        "counted",
+        flags,
+    )
 
 
 def measure_plain(

@@ -9,7 +9,6 @@ from penstock.gateway.answer import (
     plain_head,
     stream_head,
 )
-from penstock.gateway.dialects.openai import error_event
 from penstock.gateway.request import Request
 from penstock.kit.errors import Refusal
 
@@ -103,10 +102,14 @@ class Reply:
         if not self.is_begun:
             self.status = status
             self.last_bytes = error_answer(
-                refusal, self._request_id, self._connection_line(), status=status
+                refusal,
+                self._request_id,
+                self._connection_line(),
+                status=status,
+                body=request.error_body(refusal),
             )
             return
-        event = error_event(refusal)
+        event = b"data: " + request.error_body(refusal) + b"\n\n"
         if is_inside_frame:
             event = b"\n\n" + event  # ends the frame that nothing more comes of
         if request.version == "1.1":

@@ -3,6 +3,8 @@
 import re
 from typing import Final
 
+from penstock.gateway.dialects import oip, openai
+from penstock.gateway.dialects.oip import READS, Call
 from penstock.gateway.dialects.openai import OPERATIONS, Operation
 from penstock.gateway.errors import (
     BODY_TOO_LARGE,
@@ -30,6 +32,8 @@ MODEL_PREFIX: Final = b"/v1/models/"
 
 ALLOW_READ: Final = b"GET, HEAD, OPTIONS"
 ALLOW_OPERATION: Final = b"POST, OPTIONS"
+ALLOW_CALL: Final = b"GET, OPTIONS"
+_READ_PATHS: Final = oip.OWN_PATHS.union((LIVE, READY, MODELS))
 
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::[0-9]{1,5})?")
 _ABSOLUTE = re.compile(rb"(?i:https?)://" + _HOST.pattern + rb"(?P<path>/.*)")
@@ -72,6 +76,10 @@ class Request:
     keep_alive = True
     is_header_done = False
     operation: Operation | None = None
+    call: Call | None = None
+    """What is asked for by the Open Inference Protocol."""
+    json_length: bytes | None = None
+    """`Inference-Header-Content-Length`: how much of the body is JSON, there."""
     allow = b""
     """Methods that the path takes, for `Allow`."""
     principal: Principal | None = None
@@ -83,6 +91,15 @@ class Request:
     def __init__(self) -> None:
         """Start with nothing received."""
         self.body: list[bytes] = []
+
+    @property
+    def is_oip(self) -> bool:
+        """Whether the path is one of the Open Inference Protocol."""
+        return self.target == oip.V2 or self.target.startswith(b"/v2/")
+
+    def error_body(self, refusal: Refusal) -> bytes:
+        """Return an error as the protocol of the request tells it."""
+        return oip.error_body(refusal) if self.is_oip else openai.error_body(refusal)
 
     def refuse(self, refusal: Refusal) -> None:
         """Give the request up for the first reason found, and forget its body."""
@@ -158,12 +175,26 @@ class Request:
                 self.operation = operation
             elif method != b"OPTIONS":
                 self.refuse(Refusal(METHOD_NOT_ALLOWED))
-        elif path in {LIVE, READY, MODELS} or path.startswith(MODEL_PREFIX):
+        elif self.is_oip and path not in oip.OWN_PATHS:
+            self._find_call(path, method)
+        elif path in _READ_PATHS or path.startswith(MODEL_PREFIX):
             self.allow = ALLOW_READ
             if method not in {b"GET", b"HEAD", b"OPTIONS"}:
                 self.refuse(Refusal(METHOD_NOT_ALLOWED))
         else:
             self.refuse(Refusal(NOT_FOUND))
+
+    def _find_call(self, path: bytes, method: bytes) -> None:
+        call = oip.find_call(path)
+        if isinstance(call, Refusal):
+            self.refuse(call)
+            return
+        is_read = call.operation in READS
+        self.allow = ALLOW_CALL if is_read else ALLOW_OPERATION
+        if method == (b"GET" if is_read else b"POST"):
+            self.call, self.operation = call, call.operation
+        elif method != b"OPTIONS":
+            self.refuse(Refusal(METHOD_NOT_ALLOWED))
 
 
 def _path(target: bytes) -> bytes:
@@ -255,6 +286,12 @@ def _take_traceparent(request: Request, value: bytes) -> None:
         request.traceparent = value
 
 
+def _take_json_length(request: Request, value: bytes) -> None:
+    if request.json_length is not None and request.json_length != value:
+        request.refuse(Refusal(MALFORMED, "Two different lengths of the JSON were sent."))
+    request.json_length = value
+
+
 def _take_labels(request: Request, value: bytes) -> None:
     if request.labels:
         request.refuse(Refusal(LABELS_INVALID, "Two x-penstock-labels headers were sent."))
@@ -284,6 +321,7 @@ _TAKERS = {
     b"x-request-id": _take_request_id,
     b"traceparent": _take_traceparent,
     b"x-penstock-labels": _take_labels,
+    b"inference-header-content-length": _take_json_length,
 }
 _FIELDS = _TAKERS | {name.title(): take for name, take in _TAKERS.items()}
 """Also under the usual spelling, which spares making it lower-case."""

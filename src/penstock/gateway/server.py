@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 
-from penstock.gateway.admit import admit
+from penstock import __version__
+from penstock.gateway.admit import Admission, admit
+from penstock.gateway.admit_oip import admit_call
 from penstock.gateway.answer import (
     CONTINUE,
     connection_line,
@@ -18,6 +20,7 @@ from penstock.gateway.answer import (
     own_answer,
 )
 from penstock.gateway.authenticate import authenticate, may_use
+from penstock.gateway.dialects.oip import V2, V2_LIVE, V2_READY, metadata_body
 from penstock.gateway.errors import (
     BODY_TIMEOUT,
     BODY_TOO_LARGE,
@@ -60,6 +63,7 @@ _UNTRUSTWORTHY: Final = frozenset(
 """Refusals after which it is not certain where the next request begins."""
 _LIVE_BODY: Final = b'{"status":"live"}'
 _READY_BODY: Final = b'{"status":"ready"}'
+_V2_BODY: Final = metadata_body(__version__)
 
 
 class Downstream(asyncio.Protocol):
@@ -415,7 +419,14 @@ class Downstream(asyncio.Protocol):
         assert principal is not None  # noqa: S101 - operations are authenticated
         body = request.body[0] if len(request.body) == 1 else b"".join(request.body)
         request.body = []
-        admission = worker.refusal() or admit(worker.runtime, principal, operation, body)
+        admission: Admission | Refusal | None = worker.refusal()
+        if admission is None and request.call is None:
+            admission = admit(worker.runtime, principal, operation, body)
+        elif admission is None:
+            assert request.call is not None  # noqa: S101 - just looked
+            admission = admit_call(
+                worker.runtime, principal, request.call, body, request.json_length
+            )
         if isinstance(admission, Refusal):
             request.refusal = admission
             self._serve(request)
@@ -439,10 +450,12 @@ class Downstream(asyncio.Protocol):
         elif request.method == b"OPTIONS":
             extra = b"allow: %b\r\n" % request.allow
             return own_answer(204, b"", request_id, line, extra=extra)
-        elif request.target == LIVE:
+        elif request.target in {LIVE, V2_LIVE}:
             found = _LIVE_BODY
-        elif request.target == READY:
+        elif request.target in {READY, V2_READY}:
             found = worker.refusal() or _READY_BODY
+        elif request.target == V2:
+            found = _V2_BODY
         elif request.principal is not None and request.target == MODELS:
             found = models_body(worker.runtime, request.principal)
         else:
@@ -451,7 +464,8 @@ class Downstream(asyncio.Protocol):
         if isinstance(found, Refusal):
             request.refusal = found
             allow = request.allow if found.error.status == 405 else b""  # noqa: PLR2004 - HTTP
-            return error_answer(found, request_id, line, allow=allow, is_head=is_head)
+            told = request.error_body(found)
+            return error_answer(found, request_id, line, body=told, allow=allow, is_head=is_head)
         return own_answer(200, found, request_id, line, is_head=is_head)
 
     def _after_answer(self, *, keep_alive: bool) -> None:
@@ -524,4 +538,4 @@ class Downstream(asyncio.Protocol):
 
 def _needs_key(request: Request) -> bool:
     is_read = request.method in {b"GET", b"HEAD"}
-    return is_read and (request.target == MODELS or request.target.startswith(MODEL_PREFIX))
+    return is_read and (request.target in {MODELS, V2} or request.target.startswith(MODEL_PREFIX))

@@ -61,6 +61,9 @@ class Tap:
         "usage",
     )
 
+    lead_frames = 1
+    """Frames at the beginning of a stream that carry no token: the first names the role."""
+
     def __init__(self, *, hides_usage: bool, strips_usage: bool = False) -> None:
         """See the class."""
         self._hides = hides_usage
@@ -127,7 +130,7 @@ class Tap:
         if not self.answer_id and self._beginning:
             beginning, self._beginning = self._beginning, b""
             for match in _BLANK_LINE.finditer(beginning):
-                reading = read_chunk(_payload(beginning[: match.start()]))
+                reading = read_chunk(payload_of(beginning[: match.start()]))
                 if reading is not None:
                     self.answer_id, self.service_tier = reading.answer_id, reading.service_tier
                 break
@@ -175,9 +178,9 @@ class Tap:
         if len(frame) > INSPECTED_FRAME_BYTES:
             return frame
         if b'"usage"' not in frame and b'"error"' not in frame:
-            self.is_done = self.is_done or (_DONE in frame and _payload(frame).strip() == _DONE)
+            self.is_done = self.is_done or (_DONE in frame and payload_of(frame).strip() == _DONE)
             return frame
-        payload = _payload(frame)
+        payload = payload_of(frame)
         reading = read_chunk(payload) if payload else None
         if reading is None:
             return frame
@@ -211,7 +214,7 @@ class Tap:
         return frame
 
 
-def _payload(frame: bytes) -> bytes:
+def payload_of(frame: bytes) -> bytes:
     """Return the data of a frame: its `data:` lines joined as the SSE standard says."""
     lines = [line[5:] for line in frame.splitlines() if line.startswith(b"data:")]
     return lines[0] if len(lines) == 1 else b"\n".join(lines)

@@ -18,6 +18,7 @@ BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
         "limit-usage.md",
         "manage-keys.md",
         "serve-a-model.md",
+        "serve-triton.md",
         "set-budgets.md",
     ],
 )
@@ -28,9 +29,9 @@ def test_every_command_works(
     monkeypatch.chdir(tmp_path)
     Path("vllm.key").write_text("sk-of-the-engine\n")
     blocks = BLOCK.findall((PAGES / page).read_text("utf-8"))
-    lines = [shlex.split(line) for block in blocks for line in block.splitlines()]
-    commands = [words for program, *words in lines if program == "penstock"]
-    assert len(commands) > 10
+    lines = [line for block in blocks for line in block.splitlines()]
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("penstock ")]
+    assert len(commands) > 5
     for words in commands:
         result = run(plane, *words)
         assert result.exit_code == 0, (words, result.output)

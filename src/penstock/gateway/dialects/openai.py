@@ -123,6 +123,8 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
     answer_id: str = ""
     """The engine's own name of the request."""
     service_tier: str = ""
+    text_bytes: int | None = None
+    """How much of an answer is text, where that is not all of it."""
 
 
 def read_answer(body: bytes) -> Reading:

@@ -1,0 +1,186 @@
+"""Step 3, admit, for the Open Inference Protocol: what is asked for, and what is sent on."""
+
+from functools import partial
+
+import msgspec
+
+from penstock.engines.isolation import STEERING
+from penstock.gateway.admit import Admission, check_numbers, demand_of, find_offer
+from penstock.gateway.demand import NO_TOKENS, Demand
+from penstock.gateway.dialects.oip import GENERATE_STREAM, INFER, READS, Call
+from penstock.gateway.dialects.oip_tensors import (
+    InferBody,
+    Members,
+    flat_integers,
+    isolate_parameters,
+    isolate_sequence,
+    read_infer,
+    read_members,
+)
+from penstock.gateway.errors import MEMBER_INVALID, MEMBER_MISSING, PROTOCOL_UNSUPPORTED
+from penstock.gateway.limits import CHOICES, INPUT_OVERHEAD_TOKENS
+from penstock.gateway.offer import Offer, Target
+from penstock.gateway.runtime import Principal, Runtime
+from penstock.gateway.select import rank
+from penstock.kit.errors import Refusal
+
+_BYTES_PER_TOKEN = 4
+_CAP = "max_tokens"
+_CAP_TENSORS = (_CAP, "request_output_len")
+_TIMES = ("beam_width", "num_return_sequences")
+"""Inputs of TensorRT-LLM by which one request has several answers."""
+_NOT_PASSED = STEERING.union(("stop", "model_name"))
+"""`stop` ends whichever request has this one's id, of whoever it is."""
+
+_decode_members = msgspec.json.Decoder(Members).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def admit_call(
+    runtime: Runtime, principal: Principal, call: Call, body: bytes, length: bytes | None
+) -> Admission | Refusal:
+    """Decide whether a request may be sent, and to what.
+
+    Args:
+        runtime: What the worker serves from.
+        principal: Who asks.
+        call: What for.
+        body: The whole body.
+        length: `Inference-Header-Content-Length`, if it was sent.
+    """
+    found = find_offer(runtime, principal, call.model)
+    offer = found if isinstance(found, Refusal) else _that_speaks(found)
+    if isinstance(offer, Refusal):
+        return offer
+    turn = runtime.turn() if offer.has_choice else 0.0
+    pseudonym = partial(runtime.pseudonym, principal.organization)
+    admission = partial(
+        Admission, call.operation, offer, turn, hides_usage=False, strips_usage=False, call=call
+    )
+    if call.operation in READS:
+        demand = None if principal.quota is None else NO_TOKENS
+        return admission(offer.first, b"", False, estimated_input_tokens=0, demand=demand)  # noqa: FBT003
+    if call.operation is INFER:
+        infer = read_infer(body, length, pseudonym)
+        if isinstance(infer, Refusal):
+            return infer
+        refusal = _check_cap(infer, offer.max_output_tokens)
+        return refusal or admission(
+            next(rank(offer.tiers, turn)),
+            infer.content,
+            False,  # noqa: FBT003 - by place, as above
+            estimated_input_tokens=infer.text_bytes // _BYTES_PER_TOKEN,
+            demand=_infer_demand(principal, infer, offer.max_output_tokens),
+            json_bytes=infer.json_bytes,
+        )
+    members = _read_generate(body, pseudonym)
+    if isinstance(members, Refusal):
+        return members
+    times = check_numbers(members, offer.max_output_tokens) or _times(members)
+    if isinstance(times, Refusal):
+        return times
+    demand = demand_of(principal, call.operation, members, body)
+    if demand is not None and times > 1:
+        demand = msgspec.structs.replace(demand, answers=demand.answers * times, kind=0)
+    return admission(
+        next(target for target in rank(offer.tiers, turn) if _takes(target, members)),
+        _encode(members),
+        call.operation is GENERATE_STREAM,
+        estimated_input_tokens=len(body) // _BYTES_PER_TOKEN,
+        demand=demand,
+    )
+
+
+def takes_call(admission: Admission, target: Target) -> bool:
+    """Return whether an admitted request may be sent to another target of its offer."""
+    if admission.operation in READS or admission.operation is INFER:
+        return True
+    return _takes(target, _decode_members(admission.body))
+
+
+def _takes(target: Target, members: Members) -> bool:
+    return check_numbers(members, target.deployment.max_output_tokens) is None
+
+
+def _that_speaks(offer: Offer) -> Offer | Refusal:
+    """Return what of an offer is served by this protocol."""
+    tiers = [
+        tuple(target for target in tier if target.upstream.engine.speaks_oip)
+        for tier in offer.tiers
+    ]
+    left = tuple(tier for tier in tiers if tier)
+    if left == offer.tiers:
+        return offer
+    if not left:
+        return Refusal(PROTOCOL_UNSUPPORTED)
+    targets = [target for tier in left for target in tier]
+    return msgspec.structs.replace(
+        offer,
+        tiers=left,
+        first=targets[0],
+        has_choice=len(targets) > 1,
+        max_output_tokens=max(each.deployment.max_output_tokens for each in targets),
+    )
+
+
+def _read_generate(body: bytes, pseudonym: partial[bytes]) -> Members | Refusal:
+    members = read_members(body)
+    if isinstance(members, Refusal):
+        return members
+    refusal = isolate_parameters(members, pseudonym)
+    if refusal is not None:
+        return refusal
+    isolate_sequence(members, pseudonym)
+    for name in _NOT_PASSED.intersection(members):
+        del members[name]
+    if not bytes(members.get("text_input", b"")).startswith((b'"', b"[")):
+        return Refusal(MEMBER_MISSING, "The member 'text_input' must be text.", "text_input")
+    _raise_cap(members)
+    return members
+
+
+def _raise_cap(members: Members) -> None:
+    """Have `max_tokens` in one place: a member that is no input is a parameter to the server."""
+    parameters = _decode_members(members.get("parameters", msgspec.Raw(b"{}")))
+    cap = parameters.pop(_CAP, None)
+    if cap is not None:
+        members.setdefault(_CAP, cap)
+        members["parameters"] = msgspec.Raw(_encode(parameters))
+
+
+def _times(members: Members) -> int | Refusal:
+    """Return how many answers one request wants."""
+    times = 1
+    for name in _TIMES:
+        numbers = flat_integers(members.get(name, msgspec.Raw(b"1")))
+        if not numbers or not all(1 <= number <= CHOICES for number in numbers):
+            message = f"The member '{name}' must be whole numbers from 1 to {CHOICES}."
+            return Refusal(MEMBER_INVALID, message, name)
+        times = max(times, *numbers)
+    return times
+
+
+def _check_cap(infer: InferBody, most: int) -> Refusal | None:
+    for name in _CAP_TENSORS:
+        if any(not 1 <= number <= most for number in infer.integers(name)):
+            message = f"The input '{name}' must be whole numbers from 1 to {most}."
+            return Refusal(MEMBER_INVALID, message, "inputs")
+    return None
+
+
+def _infer_demand(principal: Principal, infer: InferBody, most: int) -> Demand | None:
+    """Return what a request to infer asks for: only text has tokens."""
+    if principal.quota is None:
+        return None
+    text = infer.text_bytes
+    if not text:
+        return NO_TOKENS
+    caps = [number for name in _CAP_TENSORS for number in infer.integers(name)]
+    return Demand(
+        text,
+        max(caps, default=most),
+        min(max(len(caps), 1), CHOICES),
+        text + INPUT_OVERHEAD_TOKENS,
+        has_other_caps=False,
+        can_be_capped=False,
+    )

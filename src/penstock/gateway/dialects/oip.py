@@ -1,0 +1,98 @@
+"""The Open Inference Protocol (KServe v2) with Triton's extensions: paths, operations, errors.
+
+Shapes are the protocol's public specification; what Triton really does was seen on one.
+"""
+
+import re
+from typing import Final
+from urllib.parse import quote, unquote
+
+import msgspec
+
+from penstock.gateway.dialects.openai import Operation
+from penstock.gateway.errors import ADMIN_PATH, NOT_FOUND, VERSION_NOT_FOUND
+from penstock.kit.errors import Refusal
+
+V2: Final = b"/v2"
+V2_LIVE: Final = b"/v2/health/live"
+V2_READY: Final = b"/v2/health/ready"
+OWN_PATHS: Final = frozenset({V2, V2_LIVE, V2_READY})
+"""What we answer ourselves."""
+
+INFER = Operation("oip_infer", "/infer", has_output=True)
+GENERATE = Operation("oip_generate", "/generate", "text_input", has_output=True)
+GENERATE_STREAM = Operation(
+    "oip_generate_stream", "/generate_stream", "text_input", can_stream=True, has_output=True
+)
+MODEL_METADATA = Operation("oip_model_metadata", "", has_usage=False)
+MODEL_READY = Operation("oip_model_ready", "/ready", has_usage=False)
+READS: Final = frozenset({MODEL_METADATA, MODEL_READY})
+"""What is asked with GET."""
+_OPERATIONS = {
+    operation.path[1:].encode(): operation
+    for operation in (INFER, GENERATE, GENERATE_STREAM, MODEL_METADATA, MODEL_READY)
+}
+_ADMIN_VERBS = (b"config", b"stats", b"trace/setting")
+_ADMIN_PATHS = (
+    b"/v2/repository",
+    b"/v2/systemsharedmemory",
+    b"/v2/cudasharedmemory",
+    b"/v2/trace",
+    b"/v2/logging",
+    b"/v2/models/stats",
+)
+_VERBS = b"|".join((b"infer|generate|generate_stream|ready", *_ADMIN_VERBS))
+_MODEL = re.compile(
+    rb"/v2/models/(?P<model>.+?)(?:/versions/(?P<version>[^/]+))?(?:/(?P<verb>" + _VERBS + rb"))?"
+)
+_VERSION = re.compile(rb"[0-9A-Za-z_-]{1,32}")
+_encode = msgspec.json.Encoder().encode
+
+
+class Call(msgspec.Struct, frozen=True):
+    """What a path asks for, of which model."""
+
+    operation: Operation
+    model: msgspec.Raw
+    """The alias, as JSON."""
+    version: str = ""
+    """"" for whichever the server takes."""
+
+    def path(self, model: str) -> str:
+        """Return where a server has it, by the server's own name of the model."""
+        version = f"/versions/{self.version}" if self.version else ""
+        return f"/v2/models/{quote(model, safe='')}{version}{self.operation.path}"
+
+
+def find_call(path: bytes) -> Call | Refusal:
+    """Return what a path below `/v2/` asks for.
+
+    What a server's operators do with it (loading models, shared memory, statistics of all its
+    callers) is nobody's who calls through a gateway.
+
+    Args:
+        path: Without its query.
+    """
+    if any(path == each or path.startswith(each + b"/") for each in _ADMIN_PATHS):
+        return Refusal(ADMIN_PATH)
+    match = _MODEL.fullmatch(path)
+    if match is None:
+        return Refusal(NOT_FOUND)
+    verb, version = match["verb"] or b"", match["version"] or b""
+    if verb in _ADMIN_VERBS:
+        return Refusal(ADMIN_PATH)
+    if version and _VERSION.fullmatch(version) is None:
+        return Refusal(VERSION_NOT_FOUND)
+    model = unquote(match["model"].decode("latin-1"))
+    return Call(_OPERATIONS[verb], msgspec.Raw(_encode(model)), version.decode())
+
+
+def metadata_body(version: str) -> bytes:
+    """Return what a server is, as far as callers have to know."""
+    extensions = ["binary_tensor_data", "parameters", "sequence"]
+    return _encode({"name": "penstock", "version": version, "extensions": extensions})
+
+
+def error_body(refusal: Refusal) -> bytes:
+    """Return an error as this protocol tells it; our code is in the header."""
+    return _encode({"error": refusal.message})
