@@ -1,7 +1,7 @@
 """The emulator as a process of its own: an engine on a URL."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from tests.fakes.dev_instance import PENSTOCK
@@ -9,10 +9,10 @@ from tests.fakes.ports import free_port
 
 
 @contextmanager
-def running_emulator(*models: str) -> Iterator[str]:
-    """Run an engine that serves these models, and return its URL."""
+def running_emulator(*models: str, options: Sequence[str] = ()) -> Iterator[str]:
+    """Run an engine that serves these models, with these options, and return its URL."""
     port = free_port()
-    command = [*PENSTOCK, "emulator", "--port", str(port), "--models", ",".join(models)]
+    command = [*PENSTOCK, "emulator", "--port", str(port), "--models", ",".join(models), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None

@@ -35,11 +35,14 @@ _HEADERS = Told(
 )
 _RETRY = Told(
     CHANGED,
-    "a request is tried on another endpoint when connecting failed, and never once it was sent; "
-    "have callers retry what answered 503",
+    "a request is tried on another endpoint when connecting failed or the engine had no room, up "
+    "to a fifth of all, and never once an answer began; have callers retry what answered 429 or "
+    "503",
 )
 _FALLBACK = Told(
-    LOST, "a route stands in for another only when connecting failed; have callers choose another"
+    LOST,
+    "a route stands in for another only when connecting failed or it had no room; have callers "
+    "choose another",
 )
 _ROUTING = Told(
     CHANGED,

@@ -23,6 +23,12 @@ REQUESTS = Metric(
 ERRORS = Metric(
     "penstock_errors_total", "counter", ("code",), "Error answers and failed streams, by code."
 )
+RETRIES = Metric(
+    "penstock_retries_total",
+    "counter",
+    ("upstream", "reason"),
+    "Attempts that were given up for another endpoint, by where and why.",
+)
 INPUT_TOKENS = Metric(
     "penstock_input_tokens_total",
     "counter",
@@ -95,6 +101,7 @@ LIMIT_WAIT = Metric(
 WORKER_METRICS = (
     REQUESTS,
     ERRORS,
+    RETRIES,
     INPUT_TOKENS,
     OUTPUT_TOKENS,
     OVERHEAD,

@@ -94,7 +94,7 @@ class Route(msgspec.Struct, frozen=True):
     name: str
     choices: tuple[Choice, ...]
     fallback: str | None = None
-    """The route that is tried when no choice of this one can be connected to."""
+    """The route that is tried when no choice of this one can be connected to or has room."""
 
 
 class Alias(msgspec.Struct, frozen=True):

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable
 
-from penstock.contract.usage import Attempt
 from penstock.engines.registry import NO_ROOM
 from penstock.gateway.dialects.openai import error_status, error_text
 from penstock.gateway.errors import (
@@ -15,11 +14,12 @@ from penstock.gateway.errors import (
     UNAVAILABLE,
     VERSION_NOT_FOUND,
 )
-from penstock.gateway.offer import ServedUpstream
 from penstock.kit.errors import ErrorCode, Refusal
 
 PASSED_STATUSES = frozenset({400, 413, 415, 422})
 """What an engine finds wrong with a request goes to the caller under its own status."""
+RETRIED_STATUSES = NO_ROOM | {502}
+"""An engine that answers so, or what stands before it, did not begin with the request."""
 _MISCONFIGURED_STATUSES = frozenset({401, 403, 404, 405})
 _UNAVAILABLE = 503
 _OVERLOAD_STATUSES = NO_ROOM - {_UNAVAILABLE}
@@ -136,17 +136,3 @@ def error_in_answer(raw: bytes) -> Refusal:
     if status in PASSED_STATUSES:
         return Refusal(REFUSED_BY_ENGINE, text)
     return Refusal(_lack_of_room(status, text) or FAILED, text)
-
-
-def given_up(upstream: ServedUpstream, refusal: Refusal, left_s: float, now_ns: int) -> Attempt:
-    """Return an attempt to connect that was given up for another one, as it is recorded.
-
-    Args:
-        upstream: Whose endpoint was tried.
-        refusal: Why it was given up.
-        left_s: Until it would have taken too long; negative when it did.
-        now_ns: Nanoseconds since the Unix epoch.
-    """
-    took_ns = max(0, round((upstream.timeouts.connect_ms / 1_000 - left_s) * 1e9))
-    reason = refusal.error.code.rpartition(":")[2]
-    return Attempt(upstream.name, reason, now_ns - took_ns, now_ns)

@@ -17,6 +17,7 @@ from penstock.gateway.errors import (
 )
 from penstock.gateway.limits import (
     ENDPOINT_COOL_DOWN_S,
+    ENDPOINT_RESTS_S,
     POOL_IDLE_S,
     READ_BYTES,
     STREAM_REST_S,
@@ -24,6 +25,7 @@ from penstock.gateway.limits import (
     WAITING_PER_ENDPOINT,
 )
 from penstock.gateway.offer import ServedUpstream
+from penstock.gateway.retries import RetryBudget
 from penstock.kit.errors import Refusal
 
 _buffer = bytearray(READ_BYTES)
@@ -244,14 +246,20 @@ class Pool:
         endpoint: Where they go.
         upstream: Whose endpoint it is.
         loop: The running loop.
+        retries: What all pools of the upstream share.
     """
 
     def __init__(
-        self, endpoint: Endpoint, upstream: ServedUpstream, loop: asyncio.AbstractEventLoop
+        self,
+        endpoint: Endpoint,
+        upstream: ServedUpstream,
+        loop: asyncio.AbstractEventLoop,
+        retries: RetryBudget,
     ) -> None:
         """See the class."""
         self.endpoint = endpoint
         self.upstream = upstream
+        self.retries = retries
         self._loop = loop
         self._heads: dict[str, bytes] = {}
         self._idle: list[UpstreamConnection] = []
@@ -262,7 +270,7 @@ class Pool:
         self.in_flight = 0
         """Requests between `acquire` and their end, counted by the exchanges."""
         self.cool_until_s = 0.0
-        """The endpoint refused a connection lately: others go first until then."""
+        """It refused a connection lately, or asked to be left alone: others go first until then."""
         default = 443 if endpoint.scheme == "https" else 80
         host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
         self._host = host if endpoint.port == default else f"{host}:{endpoint.port}"
@@ -323,6 +331,11 @@ class Pool:
             self.cool_until_s = self._loop.time() + ENDPOINT_COOL_DOWN_S
         self.give_up(sender)
 
+    def rest(self, seconds: int) -> None:
+        """Be passed over for a while, as the endpoint asked for."""
+        until_s = self._loop.time() + min(seconds, ENDPOINT_RESTS_S)
+        self.cool_until_s = max(self.cool_until_s, until_s)
+
     def release(self, connection: UpstreamConnection) -> None:
         """Take back a connection whose answer is complete."""
         if self._waiting:
@@ -363,6 +376,7 @@ class Pool:
 
     def sweep(self, now_s: float) -> None:
         """Close connections that were idle for too long to be trusted."""
+        self.retries.sweep()
         while self._idle and now_s - self._idle[0].idle_since_s > POOL_IDLE_S:
             self._idle.pop(0).transport.close()
 

@@ -48,9 +48,18 @@ STREAM_REST_S = 0.01
 """How long a connection must stay open behind a stream before it is used again."""
 WAITING_PER_ENDPOINT = 1024
 """Requests that may wait for a connection to one endpoint; more are refused with 503."""
-CONNECT_ATTEMPTS = 3
-"""Endpoints that are tried when connecting fails, of all choices and fallbacks together; nothing
-else is ever tried again."""
+ATTEMPTS = 3
+"""Endpoints that are tried for one request, of all choices and fallbacks together: when connecting
+fails, or when one answers 429, 502, 503 or 529 before anything was shown to the caller."""
+RETRY_SHARE = 0.2
+"""Part of an upstream's requests that may be tried again after such an answer."""
+RETRY_WINDOW_S = 10.0
+"""Over how long that is counted: this window and the one before."""
+RETRIES_AT_LEAST = 10
+"""So many may be tried again in that time, however few the requests."""
+ENDPOINT_RESTS_S = 10.0
+"""Longest time for which an endpoint is passed over since it asked for that by `Retry-After`, while
+others are there."""
 ENDPOINT_COOL_DOWN_S = 2.0
 """How long an endpoint that refused a connection, or took too long, is passed over while others
 are there."""

@@ -49,6 +49,7 @@ from penstock.gateway.limits import (
     WRITE_BUFFER_BYTES,
     WRITE_STALL_S,
 )
+from penstock.gateway.record import RequestRecord
 from penstock.gateway.request import LIVE, MODEL_PREFIX, MODELS, READY, Request
 from penstock.gateway.runtime import Principal
 from penstock.kit.errors import Refusal
@@ -480,7 +481,7 @@ class Downstream(asyncio.Protocol):
         if not self.transport.is_closing():
             self.transport.write(data)
 
-    def end_exchange(self, exchange: Exchange, data: bytes, *, keep_alive: bool) -> None:
+    def end_exchange(self, exchange: RequestRecord, data: bytes, *, keep_alive: bool) -> None:
         """Send the last bytes of an answer and go on with the next request."""
         if self._exchange is not exchange:
             return

@@ -36,6 +36,7 @@ class Stats:
         self._input_tokens: dict[tuple[str, ...], int] = defaultdict(int)
         self._output_tokens: dict[tuple[str, ...], int] = defaultdict(int)
         self._errors: dict[str, int] = defaultdict(int)
+        self._retries: dict[tuple[str, ...], int] = defaultdict(int)
         self._overhead = _Histogram(metrics.OVERHEAD)
         self._first_byte = _Histogram(metrics.FIRST_BYTE)
         self.overhead = self._overhead.observe
@@ -50,6 +51,10 @@ class Stats:
     def refused(self, error: ErrorCode) -> None:
         """Count a request that was refused before it was dispatched."""
         self._errors[error.code] += 1
+
+    def retried(self, upstream: str, reason: str) -> None:
+        """Count an attempt that was given up for another endpoint."""
+        self._retries[upstream, reason] += 1
 
     def limit_refused(self, organization: str, metric: str) -> None:
         """Count a request that a limit or a budget refused."""
@@ -83,6 +88,7 @@ class Stats:
                 (metrics.REQUESTS, self._requests),
                 (metrics.INPUT_TOKENS, self._input_tokens),
                 (metrics.OUTPUT_TOKENS, self._output_tokens),
+                (metrics.RETRIES, self._retries),
                 (metrics.LIMIT_REFUSED, self._limit_refused),
                 (metrics.LIMIT_EXCEEDED, self._limit_exceeded),
                 (metrics.LIMIT_UNANSWERED, self._limit_unanswered),

@@ -28,6 +28,7 @@ from penstock.gateway.limits import CREDENTIALS_WAIT_S, SWEEP_S
 from penstock.gateway.offer import ServedUpstream
 from penstock.gateway.rehash import OldHashes
 from penstock.gateway.request import Request
+from penstock.gateway.retries import RetryBudget
 from penstock.gateway.runtime import Runtime
 from penstock.gateway.select import Turns
 from penstock.gateway.server import Downstream
@@ -167,7 +168,8 @@ class Worker:
                 if upstream.version > served.version:
                     self._pools[upstream.name] = (upstream, pools)
                 return pools
-        pools = tuple(Pool(each, upstream, self._loop) for each in upstream.endpoints)
+        retries = RetryBudget(self.now_s)
+        pools = tuple(Pool(each, upstream, self._loop, retries) for each in upstream.endpoints)
         is_older = upstream.version < (self.runtime.version if found is None else found[0].version)
         if is_older:
             self._close_pools(pools)  # nothing of them is kept for a next request

@@ -11,6 +11,7 @@ import msgspec
 import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
+from tests.fakes.emulator_process import running_emulator
 from tests.fakes.fake_agent import FakeAgent, running_agent
 from tests.fakes.http_rig import chat, request
 from tests.fakes.limits_agent import LimitsAgent
@@ -268,6 +269,38 @@ def test_another_model_is_another_limit(tmp_path: Path) -> None:
             assert (sent.outcome, sent.served_model, sent.attempt_count) == ("ok", "b", 2)
             assert (unsent.outcome, unsent.status, unsent.input_tokens) == ("refused", 429, 0)
             assert len(engine.seen) == 1
+
+
+def test_what_was_turned_away_is_paid_for_once(tmp_path: Path) -> None:
+    """A retry at another model holds and takes anew; what the first held and took is given back."""
+    three, budget = Limit("r3", Metric.REQUESTS, 3), 2 * WORST * TOKEN
+    options = ("--kind", "dynamo", "--fault", "status")
+    with running_engine() as engine, running_emulator("a", options=options) as busy:
+        plain = make_snapshot([engine.port])
+        endpoint = Endpoint("http", "127.0.0.1", int(busy.rpartition(":")[2]))
+        full = msgspec.structs.replace(
+            plain.upstreams[0], name="full", provider="dynamo", endpoints=(endpoint,)
+        )
+        snapshot = msgspec.structs.replace(
+            plain,
+            upstreams=(*plain.upstreams, full),
+            deployments=(Deployment("full", "full", "a"), *plain.deployments),
+            routes=(Route("main", (Choice("full", 1), Choice("main", 0))),),
+        )
+        with _stage(tmp_path, three, snapshot=snapshot, budget=budget, lowers_cap=False) as stage:
+            for _ in range(3):
+                assert stage.ask().status == 200
+            assert stage.ask().header["x-penstock-limit-exceeded"] == "r3"
+            events = stage.worker.wait_events(3)
+            assert [event.outcome for event in events] == ["ok"] * 3
+            assert {(event.upstream, event.attempt_count) for event in events} <= {
+                ("engine", 2),
+                ("engine", 1),  # the first asked for rest
+            }
+            first = events[0].earlier_attempts[0]
+            assert (first.upstream, first.reason) == ("full", "overloaded")
+            assert _spent(stage) == 3 * COST * TOKEN
+            assert len({opened.event_id for opened in stage.worker.opens()}) == 3
 
 
 def test_a_budget_is_never_overspent(tmp_path: Path) -> None:

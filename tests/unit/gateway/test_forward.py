@@ -24,6 +24,7 @@ from penstock.gateway.limits import (
     WAITING_PER_ENDPOINT,
 )
 from penstock.gateway.offer import ServedUpstream
+from penstock.gateway.retries import RetryBudget
 from penstock.kit.errors import Refusal
 
 ENDPOINT = Endpoint("http", "engine", 8000)
@@ -150,7 +151,7 @@ def _upstream(max_connections: int = 2) -> ServedUpstream:
 
 def _pool(loop: FakeLoop, max_connections: int = 2) -> Pool:
     fake = cast("asyncio.AbstractEventLoop", loop)
-    return Pool(ENDPOINT, _upstream(max_connections), fake)
+    return Pool(ENDPOINT, _upstream(max_connections), fake, RetryBudget(fake.time))
 
 
 async def _turn() -> None:
@@ -360,7 +361,8 @@ async def test_a_closed_pool_keeps_nothing() -> None:
 )
 def test_the_head_names_the_endpoint(endpoint: Endpoint, start: str) -> None:
     """The request goes to the endpoint's path and names its host as URLs do."""
-    pool = Pool(endpoint, _upstream(), cast("asyncio.AbstractEventLoop", FakeLoop()))
+    fake = cast("asyncio.AbstractEventLoop", FakeLoop())
+    pool = Pool(endpoint, _upstream(), fake, RetryBudget(fake.time))
     assert pool.head("/v1/x").decode().startswith(start)
 
 

@@ -13,6 +13,7 @@ from tests.fakes.worker_process import PEPPER, build_runtime, make_snapshot
 from penstock.contract.snapshot import Deployment
 from penstock.gateway.forward import Pool
 from penstock.gateway.offer import Offer, ServedUpstream, Target
+from penstock.gateway.retries import RetryBudget
 from penstock.gateway.runtime import Principal
 from penstock.gateway.select import rank, select
 
@@ -29,7 +30,8 @@ def _pools(*loads: tuple[int, float]) -> tuple[Pool, ...]:
     assert isinstance(offer, Offer)
     upstream = offer.first.upstream
     loop = asyncio.new_event_loop()
-    pools = tuple(Pool(endpoint, upstream, loop) for endpoint in upstream.endpoints)
+    retries = RetryBudget(loop.time)
+    pools = tuple(Pool(each, upstream, loop, retries) for each in upstream.endpoints)
     loop.close()
     for pool, (in_flight, cool_until_s) in zip(pools, loads, strict=True):
         pool.in_flight, pool.cool_until_s = in_flight, cool_until_s

@@ -1,0 +1,95 @@
+"""Where one request was tried, and where it may be tried yet."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from penstock.contract.usage import Attempt
+from penstock.gateway.admit import Admission
+from penstock.gateway.errors import (
+    CONNECT_FAILED,
+    CONNECT_TIMEOUT,
+    OVERLOADED,
+    UNAVAILABLE,
+    UPSTREAM_SATURATED,
+)
+from penstock.gateway.form import form_of
+from penstock.gateway.forward import Pool
+from penstock.gateway.limits import ATTEMPTS
+from penstock.gateway.offer import Target
+from penstock.gateway.select import cooling_last, rank, select
+from penstock.kit.errors import Refusal
+
+if TYPE_CHECKING:
+    from penstock.gateway.worker import Worker
+
+_NOTHING_ELSE: Final[Iterator[Target]] = iter(())
+_NOBODY_THERE: Final = (CONNECT_FAILED, CONNECT_TIMEOUT, UNAVAILABLE, UPSTREAM_SATURATED)
+
+
+class Attempts:
+    """The endpoints of one request: no endpoint is tried twice, and no more than `ATTEMPTS` are.
+
+    Args:
+        worker: Who has the connections to them.
+        started_ns: When the request was admitted, nanoseconds since the Unix epoch.
+    """
+
+    __slots__ = ("_last_ns", "_overloaded", "_ranked", "_tried", "_worker", "count", "earlier")
+
+    def __init__(self, worker: "Worker", started_ns: int) -> None:
+        """See the class."""
+        self._worker = worker
+        self._last_ns = started_ns
+        """When the last one ended."""
+        self._ranked = _NOTHING_ELSE
+        """Targets that may be tried yet, where there is a choice."""
+        self._tried: tuple[Pool, ...] = ()
+        self._overloaded: Refusal | None = None
+        self.count = 0
+        self.earlier: tuple[Attempt, ...] = ()
+        """What was given up for another endpoint."""
+
+    def choose(self, admission: Admission) -> Admission:
+        """Return the request as it goes to the first of its targets that does not cool down."""
+        worker = self._worker
+        ranked = rank(admission.offer.tiers, admission.turn)
+        self._ranked = cooling_last(ranked, worker.pools_of, worker.now_s)
+        return self.next_target(admission) or admission
+
+    def select(self, target: Target) -> Pool | None:
+        """Return the endpoint of a target to try next; None when all of them were."""
+        worker = self._worker
+        return select(worker.pools_of(target.upstream), self._tried, worker.now_s())
+
+    def next_target(self, admission: Admission) -> Admission | None:
+        """Return the request as it goes to the next target that has an endpoint to try."""
+        for target in self._ranked:
+            if self.select(target) is None:
+                continue
+            if target is admission.target:
+                return admission
+            readdressed = form_of(admission).readdress(admission, target)
+            if readdressed is not None:
+                return readdressed
+        return None
+
+    def failed(self, pool: Pool, refusal: Refusal) -> bool:
+        """Take note that an endpoint was tried in vain; return whether another one may be."""
+        self._tried = (*self._tried, pool)
+        if self._overloaded is None and refusal.error is OVERLOADED:
+            self._overloaded = refusal
+        return self.count < ATTEMPTS
+
+    def go_on(self, pool: Pool, refusal: Refusal) -> None:
+        """Record what was given up for another endpoint."""
+        began_ns, self._last_ns = self._last_ns, self._worker.wall_ns()
+        reason = refusal.error.code.rpartition(":")[2]
+        attempt = Attempt(pool.upstream.name, reason, began_ns, self._last_ns)
+        self._worker.stats.retried(pool.upstream.name, reason)
+        self.earlier = (*self.earlier, attempt)
+
+    def verdict(self, refusal: Refusal) -> Refusal:
+        """Return what the caller is told of the last one: where another is only busy, that."""
+        if self._overloaded is not None and refusal.error in _NOBODY_THERE:
+            return self._overloaded
+        return refusal

@@ -1,0 +1,281 @@
+"""What the journal is told of one admitted request: OPEN before it leaves, CLOSE behind its end.
+
+And what it takes of limits meanwhile. `_settle` runs once, however the request ends: it is the only
+place that ends it, and the last bytes of the answer wait until its usage event is written.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from penstock.contract.journal import Open
+from penstock.contract.money import HoldUse
+from penstock.contract.usage import Outcome, UsageEvent
+from penstock.gateway.admit import Admission
+from penstock.gateway.attempts import Attempts
+from penstock.gateway.claim import Claim, Denial, cap_line
+from penstock.gateway.dialects.openai import Reading
+from penstock.gateway.dialects.openai_usage import Usage
+from penstock.gateway.measure import Measure, engines_names, measure_plain, measure_stream
+from penstock.gateway.reply import Reply
+from penstock.gateway.request import Request
+from penstock.gateway.runtime import Principal
+from penstock.gateway.tap import Tap
+from penstock.gateway.till import Till
+from penstock.kit.errors import ErrorCode, Refusal
+
+if TYPE_CHECKING:
+    from penstock.gateway.server import Downstream
+    from penstock.gateway.worker import Worker
+
+_NO_USAGE: Final = Usage(0, 0)
+
+
+class RequestRecord:
+    """One admitted request as it is recorded; an `Exchange` is what happens to it.
+
+    A base class and no part of it, since each object that a request makes is paid for by all.
+
+    Args:
+        worker: What it runs in.
+        downstream: The caller's connection.
+        request: The request; its body is not needed any more.
+        principal: Who asks.
+        admission: What was admitted.
+    """
+
+    __slots__ = (
+        "_admission",
+        "_answer_bytes",
+        "_attempts",
+        "_cap",
+        "_downstream",
+        "_event_id",
+        "_first_byte_ns",
+        "_header_id",
+        "_is_recorded",
+        "_principal",
+        "_reply",
+        "_request",
+        "_says",
+        "_started_ns",
+        "_taken",
+        "_tap",
+        "_was_sent",
+        "_worker",
+        "is_settled",
+        "request_id",
+        "reserved_bytes",
+    )
+
+    def __init__(
+        self,
+        worker: "Worker",
+        downstream: "Downstream",
+        request: Request,
+        principal: Principal,
+        admission: Admission,
+    ) -> None:
+        """See the class."""
+        self._worker = worker
+        self._downstream = downstream
+        self._request = request
+        self._principal = principal
+        self._admission = admission
+        self._event_id = worker.event_ids.next()
+        self.request_id = request.request_id or self._event_id
+        self._reply = Reply(worker, downstream, request, self.request_id.encode("ascii"))
+        self._started_ns = worker.wall_ns()
+        self._first_byte_ns: int | None = None
+        self._attempts = Attempts(worker, self._started_ns)
+        self._header_id: bytes | None = None
+        """What the head of the answer calls it."""
+        self._says: Reading | None = None
+        """What a whole plain answer says."""
+        self._taken: Claim | Till | None = None
+        """What it takes of limits, or took of, if there are any."""
+        self._cap: int | None = None
+        """The most output tokens to write into what is sent, because of a budget."""
+        self._is_recorded = False
+        """Its OPEN is on its way to the journal: a CLOSE has to follow."""
+        self._answer_bytes = 0
+        self._tap: Tap | None = None
+        self._was_sent = False
+        self.reserved_bytes = 0
+        self.is_settled = False
+
+    # What it takes of limits, and its OPEN
+
+    def _claim_or_open(self) -> None:
+        admission = self._admission
+        demand, quota = admission.demand, self._principal.quota
+        if demand is None or quota is None:
+            self._open()
+            return
+        limiter = self._worker.limiter
+        if self._taken is not None:  # of the target before
+            limiter.settle(self._taken, demand, _NO_USAGE, was_sent=False, is_typical=False)
+        target, now_s = admission.target, self._started_ns / 1e9
+        till = limiter.draw(quota, target, demand, now_s)
+        if till is None:
+            self._taken = claim = limiter.claim(self, quota, target, demand, now_s)
+            limiter.admit(claim)
+            return
+        self._taken, self._cap, self._reply.lines = till, till.cap, till.lines
+        self._open()
+
+    def let_in(self) -> None:
+        """Go on: all that limits are asked for is taken."""
+        claim = self._taken
+        assert isinstance(claim, Claim)  # noqa: S101 - it is what is let in
+        if claim.has_waited and not self._is_recorded:
+            refusal = self._worker.refusal()
+            if refusal is not None:  # it was another moment when it was admitted
+                self._fail(refusal, outcome="refused")
+                return
+        self._reply.lines = claim.limit_lines()
+        self._cap = cap = claim.written_cap
+        if cap is not None:
+            self._reply.lines += cap_line(cap)
+        self._open()
+
+    def turn_away(self, denial: Denial) -> None:
+        """End: a limit or a budget says no."""
+        if isinstance(self._taken, Claim):
+            self._reply.lines = self._taken.limit_lines() + denial.lines
+        self._fail(denial.refusal, outcome="refused", status=denial.status)
+
+    def _open(self) -> None:
+        admission = self._admission
+        self._is_recorded = True
+        target = admission.target
+        self._worker.journal.open(
+            Open(
+                self._event_id,
+                self.request_id,
+                self._principal.organization,
+                self._principal.project,
+                self._principal.key_id,
+                target.alias,
+                target.deployment.model,
+                target.upstream.name,
+                admission.operation.name,
+                admission.is_stream,
+                self._started_ns,
+                admission.estimated_input_tokens,
+                () if self._taken is None else self._taken.hold_uses,
+                self._request.labels,
+                target.upstream.data_class,
+                target.upstream.region,
+            ),
+            self,
+        )
+
+    # Its end
+
+    def _settle(
+        self,
+        outcome: Outcome,
+        error: ErrorCode | None,
+        reading: tuple[Usage | None, tuple[str, ...]] | None = None,
+    ) -> None:
+        """End the exchange: let go of the engine, record the usage, then release the last bytes."""
+        if self.is_settled:
+            return
+        self.is_settled = True
+        self._let_go()
+        usage, source, flags = self._measure(outcome, reading)
+        holds: tuple[HoldUse, ...] = ()
+        taken, demand = self._taken, self._admission.demand
+        if taken is not None and demand is not None:
+            holds = self._worker.limiter.settle(
+                taken,
+                demand,
+                usage,
+                was_sent=self._was_sent,
+                is_typical=outcome == "ok" and source == "engine",
+            )
+        if not self._is_recorded:
+            if error is not None:
+                self._worker.stats.refused(error)
+            self.closed()
+            return
+        admission, principal, worker = self._admission, self._principal, self._worker
+        upstream = admission.target.upstream
+        engines_id, service_tier = engines_names(
+            self._tap, self._says, self._header_id, self.request_id
+        )
+        event = UsageEvent(
+            self._event_id,
+            self.request_id,
+            principal.organization,
+            principal.project,
+            principal.key_id,
+            admission.target.alias,
+            admission.target.deployment.model,
+            upstream.name,
+            admission.operation.name,
+            admission.is_stream,
+            outcome,
+            self._reply.status,
+            None if error is None else error.code,
+            source,
+            usage.input_tokens,
+            usage.output_tokens,
+            usage.cached_input_tokens,
+            usage.reasoning_output_tokens,
+            self._attempts.count,
+            self._started_ns,
+            self._first_byte_ns,
+            worker.wall_ns(),
+            flags,
+            principal.secret_id,
+            holds,
+            self._request.labels,
+            upstream.data_class if self._was_sent else "",
+            upstream.region if self._was_sent else "",
+            service_tier,
+            engines_id,
+            usage.cache_write_input_tokens,
+            usage.audio_input_tokens,
+            usage.audio_output_tokens,
+            0,
+            self._attempts.earlier,
+        )
+        worker.stats.ended(event)
+        worker.journal.close(event, self)
+
+    def _measure(
+        self, outcome: Outcome, reading: tuple[Usage | None, tuple[str, ...]] | None
+    ) -> Measure:
+        estimated = self._admission.estimated_input_tokens
+        tap = self._tap
+        if tap is not None and (self._reply.is_begun or tap.usage is not None):
+            return measure_stream(outcome, tap, estimated)
+        return measure_plain(
+            outcome,
+            reading,
+            self._admission.operation,
+            estimated_input_tokens=estimated,
+            answer_bytes=self._answer_bytes,
+            was_sent=self._was_sent,
+        )
+
+    def closed(self) -> None:
+        """Send the last bytes: the usage is on disk."""
+        reply = self._reply
+        self._downstream.end_exchange(self, reply.last_bytes, keep_alive=reply.keeps_alive)
+
+    # What an exchange does in between
+
+    def opened(self) -> None:
+        """Send the request to an engine: its OPEN is written."""
+        raise NotImplementedError
+
+    def _let_go(self) -> None:
+        """Give up what is still under way with an engine."""
+        raise NotImplementedError
+
+    def _fail(
+        self, refusal: Refusal, *, outcome: Outcome | None = None, status: int | None = None
+    ) -> None:
+        """End with an error answer, or with an error event and an abnormal end."""
+        raise NotImplementedError
