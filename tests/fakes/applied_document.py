@@ -152,11 +152,13 @@ DOCUMENT: dict[str, Any] = {
         },
         {"organization": "acme", "member": "auth0|42", **DAILY},
         {"organization": "acme", "service_account": "weekly", **DAILY},
+        {"organization": "acme", "label": "team=search", **DAILY},
+        {"organization": "acme", "label": "team=ads", **DAILY},
     ],
 }
 
 
-OBJECTS = 34
+OBJECTS = 36
 """How many there are in it, with the deployment of the short route."""
 
 

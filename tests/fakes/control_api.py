@@ -130,6 +130,7 @@ _DEFAULTS: dict[str, Row] = {
         "is_wallet": False,
         "per": None,
         "alias": None,
+        "label": None,
         "alert_percentages": [],
         "lowers_cap": True,
         "exhausted_status": 429,

@@ -120,16 +120,16 @@ async def test_deltas_take_away_what_is_no_more(
 
 
 async def test_one_budget_of_a_slot(rig: AdminRig) -> None:
-    """An owner has one of a currency, period, alias and `per`; others stand beside it."""
+    """An owner has one of a currency, period, alias, label and `per`; others stand beside it."""
     project = await rig.create_project("mine")
     body = {"project_id": project["id"], **MONEY}
     await rig.create("/budgets", **body)
     again = await rig.call("POST", "/budgets", body | {"amount": "7"})
     expect_problem(again, 409, "err:control:limits:budget_exists")
-    for other in ({"period": "day"}, {"currency": "USD"}, {"per": "key"}):
+    for other in ({"period": "day"}, {"currency": "USD"}, {"per": "key"}, {"label": "team=ads"}):
         await rig.create("/budgets", **(body | other))
     listed = await rig.call("GET", f"/budgets?project_id={project['id']}&period=month")
-    assert len(listed.json()["data"]) == 3
+    assert len(listed.json()["data"]) == 4
 
 
 BAD_BUDGETS = (
@@ -149,6 +149,9 @@ BAD_BUDGETS = (
     {"alert_percentages": [80, 80]},
     {"exhausted_status": 500},
     {"alias": "not a name"},
+    {"label": "team"},
+    {"label": "=search"},
+    {"label": "team=\u0007"},
 )
 
 

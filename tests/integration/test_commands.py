@@ -335,6 +335,13 @@ def test_budgets(control: ControlServer) -> None:
     assert "0.05" in run(control, "budgets", "show", "--project", "chat").stdout
     assert run_json(control, "holds") == []
     assert "No worker holds anything" in run(control, "holds").stdout
+    label = ("--org", "acme", "--label", "team=search", "--currency", "EUR")
+    (labelled,) = run_json(control, "budgets", "set", *label, "--amount", "50", "--hard")
+    assert (labelled["label"], labelled["owner_kind"]) == ("team=search", "organization")
+    (raised,) = run_json(control, "budgets", "set", *label, "--amount", "60")
+    assert (raised["id"], raised["amount"]) == (labelled["id"], "60")
+    assert "label team=search" in run(control, "budgets", "show", "--org", "acme").stdout
+    assert run(control, "budgets", "remove", *label, "--yes").exit_code == 0
     zone = ("--project", "chat", "--currency", "EUR", "--time-zone", "Europe/Berlin")
     assert run(control, "budgets", "set", *zone).exit_code == 2
     gone = ("--project", "chat", "--currency", "EUR")

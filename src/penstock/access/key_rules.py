@@ -115,6 +115,15 @@ def check_label(label: str) -> str:
     return label
 
 
+def find_label_fault(label: str) -> str | None:
+    """Return why a rule cannot be for a label, as a sentence; None for nothing."""
+    try:
+        check_label(label)
+    except PenstockError as error:
+        return str(error)
+    return None
+
+
 def join_labels(labels: Mapping[str, str]) -> list[str]:
     """Return labels as rules of limits name them, in one order.
 
@@ -174,7 +183,7 @@ def find_key_fault(key: ApiKey) -> str | None:
         return "its allowed aliases are no list of names"
     if key.allowed_cidrs is not None and not _are_networks(key.allowed_cidrs):
         return "its allowed networks are none"
-    if not _are_labels(key.labels):
+    if not are_labels(key.labels):
         return "its labels are unknown"
     if key.service_account_id is not None and key.member_id is not None:
         return "it belongs to two"
@@ -336,7 +345,8 @@ def _are_networks(value: list[str]) -> bool:
         return False
 
 
-def _are_labels(value: object) -> bool:
+def are_labels(value: object) -> bool:
+    """Return whether a value is labels: a row that something else wrote may be damaged."""
     return isinstance(value, dict) and _is_text_list([*value, *value.values()])
 
 

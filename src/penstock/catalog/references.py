@@ -48,7 +48,7 @@ _KINDS = {
         "budget",
         (
             *("organization", "project?", "key?", "member?", "service_account?"),
-            *("currency", "period", "alias?", "per?"),
+            *("currency", "period", "alias?", "per?", "label?"),
         ),
     ),
 }

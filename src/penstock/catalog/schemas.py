@@ -316,6 +316,7 @@ class BudgetItem(OwnedItem):
     lowers_cap: bool = True
     exhausted_status: int = 429
     when_away: fields.WhenAwayName = "spend_held"
+    label: fields.Label | None = None
 
 
 class FileItem(Item):

@@ -8,7 +8,7 @@ from penstock.cli.bodies import given
 from penstock.cli.errors import BAD_OPTION, NOT_FOUND, CommandError
 from penstock.cli.instance import DataOption, connect
 from penstock.cli.limit_rules import scope_cell
-from penstock.cli.limits import PerOption
+from penstock.cli.limits import LABEL, PerOption
 from penstock.cli.options import option
 from penstock.cli.output import JsonOption, console, examples, print_json, print_table
 from penstock.cli.owners import (
@@ -71,6 +71,7 @@ _COLUMNS: tuple[Column, ...] = (
         "penstock budgets set --project chat --amount 250 --currency EUR --hard",
         "penstock budgets set --org acme --amount 9000 --currency EUR --time-zone Europe/Berlin",
         "penstock budgets set --key web-1 --amount 0.05 --currency EUR --period day --hard",
+        "penstock budgets set --org acme --label team=search --amount 50 --currency EUR --hard",
     ),
 )
 def set_budget(  # noqa: PLR0913  # each option is a parameter: Typer reads them from here
@@ -91,6 +92,7 @@ def set_budget(  # noqa: PLR0913  # each option is a parameter: Typer reads them
     ] = None,
     per: PerOption = None,
     alias: AliasOption = None,
+    label: Annotated[str | None, LABEL] = None,
     hard: Annotated[
         bool | None,
         typer.Option(
@@ -125,7 +127,7 @@ def set_budget(  # noqa: PLR0913  # each option is a parameter: Typer reads them
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Set a budget, or change the one of the same currency, period, alias and --per.
+    """Set a budget, or change the one of the same currency, period, alias, label and --per.
 
     What is not named stays as it was. Requests of a key count for all that it belongs to.
     """
@@ -137,7 +139,7 @@ def set_budget(  # noqa: PLR0913  # each option is a parameter: Typer reads them
         when_away=when_away,
         alert_percentages=alert,
     )
-    slot = {"currency": currency, "period": period, "alias": alias, "per": per}
+    slot = {"currency": currency, "period": period, "per": per, "alias": alias, "label": label}
     with connect(data) as client:
         owner = find_owner(client, OwnerOptions(org, project, key, member, account))
         row = _set(client, owner, slot, changes, time_zone)
@@ -227,12 +229,13 @@ def remove(  # noqa: PLR0913  # as set
     period: PeriodOption = "month",
     per: PerOption = None,
     alias: AliasOption = None,
+    label: Annotated[str | None, LABEL] = None,
     yes: YesOption = False,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Remove a budget, with what was spent of it; usage events stay."""
-    slot = {"currency": currency, "period": period, "alias": alias, "per": per}
+    slot = {"currency": currency, "period": period, "per": per, "alias": alias, "label": label}
     with connect(data) as client:
         owner = find_owner(client, OwnerOptions(org, project, key, member, account))
         row = _find_budget(client, owner, slot)

@@ -28,6 +28,7 @@ def holds(
             client.rows(HOLDS, filters),
             (
                 ("Budget", text_of("budget_id")),
+                ("Label", text_of("label")),
                 ("Worker", lambda row: f"{row['producer']} ({row['epoch']})"),
                 ("Amount", lambda row: f"{row['amount']} {row['currency']}"),
                 ("Used", text_of("used")),
@@ -38,5 +39,5 @@ def holds(
             limit=limit,
             as_json=as_json,
             nothing="No worker holds anything.",
-            expendable=("Id", "Since (UTC)"),
+            expendable=("Id", "Since (UTC)", "Label"),
         )

@@ -57,7 +57,7 @@ _RACES = {"err:control:storage:version_conflict", "err:control:limits:exist"}
 _WINDOW = option("--window", "How long it counts: 60s, 1h, 1d, 31d. 60s without.", "TIME")
 _ALIAS = option("--alias", "Only requests for this model name.", "ALIAS")
 _MODEL = option("--model", "Only requests that go to this model of an upstream.", "MODEL")
-_LABEL = option("--label", "Only requests of keys with this label.", "NAME=VALUE")
+LABEL = option("--label", "Only requests of keys with this label.", "NAME=VALUE")
 MetricOption = Annotated[
     Metric, typer.Option("--metric", help="What is counted.", show_default=False)
 ]
@@ -94,7 +94,7 @@ def set_rule(  # noqa: PLR0913  # each option is a parameter: Typer reads them f
     alias: Annotated[str | None, _ALIAS] = None,
     model: Annotated[str | None, _MODEL] = None,
     per: PerOption = None,
-    label: Annotated[str | None, _LABEL] = None,
+    label: Annotated[str | None, LABEL] = None,
     enforcement: Annotated[
         Enforcement | None,
         typer.Option(help="Refuse, only say so, or say what would be.", show_default="hard"),
@@ -223,7 +223,7 @@ def remove(  # noqa: PLR0913  # as set
     alias: Annotated[str | None, _ALIAS] = None,
     model: Annotated[str | None, _MODEL] = None,
     per: PerOption = None,
-    label: Annotated[str | None, _LABEL] = None,
+    label: Annotated[str | None, LABEL] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="All its own rules, and its plan.")
     ] = False,

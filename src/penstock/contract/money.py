@@ -60,6 +60,8 @@ class Budget(msgspec.Struct, frozen=True):
     exhausted_status: int = 429
     """HTTP status when nothing is left, 429 or 402."""
     when_away: WhenAway = "spend_held"
+    label: str | None = None
+    """`name=value`: counts requests of keys that carry this label only."""
 
 
 class HoldAsk(msgspec.Struct, frozen=True):

@@ -191,7 +191,7 @@ class Quota:
                 continue
             plan = () if found.plan is None else self._records.find_plan(found.plan)
             for limit in merge(found.limits, plan):
-                if limit.label is not None and limit.label not in self._key.labels:
+                if not self._carries(limit.label):
                     continue
                 subject = self._subject(kind, owner, limit.per)
                 owned = f"each {limit.per} of the {kind}" if limit.per else f"the {kind}"
@@ -201,8 +201,13 @@ class Quota:
         for kind, owner in self._owners():
             name = owner_name(kind, self._key.organization, owner)
             for budget in self._records.find_budgets(name):
+                if not self._carries(budget.label):
+                    continue
                 subject = self._subject(kind, owner, budget.per) if budget.per else ""
                 yield OwnedBudget(budget, subject)
+
+    def _carries(self, label: str | None) -> bool:
+        return label is None or label in self._key.labels
 
     def _owners(self) -> Iterator[tuple[OwnerKind, str]]:
         key = self._key

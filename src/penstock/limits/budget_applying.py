@@ -38,7 +38,7 @@ def _place(names: Names, identity: Identity) -> dict[str, str] | None:
 
 
 def _identify(names: Names, budget: Budget) -> Identity:
-    slot = (budget.currency, budget.period, budget.alias, budget.per or None)
+    slot = (budget.currency, budget.period, budget.alias, budget.per or None, budget.label)
     return (*identify_owner(names, budget), *slot)
 
 
@@ -56,8 +56,8 @@ def _values(members: Members) -> dict[str, Any]:
 
 async def _create(hands: Hands, names: Names, identity: Identity, wanted: Wanted) -> str:
     owner = await find_owner(hands.session, find_owner_id(names, identity[:_OWNER_FIELDS]))
-    currency, period, alias, per = identity[_OWNER_FIELDS:]
-    slot: dict[str, Any] = {"currency": currency, "period": period, "alias": alias}
+    currency, period, alias, per, label = identity[_OWNER_FIELDS:]
+    slot = {"currency": currency, "period": period, "alias": alias, "label": label}
     new = NewBudget(owner=owner, **slot, per=per or "", **_values(wanted.members))  # type: ignore[arg-type]  # checked by the service
     return (await budgets.create_budget(hands.session, hands.actor, new)).id
 

@@ -61,4 +61,5 @@ def _told(budget: Budget) -> money.Budget:
         lowers_cap=budget.lowers_cap,
         exhausted_status=budget.exhausted_status,
         when_away=budget.when_away,
+        label=budget.label,
     )

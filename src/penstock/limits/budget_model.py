@@ -32,6 +32,8 @@ class NewBudget:
     per: Per = ""
     alias: str | None = None
     """Counts requests for this alias only."""
+    label: str | None = None
+    """`name=value`: counts requests of keys that carry this label only."""
     alert_percentages: list[int] = field(default_factory=list)
     """At which parts of the amount somebody wants to know: `budget_notices`."""
     lowers_cap: bool = True
@@ -56,6 +58,7 @@ class Budget(Owner):
     """It is what an organization paid ahead (`wallets`), and nobody's to change."""
     per: Per
     alias: str | None
+    label: str | None = None
     alert_percentages: list[int]
     lowers_cap: bool
     exhausted_status: int

@@ -76,6 +76,7 @@ def _notice(
         "budget_id": budget.id,
         "owner_kind": budget.owner_kind,
         "owner_id": budget.owner_id,
+        "label": budget.label,
         "subject": key.subject,
         "currency": budget.currency,
         "amount": format_decimal(budget.amount, _NANO_PLACES),

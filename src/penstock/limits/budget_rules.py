@@ -2,11 +2,12 @@
 
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
 
+from penstock.access.key_rules import find_label_fault
 from penstock.catalog.rules import check_name
 from penstock.contract.limits import Per
 from penstock.contract.money import NANO
@@ -55,6 +56,9 @@ def _faults(budget: Budget) -> Iterable[tuple[str, str | None]]:
         yield "per", "a key belongs to one member; leave it out"
     if budget.alias is not None:
         yield "alias", _name_fault(budget.alias)
+    if budget.label is not None:
+        fault = find_label_fault(budget.label)
+        yield "label", fault and fault.removesuffix(".")
     percentages = budget.alert_percentages
     if len(percentages) > MAX_ALERTS or len(set(percentages)) < len(percentages):
         yield "alert_percentages", f"has too many, or one twice; use at most {MAX_ALERTS}"
@@ -85,7 +89,8 @@ def is_usable(budget: Budget) -> bool:
 def slot_of(budget: Budget) -> tuple[Any, ...]:
     """Return what an owner has one budget for at most."""
     owner = (budget.owner_kind, budget.organization_id, budget.owner_id)
-    return (*owner, budget.is_wallet, budget.currency, budget.period, budget.alias, budget.per)
+    counted = (budget.currency, budget.period, budget.alias, budget.label, budget.per)
+    return (*owner, budget.is_wallet, *counted)
 
 
 def subject_of(per: Per, key_id: str, member_id: str) -> str:
@@ -101,9 +106,17 @@ def subject_of(per: Per, key_id: str, member_id: str) -> str:
     return f"k.{key_id}" if per else ""
 
 
-def counts_for(budget: Budget, organization_id: str, alias: str) -> bool:
-    """Return whether a request that a budget's owner answers for counts for it."""
-    return budget.organization_id == organization_id and budget.alias in {None, alias}
+def counts_for(budget: Budget, organization_id: str, alias: str, labels: Collection[str]) -> bool:
+    """Return whether a request that a budget's owner answers for counts for it.
+
+    Args:
+        budget: Of an owner of the request's key.
+        organization_id: Of the request.
+        alias: What it asked for.
+        labels: What its key carries, each `name=value`.
+    """
+    is_meant = budget.alias in {None, alias} and (budget.label is None or budget.label in labels)
+    return is_meant and budget.organization_id == organization_id
 
 
 def size_hold(free: int, least: int, want: int) -> int | None:

@@ -31,7 +31,7 @@ from penstock.limits.budget_model import (
 from penstock.limits.budget_windows import Period
 from penstock.limits.errors import BUDGET_INVALID
 from penstock.limits.model import Owner
-from penstock.limits.rule_schemas import OwnerIds, OwnerKindName
+from penstock.limits.rule_schemas import LabelName, OwnerIds, OwnerKindName
 
 PLACES = 9
 """Decimals of nano-units."""
@@ -57,6 +57,7 @@ _REST: dict[str, Any] = {
     "is_wallet": False,
     "per": None,
     "alias": None,
+    "label": None,
     "alert_percentages": [80, 100],
     "lowers_cap": True,
     "exhausted_status": 429,
@@ -135,6 +136,7 @@ class NewBudgetBody(OwnerIds):
         Field(description="The amount is for each key or member; all share it without."),
     ] = None
     alias: Annotated[Text | None, Field(description="Only requests for this alias.")] = None
+    label: LabelName = None
     alert_percentages: Percentages = Field(default_factory=list)
     lowers_cap: LowersCap = True
     exhausted_status: ExhaustedStatus = 429
@@ -184,6 +186,7 @@ class BudgetsQuery(PageQuery, OwnerIds):
     currency: Text | None = None
     period: Period | None = None
     alias: Text | None = None
+    label: Text | None = None
 
 
 class BudgetBody(AnswerBody):
@@ -212,6 +215,7 @@ class BudgetBody(AnswerBody):
     ]
     per: str | None
     alias: str | None
+    label: str | None
     alert_percentages: list[int]
     lowers_cap: bool
     exhausted_status: int
@@ -313,6 +317,7 @@ class HoldBody(AnswerBody):
         producer="node-1/0",
         epoch=3,
         currency="EUR",
+        label=None,
         amount="1",
         used="0.25",
         freed="0.25",
@@ -328,6 +333,7 @@ class HoldBody(AnswerBody):
     producer: Annotated[str, Field(description="The node's id and the worker's slot.")]
     epoch: Annotated[int, Field(description="Number of this start of the worker.")]
     currency: str
+    label: Annotated[str | None, Field(description="Of a budget for keys with one.")]
     amount: str
     used: Annotated[str, Field(description="Of requests whose usage is stored.")]
     freed: Annotated[str, Field(description="What was given back.")]
@@ -335,10 +341,12 @@ class HoldBody(AnswerBody):
     created_at: Time
 
     @classmethod
-    def of(cls, item: BudgetHold, **members: Any) -> Self:
-        """Return a hold as it is answered."""
+    def of(cls, item: BudgetHold, budget: Budget | None = None, **members: Any) -> Self:
+        """Return a hold as it is answered; of a budget that is gone less is known."""
         return super().of(
             item,
+            currency="" if budget is None else budget.currency,
+            label=None if budget is None else budget.label,
             budget_id=item.window.budget_id,
             subject=item.window.subject or None,
             starts_at=format_time(item.window.starts_at_us),

@@ -7,9 +7,9 @@ known, an alias without a price or an absurd figure is somebody's fault, and the
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from penstock.contract.money import HoldUse
 from penstock.limits import budget_store as store
@@ -43,6 +43,13 @@ MAX_SETTLED_ATTO = (2**63 - 1) * ATTO_IN_NANO
 
 Faults: TypeAlias = Counter[tuple[Life, str]]
 """How often something was wrong, by whose usage it is and what it was."""
+
+
+class _Key(NamedTuple):
+    """What decides, besides its id, which budgets a key's events count for."""
+
+    member_id: str
+    labels: Collection[str]
 
 
 @dataclass(slots=True)
@@ -162,8 +169,12 @@ async def settle(
     faults: Faults = Counter()
     charges: list[BudgetCharge] = []
     ends = ends_of(holds)
+    labels: Mapping[str, list[str]] = {}
+    if any(one.label is not None for one in budgets.values()):
+        labels = await store.find_key_labels(session, scope, {event.key_id for event in events})
     for event in events:
-        found = _windows_of(event, by_owner, of_hold, owners.get(event.key_id, ""))
+        caller = _Key(owners.get(event.key_id, ""), labels.get(event.key_id, ()))
+        found = _windows_of(event, by_owner, of_hold, caller)
         ends |= found
         for key in found:
             charge = _charge(event, key, budgets[key.budget_id], faults)
@@ -225,7 +236,7 @@ def _windows_of(
     event: RatedEvent,
     by_owner: Mapping[str, list[Budget]],
     holds: Mapping[str, BudgetHold],
-    member_id: str,
+    key: "_Key",
 ) -> dict[WindowKey, tuple[str, int | None]]:
     """Return the windows that an event counts in, one of a budget, and when each ends."""
     of_holds = {
@@ -234,13 +245,16 @@ def _windows_of(
         if _is_own(holds.get(use.hold), event)
     }
     found = ends_of(of_holds.values())
-    for owner_id in _owners_of(event, member_id):
+    place = (event.organization_id, event.alias, key.labels)
+    for owner_id in _owners_of(event, key.member_id):
         for budget in by_owner.get(owner_id, ()):
-            if budget.id in of_holds or not counts_for(budget, event.organization_id, event.alias):
+            if budget.id in of_holds or not counts_for(budget, *place):
                 continue
-            subject = subject_of(budget.per, event.key_id, member_id)
+            subject = subject_of(budget.per, event.key_id, key.member_id)
             window = window_of(budget, event.at_us)
             if window is not None:
-                key = WindowKey(budget.id, subject, window.starts_at_us)
-                found[key] = (budget.organization_id, window.ends_at_us)
+                found[WindowKey(budget.id, subject, window.starts_at_us)] = (
+                    budget.organization_id,
+                    window.ends_at_us,
+                )
     return found

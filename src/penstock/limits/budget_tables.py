@@ -63,6 +63,7 @@ class Budgets(Versioned, Base):
     lowers_cap: Mapped[bool]
     exhausted_status: Mapped[int]
     when_away: Mapped[str] = mapped_column(server_default="spend_held")
+    label: Mapped[str | None]
 
 
 class BudgetWindows(Base):

@@ -149,10 +149,10 @@ async def list_uses(session: ReadSession, budget: Budget) -> list[BudgetUse]:
     return [BudgetUse(window, budget.amount, budget.is_wallet) for window in windows]
 
 
-async def find_currencies(session: ReadSession, budget_ids: Collection[str]) -> dict[str, str]:
-    """Return the currencies of budgets, by id."""
+async def find_budgets(session: ReadSession, budget_ids: Collection[str]) -> dict[str, Budget]:
+    """Return budgets that are there, by id."""
     found = await store.budgets.list_by_id(session, session.scope, store.with_ids(budget_ids))
-    return {budget.id: budget.currency for budget in found}
+    return {budget.id: budget for budget in found}
 
 
 async def list_holds(

@@ -6,11 +6,10 @@ from typing import Any
 
 import msgspec
 
-from penstock.access.key_rules import check_label
+from penstock.access.key_rules import find_label_fault
 from penstock.catalog.rules import check_model, check_name
 from penstock.catalog.written_rules import MAX_RULES
 from penstock.contract.limits import Limit, find_limit_fault
-from penstock.kit.errors import PenstockError
 from penstock.limits.model import KeptRules
 from penstock.limits.rules import slot_of
 
@@ -85,17 +84,8 @@ def _find_fault(rule: Limit) -> str | None:
             check_model(rule.model)
     except ValueError as error:
         return fault or f"alias or model {error}"
-    return fault or _find_label_fault(rule.label)
-
-
-def _find_label_fault(label: str | None) -> str | None:
-    if label is None:
-        return None
-    try:
-        check_label(label)
-    except PenstockError as error:
-        return f"label: {error}"
-    return None
+    label_fault = None if rule.label is None else find_label_fault(rule.label)
+    return fault or (label_fault and f"label: {label_fault}")
 
 
 def _slot_words(rule: Limit) -> str:

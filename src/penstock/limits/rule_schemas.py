@@ -65,6 +65,12 @@ PlanId = Annotated[
     Id | None,
     Field(description="The plan whose rules hold, but for those that own rules replace."),
 ]
+LabelName = Annotated[
+    Text | None,
+    Field(
+        description="Only requests of keys with this label, NAME=VALUE; they share what it gives."
+    ),
+]
 OwnerKindName = Literal["organization", "project", "key", "member"]
 
 
@@ -103,13 +109,7 @@ class NewRuleBody(RequestBody):
     raised_until: Annotated[
         AwareDatetime | None, Field(description="ISO 8601 with a time zone, to the second.")
     ] = None
-    label: Annotated[
-        Text | None,
-        Field(
-            description="Only requests of keys with this label, NAME=VALUE; they share what it "
-            "gives."
-        ),
-    ] = None
+    label: LabelName = None
 
     def to_limit(self) -> Limit:
         """Return the rule, which has no id yet."""

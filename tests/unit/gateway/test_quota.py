@@ -139,6 +139,27 @@ def test_budgets_need_a_price_in_their_currency(records: MemoryRecords) -> None:
     assert _terms(records).accounts[1].subject == "k.key-a"
 
 
+def test_a_budget_for_a_label_is_of_keys_that_carry_it(records: MemoryRecords) -> None:
+    """Of an organization, a project or a person; another organization's is another budget."""
+    budgets = (Budget("search", "EUR", label="team=search"), Budget("all", "EUR"))
+    for organization in ("org-a", "org-b"):
+        name = owner_name("organization", organization)
+        records.budgets[name] = tuple(
+            msgspec.structs.replace(each, id=f"{organization} {each.id}") for each in budgets
+        )
+    records.budgets[_OWNERS["member"]] = (Budget("mine", "EUR", label="team=ads", per="key"),)
+    records.prices["model-a"] = (Price("EUR", 0, 1, 1, 1),)
+
+    def told(organization: str, *labels: str) -> list[str]:
+        key = msgspec.structs.replace(_KEY, organization=organization, labels=labels)
+        return [account.budget.id for account in _terms(records, key).accounts]
+
+    assert told("org-a") == told("org-a", "team=", "team=searches") == ["org-a all"]
+    assert told("org-a", "grade=1", "team=search") == ["org-a search", "org-a all"]
+    assert told("org-b", "team=search") == ["org-b search", "org-b all"]
+    assert told("org-a", "team=ads") == ["org-a all", "mine"]
+
+
 def test_what_an_amount_buys_costs_no_more_than_it() -> None:
     """A token more for each answer would."""
     price = Price("EUR", 0, input=3 * 10**12, cached_input=10**12, output=7 * 10**12)

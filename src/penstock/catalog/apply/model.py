@@ -45,7 +45,7 @@ NAMED_BY: Mapping[str, tuple[str, ...]] = {
     "limits": ("organization", "project", "key", "member", "service_account"),
     "budgets": (
         *("organization", "project", "key", "member", "service_account"),
-        *("currency", "period", "alias", "per"),
+        *("currency", "period", "alias", "per", "label"),
     ),
 }
 """The fields whose values are an object's identity, in their order."""
