@@ -32,9 +32,15 @@ _PRODUCERS = Bulk(
 
 
 def _row(
-    epoch: int, producer: str = "one", *, amount: int = 0, rest: int = 0, count: int = 0
+    epoch: int,
+    producer: str = "one",
+    *,
+    amount: int = 0,
+    rest: int = 0,
+    count: int = 0,
+    at_us: int = 1_750_000_000_123_456,
 ) -> Values:
-    return epoch, producer, amount, rest, count, 0, 0, 1_750_000_000_123_456
+    return epoch, producer, amount, rest, count, 0, 0, at_us
 
 
 async def _producers(database: Database) -> list[tuple[object, ...]]:
@@ -46,7 +52,13 @@ async def _producers(database: Database) -> list[tuple[object, ...]]:
 
 async def test_many_rows_are_inserted_as_they_are(database: Database) -> None:
     """Every value comes back, in its column, whatever the order of the names."""
-    rows = [_row(number, "a'b\"c\\d{},NULL", count=MAX_SUM) for number in range(1_000)]
+    texts = ["", "NULL", "a'b\"c\\d{},NULL", "\\", '"', " new\nline\t\x01 ", "ü\N{PARTY POPPER}"]
+    # Before the epoch, and long after a binary fraction has no microseconds left.
+    moments = [-1, 0, 1_750_000_000_123_456, 9_223_372_036_854_775, 250_000_000_000_000_001]
+    rows = [
+        _row(number, texts[number % 7], count=MAX_SUM - number, at_us=moments[number % 5])
+        for number in range(1_000)
+    ]
     async with database.write(ALL) as session:
         await session.insert_many(_PRODUCERS, rows)
         await session.insert_many(_PRODUCERS, [])

@@ -1,19 +1,20 @@
 """Many rows with one statement: what the drivers do best, and no thought about each row.
 
-PostgreSQL gets a column as one array; SQLite runs a prepared statement for each row, in one go.
+PostgreSQL gets a column as the text of an array; SQLite runs a prepared statement for each row, in
+one go.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
-import msgspec
 from sqlalchemy import JSON, Table
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeEngine
 
-from penstock.storage.base import Base, Json
+from penstock.storage.array_texts import write_json, writer_of
+from penstock.storage.base import Base, Json, Timestamp
 
 Values: TypeAlias = tuple[Any, ...]
 """Those of a row, in the order of the names of the `Bulk` that it is for."""
@@ -53,16 +54,11 @@ class Statements:
     """On PostgreSQL it returns the keys of new rows."""
     add: str
     find: str
-    """Returns those of some keys that are there: given as arrays, or to SQLite as JSON."""
-    processors: tuple[tuple[int, Callable[[Any], Any]], ...]
-    """Places of values that the driver does not take as they are, and what makes them so."""
-
-    def columns_of(self, rows: Sequence[Values]) -> list[Sequence[Any]]:
-        """Return rows as columns of what the driver takes."""
-        columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
-        for place, process in self.processors:
-            columns[place] = [None if value is None else process(value) for value in columns[place]]
-        return columns
+    """Returns those of some keys that are there."""
+    values_of: Callable[[Sequence[Values]], Any]
+    """Returns rows as what the driver is given with the first three."""
+    keys_of: Callable[[Sequence[Values]], Any]
+    """Returns keys as what it is given with `find`."""
 
 
 @functools.cache
@@ -75,36 +71,83 @@ def statements_of(bulk: Bulk, dialect: Dialect) -> Statements:
     names = ", ".join(map(quote, bulk.names))
     key = ", ".join(map(quote, bulk.key))
     if is_postgresql:
-        arrays = ", ".join(
-            f"${place}::{kind.compile(dialect)}[]" for place, kind in enumerate(types, 1)
-        )
-        values = f"SELECT * FROM unnest({arrays})"  # noqa: S608 - types and names of ours
+        columns = dict(zip(map(quote, bulk.names), types, strict=True))
+        chosen = ", ".join(_read(name, kind) for name, kind in columns.items())
+        values = f"SELECT {chosen} FROM {_unnest(columns, dialect)}"  # noqa: S608 - types and names of ours
     else:
         values = f"VALUES ({', '.join('?' * len(types))})"
     insert = f"INSERT INTO {table.name} AS old ({names}) {values}"
     nothing = f"{insert} ON CONFLICT ({key}) DO NOTHING"
     changes = ", ".join(_changes(bulk, quote, "LEAST" if is_postgresql else "MIN"))
-    processors = (_processor(kind, dialect) for kind in types)
+    keys = {quote(name): table.columns[name].type for name in bulk.key}
     return Statements(
         insert=insert,
         insert_new=f"{nothing} RETURNING {key}" if is_postgresql else nothing,
         add=f"{insert} ON CONFLICT ({key}) DO UPDATE SET {changes}",
-        find=_find(bulk, table, dialect),
-        processors=tuple(
-            (place, process) for place, process in enumerate(processors) if process is not None
-        ),
+        find=_find(keys, table.name, dialect),
+        values_of=_write_columns(types) if is_postgresql else _bind_rows(types, dialect),
+        keys_of=_write_columns(list(keys.values())) if is_postgresql else _write_keys,
     )
+
+
+def _unnest(columns: Mapping[str, TypeEngine[Any]], dialect: Dialect) -> str:
+    """Return what PostgreSQL takes rows from: a text for each column, read as an array."""
+    arrays = [
+        f"CAST(${place}::text AS {_array_of(kind, dialect)}[])"
+        for place, kind in enumerate(columns.values(), 1)
+    ]
+    return f"unnest({', '.join(arrays)}) AS new ({', '.join(columns)})"
+
+
+def _array_of(kind: TypeEngine[Any], dialect: Dialect) -> str:
+    return "bigint" if isinstance(kind, Timestamp) else kind.compile(dialect)
+
+
+def _read(name: str, kind: TypeEngine[Any]) -> str:
+    if not isinstance(kind, Timestamp):
+        return f"new.{name}"
+    # Exact, for both parts are: seconds, and what is left of one.
+    rest = f"new.{name} % 1000000 * interval '1 microsecond'"
+    return f"to_timestamp(new.{name} / 1000000) + {rest}"
+
+
+def _write_columns(types: Sequence[TypeEngine[Any]]) -> Callable[[Sequence[Values]], Any]:
+    writers = [writer_of(kind) for kind in types]
+
+    def write(rows: Sequence[Values]) -> tuple[str, ...]:
+        columns = zip(*rows, strict=True)
+        return tuple(write(column) for write, column in zip(writers, columns, strict=True))
+
+    return write
+
+
+def _bind_rows(
+    types: Sequence[TypeEngine[Any]], dialect: Dialect
+) -> Callable[[Sequence[Values]], Any]:
+    processors = [
+        (place, process)
+        for place, process in enumerate(_processor(kind, dialect) for kind in types)
+        if process is not None
+    ]
+
+    def bind(rows: Sequence[Values]) -> list[Values]:
+        columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+        for place, process in processors:
+            columns[place] = [None if value is None else process(value) for value in columns[place]]
+        return list(zip(*columns, strict=True))
+
+    return bind
+
+
+def _write_keys(keys: Sequence[Values]) -> tuple[str]:
+    return (write_json(keys),)
 
 
 def _processor(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
     if isinstance(kind, JSON | Json):
-        return _write_json
+        return write_json
     processor: Callable[[Any], Any] | None = kind.dialect_impl(dialect).bind_processor(dialect)
     return processor
-
-
-def _write_json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
 
 
 def _changes(bulk: Bulk, quote: Callable[[str], str], least: str) -> list[str]:
@@ -123,19 +166,16 @@ def _changes(bulk: Bulk, quote: Callable[[str], str], least: str) -> list[str]:
     return changes
 
 
-def _find(bulk: Bulk, table: Table, dialect: Dialect) -> str:
-    names = [dialect.identifier_preparer.quote(name) for name in bulk.key]
-    columns = ", ".join(f"there.{name}" for name in names)
+def _find(keys: Mapping[str, TypeEngine[Any]], table: str, dialect: Dialect) -> str:
+    columns = ", ".join(f"there.{name}" for name in keys)
     if dialect.name == "postgresql":
-        types = [table.columns[name].type.compile(dialect) for name in bulk.key]
-        arrays = ", ".join(f"${place}::{kind}[]" for place, kind in enumerate(types, 1))
-        asked = f"unnest({arrays}) AS asked ({', '.join(names)})"
-        equal = [f"there.{name} = asked.{name}" for name in names]
+        asked = _unnest(keys, dialect)
+        equal = [f"there.{name} = new.{name}" for name in keys]
     else:
-        asked = "json_each(?) AS asked"
-        equal = [f"there.{name} = asked.value ->> {place}" for place, name in enumerate(names)]
+        asked = "json_each(?) AS new"
+        equal = [f"there.{name} = new.value ->> {place}" for place, name in enumerate(keys)]
     # CROSS keeps SQLite to the order: each key is looked up in the table's own index.
     return (
-        f"SELECT {columns} FROM {asked} CROSS JOIN {table.name} AS there "  # noqa: S608 - as above
+        f"SELECT {columns} FROM {asked} CROSS JOIN {table} AS there "  # noqa: S608 - names of ours
         f"WHERE {' AND '.join(equal)}"
     )

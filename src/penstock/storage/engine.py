@@ -56,7 +56,8 @@ def create_write_engine(path: Path) -> AsyncEngine:
 
 def create_read_engine(path: Path) -> AsyncEngine:
     """Return an engine whose connections refuse to write."""
-    pragmas = (*_PRAGMAS, "query_only=ON")
+    # What is too much for its cache it sorts on the disk: whole tables have no room in memory.
+    pragmas = (*_PRAGMAS, "query_only=ON", "temp_store=FILE")
     return _create_engine(path, connections=READ_CONNECTIONS, begin="BEGIN", pragmas=pragmas)
 
 

@@ -1,7 +1,6 @@
 """Sessions as two types: a function's signature says whether it writes."""
 
 import functools
-import json
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, TypeVarTuple
@@ -89,17 +88,18 @@ class ReadSession:
 
         SQLite has none of them.
         """
-        if self._is_postgresql:
+        if self.is_postgresql:
             for name, value in settings.items():
                 await self.rows(_SET, {"name": name, "value": value})
 
     @property
     def has_snapshots(self) -> bool:
         """Whether transactions run side by side, so that an earlier one may end later."""
-        return self._is_postgresql
+        return self.is_postgresql
 
     @property
-    def _is_postgresql(self) -> bool:
+    def is_postgresql(self) -> bool:
+        """Which of the two kinds of database it is; for statements that are written out."""
         return self._connection.dialect.name == "postgresql"
 
     async def rows(
@@ -129,7 +129,7 @@ class WriteSession(ReadSession):
     ) -> None:
         """See the base class; `is_alone` when it holds the lock of the configuration."""
         super().__init__(connection, scope)
-        self._is_alone = is_alone or not self._is_postgresql
+        self._is_alone = is_alone or not self.is_postgresql
         self._later: dict[Insert | Update, list[Parameters]] = {}
 
     async def insert(self, table: type[Base], *rows: Mapping[str, Any]) -> None:
@@ -170,7 +170,7 @@ class WriteSession(ReadSession):
             await self.flush()
         changes = (*((each, values) for each, [values] in self._later.items()), *changes)
         self._later.clear()
-        if self._is_postgresql:
+        if self.is_postgresql:
             statements, parameters = zip(*changes, strict=True)
             await self._change(_join(*statements), dict(ChainMap(*map(dict, parameters))))
             return
@@ -217,7 +217,7 @@ class WriteSession(ReadSession):
         """
         if not rows:
             return []
-        statement = _insert_new_into(table, returning, is_postgresql=self._is_postgresql)
+        statement = _insert_new_into(table, returning, is_postgresql=self.is_postgresql)
         result = await self._connection.execute(statement, list(rows))
         return list(result.scalars())
 
@@ -225,9 +225,8 @@ class WriteSession(ReadSession):
         """Return those of some primary keys, of texts and numbers, that are in a table."""
         if not keys:
             return set()
-        statement = statements_of(bulk, self._connection.dialect).find
-        columns = tuple(zip(*keys, strict=True)) if self._is_postgresql else (json.dumps(keys),)
-        found = await self._connection.exec_driver_sql(statement, columns)
+        statements = statements_of(bulk, self._connection.dialect)
+        found = await self._connection.exec_driver_sql(statements.find, statements.keys_of(keys))
         return {tuple(row) for row in found}
 
     async def insert_many(self, bulk: Bulk, rows: Sequence[Values]) -> None:
@@ -252,7 +251,7 @@ class WriteSession(ReadSession):
         if not rows:
             return set()
         statements = statements_of(bulk, self._connection.dialect)
-        if self._is_postgresql:
+        if self.is_postgresql:
             found = await self._write_many(bulk, statements.insert_new, rows)
             return {tuple(row) for row in found}
         places = [bulk.names.index(name) for name in bulk.key]
@@ -275,12 +274,9 @@ class WriteSession(ReadSession):
             await self._write_many(bulk, statements_of(bulk, self._connection.dialect).add, rows)
 
     async def _write_many(self, bulk: Bulk, statement: str, rows: Sequence[Values]) -> Any:
-        columns = statements_of(bulk, self._connection.dialect).columns_of(rows)
-        parameters: Any = tuple(columns)
-        if not self._is_postgresql:
-            parameters = list(zip(*columns, strict=True))
+        values = statements_of(bulk, self._connection.dialect).values_of(rows)
         try:
-            return await self._connection.exec_driver_sql(statement, parameters)
+            return await self._connection.exec_driver_sql(statement, values)
         except IntegrityError as error:
             raise RowConflictError(str(error.orig).partition("\n")[0]) from None
 
