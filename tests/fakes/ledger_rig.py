@@ -15,7 +15,8 @@ from penstock.ledger.tables import BillingTerms
 from penstock.ledger.verifying import verify
 from penstock.limits.prices import ATTO, split_amount
 from penstock.limits.wallets import move_wallets
-from penstock.metering.bucket_rules import DAY_US
+from penstock.metering.bucket_rules import DAY_US, bucket_start
+from penstock.rating.rated_store import add_charged
 from penstock.rating.tables import RatedUsage
 from penstock.storage.database import Database
 from penstock.storage.scope import Scope
@@ -123,8 +124,21 @@ async def post_rated(
             for kind in ("charge", "cost")
         ]
         await session.insert(RatedUsage, *rows)
+        await add_charged(session, ALL, _hours_of(postings, key), {})
         await move_wallets(session, posted.moves, "unheld", recorded_at_us)
     return booked
+
+
+def _hours_of(postings: Sequence[UsagePosting], key: str) -> dict[tuple[Any, ...], int]:
+    """Return figures of hours, each posting in a project of its own: no sum is too large."""
+    return {
+        (
+            *(one.organization, f"{key}-{place}", "key", "small", ""),
+            *(one.currency, kind, bucket_start("hour", one.at_us)),
+        ): amount_atto
+        for place, one in enumerate(postings)
+        for kind, amount_atto in (("charge", one.charge_atto), ("cost", one.cost_atto))
+    }
 
 
 def rated_row(

@@ -20,6 +20,7 @@ from penstock.storage.sessions import WriteSession
 DAY_1 = NOW_US - NOW_US % DAY_US
 TABLES = (
     "ledger_accounts", "transfers", "entries", "credit_grants", "balance_snapshots", "rated_usage",
+    "charge_hours", "charge_days", "charge_months", "charge_project_hours", "charge_project_days",
 )  # fmt: skip
 WORDS = {
     "FIRST": "(SELECT id FROM sealed_transfers WHERE kind = 'charge' "
@@ -95,7 +96,7 @@ DAMAGES = (
         ("UPDATE ledger_accounts SET organization_id = 'x' WHERE id = WALLET",),
     ),
     Damage(
-        {"entry_account", "rated"},
+        {"entry_account", "rated", "charge_months"},
         "an account is gone",
         ("DELETE FROM ledger_accounts WHERE id = REVENUE",),
     ),
@@ -181,7 +182,7 @@ DAMAGES = (
         ),
     ),
     Damage(
-        {"rated", "snapshot"},
+        {"rated", "charge_months", "snapshot"},
         "more is taken from a wallet than was used",
         (
             (
@@ -200,12 +201,51 @@ DAMAGES = (
         ("UPDATE balance_snapshots SET amount_rest = 1 WHERE account_id = WALLET",),
     ),
     Damage(
-        {"entry_transfer", "rated"},
+        {"entry_transfer", "rated", "charge_months"},
         "a transfer is gone and its entries are left",
         ("DELETE FROM transfers WHERE id = FIRST",),
     ),
     Damage(
-        {"transfer_lines", "rated", "snapshot"},
+        {"charge_months", "charge_days"},
+        "a month's figure says more than was booked",
+        ("UPDATE charge_months SET amount_rest = 1 WHERE kind = 'cost'",),
+    ),
+    Damage(
+        {"charge_days", "charge_hours", "charge_project_days"},
+        "a day's figure is gone",
+        ("DELETE FROM charge_days WHERE kind = 'charge'",),
+    ),
+    Damage(
+        {"charge_hours", "charge_project_hours"},
+        "an hour's figure is another key's, and another project's",
+        ("UPDATE charge_hours SET key_id = 'x', project = 'x' WHERE kind = 'charge'",),
+    ),
+    Damage(
+        {"charge_hours"},
+        "an hour's figure is another key's",
+        ("UPDATE charge_hours SET key_id = 'x' WHERE kind = 'charge'",),
+    ),
+    Damage(
+        {"charge_project_hours"},
+        "a project's hour is another model's",
+        ("UPDATE charge_project_hours SET model = 'x' WHERE kind = 'cost'",),
+    ),
+    Damage(
+        {"charge_project_days"},
+        "a project's day says less",
+        ("UPDATE charge_project_days SET amount = amount - 1 WHERE kind = 'charge'",),
+    ),
+    Damage(
+        {"charge_months"},
+        "all figures of charges say more",
+        tuple(
+            f"UPDATE {table} SET amount = amount + 1 WHERE kind = 'charge'"  # noqa: S608 - a test's own
+            for table in TABLES
+            if table.startswith("charge_")
+        ),
+    ),
+    Damage(
+        {"transfer_lines", "rated", "charge_months", "snapshot"},
         "the entries of a transfer are gone",
         ("DELETE FROM entries WHERE transfer_id = SECOND",),
     ),

@@ -6,7 +6,7 @@ are carried over are whole, or the sum is not 0.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import TextClause, text
 
@@ -17,12 +17,37 @@ from penstock.storage.sessions import ReadSession
 # In halves of amounts and in rests: see above.
 STATEMENT_TIMEOUT_MS: Final = 600_000
 """How long one of them may run on PostgreSQL."""
-_REST = "CAST(sum(amount_rest) AS BIGINT)"
-_HIGH = "CAST(sum(amount / 4294967296) AS BIGINT)"
-_LOW = f"(CAST(sum(amount % 4294967296) AS BIGINT) + {_REST} / 1000000000)"
-_IS_NOT_ZERO: Final = (
+_REST = "CAST(sum({rest}) AS BIGINT)"
+_HIGH = "CAST(sum({high}) AS BIGINT)"
+_LOW = f"(CAST(sum({{low}}) AS BIGINT) + {_REST} / 1000000000)"
+_NOT_ZERO: Final = (
     f"({_REST} % 1000000000 <> 0 OR {_LOW} % 4294967296 <> 0 OR {_HIGH} + {_LOW} / 4294967296 <> 0)"
 )
+_PARTS: Final = {"high": "amount / 4294967296", "low": "amount % 4294967296", "rest": "amount_rest"}
+_WORDS: Final = {
+    "PARTS_ARE_NOT_ZERO": _NOT_ZERO.format(high="high", low="low", rest="rest"),
+    "IS_NOT_ZERO": _NOT_ZERO.format(**_PARTS),
+    "SUMS_OF_PARTS": ", ".join(
+        f"CAST(sum({part}) AS BIGINT) AS {name}" for name, part in _PARTS.items()
+    ),
+    "PARTS": ", ".join(f"{part} AS {name}" for name, part in _PARTS.items()),
+}
+"""What words of the statements below stand for; longer ones first, for they hold others."""
+
+
+def _compare(table: str, other: str, at: str, *, has_keys: bool = True) -> str:
+    """Return what finds figures that are not the sums of finer ones."""
+    names = (
+        f"organization, project{', key_id' if has_keys else ''}, model, data_class, currency, kind"
+    )
+    return f"""
+        SELECT organization FROM (
+            SELECT {names}, at, amount, amount_rest FROM {table}
+            UNION ALL
+            SELECT {names}, {at}, -amount, -amount_rest FROM {other}
+        ) both_sides GROUP BY {names}, at HAVING IS_NOT_ZERO
+    """  # noqa: S608 - names of ours
+
 
 _CHECKS: Final[dict[str, str]] = {
     # Σ of the entries of each transfer, and as many as it says.
@@ -36,20 +61,22 @@ _CHECKS: Final[dict[str, str]] = {
         WHERE e.found IS NULL OR e.found <> t.lines
     """,
     "currency_sum": """
-        SELECT currency FROM entries GROUP BY currency HAVING IS_NOT_ZERO
+        SELECT currency FROM (SELECT DISTINCT currency FROM ledger_accounts) known
+        WHERE (SELECT IS_NOT_ZERO FROM entries e WHERE e.currency = known.currency)
     """,
     "entry_transfer": """
-        SELECT e.transfer_id FROM entries e LEFT JOIN transfers t ON t.id = e.transfer_id
-        WHERE t.id IS NULL OR t.currency <> e.currency OR t.booked_at <> e.booked_at
-            OR t.organization_id <> e.organization_id OR t.lines <> e.lines
+        SELECT e.transfer_id FROM entries e
+        WHERE NOT EXISTS (SELECT 1 FROM transfers t WHERE t.id = e.transfer_id
+            AND t.currency = e.currency AND t.booked_at = e.booked_at
+            AND t.organization_id = e.organization_id AND t.lines = e.lines)
     """,
     "entry_account": """
-        SELECT e.transfer_id FROM entries e LEFT JOIN ledger_accounts a ON a.id = e.account_id
-        WHERE a.id IS NULL OR a.currency <> e.currency
-            OR a.organization_id <> e.organization_id
+        SELECT e.transfer_id FROM entries e
+        WHERE NOT EXISTS (SELECT 1 FROM ledger_accounts a WHERE a.id = e.account_id
+            AND a.currency = e.currency AND a.organization_id = e.organization_id)
     """,
     "idempotency_key": """
-        SELECT max(id) FROM transfers
+        SELECT idempotency_key FROM transfers
         GROUP BY organization_id, kind, idempotency_key HAVING count(*) > 1
     """,
     # What is left of a grant is what it was less what its entries took.
@@ -83,21 +110,27 @@ _CHECKS: Final[dict[str, str]] = {
             OR a.kind <> CASE g.kind WHEN 'promo' THEN 'wallet_promo' ELSE 'wallet_prepaid' END)
     """,
     # What was rated is what was booked, for the same organization and in the same currency: revenue
-    # of charges, what providers get of costs. One pass, for there are many rows.
+    # of charges, what providers get of costs. One pass in order of transfers, for there are many
+    # rows: SQLite would sort them otherwise.
     "rated": """
         SELECT transfer_id FROM (
-            SELECT transfer_id, kind, organization, currency, 0 AS is_booked, amount, amount_rest
-                FROM rated_usage WHERE transfer_id IS NOT NULL
+            SELECT transfer_id, min(kind) AS kind, max(kind) AS last_kind,
+                min(organization) AS organization, max(organization) AS last_organization,
+                min(currency) AS currency, max(currency) AS last_currency,
+                0 AS is_booked, SUMS_OF_PARTS
+                FROM rated_usage WHERE transfer_id IS NOT NULL GROUP BY transfer_id
             UNION ALL
-            SELECT e.transfer_id, t.kind, t.organization_id, t.currency, 1, e.amount, e.amount_rest
+            SELECT e.transfer_id, t.kind, t.kind, t.organization_id, t.organization_id,
+                t.currency, t.currency, 1, PARTS
                 FROM entries e
                 JOIN transfers t ON t.id = e.transfer_id
                 JOIN ledger_accounts a ON a.id = e.account_id
                 WHERE (t.kind = 'charge' AND a.kind = 'revenue')
                     OR (t.kind = 'cost' AND a.kind = 'provider_payable')
         ) both_sides GROUP BY transfer_id
-        HAVING max(is_booked) = 0 OR min(kind) <> max(kind) OR min(currency) <> max(currency)
-            OR min(organization) <> max(organization) OR IS_NOT_ZERO
+        HAVING max(is_booked) = 0 OR min(kind) <> max(last_kind)
+            OR min(currency) <> max(last_currency)
+            OR min(organization) <> max(last_organization) OR PARTS_ARE_NOT_ZERO
     """,
     # A batch whose charges add up to 0 has no transfer.
     "rated_unbooked": """
@@ -105,6 +138,23 @@ _CHECKS: Final[dict[str, str]] = {
         WHERE transfer_id IS NULL AND (amount <> 0 OR amount_rest <> 0)
         GROUP BY organization, currency, kind HAVING IS_NOT_ZERO
     """,
+    # Figures of charges and costs: those of months are what is booked, the others fold into them.
+    "charge_months": """
+        SELECT organization FROM (
+            SELECT organization, currency, kind, amount, amount_rest FROM charge_months
+            UNION ALL
+            SELECT t.organization_id, t.currency, t.kind, e.amount, e.amount_rest
+                FROM ledger_accounts a
+                JOIN entries e ON e.account_id = a.id
+                JOIN transfers t ON t.id = e.transfer_id
+                WHERE (t.kind = 'charge' AND a.kind = 'revenue')
+                    OR (t.kind = 'cost' AND a.kind = 'provider_payable')
+        ) both_sides GROUP BY organization, currency, kind HAVING IS_NOT_ZERO
+    """,
+    "charge_days": _compare("charge_months", "charge_days", "MONTH_OF_AT"),
+    "charge_hours": _compare("charge_days", "charge_hours", "DAY_OF_AT"),
+    "charge_project_days": _compare("charge_project_days", "charge_days", "at", has_keys=False),
+    "charge_project_hours": _compare("charge_project_hours", "charge_hours", "at", has_keys=False),
     # Each snapshot is the one before it and what was booked between them.
     "snapshot": """
         SELECT account_id FROM (
@@ -173,9 +223,23 @@ _BY_INDEX: Final = frozenset({"snapshot"})
 """Checks that look a part of many rows up."""
 
 
-def _statement(name: str) -> TextClause:
+_STARTS: Final = {
+    True: ("date_trunc('month', at, 'UTC')", "date_trunc('day', at, 'UTC')"),
+    False: (
+        "CAST(strftime('%s', at / 1000000, 'unixepoch', 'start of month') AS INTEGER) * 1000000",
+        "at - at % 86400000000",
+    ),
+}
+"""When a month and a day begin, on PostgreSQL and on SQLite."""
+
+
+def _statement(name: str, *, is_postgresql: bool) -> TextClause:
     # Ours from beginning to end: nothing of a caller's is in it.
-    check = _CHECKS[name].replace("IS_NOT_ZERO", _IS_NOT_ZERO)
+    month, day = _STARTS[is_postgresql]
+    check = _CHECKS[name]
+    for word, meaning in _WORDS.items():
+        check = check.replace(word, meaning)
+    check = check.replace("MONTH_OF_AT", month).replace("DAY_OF_AT", day)
     return text(f"SELECT * FROM ({check}) found LIMIT :most")  # noqa: S608 - as above
 
 
@@ -188,5 +252,6 @@ async def find_violations(
         raise PermissionError(message)
     nested = "on" if name in _BY_INDEX else "off"
     await session.tune(**_TUNING, enable_nestloop=nested)
-    rows = await session.rows(_statement(name), {"most": most})  # type: ignore[arg-type,var-annotated]  # written out
+    statement: Any = _statement(name, is_postgresql=session.is_postgresql)
+    rows = await session.rows(statement, {"most": most})
     return [Violation(name, str(row[0])) for row in rows]
