@@ -11,7 +11,7 @@ import msgspec
 
 from penstock.contract.usage import Outcome
 from penstock.gateway.admit import Admission
-from penstock.gateway.dialects.openai import error_status
+from penstock.gateway.dialects.openai import error_status, error_text
 from penstock.gateway.errors import (
     BAD_ANSWER,
     CALLER_GONE,
@@ -194,9 +194,7 @@ class Exchange(RequestRecord):
             return False
         if refusal.retry_after_s and status != _TOO_MANY_REQUESTS:  # which may be its owner's
             pool.rest(refusal.retry_after_s)
-        target = self._admission.target
-        refusal = redacted(refusal, target.authorization, target.upstream.hosts)
-        if not pool.retries.is_left or not self._try_another(pool, refusal):
+        if not pool.retries.is_left or not self._try_another(pool, self._redacted(refusal)):
             return False
         pool.retries.take()
         return True
@@ -231,10 +229,9 @@ class Exchange(RequestRecord):
                 self._fail(Refusal(BAD_ANSWER))
             return
         shown = tap.feed(data)
-        if tap.error is not None and not self._reply.is_begun:
-            self._fail_under_200(tap.error)
-            return
-        if shown:
+        if tap.error is not None:
+            self._fail_in_stream(tap, tap.error, shown)
+        elif shown:
             self._reply.relay(shown)
 
     def answer_complete(self) -> None:
@@ -262,22 +259,33 @@ class Exchange(RequestRecord):
         if not self._sent_elsewhere(error_status(error), refusal):
             self._fail(self._attempts.verdict(refusal))
 
+    def _fail_in_stream(self, tap: Tap, error: bytes, shown: bytes) -> None:
+        """End as the engine's error event says: the stream well formed, and paid for by nobody."""
+        reply = self._reply
+        if not reply.is_begun:
+            self._fail_under_200(error)
+            return
+        if shown:
+            reply.relay(shown)
+        refusal = self._redacted(Refusal(FAILED, error_text(error)))
+        last = form_of(self._admission).stream_end
+        reply.end_in_error(refusal, last, is_inside_frame=tap.is_inside_frame)
+        self._first_byte_ns = None
+        self._settle("upstream_error", FAILED)
+
     def _end_stream(self, tap: Tap, connection: UpstreamConnection) -> None:
         rest = tap.finish()
+        if tap.error is not None:
+            self._fail_in_stream(tap, tap.error, rest)
+            return
         if not connection.has_length and not tap.is_done:
             self._fail(Refusal(CLOSED_EARLY))
-            return
-        if tap.error is not None and not self._reply.is_begun:
-            self._fail_under_200(tap.error)
             return
         if tap.is_empty:
             self._fail(Refusal(BAD_ANSWER))
             return
         self._reply.end_stream(rest)
-        if tap.error is None:
-            self._settle("ok", None)
-        else:
-            self._settle("upstream_error", FAILED)
+        self._settle("ok", None)
 
     def _end_plain(self, connection: UpstreamConnection) -> None:
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
@@ -362,16 +370,18 @@ class Exchange(RequestRecord):
         if connection is not None and not connection.transport.is_closing():
             connection.transport.resume_reading()
 
+    def _redacted(self, refusal: Refusal) -> Refusal:
+        target = self._admission.target
+        return redacted(refusal, target.authorization, target.upstream.hosts)
+
     def _fail(
         self, refusal: Refusal, *, outcome: Outcome | None = None, status: int | None = None
     ) -> None:
         """End with an error answer, or with an error event and an abnormal end."""
         if self.is_settled:
             return
-        error = refusal.error
-        target = self._admission.target
-        refusal = redacted(refusal, target.authorization, target.upstream.hosts)
-        tap = self._tap
+        error, tap = refusal.error, self._tap
+        refusal = self._redacted(refusal)
         self._reply.fail(
             refusal,
             status=status or error.status,

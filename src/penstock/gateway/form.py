@@ -36,6 +36,9 @@ class Answer(NamedTuple):
 class Form:
     """OpenAI's: what is asked and answered passes as it is."""
 
+    stream_end = b"data: [DONE]\n\n"
+    """What the last event of a stream is."""
+
     def put(self, admission: Admission, pool: "Pool", cap: int | None) -> tuple[bytes, bytes]:
         """Return the start of a request's head, and its body.
 
@@ -76,6 +79,8 @@ class Form:
 
 class OipForm(Form):
     """The Open Inference Protocol's: model and version stand in the path, bytes behind the JSON."""
+
+    stream_end = b""
 
     def put(self, admission: Admission, pool: "Pool", cap: int | None) -> tuple[bytes, bytes]:
         """Return the start of a request's head, and its body."""

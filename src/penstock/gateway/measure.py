@@ -16,14 +16,17 @@ Measure = tuple[Usage, UsageSource, tuple[str, ...]]
 def measure_stream(outcome: Outcome, tap: Tap, estimated_input_tokens: int) -> Measure:
     """Return what a stream consumed.
 
-    The engine's own last figures count, they are cumulative. Without them each frame relayed
-    counts as one output token, as engines send them; the first one only names the role.
+    One that an engine ended with an error consumed nothing that is to be paid for. Else its last
+    figures count, they are cumulative. Without them each frame relayed counts as one output token,
+    as engines send them; the first one only names the role.
 
     Args:
         outcome: How it ended.
         tap: What passed.
         estimated_input_tokens: From the size of the request, >= 0.
     """
+    if tap.error is not None:
+        return _NOTHING, "counted", ()
     if tap.usage is not None:
         return tap.usage, "engine", tap.usage.flags
     flags = tap.flags or (("usage_missing",) if outcome == "ok" else ())

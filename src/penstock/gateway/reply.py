@@ -81,6 +81,17 @@ class Reply:
         if self._request.version == "1.1":
             self.last_bytes += LAST_CHUNK
 
+    def end_in_error(self, refusal: Refusal, last: bytes, *, is_inside_frame: bool) -> None:
+        """End a stream well formed, with an error event.
+
+        Args:
+            refusal: What went wrong.
+            last: What ends streams of its protocol.
+            is_inside_frame: It happened in the middle of a frame.
+        """
+        event = self._error_event(refusal, is_inside_frame=is_inside_frame)
+        self.end_stream(event + last)
+
     def end_plain(self, body: bytes) -> None:
         """Answer with a body."""
         self.status = _OK
@@ -109,13 +120,16 @@ class Reply:
                 body=request.error_body(refusal),
             )
             return
-        event = b"data: " + request.error_body(refusal) + b"\n\n"
-        if is_inside_frame:
-            event = b"\n\n" + event  # ends the frame that nothing more comes of
+        event = self._error_event(refusal, is_inside_frame=is_inside_frame)
         if request.version == "1.1":
             event = b"%x\r\n%b\r\n" % (len(event), event)
         self.last_bytes = event
         request.keep_alive = False
+
+    def _error_event(self, refusal: Refusal, *, is_inside_frame: bool) -> bytes:
+        event = b"data: " + self._request.error_body(refusal) + b"\n\n"
+        # The first ends the frame that nothing more comes of.
+        return b"\n\n" + event if is_inside_frame else event
 
     def _stream_head(self) -> bytes:
         self.is_begun = True

@@ -2,7 +2,11 @@
 
 Frames end at a blank line (LF, CRLF or CR, in any mix) and may be split over reads anywhere.
 The usual read, whole frames of JSON without the words `usage` and `error`, costs a few searches
-and is passed on as it is. What is found does not depend on where the reads were cut.
+and is passed on as it is; the first frame has to have `choices`, too. What is found does not depend
+on where the reads were cut.
+
+An error event ends a stream: neither it nor what follows is passed on, since its words may tell of
+our network. Who has the tap says in words of its own what went wrong.
 
 A caller that did not ask for usage must not see the chunk that was asked for in its name. Such a
 chunk is small and has no choices: a frame that is not complete yet is held back only until it is,
@@ -21,6 +25,10 @@ _EOL = rb"(?>\r\n|\n|\r(?=[^\n]))"
 _BLANK_LINE = re.compile(_EOL + _EOL)
 _USAGE_OBJECT = re.compile(rb'"usage"\s*:\s*[^n\s]')
 _CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*[^\]\s]')
+_CHOICES_NAME = b'"choices"'
+_USAGE_NAME = b'"usage"'
+_ERROR = b"error"
+_ERROR_EVENT = re.compile(rb"event: ?error\s")
 _DONE = b"[DONE]"
 _CR = 13
 _encode = msgspec.json.Encoder().encode
@@ -39,7 +47,7 @@ class Tap:
         usage: The last usage seen; figures of engines are cumulative.
         answer_id: The engine's name of the answer, as far as it was looked at; see `read_names`.
         service_tier: The same.
-        error: The first error object seen, raw.
+        error: The error that ended the stream, raw.
         flags: What was odd about the figures.
         frame_count: Frames relayed so far that end a JSON object: no comments, no `[DONE]`.
         is_done: Whether the stream's `[DONE]` passed.
@@ -98,18 +106,19 @@ class Tap:
         """Take what was read; return what may be passed on now.
 
         Args:
-            data: Bytes of the stream, >= 1, cut anywhere.
+            data: Bytes of the stream, >= 1, cut anywhere; none after an error.
 
         Returns:
             Bytes to relay at once, maybe none. Over the whole stream they are the bytes fed, less
-            hidden chunks and stripped members.
+            hidden chunks and stripped members, up to an error.
         """
         if (
             not self._carry
             and data.endswith(b"}\n\n")
             and _CR not in data
-            and data.find(b'"error"') < 0  # quicker than `in`
+            and data.find(b"error") < 0  # quicker than `in`
             and (data.find(b'"usage"') < 0 or not _USAGE_OBJECT.search(data))
+            and (self.frame_count or data.find(_CHOICES_NAME) > 0)
         ):
             if not self.frame_count:
                 self._beginning = data[:HELD_FRAME_BYTES]
@@ -123,6 +132,8 @@ class Tap:
         if not carry or self._is_skipping:
             return b""
         shown = self._inspect(carry)
+        if self.error is not None:
+            return b""
         return shown if self._held_from == 0 else carry[self._held_from :]
 
     def read_names(self) -> tuple[str, str]:
@@ -150,6 +161,9 @@ class Tap:
             else:
                 frame = content[start:end]
                 shown = self._inspect(frame)
+                if self.error is not None:
+                    self._carry, self._held_from = b"", held
+                    return b"".join(out)
                 out.append(shown if held == 0 else frame[held:])
             start, held = end, 0
         tail = content[start:]
@@ -159,7 +173,7 @@ class Tap:
             keep = tail[-3:]
             self._carry, self._held_from = keep, len(keep)
         else:
-            passed = len(tail) if held or self._may_pass_early(tail) else held
+            passed = len(tail) if self._may_pass_early(tail) else held
             out.append(tail[held:passed])
             self._carry, self._held_from = tail, passed
         return out[0] if len(out) == 1 else b"".join(out)
@@ -168,23 +182,25 @@ class Tap:
         """Whether the beginning of a frame may go on before its end is there."""
         if self._strips:
             return False
-        return not self._hides or _is_no_usage_chunk(tail)
+        may_be_hidden = self._hides or _ERROR in tail
+        return not may_be_hidden or _is_no_usage_chunk(tail)
 
     def _inspect(self, frame: bytes) -> bytes:
         """Read a whole frame; return it as the caller shall see it."""
-        if not self.frame_count:
+        is_first = not self.frame_count
+        if is_first:
             self._beginning = frame[:HELD_FRAME_BYTES]
         self.frame_count += frame.rstrip().endswith(b"}")
         if len(frame) > INSPECTED_FRAME_BYTES:
             return frame
-        if b'"usage"' not in frame and b'"error"' not in frame:
-            self.is_done = self.is_done or (_DONE in frame and payload_of(frame).strip() == _DONE)
-            return frame
-        payload = payload_of(frame)
-        reading = read_chunk(payload) if payload else None
-        if reading is None:
-            return frame
-        return self._take(reading, frame, payload)
+        is_plain = not is_first or _CHOICES_NAME in frame
+        if not is_plain or _USAGE_NAME in frame or _ERROR in frame:
+            payload = payload_of(frame)
+            reading = read_chunk(payload) if payload else None
+            if reading is not None:
+                return self._take(reading, frame, payload)
+        self.is_done = self.is_done or (_DONE in frame and payload_of(frame).strip() == _DONE)
+        return frame
 
     def _take(self, reading: Reading, frame: bytes, payload: bytes) -> bytes:
         """Keep what a frame says; return it as the caller shall see it."""
@@ -192,10 +208,10 @@ class Tap:
         self.answer_id = reading.answer_id or self.answer_id
         self.service_tier = reading.service_tier or self.service_tier
         self.flags = reading.flags or self.flags
-        if reading.error is not None:
-            self.error = self.error or reading.error
+        self.error = reading.error or (payload if _ERROR_EVENT.match(frame) else None)
+        if self.error is not None:
             self.frame_count -= 1
-            return frame
+            return b""
         if _USAGE_OBJECT.search(frame) is None:
             return frame
         if not reading.has_choices:

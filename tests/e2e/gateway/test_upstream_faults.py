@@ -254,6 +254,8 @@ async def test_garbage_inside_a_stream_never_ends_well(case: Case) -> None:
         ({"error": {"message": WORDS, "code": 503}}, 503, "upstream:unavailable"),
         ({"error": {"message": WORDS, "code": 429}}, 429, "upstream:overloaded"),
         ({"error": {"message": WORDS, "code": "boom"}}, 502, "upstream:failed"),
+        (SGLANG, 400, "request:refused_by_engine"),
+        (DYNAMO, 429, "upstream:overloaded"),
     ],
 )
 async def test_an_error_under_200_is_an_error(
@@ -274,19 +276,26 @@ async def test_an_error_under_200_is_an_error(
     assert (event.input_tokens, event.output_tokens) == (0, 0)
 
 
-async def test_an_error_later_in_a_stream_is_relayed_and_booked(case: Case) -> None:
-    """An error event in the middle goes to the caller as it is, and the record says so."""
-    error = b"data: %b\n\n" % json.dumps(VLLM).encode()
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_an_error_later_in_a_stream_ends_it_well(case: Case, shape: str) -> None:
+    """Its words come in our shape without addresses, then the regular end; nobody pays for it."""
+    error = json.dumps(SHAPES[shape]).replace(WORDS, f"{WORDS} See 10.1.2.3:80.").encode()
+    before = ROLE + token("x") + token("y") + usage_frame(counts(5, 2))
     event = await case.play(
         STREAM_HEAD,
-        chunk(ROLE) + chunk(token("x")) + chunk(token("y")),
-        chunk(error) + chunk(DONE) + LAST_CHUNK,
+        chunk(before),
+        chunk(b"event: error\ndata: %b\n\n" % error) + chunk(DONE) + LAST_CHUNK,
         is_stream=True,
     )
-    assert case.answer.body == ROLE + token("x") + token("y") + error + DONE
+    shown = ROLE + token("x") + token("y")
+    assert case.answer.body.startswith(shown + b'data: {"error":{"message":')
+    assert case.answer.body.endswith(b"}\n\n" + DONE)
+    assert case.answer.is_complete
+    assert case.answer.error["message"] == f"{WORDS} See [address]."
+    assert case.code == "upstream:failed"
     assert (event.outcome, event.status) == ("upstream_error", 200)
     assert event.error_code == "err:gateway:upstream:failed"
-    assert (event.usage_source, event.output_tokens) == ("counted", 2)
+    assert (event.input_tokens, event.output_tokens, event.first_byte_at_ns) == (0, 0, None)
 
 
 @pytest.mark.parametrize("is_stream", [True, False])

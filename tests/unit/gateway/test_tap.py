@@ -77,11 +77,34 @@ def test_usage_is_stripped_from_data_over_two_lines() -> None:
     assert tap.feed(frame) == b'data: {"choices":[{}]}\n\n'
 
 
-def test_the_first_error_stays() -> None:
-    """Of several errors the first says what went wrong, as the engine wrote it."""
+@pytest.mark.parametrize(
+    ("frame", "error"),
+    [
+        (b'data: {"error": {"code": 1}}\n\n', b'{"code": 1}'),
+        (b'data: {"error":"boom"}\n\n', b'"boom"'),
+        (
+            b'data: {"object":"error","message":"boom","code":500}\n\n',
+            b' {"object":"error","message":"boom","code":500}',
+        ),
+        (b'event: error\ndata: {"message":"boom"}\n\n', b' {"message":"boom"}'),
+    ],
+    ids=["vllm", "triton", "sglang", "named"],
+)
+@pytest.mark.parametrize("before", [b"", ROLE + token("x")])
+def test_an_error_ends_what_is_shown(before: bytes, frame: bytes, error: bytes) -> None:
+    """Whatever its shape, neither an engine's error nor what is behind it is passed on."""
     tap = Tap(hides_usage=True)
-    tap.feed(b'data: {"error": {"code": 1}}\n\ndata: {"error":"two"}\n\n')
-    assert tap.error == b'{"code": 1}'
+    assert tap.feed(before + frame + b'data: {"error":"two"}\n\n' + DONE) == before
+    assert (tap.error, tap.is_done) == (error, False)
+    assert not tap.is_inside_frame
+
+
+def test_a_first_frame_may_be_an_error_without_the_word() -> None:
+    """Dynamo's says only by its code what it is."""
+    tap = Tap(hides_usage=False)
+    frame = b'data: {"message":"busy","type":"Overloaded","code":529}\n\n'
+    assert tap.feed(frame) == b""
+    assert tap.error is not None
 
 
 def test_a_stream_of_nothing_is_empty() -> None:

@@ -103,6 +103,14 @@ class _Chunk(msgspec.Struct, frozen=True, gc=False):
     service_tier: msgspec.Raw = _NULL_RAW
 
 
+class _FlatError(msgspec.Struct, frozen=True, gc=False):
+    message: str | None = None
+    object: str | None = None
+    code: int | None = None
+
+
+_ERRORS_FROM = 400
+_decode_flat = msgspec.json.Decoder(_FlatError).decode
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 _decode_loose = msgspec.json.Decoder(_LooseAnswer).decode
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
@@ -115,7 +123,7 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
 
     usage: Usage | None
     error: bytes | None
-    """The raw `error` member, when it is there and not null."""
+    """The raw `error` member, when it is there and not null; all of it where all is an error."""
     has_choices: bool = True
     """Whether a chunk carries any choice: a bare usage chunk does not."""
     flags: tuple[str, ...] = ()
@@ -143,17 +151,19 @@ def read_answer(body: bytes) -> Reading:
         usage, flags = read_usage(bytes(loose.usage))
         return Reading(
             usage,
-            _present(loose.error),
+            _present(loose.error) or _flat_error(body),
             flags=flags,
             answer_id=_word(_text(loose.id), ANSWER_ID_CHARS),
             service_tier=_word(_text(loose.service_tier), SERVICE_TIER_CHARS),
         )
-    usage, flags = None, ()
+    usage, flags, error = None, (), _present(answer.error)
     if answer.usage is not None:
         usage, flags = checked(answer.usage)
+    else:
+        error = error or _flat_error(body)
     return Reading(
         usage,
-        _present(answer.error),
+        error,
         True,  # noqa: FBT003 - by place, which is quicker
         flags,
         "" if answer.id is None else _word(answer.id, ANSWER_ID_CHARS),
@@ -174,9 +184,12 @@ def read_chunk(payload: bytes) -> Reading | None:
     usage, flags = read_usage(bytes(chunk.usage))
     choices = bytes(chunk.choices)
     is_empty = choices.startswith(b"[") and not choices[1:-1].strip()
+    error = _present(chunk.error)
+    if error is None and choices == _NULL:
+        error = _flat_error(payload)
     return Reading(
         usage,
-        _present(chunk.error),
+        error,
         not is_empty,
         flags,
         _word(_text(chunk.id), ANSWER_ID_CHARS),
@@ -211,6 +224,16 @@ def _word(text: str | None, most_chars: int) -> str:
     if text and len(text) <= most_chars and text.isascii() and text.isprintable():
         return text
     return ""
+
+
+def _flat_error(content: bytes) -> bytes | None:
+    """Return an object that is an error as a whole, as SGLang, TensorRT-LLM and Dynamo write it."""
+    try:
+        found = _decode_flat(content)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    says_so = found.object == "error" or (found.code is not None and found.code >= _ERRORS_FROM)
+    return content if says_so and found.message is not None else None
 
 
 def _present(raw: msgspec.Raw) -> bytes | None:
