@@ -32,7 +32,7 @@ endif
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 .PHONY: setup
 setup: $(READY) ## Create .venv from uv.lock; quick when nothing changed
@@ -52,6 +52,10 @@ else
 	$(if $(TESTS_OF_PROCESSES),$(PYTHON) -m pytest $(TWO_AT_A_TIME) $(TESTS_OF_PROCESSES) || failed=1;) \
 	exit $$failed
 endif
+
+.PHONY: test-engines
+test-engines: $(READY) ## Ask real engines; the first time their wheels are installed into .venv-engines
+	@PENSTOCK_TEST_ENGINES=1 $(PYTHON) -m pytest $(or $(ARGS),tests/engines)
 
 .PHONY: check
 check: $(READY) ## Format, lint, types, imports and house rules, in under 30 s
@@ -87,7 +91,7 @@ docs: $(READY) ## Write docs/reference anew from the code
 
 .PHONY: clean
 clean: ## Remove .venv and caches; data in .penstock stays
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) .venv-engines .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # The first Python that is new enough and able to make environments.
 PYTHON_OK := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))

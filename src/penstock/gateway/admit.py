@@ -19,7 +19,6 @@ from penstock.gateway.errors import (
     MEMBER_MISSING,
     MODEL_NOT_FOUND,
 )
-from penstock.gateway.limits import CHOICES
 from penstock.gateway.offer import Offer, Target
 from penstock.gateway.runtime import Principal, Runtime
 from penstock.gateway.select import rank
@@ -84,13 +83,13 @@ def admit(
     offer = find_offer(runtime, principal, members.get("model"))
     if isinstance(offer, Refusal):
         return offer
-    refusal = _check_question(members, operation) or check_numbers(members, offer.max_output_tokens)
+    refusal = _check_question(members, operation)
     if refusal is not None:
         return refusal
-    target, turn = offer.first, 0.0
-    if offer.has_choice:
-        turn = runtime.turn()
-        target = _choose(offer, turn, members)
+    turn = runtime.turn() if offer.has_choice else 0.0
+    target = _choose(offer, turn, members)
+    if isinstance(target, Refusal):
+        return target
     is_stream = _flag(members, "stream")
     if isinstance(is_stream, Refusal):
         return is_stream
@@ -127,10 +126,11 @@ def readdress(admission: Admission, target: Target) -> Admission | None:
     """Return an admitted request as it is sent to another target of its offer.
 
     Returns:
-        None when that one does not take it: it asks for more output than the deployment gives.
+        None when that one does not take it: it asks for more output than the deployment gives, or
+        for more choices than its engine answers.
     """
     members = _decode_members(admission.body)
-    if not _takes(target, members):
+    if _check_target(members, target) is not None:
         return None
     members.pop("cache_salt", None)  # was for the target before
     _address(members, target)
@@ -167,13 +167,20 @@ def _isolate(members: Members, runtime: Runtime, organization: str) -> None:
         members[name] = msgspec.Raw(b'"%b"' % runtime.pseudonym(organization, bytes(raw)))
 
 
-def _choose(offer: Offer, turn: float, members: Members) -> Target:
-    """Return the first target that takes the request; one does, since `offer`'s bound was kept."""
-    return next(target for target in rank(offer.tiers, turn) if _takes(target, members))
+def _choose(offer: Offer, turn: float, members: Members) -> Target | Refusal:
+    """Return the first target that takes the request, or why none does."""
+    refusal = check_numbers(members, offer.max_output_tokens, offer.most_choices)
+    if refusal is None and offer.has_choice:
+        # No target need have all of the offer's bounds.
+        for target in rank(offer.tiers, turn):
+            refusal = _check_target(members, target)
+            if refusal is None:
+                return target
+    return refusal or offer.first
 
 
-def _takes(target: Target, members: Members) -> bool:
-    return check_numbers(members, target.deployment.max_output_tokens) is None
+def _check_target(members: Members, target: Target) -> Refusal | None:
+    return check_numbers(members, target.deployment.max_output_tokens, target.most_choices)
 
 
 def demand_of(
@@ -226,13 +233,13 @@ def _check_question(members: Members, operation: Operation) -> Refusal | None:
     return Refusal(MEMBER_MISSING, f"The member '{name}' is missing or empty.", name)
 
 
-def check_numbers(members: Members, max_output_tokens: int) -> Refusal | None:
+def check_numbers(members: Members, max_output_tokens: int, most_choices: int) -> Refusal | None:
     """Refuse more output tokens or answers than are given."""
     for name in ("max_tokens", "max_completion_tokens", "n", "best_of"):
         raw = members.get(name)
         if raw is None or bytes(raw) == b"null":
             continue
-        highest = max_output_tokens if name.startswith("max") else CHOICES
+        highest = max_output_tokens if name.startswith("max") else most_choices
         try:
             value = _decode_int(raw)
         except msgspec.DecodeError:

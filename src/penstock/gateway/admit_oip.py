@@ -76,7 +76,7 @@ def admit_call(
     members = _read_generate(body, pseudonym)
     if isinstance(members, Refusal):
         return members
-    times = check_numbers(members, offer.max_output_tokens) or _times(members)
+    times = check_numbers(members, offer.max_output_tokens, offer.most_choices) or _times(members)
     if isinstance(times, Refusal):
         return times
     demand = demand_of(principal, call.operation, members, body)
@@ -99,7 +99,7 @@ def takes_call(admission: Admission, target: Target) -> bool:
 
 
 def _takes(target: Target, members: Members) -> bool:
-    return check_numbers(members, target.deployment.max_output_tokens) is None
+    return check_numbers(members, target.deployment.max_output_tokens, target.most_choices) is None
 
 
 def _that_speaks(offer: Offer) -> Offer | Refusal:

@@ -28,7 +28,7 @@ from penstock.engines.model import Engine
 from penstock.engines.registry import engine_of
 from penstock.gateway import priced
 from penstock.gateway.errors import MODEL_UNPRICED, RESIDENCY_DENIED, UNUSABLE
-from penstock.gateway.limits import FALLBACK_DEPTH
+from penstock.gateway.limits import CHOICES, FALLBACK_DEPTH
 from penstock.gateway.priced import Pricing
 from penstock.gateway.tokens import Tokens
 from penstock.kit.errors import Refusal
@@ -84,6 +84,11 @@ class Target(msgspec.Struct, frozen=True):
     """What keeps the organization's prompts apart in the engine's cache, as JSON; None where the
     engine knows no such thing."""
 
+    @property
+    def most_choices(self) -> int:
+        """The largest `n` that its engine answers in full."""
+        return self.upstream.engine.most_choices or CHOICES
+
 
 class Offer(msgspec.Struct, frozen=True):
     """Where the requests of a project for an alias may go."""
@@ -95,6 +100,8 @@ class Offer(msgspec.Struct, frozen=True):
     has_choice: bool
     max_output_tokens: int
     """The largest of all targets'."""
+    most_choices: int
+    """The largest `n` that one of them answers in full."""
     is_complete: bool
     """Whether all could be used that may be: else it is worth looking again."""
 
@@ -197,6 +204,7 @@ class Catalog:
             first=targets[0],
             has_choice=len(targets) > 1,
             max_output_tokens=max(each.deployment.max_output_tokens for each in targets),
+            most_choices=max(each.most_choices for each in targets),
             is_complete=len(targets) == sum(map(len, allowed)),
         )
 

@@ -254,6 +254,37 @@ _CHOICES = msgspec.structs.replace(
 _PLAIN_TURN, _CONTINUOUS_TURN = 0.1, 0.6
 
 
+@pytest.mark.parametrize("turn", [_PLAIN_TURN, _CONTINUOUS_TURN])
+def test_several_choices_go_to_whom_gives_them(turn: float) -> None:
+    """An engine that answers one choice only gets no request for more; with no other it is 400."""
+    engine = _SNAPSHOT.upstreams[0]
+    dynamo = msgspec.structs.replace(engine, name="dynamo", provider="dynamo")
+    both = msgspec.structs.replace(
+        _CHOICES,
+        upstreams=(engine, dynamo),
+        deployments=(
+            Deployment("plain", "dynamo", "m-plain"),
+            Deployment("continuous", "engine", "m-cont", max_output_tokens=100),
+        ),
+    )
+    body = _HEAD + b',"n":2}'
+    runtime = build_runtime(both, PEPPER, turn=lambda: turn)
+    admission = admit(runtime, _OPEN, CHAT, body)
+    assert isinstance(admission, Admission)
+    assert admission.target.upstream.name == "engine"
+    short = admit(build_runtime(both, PEPPER), _OPEN, CHAT, _HEAD + b"}")
+    assert isinstance(short, Admission)
+    assert short.target.upstream.name == "dynamo"
+    assert readdress(admission, short.target) is None
+    alone = msgspec.structs.replace(both, routes=(Route("main", (Choice("plain"),)),))
+    longer = _HEAD + b',"n":2,"max_tokens":101}'
+    for snapshot, question in ((alone, body), (both, longer)):
+        runtime = build_runtime(snapshot, PEPPER, turn=lambda: turn)
+        refusal = admit(runtime, _OPEN, CHAT, question)
+        assert isinstance(refusal, Refusal)
+        assert refusal.error is MEMBER_INVALID
+
+
 def _admit_by(turn: float, rest: bytes) -> Admission:
     """Admit a request whose route has a choice."""
     runtime = build_runtime(_CHOICES, PEPPER, turn=lambda: turn)

@@ -1,0 +1,51 @@
+"""Model servers that come as wheels, each in an environment of its own, outside of the lock.
+
+They are large, and want versions of libraries that are not ours: `make test-engines` installs
+them, at the first time, into `.venv-engines/`, and nothing else does.
+"""
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / ".venv-engines"
+WISH = "PENSTOCK_TEST_ENGINES"
+"""Set by `make test-engines`: without it nothing is installed, and nothing of it is run."""
+_INSTALL_S = 540
+
+
+def engine_python(name: str, packages: Sequence[str], *, alone: Sequence[str] = ()) -> Path:
+    """Return the Python of an environment with these packages, or skip the test.
+
+    Args:
+        name: The environment's folder.
+        packages: As pip is told, with versions.
+        alone: Further packages, whose own wishes for others are not heard.
+    """
+    if not os.environ.get(WISH):
+        pytest.skip("real engines are asked by `make test-engines` only")
+    folder = FOLDER / name
+    python, done = folder / "bin" / "python", folder / "installed.txt"
+    wanted = "\n".join([*packages, *alone])
+    FOLDER.mkdir(exist_ok=True)
+    with (FOLDER / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists() or done.read_text("utf-8") != wanted:
+            _run([sys.executable, "-m", "venv", "--clear", str(folder)])
+            pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            if alone:
+                _run([*pip, "--no-deps", "--only-binary", ":all:", *alone])
+            _run([*pip, "--only-binary", ":all:", *packages])
+            done.write_text(wanted, "utf-8")
+    return python
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_INSTALL_S)
+    if done.returncode:
+        pytest.skip(f"this engine's wheels are not to be had here: {done.stderr.strip()[-500:]}")
