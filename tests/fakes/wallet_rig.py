@@ -15,7 +15,10 @@ from penstock.ledger.model import Grant, GrantKind, Mode, NewGrant
 from penstock.limits.budget_model import Budget, Life
 from penstock.limits.prices import ATTO
 from penstock.limits.wallet_store import list_wallets
+from penstock.rating import run_store
 from penstock.rating.corrections import correct_usage
+from penstock.rating.model import NewCorrection
+from penstock.rating.rerating import read_known
 from penstock.storage.database import Database
 
 
@@ -71,14 +74,13 @@ class WalletRig(BudgetRig):
     async def correct(self, event_id: str, tokens: int, at_us: int) -> None:
         """Say that more or fewer input tokens were used."""
         async with self.database.write(ALL) as session:
-            await correct_usage(
-                session,
-                actor(at_us=at_us),
-                event_id=event_id,
-                deltas={"input": tokens},
-                reason="test",
-                post=post_differences,
-            )
+            event = await run_store.find_event(session, ALL, event_id)
+            assert event is not None
+            (known,) = await read_known(session, [event])
+            used = {"input": known.used.get("input", 0) + tokens}
+            reference = f"{event_id}:{at_us}:{tokens}"
+            new = NewCorrection(event_id, used, reference, "")
+            await correct_usage(session, actor(at_us=at_us), new, post_differences)
 
     async def find_wallet(self) -> Budget | None:
         """Return its wallet; None while it is postpaid."""

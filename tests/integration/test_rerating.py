@@ -13,7 +13,7 @@ from tests.fakes.rating_oracle import total_of
 from tests.fakes.rating_rig import RatingRig
 from tests.unit.metering.usage_events import make_event
 
-from penstock.contract.usage import UsageBatch, UsageEvent
+from penstock.contract.usage import UsageBatch, UsageEvent, quantities
 from penstock.control.ratings import post_differences
 from penstock.kit.errors import PenstockError
 from penstock.ledger.tables import Entries
@@ -21,7 +21,7 @@ from penstock.limits.prices import ATTO, ATTO_IN_NANO
 from penstock.metering import service as metering
 from penstock.metering.tables import UsageDays
 from penstock.rating.corrections import correct_usage
-from penstock.rating.model import PriceBook, Rated, Run
+from penstock.rating.model import NewCorrection, PriceBook, Rated, Run
 from penstock.rating.runs import begin_run, continue_run
 from penstock.rating.simulation import simulate
 from penstock.rating.tables import ChargeDays, ChargeLabelDays, RatedMeters, RatedUsage
@@ -183,17 +183,9 @@ async def test_a_voided_event_never_was(rig: RatingRig, draft: PriceBook) -> Non
     before = await rig.total()
     void, wrong, *others = events
     async with rig.database.write(ALL) as session:
-        await correct_usage(
-            session, actor(), event_id=void.event_id, deltas=None, reason="test", post=post
-        )
-        await correct_usage(
-            session,
-            actor(),
-            event_id=wrong.event_id,
-            deltas={"input": 41_000, "output": -wrong.output_tokens},
-            reason="test",
-            post=post,
-        )
+        await correct_usage(session, actor(), NewCorrection(void.event_id, None, "t-1", ""), post)
+        after = {"input": quantities(wrong)["input"] + 41_000, "output": 0}
+        await correct_usage(session, actor(), NewCorrection(wrong.event_id, after, "t-1", ""), post)
     right = make_event(
         1,
         organization=wrong.organization,
@@ -217,32 +209,31 @@ async def test_a_voided_event_never_was(rig: RatingRig, draft: PriceBook) -> Non
 
 
 @pytest.mark.parametrize(
-    ("deltas", "names"),
+    ("used", "names"),
     [
-        ({}, "deltas"),
-        ({"input": 0}, "deltas"),
-        ({"tokens": 1}, "deltas"),
-        ({"output": -(10**9)}, "deltas.output"),
+        ({}, "quantities"),
+        ({"requests": 1}, "just that already"),
+        ({"tokens": 1}, "quantities"),
+        ({"output": -1}, "quantities.output"),
+        ({"output": 10**12 + 1}, "quantities.output"),
     ],
 )
 async def test_bad_corrections_change_nothing(
-    rig: RatingRig, deltas: dict[str, int], names: str
+    rig: RatingRig, used: dict[str, int], names: str
 ) -> None:
     """With the member that is wrong; what is void cannot be corrected again."""
     (event,) = await _use(rig, 1)
     before = await rig.total()
+    bad = NewCorrection(event.event_id, used, "t-1", "")
     with pytest.raises(PenstockError, match=names):
         async with rig.database.write(ALL) as session:
-            await correct_usage(
-                session, actor(), event_id=event.event_id, deltas=deltas, reason="", post=Ledger()
-            )
+            await correct_usage(session, actor(), bad, Ledger())
     assert await rig.total() == before
-    for is_first in (True, False):
+    for reference in ("t-1", "t-2"):
         try:
             async with rig.database.write(ALL) as session:
-                await correct_usage(
-                    session, actor(), event_id=event.event_id, deltas=None, reason="", post=Ledger()
-                )
+                void = NewCorrection(event.event_id, None, reference, "")
+                await correct_usage(session, actor(), void, Ledger())
         except PenstockError:
-            assert not is_first
+            assert reference == "t-2"
     assert await rig.total() == 0

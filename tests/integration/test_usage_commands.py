@@ -161,3 +161,41 @@ def test_wrong_words_are_wrong_usage(control: ControlServer) -> None:
     """A month that is none, and a month beside other times, are exit code 2."""
     for words in ("--month 2026-13", "--month 2026-11 --since 7d"):
         assert run(control, "usage", "costs", *words.split()).exit_code == 2
+
+
+def test_corrections_are_booked_once(control: ControlServer) -> None:
+    """Rehearsed, booked, said again, listed; what is no correction says so and books nothing."""
+
+    def charged() -> int:
+        (found,) = run_json(control, "usage", "costs", "--project", "search")
+        return _micro(found["amount"])
+
+    event = run_json(control, "usage", "--project", "search")[0]["event_id"]
+    words = ("usage", "correct", event, "--quantity", "output=1", "--reference", "ticket-1")
+    rehearsed = run(control, *words, "--dry-run").output
+    assert "output -3; charged -0.000006 EUR. Nothing was booked." in rehearsed
+    assert charged() == 78
+    (booked,) = run_json(control, *words)
+    assert (booked["charge"]["amount"], booked["is_dry_run"]) == ("-0.000006", False)
+    assert run_json(control, *words) == [booked]
+    assert charged() == 72
+    void = ("usage", "void", event, "--reference", "ticket-2")
+    assert "Not confirmed" in run(control, *void).output
+    assert "void; charged -0.00002 EUR. Booked as cor_" in run(control, *void, "--yes").output
+    assert charged() == 52
+    listed = run_json(control, "usage", "corrections", "--org", "acme")
+    assert [one["reference"] for one in listed] == ["ticket-1", "ticket-2"]
+    assert "ticket-2" in run(control, "usage", "corrections", "--event", event).output
+    for quantity, said in (
+        ("output=-1", "Write it like"),
+        ("output=1.5", "Write it like"),
+        ("tokens=1", "Something else was corrected"),
+        ("output=9999999999999", "quantities"),
+    ):
+        refused = run(control, *words[:4], quantity, *words[5:])
+        assert refused.exit_code != 0
+        assert said in " ".join(refused.output.split()), quantity
+    assert run(control, "prices", "rerate", "--since", "1d", "--yes").exit_code == 0
+    (listed_run,) = run_json(control, "prices", "runs", "--org", "acme")
+    assert (listed_run["changed_count"], listed_run["finished_at"] is None) == (0, False)
+    assert charged() == 52

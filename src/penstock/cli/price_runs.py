@@ -1,4 +1,4 @@
-"""`penstock prices simulate` and `rerate`: stored usage by other prices, in thought or for good."""
+"""`penstock prices simulate`, `rerate`, `runs`: usage by other prices, in thought or for good."""
 
 import time
 from collections.abc import Iterator
@@ -13,8 +13,22 @@ from penstock.cli.errors import BAD_OPTION, CommandError, ControlRefusedError
 from penstock.cli.instance import DataOption, connect
 from penstock.cli.options import option
 from penstock.cli.output import JsonOption, examples, print_json
-from penstock.cli.records import YesOption, confirm, say_done, show_list, text_of
-from penstock.cli.resolving import PRICE_BOOKS, NameBook, get_catalog_object, get_organization
+from penstock.cli.records import (
+    LimitOption,
+    YesOption,
+    confirm,
+    say_done,
+    show_list,
+    text_of,
+    time_of,
+)
+from penstock.cli.resolving import (
+    PRICE_BOOKS,
+    NameBook,
+    find_usage_filters,
+    get_catalog_object,
+    get_organization,
+)
 from penstock.cli.times import format_time, parse_time
 
 if TYPE_CHECKING:
@@ -50,6 +64,7 @@ RERATE_EXAMPLES = examples(
     "penstock prices rerate --since 2026-05-01 --until 2026-06-01 --book draft",
     "penstock prices rerate --since 7d",
 )
+RUNS_EXAMPLES = examples("penstock prices runs", "penstock prices runs --organization acme --json")
 
 
 def simulate(
@@ -143,6 +158,51 @@ def rerate(
             f"(run {run['id']})."
         )
         say_done(run, sentence, as_json=as_json)
+
+
+def runs(
+    *,
+    organization: Annotated[
+        str | None,
+        typer.Option(
+            "--organization",
+            "--org",
+            help="Those that looked at this one's usage, by name or id.",
+            metavar="ORG",
+            show_default=False,
+        ),
+    ] = None,
+    limit: LimitOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List runs that rated usage again, oldest first. With --json: one object a line."""
+    with connect(data) as client:
+        names = NameBook(client)
+        whose = find_usage_filters(client, organization, None, None)
+        show_list(
+            client.rows(RUNS, whose),
+            (
+                ("Begun (UTC)", time_of("created_at")),
+                ("Since (UTC)", time_of("since")),
+                ("Until (UTC)", time_of("until")),
+                ("Organization", lambda row: _name(names, row["organization"])),
+                ("Book", lambda row: row["book_id"] or "as new usage"),
+                ("Events", text_of("event_count")),
+                ("Changed", text_of("changed_count")),
+                ("Finished (UTC)", time_of("finished_at")),
+                ("Reason", text_of("reason")),
+                ("Id", text_of("id")),
+            ),
+            limit=limit,
+            as_json=as_json,
+            nothing="No usage was rated again.",
+            expendable=("Id", "Reason", "Book"),
+        )
+
+
+def _name(names: NameBook, organization: str | None) -> str:
+    return "all" if organization is None else names.organization(organization)
 
 
 def _step(client: "ControlClient", run: "Row") -> "Row":

@@ -32,6 +32,7 @@ app.command("import", epilog=price_files.IMPORT_EXAMPLES)(price_files.import_pri
 app.command("export", epilog=price_files.EXPORT_EXAMPLES)(price_files.export_prices)
 app.command("simulate", epilog=price_runs.SIMULATE_EXAMPLES)(price_runs.simulate)
 app.command("rerate", epilog=price_runs.RERATE_EXAMPLES)(price_runs.rerate)
+app.command("runs", epilog=price_runs.RUNS_EXAMPLES)(price_runs.runs)
 
 BookOption = Annotated[
     str | None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from penstock.cli import usage_export, usage_figures
+from penstock.cli import usage_corrections, usage_export, usage_figures
 from penstock.cli.errors import BAD_OPTION, CommandError
 from penstock.cli.instance import DataOption, get_control
 from penstock.cli.output import JsonOption, console, examples, print_json, print_table
@@ -72,6 +72,9 @@ app = typer.Typer(
 app.command("buckets", epilog=usage_figures.BUCKETS_EXAMPLES)(usage_figures.buckets)
 app.command("costs", epilog=usage_figures.COSTS_EXAMPLES)(usage_figures.costs)
 app.command("export", epilog=usage_export.EXAMPLES)(usage_export.export)
+app.command("correct", epilog=usage_corrections.CORRECT_EXAMPLES)(usage_corrections.correct)
+app.command("void", epilog=usage_corrections.VOID_EXAMPLES)(usage_corrections.void)
+app.command("corrections", epilog=usage_corrections.LIST_EXAMPLES)(usage_corrections.corrections)
 
 
 def _filter(name: str, what: str) -> Any:

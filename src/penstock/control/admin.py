@@ -36,6 +36,7 @@ from penstock.metering.openai_api import openai_usage
 from penstock.notices import api as notices_api
 from penstock.rating import api as price_api
 from penstock.rating import cost_api
+from penstock.rating.correction_api import create_correction_router
 from penstock.rating.exports.api import create_export_router
 from penstock.rating.openai_api import openai_costs
 from penstock.rating.prices import list_unpriced
@@ -82,6 +83,7 @@ def add_admin_api(
     for router in (
         create_budgets_router(list_unpriced),
         *create_ledger_routers(settings.billing_currency),
+        create_correction_router(post_differences),
         *create_run_routers(post_differences),
         create_export_router(settings.provider_name),
         create_credentials_router(database, data_keys),

@@ -1,10 +1,10 @@
 """Decisions of the ledger: pure, no clock, no I/O."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
+from penstock.kit.derived_ids import derive_id
 from penstock.ledger.model import (
     GRANT_ACCOUNTS,
     REST_ACCOUNTS,
@@ -23,25 +23,18 @@ MAX_LINE_ATTO = 2**62 * ATTO_IN_NANO
 """More than that is booked in several lines: a column holds twice as much."""
 MAX_POSTING_ATTO = 5_000 * MAX_LINE_ATTO
 """More than 2,000 rated events can cost, each as much as its column holds."""
-_ID_CHARS = 24
 
 
 @lru_cache(maxsize=100_000)
 def account_of(organization: str, kind: AccountKind, currency: str, qualifier: str = "") -> Account:
     """Return an account. Its id follows from the rest, so nobody has to look for it."""
-    account_id = _derive("acc", organization, kind, currency, qualifier)
+    account_id = derive_id("acc", organization, kind, currency, qualifier)
     return Account(account_id, organization, kind, currency, qualifier)
 
 
 def transfer_id_of(organization: str, kind: TransferKind, key: str) -> str:
     """Return the id of a transfer: what is booked twice under a key has one id, and is refused."""
-    return _derive("trf", organization, kind, key)
-
-
-def _derive(prefix: str, *parts: str) -> str:
-    # A length before each part: no two lists of parts read alike.
-    text = "".join(f"{len(part)}:{part}" for part in parts)
-    return f"{prefix}_{hashlib.sha256(text.encode()).hexdigest()[:_ID_CHARS]}"
+    return derive_id("trf", organization, kind, key)
 
 
 def usage_key(key: str, currency: str) -> str:

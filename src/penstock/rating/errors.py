@@ -92,3 +92,12 @@ CORRECTION_INVALID = _refusal(
     "for nothing already.",
     caller_action="Correct what the message names.",
 )
+
+CORRECTION_EXISTS = _refusal(
+    "correction_exists",
+    409,
+    "usage_correction_exists",
+    public="Something else was corrected under this reference.",
+    cause="A reference names one correction of an event for ever; that one said something else.",
+    caller_action="Choose another reference for another correction.",
+)

@@ -149,6 +149,19 @@ class RatedBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class NewCorrection:
+    """A correction that is to be."""
+
+    event_id: str
+    quantities: Mapping[str, int] | None
+    """By meter: what was used; others stay as they are. None voids the event."""
+    reference: str
+    """A ticket, say. With the event it names the correction, once for all."""
+    reason: str
+    """For whoever asks later."""
+
+
+@dataclass(frozen=True, slots=True)
 class Correction:
     """What was wrong about an event. The event itself stays as it is."""
 
@@ -159,9 +172,32 @@ class Correction:
     """It counts for nothing."""
     deltas: Mapping[str, int]
     """By meter: what was counted too little, or, below 0, too much."""
+    reference: str
+    """What names it among those of the event: said again, it is the same one."""
+    quantities: Mapping[str, int]
+    """By meter, as it was said: what was used. `deltas` are what that changed."""
     reason: str
     actor: str
     created_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """A correction, and what was booked for it."""
+
+    correction: Correction
+    amounts: Mapping[RatedKind, tuple[str, int]]
+    """Currency and atto-units of the difference; of a kind that the event was rated at."""
+
+    @property
+    def id(self) -> str:
+        """That of the correction."""
+        return self.correction.id
+
+    @property
+    def created_at_us(self) -> int:
+        """When the correction was made."""
+        return self.correction.created_at_us
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""HTTP endpoints of what rates stored usage again: runs, simulations, corrections."""
+"""HTTP endpoints of what rates stored usage again: runs and simulations."""
 
 from typing import Annotated
 
@@ -7,21 +7,20 @@ from fastapi import APIRouter, Depends, Query, Response
 from penstock.audit.door import AdminRoute, Call, get_call, operation
 from penstock.catalog.endpoints import create_router
 from penstock.rating.books import get_book
-from penstock.rating.corrections import correct_usage
-from penstock.rating.errors import CORRECTION_INVALID, RUN_INVALID, RUN_WAITS
+from penstock.rating.errors import RUN_INVALID, RUN_WAITS
 from penstock.rating.rerating import Post
 from penstock.rating.run_schemas import (
-    CorrectionBody,
-    NewCorrectionBody,
     NewRunBody,
     RunBody,
+    RunPage,
+    RunsQuery,
     RunStepBody,
     SimulationBody,
     SimulationQuery,
 )
-from penstock.rating.runs import begin_run, continue_run, get_run
+from penstock.rating.runs import begin_run, continue_run, get_run, list_runs
 from penstock.rating.simulation import simulate
-from penstock.storage.errors import OBJECT_UNKNOWN
+from penstock.storage.errors import OBJECT_UNKNOWN, PAGE_CURSOR_INVALID
 from penstock.storage.sessions import WriteSession
 
 _Call = Annotated[Call, Depends(get_call)]
@@ -33,7 +32,7 @@ def create_run_routers(post: Post) -> list[APIRouter]:
     Args:
         post: Books differences in the ledger.
     """
-    return [_create_runs(post), _create_corrections(post), _create_simulations()]
+    return [_create_runs(post), _create_simulations()]
 
 
 def _create_runs(post: Post) -> APIRouter:
@@ -52,6 +51,17 @@ def _create_runs(post: Post) -> APIRouter:
             return RunBody.of(await begin_run(session, call.actor, **body.to_new()))
 
         return await call.change(work, status=201)
+
+    @router.get(
+        "",
+        summary="List runs, oldest first",
+        response_model=RunPage,
+        **operation("price_runs:list", PAGE_CURSOR_INVALID),
+    )
+    async def list_price_runs(call: _Call, query: Annotated[RunsQuery, Query()]) -> Response:
+        async with call.read() as session:
+            found = await list_runs(session, query.to_page(), query.organization)
+        return call.answer(RunPage.of(found))
 
     @router.get(
         "/{price_run_id}",
@@ -76,27 +86,6 @@ def _create_runs(post: Post) -> APIRouter:
             return RunBody.of(await continue_run(session, call.actor, body.price_run_id, post))
 
         return await call.change(work)
-
-    return router
-
-
-def _create_corrections(post: Post) -> APIRouter:
-    router = APIRouter(prefix="/api/v1/usage/corrections", tags=["usage"], route_class=AdminRoute)
-
-    @router.post(
-        "",
-        status_code=201,
-        summary="Correct what a usage event counts",
-        description="The event stays as it is. The difference is booked, at the event's price.",
-        response_model=CorrectionBody,
-        **operation("usage_corrections:create", CORRECTION_INVALID, OBJECT_UNKNOWN, is_change=True),
-    )
-    async def correct(call: _Call, body: NewCorrectionBody) -> Response:
-        async def work(session: WriteSession) -> CorrectionBody:
-            made = await correct_usage(session, call.actor, **body.model_dump(), post=post)
-            return CorrectionBody.of(made)
-
-        return await call.change(work, status=201)
 
     return router
 

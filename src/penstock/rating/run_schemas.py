@@ -1,11 +1,20 @@
-"""What the API of runs, simulations and corrections takes and answers."""
+"""What the API of runs and simulations takes and answers."""
 
 from typing import Annotated, Any, Self
 
 from pydantic import AwareDatetime, Field
 
-from penstock.audit.schemas import AnswerBody, Id, Reason, RequestBody, Text, Time, example
-from penstock.contract.usage import METERS
+from penstock.audit.schemas import (
+    AnswerBody,
+    Id,
+    PageBody,
+    PageQuery,
+    Reason,
+    RequestBody,
+    Text,
+    Time,
+    example,
+)
 from penstock.kit.decimals import format_decimal
 from penstock.kit.moments import microseconds
 from penstock.rating.simulation import Simulated
@@ -15,13 +24,6 @@ _USUAL_US = 30 * 86_400 * 1_000_000
 
 Since = Annotated[AwareDatetime, Field(description="When the first request was let in.")]
 Until = Annotated[AwareDatetime, Field(description="All requests were let in before.")]
-Deltas = Annotated[
-    dict[Text, Annotated[int, Field(ge=-(10**12), le=10**12)]] | None,
-    Field(
-        description=f"By meter ({', '.join(METERS)}): what was counted too little, or below 0 "
-        "too much. Without, the event counts for nothing."
-    ),
-]
 
 
 class NewRunBody(RequestBody):
@@ -82,6 +84,18 @@ class RunBody(AnswerBody):
     changed_count: Annotated[int, Field(description="Events whose charge or cost changed.")]
     created_at: Time
     finished_at: Time | None
+
+
+class RunPage(PageBody[RunBody]):
+    """A page of runs, oldest first."""
+
+
+class RunsQuery(PageQuery):
+    """Which runs are meant."""
+
+    organization: Annotated[
+        Text | None, Field(description="Those that looked at this one's usage, by id.")
+    ] = None
 
 
 class SimulationQuery(RequestBody):
@@ -158,39 +172,3 @@ class SimulationBody(AnswerBody):
             for one in found
         ]
         return cls(book_id=book_id, currency=currency, data=data)
-
-
-class NewCorrectionBody(RequestBody):
-    """What was wrong about a usage event."""
-
-    model_config = example(
-        event_id="01977f5e-3c00-7000-8000-000000000001",
-        deltas={"output": -100},
-        reason="the engine counted a stop sequence",
-    )
-
-    event_id: Id
-    deltas: Deltas = None
-    reason: Reason
-
-
-class CorrectionBody(AnswerBody):
-    """What was corrected about a usage event."""
-
-    model_config = example(
-        id="cor_6Rt1Yw8kPdLs",
-        event_id="01977f5e-3c00-7000-8000-000000000001",
-        organization="org_3Qd7Lk2vXsPm",
-        is_void=False,
-        deltas={"output": -100},
-        reason="the engine counted a stop sequence",
-        created_at="2026-06-15T12:00:00.000000Z",
-    )
-
-    id: str
-    event_id: str
-    organization: str
-    is_void: bool
-    deltas: dict[str, int]
-    reason: str
-    created_at: Time

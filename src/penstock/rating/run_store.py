@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, ColumnElement, String, cast, func, select, tuple_, update
+from sqlalchemy import BigInteger, ColumnElement, String, cast, func, or_, select, tuple_, update
 
 from penstock.contract.usage import UsageEvent
 from penstock.limits.prices import join_amount
@@ -11,6 +11,7 @@ from penstock.metering.rules import day_of
 from penstock.metering.tables import UsageEvents
 from penstock.rating.model import Correction, Run
 from penstock.rating.tables import RatedUsage, RatingRuns, UsageCorrections
+from penstock.storage.paging import Page, PageRequest
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession, WriteSession
 
@@ -24,6 +25,9 @@ _PLAIN = (
 )
 _EVENT = tuple(getattr(UsageEvents, name) for name in (*_PLAIN, *_TIMES, "labels"))
 _RUN = tuple(getattr(RatingRuns, name.removesuffix("_us")) for name in Run.__dataclass_fields__)
+_CORRECTION = tuple(
+    getattr(UsageCorrections, name.removesuffix("_us")) for name in Correction.__dataclass_fields__
+)
 
 
 class RatedRow(NamedTuple):
@@ -138,12 +142,8 @@ async def list_corrections(
     session: ReadSession, scope: Scope, event_ids: Collection[str]
 ) -> dict[str, list[Correction]]:
     """Return what was corrected of events, by event."""
-    columns = [
-        getattr(UsageCorrections, name.removesuffix("_us"))
-        for name in Correction.__dataclass_fields__
-    ]
     statement = (
-        select(*columns)
+        select(*_CORRECTION)
         .where(scope.where(UsageCorrections.organization), UsageCorrections.event_id.in_(event_ids))
         .order_by(UsageCorrections.created_at, UsageCorrections.id)
     )
@@ -152,6 +152,25 @@ async def list_corrections(
         one = Correction(*row)
         found.setdefault(one.event_id, []).append(one)
     return found
+
+
+async def list_corrections_page(
+    session: ReadSession,
+    scope: Scope,
+    page: PageRequest,
+    *,
+    organization: str | None,
+    event_id: str | None,
+) -> Page[Correction]:
+    """Return a page of corrections, of one organization or event or of all, oldest first."""
+    order = (UsageCorrections.created_at, UsageCorrections.id)
+    conditions = [scope.where(UsageCorrections.organization), *page.condition(*order)]
+    if organization is not None:
+        conditions.append(UsageCorrections.organization == organization)
+    if event_id is not None:
+        conditions.append(UsageCorrections.event_id == event_id)
+    statement = select(*_CORRECTION).where(*conditions).order_by(*order).limit(page.limit + 1)
+    return page.page([Correction(*row) for row in await session.rows(statement)])
 
 
 async def insert_correction(session: WriteSession, scope: Scope, correction: Correction) -> None:
@@ -173,6 +192,20 @@ async def find_run(session: ReadSession, scope: Scope, run_id: str) -> Run | Non
     scope.require([run_id])
     row = await session.first(select(*_RUN).where(RatingRuns.id == run_id))
     return None if row is None else Run(*row)
+
+
+async def list_runs(
+    session: ReadSession, scope: Scope, page: PageRequest, organization: str | None
+) -> Page[Run]:
+    """Return a page of runs, oldest first: all, or those that looked at an organization's usage."""
+    scope.require([])
+    order = (RatingRuns.created_at, RatingRuns.id)
+    conditions = page.condition(*order)
+    if organization is not None:
+        is_of_all = RatingRuns.organization.is_(None)
+        conditions.append(or_(is_of_all, RatingRuns.organization == organization))
+    statement = select(*_RUN).where(*conditions).order_by(*order).limit(page.limit + 1)
+    return page.page([Run(*row) for row in await session.rows(statement)])
 
 
 async def update_run(session: WriteSession, scope: Scope, run: Run) -> None:

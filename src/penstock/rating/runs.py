@@ -14,6 +14,7 @@ from penstock.rating.rerating import Post, of_first_month, rate_again, read_know
 from penstock.rating.run_store import Place
 from penstock.rating.service import admitted_us
 from penstock.storage.errors import OBJECT_UNKNOWN
+from penstock.storage.paging import Page, PageRequest
 from penstock.storage.sessions import ReadSession, WriteSession
 
 EVENTS = 500
@@ -77,6 +78,11 @@ async def get_run(session: ReadSession, run_id: str) -> Run:
     if run is None:
         raise PenstockError(OBJECT_UNKNOWN)
     return run
+
+
+async def list_runs(session: ReadSession, page: PageRequest, organization: str | None) -> Page[Run]:
+    """Return a page of runs, oldest first: all, or those that looked at an organization's usage."""
+    return await run_store.list_runs(session, session.scope, page, organization)
 
 
 async def continue_run(session: WriteSession, actor: Actor, run_id: str, post: Post) -> Run:

@@ -257,6 +257,9 @@ class UsageCorrections(Base):
     is_void: Mapped[bool]
     deltas: Mapped[Any] = mapped_column(Json)
     """By meter."""
+    reference: Mapped[str] = mapped_column(server_default="")
+    quantities: Mapped[Any] = mapped_column(Json, server_default="{}")
+    """By meter."""
     reason: Mapped[str]
     actor: Mapped[str]
     created_at: Mapped[Microseconds]

@@ -1,0 +1,27 @@
+"""What corrections are called by whoever makes them, and what they say that was used."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0016"
+down_revision = "0015"
+branch_labels = None
+depends_on = None
+
+_TABLE = "usage_corrections"
+
+
+def upgrade() -> None:
+    """Corrections that are there have no reference: their ids are random, and never said again."""
+    json = sa.JSON().with_variant(sa.Text(), "sqlite")
+    for column in (
+        sa.Column("reference", sa.String(), nullable=False, server_default=""),
+        sa.Column("quantities", json, nullable=False, server_default="{}"),
+    ):
+        op.add_column(_TABLE, column)
+
+
+def downgrade() -> None:
+    """Forget both."""
+    for name in ("reference", "quantities"):
+        op.drop_column(_TABLE, name)
