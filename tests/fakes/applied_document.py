@@ -27,10 +27,16 @@ DOCUMENT: dict[str, Any] = {
         {"name": "chat", "organization": "acme"},
     ],
     "members": [
-        {"subject": "auth0|42", "organization": "acme", "role": "org_admin", "email": "a@b.example"}
+        {
+            "subject": "auth0|42",
+            "organization": "acme",
+            "role": "org_admin",
+            "email": "a@b.example",
+            "labels": {"team": "search"},
+        }
     ],
     "service_accounts": [
-        {"name": "nightly", "organization": "acme", "role": "developer"},
+        {"name": "nightly", "organization": "acme", "role": "developer", "labels": {"a": ""}},
         {"name": "weekly", "organization": "acme", "project": "chat", "role": "developer"},
     ],
     "keys": [

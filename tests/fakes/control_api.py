@@ -67,8 +67,8 @@ _DEFAULTS: dict[str, Row] = {
         "allowed_regions": None,
     },
     "projects": {"status": "active", "allowed_data_classes": None, "allowed_regions": None},
-    "members": {"project_id": None, "email": None},
-    "service-accounts": {"project_id": None, "is_disabled": False},
+    "members": {"project_id": None, "email": None, "labels": {}},
+    "service-accounts": {"project_id": None, "is_disabled": False, "labels": {}},
     "keys": {
         "service_account_id": None,
         "member_id": None,

@@ -328,7 +328,7 @@ async def test_a_key_of_a_service_account_follows_it(database: Database) -> None
     async with database.read(ALL) as session:
         before = await list_changes(session, 0, 100)
     async with database.write(ALL) as session:
-        await service.update_service_account(session, actor(), account.id, is_disabled=True)
+        await service.update_service_account(session, actor(), account.id, {"is_disabled": True})
     assert await _verify(database, created.text) is KeyRefusal.OWNER_INACTIVE
     async with database.read(ALL) as session:
         changes = await list_changes(session, before[-1][0], 100)

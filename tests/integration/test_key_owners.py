@@ -100,7 +100,7 @@ async def test_a_key_of_a_member_can_do_what_they_may_now(database: Database) ->
     assert (await _principal(database, created.text)).roles == {"org_owner", "org_admin"}
     async with database.write(ALL) as session:
         (*_, (seq, _, _)) = await list_changes(session, 0, 100)
-        await service.update_member(session, actor(), ada.id, role="auditor")
+        await service.update_member(session, actor(), ada.id, {"role": "auditor"})
     async with database.read(ALL) as session:
         changes = await list_changes(session, seq, 100)
     assert [(kind, object_id) for _, kind, object_id in changes] == [("key", created.key.id)]
@@ -125,8 +125,8 @@ async def test_a_role_that_calls_no_models_reaches_every_worker(database: Databa
     ):
         async with database.write(ALL) as session:
             (*_, (seq, _, _)) = await list_changes(session, 0, 100)
-            await service.update_member(session, actor(), ada.id, role=role)
-            await service.update_service_account(session, actor(), account.id, role=role)
+            await service.update_member(session, actor(), ada.id, {"role": role})
+            await service.update_service_account(session, actor(), account.id, {"role": role})
         async with database.read(ALL) as session:
             changes = await list_changes(session, seq, 100)
         changed = [object_id for _, kind, object_id in changes if kind == "key"]

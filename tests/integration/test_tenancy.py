@@ -148,7 +148,7 @@ async def test_others_are_not_found(database: Database) -> None:
                 people.get_member(session, member_id),
                 people.remove_member(session, actor(), member_id),
                 people.get_service_account(session, account_id),
-                people.update_service_account(session, actor(), account_id, role="auditor"),
+                people.update_service_account(session, actor(), account_id, {"role": "auditor"}),
             ):
                 assert await _refused(work) is OBJECT_UNKNOWN
     page = PageRequest()
@@ -213,7 +213,7 @@ async def test_a_member_comes_and_goes(database: Database) -> None:
     assert await _refused(add(None)) is errors.MEMBER_EXISTS
     assert await _refused(add(project.id)) is errors.MEMBER_EXISTS
     async with database.write(ALL) as session:
-        after = await people.update_member(session, actor(), member_id, role="auditor")
+        after = await people.update_member(session, actor(), member_id, {"role": "auditor"})
         assert (after.role, after.version) == ("auditor", 2)
         await people.remove_member(session, actor(), member_id)
     async with database.read(ALL) as reader:

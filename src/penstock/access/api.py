@@ -13,7 +13,8 @@ from penstock.access.errors import (
     ROTATION_CONFLICT,
     SECRET_REVOKED,
 )
-from penstock.access.model import ApiKey, Principal, SecretState
+from penstock.access.labelling import PrincipalCall, require_labeller
+from penstock.access.model import ApiKey, SecretState
 from penstock.access.peppers import Peppers
 from penstock.access.schemas import (
     CreatedKeyBody,
@@ -41,13 +42,8 @@ from penstock.storage.sessions import ReadSession, WriteSession
 from penstock.tenancy.errors import NAME_INVALID, NAME_TAKEN, STATUS_CONFLICT
 
 
-class KeyCall(Call, Protocol):
+class KeyCall(PrincipalCall, Protocol):
     """A call whose rights are known: a key gets no more than its creator has."""
-
-    @property
-    def principal(self) -> Principal:
-        """Who calls."""
-        ...
 
     @property
     def peppers(self) -> Peppers:
@@ -93,7 +89,7 @@ async def create_key(call: _Call, body: NewKeyBody) -> Response:
             check=call.check,
         )
         # Behind the look for the project: others' are like missing ones. Nothing stays of the key.
-        _require_labeller(call, body.labels, {})
+        require_labeller(call, {}, created.key.labels)
         return CreatedKeyBody.of_created(created)
 
     return await call.change(work, status=201)
@@ -181,7 +177,8 @@ async def update_key(call: _Call, key_id: str, body: KeyChangesBody) -> Response
     async def work(session: WriteSession) -> KeyBody:
         before = await _get_key(call, session, key_id)
         changes = body.to_changes()
-        _require_labeller(call, changes.get("labels", before.labels), before.labels)
+        owner_id = before.member_id or before.service_account_id
+        require_labeller(call, before.labels, changes.get("labels", before.labels), owner_id)
         updated = await service.update_key(
             session,
             call.actor,
@@ -349,17 +346,6 @@ async def count_by_pepper(call: _Call) -> Response:
     async with call.read() as session:
         found = await rehash.count_by_pepper(session, call.peppers, call.actor.at_us)
     return call.answer(PeppersBody(data=[PepperBody.of(one) for one in found]))
-
-
-def _require_labeller(call: Call, after: object, before: object) -> None:
-    """Check that nobody in a project changes labels, by which the organization may limit keys.
-
-    Raises:
-        PenstockError: `OPERATION_DENIED`.
-    """
-    if call.project_id is not None and after != before:
-        message = "Labels decide about limits of the organization, which gives them."
-        raise PenstockError(OPERATION_DENIED, message)
 
 
 async def _get_key(call: Call, session: ReadSession, key_id: str) -> ApiKey:

@@ -4,15 +4,11 @@ Suspension of organizations and projects, and where their data may go, is told b
 own, so that one change of an organization is one record and not one for each of its keys.
 """
 
-from penstock.access.key_rules import (
-    effective_scopes,
-    find_key_fault,
-    has_active_owner,
-    join_labels,
-)
+from penstock.access.key_rules import effective_scopes, find_key_fault, has_active_owner
 from penstock.access.model import KeyRecord, SecretState
 from penstock.contract.snapshot import Key, Policy
 from penstock.contract.snapshot_store import key_record, policy_record, suspension_name
+from penstock.tenancy.labels import join_labels
 from penstock.tenancy.model import Organization, Project, Status
 
 Records = dict[bytes, bytes]
@@ -58,7 +54,7 @@ def key_records(record: KeyRecord) -> tuple[Records, set[bytes]]:
                 scopes=tuple(effective_scopes(record)),
                 secret=secret.id,
                 member=key.member_id or key.service_account_id or "",
-                labels=tuple(join_labels(key.labels)),
+                labels=tuple(join_labels(key.labels, record.owner.labels if record.owner else {})),
             )
         )
         puts[name] = value

@@ -2,7 +2,6 @@
 
 import hmac
 import ipaddress
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from penstock.access.errors import KEY_INVALID
@@ -18,13 +17,12 @@ from penstock.access.model import (
     SecretState,
 )
 from penstock.kit.errors import PenstockError
+from penstock.tenancy.labels import are_labels, find_labels_fault
 from penstock.tenancy.model import Role, Status
 from penstock.tenancy.rules import normalize_name
 
 MAX_ALIASES = 1_000
 MAX_CIDRS = 100
-MAX_LABELS = 32
-MAX_LABEL_CHARS = 256
 MAX_GRACE_S = 30 * 86_400
 MIN_ROTATION_INTERVAL_S = 3_600
 MAX_ROTATION_INTERVAL_S = 3_650 * 86_400
@@ -32,7 +30,6 @@ DEFAULT_SCHEDULE_GRACE_S = 86_400
 
 _DATA_PLANE = frozenset({KeyScope.INFERENCE, KeyScope.MODELS_READ})
 """Scopes that data planes ask for."""
-_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
 _LIVE = (SecretState.ACTIVE, SecretState.RETIRING)
 # Made once: a million keys are asked for a node that begins.
 _ROLES = frozenset(Role)
@@ -89,48 +86,10 @@ def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
     Raises:
         PenstockError: `KEY_INVALID`: over 32, or a name or value that cannot be one.
     """
-    if len(labels) > MAX_LABELS:
-        raise PenstockError(KEY_INVALID, f"A key has at most {MAX_LABELS} labels.")
-    for name, value in labels.items():
-        is_sane = not value or (len(value) <= MAX_LABEL_CHARS and value.isprintable())
-        if not _LABEL.fullmatch(name) or not is_sane:
-            message = (
-                "A label's name is 1 to 64 of letters, digits and ._/- and begins with a letter or "
-                f"digit; its value is at most {MAX_LABEL_CHARS} visible characters."
-            )
-            raise PenstockError(KEY_INVALID, message)
+    fault = find_labels_fault(labels)
+    if fault is not None:
+        raise PenstockError(KEY_INVALID, fault)
     return dict(sorted(labels.items()))
-
-
-def check_label(label: str) -> str:
-    """Return a label that a rule may be for, in the form in which rules name it.
-
-    Raises:
-        PenstockError: `KEY_INVALID`.
-    """
-    name, equals, value = label.partition("=")
-    if not equals:
-        raise PenstockError(KEY_INVALID, "A label is written NAME=VALUE.")
-    check_labels({name: value})
-    return label
-
-
-def find_label_fault(label: str) -> str | None:
-    """Return why a rule cannot be for a label, as a sentence; None for nothing."""
-    try:
-        check_label(label)
-    except PenstockError as error:
-        return str(error)
-    return None
-
-
-def join_labels(labels: Mapping[str, str]) -> list[str]:
-    """Return labels as rules of limits name them, in one order.
-
-    >>> join_labels({"team": "search", "grade": "intern"})
-    ['grade=intern', 'team=search']
-    """
-    return sorted(f"{name}={value}" for name, value in labels.items())
 
 
 def check_expiry(expires_at_us: int | None, now_us: int) -> None:
@@ -198,13 +157,14 @@ def is_live(secret: KeySecret, now_us: int) -> bool:
 
 
 def has_active_owner(record: KeyRecord) -> bool:
-    """Return whether a key's owner is there and active where the key is, if it has one at all."""
+    """Return whether a key's owner is there, whole, and active where the key is, if it has one."""
     if not record.key.has_owner:
         return True
     owner = record.owner
     return (
         owner is not None
         and owner.is_disabled is False
+        and are_labels(owner.labels)
         and owner.project_id in {None, record.key.project_id}
     )
 
@@ -343,11 +303,6 @@ def _are_networks(value: list[str]) -> bool:
         return _is_text_list(value) and normalize_cidrs(value) is not None
     except PenstockError:
         return False
-
-
-def are_labels(value: object) -> bool:
-    """Return whether a value is labels: a row that something else wrote may be damaged."""
-    return isinstance(value, dict) and _is_text_list([*value, *value.values()])
 
 
 def _is_text_list(value: object) -> bool:

@@ -199,6 +199,7 @@ class KeyOwner:
     project_id: str | None
     """The project that the role is for; the whole organization when None."""
     is_disabled: bool
+    labels: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

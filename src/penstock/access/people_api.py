@@ -5,13 +5,15 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Response
 
 from penstock.access import service
-from penstock.access.errors import GRANT_EXCEEDED
+from penstock.access.errors import GRANT_EXCEEDED, OPERATION_DENIED
+from penstock.access.labelling import PrincipalCall, require_labeller
 from penstock.audit.door import AdminRoute, Call, get_call, operation
 from penstock.storage.errors import OBJECT_UNKNOWN, PAGE_CURSOR_INVALID
 from penstock.storage.sessions import ReadSession, WriteSession
 from penstock.tenancy import people
 from penstock.tenancy.errors import (
     EMAIL_INVALID,
+    LABELS_INVALID,
     MEMBER_EXISTS,
     NAME_INVALID,
     NAME_TAKEN,
@@ -33,7 +35,7 @@ from penstock.tenancy.schemas import (
     ServiceAccountsQuery,
 )
 
-_Call = Annotated[Call, Depends(get_call)]
+_Call = Annotated[PrincipalCall, Depends(get_call)]
 
 members = APIRouter(prefix="/api/v1/members", tags=["members"], route_class=AdminRoute)
 service_accounts = APIRouter(
@@ -51,8 +53,10 @@ service_accounts = APIRouter(
         SUBJECT_INVALID,
         EMAIL_INVALID,
         ROLE_INVALID,
+        LABELS_INVALID,
         MEMBER_EXISTS,
         STATUS_CONFLICT,
+        OPERATION_DENIED,
         OBJECT_UNKNOWN,
         is_change=True,
     ),
@@ -71,7 +75,9 @@ async def add_member(call: _Call, body: NewMember) -> Response:
             role=body.role,
             email=body.email,
             project_id=body.project_id,
+            labels=body.labels,
         )
+        require_labeller(call, {}, member.labels)
         return MemberBody.of(member)
 
     return await call.change(work, status=201)
@@ -113,22 +119,32 @@ async def get_member(call: _Call, member_id: str) -> Response:
 
 @members.patch(
     "/{member_id}",
-    summary="Give a member another role",
-    description="Their keys follow at once: they can do no more than the member may.",
+    summary="Give a member another role, or other labels",
+    description="Their keys follow at once: they can do no more than the member may, and carry the "
+    "member's labels besides their own.",
     response_model=MemberBody,
-    **operation("members:update", ROLE_INVALID, is_change=True, is_of_object=True),
+    **operation(
+        "members:update",
+        ROLE_INVALID,
+        LABELS_INVALID,
+        OPERATION_DENIED,
+        is_change=True,
+        is_of_object=True,
+    ),
 )
 async def update_member(call: _Call, member_id: str, body: MemberChanges) -> Response:
-    """Give a member another role."""
+    """Give a member another role, or other labels."""
 
     async def work(session: WriteSession) -> MemberBody:
         member = await _get_member(call, session, member_id)
-        call.check_grant(member.role, body.role)
+        changes = body.to_changes()
+        call.check_grant(member.role, changes.get("role", member.role))
+        require_labeller(call, member.labels, changes.get("labels", member.labels), member.id)
         updated = await service.update_member(
             session,
             call.actor,
             member_id,
-            role=body.role,
+            changes,
             expected_version=call.expected_version,
         )
         return MemberBody.of(updated)
@@ -166,8 +182,10 @@ async def remove_member(call: _Call, member_id: str) -> Response:
         NAME_INVALID,
         NAME_TAKEN,
         ROLE_INVALID,
+        LABELS_INVALID,
         STATUS_CONFLICT,
         GRANT_EXCEEDED,
+        OPERATION_DENIED,
         OBJECT_UNKNOWN,
         is_change=True,
     ),
@@ -185,7 +203,9 @@ async def create_service_account(call: _Call, body: NewServiceAccount) -> Respon
             name=body.name,
             role=body.role,
             project_id=body.project_id,
+            labels=body.labels,
         )
+        require_labeller(call, {}, account.labels)
         return ServiceAccountBody.of(account)
 
     return await call.change(work, status=201)
@@ -229,27 +249,35 @@ async def get_service_account(call: _Call, account_id: str) -> Response:
 
 @service_accounts.patch(
     "/{account_id}",
-    summary="Change role or state of a service account",
-    description="Its keys follow at once: they can do no more than it can.",
+    summary="Change role, labels or state of a service account",
+    description="Its keys follow at once: they can do no more than it can, and carry its labels "
+    "besides their own.",
     response_model=ServiceAccountBody,
     **operation(
-        "service_accounts:update", ROLE_INVALID, GRANT_EXCEEDED, is_change=True, is_of_object=True
+        "service_accounts:update",
+        ROLE_INVALID,
+        LABELS_INVALID,
+        GRANT_EXCEEDED,
+        OPERATION_DENIED,
+        is_change=True,
+        is_of_object=True,
     ),
 )
 async def update_service_account(
     call: _Call, account_id: str, body: ServiceAccountChanges
 ) -> Response:
-    """Change role or state of a service account."""
+    """Change role, labels or state of a service account."""
 
     async def work(session: WriteSession) -> ServiceAccountBody:
         account = await _get_account(call, session, account_id)
-        call.check_grant(account.role, body.role or account.role)
+        changes = body.to_changes()
+        call.check_grant(account.role, changes.get("role", account.role))
+        require_labeller(call, account.labels, changes.get("labels", account.labels), account.id)
         updated = await service.update_service_account(
             session,
             call.actor,
             account_id,
-            role=body.role,
-            is_disabled=body.is_disabled,
+            changes,
             expected_version=call.expected_version,
         )
         return ServiceAccountBody.of(updated)
@@ -275,7 +303,7 @@ async def disable_service_account(call: _Call, account_id: str) -> Response:
             session,
             call.actor,
             account_id,
-            is_disabled=True,
+            {"is_disabled": True},
             expected_version=call.expected_version,
         )
 

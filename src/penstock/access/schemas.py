@@ -18,10 +18,10 @@ from penstock.audit.schemas import (
     example,
 )
 from penstock.kit.moments import microseconds
+from penstock.tenancy.labels import known_labels
 from penstock.tenancy.model import Role
-from penstock.tenancy.schemas import Name
+from penstock.tenancy.schemas import Labels, Name
 
-Labels = dict[Text, Text]
 Expiry = Annotated[
     AwareDatetime, Field(description="ISO 8601 with a time zone, e.g. `2027-01-01T00:00:00Z`.")
 ]
@@ -222,7 +222,7 @@ class KeyBody(AnswerBody):
             scopes=_texts(item.scopes) or [],
             allowed_aliases=_texts(item.allowed_aliases),
             allowed_cidrs=_texts(item.allowed_cidrs),
-            labels=_labels(item.labels),
+            labels=known_labels(item.labels),
             **members,
         )
 
@@ -372,9 +372,3 @@ def _texts(value: object) -> list[str] | None:
     if not isinstance(value, list):
         return None
     return [member for member in value if isinstance(member, str)]
-
-
-def _labels(value: object) -> dict[str, str]:
-    if not isinstance(value, dict):
-        return {}
-    return {name: text for name, text in value.items() if isinstance(text, str)}

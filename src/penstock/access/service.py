@@ -45,7 +45,7 @@ from penstock.storage.sessions import ReadSession, WriteSession
 from penstock.tenancy import people
 from penstock.tenancy import store as tenancy_store
 from penstock.tenancy.errors import NAME_TAKEN, STATUS_CONFLICT
-from penstock.tenancy.model import Member, Role, ServiceAccount
+from penstock.tenancy.model import AccountChanges, Member, PersonChanges, Role, ServiceAccount
 from penstock.tenancy.rules import normalize_name, require_active
 
 _NORMALIZE: Mapping[str, Callable[[Any], Any]] = {
@@ -290,9 +290,8 @@ async def update_service_account(
     session: WriteSession,
     actor: Actor,
     account_id: str,
+    changes: AccountChanges,
     *,
-    role: str | None = None,
-    is_disabled: bool | None = None,
     expected_version: int | None = None,
 ) -> ServiceAccount:
     """Change a service account, and tell data planes of the keys that follow it.
@@ -304,8 +303,7 @@ async def update_service_account(
         session,
         actor,
         account_id,
-        role=role,
-        is_disabled=is_disabled,
+        changes,
         expected_version=expected_version,
     )
     scope = session.scope
@@ -318,17 +316,17 @@ async def update_member(
     session: WriteSession,
     actor: Actor,
     member_id: str,
+    changes: PersonChanges,
     *,
-    role: str,
     expected_version: int | None = None,
 ) -> Member:
-    """Give a member another role, and tell data planes of the keys that follow it.
+    """Give a member another role or other labels, and tell data planes of the keys that follow it.
 
     Raises:
         PenstockError: As `tenancy.people.update_member`.
     """
     member = await people.update_member(
-        session, actor, member_id, role=role, expected_version=expected_version
+        session, actor, member_id, changes, expected_version=expected_version
     )
     for key_id in await store.list_key_ids(session, session.scope, member_id=member_id):
         await record_change(session, "key", key_id, actor.at_us)

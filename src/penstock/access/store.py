@@ -1,7 +1,7 @@
 """Every SQL statement about API keys, each within a scope."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -27,6 +27,7 @@ from penstock.storage.base import seconds_after
 from penstock.storage.objects import ObjectStore
 from penstock.storage.scope import Scope, within_scope
 from penstock.storage.sessions import Parameters, ReadSession, WriteSession, insertion
+from penstock.tenancy.labels import join_labels, known_labels
 from penstock.tenancy.tables import Members, Organizations, Projects, ServiceAccounts
 
 keys = ObjectStore(ApiKeys, ApiKey, "organization_id")
@@ -39,6 +40,9 @@ _IS_USED_LATE = text(
     # Numbers in SQLite, moments and intervals in PostgreSQL: the same words for both.
     "4 * (key_secrets.not_after - key_secrets.last_used_at)"
     " <= key_secrets.not_after - key_secrets.retiring_at"
+)
+_IS_THEIR_MEMBER = and_(
+    Members.id == ApiKeys.member_id, Members.organization_id == ApiKeys.organization_id
 )
 _LIVE = (SecretState.ACTIVE.value, SecretState.RETIRING.value)
 
@@ -56,18 +60,15 @@ def _select_records(
             ServiceAccounts.role,
             ServiceAccounts.project_id,
             ServiceAccounts.is_disabled,
+            ServiceAccounts.labels,
             Members.role,
             Members.project_id,
+            Members.labels,
         )
         .outerjoin(Organizations, Organizations.id == ApiKeys.organization_id)
         .outerjoin(Projects, Projects.id == ApiKeys.project_id)
         .outerjoin(ServiceAccounts, ServiceAccounts.id == ApiKeys.service_account_id)
-        .outerjoin(
-            Members,
-            and_(
-                Members.id == ApiKeys.member_id, Members.organization_id == ApiKeys.organization_id
-            ),
-        )
+        .outerjoin(Members, _IS_THEIR_MEMBER)
         .where(within_scope(ApiKeys.organization_id), are_wanted)
         .order_by(ApiKeys.id)
     )
@@ -142,6 +143,20 @@ async def list_key_ids(
         .order_by(ApiKeys.id)
     )
     return [key_id for (key_id,) in await session.rows(statement)]
+
+
+async def find_labels(
+    session: ReadSession, scope: Scope, key_ids: Collection[str]
+) -> dict[str, list[str]]:
+    """Return what keys carry, their own and of whom they belong to, by key; see `join_labels`."""
+    statement = (
+        select(ApiKeys.id, ApiKeys.labels, ServiceAccounts.labels, Members.labels)
+        .outerjoin(ServiceAccounts, ServiceAccounts.id == ApiKeys.service_account_id)
+        .outerjoin(Members, _IS_THEIR_MEMBER)
+        .where(scope.where(ApiKeys.organization_id), ApiKeys.id.in_(key_ids))
+    )
+    rows = await session.rows(statement)
+    return {key_id: join_labels(*map(known_labels, carried)) for key_id, *carried in rows}
 
 
 async def list_secrets(session: ReadSession, scope: Scope, key_id: str) -> list[KeySecret]:
@@ -396,27 +411,21 @@ async def _records(
             secrets=secrets.get(key.id, []),
             organization_status=organization,
             project_status=project,
-            owner=_find_owner(*owner),
+            owner=_find_owner(owner),
         )
     return records
 
 
-def _find_owner(
-    account_role: str | None,
-    account_project: str | None,
-    account_is_disabled: bool | None,  # noqa: FBT001 - a column
-    member_role: str | None,
-    member_project: str | None,
-) -> KeyOwner | None:
-    if account_role is not None:
-        return KeyOwner(
-            role=account_role,
-            project_id=account_project,
-            is_disabled=account_is_disabled is not False,
-        )
-    if member_role is not None:
-        return KeyOwner(role=member_role, project_id=member_project, is_disabled=False)
-    return None
+def _find_owner(columns: Sequence[Any]) -> KeyOwner | None:
+    """Return whom a key belongs to, of what `_select_records` asks for behind the statuses."""
+    (role, project, is_disabled, labels), member = columns[:4], columns[4:]
+    if role is None:
+        (role, project, labels), is_disabled = member, False
+    if role is None:
+        return None
+    return KeyOwner(
+        role=role, project_id=project, is_disabled=is_disabled is not False, labels=labels
+    )
 
 
 def _build_key(row: Any) -> ApiKey:

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from penstock.access.key_rules import allowed_scopes, join_labels
+from penstock.access.key_rules import allowed_scopes
 from penstock.access.rules import key_mac
 from penstock.catalog.errors import Finding, PlatformFileError
 from penstock.catalog.fields import check_key_secret, check_secret
@@ -30,6 +30,7 @@ from penstock.contract.snapshot import (
     Upstream,
 )
 from penstock.kit.secrets import SecretUnavailableError
+from penstock.tenancy.labels import join_labels
 
 _REMEDY = "take it out, or give the file to a control plane with `penstock apply`"
 MAX_OWNER_BYTES = 190

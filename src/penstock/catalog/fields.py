@@ -30,7 +30,7 @@ from penstock.kit.decimals import parse_decimal
 from penstock.kit.errors import PenstockError
 from penstock.kit.slugs import check_slug
 from penstock.tenancy.model import Role
-from penstock.tenancy.rules import normalize_email, normalize_name, normalize_subject
+from penstock.tenancy.rules import check_label, normalize_email, normalize_name, normalize_subject
 
 AMOUNT_PLACES = 9
 """Decimals of amounts of money: nano-units."""
@@ -217,7 +217,7 @@ Networks = Annotated[
     AfterValidator(_told(_normalize_networks, "write e.g. 10.0.0.0/8")),
     AsTuple,
 ]
-Label = Annotated[str, AfterValidator(_told(key_rules.check_label, "correct it"))]
+Label = Annotated[str, AfterValidator(_told(check_label, "correct it"))]
 Labels = Annotated[dict[str, str], AfterValidator(_told(key_rules.check_labels, "correct it"))]
 Slugs = Annotated[tuple[Slug, ...], AsTuple]
 ServedModel = Annotated[str, AfterValidator(check_model)]

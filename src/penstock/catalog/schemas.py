@@ -59,6 +59,7 @@ class MemberItem(Item):
     project: fields.FreeName | None = None
     role: fields.RoleName = Field(examples=["developer"])
     email: fields.Email | None = None
+    labels: fields.Labels = {}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -74,6 +75,7 @@ class ServiceAccountItem(Item):
     project: fields.FreeName | None = None
     role: fields.RoleName = Field(examples=["developer"])
     is_disabled: bool = False
+    labels: fields.Labels = {}
 
     @model_validator(mode="after")
     def _check(self) -> Self:

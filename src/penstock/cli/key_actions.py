@@ -5,11 +5,21 @@ from urllib.parse import quote
 
 import typer
 
+from penstock.cli.bodies import require_changes
 from penstock.cli.instance import DataOption, connect
-from penstock.cli.key_options import KeyArgument, ReasonOption
+from penstock.cli.key_options import KeyArgument, ReasonOption, labels_after
 from penstock.cli.key_views import PEPPER_COLUMNS, SECRET_COLUMNS, due_columns, show_secret
+from penstock.cli.options import option
 from penstock.cli.output import JsonOption, examples
-from penstock.cli.records import YesOption, confirm, say_done, show_list, time_cell, words_of
+from penstock.cli.records import (
+    YesOption,
+    confirm,
+    say_done,
+    show_list,
+    text_cell,
+    time_cell,
+    words_of,
+)
 from penstock.cli.resolving import KEYS, OrgOption, ProjectOption, find_key, find_place
 from penstock.cli.times import parse_duration_s
 
@@ -41,6 +51,45 @@ def list_due(
             nothing="No secret is due.",
             expendable=("Project", "Last used (UTC)"),
         )
+
+
+@app.command(
+    "label",
+    epilog=examples(
+        "penstock keys label web-1 team=search stage=production",
+        "penstock keys label web-1 --remove stage",
+    ),
+)
+def label(
+    *,
+    key: KeyArgument,
+    labels: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME=VALUE", help="Labels that it is to carry.", show_default=False
+        ),
+    ] = None,
+    remove: Annotated[
+        list[str] | None, option("--remove", "Label to remove; repeat it.", "NAME")
+    ] = None,
+    project: ProjectOption = None,
+    org: OrgOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Give an API key labels, or take some away; the others stay.
+
+    Limits and budgets may be for keys with a label.
+    """
+    require_changes(labels or remove, "keys label")
+    with connect(data) as client:
+        before = find_key(client, key, project, org)
+        changes = {"labels": labels_after(before["labels"], labels, remove)}
+        # They are made from what was read, so nobody may have changed it since.
+        path, version = f"{KEYS}/{before['id']}", before["version"]
+        row = client.change("PATCH", path, changes, version=version)
+    carried = text_cell(row["labels"])
+    say_done(row, f"Key {words_of(row)} carries {carried} now.", as_json=as_json)
 
 
 @app.command("peppers", epilog=examples("penstock keys peppers"))

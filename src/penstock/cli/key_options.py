@@ -1,6 +1,6 @@
 """What can be said about an API key on the command line, and the body that says it to control."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated
 
@@ -39,6 +39,9 @@ CidrOption = Annotated[
 LabelOption = Annotated[
     list[str] | None, option("--label", "Label of yours; repeat it.", "NAME=VALUE")
 ]
+RemoveLabelOption = Annotated[
+    list[str] | None, option("--remove-label", "Label to remove; repeat it.", "NAME")
+]
 ExpiresOption = Annotated[
     str | None,
     option("--expires", "When it stops working: 24h, 90d, or ISO 8601 in UTC.", "TIME"),
@@ -71,6 +74,21 @@ def parse_labels(labels: Sequence[str]) -> dict[str, str]:
             raise CommandError(BAD_OPTION, f"--label {name} was given twice.")
         found[name] = value
     return found
+
+
+def labels_after(
+    before: Mapping[str, str], added: Sequence[str] | None, removed: Sequence[str] | None
+) -> dict[str, str]:
+    """Return labels with some added, or replacing those of their names, and some removed.
+
+    Raises:
+        CommandError: As `parse_labels`.
+
+    >>> labels_after({"stage": "test", "team": "ads"}, ["team=search"], ["stage"])
+    {'team': 'search'}
+    """
+    kept = {name: value for name, value in before.items() if name not in (removed or [])}
+    return kept | parse_labels(added or [])
 
 
 def parse_expiry(expires: str, now: datetime) -> str | None:

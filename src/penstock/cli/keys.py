@@ -15,10 +15,12 @@ from penstock.cli.key_options import (
     ExpiresOption,
     KeyArgument,
     LabelOption,
+    RemoveLabelOption,
     RoleOption,
     RotateEveryOption,
     RotateGraceOption,
     ScopeOption,
+    labels_after,
     parse_expiry,
     parse_labels,
     parse_rotation,
@@ -202,10 +204,7 @@ def update(  # noqa: PLR0913  # as create
         bool, typer.Option("--all-cidrs", help="Let it be used from everywhere again.")
     ] = False,
     label: LabelOption = None,
-    remove_label: Annotated[
-        list[str] | None,
-        typer.Option(help="Label to remove; repeat it.", metavar="NAME", show_default=False),
-    ] = None,
+    remove_label: RemoveLabelOption = None,
     expires: ExpiresOption = None,
     rotate_every: RotateEveryOption = None,
     rotate_grace: RotateGraceOption = None,
@@ -227,14 +226,12 @@ def update(  # noqa: PLR0913  # as create
     if expires is not None:
         changes["expires_at"] = parse_expiry(expires, datetime.now(UTC))
     changes |= parse_rotation(rotate_every, rotate_grace)
-    labels = parse_labels(label or [])
-    require_changes(changes or labels or remove_label, "keys update")
+    require_changes(changes or label or remove_label, "keys update")
     with connect(data) as client:
         before = find_key(client, key, project, org)
         version = None
-        if labels or remove_label:
-            kept = before["labels"].items()
-            changes["labels"] = {k: v for k, v in kept if k not in (remove_label or [])} | labels
+        if label or remove_label:
+            changes["labels"] = labels_after(before["labels"], label, remove_label)
             # They are made from what was read, so nobody may have changed it since.
             version = before["version"]
         row = client.change("PATCH", f"{KEYS}/{before['id']}", changes, version=version)

@@ -4,10 +4,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from penstock.cli.bodies import given
+from penstock.cli.bodies import given, require_changes
 from penstock.cli.instance import DataOption, connect
+from penstock.cli.key_options import LabelOption, RemoveLabelOption, parse_labels
 from penstock.cli.output import JsonOption, examples
-from penstock.cli.people import place_columns, require_place
+from penstock.cli.people import (
+    NewRoleOption,
+    PersonOptions,
+    change_person,
+    place_columns,
+    require_place,
+    words_of_person,
+)
 from penstock.cli.records import (
     LimitOption,
     YesOption,
@@ -57,6 +65,7 @@ def add(
         ),
     ],
     role: RoleOption,
+    label: LabelOption = None,
     email: Annotated[
         str | None, typer.Option(help="Where to reach them.", metavar="EMAIL", show_default=False)
     ] = None,
@@ -69,6 +78,8 @@ def add(
     with connect(data) as client:
         place = require_place(client, org, project)
         body = {**place.filters, **given(subject=subject, role=role.value, email=email)}
+        if label:
+            body["labels"] = parse_labels(label)
         row = client.change("POST", MEMBERS, body)
     sentence = f"Added {row['subject']} ({row['id']}) as {row['role']}{place.words}."
     say_done(row, sentence, as_json=as_json)
@@ -112,22 +123,32 @@ def show(
 
 
 @app.command(
-    "update", epilog=examples("penstock members update ada@example.com --org acme --role auditor")
+    "update",
+    epilog=examples(
+        "penstock members update ada@example.com --org acme --role auditor",
+        "penstock members update ada@example.com --org acme --label team=search",
+    ),
 )
 def update(
     *,
     member: MemberArgument,
-    role: RoleOption,
+    role: NewRoleOption = None,
+    label: LabelOption = None,
+    remove_label: RemoveLabelOption = None,
     org: OrgOption = None,
     project: ProjectOption = None,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Give a member another role."""
+    """Give a member another role, or other labels; their keys follow at once.
+
+    --label adds to the labels, or replaces the one of its name.
+    """
+    require_changes(role or label or remove_label, "members update")
     with connect(data) as client:
         before = get_member(client, member, find_place(client, org, project))
-        row = client.change("PATCH", f"{MEMBERS}/{before['id']}", {"role": role.value})
-    say_done(row, f"{_words(before)} has the role {role.value} now.", as_json=as_json)
+        row = change_person(client, MEMBERS, before, PersonOptions(role, label, remove_label))
+    say_done(row, f"{_words(before)} {words_of_person(row)} now.", as_json=as_json)
 
 
 @app.command("remove", epilog=examples("penstock members remove ada@example.com --org acme --yes"))
@@ -155,6 +176,7 @@ def _columns(client: "ControlClient") -> "tuple[Column, ...]":
         ("Id", text_of("id")),
         ("E-mail", text_of("email")),
         ("Role", text_of("role")),
+        ("Labels", text_of("labels")),
         *place_columns(NameBook(client)),
         ("Added (UTC)", time_of("created_at")),
     )

@@ -1,13 +1,61 @@
-"""Where people and machines have their roles: in an organization, or in one project of it."""
+"""What `penstock members` and `penstock service-accounts` share: places, roles and labels."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
+import typer
+
+from penstock.cli.bodies import given
 from penstock.cli.errors import BAD_OPTION, CommandError
+from penstock.cli.key_options import labels_after
+from penstock.cli.records import text_cell
 from penstock.cli.resolving import NameBook, Place, find_place
+from penstock.tenancy.model import Role
 
 if TYPE_CHECKING:
-    from penstock.cli.control_client import ControlClient
+    from penstock.cli.control_client import ControlClient, Row
     from penstock.cli.records import Column
+
+NewRoleOption = Annotated[
+    Role | None,
+    typer.Option("--role", help="What they may do from now on.", show_default=False),
+]
+
+
+class PersonOptions(NamedTuple):
+    """What of a person or machine is to change."""
+
+    role: Role | None
+    label: list[str] | None
+    remove_label: list[str] | None
+
+
+def change_person(
+    client: "ControlClient", path: str, before: "Row", options: PersonOptions
+) -> "Row":
+    """Return a person or machine with another role or other labels.
+
+    Args:
+        client: Asks control.
+        path: Of the collection.
+        before: Who it is.
+        options: What is to change.
+
+    Raises:
+        CommandError: A label is none, or somebody changed them meanwhile.
+    """
+    changes = given(role=options.role and options.role.value)
+    version = None
+    if options.label or options.remove_label:
+        changes["labels"] = labels_after(before["labels"], options.label, options.remove_label)
+        # They are made from what was read, so nobody may have changed it since.
+        version = before["version"]
+    return client.change("PATCH", f"{path}/{before['id']}", changes, version=version)
+
+
+def words_of_person(row: "Row") -> str:
+    """Return what role and labels somebody has, for sentences."""
+    carried = f", and carries {text_cell(row['labels'])}," if row["labels"] else ""
+    return f"has the role {row['role']}{carried}"
 
 
 def require_place(client: "ControlClient", org: str | None, project: str | None) -> Place:

@@ -1,12 +1,21 @@
 """`penstock service-accounts`: machines in organizations and their projects."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from penstock.cli.bodies import require_changes
 from penstock.cli.instance import DataOption, connect
+from penstock.cli.key_options import LabelOption, RemoveLabelOption, parse_labels
 from penstock.cli.output import JsonOption, examples
-from penstock.cli.people import place_columns, require_place
+from penstock.cli.people import (
+    NewRoleOption,
+    PersonOptions,
+    change_person,
+    place_columns,
+    require_place,
+    words_of_person,
+)
 from penstock.cli.records import (
     LimitOption,
     YesOption,
@@ -52,6 +61,7 @@ def create(
     *,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Its name.", show_default=False)],
     role: RoleOption,
+    label: LabelOption = None,
     org: OrgOption = None,
     project: ProjectOption = None,
     data: DataOption = None,
@@ -60,7 +70,9 @@ def create(
     """Create a service account in an organization, or in one project of it."""
     with connect(data) as client:
         place = require_place(client, org, project)
-        body = {**place.filters, "name": name, "role": role.value}
+        body: dict[str, Any] = {**place.filters, "name": name, "role": role.value}
+        if label:
+            body["labels"] = parse_labels(label)
         row = client.change("POST", SERVICE_ACCOUNTS, body)
     sentence = f"Created service account {words_of(row)} as {row['role']}{place.words}."
     say_done(row, sentence, as_json=as_json)
@@ -104,22 +116,33 @@ def show(
 
 
 @app.command(
-    "update", epilog=examples("penstock service-accounts update ci --org acme --role developer")
+    "update",
+    epilog=examples(
+        "penstock service-accounts update ci --org acme --role developer",
+        "penstock service-accounts update ci --org acme --label team=search",
+    ),
 )
 def update(
     *,
     account: AccountArgument,
-    role: RoleOption,
+    role: NewRoleOption = None,
+    label: LabelOption = None,
+    remove_label: RemoveLabelOption = None,
     org: OrgOption = None,
     project: ProjectOption = None,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Give a service account another role; its keys can do no more than it can."""
+    """Give a service account another role, or other labels; its keys follow at once.
+
+    --label adds to the labels, or replaces the one of its name.
+    """
+    require_changes(role or label or remove_label, "service-accounts update")
     with connect(data) as client:
         before = _find(client, account, org, project)
-        row = client.change("PATCH", f"{SERVICE_ACCOUNTS}/{before['id']}", {"role": role.value})
-    say_done(row, f"{words_of(before)} has the role {row['role']} now.", as_json=as_json)
+        options = PersonOptions(role, label, remove_label)
+        row = change_person(client, SERVICE_ACCOUNTS, before, options)
+    say_done(row, f"{words_of(before)} {words_of_person(row)} now.", as_json=as_json)
 
 
 @app.command("disable", epilog=examples("penstock service-accounts disable ci --org acme --yes"))
@@ -166,6 +189,7 @@ def _columns(client: "ControlClient") -> "tuple[Column, ...]":
         ("Name", text_of("name")),
         ("Id", text_of("id")),
         ("Role", text_of("role")),
+        ("Labels", text_of("labels")),
         ("Disabled", text_of("is_disabled")),
         *place_columns(NameBook(client)),
         ("Created (UTC)", time_of("created_at")),

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
+from penstock.access.store import find_labels
 from penstock.contract.money import HoldUse
 from penstock.limits import budget_store as store
 from penstock.limits.budget_holds import ends_of, window_of
@@ -171,7 +172,7 @@ async def settle(
     ends = ends_of(holds)
     labels: Mapping[str, list[str]] = {}
     if any(one.label is not None for one in budgets.values()):
-        labels = await store.find_key_labels(session, scope, {event.key_id for event in events})
+        labels = await find_labels(session, scope, {event.key_id for event in events})
     for event in events:
         caller = _Key(owners.get(event.key_id, ""), labels.get(event.key_id, ()))
         found = _windows_of(event, by_owner, of_hold, caller)

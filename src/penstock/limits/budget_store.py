@@ -20,7 +20,6 @@ from sqlalchemy import (
     update,
 )
 
-from penstock.access.key_rules import are_labels, join_labels
 from penstock.access.tables import ApiKeys
 from penstock.limits.budget_model import (
     Budget,
@@ -178,17 +177,6 @@ async def find_key_owners(
     )
     rows = await session.rows(statement)
     return {key: member or account or "" for key, member, account in rows}
-
-
-async def find_key_labels(
-    session: ReadSession, scope: Scope, key_ids: Collection[str]
-) -> dict[str, list[str]]:
-    """Return what keys carry, by key; of a damaged row nothing."""
-    statement = select(ApiKeys.id, ApiKeys.labels).where(
-        scope.where(ApiKeys.organization_id), ApiKeys.id.in_(key_ids)
-    )
-    rows = await session.rows(statement)
-    return {key: join_labels(own) for key, own in rows if are_labels(own)}
 
 
 # Lives of workers

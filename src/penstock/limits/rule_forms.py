@@ -6,12 +6,12 @@ from typing import Any
 
 import msgspec
 
-from penstock.access.key_rules import find_label_fault
 from penstock.catalog.rules import check_model, check_name
 from penstock.catalog.written_rules import MAX_RULES
 from penstock.contract.limits import Limit, find_limit_fault
 from penstock.limits.model import KeptRules
 from penstock.limits.rules import slot_of
+from penstock.tenancy.labels import find_label_fault
 
 
 def read_rules(owner_id: str, kept: object) -> tuple[Limit, ...]:

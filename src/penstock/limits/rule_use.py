@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from penstock.access import store as access_store
-from penstock.access.key_rules import join_labels
 from penstock.contract.limits import BucketUse, Limit, UseReport
 from penstock.kit.errors import PenstockError
 from penstock.limits import store
@@ -12,6 +11,8 @@ from penstock.limits.model import Limits, Owner, RuleInForce
 from penstock.limits.rule_forms import read_rules
 from penstock.limits.rules import bucket_of, limit_at, merge, subject_of
 from penstock.storage.sessions import ReadSession, WriteSession
+from penstock.tenancy import people
+from penstock.tenancy.labels import join_labels, known_labels
 
 MAX_USES = 5_000
 """Buckets of one report."""
@@ -27,7 +28,8 @@ Uses = Mapping[str, tuple[int, int]]
 async def list_in_force(session: ReadSession, owner: Owner, now_us: int) -> list[RuleInForce]:
     """Return the rules that bear on an owner: its own, and those of all above it.
 
-    Those of all above it that are for a label bear on keys that carry it.
+    Those of all above it that are for a label bear on keys that carry it, and on people and
+    machines that do.
 
     Args:
         session: Where from.
@@ -35,11 +37,12 @@ async def list_in_force(session: ReadSession, owner: Owner, now_us: int) -> list
         now_us: The time.
     """
     member_id = owner.member_id or owner.service_account_id
-    labels: list[str] = []
+    labels = await _find_person_labels(session, owner)
     if owner.key_id is not None:
         key = await access_store.keys.get(session, session.scope, owner.key_id)
         member_id = key.member_id or key.service_account_id
-        labels = join_labels(key.labels)
+        found_labels = await access_store.find_labels(session, session.scope, [key.id])
+        labels = found_labels[key.id]
     ids = [owner.organization_id, owner.project_id, member_id, owner.key_id]
     found = await store.list_limits_of(session, session.scope, [one for one in ids if one])
     found = sorted(found, key=lambda one: ids.index(one.owner_id))
@@ -80,6 +83,17 @@ async def record_report(session: WriteSession, report: UseReport) -> None:
 async def forget_old_uses(session: WriteSession, now_us: int) -> None:
     """Remove reports that say nothing any more."""
     await store.forget_uses(session, session.scope, now_us - KEEP_USES_S * 1_000_000)
+
+
+async def _find_person_labels(session: ReadSession, owner: Owner) -> list[str]:
+    """Return what a member or service account carries; nothing of others."""
+    if owner.member_id is not None:
+        member = await people.get_member(session, owner.member_id)
+        return join_labels(known_labels(member.labels))
+    if owner.service_account_id is not None:
+        account = await people.get_service_account(session, owner.service_account_id)
+        return join_labels(known_labels(account.labels))
+    return []
 
 
 def _list_rules(

@@ -52,6 +52,15 @@ ROLE_INVALID = _refusal(
     caller_action="Choose one of the roles that the message lists.",
 )
 
+LABELS_INVALID = _refusal(
+    "labels_invalid",
+    400,
+    "invalid_labels",
+    public="The labels cannot be used.",
+    cause="There are over 32, or a name or value is not of the form that labels have.",
+    caller_action="Correct what the message names.",
+)
+
 MEMBER_EXISTS = _refusal(
     "member_exists",
     409,

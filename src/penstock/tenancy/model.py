@@ -95,9 +95,24 @@ class Member:
     """Who it is, in the words of the identity provider."""
     email: str | None
     role: str
+    labels: dict[str, str]
+    """Their keys carry them, too."""
     version: int
     created_at_us: int
     updated_at_us: int
+
+
+class PersonChanges(TypedDict, total=False):
+    """Members of a member that are to change; those that are not there stay."""
+
+    role: str
+    labels: dict[str, str]
+
+
+class AccountChanges(PersonChanges, total=False):
+    """The same of a service account."""
+
+    is_disabled: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +126,8 @@ class ServiceAccount:
     name: str
     role: str
     is_disabled: bool
+    labels: dict[str, str]
+    """Its keys carry them, too."""
     version: int
     created_at_us: int
     updated_at_us: int

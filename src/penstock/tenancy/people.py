@@ -1,6 +1,7 @@
 """Use cases of members and service accounts. None commits; each records an audit entry."""
 
 import dataclasses
+from collections.abc import Mapping
 
 from penstock.audit.model import Actor, Entry
 from penstock.audit.service import record
@@ -11,8 +12,9 @@ from penstock.storage.paging import Page, PageRequest
 from penstock.storage.sessions import ReadSession, WriteSession
 from penstock.tenancy import store
 from penstock.tenancy.errors import MEMBER_EXISTS, NAME_TAKEN
-from penstock.tenancy.model import Member, ServiceAccount
+from penstock.tenancy.model import AccountChanges, Member, PersonChanges, ServiceAccount
 from penstock.tenancy.rules import (
+    check_labels,
     check_role,
     normalize_email,
     normalize_name,
@@ -30,12 +32,14 @@ async def add_member(
     role: str,
     email: str | None = None,
     project_id: str | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> Member:
     """Make a person a member of an organization, or of one project of it.
 
     Raises:
         PenstockError: `OBJECT_UNKNOWN` for organization or project, `STATUS_CONFLICT` when one is
-            not active, `SUBJECT_INVALID`, `EMAIL_INVALID`, `ROLE_INVALID`, `MEMBER_EXISTS`.
+            not active, `SUBJECT_INVALID`, `EMAIL_INVALID`, `ROLE_INVALID`, `LABELS_INVALID`,
+            `MEMBER_EXISTS`.
     """
     await _require_place(session, organization_id, project_id)
     member = Member(
@@ -45,6 +49,7 @@ async def add_member(
         subject=normalize_subject(subject),
         email=normalize_email(email),
         role=check_role(role, project_id),
+        labels=check_labels(labels or {}),
         version=1,
         created_at_us=actor.at_us,
         updated_at_us=actor.at_us,
@@ -89,23 +94,23 @@ async def update_member(
     session: WriteSession,
     actor: Actor,
     member_id: str,
+    changes: PersonChanges,
     *,
-    role: str,
     expected_version: int | None = None,
 ) -> Member:
-    """Give a member another role.
+    """Give a member another role, or other labels.
 
     `access.service.update_member` also tells data planes; use that one where keys exist.
 
     Raises:
-        PenstockError: `OBJECT_UNKNOWN`, `VERSION_CONFLICT`, `ROLE_INVALID`.
+        PenstockError: `OBJECT_UNKNOWN`, `VERSION_CONFLICT`, `ROLE_INVALID`, `LABELS_INVALID`.
     """
     before = await store.members.lock(session, session.scope, member_id, expected_version)
-    role = check_role(role, before.project_id)
-    if role == before.role:
+    values = _differences(before, changes)
+    if not values:
         return before
     after = await store.members.update(
-        session, session.scope, before, role=role, updated_at_us=actor.at_us
+        session, session.scope, before, updated_at_us=actor.at_us, **values
     )
     await _tell(session, actor, "member.update", before, after)
     return after
@@ -135,12 +140,13 @@ async def create_service_account(
     role: str,
     project_id: str | None = None,
     is_disabled: bool = False,
+    labels: Mapping[str, str] | None = None,
 ) -> ServiceAccount:
     """Create a service account in an organization, or in one project of it.
 
     Raises:
         PenstockError: `OBJECT_UNKNOWN` for organization or project, `STATUS_CONFLICT` when one is
-            not active, `NAME_INVALID`, `ROLE_INVALID`, `NAME_TAKEN`.
+            not active, `NAME_INVALID`, `ROLE_INVALID`, `LABELS_INVALID`, `NAME_TAKEN`.
     """
     await _require_place(session, organization_id, project_id)
     account = ServiceAccount(
@@ -150,6 +156,7 @@ async def create_service_account(
         name=normalize_name(name),
         role=check_role(role, project_id),
         is_disabled=is_disabled,
+        labels=check_labels(labels or {}),
         version=1,
         created_at_us=actor.at_us,
         updated_at_us=actor.at_us,
@@ -194,24 +201,19 @@ async def update_service_account(
     session: WriteSession,
     actor: Actor,
     account_id: str,
+    changes: AccountChanges,
     *,
-    role: str | None = None,
-    is_disabled: bool | None = None,
     expected_version: int | None = None,
 ) -> ServiceAccount:
-    """Change what is not None. Its keys follow at once: they can do no more than it can.
+    """Change the members of a service account that are given; its keys follow at once.
 
     `access.service.update_service_account` also tells data planes; use that one where keys exist.
 
     Raises:
-        PenstockError: `OBJECT_UNKNOWN`, `VERSION_CONFLICT`, `ROLE_INVALID`.
+        PenstockError: `OBJECT_UNKNOWN`, `VERSION_CONFLICT`, `ROLE_INVALID`, `LABELS_INVALID`.
     """
     before = await store.service_accounts.lock(session, session.scope, account_id, expected_version)
-    values: dict[str, str | bool] = {}
-    if role is not None and role != before.role:
-        values["role"] = check_role(role, before.project_id)
-    if is_disabled is not None and is_disabled != before.is_disabled:
-        values["is_disabled"] = is_disabled
+    values = _differences(before, changes)
     if not values:
         return before
     after = await store.service_accounts.update(
@@ -219,6 +221,22 @@ async def update_service_account(
     )
     await _tell(session, actor, "service_account.update", before, after)
     return after
+
+
+def _differences(
+    before: Member | ServiceAccount, changes: PersonChanges | AccountChanges
+) -> AccountChanges:
+    """Return what is not as it is to be, checked."""
+    values: AccountChanges = {}
+    role, labels = changes.get("role", before.role), changes.get("labels", before.labels)
+    is_disabled: object = changes.get("is_disabled")
+    if role != before.role:
+        values["role"] = check_role(role, before.project_id)
+    if labels != before.labels:
+        values["labels"] = check_labels(labels)
+    if isinstance(before, ServiceAccount) and is_disabled not in {None, before.is_disabled}:
+        values["is_disabled"] = bool(is_disabled)
+    return values
 
 
 async def _require_place(

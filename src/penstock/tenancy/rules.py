@@ -2,19 +2,21 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from penstock.kit.errors import PenstockError
 from penstock.kit.slugs import check_slug
 from penstock.tenancy.errors import (
     EMAIL_INVALID,
+    LABELS_INVALID,
     NAME_INVALID,
     POLICY_INVALID,
     ROLE_INVALID,
     STATUS_CONFLICT,
     SUBJECT_INVALID,
 )
+from penstock.tenancy.labels import find_label_fault, find_labels_fault
 from penstock.tenancy.model import (
     ORGANIZATION_ROLES,
     PROJECT_ROLES,
@@ -107,6 +109,30 @@ def check_role(role: str, project_id: str | None) -> Role:
         where = "an organization" if project_id is None else "a project"
         raise PenstockError(ROLE_INVALID, f"Roles of {where} are: {', '.join(possible)}.")
     return Role(role)
+
+
+def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return labels sorted by name.
+
+    Raises:
+        PenstockError: `LABELS_INVALID`.
+    """
+    fault = find_labels_fault(labels)
+    if fault is not None:
+        raise PenstockError(LABELS_INVALID, fault)
+    return dict(sorted(labels.items()))
+
+
+def check_label(label: str) -> str:
+    """Return a label that a rule may be for, NAME=VALUE.
+
+    Raises:
+        PenstockError: `LABELS_INVALID`.
+    """
+    fault = find_label_fault(label)
+    if fault is not None:
+        raise PenstockError(LABELS_INVALID, fault)
+    return label
 
 
 def require_active(status: str, what: str) -> None:

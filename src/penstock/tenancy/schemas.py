@@ -1,6 +1,6 @@
 """What the API of organizations, projects, members and service accounts takes and answers."""
 
-from typing import Annotated
+from typing import Annotated, Any, Self
 
 from pydantic import ConfigDict, Field, StrictBool
 
@@ -15,7 +15,15 @@ from penstock.audit.schemas import (
     Time,
     example,
 )
-from penstock.tenancy.model import OwnerChanges, Role
+from penstock.tenancy.labels import known_labels
+from penstock.tenancy.model import (
+    AccountChanges,
+    Member,
+    OwnerChanges,
+    PersonChanges,
+    Role,
+    ServiceAccount,
+)
 
 Name = Annotated[
     Text,
@@ -25,6 +33,7 @@ Name = Annotated[
     ),
 ]
 
+Labels = dict[Text, Text]
 Places = Annotated[
     list[Text],
     Field(description="Sorted, each once; null for all.", examples=[["eu-de"]]),
@@ -193,14 +202,20 @@ class NewMember(RequestBody):
     role: Role
     email: Text | None = None
     project_id: Annotated[Id | None, Field(description="For one project only.")] = None
+    labels: Labels = Field(default_factory=dict)
 
 
 class MemberChanges(RequestBody):
-    """What of a member is to change."""
+    """What of a member is to change; what is left out stays."""
 
-    model_config = example(role="project_admin")
+    model_config = example(role="project_admin", labels={"team": "search"})
 
-    role: Role
+    role: Role | None = None
+    labels: Labels | None = None
+
+    def to_changes(self) -> PersonChanges:
+        """Return the members that were sent."""
+        return self.model_dump(exclude_none=True)  # type: ignore[return-value]  # its names are ours
 
 
 class MembersQuery(PageQuery):
@@ -224,6 +239,7 @@ class MemberBody(AnswerBody):
                     "subject": "auth0|42",
                     "email": "ada@example.com",
                     "role": "org_admin",
+                    "labels": {"team": "search"},
                     "version": 1,
                     **_TIMES,
                 }
@@ -237,9 +253,15 @@ class MemberBody(AnswerBody):
     subject: str
     email: str | None
     role: str
+    labels: Annotated[dict[str, str], Field(description="Their keys carry them, too.")]
     version: int
     created_at: Time
     updated_at: Time
+
+    @classmethod
+    def of(cls, item: Member, **members: Any) -> Self:
+        """Return a member as they are answered."""
+        return super().of(item, labels=known_labels(item.labels), **members)
 
 
 class MemberPage(PageBody[MemberBody]):
@@ -257,6 +279,7 @@ class NewServiceAccount(RequestBody):
     name: Name
     role: Role
     project_id: Annotated[Id | None, Field(description="For one project only.")] = None
+    labels: Labels = Field(default_factory=dict)
 
 
 class ServiceAccountChanges(RequestBody):
@@ -266,6 +289,11 @@ class ServiceAccountChanges(RequestBody):
 
     role: Role | None = None
     is_disabled: StrictBool | None = None
+    labels: Labels | None = None
+
+    def to_changes(self) -> AccountChanges:
+        """Return the members that were sent."""
+        return self.model_dump(exclude_none=True)  # type: ignore[return-value]  # its names are ours
 
 
 class ServiceAccountsQuery(PageQuery):
@@ -289,6 +317,7 @@ class ServiceAccountBody(AnswerBody):
                     "name": "nightly",
                     "role": "developer",
                     "is_disabled": False,
+                    "labels": {},
                     "version": 1,
                     **_TIMES,
                 }
@@ -302,9 +331,15 @@ class ServiceAccountBody(AnswerBody):
     name: str
     role: str
     is_disabled: bool
+    labels: Annotated[dict[str, str], Field(description="Its keys carry them, too.")]
     version: int
     created_at: Time
     updated_at: Time
+
+    @classmethod
+    def of(cls, item: ServiceAccount, **members: Any) -> Self:
+        """Return a service account as it is answered."""
+        return super().of(item, labels=known_labels(item.labels), **members)
 
 
 class ServiceAccountPage(PageBody[ServiceAccountBody]):

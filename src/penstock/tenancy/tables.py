@@ -1,10 +1,13 @@
 """Tables of the tenancy room."""
 
+from typing import Any
+
 from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from penstock.storage.base import Base, Json, Versioned
 
+_NO_LABELS = text("'{}'")
 _NOT_ARCHIVED = text("status <> 'archived'")
 
 
@@ -92,6 +95,7 @@ class Members(Versioned, Base):
     subject: Mapped[str]
     email: Mapped[str | None]
     role: Mapped[str]
+    labels: Mapped[dict[str, Any]] = mapped_column(Json, server_default=_NO_LABELS)
 
 
 class ServiceAccounts(Versioned, Base):
@@ -111,3 +115,4 @@ class ServiceAccounts(Versioned, Base):
     name: Mapped[str]
     role: Mapped[str]
     is_disabled: Mapped[bool]
+    labels: Mapped[dict[str, Any]] = mapped_column(Json, server_default=_NO_LABELS)

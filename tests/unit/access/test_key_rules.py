@@ -61,7 +61,7 @@ INVOKERS = {
     "developer",
     "inference_only",
 }
-OWNER = KeyOwner(role="developer", project_id=None, is_disabled=False)
+OWNER = KeyOwner(role="developer", project_id=None, is_disabled=False, labels={})
 RECORD = KeyRecord(key=KEY, secrets=[SECRET], organization_status="active", project_status="active")
 
 

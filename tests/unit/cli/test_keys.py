@@ -242,6 +242,17 @@ def test_list_and_show(plane: FakeControl, key: dict[str, Any]) -> None:
         assert word in shown
 
 
+def test_label_gives_and_takes(plane: FakeControl, key: dict[str, Any]) -> None:
+    """The others stay, and who changed them meanwhile is not undone."""
+    (row,) = run_json(plane, "keys", "label", "ci", "team=search", "note=a=b")
+    assert row["labels"] == key["labels"] | {"team": "search", "note": "a=b"}
+    (row,) = run_json(plane, "keys", "label", "ci", "team=ads", "--remove", "note")
+    assert row["labels"] == key["labels"] | {"team": "ads"}
+    assert [asked.headers["if-match"] for asked in plane.state.changes()] == ['"1"', '"2"']
+    for wrong in ((), ("team",), ("=x",), ("a=1", "a=2")):
+        assert run(plane, "keys", "label", "ci", *wrong).exit_code == 2
+
+
 def test_update_changes_what_is_named(plane: FakeControl, key: dict[str, Any]) -> None:
     """Only members that were named are sent; lists are replaced and may be opened again."""
     changes = ("--alias", "small", "--expires", "2100-01-01", "--name", "ci2")

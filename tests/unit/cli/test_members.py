@@ -61,6 +61,25 @@ def test_update_and_remove(plane: FakeControl, project: dict[str, Any]) -> None:
     assert answer == {"id": member["id"], "subject": "ada", "is_removed": True}
 
 
+@pytest.mark.parametrize("command", ["members", "service-accounts"])
+def test_labels_are_added_and_taken_away(
+    plane: FakeControl, project: dict[str, Any], command: str
+) -> None:
+    """By name, with the version that they were read at; and something must be said."""
+    name = "subject" if command == "members" else "name"
+    place = {"organization_id": project["organization_id"]}
+    plane.state.add(command, **place, **{name: "ada"}, role="developer", labels={"a": "1"})
+    update = (command, "update", "ada", "--org", "acme")
+    (row,) = run_json(plane, *update, "--label", "team=search")
+    assert row["labels"] == {"a": "1", "team": "search"}
+    more = ("--label", "team=ads", "--remove-label", "a", "--role", "auditor")
+    result = run(plane, *update, *more)
+    assert "has the role auditor, and carries team=ads, now" in " ".join(result.stdout.split())
+    assert [asked.headers["if-match"] for asked in plane.state.changes()] == ['"1"', '"2"']
+    assert run(plane, *update).exit_code == 2
+    assert run(plane, *update, "--label", "team").exit_code == 2
+
+
 def test_list_members(plane: FakeControl, project: dict[str, Any]) -> None:
     """Members are listed with names of places, of one organization or project if asked for."""
     place = {"organization_id": project["organization_id"]}

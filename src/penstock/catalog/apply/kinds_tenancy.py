@@ -7,7 +7,14 @@ from penstock.catalog.apply.kind import Hands, Kind, Names
 from penstock.catalog.apply.model import Change, Members, Wanted
 from penstock.catalog.references import Identity
 from penstock.tenancy import people, service, store
-from penstock.tenancy.model import Member, Organization, Project, ServiceAccount, Status
+from penstock.tenancy.model import (
+    AccountChanges,
+    Member,
+    Organization,
+    Project,
+    ServiceAccount,
+    Status,
+)
 from penstock.tenancy.tables import Members as MemberRows
 from penstock.tenancy.tables import Organizations, Projects, ServiceAccounts
 
@@ -79,6 +86,10 @@ def _identify_member(names: Names, member: Member) -> Identity:
     return owner, names.name("projects", member.project_id), member.subject
 
 
+def _members_of_member(_: Names, member: Member) -> Members:
+    return {name: getattr(member, name) for name in ("role", "email", "labels")}
+
+
 async def _add_member(hands: Hands, names: Names, identity: Identity, wanted: Wanted) -> str:
     owner, project, subject = identity
     added = await people.add_member(
@@ -88,14 +99,14 @@ async def _add_member(hands: Hands, names: Names, identity: Identity, wanted: Wa
         subject=str(subject),
         role=wanted.members["role"],
         email=wanted.members["email"],
+        labels=wanted.members["labels"],
         project_id=None if project is None else names.id("projects", owner, project),
     )
     return added.id
 
 
 async def _update_member(hands: Hands, _: Names, object_id: str, change: Change) -> None:
-    role = (change.after or {})["role"]
-    await access.update_member(hands.session, hands.actor, object_id, role=role)
+    await access.update_member(hands.session, hands.actor, object_id, _after(change))
 
 
 async def _remove_member(hands: Hands, object_id: str) -> None:
@@ -112,6 +123,7 @@ def _members_of_account(names: Names, account: ServiceAccount) -> Members:
         "project": names.name("projects", account.project_id),
         "role": account.role,
         "is_disabled": account.is_disabled,
+        "labels": account.labels,
     }
 
 
@@ -126,17 +138,19 @@ async def _create_account(hands: Hands, names: Names, identity: Identity, wanted
         role=wanted.members["role"],
         project_id=None if project is None else names.id("projects", owner, project),
         is_disabled=wanted.members["is_disabled"],
+        labels=wanted.members["labels"],
     )
     return created.id
 
 
 async def _update_account(hands: Hands, _: Names, object_id: str, change: Change) -> None:
-    await access.update_service_account(hands.session, hands.actor, object_id, **_after(change))
+    await access.update_service_account(hands.session, hands.actor, object_id, _after(change))
 
 
 async def _disable_account(hands: Hands, object_id: str) -> None:
     # Its keys stay on record and name it, so it is not removed.
-    await access.update_service_account(hands.session, hands.actor, object_id, is_disabled=True)
+    changes: AccountChanges = {"is_disabled": True}
+    await access.update_service_account(hands.session, hands.actor, object_id, changes)
 
 
 ORGANIZATIONS = Kind(
@@ -175,7 +189,7 @@ MEMBERS = Kind(
     place=_place_of_member,
     owners=_owners_of,
     identify=_identify_member,
-    members=lambda _, member: {"role": member.role, "email": member.email},
+    members=_members_of_member,
     create=_add_member,
     update=_update_member,
     delete=_remove_member,
