@@ -122,7 +122,7 @@ class LimiterRig:
         self.records = MemoryRecords(make_snapshot([1]))
         self.agent = LimitsAgent(self.monotonic_ms, base_ms=7_000_000, budgets=budgets)
         self.sent: list[WorkerMessage] = []
-        self._quotas: dict[Key, Quota] = {}
+        self.quotas: dict[Key, Quota] = {}
         """As a worker remembers them."""
         self.is_hung = False
         self.is_linked = is_linked
@@ -154,12 +154,12 @@ class LimiterRig:
 
     def limit(self, *limits: Limit, owner: bytes = KEY) -> None:
         """Set the limits of an owner."""
-        self._quotas.clear()
+        self.quotas.clear()
         self.records.limits[owner] = OwnerLimits(limits=limits)
 
     def budget(self, budget: Budget, *prices: Price, owner: bytes = ORGANIZATION) -> None:
         """Set the budget of an owner, and the model's prices."""
-        self._quotas.clear()
+        self.quotas.clear()
         self.records.budgets[owner] = (budget,)
         self.records.prices["model-a"] = prices or (PRICE,)
 
@@ -172,9 +172,9 @@ class LimiterRig:
         body_bytes: int = 400,
     ) -> list[Asker]:
         """Have requests ask, all in one turn of the loop."""
-        quota = self._quotas.get(key) or read_quota(self.records, key)
+        quota = self.quotas.get(key) or read_quota(self.records, key)
         assert quota is not None
-        self._quotas[key] = quota
+        self.quotas[key] = quota
         kind = kind_of(body_bytes, cap, 1)
         demand = Demand(body_bytes, cap, 1, body_bytes, has_other_caps=False, kind=kind)
         askers = [Asker(self.loop, demand) for _ in range(count)]

@@ -88,8 +88,9 @@ def read_demand(
     most_input = body_bytes + INPUT_OVERHEAD_TOKENS if is_for_money else 0
     if is_for_money and operation.input_member == "messages":
         messages = bytes(members["messages"])
-        # Something in it may have parts. Twice `find`, which is quicker than `in`.
-        if messages.find(b"[", 1) >= 0 or messages.find(b":{") >= 0:
+        # Something in it may have parts. Looking for one byte is much quicker than for two, and
+        # a lone message without parts has only the brace that it begins with.
+        if messages.rfind(b"[") > 0 or (messages.rfind(b"{") > 1 and messages.find(b":{") >= 0):
             most_input += _count_media(messages) * MEDIA_TOKENS
     if _SPECIAL.isdisjoint(members):
         kind = (most_input or body_bytes).bit_length() << 8 | answers  # as `kind_of` has it

@@ -97,17 +97,36 @@ class Limiter:
         Returns:
             What it took of, to be settled once; None when it has to make a claim.
         """
+        now_ms = self._monotonic_ns() // _NS_IN_MS
+        till = quota.drawn.get(demand.kind)
+        if (
+            till is None
+            or till.target is not target
+            or not till.units
+            or now_ms >= till.until_ms
+            or now_s >= till.until_s
+        ):
+            till = self._find_till(quota, target, demand, now_s, now_ms)
+            if till is None:
+                return None
+        till.units -= 1
+        return till
+
+    def _find_till(
+        self, quota: Quota, target: Target, demand: Demand, now_s: float, now_ms: int
+    ) -> Till | None:
+        """Return what to draw from where that is not what was drawn from last."""
         deployment = target.deployment
         terms = quota.find_terms(target.alias, deployment.model, now_s, self._books)
-        most, now_ms = deployment.max_output_tokens, self._monotonic_ns() // _NS_IN_MS
+        most = deployment.max_output_tokens
         till = terms.tills.get(demand.kind)
         if till is None or not till.units or now_ms >= till.until_ms or till.most != most:
             till = self._teller.fill(terms, demand.kind, most, now_ms)
             if self._allowances.low or self._purse.low:
                 self._call_soon()
-            if till is None:
-                return None
-        till.units -= 1
+        if till is not None:
+            till.target = target
+            quota.drawn[demand.kind] = till
         return till
 
     def claim(

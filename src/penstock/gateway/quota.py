@@ -116,6 +116,8 @@ class Quota:
         self.budgets = tuple(self._read_budgets())
         self._is_by_model = any(each.limit.model is not None for each in self.limits)
         self._terms: dict[str, Terms] = {}
+        self.drawn: dict[int, Till] = {}
+        """What requests drew from last, by their kind."""
 
     def find_terms(self, alias: str, model: str, now_s: float, books: "Books") -> Terms:
         """Return what decides about requests for an alias that go to a model.

@@ -10,6 +10,7 @@ from penstock.limits.allowances import Costs
 from penstock.limits.prices import ATTO_IN_NANO
 
 if TYPE_CHECKING:
+    from penstock.gateway.offer import Target
     from penstock.gateway.quota import Terms
 
 
@@ -42,16 +43,22 @@ class Till:
         "size",
         "spent",
         "taken",
+        "target",
         "terms",
         "units",
         "unsent",
         "until_ms",
+        "until_s",
     )
 
     def __init__(self, terms: "Terms", most: int) -> None:
         """Begin with nothing in it."""
         self.terms = terms
         self.most = most
+        self.until_s = terms.until_s
+        """When the terms end, in seconds since the Unix epoch."""
+        self.target: Target | None = None
+        """Where the latest request that drew from it is sent."""
         self.size = 1
         """How many units were put into it, or would have been."""
         self.units = 0

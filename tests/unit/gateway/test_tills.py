@@ -2,10 +2,11 @@
 
 import random
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.fakes.limiter_rig import NOTHING, ORGANIZATION, TOKEN, Asker, LimiterRig
+from tests.fakes.limiter_rig import A_KEY, NOTHING, ORGANIZATION, TOKEN, Asker, LimiterRig
 from tests.fakes.limits_agent import at_once
 
 from penstock.contract.limits import Ask, Limit, Metric
@@ -80,6 +81,31 @@ def test_frequent_requests_draw_from_a_till() -> None:
     drawn = _drawn(askers)
     assert len(drawn) >= 95
     assert len({id(asker.claim) for asker in drawn}) <= 4  # each twice as large as the one before
+
+
+def test_a_till_ends_with_its_terms() -> None:
+    """The moment that a raise ends, nobody draws any more of what was taken under it."""
+    raised = Limit("e", Metric.REQUESTS, PLENTY, raised_limit=2 * PLENTY, raised_until=5_000)
+    rig = _rig(raised)
+    asker = _drawn(rig.ask(100))[-1]
+    till, quota = asker.claim, rig.quotas[A_KEY]
+    assert isinstance(till, Till)
+    assert till.units >= 2
+    assert rig.limiter.draw(quota, rig.target, asker.demand, 4_999.9) is till
+    late = rig.limiter.draw(quota, rig.target, asker.demand, 5_000.0)
+    assert late is None or late.terms is not till.terms
+
+
+def test_what_has_a_target_of_its_own_draws_by_its_own_bounds() -> None:
+    """What was drawn from last is of no use to a request for another model."""
+    rig = _rig()
+    asker = _drawn(rig.ask(100))[-1]
+    till, quota = asker.claim, rig.quotas[A_KEY]
+    assert isinstance(till, Till)
+    other = msgspec.structs.replace(rig.target, alias="model-b")
+    found = rig.limiter.draw(quota, other, asker.demand, 1_010.0)
+    assert found is None or found.terms is not till.terms
+    assert rig.limiter.draw(quota, rig.target, asker.demand, 1_010.0) is till
 
 
 def test_rare_requests_take_for_themselves() -> None:
