@@ -1,5 +1,7 @@
 """A real NVIDIA Dynamo, asked through a real worker: what callers see, and what is counted."""
 
+import asyncio
+import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,7 +12,12 @@ import msgspec
 import pytest
 from tests.fakes.dynamo import CONTEXT_TOKENS, MODEL, running_dynamo
 from tests.fakes.plain_http import NO_TLS
+from tests.fakes.served_upstreams import ServedUpstreams
 from tests.fakes.worker_process import KEY, WorkerProcess, make_snapshot, running_worker
+
+from penstock.contract.snapshot import Deployment, Endpoint, Upstream
+from penstock.kit.clock import SystemClock
+from penstock.node.health import Health
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]  # the first time it is installed
 
@@ -149,3 +156,21 @@ def test_models_are_those_of_the_gateway(site: Site) -> None:
     assert names == ["model-a"]
     (model,) = site.dynamo.get("/v1/models").json()["data"]
     assert (model["id"], model["context_window"]) == (MODEL, CONTEXT_TOKENS)
+
+
+async def test_the_agent_knows_whether_its_models_can_be_asked(site: Site) -> None:
+    """Dynamo is ready for its model, in whatever company, and not for one that it has not."""
+    at = Endpoint("http", "127.0.0.1", site.dynamo.base_url.port or 0)
+    upstreams = [Upstream(name, "dynamo", (at,)) for name in ("its", "both", "none")]
+    models = [("its", MODEL), ("both", MODEL), ("both", "org/nope"), ("none", "org/nope")]
+    catalog = ServedUpstreams(*upstreams)
+    catalog.deployments = [Deployment("d", upstream, model) for upstream, model in models]
+    asker = Health(catalog, SystemClock(), lambda _: None, random=random.random)
+    task = asyncio.create_task(asker.run())
+    wanted = {("its", at.url): True, ("both", at.url): True, ("none", at.url): False}
+    deadline = time.monotonic() + 60  # a No counts once it was said twice
+    while asker.states() != wanted:
+        assert time.monotonic() < deadline, asker.states()
+        await asyncio.sleep(0.1)
+    task.cancel()
+    assert asker.message().endpoints == (("none", at.url),)

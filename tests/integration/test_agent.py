@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from tests.fakes.agent_process import (
     CONFIG,
+    Caller,
     Node,
     Sink,
     kept_node,
@@ -20,10 +21,12 @@ from tests.fakes.agent_process import (
     until,
 )
 from tests.fakes.fake_worker import FakeJournal, make_open
+from tests.fakes.ports import free_port
 
 from penstock.access.peppers import read_peppers
 from penstock.contract.node import (
     Hello,
+    NotReady,
     Stats,
     encode_message,
 )
@@ -347,6 +350,20 @@ async def test_every_worker_is_told_of_credentials(node: Node) -> None:
         os.kill(pid, signal.SIGKILL)
     await until(lambda: told(2), "told again")
     assert await node.stop() == 0
+
+
+async def test_every_worker_is_told_of_endpoints_that_are_away(node: Node) -> None:
+    """An endpoint that cannot be reached is in the metrics, and workers that come hear of it."""
+    url = f"http://127.0.0.1:{free_port()}"
+    upstream = f'upstreams: [{{name: gpu, provider: vllm, endpoints: ["{url}"]}}]\n'
+    node.config.write_text(CONFIG + upstream)
+    await node.start()
+    await node.until_metric("penstock_endpoint_ready", 0)
+    caller = Caller(node)
+    await caller.connect(epoch=7)
+    assert (await caller.hear(NotReady)).endpoints == (("gpu", url),)
+    await caller.end()
+    assert await node.stop() == 0, node.log()
 
 
 async def test_a_bad_kek_setting_is_said(node: Node) -> None:

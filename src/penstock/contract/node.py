@@ -120,6 +120,18 @@ class Rehashed(msgspec.Struct, frozen=True, tag="rehashed"):
     """Each key's hash under the old pepper, and under the new one."""
 
 
+class NotReady(msgspec.Struct, frozen=True, tag="not_ready"):
+    """Agent to worker: endpoints that said that they cannot be asked; replaces all that was told.
+
+    It comes behind each Hello, when something changed, and again every few seconds.
+    """
+
+    endpoints: tuple[tuple[str, str], ...]
+    """Each is the name of an upstream and the endpoint's URL."""
+    believed_s: float
+    """After so long without another one, nothing is known any more."""
+
+
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """Agent to worker: stop taking requests, finish those in flight within the grace, end."""
 
@@ -224,7 +236,9 @@ WorkerMessage = (
     | FreeHolds
     | CheckHolds
 )
-AgentMessage = Apply | Credentials | Drain | Granted | LimitsClock | HoldsGranted | HoldsChecked
+AgentMessage = (
+    Apply | Credentials | Drain | Granted | LimitsClock | HoldsGranted | HoldsChecked | NotReady
+)
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_worker_message = msgspec.msgpack.Decoder(WorkerMessage).decode

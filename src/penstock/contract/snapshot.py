@@ -42,6 +42,12 @@ class Endpoint(msgspec.Struct, frozen=True):
     path_prefix: str = ""
     """Put before the operation's path, e.g. "" (then `/v1/chat/completions` follows)."""
 
+    @property
+    def url(self) -> str:
+        """What operations' paths are appended to."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}{self.path_prefix}"
+
 
 class Upstream(msgspec.Struct, frozen=True):
     """A named set of interchangeable endpoints."""

@@ -276,14 +276,25 @@ class SnapshotStore:
 
     def list_sealed(self) -> list[SealedCredential]:
         """Return all sealed credentials; one that cannot be read is left out."""
+        return self._list(_AGENTS_ONLY, _decode_sealed)
+
+    def list_upstreams(self) -> list[Upstream]:
+        """Return all upstreams; one that cannot be read is left out."""
+        return self._list(b"u", _decode_upstream)
+
+    def list_deployments(self) -> list[Deployment]:
+        """Return all deployments; one that cannot be read is left out."""
+        return self._list(b"d", _decode_deployment)
+
+    def _list(self, letter: bytes, decode: Callable[[bytes], Decoded]) -> list[Decoded]:
         found = []
         with self._environment.begin() as transaction, transaction.cursor() as cursor:
-            is_there = cursor.set_range(_AGENTS_ONLY)
+            is_there = cursor.set_range(letter)
             for name, value in cursor if is_there else ():
-                if name[:1] != _AGENTS_ONLY:
+                if name[:1] != letter:
                     break
                 with contextlib.suppress(msgspec.DecodeError):
-                    found.append(_decode_sealed(value))
+                    found.append(decode(value))
         return found
 
     def names(self, *letters: bytes) -> set[bytes]:

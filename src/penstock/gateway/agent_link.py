@@ -8,11 +8,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from penstock.contract.node import (
+    AgentMessage,
     Apply,
     Credentials,
     Drain,
@@ -23,6 +25,7 @@ from penstock.contract.node import (
     HoldsGranted,
     LimitsClock,
     MessageTooLongError,
+    NotReady,
     WorkerMessage,
     decode_agent_message,
     encode_message,
@@ -36,6 +39,20 @@ _RETRY_S = 0.15
 _READ_BYTES = 64 * 1024
 
 
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What is done when the agent says so."""
+
+    apply: Callable[[], WorkerMessage]
+    """There is a new snapshot to read; returns what to answer."""
+    take_tokens: Callable[[dict[str, str]], None]
+    """All opened credentials, by id: called once the last part of them came."""
+    take_not_ready: Callable[[NotReady], None]
+    """Endpoints that cannot be asked."""
+    drain: Callable[[float | None], None]
+    """The worker shall end, with its grace in seconds."""
+
+
 class AgentLink:
     """Keeps the connection to the agent.
 
@@ -44,9 +61,7 @@ class AgentLink:
         orphan_grace_s: How long to serve without an agent.
         hello: Makes the greeting.
         report: Makes what is told every `STATS_S`.
-        on_apply: Called when there is a new snapshot to read; returns what to answer.
-        on_tokens: Called with all opened credentials, by id, once the last part of them came.
-        on_drain: Called when the worker shall end, with its grace in seconds.
+        orders: What is done when the agent says so.
         limiter: Told what the agent says about limits and money, and whether there is one.
     """
 
@@ -57,9 +72,7 @@ class AgentLink:
         orphan_grace_s: float,
         hello: Callable[[], Hello],
         report: Callable[[], Iterable[WorkerMessage]],
-        on_apply: Callable[[], WorkerMessage],
-        on_tokens: Callable[[dict[str, str]], None],
-        on_drain: Callable[[float | None], None],
+        orders: Orders,
         limiter: Limiter,
     ) -> None:
         """See the class."""
@@ -67,9 +80,7 @@ class AgentLink:
         self._orphan_grace_s = orphan_grace_s
         self._hello = hello
         self._make_report = report
-        self._on_apply = on_apply
-        self._on_tokens = on_tokens
-        self._on_drain = on_drain
+        self._orders = orders
         self._limiter = limiter
         self._writer: asyncio.StreamWriter | None = None
 
@@ -96,7 +107,7 @@ class AgentLink:
                 log.warning("agent lost, serving on grace_s=%s", self._orphan_grace_s)
             if loop.time() - alone_since_s > self._orphan_grace_s:
                 log.error("no agent came back, draining")
-                self._on_drain(None)
+                self._orders.drain(None)
                 alone_since_s = float("inf")
             await asyncio.sleep(_RETRY_S)
 
@@ -131,18 +142,24 @@ class AgentLink:
                 log.error("agent speaks another protocol error=%s", error)  # noqa: TRY400 - told
                 return
             for message in messages:
-                match message:
-                    case Apply():
-                        writer.write(encode_message(self._on_apply()))
-                    case Credentials(part, is_last):
-                        tokens |= part
-                        if len(tokens) > CREDENTIALS:
-                            log.error("agent sends too many credentials limit=%s", CREDENTIALS)
-                            return
-                        if is_last:
-                            self._on_tokens(tokens)
-                            tokens = {}
-                    case Drain(grace_s):
-                        self._on_drain(grace_s)
-                    case Granted() | HoldsGranted() | HoldsChecked() | LimitsClock():
-                        self._limiter.take(message)
+                if not isinstance(message, Credentials):
+                    self._hear(message, writer)
+                    continue
+                tokens |= message.tokens
+                if len(tokens) > CREDENTIALS:
+                    log.error("agent sends too many credentials limit=%s", CREDENTIALS)
+                    return
+                if message.is_last:
+                    self._orders.take_tokens(tokens)
+                    tokens = {}
+
+    def _hear(self, message: AgentMessage, writer: asyncio.StreamWriter) -> None:
+        match message:
+            case Apply():
+                writer.write(encode_message(self._orders.apply()))
+            case NotReady():
+                self._orders.take_not_ready(message)
+            case Drain(grace_s):
+                self._orders.drain(grace_s)
+            case Granted() | HoldsGranted() | HoldsChecked() | LimitsClock():
+                self._limiter.take(message)

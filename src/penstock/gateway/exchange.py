@@ -353,6 +353,8 @@ class Exchange(RequestRecord):
         """End since an engine took too long; while nothing was sent, try another first."""
         pool = self._pool
         if pool is None or self._connection is not None:
+            if pool is not None and self._late_error is FIRST_BYTE_TIMEOUT:
+                pool.health.failed()
             self._fail(Refusal(self._late_error), outcome="timeout")
             return
         pool.too_slow(self)

@@ -15,6 +15,7 @@ from penstock.gateway.errors import (
     CONNECT_FAILED,
     UPSTREAM_SATURATED,
 )
+from penstock.gateway.health import Health
 from penstock.gateway.limits import (
     ENDPOINT_COOL_DOWN_S,
     ENDPOINT_RESTS_S,
@@ -172,8 +173,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             return
         ends_here = self._is_head_done and not self.has_length and exc is None
         if ends_here:
+            self._pool.health.succeeded()
             sender.answer_complete()
         else:
+            self._pool.health.failed()
             sender.answer_failed(Refusal(CLOSED_EARLY))
 
     # What the parser calls
@@ -223,6 +226,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def _complete(self, sender: Sender) -> None:
         self._sender = None
+        self._pool.health.succeeded()
         was_stream = self.content_type.startswith(_EVENT_STREAM)
         sender.answer_complete()  # reads this answer's head: before the connection is lent again
         if not self._keep_alive or self.transport.is_closing():
@@ -235,6 +239,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def _fail(self, refusal: Refusal) -> None:
         sender, self._sender = self._sender, None
         self.transport.abort()
+        self._pool.health.failed()
         if sender is not None:
             sender.answer_failed(refusal)
 
@@ -271,6 +276,7 @@ class Pool:
         """Requests between `acquire` and their end, counted by the exchanges."""
         self.cool_until_s = 0.0
         """It refused a connection lately, or asked to be left alone: others go first until then."""
+        self.health = Health(loop.time)
         default = 443 if endpoint.scheme == "https" else 80
         host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
         self._host = host if endpoint.port == default else f"{host}:{endpoint.port}"
@@ -295,6 +301,7 @@ class Pool:
 
     def acquire(self, sender: Sender) -> None:
         """Give `sender` a connection: now, when one is made, or when one becomes free."""
+        self.health.asked()
         now = self._loop.time()
         while self._idle:
             connection = self._idle.pop()
@@ -328,7 +335,7 @@ class Pool:
         One that only waited for a connection to become free says nothing of the endpoint.
         """
         if sender in self._connecting:
-            self.cool_until_s = self._loop.time() + ENDPOINT_COOL_DOWN_S
+            self._cool()
         self.give_up(sender)
 
     def rest(self, seconds: int) -> None:
@@ -366,6 +373,10 @@ class Pool:
             self._idle.remove(connection)
         self._make_for_waiting()
 
+    def _cool(self) -> None:
+        self.cool_until_s = self._loop.time() + ENDPOINT_COOL_DOWN_S
+        self.health.failed()
+
     def _may_connect(self) -> bool:
         return self.connection_count + len(self._connecting) < self.upstream.max_connections
 
@@ -400,7 +411,7 @@ class Pool:
                 raise ConnectionResetError  # the engine hung up before anything was sent
             _watch_peer(transport)
         except (OSError, UnicodeError):  # TLS and name resolution fail as one, too
-            self.cool_until_s = self._loop.time() + ENDPOINT_COOL_DOWN_S
+            self._cool()
             if self._connecting.pop(sender, None) is not None:
                 sender.connect_failed(self, Refusal(CONNECT_FAILED))
             self._make_for_waiting()

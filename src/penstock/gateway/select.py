@@ -61,7 +61,7 @@ def cooling_last(
     pools_of: Callable[[ServedUpstream], Sequence[Pool]],
     now_s: Callable[[], float],
 ) -> Iterator[Target]:
-    """Pass over targets that refused connections lately while there are others.
+    """Pass over targets all of whose endpoints are cooling or out, while there are others.
 
     Args:
         targets: In their order.
@@ -70,7 +70,11 @@ def cooling_last(
     """
     cooling = []
     for target in targets:
-        if any(pool.cool_until_s <= now_s() for pool in pools_of(target.upstream)):
+        now = now_s()
+        if any(
+            pool.cool_until_s <= now and pool.health.out_until_s <= now
+            for pool in pools_of(target.upstream)
+        ):
             yield target
         else:
             cooling.append(target)
@@ -80,8 +84,10 @@ def cooling_last(
 def select(pools: Sequence[Pool], tried: Sequence[Pool], now_s: float) -> Pool | None:
     """Return the endpoint with the fewest requests of this worker in flight.
 
-    Endpoints that refused a connection lately are passed over while there are others. The own
-    count is exact and free; what engines report about themselves is stale by seconds.
+    Endpoints that are known not to be ready, or that refused a connection lately, are passed over
+    while there are others. When more than half of an upstream's are not ready, that is no reason
+    any more: the others could not bear it, and whoever says so may be wrong. The own count is
+    exact and free; what engines report about themselves is stale by seconds.
 
     Args:
         pools: The upstream's endpoints, >= 1; earlier ones win ties.
@@ -93,14 +99,14 @@ def select(pools: Sequence[Pool], tried: Sequence[Pool], now_s: float) -> Pool |
     """
     if len(pools) == 1:
         return None if pools[0] in tried else pools[0]
-    best = None
+    out_count = sum(pool.health.out_until_s > now_s for pool in pools)
+    is_heeded = 0 < out_count <= len(pools) / 2
+    best, best_rank = None, (True, True, 0)
     for pool in pools:
         if pool in tried:
             continue
-        if best is None:
-            best = pool
-            continue
-        is_cooling, is_best_cooling = pool.cool_until_s > now_s, best.cool_until_s > now_s
-        if (is_cooling, pool.in_flight) < (is_best_cooling, best.in_flight):
-            best = pool
+        is_out = is_heeded and pool.health.out_until_s > now_s
+        its_rank = (is_out, pool.cool_until_s > now_s, pool.in_flight)
+        if best is None or its_rank < best_rank:
+            best, best_rank = pool, its_rank
     return best

@@ -16,12 +16,21 @@ import msgspec
 
 from penstock.access.peppers import read_peppers
 from penstock.contract import metrics
-from penstock.contract.node import Applied, Hello, Sample, Stats, WorkerMessage, WorkerSettings
+from penstock.contract.node import (
+    Applied,
+    Hello,
+    NotReady,
+    Sample,
+    Stats,
+    WorkerMessage,
+    WorkerSettings,
+)
 from penstock.contract.snapshot import SnapshotFormatError
 from penstock.contract.snapshot_store import SnapshotReader
-from penstock.gateway.agent_link import AgentLink
+from penstock.gateway.agent_link import AgentLink, Orders
 from penstock.gateway.errors import DRAINING, JOURNAL_FULL
 from penstock.gateway.forward import Pool
+from penstock.gateway.health import Told
 from penstock.gateway.journal import Journal
 from penstock.gateway.limiter import Limiter
 from penstock.gateway.limits import CREDENTIALS_WAIT_S, SWEEP_S
@@ -80,6 +89,7 @@ class Worker:
         self._connections: set[Downstream] = set()
         self._pools: dict[str, tuple[ServedUpstream, tuple[Pool, ...]]] = {}
         self._servers: list[asyncio.Server] = []
+        self._told = Told(loop.time)
         self._tokens = Tokens()
         self._has_tokens = asyncio.Event()
         self._old_hashes = OldHashes()
@@ -152,6 +162,13 @@ class Worker:
         self.runtime.forget_offers()
         self._has_tokens.set()
 
+    def _take_not_ready(self, message: NotReady) -> None:
+        """Ask these endpoints no more while there are others."""
+        self._told.take(message)
+        for upstream, pools in self._pools.values():
+            for pool in pools:
+                pool.health.told(self._told.until_s(upstream.name, pool.endpoint))
+
     def pools_of(self, upstream: ServedUpstream) -> tuple[Pool, ...]:
         """Return the connection pools of an upstream's endpoints.
 
@@ -171,6 +188,8 @@ class Worker:
         retries = RetryBudget(self.now_s)
         pools = tuple(Pool(each, upstream, self._loop, retries) for each in upstream.endpoints)
         is_older = upstream.version < (self.runtime.version if found is None else found[0].version)
+        for pool in pools:
+            pool.health.told(self._told.until_s(upstream.name, pool.endpoint))
         if is_older:
             self._close_pools(pools)  # nothing of them is kept for a next request
             return pools
@@ -267,9 +286,7 @@ class Worker:
             orphan_grace_s=self._settings.orphan_grace_s,
             hello=self._hello,
             report=self._report,
-            on_apply=self._apply,
-            on_tokens=self._take_tokens,
-            on_drain=self.drain,
+            orders=Orders(self._apply, self._take_tokens, self._take_not_ready, self.drain),
             limiter=self.limiter,
         )
 

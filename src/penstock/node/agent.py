@@ -11,6 +11,7 @@ from pathlib import Path
 
 from penstock.access.peppers import Peppers, read_peppers
 from penstock.contract.metrics import Metric
+from penstock.contract.node import NotReady
 from penstock.kit.clock import Clock
 from penstock.kit.errors import PenstockError
 from penstock.kit.files import read_or_create_secret
@@ -26,6 +27,7 @@ from penstock.node.credentials import OpenCredentials
 from penstock.node.errors import SECRET_WEAK, SETTINGS_INVALID, AgentError
 from penstock.node.exposition import NodeCollector
 from penstock.node.feed import Feed
+from penstock.node.health import Health
 from penstock.node.holds import Holds
 from penstock.node.identity import AgentLock, read_or_create_node_id
 from penstock.node.layout import Layout, create_runtime_folder, runtime_folder
@@ -142,6 +144,7 @@ class _Agent:
         )
         self._limits = NodeLimits(settings, layout, self._calls, clock, node_id=node_id)
         self._holds = Holds(self._calls, node_id)
+        self._health = Health(publisher, clock, self._tell_health, random=random.random)
         self._supervisor = Supervisor(
             settings,
             layout,
@@ -150,7 +153,11 @@ class _Agent:
             clock=clock,
             current_version=lambda: self._version,
             desks=Desks(
-                self._credentials.messages, self._rehashes, self._limits.broker, self._holds
+                self._credentials.messages,
+                self._rehashes,
+                self._limits.broker,
+                self._holds,
+                self._health.message,
             ),
         )
         self._links = Links(socket, self._supervisor)
@@ -169,13 +176,14 @@ class _Agent:
         self._feed = Feed(
             settings.control_url, layout.node_token, publisher, clock, self._changed.set
         )
-        collector = NodeCollector(self._supervisor.stats.totals, self._own_figures)
-        self._monitor = Monitor(
-            collector,
-            self._readiness,
-            settings.metrics_host,
-            settings.metrics_port,
+        self._monitor = self._make_monitor()
+
+    def _make_monitor(self) -> Monitor:
+        collector = NodeCollector(
+            self._supervisor.stats.totals, self._own_figures, self._endpoints_ready
         )
+        settings = self._settings
+        return Monitor(collector, self._readiness, settings.metrics_host, settings.metrics_port)
 
     async def run(self) -> None:
         self._handle_signals()
@@ -201,6 +209,7 @@ class _Agent:
                 asyncio.create_task(self._offer(), name="offer"),
                 asyncio.create_task(self._rehashes.run(), name="rehashes"),
                 asyncio.create_task(self._holds.run(), name="holds"),
+                asyncio.create_task(self._health.run(), name="health"),
                 *(asyncio.create_task(part, name=name) for name, part in self._limits.parts()),
             }
             log.info(line("agent running", metrics_port=self._monitor.port))
@@ -264,6 +273,9 @@ class _Agent:
     def _tell_credentials(self) -> None:
         self._supervisor.tell_credentials()
 
+    def _tell_health(self, message: NotReady) -> None:
+        self._supervisor.tell(message)
+
     async def _take_version(self) -> None:
         """Let workers have what is published, once the credentials in it are open."""
         version = self._publisher.version
@@ -300,6 +312,10 @@ class _Agent:
             ),
             limits=self._limits.state,
         )
+
+    def _endpoints_ready(self) -> tuple[Metric, dict[tuple[str, ...], float]]:
+        states = self._health.states()
+        return metrics.ENDPOINT_READY, {name: float(is_ready) for name, is_ready in states.items()}
 
     def _own_figures(self) -> Iterator[tuple[Metric, float]]:
         supervisor, shipper = self._supervisor, self._shipper

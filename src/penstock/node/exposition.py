@@ -23,14 +23,19 @@ class NodeCollector(Collector):
     Args:
         totals: Returns what the workers report, added up.
         own: Returns the agent's own figures, all without labels.
+        endpoints: Returns the one that has a series for each endpoint.
     """
 
     def __init__(
-        self, totals: Callable[[], Totals], own: Callable[[], Iterable[tuple[Metric, float]]]
+        self,
+        totals: Callable[[], Totals],
+        own: Callable[[], Iterable[tuple[Metric, float]]],
+        endpoints: Callable[[], tuple[Metric, dict[tuple[str, ...], float]]],
     ) -> None:
         """See the class."""
         self._totals = totals
         self._own = own
+        self._endpoints = endpoints
 
     def collect(self) -> Iterator[Family]:
         """Yield every metric once."""
@@ -43,6 +48,7 @@ class NodeCollector(Collector):
             )
         for metric, value in self._own():
             yield _family(metric, {(): value})
+        yield _family(*self._endpoints())
 
 
 def render(collector: NodeCollector) -> bytes:

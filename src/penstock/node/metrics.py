@@ -88,6 +88,13 @@ LIMITS_UNANSWERED = Metric(
     (),
     "Leases that nobody could decide about: hard limits refuse then.",
 )
+ENDPOINT_READY = Metric(
+    "penstock_endpoint_ready",
+    "gauge",
+    ("upstream", "endpoint"),
+    "1 while an endpoint says that it can be asked, 0 when it says no or cannot be reached. No "
+    "series where that is not known.",
+)
 HOLD_FAILURES = Metric(
     "penstock_hold_failures_total",
     "counter",
@@ -160,6 +167,7 @@ AGENT_METRICS = (
     LIMITS_WAIT,
     LIMITS_UNANSWERED,
     HOLD_FAILURES,
+    ENDPOINT_READY,
     UNSHIPPED_RECORDS,
     UNSHIPPED_BYTES,
     SHIPPED_EVENTS,

@@ -14,7 +14,13 @@ from pathlib import Path
 import lmdb
 import msgspec
 
-from penstock.contract.snapshot import SealedCredential, Snapshot, SnapshotFormatError
+from penstock.contract.snapshot import (
+    Deployment,
+    SealedCredential,
+    Snapshot,
+    SnapshotFormatError,
+    Upstream,
+)
 from penstock.contract.snapshot_store import FEED_LETTERS, Delta, SnapshotStore, records_of
 from penstock.kit.clock import Clock
 from penstock.node.log import line
@@ -122,6 +128,14 @@ class Publisher:
     def list_sealed(self) -> list[SealedCredential]:
         """Return all sealed credentials."""
         return self._store.list_sealed()
+
+    def list_upstreams(self) -> list[Upstream]:
+        """Return all upstreams."""
+        return self._store.list_upstreams()
+
+    def list_deployments(self) -> list[Deployment]:
+        """Return all deployments."""
+        return self._store.list_deployments()
 
     def outdo(self, version: int) -> None:
         """Take a version above one that a worker already serves from: they never go back.

@@ -21,6 +21,7 @@ from penstock.contract.node import (
     CheckHolds,
     Credentials,
     FreeHolds,
+    NotReady,
     Rehashed,
     Stats,
     WantHolds,
@@ -64,6 +65,8 @@ class Desks:
     """Leases limits to workers."""
     holds: Holds
     """Has money held for them."""
+    not_ready: Callable[[], NotReady]
+    """Returns which endpoints cannot be asked."""
 
 
 class Supervisor:
@@ -154,6 +157,12 @@ class Supervisor:
         for worker in self._workers.values():
             self._tell_credentials(worker)
 
+    def tell(self, message: NotReady) -> None:
+        """Tell every worker which endpoints cannot be asked."""
+        for worker in self._workers.values():
+            if worker.link is not None:
+                worker.link.send(message)
+
     def refresh(self, version: int) -> None:
         """Tell every worker to read the snapshot and the secrets behind it, even if it is known."""
         for worker in self._workers.values():
@@ -212,6 +221,7 @@ class Supervisor:
             worker.drain(self._settings.drain_grace_s)
         else:
             self._tell_credentials(worker)
+            link.send(self._desks.not_ready())
             self.offer(self._current_version())
         self._notify()
 

@@ -167,6 +167,7 @@ def test_a_healthy_instance() -> None:
         "Models": "ok",
         "Metrics": "ok",
         "Journal lag": "ok",
+        "Endpoints": "ok",
         "Journal": "ok",
     }
 
@@ -204,6 +205,13 @@ def test_a_journal_that_lags_fails() -> None:
     findings = verdicts(instance.check())
     assert findings["Journal lag"] == "failed"
     assert findings["Journal"] == "failed"
+    instance.metrics = (
+        'penstock_endpoint_ready{endpoint="http://10.0.0.1:8000",upstream="gpu"} 0.0\n'
+        'penstock_endpoint_ready{endpoint="http://10.0.0.2:8000",upstream="gpu"} 1.0\n'
+    )
+    (finding,) = [finding for finding in instance.check() if finding.check == "Endpoints"]
+    assert (finding.verdict, "10.0.0.1" in finding.detail) == (Verdict.NOTE, True)
+    assert "10.0.0.2" not in finding.detail
     instance.metrics = "penstock_ship_lag_seconds 60\n"
     assert verdicts(instance.check())["Journal lag"] == "note"
 

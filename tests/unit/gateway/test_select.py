@@ -58,6 +58,32 @@ def test_the_least_busy_endpoint_is_chosen(loads: list[tuple[int, float]], chose
     assert select(pools, (), _NOW_S) is pools[chosen]
 
 
+@pytest.mark.parametrize(
+    ("out", "chosen"),
+    [
+        ([], 0),
+        ([0], 1),
+        ([0, 1], 2),
+        ([0, 1, 2], 0),
+        ([0, 1, 2, 3], 0),
+    ],
+)
+def test_endpoints_that_are_out_are_passed_over(out: list[int], chosen: int) -> None:
+    """Others are asked instead, unless more than half are out: then it is no reason any more."""
+    pools = _pools((0, 0.0), (1, 0.0), (2, 0.0), (3, 0.0))
+    for index in out:
+        pools[index].health.told(_NOW_S + 1)
+    assert select(pools, (), _NOW_S) is pools[chosen]
+    assert select(pools, (), _NOW_S + 1) is pools[0]
+
+
+def test_one_that_is_out_is_tried_when_nothing_else_is_left() -> None:
+    """Nobody goes without an endpoint because of what is known of it."""
+    pools = _pools((0, 0.0), (1, 0.0))
+    pools[0].health.told(_NOW_S + 1)
+    assert select(pools, (pools[1],), _NOW_S) is pools[0]
+
+
 def test_every_endpoint_is_tried_once() -> None:
     """Endpoints that were tried are passed over, until none is left."""
     pools = _pools((0, 0.0), (1, 0.0), (2, _NOW_S + 1))

@@ -5,7 +5,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from penstock.contract.metrics import OVERHEAD, REQUESTS, WORKER_METRICS
 from penstock.contract.node import HistogramSample, Sample, Stats
 from penstock.node.exposition import NodeCollector, render
-from penstock.node.metrics import AGENT_METRICS, WORKERS
+from penstock.node.metrics import AGENT_METRICS, ENDPOINT_READY, WORKERS
 from penstock.node.stats import StatsBook
 
 
@@ -14,8 +14,9 @@ def page(*reports: Stats) -> str:
     book = StatsBook()
     for slot, report in enumerate(reports):
         book.report((slot, 1), report)
-    own = [(metric, 1.0) for metric in AGENT_METRICS]
-    return render(NodeCollector(book.totals, lambda: own)).decode()
+    own = [(metric, 1.0) for metric in AGENT_METRICS if not metric.labels]
+    ready: dict[tuple[str, ...], float] = {("gpu", "http://10.0.0.1:8000"): 0.0}
+    return render(NodeCollector(book.totals, lambda: own, lambda: (ENDPOINT_READY, ready))).decode()
 
 
 def test_every_metric_is_on_the_page_from_the_start() -> None:
@@ -25,6 +26,7 @@ def test_every_metric_is_on_the_page_from_the_start() -> None:
         assert f"# TYPE {metric.name} {metric.kind}" in text
     assert "penstock_requests_in_flight 0.0" in text
     assert f"{WORKERS.name} 1.0" in text
+    assert f'{ENDPOINT_READY.name}{{endpoint="http://10.0.0.1:8000",upstream="gpu"}} 0.0' in text
 
 
 def test_the_page_reads_as_it_was_meant() -> None:

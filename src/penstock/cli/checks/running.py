@@ -15,6 +15,12 @@ LAG_FAILED_S = 120.0
 _TIMEOUT_S = 5.0
 _SAMPLE = re.compile(r"^(?P<name>[a-z_]+)(?:\{[^}]*\})? (?P<value>\S+)$", re.MULTILINE)
 
+_READY = re.compile(
+    r'^penstock_endpoint_ready\{endpoint="(?P<at>[^"]*)",upstream="(?P<upstream>[^"]*)"\} '
+    r"(?P<ready>\S+)$",
+    re.MULTILINE,
+)
+
 
 def check_ports(wanted: dict[str, int]) -> Finding:
     """Look whether `penstock dev` would find its ports free.
@@ -98,10 +104,21 @@ def _check_metrics(client: httpx.Client, facts: Facts, logs: Path) -> list[Findi
     if found.verdict is not Verdict.OK:
         return [found]
     try:
-        values = read_samples(client.get(url).text)
+        page = client.get(url).text
     except httpx.HTTPError:
         return [found]
-    return [found, _check_lag(values), _check_journal(values)]
+    values = read_samples(page)
+    return [found, _check_lag(values), _check_journal(values), _check_endpoints(page)]
+
+
+def _check_endpoints(page: str) -> Finding:
+    states = [(match["at"], match["upstream"], match["ready"]) for match in _READY.finditer(page)]
+    away = [f"{at} of {upstream}" for at, upstream, ready in states if float(ready) == 0]
+    if away:
+        detail = f"not ready: {_list(sorted(away))}"
+        remedy = "Look at these servers; others of the upstream are asked as long as there are any."
+        return Finding("Endpoints", Verdict.NOTE, detail, remedy)
+    return Finding("Endpoints", Verdict.OK, f"{len(states)} say that they can be asked")
 
 
 def _check_lag(values: dict[str, float]) -> Finding:
