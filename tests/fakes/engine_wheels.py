@@ -19,12 +19,19 @@ WISH = "PENSTOCK_TEST_ENGINES"
 _INSTALL_S = 540
 
 
-def engine_python(name: str, packages: Sequence[str], *, alone: Sequence[str] = ()) -> Path:
+def engine_python(
+    name: str,
+    packages: Sequence[str],
+    *,
+    alone: Sequence[str] = (),
+    base: Path = Path(sys.executable),
+) -> Path:
     """Return the Python of an environment with these packages, or skip the test.
 
     Args:
         name: The environment's folder.
         packages: As pip is told, with versions.
+        base: The Python that makes the environment.
         alone: Further packages, whose own wishes for others are not heard.
     """
     if not os.environ.get(WISH):
@@ -36,7 +43,7 @@ def engine_python(name: str, packages: Sequence[str], *, alone: Sequence[str] = 
     with (FOLDER / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists() or done.read_text("utf-8") != wanted:
-            _run([sys.executable, "-m", "venv", "--clear", str(folder)])
+            _run([str(base), "-m", "venv", "--clear", str(folder)])
             pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
             if alone:
                 _run([*pip, "--no-deps", "--only-binary", ":all:", *alone])

@@ -54,6 +54,8 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     errors: str
     """The shape of its error bodies, for people."""
     priority: Priority | None = None
+    speaks_openai: bool = True
+    """Whether it takes requests of OpenAI's protocol; others are translated for it."""
     speaks_oip: bool = False
     """Whether it takes requests of the Open Inference Protocol (KServe v2) at `/v2`."""
     takes_cache_salt: bool = False

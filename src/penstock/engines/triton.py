@@ -17,6 +17,7 @@ TRITON = Engine(
     ready_path="/v2/models/{model}/ready",
     models_path=None,
     load=_LOAD,
+    speaks_openai=False,
     speaks_oip=True,
     errors='`{"error": "text"}`; under 200, too, where a model answers more than once',
     cancels="closing the connection, for models that look",

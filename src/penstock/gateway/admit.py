@@ -13,6 +13,7 @@ from penstock.engines.isolation import IDENTIFYING, STEERING
 from penstock.gateway.demand import NO_TOKENS, Demand, Members, read_demand
 from penstock.gateway.dialects.oip import Call
 from penstock.gateway.dialects.openai import Operation
+from penstock.gateway.dialects.translate import check_sayable
 from penstock.gateway.errors import (
     BODY_NOT_JSON,
     MEMBER_INVALID,
@@ -87,7 +88,7 @@ def admit(
     if refusal is not None:
         return refusal
     turn = runtime.turn() if offer.has_choice else 0.0
-    target = _choose(offer, turn, members)
+    target = _choose(offer, turn, members, operation)
     if isinstance(target, Refusal):
         return target
     is_stream = _flag(members, "stream")
@@ -130,7 +131,7 @@ def readdress(admission: Admission, target: Target) -> Admission | None:
         for more choices than its engine answers.
     """
     members = _decode_members(admission.body)
-    if _check_target(members, target) is not None:
+    if _check_target(members, admission.operation, target) is not None:
         return None
     members.pop("cache_salt", None)  # was for the target before
     _address(members, target)
@@ -167,20 +168,30 @@ def _isolate(members: Members, runtime: Runtime, organization: str) -> None:
         members[name] = msgspec.Raw(b'"%b"' % runtime.pseudonym(organization, bytes(raw)))
 
 
-def _choose(offer: Offer, turn: float, members: Members) -> Target | Refusal:
+def _choose(offer: Offer, turn: float, members: Members, operation: Operation) -> Target | Refusal:
     """Return the first target that takes the request, or why none does."""
     refusal = check_numbers(members, offer.max_output_tokens, offer.most_choices)
-    if refusal is None and offer.has_choice:
-        # No target need have all of the offer's bounds.
-        for target in rank(offer.tiers, turn):
-            refusal = _check_target(members, target)
-            if refusal is None:
-                return target
+    if refusal is not None:
+        return refusal
+    if not offer.has_choice:  # it has all of the offer's bounds
+        return _check_form(members, operation, offer.first) or offer.first
+    for target in rank(offer.tiers, turn):
+        refusal = _check_target(members, operation, target)
+        if refusal is None:
+            return target
     return refusal or offer.first
 
 
-def _check_target(members: Members, target: Target) -> Refusal | None:
-    return check_numbers(members, target.deployment.max_output_tokens, target.most_choices)
+def _check_target(members: Members, operation: Operation, target: Target) -> Refusal | None:
+    most, choices = target.deployment.max_output_tokens, target.most_choices
+    return check_numbers(members, most, choices) or _check_form(members, operation, target)
+
+
+def _check_form(members: Members, operation: Operation, target: Target) -> Refusal | None:
+    """Refuse what cannot be put into the words of a target that does not speak this protocol."""
+    if target.upstream.engine.speaks_openai:
+        return None
+    return check_sayable(members, operation)
 
 
 def demand_of(

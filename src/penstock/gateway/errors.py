@@ -281,6 +281,18 @@ PROTOCOL_UNSUPPORTED = _downstream(
     fix="Ask the model at /v1, or use another one.",
     operator="The upstream's `provider` says which kind it is: `triton` speaks it.",
 )
+OPERATION_UNSUPPORTED = _downstream(
+    "request:operation_unsupported",
+    400,
+    "This model cannot be asked in this way.",
+    conventional="unsupported_operation",
+    cause=(
+        "The model takes a text and answers with one: what `param` names, or the whole operation, "
+        "cannot be put to it."
+    ),
+    fix="Leave it out, or use another model.",
+    operator="Add a choice to the route that speaks OpenAI's protocol: it gets such requests.",
+)
 ADMIN_PATH = _downstream(
     "request:admin_path",
     403,

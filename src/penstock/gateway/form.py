@@ -7,13 +7,29 @@ import msgspec
 from penstock.gateway.admit import Admission, readdress
 from penstock.gateway.admit_oip import takes_call
 from penstock.gateway.demand import cap_tail, write_cap
-from penstock.gateway.dialects.oip import INFER, MODEL_METADATA, MODEL_READY, READS
+from penstock.gateway.dialects.oip import (
+    GENERATE,
+    GENERATE_STREAM,
+    INFER,
+    MODEL_METADATA,
+    MODEL_READY,
+    READS,
+    model_path,
+)
 from penstock.gateway.dialects.oip_answers import named, read_generated, read_infer_answer
 from penstock.gateway.dialects.openai import Reading, read_answer
+from penstock.gateway.dialects.translate import (
+    DONE,
+    Voice,
+    generate_body,
+    most_tokens,
+    say_whole,
+)
 from penstock.gateway.failure import oip_failure, status_failure
 from penstock.gateway.offer import Target
 from penstock.gateway.tap import Tap
 from penstock.gateway.tap_oip import OipTap
+from penstock.gateway.tap_translated import TranslatedTap
 from penstock.kit.errors import Refusal
 
 if TYPE_CHECKING:
@@ -21,6 +37,9 @@ if TYPE_CHECKING:
 
 
 _NOTHING_READ = Reading(None, None)
+
+
+_JSON = "application/json"
 
 
 class Answer(NamedTuple):
@@ -36,7 +55,7 @@ class Answer(NamedTuple):
 class Form:
     """OpenAI's: what is asked and answered passes as it is."""
 
-    stream_end = b"data: [DONE]\n\n"
+    stream_end = DONE
     """What the last event of a stream is."""
 
     def put(self, admission: Admission, pool: "Pool", cap: int | None) -> tuple[bytes, bytes]:
@@ -88,13 +107,13 @@ class OipForm(Form):
         assert call is not None  # noqa: S101 - it is what makes it one of this form
         path = call.path(admission.target.deployment.model)
         if call.operation in READS:
-            return pool.make_head("GET", path, "application/json"), body
+            return pool.make_head("GET", path, _JSON), body
         if admission.json_bytes is not None:
             head = pool.make_head("POST", path, "application/octet-stream")
             return head + _length_line(b"%d" % admission.json_bytes), body
         if cap is not None and demand is not None and demand.can_be_capped:
             body = write_cap(body, cap)
-        return pool.make_head("POST", path, "application/json"), body
+        return pool.make_head("POST", path, _JSON), body
 
     def readdress(self, admission: Admission, target: Target) -> Admission | None:
         """Return a request as it is sent to another target; None when that does not take it."""
@@ -128,14 +147,59 @@ class OipForm(Form):
         return oip_failure(connection.status, body, connection.retry_after, has_version=has_version)
 
 
+class TranslatedForm(Form):
+    """OpenAI's towards the caller, Triton's `generate` towards the engine."""
+
+    def put(self, admission: Admission, pool: "Pool", cap: int | None) -> tuple[bytes, bytes]:
+        """Return the start of a request's head, and its body."""
+        deployment = admission.target.deployment
+        operation = GENERATE_STREAM if admission.is_stream else GENERATE
+        head = pool.make_head("POST", model_path(deployment.model, operation), _JSON)
+        most = most_tokens(admission.body, cap, deployment.max_output_tokens)
+        body = generate_body(
+            admission.body, admission.operation, is_stream=admission.is_stream, most=most
+        )
+        return head, body
+
+    def make_tap(self, admission: Admission) -> Tap:
+        """Return what reads its stream."""
+        return TranslatedTap(
+            _voice(admission),
+            admission.estimated_input_tokens,
+            tells_usage=not admission.hides_usage,
+        )
+
+    def read(self, admission: Admission, connection: "UpstreamConnection", body: bytes) -> Answer:
+        """Return what a whole plain answer says, and how the caller gets it."""
+        del connection
+        estimated = admission.estimated_input_tokens
+        return Answer(*say_whole(body, _voice(admission), estimated))
+
+    def failure(
+        self, admission: Admission, connection: "UpstreamConnection", body: bytes
+    ) -> Refusal:
+        """Return what an answer other than 200 means."""
+        del admission
+        return oip_failure(connection.status, body, connection.retry_after, has_version=False)
+
+
+def _voice(admission: Admission) -> Voice:
+    target = admission.target
+    most = most_tokens(admission.body, None, target.deployment.max_output_tokens)
+    return Voice(admission.operation, target.alias, most)
+
+
 def _length_line(length: bytes) -> bytes:
     return b"inference-header-content-length: %b\r\n" % length
 
 
 _OPENAI = Form()
 _OIP = OipForm()
+_TRANSLATED = TranslatedForm()
 
 
 def form_of(admission: Admission) -> Form:
     """Return the form of a request."""
-    return _OPENAI if admission.call is None else _OIP
+    if admission.call is not None:
+        return _OIP
+    return _OPENAI if admission.target.upstream.engine.speaks_openai else _TRANSLATED

@@ -35,6 +35,8 @@ ANSWER_BYTES = 64 * 1024 * 1024
 """A plain (not streamed) answer of an engine; more is an upstream error."""
 UPSTREAM_HEADER_BYTES = 64 * 1024
 """Header of an engine's answer; more is an upstream error."""
+TRANSLATED_OUTPUT_TOKENS = 1_024
+"""Most output of a request that names no `max_tokens` and is put to a text model of Triton."""
 TENSORS = 1_024
 """Inputs, or outputs, of a request of the Open Inference Protocol."""
 TENSOR_HEADER_BYTES = 1024 * 1024

@@ -197,9 +197,10 @@ def test_the_questions_of_the_page_are_answered(worker: WorkerProcess) -> None:
     """Every `curl` of the how-to page brings an answer of the model, and no error."""
     page = PAGE.read_text("utf-8").replace("ps_live_...", KEY).replace("story-writer", "model-a")
     page = page.replace("http://127.0.0.1:8080", worker.url)
-    (block,) = re.findall(r"^```sh\n(curl.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```sh\n(curl.*?)^```$", page, re.MULTILINE | re.DOTALL)
     done = subprocess.run(
-        ["sh", "-ec", block], capture_output=True, text=True, check=True, timeout=60
+        ["sh", "-ec", "".join(blocks)], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.count("text_output") >= 4
+    assert done.stdout.endswith("data: [DONE]\n\n")
     assert "error" not in done.stdout

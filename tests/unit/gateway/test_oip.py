@@ -181,7 +181,7 @@ def test_bytes_that_do_not_fit_are_refused() -> None:
         assert _error(_infer({"inputs": [tensor]}, -1, tail)) is MEMBER_INVALID
     short = tensor | {"parameters": {"binary_data_size": 7}}
     assert _error(_infer({"inputs": [short]}, -1, bytes(7))) is MEMBER_INVALID
-    for length in (b"x", b"-1", b"99", b"9" * 40):
+    for length in (b"x", b"0", b"-1", b"99", b"9" * 40):
         found = admit_call(_RUNTIME, _WHO, _call(_INFER), b"{}", length)
         assert _error(found) is MEMBER_INVALID
 
@@ -271,16 +271,22 @@ def test_demand_counts_text_alone_and_infer_cannot_be_capped() -> None:
         "data": ["x" * 100],
     }
     cap = {"name": "max_tokens", "shape": [2], "datatype": "INT32", "data": [30, 40]}
+    ids = {"name": "input_ids", "shape": [1, 50], "datatype": "INT32", "data": [[0] * 50]}
     demands = []
-    for inputs in ([_A], [text], [text, cap]):
+    for inputs in ([_A], [text], [text, cap], [ids]):
         content = json.dumps({"inputs": inputs}).encode()
         admission = admit_call(_RUNTIME, who, _call(_INFER), content, None)
         assert isinstance(admission, Admission)
         assert admission.demand is not None
         demands.append(admission.demand)
     assert demands[0].answers == 0
-    assert [(each.cap, each.answers) for each in demands[1:]] == [(100_000, 1), (40, 2)]
+    assert [(each.cap, each.answers) for each in demands[1:3]] == [(100_000, 1), (40, 2)]
     assert not any(each.can_be_capped for each in demands[1:])
+    assert demands[3].body_bytes == 4 * 50  # token ids count as the text that they are of
+    claimed = json.dumps({"inputs": [ids | {"shape": [10**12]}]}).encode()
+    admission = admit_call(_RUNTIME, who, _call(_INFER), claimed, None)
+    assert isinstance(admission, Admission)
+    assert admission.estimated_input_tokens < 100  # by what was sent, not by what it claims
     found = _generate({"text_input": "x", "max_tokens": 5, "beam_width": 3}, who)
     assert isinstance(found, Admission)
     assert found.demand is not None

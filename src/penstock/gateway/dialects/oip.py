@@ -60,8 +60,13 @@ class Call(msgspec.Struct, frozen=True):
 
     def path(self, model: str) -> str:
         """Return where a server has it, by the server's own name of the model."""
-        version = f"/versions/{self.version}" if self.version else ""
-        return f"/v2/models/{quote(model, safe='')}{version}{self.operation.path}"
+        return model_path(model, self.operation, self.version)
+
+
+def model_path(model: str, operation: Operation, version: str = "") -> str:
+    """Return where a server has an operation, by its own name of the model."""
+    version = f"/versions/{version}" if version else ""
+    return f"/v2/models/{quote(model, safe='')}{version}{operation.path}"
 
 
 def find_call(path: bytes) -> Call | Refusal:

@@ -30,6 +30,8 @@ _SHARED_MEMORY = "shared_memory_region"
 _SEQUENCE = "sequence_id"
 _HEADERS = "headers"
 _BINARY_SIZE = "binary_data_size"
+_TOKEN_IDS = frozenset({"input_ids", "output_ids", "token_ids"})
+_BYTES_PER_TOKEN = 4
 _STOP = "stop"
 """The tensor by which a TensorRT-LLM model ends whichever request has this one's id."""
 _MOST_SEQUENCE = 2**63
@@ -67,6 +69,7 @@ class Tensor(NamedTuple):
     """Where its bytes begin, behind the JSON."""
     size: int
     """How many they are, as JSON or as bytes."""
+    shape: tuple[int, ...] = ()
 
     def integers(self, tail: bytes) -> list[int]:
         """Return its elements, none where they are no whole numbers of a usual size."""
@@ -117,8 +120,18 @@ class InferBody(NamedTuple):
 
 
 def text_bytes(tensors: Iterable[Tensor]) -> int:
-    """Return how many bytes of text there are: tensors of other types have no tokens."""
-    return sum(tensor.size for tensor in tensors if tensor.datatype == "BYTES")
+    """Return how many bytes of text there are, by which tokens are estimated.
+
+    Lists of token ids are as long as the text of so many tokens; other tensors have no tokens.
+    """
+    found = 0
+    for tensor in tensors:
+        if tensor.datatype == "BYTES":
+            found += tensor.size
+        elif tensor.name in _TOKEN_IDS:
+            # A shape is a claim: as JSON each element has two bytes or more, else four or eight.
+            found += max(0, min(_BYTES_PER_TOKEN * math.prod(tensor.shape), 2 * tensor.size))
+    return found
 
 
 def split(body: bytes, length: bytes | None) -> tuple[bytes, bytes] | Refusal:
@@ -134,7 +147,7 @@ def split(body: bytes, length: bytes | None) -> tuple[bytes, bytes] | Refusal:
     if length is None:
         return body, b""
     size = int(length) if length.isdigit() and len(length) <= 10 else -1  # noqa: PLR2004 - digits
-    if not 0 <= size <= min(len(body), TENSOR_HEADER_BYTES):
+    if not 0 < size <= min(len(body), TENSOR_HEADER_BYTES):
         most = f"at most {TENSOR_HEADER_BYTES} and no more than the body has"
         message = f"Inference-Header-Content-Length must be a number of bytes, {most}."
         return Refusal(MEMBER_INVALID, message, "Inference-Header-Content-Length")
@@ -153,8 +166,6 @@ def read_infer(body: bytes, length: bytes | None, pseudonym: Pseudonym) -> Infer
     if isinstance(parts, Refusal):
         return parts
     head, tail = parts
-    if length is not None and not head:
-        return InferBody(tail, 0, (), tail)  # one tensor's bytes: the model says of what type
     members = read_members(head)
     if isinstance(members, Refusal):
         return members
@@ -292,12 +303,12 @@ def _read_tensor(members: Members, size: int | None, start: int) -> Tensor | Ref
     if data is not None:
         if not bytes(data).startswith(b"["):
             return _invalid(f"The data of input {name[:64]!r} must be a list.", "inputs")
-        return Tensor(name, datatype, data, 0, len(bytes(data)))
+        return Tensor(name, datatype, data, 0, len(bytes(data)), tuple(shape))
     assert size is not None  # noqa: S101 - or there were data
     width = _ITEM_BYTES[datatype]
     if width and size != math.prod(shape) * width:
         return _invalid(f"The bytes of input {name[:64]!r} do not fill its shape.", "inputs")
-    return Tensor(name, datatype, None, start, size)
+    return Tensor(name, datatype, None, start, size, tuple(shape))
 
 
 def read_outputs(head: bytes, tail_bytes: int) -> tuple[list[Tensor], msgspec.Raw | None]:
@@ -316,13 +327,14 @@ def read_outputs(head: bytes, tail_bytes: int) -> tuple[list[Tensor], msgspec.Ra
     for entry in _decode_list(members.get("outputs", msgspec.Raw(b"[]"))):
         tensor = _decode_members(entry)
         name, datatype = _decode_text(tensor["name"]), _decode_text(tensor["datatype"])
+        shape = tuple(_decode_shape(tensor.get("shape", _NONE)))
         data = tensor.get("data")
         parameters = _object(tensor.get("parameters", _NOTHING)) or {}
         size = _number(parameters[_BINARY_SIZE]) if _BINARY_SIZE in parameters else None
         if data is not None:
-            found.append(Tensor(name, datatype, data, 0, len(bytes(data))))
+            found.append(Tensor(name, datatype, data, 0, len(bytes(data)), shape))
         elif size is not None and start + size <= tail_bytes:
-            found.append(Tensor(name, datatype, None, start, size))
+            found.append(Tensor(name, datatype, None, start, size, shape))
             start += size
     return found, members.get("error")
 

@@ -1,0 +1,178 @@
+"""A real Triton behind a real worker: what the emulator plays is what it does."""
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from tests.fakes.engine_wheels import engine_python
+from tests.fakes.http_rig import get, request
+from tests.fakes.ports import free_port
+from tests.fakes.raw_http import Answer, ask
+from tests.fakes.worker_process import (
+    PEPPER,
+    WorkerProcess,
+    make_snapshot,
+    running_worker,
+)
+
+from penstock.access.rules import create_key, key_mac
+from penstock.contract.snapshot import Alias, Choice, Deployment, Key, Route
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(900)]
+
+PACKAGES = ("nvidia-pytriton==0.7.0",)
+SYSTEM_PYTHON = Path("/usr/bin/python3.11")
+"""Triton loads the interpreter that made its environment, and knows where the system's is."""
+MODELS = Path(__file__).with_name("triton_models.py")
+START_TIMEOUT_S = 120
+ALL_KEY = create_key()
+
+
+@pytest.fixture(scope="module")
+def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """Start Triton with its models, once; return its HTTP port."""
+    base = SYSTEM_PYTHON if SYSTEM_PYTHON.exists() else Path(sys.executable)
+    python = engine_python("triton", PACKAGES, base=base)
+    ports = [free_port() for _ in range(3)]
+    folder = tmp_path_factory.mktemp("triton")
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [python, MODELS, *map(str, ports)],
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+            start_new_session=True,
+        )
+    try:
+        _wait_ready(ports[0], process, folder / "log")
+        yield ports[0]
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
+
+
+def _wait_ready(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    give_up_at_s = time.monotonic() + START_TIMEOUT_S
+    url = f"http://127.0.0.1:{port}/v2/models/adder/ready"
+    while True:
+        try:
+            if httpx.get(url).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        is_late = process.poll() is not None or time.monotonic() > give_up_at_s
+        assert not is_late, log.read_text(errors="replace")[-2000:]
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def worker(triton: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
+    """Return a worker in front of it, with an alias for each model."""
+    plain = make_snapshot([triton])
+    snapshot = msgspec.structs.replace(
+        plain,
+        keys=(*plain.keys, Key("all", key_mac(PEPPER, ALL_KEY.encode()), "org-a", "project-a")),
+        upstreams=(msgspec.structs.replace(plain.upstreams[0], provider="triton"),),
+        deployments=tuple(Deployment(name, "engine", name) for name in ("writer", "adder")),
+        routes=tuple(Route(name, (Choice(name),)) for name in ("writer", "adder")),
+        aliases=(Alias("text", "writer"), Alias("numbers", "adder")),
+    )
+    folder = tmp_path_factory.mktemp("worker")
+    with running_worker(folder, [triton], snapshot=snapshot) as running:
+        yield running
+
+
+def _post(worker: WorkerProcess, path: bytes, body: object, *fields: bytes) -> Answer:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return ask(worker.port, request(content, *fields, path=path, key=ALL_KEY))
+
+
+def _refusal(answer: Answer) -> tuple[int, str]:
+    return answer.status, answer.header["x-penstock-error-code"].removeprefix("err:gateway:")
+
+
+def test_models_tell_of_themselves_by_their_alias(worker: WorkerProcess) -> None:
+    """Metadata and readiness are the server's; a version that is not there is told of."""
+    found = json.loads(ask(worker.port, get(b"/v2/models/numbers", key=ALL_KEY)).body)
+    assert (found["name"], found["inputs"][0]["name"]) == ("numbers", "a")
+    ready = ask(worker.port, get(b"/v2/models/numbers/versions/1/ready", key=ALL_KEY))
+    assert (ready.status, ready.body) == (200, b"")
+    assert ask(worker.port, get(b"/v2/models/numbers/versions/7/ready", key=ALL_KEY)).status == 400
+    missing = ask(worker.port, get(b"/v2/models/numbers/versions/7", key=ALL_KEY))
+    assert _refusal(missing) == (404, "request:model_version_not_found")
+
+
+def test_numbers_go_through_as_json_and_as_bytes(worker: WorkerProcess) -> None:
+    """The tensor's bytes come back as the model made them."""
+    tensor: dict[str, Any] = {"name": "a", "shape": [1, 2], "datatype": "FP32"}
+    plain = _post(worker, b"/v2/models/numbers/infer", {"inputs": [tensor | {"data": [1, 2.5]}]})
+    assert json.loads(plain.body)["outputs"][0]["data"] == [2.0, 3.5]
+    body = {
+        "inputs": [tensor | {"parameters": {"binary_data_size": 8}}],
+        "outputs": [{"name": "b", "parameters": {"binary_data": True}}],
+    }
+    head = json.dumps(body).encode()
+    length = b"Inference-Header-Content-Length: %d" % len(head)
+    sent = head + struct.pack("<2f", 1, 2.5)
+    answer = _post(worker, b"/v2/models/numbers/infer", sent, length)
+    size = int(answer.header["inference-header-content-length"])
+    assert struct.unpack("<2f", answer.body[size:]) == (2.0, 3.5)
+
+
+def test_mistakes_in_tensors_are_the_callers(worker: WorkerProcess) -> None:
+    """Wrong type, wrong shape and an operation that the model does not do are 400."""
+    path = b"/v2/models/numbers/infer"
+    for shape, datatype in (([1, 2], "INT32"), ([1, 3], "FP32"), ([2], "FP32")):
+        tensor = {"name": "a", "shape": shape, "datatype": datatype, "data": [1, 2]}
+        answer = _post(worker, path, {"inputs": [tensor]})
+        assert _refusal(answer) == (400, "request:refused_by_engine"), answer.body
+    text = {"name": "text_input", "shape": [1], "datatype": "BYTES", "data": ["x"]}
+    answer = _post(worker, b"/v2/models/text/infer", {"inputs": [text]})
+    assert _refusal(answer) == (400, "request:refused_by_engine")
+
+
+def test_a_model_that_answers_many_times_is_streamed_and_counted(worker: WorkerProcess) -> None:
+    """By what its outputs tell; asked for one answer it fails, and nobody pays."""
+    answer = _post(
+        worker, b"/v2/models/text/generate_stream", {"text_input": "tell", "max_tokens": 4}
+    )
+    assert answer.body.count(b"data: ") == 4
+    event = worker.events()[-1]
+    assert (event.usage_source, event.input_tokens, event.output_tokens) == ("engine", 4, 4)
+    failed = _post(worker, b"/v2/models/text/generate", {"text_input": "tell", "max_tokens": 4})
+    assert _refusal(failed) == (502, "upstream:failed")
+    event = worker.events()[-1]
+    assert (event.outcome, event.input_tokens, event.output_tokens) == ("upstream_error", 0, 0)
+
+
+def test_openais_operations_are_translated(worker: WorkerProcess) -> None:
+    """The text model is asked as OpenAI's are, and answers so."""
+    body = {"model": "text", "prompt": "tell", "max_tokens": 1}
+    said = json.loads(_post(worker, b"/v1/completions", body).body)
+    assert said["choices"][0]["text"] == "word0 "
+    assert said["usage"] == {"prompt_tokens": 4, "completion_tokens": 1, "total_tokens": 5}
+    chat = {
+        "model": "text",
+        "messages": [{"role": "user", "content": "tell"}],
+        "max_tokens": 3,
+        "stream": True,
+        "temperature": 0.5,
+    }
+    stream = _post(worker, b"/v1/chat/completions", chat)
+    assert stream.body.endswith(b"data: [DONE]\n\n")
+    assert stream.body.count(b'"content":"word') == 3
+    assert worker.events()[-1].output_tokens == 3
