@@ -370,22 +370,25 @@ class Callers:
 
 
 async def test_a_label_puts_keys_under_a_limit(site: Site) -> None:
-    """A moment after keys got a label its rule holds for them together, and for no other key."""
+    """A moment after a key and somebody's key got a label its rule holds for both, and no other."""
     secrets = []
-    ids = []
+    labelled = []
     for name in ("labels", "others with labels"):
         organization = site.create_organization(name)
         rule = _requests(3, 3_600) | {"label": "team=search"}
         create(site.admin, "/limits", organization_id=organization, rules=[rule])
-        for project in ("one", "two"):
-            key = site.create_key(site.create_project(organization, project))
-            secrets.append(key["secret"])
-            ids.append(key["id"])
+        place = {"organization_id": organization, "subject": "ann", "role": "developer"}
+        member = create(site.admin, "/members", **place)
+        project = site.create_project(organization, "two")
+        own = {"name": "ann", "project_id": project, "member_id": member["id"]}
+        key = site.create_key(site.create_project(organization, "one"))
+        secrets += [key["secret"], create(site.admin, "/keys", **own)["secret"]]
+        labelled += [f"/keys/{key['id']}", f"/members/{member['id']}"]
     await site.until_told()
     answers = await site.chat_many(secrets, 16, max_tokens=1)
     assert statuses(answers) == {200: 16}
-    for key_id in ids[:2]:
-        changed = site.admin.patch(f"/keys/{key_id}", json={"labels": {"team": "search"}})
+    for path in labelled[:2]:
+        changed = site.admin.patch(path, json={"labels": {"team": "search"}})
         assert changed.status_code == 200
     deadline = time.monotonic() + PATIENCE_S
     seen: Counter[int] = Counter()

@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 from docs.generate import PAGES, REFERENCE, error_codes, metrics
-from tests.house.sources import PACKAGE, ROOT, expect_none, label, text, tracked_files
+from tests.house.sources import (
+    PACKAGE,
+    ROOT,
+    expect_none,
+    label,
+    python_files,
+    text,
+    tracked_files,
+)
 
 ROOMS = {
     "kit", "contract", "engines", "storage", "tenancy", "access", "catalog", "limits", "routing",
@@ -17,6 +25,8 @@ ROOM_HEADINGS = ("Owns", "Does not own", "Invariants")
 ADR_HEADINGS = ("Context", "Decision", "Consequences", "Alternatives")
 
 LINK = re.compile(r"\]\((?!https?://|mailto:|#)([^)#\s]+)")
+NAMED_TEST = re.compile(r"`(test_\w+|Test\w+)`")
+TEST = re.compile(r"^(?:async def|def|class)? ?(test_\w+|Test\w+)\b", re.MULTILINE)
 
 
 def _headings(page: str) -> list[str]:
@@ -82,6 +92,15 @@ def test_links_between_pages_lead_somewhere() -> None:
         if not (page.parent / target).exists()
     ]
     expect_none(dead)
+
+
+def test_tests_that_pages_name_are_there() -> None:
+    """What a page says that a test shows, such as each row of degraded modes, a test shows."""
+    page = ROOT / "docs" / "explanation" / "limits.md"
+    named = set(NAMED_TEST.findall(text(page)))
+    known = {name for path in python_files("tests") for name in TEST.findall(text(path))}
+    assert len(named) > 1
+    expect_none(sorted(named - known))
 
 
 def test_the_first_page_shows_the_two_commands() -> None:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tests.house.sources import expect_none, label, text, tracked_files
+from tests.house.sources import PACKAGE, expect_none, label, text, tracked_files
 
 TEXT_SUFFIXES = {
     "", ".cfg", ".conf", ".css", ".html", ".ini", ".js", ".json", ".lua", ".md", ".py", ".sh",
@@ -11,6 +11,7 @@ TEXT_SUFFIXES = {
 }  # fmt: skip
 
 PROMISE = re.compile(r"\b(?:TO" r"DO|FIX" r"ME|X" r"XX)\b")
+REVISION = re.compile(r"^((?:down_)?revision) = (.*)$", re.MULTILINE)
 ISSUE = re.compile(r"#\d+|issues?[ /]\d+")
 ONE_MACHINE = re.compile(r"(?<![\w.~}])/(?:work|farm|root|home|Users|tmp/(?:studio|bash_jobs))/\w")
 
@@ -28,6 +29,19 @@ def test_promises_have_an_issue() -> None:
         if PROMISE.search(line) and not ISSUE.search(line)
     ]
     expect_none(loose)
+
+
+def test_migrations_stand_in_one_line() -> None:
+    """Each is numbered as its file is, without gaps or doubles, and follows the one before."""
+    folder = PACKAGE / "storage" / "migrations" / "versions"
+    pages = sorted(folder.glob("v*.py"))
+    found = [(page.name[1:5], dict(REVISION.findall(text(page)))) for page in pages]
+    expected: list[tuple[str, dict[str, str]]] = []
+    for number in range(1, len(pages) + 1):
+        before = f'"{number - 1:04}"' if expected else "None"
+        revisions = {"revision": f'"{number:04}"', "down_revision": before}
+        expected.append((f"{number:04}", revisions))
+    assert found == expected
 
 
 def test_no_file_names_a_path_of_one_machine() -> None:
