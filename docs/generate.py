@@ -18,7 +18,7 @@ from penstock.contract import snapshot
 from penstock.contract.cloud_event import SCHEMA_NAME, event_schema
 from penstock.contract.metrics import Metric
 from penstock.contract.node import WorkerSettings
-from penstock.engines.isolation import IDENTIFYING, STEERING
+from penstock.engines.isolation import ALWAYS_OURS, IDENTIFYING, STEERING
 from penstock.engines.model import Engine, Load, Priority
 from penstock.engines.registry import ENGINES
 from penstock.gateway import limits as gateway_limits
@@ -58,6 +58,8 @@ What Penstock knows of each kind of model server. The name is the upstream's `pr
 you leave out is `openai_compatible`. Facts are those of default settings of the servers.
 
 What callers may not tell a server, whichever it is, is taken out of bodies: {steering}.
+A key with the scope `inference:steer`, which only the platform's operator gives, may say all of
+that but {ours}.
 {identifying} are sent as pseudonyms, which differ between organizations. Where a server keeps
 caches of prompts apart by `cache_salt`, each organization has its own.
 """
@@ -261,6 +263,7 @@ def engines_page() -> str:
     """Return docs/reference/engines.md."""
     head = _ENGINES_HEAD.format(
         steering=", ".join(f"`{name}`" for name in sorted(STEERING)),
+        ours=" and ".join(f"`{name}`" for name in sorted(ALWAYS_OURS)),
         identifying=" and ".join(f"`{name}`" for name in IDENTIFYING),
     )
     return head + "".join(map(_engine_entry, ENGINES.values()))

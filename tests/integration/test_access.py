@@ -289,11 +289,11 @@ async def test_nobody_makes_a_key_that_can_do_more(database: Database) -> None:
     strong = await create_key(database, project, NewKey(name="owner", role="org_owner"))
     scope = Scope.of(acme.id)
 
-    async def create(role: str) -> None:
+    async def create(role: str, *scopes: str) -> None:
         async with database.write(scope) as session:
             await service.create_key(
                 session, actor(), developer, PEPPERS, project_id=project.id,
-                new=NewKey(name="new", role=role),
+                new=NewKey(name="new", role=role, scopes=list(scopes) or ["inference"]),
             )  # fmt: skip
 
     async def promote() -> None:
@@ -302,14 +302,22 @@ async def test_nobody_makes_a_key_that_can_do_more(database: Database) -> None:
                 session, actor(), developer, weak.key.id, {"role": "org_admin"}
             )
 
+    async def steer() -> None:
+        async with database.write(scope) as session:
+            scopes = ["inference", "inference:steer"]
+            await service.update_key(session, actor(), developer, weak.key.id, {"scopes": scopes})
+
     async def steal() -> None:
         async with database.write(scope) as session:
             await rotation.rotate_key(
                 session, actor(), developer, PEPPERS, key_id=strong.key.id, grace_s=60
             )
 
-    for work in (create("org_admin"), create("platform_admin"), promote(), steal()):
+    steered = create("inference_only", "inference", "inference:steer")
+    greater = (create("org_admin"), create("platform_admin"), promote(), steal(), steered, steer())
+    for work in greater:
         assert await _refused(work) is GRANT_EXCEEDED
+    await create_key(database, project, NewKey(name="s", scopes=["inference:steer"]))
     await create("inference_only")
 
 

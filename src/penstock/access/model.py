@@ -16,6 +16,9 @@ class KeyScope(StrEnum):
     """What a credential may be used for at all; its role says what it may do there."""
 
     INFERENCE = "inference"
+    INFERENCE_STEER = "inference:steer"
+    """With `inference`: say to model servers what steers them. Only the platform's operator gives
+    it, since servers are shared."""
     MODELS_READ = "models:read"
     USAGE_READ = "usage:read"
     COSTS_READ = "costs:read"

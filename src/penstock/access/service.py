@@ -5,7 +5,7 @@ change records an audit entry and a change for data planes in the transaction of
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Protocol
 
 from penstock.access import store
@@ -26,6 +26,7 @@ from penstock.access.model import (
     CreatedKey,
     KeyChanges,
     KeyRecord,
+    KeyScope,
     KeySecret,
     NewKey,
     Principal,
@@ -99,6 +100,7 @@ async def create_key(
     """
     organization_id = await _require_place(session, project_id, check)
     _check_grant(grantor, new.role)
+    _check_scopes(grantor, new.scopes)
     new = _inherit_owner(grantor, new)
     conflict = PenstockError(NAME_TAKEN)
     if text is None:
@@ -215,6 +217,7 @@ async def update_key(
     # Whoever changes a key must have its rights, before and after.
     _check_grant(grantor, before.role)
     _check_grant(grantor, wanted.role)
+    _check_scopes(grantor, set(wanted.scopes) - set(before.scopes))
     if wanted.expires_at_us != before.expires_at_us:
         check_expiry(wanted.expires_at_us, actor.at_us)
     check_rotation(wanted.rotation_interval_s, wanted.rotation_grace_s)
@@ -428,6 +431,12 @@ def _build_key(new: NewKey, place: tuple[str, str], actor: Actor, key_id: str) -
 def _check_grant(grantor: Principal, role: str) -> None:
     if not may_grant(grantor.roles, role):
         raise PenstockError(GRANT_EXCEEDED, f"You may not give, or manage, the role {role}.")
+
+
+def _check_scopes(grantor: Principal, given: Collection[str]) -> None:
+    if KeyScope.INFERENCE_STEER in given and grantor.organization_id is not None:
+        message = f"Only the platform's operator may give the scope {KeyScope.INFERENCE_STEER}."
+        raise PenstockError(GRANT_EXCEEDED, message)
 
 
 def _inherit_owner(grantor: Principal, new: NewKey) -> NewKey:

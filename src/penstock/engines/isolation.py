@@ -32,5 +32,7 @@ STEERING = frozenset(
     }
 )
 """Members of bodies that no caller's request brings to a server, whichever it is."""
+ALWAYS_OURS = frozenset({"cache_salt", "extra_key"})
+"""Those of them that nobody at all brings: others' prompts are behind them."""
 IDENTIFYING = ("user", "safety_identifier")
 """Members by which callers name their own users: servers get a pseudonym."""

@@ -9,7 +9,7 @@ import re
 
 import msgspec
 
-from penstock.engines.isolation import IDENTIFYING, STEERING
+from penstock.engines.isolation import ALWAYS_OURS, IDENTIFYING, STEERING
 from penstock.gateway.demand import NO_TOKENS, Demand, Members, read_demand
 from penstock.gateway.dialects.oip import Call
 from penstock.gateway.dialects.openai import Operation
@@ -36,6 +36,7 @@ _INCLUDE_USAGE = msgspec.Raw(b'{"include_usage":true}')
 _CONTINUOUS_USAGE = msgspec.Raw(b'{"include_usage":true,"continuous_usage_stats":true}')
 _NOT_PASSED = STEERING.union(IDENTIFYING)
 _EMPTY = re.compile(rb'null|""|\[[ \t\r\n]*\]')
+_STEER_SCOPE = "inference:steer"
 _BYTES_PER_TOKEN = 4
 
 
@@ -105,7 +106,7 @@ def admit(
         if isinstance(options, Refusal):
             return options
     demand = demand_of(principal, operation, members, body)
-    _isolate(members, runtime, principal.organization)
+    _isolate(members, runtime, principal)
     _address(members, target)
     estimated = len(body) // _BYTES_PER_TOKEN if operation.has_usage else 0
     return Admission(
@@ -155,17 +156,18 @@ def _address(members: Members, target: Target) -> None:
         members["cache_salt"] = target.cache_salt
 
 
-def _isolate(members: Members, runtime: Runtime, organization: str) -> None:
+def _isolate(members: Members, runtime: Runtime, principal: Principal) -> None:
     """Take out what would steer the engine, and names of persons."""
     if _NOT_PASSED.isdisjoint(members):
         return
-    for name in STEERING.intersection(members):
+    steering = ALWAYS_OURS if _STEER_SCOPE in principal.scopes else STEERING
+    for name in steering.intersection(members):
         del members[name]
     for name in IDENTIFYING:
         raw = members.get(name)
         if raw is None or bytes(raw) == b"null":
             continue
-        members[name] = msgspec.Raw(b'"%b"' % runtime.pseudonym(organization, bytes(raw)))
+        members[name] = msgspec.Raw(b'"%b"' % runtime.pseudonym(principal.organization, bytes(raw)))
 
 
 def _choose(offer: Offer, turn: float, members: Members, operation: Operation) -> Target | Refusal:

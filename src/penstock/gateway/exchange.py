@@ -33,6 +33,7 @@ from penstock.gateway.failure import (
 from penstock.gateway.form import form_of
 from penstock.gateway.forward import Pool, UpstreamConnection
 from penstock.gateway.limits import ANSWER_BYTES
+from penstock.gateway.offer import ServedUpstream
 from penstock.gateway.record import RequestRecord
 from penstock.gateway.request import Request
 from penstock.gateway.runtime import Principal
@@ -132,13 +133,23 @@ class Exchange(RequestRecord):
                 head,
                 self._admission.target.authorization,
                 self.request_id.encode("ascii"),
-                self._request.passed_lines(upstream),
+                self._passed_lines(upstream),
                 len(body),
                 body,
             ),
         )
         if self._downstream.is_paused:
             connection.transport.pause_reading()
+
+    def _passed_lines(self, upstream: ServedUpstream) -> bytes:
+        """Return the header lines of the caller that an engine gets, its session by a pseudonym."""
+        request, header = self._request, upstream.engine.session_header
+        lines = request.passed_lines(upstream)
+        if request.session_id is None or header is None or b"x-session-id" in lines:
+            return lines
+        session = b"session\0" + request.session_id
+        name = self._worker.runtime.pseudonym(self._principal.organization, session)
+        return b"%b%b: %b\r\n" % (lines, header.encode("ascii"), name)
 
     def connect_failed(self, pool: Pool, refusal: Refusal) -> None:
         """Try another endpoint or target: nothing was sent yet, so nothing can happen twice."""

@@ -63,6 +63,8 @@ class Request:
     request_id: str | None = None
     """The caller's own `x-request-id`, when it sent a sane one."""
     traceparent: bytes | None = None
+    session_id: bytes | None = None
+    """What keeps requests together on one engine, as the caller names it."""
     labels: Labels = ()
     """By which the caller finds its costs."""
     forwarded: list[tuple[bytes, bytes]] | None = None
@@ -126,7 +128,7 @@ class Request:
         if take is None:
             return False
         take(self, value.rstrip())
-        return True
+        return take is not _take_session_id  # which some upstream may want as it is
 
     def passed_lines(self, upstream: ServedUpstream) -> bytes:
         """Return the header lines of the caller that an upstream wants."""
@@ -292,6 +294,11 @@ def _take_json_length(request: Request, value: bytes) -> None:
     request.json_length = value
 
 
+def _take_session_id(request: Request, value: bytes) -> None:
+    if _CALLER_REQUEST_ID.fullmatch(value) is not None:
+        request.session_id = value
+
+
 def _take_labels(request: Request, value: bytes) -> None:
     if request.labels:
         request.refuse(Refusal(LABELS_INVALID, "Two x-penstock-labels headers were sent."))
@@ -320,6 +327,7 @@ _TAKERS = {
     b"upgrade": _take_upgrade,
     b"x-request-id": _take_request_id,
     b"traceparent": _take_traceparent,
+    b"x-session-id": _take_session_id,
     b"x-penstock-labels": _take_labels,
     b"inference-header-content-length": _take_json_length,
 }

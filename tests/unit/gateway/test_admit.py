@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.fakes.worker_process import PEPPER, build_runtime, make_snapshot
 
 from penstock.contract.snapshot import Alias, Choice, Deployment, Route
-from penstock.engines.isolation import IDENTIFYING, STEERING
+from penstock.engines.isolation import ALWAYS_OURS, IDENTIFYING, STEERING
 from penstock.gateway.admit import Admission, admit, readdress
 from penstock.gateway.demand import NO_TOKENS, cap_tail
 from penstock.gateway.dialects.openai import (
@@ -379,6 +379,18 @@ def test_nobody_steers_an_engine(name: str) -> None:
         sent = _sent(_HEAD + b',"%b":%b,"seed":7}' % (name.encode(), value))
         assert sent["seed"] == 7
         assert set(sent) == {"model", "messages", "seed", "cache_salt"}
+
+
+@pytest.mark.parametrize("name", sorted(STEERING))
+def test_a_key_with_the_scope_steers(name: str) -> None:
+    """What the operator lets a key say passes, but never what stands before others' caches."""
+    scopes = frozenset({"inference", "inference:steer"})
+    principal = msgspec.structs.replace(_OPEN, scopes=scopes)
+    admission = admit(_ENGINES, principal, CHAT, _HEAD + b',"%b":"mine"}' % name.encode())
+    assert isinstance(admission, Admission)
+    sent = json.loads(admission.body)
+    assert (sent.get(name) == "mine") is (name not in ALWAYS_OURS)
+    assert sent["cache_salt"] == _sent(_HEAD + b"}")["cache_salt"]
 
 
 def test_caches_of_organizations_are_apart() -> None:

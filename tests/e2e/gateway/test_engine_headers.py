@@ -1,0 +1,106 @@
+"""By which names engines know requests and sessions."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import msgspec
+import pytest
+import pytest_asyncio
+from tests.fakes.scripted_engine import (
+    Received,
+    ScriptedEngine,
+    Talk,
+    chat,
+    counts,
+    running_scripted_engine,
+)
+from tests.fakes.stream_caller import ask, chat_body
+from tests.fakes.worker_process import WorkerProcess, make_snapshot, running_worker
+
+from penstock.contract.snapshot import Alias, Choice, Deployment, Route
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+HEADERS = {"vllm": "x-session-id", "dynamo": "x-dynamo-session-id", "trtllm": None}
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine() -> AsyncIterator[ScriptedEngine]:
+    """Return an engine that answers at once."""
+
+    async def quick(talk: Talk) -> None:
+        await talk.send(chat(counts(1, 2)))
+
+    async with running_scripted_engine() as running:
+        running.script = quick
+        yield running
+
+
+@pytest.fixture(scope="module")
+def worker(
+    engine: ScriptedEngine, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[WorkerProcess]:
+    """Return a worker to which the engine is one of each kind."""
+    plain = make_snapshot([engine.port])
+    snapshot = msgspec.structs.replace(
+        plain,
+        keys=tuple(msgspec.structs.replace(key, aliases=None) for key in plain.keys),
+        upstreams=tuple(
+            msgspec.structs.replace(plain.upstreams[0], name=kind, provider=kind)
+            for kind in HEADERS
+        ),
+        deployments=tuple(Deployment(kind, kind, "m") for kind in HEADERS),
+        routes=tuple(Route(kind, (Choice(kind),)) for kind in HEADERS),
+        aliases=tuple(Alias(kind, kind) for kind in HEADERS),
+    )
+    with running_worker(tmp_path_factory.mktemp("worker"), [], snapshot=snapshot) as running:
+        yield running
+
+
+async def _seen(
+    engine: ScriptedEngine, worker: WorkerProcess, kind: str, **fields: str
+) -> Received:
+    assert (await ask(worker.port, "", chat_body(model=kind), **fields)).status == 200
+    return engine.requests[-1]
+
+
+@pytest.mark.parametrize("kind", HEADERS)
+async def test_engines_know_sessions_by_pseudonyms(
+    engine: ScriptedEngine, worker: WorkerProcess, kind: str
+) -> None:
+    """Where a kind has a header for it, a session has one name, which tells nothing."""
+    names = [
+        (await _seen(engine, worker, kind, x_session_id=session)).header.get(HEADERS[kind] or "")
+        for session in ("chat-1", "chat-1", "chat-2")
+    ]
+    if HEADERS[kind] is None:
+        assert names == [None] * 3
+        assert "x-session-id" not in engine.requests[-1].header
+        return
+    first, again, other = names
+    assert first == again != other
+    assert first is not None
+    assert len(first) == 32
+    without = await _seen(engine, worker, kind)
+    assert HEADERS[kind] not in without.header
+
+
+@pytest.mark.parametrize("kind", HEADERS)
+async def test_engines_get_request_id_and_trace(
+    engine: ScriptedEngine, worker: WorkerProcess, kind: str
+) -> None:
+    """Both are the caller's own, to every kind of engine."""
+    fields = {"x_request_id": "mine-1", "traceparent": TRACEPARENT}
+    seen = await _seen(engine, worker, kind, **fields)
+    assert (seen.header["x-request-id"], seen.header["traceparent"]) == ("mine-1", TRACEPARENT)
+
+
+@pytest.mark.parametrize(
+    "field", ["x-override-rid", "x-worker-instance-id", "x-data-parallel-rank"]
+)
+async def test_headers_that_steer_do_not_arrive(
+    engine: ScriptedEngine, worker: WorkerProcess, field: str
+) -> None:
+    """A caller reaches no worker, rank or request of an engine by a header."""
+    seen = await _seen(engine, worker, "dynamo", **{field.replace("-", "_"): "1"})
+    assert field not in seen.header
