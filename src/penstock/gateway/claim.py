@@ -89,6 +89,7 @@ class Claim:
         """None when it was told: the two would keep each other alive."""
         self.terms = terms
         self.demand = demand
+        self.most = most
         self.costs = _costs(terms, demand, most)
         if terms.accounts:
             cap = CAPPED_OUTPUT_TOKENS if demand.cap is None else demand.cap

@@ -145,6 +145,15 @@ class Limiter:
         terms = quota.find_terms(target.alias, deployment.model, now_s, self._books)
         return Claim(claimant, terms, demand, deployment.max_output_tokens)
 
+    def covers(
+        self, taken: Claim | Till, quota: Quota, target: Target, demand: Demand, now_s: float
+    ) -> bool:
+        """Return whether what a request took for one target is what it takes for another one."""
+        deployment = target.deployment
+        terms = quota.find_terms(target.alias, deployment.model, now_s, self._books)
+        is_as_long = demand.cap is not None or taken.most == deployment.max_output_tokens
+        return taken.terms is terms and is_as_long
+
     def admit(self, claim: Claim) -> None:
         """Let a request in, turn it away, or have it wait for one of the two."""
         if claim.terms.unpriced is not None:

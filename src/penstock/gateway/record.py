@@ -111,9 +111,12 @@ class RequestRecord:
             self._open()
             return
         limiter = self._worker.limiter
-        if self._taken is not None:  # of the target before
-            limiter.settle(self._taken, demand, _NO_USAGE, was_sent=False, is_typical=False)
         target, now_s = admission.target, self._started_ns / 1e9
+        if self._taken is not None:  # for the target before
+            if limiter.covers(self._taken, quota, target, demand, now_s):
+                self._open()
+                return
+            limiter.settle(self._taken, demand, _NO_USAGE, was_sent=False, is_typical=False)
         till = limiter.draw(quota, target, demand, now_s)
         if till is None:
             self._taken = claim = limiter.claim(self, quota, target, demand, now_s)

@@ -272,8 +272,9 @@ def test_another_model_is_another_limit(tmp_path: Path) -> None:
 
 
 def test_what_was_turned_away_is_paid_for_once(tmp_path: Path) -> None:
-    """A retry at another model holds and takes anew; what the first held and took is given back."""
+    """A retry at another model goes on with what was held and taken, even with the last of it."""
     three, budget = Limit("r3", Metric.REQUESTS, 3), 2 * WORST * TOKEN
+    one = Limit("c1", Metric.CONCURRENCY, 1, window_s=0)
     options = ("--kind", "dynamo", "--fault", "status")
     with running_engine() as engine, running_emulator("a", options=options) as busy:
         plain = make_snapshot([engine.port])
@@ -287,7 +288,9 @@ def test_what_was_turned_away_is_paid_for_once(tmp_path: Path) -> None:
             deployments=(Deployment("full", "full", "a"), *plain.deployments),
             routes=(Route("main", (Choice("full", 1), Choice("main", 0))),),
         )
-        with _stage(tmp_path, three, snapshot=snapshot, budget=budget, lowers_cap=False) as stage:
+        with _stage(
+            tmp_path, three, one, snapshot=snapshot, budget=budget, lowers_cap=False
+        ) as stage:
             for _ in range(3):
                 assert stage.ask().status == 200
             assert stage.ask().header["x-penstock-limit-exceeded"] == "r3"
