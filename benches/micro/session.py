@@ -51,6 +51,7 @@ from penstock.contract.snapshot_store import (
 )
 from penstock.contract.usage import UsageEvent
 from penstock.gateway.admit import admit
+from penstock.gateway.attempts import Attempts
 from penstock.gateway.authenticate import authenticate
 from penstock.gateway.claim import Claim, Denial
 from penstock.gateway.demand import Demand, Members, read_demand
@@ -61,11 +62,13 @@ from penstock.gateway.offer import Catalog, Offer, Owner
 from penstock.gateway.priced import Pricing
 from penstock.gateway.quota import Quota, read_quota
 from penstock.gateway.rehash import OldHashes
+from penstock.gateway.retries import RetryBudget
 from penstock.gateway.runtime import Runtime
 from penstock.gateway.select import Turns
 from penstock.gateway.stats import Stats
 from penstock.gateway.till import Till
 from penstock.gateway.tokens import Tokens
+from penstock.gateway.worker import Worker
 from penstock.kit.errors import Refusal
 from penstock.kit.ids import EventIds
 
@@ -137,13 +140,24 @@ def _snapshot() -> Snapshot:
         version=1,
         created_at_ns=1,
         keys=(Key("dev-key", key_mac(_PEPPER, _KEY), "dev", "playground"),),
-        upstreams=(Upstream("emulator", "emulator", (Endpoint("http", "127.0.0.1", 1),)),),
-        deployments=tuple(Deployment(name, "emulator", "emulated-70b") for name in names),
+        upstreams=tuple(
+            Upstream(kind, kind, (Endpoint("http", "127.0.0.1", 1),))
+            for kind in ("emulator", "vllm")
+        ),
+        deployments=(
+            *(Deployment(name, "emulator", "emulated-70b") for name in names),
+            Deployment("vllm", "vllm", "emulated-70b"),
+        ),
         routes=(
             Route("one", (Choice("one"),)),
+            Route("vllm", (Choice("vllm"),)),
             Route("three", tuple(Choice(name, 1 + index) for index, name in enumerate(names))),
         ),
-        aliases=(Alias("emulated-70b", "one"), Alias("emulated-3x", "three")),
+        aliases=(
+            Alias("emulated-70b", "one"),
+            Alias("emulated-3x", "three"),
+            Alias("emulated-vl", "vllm"),
+        ),
     )
 
 
@@ -176,6 +190,19 @@ def _admission(runtime: Runtime, body: bytes) -> Callable[[], object]:
     if isinstance(call(), Refusal):
         message = "the request that is measured is refused"
         raise ValueError(message)  # noqa: TRY004 - not a matter of types
+    return call
+
+
+def _attempts() -> Callable[[], object]:
+    """All that it costs a request that it could be tried elsewhere."""
+    budget = RetryBudget(time.monotonic)
+
+    def call() -> object:
+        attempts = Attempts(cast("Worker", None), 1)
+        attempts.count += 1
+        budget.requests += 1
+        return attempts
+
     return call
 
 
@@ -276,6 +303,10 @@ def _cases(folder: Path) -> dict[str, Callable[[], object]]:
         "authenticate and admit, 200 B, three choices": _admission(
             runtime, body.replace(b"emulated-70b", b"emulated-3x")
         ),
+        "the same, for vLLM: with what keeps organizations apart there": _admission(
+            runtime, body.replace(b"emulated-70b", b"emulated-vl")
+        ),
+        "attempts: of a request that needs one": _attempts(),
         "limits: all rules of an ordinary plan, let in and settled": limits_case(body),
         "key_mac": lambda: key_mac(_PEPPER, _KEY),
         "journal: encode OPEN with checksum": lambda: encode_record(_OPEN),
