@@ -84,7 +84,9 @@ class CorrectionBody(AnswerBody):
     event_id: str
     organization: str
     is_void: bool
-    quantities: Annotated[dict[str, int], Field(description="By meter: what was used.")]
+    quantities: Annotated[
+        dict[str, int] | None, Field(description="By meter: what was used; null of a void.")
+    ]
     deltas: Annotated[dict[str, int], Field(description="By meter: what that changed.")]
     reference: str
     reason: str

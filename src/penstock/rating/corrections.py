@@ -63,7 +63,7 @@ async def correct_usage(
         is_void=new.quantities is None,
         deltas=cast("dict[str, int]", deltas),
         reference=new.reference,
-        quantities=dict(new.quantities or {}),
+        quantities=new.quantities,
         reason=new.reason,
         actor=actor.id,
         created_at_us=actor.at_us,
@@ -114,8 +114,7 @@ async def _book(
 
 
 async def _say_again(session: ReadSession, one: Correction, new: NewCorrection) -> Booked:
-    quantities = None if one.is_void else one.quantities
-    if (quantities, one.reason) != (new.quantities, new.reason):
+    if (one.quantities, one.reason) != (new.quantities, new.reason):
         raise PenstockError(CORRECTION_EXISTS)
     (booked,) = await _read_booked(session, [one])
     return booked

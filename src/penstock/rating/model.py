@@ -174,8 +174,8 @@ class Correction:
     """By meter: what was counted too little, or, below 0, too much."""
     reference: str
     """What names it among those of the event: said again, it is the same one."""
-    quantities: Mapping[str, int]
-    """By meter, as it was said: what was used. `deltas` are what that changed."""
+    quantities: Mapping[str, int] | None
+    """By meter, as it was said: what was used. `deltas` are what that changed. None of a void."""
     reason: str
     actor: str
     created_at_us: int

@@ -257,9 +257,9 @@ class UsageCorrections(Base):
     is_void: Mapped[bool]
     deltas: Mapped[Any] = mapped_column(Json)
     """By meter."""
-    reference: Mapped[str] = mapped_column(server_default="")
-    quantities: Mapped[Any] = mapped_column(Json, server_default="{}")
-    """By meter."""
+    reference: Mapped[str] = mapped_column(server_default=text("''"))
+    quantities: Mapped[Any] = mapped_column(Json, nullable=True)
+    """By meter; NULL when the event is void."""
     reason: Mapped[str]
     actor: Mapped[str]
     created_at: Mapped[Microseconds]

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from penstock.storage.migrations.columns import json
+
 revision = "0017"
 down_revision = "0016"
 branch_labels = None
@@ -13,12 +15,8 @@ _TABLE = "usage_corrections"
 
 def upgrade() -> None:
     """Corrections that are there have no reference: their ids are random, and never said again."""
-    json = sa.JSON().with_variant(sa.Text(), "sqlite")
-    for column in (
-        sa.Column("reference", sa.String(), nullable=False, server_default=""),
-        sa.Column("quantities", json, nullable=False, server_default="{}"),
-    ):
-        op.add_column(_TABLE, column)
+    op.add_column(_TABLE, sa.Column("reference", sa.String(), nullable=False, server_default=""))
+    op.add_column(_TABLE, json("quantities", nullable=True))
 
 
 def downgrade() -> None:
