@@ -15,7 +15,7 @@ from penstock.gateway.money import Account, Purse
 from penstock.gateway.quota import Terms
 from penstock.gateway.till import Till
 from penstock.limits.allowances import Allowance, Allowances, Costs, Held
-from penstock.limits.prices import charge_factors
+from penstock.limits.prices import reduced_factors
 from penstock.limits.rules import STEP_MS
 
 
@@ -151,7 +151,7 @@ class Teller:
         if hold is not None:
             self._purse.take_of(hold, part * size, now_ms)
             until_ms = min(until_ms, hold.until_ms)
-            till.hold, till.part, till.factors = hold, part, charge_factors(terms.prices[0])
+            till.hold, till.part, till.factors = hold, part, reduced_factors(terms.prices[0])
             till.hold_uses = (HoldUse(hold.id, part),)
         till.costs, till.at_ms, till.until_ms = claim.costs, held.at_ms, until_ms
         till.size = till.units = till.open = till.taken = size

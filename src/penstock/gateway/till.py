@@ -7,7 +7,6 @@ from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.limits import LEARNT_EVERY
 from penstock.gateway.money import OpenHold
 from penstock.limits.allowances import Costs
-from penstock.limits.prices import ATTO_IN_NANO
 
 if TYPE_CHECKING:
     from penstock.gateway.offer import Target
@@ -80,8 +79,8 @@ class Till:
         self.hold: OpenHold | None = None
         self.part = 0
         """What a unit takes of the hold."""
-        self.factors = (0, 0, 0, 0)
-        """What its requests are charged by, see `charge_factors`."""
+        self.factors = (0, 0, 0, 0, 1)
+        """What its requests are charged by, see `reduced_factors`."""
         self.hold_uses: tuple[HoldUse, ...] = ()
         """What each request holds."""
         self.cap: int | None = None
@@ -117,10 +116,10 @@ class Till:
         hold = self.hold
         if hold is None:
             return ()
-        request, per_input, more_cached, per_output = self.factors
-        atto = request + inputs * per_input + outputs * per_output  # as `exact_charge` has it
+        request, per_input, more_cached, per_output, in_nano = self.factors
+        exact = request + inputs * per_input + outputs * per_output  # as `exact_charge` has it
         if usage.cached_input_tokens:
-            atto += min(usage.cached_input_tokens, inputs) * more_cached
-        cost = min(-(-atto // ATTO_IN_NANO), self.part)
+            exact += min(usage.cached_input_tokens, inputs) * more_cached
+        cost = min(-(-exact // in_nano), self.part)
         self.spent += cost
         return (HoldUse(hold.id, cost),)

@@ -5,6 +5,7 @@ for a million tokens are a whole number of them. Only a worst case is rounded, a
 """
 
 from collections.abc import Iterable
+from math import gcd
 
 from penstock.contract.money import NANO, PRICE_SCALE, Price
 
@@ -48,6 +49,17 @@ def charge_factors(price: Price) -> tuple[int, int, int, int]:
         an output token.
     """
     return price.request * _TOKENS, price.input, price.cached_input - price.input, price.output
+
+
+def reduced_factors(price: Price) -> tuple[int, int, int, int, int]:
+    """Return the same in the largest unit that all of it is whole in, and how many are a nano-unit.
+
+    Prices are round, so these are small numbers, which are quicker to reckon with.
+    """
+    factors = charge_factors(price)
+    unit = gcd(ATTO_IN_NANO, *factors)
+    request, per_input, more_cached, per_output = (each // unit for each in factors)
+    return request, per_input, more_cached, per_output, ATTO_IN_NANO // unit
 
 
 def exact_charge(price: Price, input_tokens: int, cached_tokens: int, output_tokens: int) -> int:

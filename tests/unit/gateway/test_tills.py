@@ -19,7 +19,7 @@ from penstock.gateway.limits import TILL_RESTS_MS, TOLD_MS
 from penstock.gateway.money import Account, OpenHold, cost_of
 from penstock.gateway.quota import Terms
 from penstock.gateway.till import Till
-from penstock.limits.prices import charge_factors
+from penstock.limits.prices import reduced_factors
 from penstock.limits.rules import STEP_MS
 
 PLENTY = 10**9
@@ -157,7 +157,8 @@ def test_what_is_drawn_is_counted_exactly() -> None:
 
 @settings(max_examples=50)
 @given(
-    figures=st.tuples(*[st.integers(0, 10**13)] * 4),
+    figures=st.tuples(*[st.integers(0, 10**13)] * 4)
+    | st.tuples(*[st.integers(0, 10**5).map(lambda round_: round_ * 10**8)] * 4),
     usage=st.builds(Usage, *[st.integers(0, 10**6)] * 2, st.none() | st.integers(0, 2 * 10**6)),
     part=st.integers(0, 10**9) | st.just(10**18),
 )
@@ -173,7 +174,7 @@ def test_what_is_drawn_costs_what_it_would_by_itself(
     account = Account(Budget("other", "EUR"), "org-a", "")
     till = Till(asker.claim.terms, 10)
     till.hold, till.part = OpenHold(account, Hold("hold", 10**18, 0, 1), 0), part
-    till.factors = charge_factors(price)
+    till.factors = reduced_factors(price)
     cost = min(cost_of(price, usage), part)
     assert till.end(1, usage, was_sent=True, is_typical=False) == (HoldUse("hold", cost),)
     assert till.spent == cost
