@@ -46,6 +46,8 @@ class RecordingEngine:
     def __init__(self) -> None:
         """Start with nothing seen."""
         self.seen: list[Seen] = []
+        self.connection_count = 0
+        """Of connections that were ever made."""
         self.port = 0
         self._loop = asyncio.new_event_loop()
         self._server: asyncio.Server | None = None
@@ -78,6 +80,7 @@ class RecordingEngine:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         talk = asyncio.current_task()
         assert talk is not None
+        self.connection_count += 1
         self._talks.add(talk)
         try:
             while True:

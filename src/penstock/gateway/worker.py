@@ -9,6 +9,7 @@ import signal
 import socket
 import ssl
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import lmdb
@@ -25,7 +26,7 @@ from penstock.contract.node import (
     WorkerMessage,
     WorkerSettings,
 )
-from penstock.contract.snapshot import SnapshotFormatError
+from penstock.contract.snapshot import Endpoint, SnapshotFormatError, Upstream
 from penstock.contract.snapshot_store import SnapshotReader
 from penstock.gateway.agent_link import AgentLink, Orders
 from penstock.gateway.errors import DRAINING, JOURNAL_FULL
@@ -136,7 +137,7 @@ class Worker:
             self._close_pools(self._pools.pop(name)[1])
 
     @staticmethod
-    def _close_pools(pools: tuple[Pool, ...]) -> None:
+    def _close_pools(pools: Iterable[Pool]) -> None:
         for pool in pools:
             pool.close()
 
@@ -173,10 +174,12 @@ class Worker:
         """Return the connection pools of an upstream's endpoints.
 
         All organizations share them: what is one's own is in each request and not in a connection.
-        Pools are kept as long as nothing about the upstream changes. A request that was admitted
-        under an older version, of an upstream that is gone or another now, gets pools of its own.
+        Pools are kept as long as nothing about the upstream changes but which endpoints it has. A
+        request that was admitted under an older version, of an upstream that is gone or another
+        now, gets pools of its own.
         """
         found = self._pools.get(upstream.name)
+        kept: dict[Endpoint, Pool] = {}
         if found is not None:
             served, pools = found
             if served is upstream:
@@ -185,18 +188,28 @@ class Worker:
                 if upstream.version > served.version:
                     self._pools[upstream.name] = (upstream, pools)
                 return pools
-        retries = RetryBudget(self.now_s)
-        pools = tuple(Pool(each, upstream, self._loop, retries) for each in upstream.endpoints)
+            if _but_endpoints(served.settings) == _but_endpoints(upstream.settings):
+                kept = {pool.endpoint: pool for pool in pools}
+        pools = self._make_pools(upstream, kept)
         is_older = upstream.version < (self.runtime.version if found is None else found[0].version)
-        for pool in pools:
-            pool.health.told(self._told.until_s(upstream.name, pool.endpoint))
-        if is_older:
-            self._close_pools(pools)  # nothing of them is kept for a next request
+        if is_older:  # nothing of them is kept for a next request
+            self._close_pools(pool for pool in pools if pool not in kept.values())
             return pools
         if found is not None:
-            self._close_pools(found[1])
+            self._close_pools(pool for pool in found[1] if pool not in pools)
         self._pools[upstream.name] = (upstream, pools)
         return pools
+
+    def _make_pools(self, upstream: ServedUpstream, kept: dict[Endpoint, Pool]) -> tuple[Pool, ...]:
+        retries = next((pool.retries for pool in kept.values()), None) or RetryBudget(self.now_s)
+        pools = []
+        for endpoint in upstream.endpoints:
+            pool = kept.get(endpoint)
+            if pool is None:
+                pool = Pool(endpoint, upstream, self._loop, retries)
+                pool.health.told(self._told.until_s(upstream.name, endpoint))
+            pools.append(pool)
+        return tuple(pools)
 
     # What connections ask
 
@@ -375,3 +388,7 @@ class Worker:
     def _finish(self, code: int) -> None:
         if not self._ended.done():
             self._ended.set_result(code)
+
+
+def _but_endpoints(settings: Upstream) -> Upstream:
+    return msgspec.structs.replace(settings, endpoints=())
