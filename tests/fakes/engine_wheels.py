@@ -53,6 +53,9 @@ def engine_python(
 
 
 def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_INSTALL_S)
-    if done.returncode:
-        pytest.skip(f"this engine's wheels are not to be had here: {done.stderr.strip()[-500:]}")
+    try:
+        subprocess.run(command, capture_output=True, text=True, check=True, timeout=_INSTALL_S)
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"this engine's wheels did not come within {_INSTALL_S} s")
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"this engine's wheels are not to be had here: {error.stderr.strip()[-500:]}")
