@@ -99,14 +99,30 @@ def select(pools: Sequence[Pool], tried: Sequence[Pool], now_s: float) -> Pool |
     """
     if len(pools) == 1:
         return None if pools[0] in tried else pools[0]
-    out_count = sum(pool.health.out_until_s > now_s for pool in pools)
-    is_heeded = 0 < out_count <= len(pools) / 2
-    best, best_rank = None, (True, True, 0)
+    for pool in pools:
+        if pool.health.out_until_s > now_s:
+            return _heed(pools, tried, now_s)
+    return _least_busy(pools, tried, now_s)
+
+
+def _heed(pools: Sequence[Pool], tried: Sequence[Pool], now_s: float) -> Pool | None:
+    """Take one that is out only when there is no other, unless too many are."""
+    out = [pool for pool in pools if pool.health.out_until_s > now_s]
+    if len(out) > len(pools) / 2:
+        return _least_busy(pools, tried, now_s)
+    ready = [pool for pool in pools if pool not in out]
+    return _least_busy(ready, tried, now_s) or _least_busy(out, tried, now_s)
+
+
+def _least_busy(pools: Sequence[Pool], tried: Sequence[Pool], now_s: float) -> Pool | None:
+    best = None
     for pool in pools:
         if pool in tried:
             continue
-        is_out = is_heeded and pool.health.out_until_s > now_s
-        its_rank = (is_out, pool.cool_until_s > now_s, pool.in_flight)
-        if best is None or its_rank < best_rank:
-            best, best_rank = pool, its_rank
+        if best is None:
+            best = pool
+            continue
+        is_cooling, is_best_cooling = pool.cool_until_s > now_s, best.cool_until_s > now_s
+        if (is_cooling, pool.in_flight) < (is_best_cooling, best.in_flight):
+            best = pool
     return best
