@@ -5,6 +5,7 @@ PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
 READY_FOR_BENCH := $(VENV)/.ready-for-bench
 
+# `make check` runs tests/house.
 # Tests that start many processes, measure time or fill disks: not beside those that only compute.
 TESTS_OF_PROCESSES := $(wildcard tests/e2e/test_*.py) tests/engines $(wildcard tests/integration/test_agent*.py) \
     tests/integration/test_usage_process.py
@@ -43,12 +44,12 @@ run: $(READY) ## Start everything on 127.0.0.1 (ARGS="--data DIR ..." goes to `p
 	@$(VENV)/bin/penstock dev $(ARGS)
 
 .PHONY: test
-test: $(READY) ## Run all tests (ARGS="tests/unit -k name" runs some)
+test: $(READY) ## Run all tests (ARGS="tests/unit -k name" runs some, EFFORT=4 looks harder)
 ifneq ($(strip $(ARGS)),)
 	@$(PYTHON) -m pytest $(ARGS)
 else
 	@failed=0; \
-	$(IN_MEMORY) $(PYTHON) -m pytest $(TWO_AT_A_TIME) $(addprefix --ignore=,$(TESTS_OF_PROCESSES)) || failed=1; \
+	$(IN_MEMORY) $(PYTHON) -m pytest $(TWO_AT_A_TIME) $(addprefix --ignore=,tests/house $(TESTS_OF_PROCESSES)) || failed=1; \
 	$(if $(TESTS_OF_PROCESSES),$(PYTHON) -m pytest $(TWO_AT_A_TIME) $(TESTS_OF_PROCESSES) || failed=1;) \
 	exit $$failed
 endif

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from tests.fakes.effort import tries
 
 # What is imported and collected lives to the end: nobody need look through it for garbage.
 gc.disable()
 
 # Two busy cores make any example slow now and then: that is no finding.
-hypothesis.settings.register_profile("penstock", deadline=None, print_blob=True)
+hypothesis.settings.register_profile(
+    "penstock", deadline=None, print_blob=True, max_examples=tries(100)
+)
 hypothesis.settings.load_profile("penstock")
 
 # A proxy of the developer's shell must not get what tests send to 127.0.0.1.

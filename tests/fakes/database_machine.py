@@ -8,6 +8,7 @@ from typing import Any, ClassVar, TypeVar
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 from tests.fakes.budget_rig import make_price
+from tests.fakes.effort import tries
 from tests.fakes.organizations import ALL, NOW_US
 
 from penstock.rating import store
@@ -48,7 +49,7 @@ def try_machine(
         steps: How many things happen each time at most.
     """
     chosen = settings(
-        max_examples=examples,
+        max_examples=tries(examples),
         stateful_step_count=steps,
         suppress_health_check=list(HealthCheck),
         # To shrink a case takes many times as long as to find it, on a real database.

@@ -1,24 +1,13 @@
 """The OpenAPI document: every body has an example that fits, and every error answer is declared."""
 
-from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
-import pytest
 from tests.fakes.admin_rig import METHODS, OPERATION
 from tests.house.sources import expect_none
 
-from penstock.control.app import create_app
-from penstock.control.settings import ControlSettings
-
 PROBLEM = "application/problem+json"
 BINARY = "application/msgpack"
-
-
-@pytest.fixture
-def document(tmp_path: Path) -> dict[str, Any]:
-    """The document of the control plane."""
-    return create_app(ControlSettings(data_dir=str(tmp_path))).openapi()
 
 
 def _operations(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from docs.generate import error_codes
-from tests.house.sources import expect_none, label, python_files, tree
+from tests.house.sources import expect_none, label, nodes, python_files
 
 CODE = re.compile(r"err:(?P<plane>[a-z]+):[a-z_]+:[a-z_]+")
 PLANES = {"gateway", "node", "control", "cli"}
@@ -40,7 +40,7 @@ def _is_broad(expression: ast.expr | None) -> bool:
 
 def _broad_excepts(path: Path) -> Iterator[int]:
     """Return the lines that catch everything and go on; to clean up and raise again is fine."""
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         match node:
             case ast.ExceptHandler(type=caught, body=[*_, last]) if _is_broad(caught):
                 if not isinstance(last, ast.Raise):
@@ -105,7 +105,7 @@ def test_codes_in_the_source_are_declared() -> None:
     unknown = [
         f"{label(path, node.lineno)}: {node.value}"
         for path in python_files("src")
-        for node in ast.walk(tree(path))
+        for node in nodes(path)
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
         and CODE.fullmatch(node.value)

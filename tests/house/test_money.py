@@ -2,7 +2,7 @@
 
 import ast
 
-from tests.house.sources import PACKAGE, expect_none, label, python_files, tree
+from tests.house.sources import PACKAGE, expect_none, label, nodes, python_files
 
 MONEY_ROOMS = ("rating", "ledger", "billing")
 
@@ -13,7 +13,7 @@ def test_no_float_comes_near_money() -> None:
         label(path, node.lineno)
         for path in python_files("src")
         if any(path.is_relative_to(PACKAGE / room) for room in MONEY_ROOMS)
-        for node in ast.walk(tree(path))
+        for node in nodes(path)
         if (isinstance(node, ast.Name) and node.id == "float")
         or (isinstance(node, ast.Constant) and isinstance(node.value, float))
     ]

@@ -3,9 +3,19 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
-from tests.house.sources import PACKAGE, ROOT, Function, expect_none, label, python_files, tree
+from tests.house.sources import (
+    PACKAGE,
+    ROOT,
+    Function,
+    expect_none,
+    label,
+    nodes,
+    python_files,
+    tree,
+)
 
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "manager", "managers", "misc"}
 
@@ -38,7 +48,7 @@ WIRE_FOLDERS = (PACKAGE / "gateway" / "dialects", PACKAGE / "emulator")
 
 def _defined(path: Path) -> Iterator[tuple[str, int]]:
     """Return the names that a module makes: what it merely uses is named by others."""
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         match node:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
                 yield name, node.lineno
@@ -48,6 +58,7 @@ def _defined(path: Path) -> Iterator[tuple[str, int]]:
                 yield name, node.lineno
 
 
+@cache
 def _words(name: str) -> str:
     """Return a name as `_word_word_`, whatever its case was."""
     return "_" + re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().strip("_") + "_"

@@ -1,20 +1,17 @@
 """Operations: what the admin API can do is in the matrix of roles, and nothing else can be done."""
 
-from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.fakes.admin_rig import Operation, list_operations
 from tests.house.sources import expect_none
 
 from penstock.access.matrix import MATRIX
-from penstock.control.app import create_app
-from penstock.control.settings import ControlSettings
 
 
 @pytest.fixture
-def operations(tmp_path: Path) -> list[Operation]:
+def operations(document: dict[str, Any]) -> list[Operation]:
     """Every operation of the admin API."""
-    document = create_app(ControlSettings(data_dir=str(tmp_path))).openapi()
     return [
         operation for operation in list_operations(document) if operation.path.startswith("/api/")
     ]

@@ -8,9 +8,9 @@ from tests.house.sources import (
     expect_none,
     functions,
     label,
+    nodes,
     python_files,
     text,
-    tree,
 )
 
 MODULE_LINES = 600
@@ -73,7 +73,7 @@ def test_classes_have_few_public_methods() -> None:
     """No class has more than twenty public methods."""
     too_many = []
     for path in python_files("src"):
-        for node in ast.walk(tree(path)):
+        for node in nodes(path):
             if isinstance(node, ast.ClassDef):
                 methods = [item for item in node.body if isinstance(item, Function)]
                 count = sum(not method.name.startswith("_") for method in methods)

@@ -27,11 +27,12 @@ from schemathesis.specs.openapi.checks import (
 )
 from tests.fakes.admin_objects import AdminDocument, create_objects
 from tests.fakes.admin_rig import ADMIN_TOKEN, AdminRig, run_admin_rig
+from tests.fakes.effort import tries
 
 AnyOperation = APIOperation[Any, Any, Any, Any]
 AnyCase = Case[AnyOperation]
 
-EXAMPLES = 2
+EXAMPLES = tries(2)
 CHECKS = [
     not_a_server_error,
     status_code_conformance,

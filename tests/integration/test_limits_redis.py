@@ -9,6 +9,7 @@ import pytest
 from hypothesis import Phase, settings
 from hypothesis.stateful import invariant
 from redis.asyncio import Redis
+from tests.fakes.effort import tries
 from tests.fakes.lease_simulation import LeaseSimulation
 from tests.fakes.limits_machine import HOLDERS, LimitsMachine
 from tests.fakes.limits_reference import ReferenceAuthority
@@ -88,7 +89,7 @@ def test_it_answers_as_the_reference(socket: Path) -> None:
     case = RedisMachine.TestCase
     # The one in memory is the same machine and can be shrunk; here that would take minutes.
     phases = (Phase.reuse, Phase.generate)
-    case.settings = settings(max_examples=80, stateful_step_count=40, phases=phases)
+    case.settings = settings(max_examples=tries(80), stateful_step_count=40, phases=phases)
     case().runTest()
 
 

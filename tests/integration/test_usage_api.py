@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.fakes.effort import tries
 from tests.unit.metering.usage_events import STARTED_AT_NS, make_body, make_event
 
 from penstock.contract.cloud_event import SCHEMA_PATH, event_schema
@@ -309,7 +310,7 @@ async def test_a_bad_body_is_refused(client: httpx.AsyncClient, subtests: pytest
             assert (await client.get("/api/v1/usage", headers=ADMIN)).json()["data"] == []
 
 
-@settings(max_examples=60)
+@settings(max_examples=tries(60))
 @given(data=st.data())
 async def test_a_broken_batch_is_never_our_failure(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.fakes.effort import tries
 from tests.fakes.organizations import create_key, create_place
 from tests.unit.metering.usage_events import STARTED_AT_NS, make_event
 
@@ -387,7 +388,7 @@ DELIVERIES = st.lists(
 """Groups, one after the other, of batches that are delivered at the same time."""
 
 
-@settings(max_examples=60)
+@settings(max_examples=tries(60))
 @given(groups=DELIVERIES)
 async def test_totals_are_those_of_the_distinct_events(
     tmp_path_factory: pytest.TempPathFactory,
@@ -414,7 +415,7 @@ async def test_totals_are_those_of_the_distinct_events(
         await database.close()
 
 
-@settings(max_examples=40)
+@settings(max_examples=tries(40))
 @given(
     batches=st.lists(
         st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2)), min_size=1, max_size=10),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from sqlalchemy import func, select
 from tests.fakes.databases import create_template, sqlite_database
+from tests.fakes.effort import tries
 from tests.fakes.organizations import ALL, NOW_US, actor, create_organization
 from tests.fakes.sealed_credentials import create_credential, find_state, read_secret
 
@@ -201,7 +202,7 @@ def test_rotations() -> None:
         Rotations.template = create_template(Path(folder))
         case = Rotations.TestCase
         case.settings = settings(
-            max_examples=20,
+            max_examples=tries(20),
             stateful_step_count=15,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.fakes.effort import tries
 from tests.fakes.worker_process import eventually
 
 from penstock.contract.journal import Begin, Close, Open, Record, interrupted_event, scan
@@ -81,7 +82,7 @@ def _read(folder: Path) -> list[Record]:
     return found
 
 
-@settings(max_examples=25)
+@settings(max_examples=tries(25))
 @given(
     request_ids=st.lists(st.text("abcxyz-._~", min_size=1, max_size=128), min_size=20, max_size=60),
     repeat=st.integers(1, 12),
@@ -128,7 +129,7 @@ def test_flipped_anywhere_a_beginning_is_read() -> None:
             damaged[at] ^= 1 << bit
 
 
-@settings(max_examples=200)
+@settings(max_examples=tries(200))
 @given(start=st.integers(0, 1500), noise=st.binary(min_size=1, max_size=400))
 def test_overwritten_anywhere_a_beginning_is_read(start: int, noise: bytes) -> None:
     """With any stretch overwritten, what is read is a beginning of what was written."""
@@ -139,7 +140,7 @@ def test_overwritten_anywhere_a_beginning_is_read(start: int, noise: bytes) -> N
     assert len(found) >= len([r for r in records if r[1] <= start])
 
 
-@settings(max_examples=50)
+@settings(max_examples=tries(50))
 @given(skipped=st.integers(0, 8))
 def test_reading_goes_on_where_it_stopped(skipped: int) -> None:
     """From the offset behind any record the rest is read."""

@@ -5,6 +5,7 @@ from collections import Counter
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tests.fakes.effort import tries
 from tests.fakes.limiter_rig import ORGANIZATION, TOKEN, Asker, LimiterRig
 
 from penstock.contract.limits import Limit, Metric
@@ -199,6 +200,6 @@ class BusyLimiterMachine(LimiterMachine):
 
 
 TestLimiter = LimiterMachine.TestCase
-TestLimiter.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestLimiter.settings = settings(max_examples=tries(60), stateful_step_count=40, deadline=None)
 TestBusyLimiter = BusyLimiterMachine.TestCase
-TestBusyLimiter.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
+TestBusyLimiter.settings = settings(max_examples=tries(30), stateful_step_count=20, deadline=None)

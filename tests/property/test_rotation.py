@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests.fakes.databases import create_template, sqlite_database
+from tests.fakes.effort import tries
 from tests.fakes.organizations import (
     ALL,
     NOW_US,
@@ -367,6 +368,6 @@ def test_rotation() -> None:
         Rotation.template = create_template(Path(folder))
         case = Rotation.TestCase
         case.settings = settings(
-            max_examples=25, stateful_step_count=25, suppress_health_check=list(HealthCheck)
+            max_examples=tries(25), stateful_step_count=25, suppress_health_check=list(HealthCheck)
         )
         case().runTest()

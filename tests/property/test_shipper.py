@@ -9,6 +9,7 @@ from typing import Any
 
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
+from tests.fakes.effort import tries
 from tests.fakes.fake_worker import FakeJournal, make_event, make_open
 
 from penstock.contract.journal import Close, Open
@@ -310,7 +311,7 @@ async def live(world: World, happenings: list[tuple[str, int, int]]) -> None:
             acts[name](worker, choice)
 
 
-@settings(max_examples=150)
+@settings(max_examples=tries(150))
 @given(
     steps(),
     st.lists(st.sampled_from(FATES), min_size=3, max_size=12),
@@ -337,7 +338,7 @@ def restored_steps() -> st.SearchStrategy[list[tuple[str, int, int]]]:
     return st.lists(step, min_size=10, max_size=60)
 
 
-@settings(max_examples=60)
+@settings(max_examples=tries(60))
 @given(
     restored_steps(),
     st.lists(st.sampled_from(FATES), min_size=3, max_size=12),

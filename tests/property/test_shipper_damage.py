@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.fakes.effort import tries
 from tests.fakes.fake_worker import FakeJournal, make_event, make_open
 
 from penstock.contract.journal import Close, Open, Record, scan
@@ -116,7 +117,7 @@ def check_damaged(root: Path, whole: list[Record], damaged_segment: int) -> None
     assert segment_path(root / "journal" / "0-00000001", damaged_segment).exists()
 
 
-@settings(max_examples=40)
+@settings(max_examples=tries(40))
 @given(st.lists(st.booleans(), min_size=1, max_size=25), st.data())
 def test_a_cut_gives_a_prefix(closes: list[bool], data: st.DataObject) -> None:
     """A last segment that is cut at any byte gives the records before the cut and no others."""
@@ -132,7 +133,7 @@ def test_a_cut_gives_a_prefix(closes: list[bool], data: st.DataObject) -> None:
         check_damaged(root, whole, journal.number)
 
 
-@settings(max_examples=40)
+@settings(max_examples=tries(40))
 @given(st.lists(st.booleans(), min_size=1, max_size=25), st.data())
 def test_a_flipped_bit_costs_the_rest_of_its_segment_and_no_more(
     closes: list[bool], data: st.DataObject

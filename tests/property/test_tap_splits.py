@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.fakes.effort import tries
 from tests.fakes.scripted_engine import counts, cut
 
 from penstock.gateway.dialects.openai_usage import Usage
@@ -197,7 +198,7 @@ modes = pytest.mark.parametrize(
 
 
 @modes
-@settings(max_examples=40)
+@settings(max_examples=tries(40))
 @given(frames=transcripts())
 def test_one_cut_anywhere_changes_nothing(
     frames: list[Frame], *, hides: bool, strips: bool
@@ -209,7 +210,7 @@ def test_one_cut_anywhere_changes_nothing(
 
 
 @modes
-@settings(max_examples=200)
+@settings(max_examples=tries(200))
 @given(frames=transcripts(), data=st.data())
 def test_any_cuts_change_nothing(
     frames: list[Frame], data: st.DataObject, *, hides: bool, strips: bool
@@ -221,7 +222,7 @@ def test_any_cuts_change_nothing(
     _check(frames, cut(content, range(len(content))), hides=hides, strips=strips)
 
 
-@settings(max_examples=100)
+@settings(max_examples=tries(100))
 @given(frames=transcripts(), data=st.data())
 def test_what_comes_out_is_always_a_beginning(frames: list[Frame], data: st.DataObject) -> None:
     """Nothing is passed on out of order, and what is held back is less than a held frame."""
@@ -239,7 +240,7 @@ def test_what_comes_out_is_always_a_beginning(frames: list[Frame], data: st.Data
         assert fed - len(out) <= hidden + HELD_FRAME_BYTES
 
 
-@settings(max_examples=100)
+@settings(max_examples=tries(100))
 @given(content=st.binary(max_size=400), data=st.data())
 def test_a_caller_that_asked_gets_every_byte_at_once(content: bytes, data: st.DataObject) -> None:
     """With nothing to hide, whatever is fed comes out of the same call."""
@@ -250,7 +251,7 @@ def test_a_caller_that_asked_gets_every_byte_at_once(content: bytes, data: st.Da
     assert tap.finish() == b""
 
 
-@settings(max_examples=200)
+@settings(max_examples=tries(200))
 @given(pieces=st.lists(st.binary(min_size=1, max_size=60), max_size=12))
 def test_noise_passes(pieces: list[bytes]) -> None:
     """Bytes that are no stream at all come out as they went in."""
@@ -258,7 +259,7 @@ def test_noise_passes(pieces: list[bytes]) -> None:
     assert _run(Tap(hides_usage=True), pieces) == b"".join(pieces)
 
 
-@settings(max_examples=60)
+@settings(max_examples=tries(60))
 @given(text=texts, at=st.integers(0, 200), usage=figures)
 def test_a_frame_with_choices_is_passed_on_from_its_first_choice(
     text: str, at: int, usage: dict[str, Any]

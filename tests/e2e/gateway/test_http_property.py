@@ -5,6 +5,7 @@ from itertools import pairwise
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.fakes.effort import tries
 from tests.fakes.http_rig import CHAT, CREDENTIAL, Rig, chat, chunked, get, request
 from tests.fakes.raw_http import Answer, IncompleteAnswerError
 from tests.fakes.recording_engine import Seen
@@ -31,7 +32,7 @@ _INTERESTING = (
 )  # fmt: skip
 
 _settings = settings(
-    max_examples=200,
+    max_examples=tries(200),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.fakes.effort import tries
 from tests.fakes.http_rig import CHAT, chunked, get, request
 from tests.fakes.still_worker import StillConnection, StillWorker
 from tests.fakes.worker_process import KEY
@@ -42,7 +43,7 @@ def _connect() -> StillConnection:
     return StillConnection(worker)
 
 
-@settings(max_examples=300)
+@settings(max_examples=tries(300))
 @given(
     requests=st.lists(st.sampled_from(_REQUESTS), max_size=5),
     cuts=st.lists(st.integers(0, 1500), max_size=10),

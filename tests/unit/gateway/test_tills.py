@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.fakes.effort import tries
 from tests.fakes.limiter_rig import A_KEY, NOTHING, ORGANIZATION, TOKEN, Asker, LimiterRig
 from tests.fakes.limits_agent import at_once
 
@@ -155,7 +156,7 @@ def test_what_is_drawn_is_counted_exactly() -> None:
     }
 
 
-@settings(max_examples=50)
+@settings(max_examples=tries(50))
 @given(
     figures=st.tuples(*[st.integers(0, 10**13)] * 4)
     | st.tuples(*[st.integers(0, 10**5).map(lambda round_: round_ * 10**8)] * 4),

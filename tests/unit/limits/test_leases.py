@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 from msgspec.structs import replace
+from tests.fakes.effort import tries
 from tests.fakes.lease_simulation import LeaseSimulation
 
 from penstock.contract.limits import Ask, Bucket, Lease, Shortage
@@ -26,7 +27,7 @@ class GenerousAuthority(MemoryAuthority):
         return await super().take(more, take_id=take_id, holder=holder)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(tries(12)))
 async def test_no_window_holds_more_than_the_limit(seed: int) -> None:
     """Workers of three nodes that crash, settle late and get leases late never exceed a limit."""
     simulation = LeaseSimulation(seed, MemoryAuthority)

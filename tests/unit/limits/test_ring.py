@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from tests.fakes.effort import tries
 
 from penstock.limits.ring import Ring, cells_of
 
@@ -81,7 +82,7 @@ class RingMachine(RuleBasedStateMachine):
 
 
 TestRing = RingMachine.TestCase
-TestRing.settings = settings(max_examples=150, stateful_step_count=40)
+TestRing.settings = settings(max_examples=tries(150), stateful_step_count=40)
 
 
 @given(count=st.integers(1, 60), share=st.integers(1, 1_000), extra=st.integers(0, 1_000))

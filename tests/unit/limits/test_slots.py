@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.fakes import limits_hammer
+from tests.fakes.effort import tries
 from tests.fakes.lease_simulation import LeaseSimulation
 
 from penstock.contract.limits import Ask, Bucket, Lease, Shortage
@@ -39,7 +40,7 @@ class Successors(MemoryAuthority):
         return super()._tick()
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(tries(5)))
 async def test_no_limit_is_exceeded_by_a_killed_agent(tmp_path: Path, seed: int) -> None:
     """Workers crash, settle late, and agents are killed: every window is within its limit."""
     simulation = LeaseSimulation(
@@ -296,7 +297,7 @@ def hammer_and_kill(path: Path, seed: int) -> list[str]:
 async def test_a_kill_at_any_moment_loses_nothing(tmp_path: Path) -> None:
     """Whenever the process is killed, all that it has given is counted by the next one."""
     path, out = tmp_path / "limits", Counter[str]()
-    for seed in range(8):
+    for seed in range(tries(8)):
         for line in hammer_and_kill(path, seed):
             name, amount = line.split()
             out[name] += int(amount)

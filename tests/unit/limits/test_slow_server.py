@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 import pytest
+from tests.fakes.effort import tries
 from tests.fakes.limits_server import ServerOverWay, Way
 from tests.fakes.limits_world import NODES, WINDOWED, Node, World, draw_limits
 from tests.fakes.virtual_loop import run_virtual
@@ -319,7 +320,7 @@ def _most_used(folder: Path, seed: int, kind: type[SharedAuthority]) -> tuple[Wo
     return world, sum(agent.share_count for agent in agents)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(tries(4)))
 def test_a_slow_server_gives_nothing_twice(tmp_path: Path, seed: int) -> None:
     """Whatever is late and whoever is killed, as long as answers come no window holds too much."""
     world, from_shares = _most_used(tmp_path, seed, SharedAuthority)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from tests.fakes.effort import tries
 from tests.fakes.limits_world import WINDOWED, World, draw_limits
 from tests.fakes.virtual_loop import run_virtual
 
@@ -12,7 +13,7 @@ from penstock.limits.authority import MemoryAuthority
 PLENTY = 10**9
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(tries(4)))
 def test_nothing_is_over_admitted_whatever_crashes(tmp_path: Path, seed: int) -> None:
     """With workers, agents and machines killed every other second, no window holds too much."""
     limits = draw_limits(seed)
