@@ -112,7 +112,7 @@ def _statements(keys: int, *, is_postgresql: bool) -> list[str]:
             columns = meters if kind == "usage" else "amount, amount_rest"
             names = f"{key}{place}, {more}"
             into = f"INSERT INTO {kind}_{suffix} ({names}, at, {columns})"
-            group = f"FROM {kind}_days GROUP BY {names}, {at}"
+            group = f"FROM {kind}_days GROUP BY {names}, {at} ORDER BY {at}"
             statements.append(f"{into} SELECT {names}, {at}, {folded} {group}")
     hours = ", ".join(f"({hour})" for hour in range(24))
     of_keys = ", ".join(f"({hour})" for hour in KEY_HOURS)
@@ -128,7 +128,9 @@ def _statements(keys: int, *, is_postgresql: bool) -> list[str]:
             source = (
                 f"{kind}_{days}, (SELECT column1 AS hour FROM (VALUES {listed}) AS listed) AS h"
             )
-            statements.append(f"{into} SELECT {names}, {later}, {columns} FROM {source}")
+            # As usage comes: hour by hour.
+            ordered = f"{source} ORDER BY {later}"
+            statements.append(f"{into} SELECT {names}, {later}, {columns} FROM {ordered}")
     return statements
 
 

@@ -1,7 +1,7 @@
 """Every SQL statement that reads figures of hours, days and months, each within a scope."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from sqlalchemy import ColumnElement, and_, or_, select, tuple_
 
@@ -24,11 +24,13 @@ from penstock.metering.tables import (
     UsageProjectHours,
 )
 from penstock.storage.base import Base, by_code_point
-from penstock.storage.exact_sums import exact_sum, join_halves
+from penstock.storage.exact_sums import read_sums
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession
 from penstock.tenancy.tables import Organizations, Projects
 
+_Place: TypeAlias = tuple[int, tuple[str, ...]]
+"""When a bucket begins, and a group."""
 _KEPT: Mapping[Width, type[Base]] = {"hour": UsageHours, "day": UsageDays, "month": UsageMonths}
 _NAMED: Mapping[str, Any] = {
     "organization": (Organizations, Organizations.id),
@@ -109,11 +111,15 @@ async def list_usage(
         source: What `find_source` returned.
         part: What of it; of one bucket when the rows of the source are shorter.
     """
-    sums = [part for meter in METERS for part in exact_sum(getattr(source.table, meter))]
-    rows = await list_groups(session, scope, query, source, part, sums=sums)
+
+    async def read(sums: Sequence[ColumnElement[Any]]) -> list[tuple[_Place, Sequence[Any]]]:
+        rows = await list_groups(session, scope, query, source, part, sums=sums)
+        return [((start_us, group), figures) for start_us, group, figures in rows]
+
+    columns = [getattr(source.table, meter) for meter in METERS]
     return [
-        UsageResult(start_us, group, dict(zip(METERS, join_halves(figures), strict=True)))
-        for start_us, group, figures in rows
+        UsageResult(*place, dict(zip(METERS, figures, strict=True)))
+        for place, figures in await read_sums(read, columns)
     ]
 
 
