@@ -216,11 +216,6 @@ DAMAGES = (
         ("DELETE FROM charge_days WHERE kind = 'charge'",),
     ),
     Damage(
-        {"charge_hours", "charge_project_hours"},
-        "an hour's figure is another key's, and another project's",
-        ("UPDATE charge_hours SET key_id = 'x', project = 'x' WHERE kind = 'charge'",),
-    ),
-    Damage(
         {"charge_hours"},
         "an hour's figure is another key's",
         ("UPDATE charge_hours SET key_id = 'x' WHERE kind = 'charge'",),
@@ -231,7 +226,7 @@ DAMAGES = (
         ("UPDATE charge_project_hours SET model = 'x' WHERE kind = 'cost'",),
     ),
     Damage(
-        {"charge_project_days"},
+        {"charge_project_days", "charge_project_hours"},
         "a project's day says less",
         ("UPDATE charge_project_days SET amount = amount - 1 WHERE kind = 'charge'",),
     ),

@@ -154,7 +154,9 @@ _CHECKS: Final[dict[str, str]] = {
     "charge_days": _compare("charge_months", "charge_days", "MONTH_OF_AT"),
     "charge_hours": _compare("charge_days", "charge_hours", "DAY_OF_AT"),
     "charge_project_days": _compare("charge_project_days", "charge_days", "at", has_keys=False),
-    "charge_project_hours": _compare("charge_project_hours", "charge_hours", "at", has_keys=False),
+    "charge_project_hours": _compare(
+        "charge_project_days", "charge_project_hours", "DAY_OF_AT", has_keys=False
+    ),
     # Each snapshot is the one before it and what was booked between them.
     "snapshot": """
         SELECT account_id FROM (
