@@ -10,6 +10,8 @@ from penstock.contract.usage import METERS, UsageEvent
 QUANTITY = st.integers(min_value=0, max_value=5_000_000) | st.integers(min_value=0, max_value=20)
 PRICE = st.decimals(min_value=0, max_value=1, places=12).map(lambda price: f"{price:f}")
 PER = st.sampled_from([1_000_000, 1_000, 1])
+UNBOUNDED = frozenset({"images", "audio_seconds", "characters"})
+"""Meters that workers know no worst case of."""
 START_NS = 1_781_524_800_000_000_000
 DAY_NS = 86_400 * 10**9
 
@@ -40,12 +42,12 @@ def forms(draw: st.DrawFn) -> dict[str, Any]:
     return form | {"tiers": draw(tiers(is_falling=scheme == "volume"))}
 
 
-def all_rates(*, has_images: bool = True) -> st.SearchStrategy[dict[str, Any]]:
+def all_rates(*, has_unbounded: bool = True) -> st.SearchStrategy[dict[str, Any]]:
     """Return rates of a price: of input and output, and of any other meters."""
     others = [
         meter
         for meter in METERS
-        if meter not in {"input", "output"} and (has_images or meter != "images")
+        if meter not in {"input", "output"} and (has_unbounded or meter not in UNBOUNDED)
     ]
     return st.fixed_dictionaries(
         {"input": forms(), "output": forms()}, optional={meter: forms() for meter in others}

@@ -16,7 +16,7 @@ Form = Mapping[str, Any]
 Priced = tuple[UsageEvent, Mapping[str, Form], str]
 """An event, the rates that it is charged by, and what tells these from others."""
 
-USUAL_PER = {"requests": 1, "images": 1}
+USUAL_PER = {"requests": 1, "images": 1, "audio_seconds": 1}
 INPUT_PARTS = ("cached_input", "cache_write_input", "audio_input")
 OUTPUT_PARTS = ("reasoning_output", "audio_output")
 
@@ -47,7 +47,12 @@ def cost_of(meter: str, form: Form, quantity: int) -> Fraction:
 def used_by(event: UsageEvent) -> Counter[str]:
     """Return what an event counts on each meter: parts first, the rest as the whole's own."""
     used: Counter[str] = Counter(
-        {"requests": int(event.first_byte_at_ns is not None), "images": event.image_count}
+        {
+            "requests": int(event.first_byte_at_ns is not None),
+            "images": event.image_count,
+            "audio_seconds": event.audio_seconds,
+            "characters": event.characters,
+        }
     )
     for whole, parts in (("input", INPUT_PARTS), ("output", OUTPUT_PARTS)):
         left = getattr(event, f"{whole}_tokens")

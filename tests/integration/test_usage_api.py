@@ -189,6 +189,8 @@ async def test_a_row_has_every_member(client: httpx.AsyncClient) -> None:
                         "finished_at": "2025-06-15T15:06:40.125456Z",
                     }
                 ],
+                "audio_seconds": 0,
+                "characters": 0,
                 "organization_name": None,
                 "project_name": None,
                 "key_name": None,

@@ -123,7 +123,7 @@ def _tell(*reads: ReadPrice) -> Sequence[ToldPrice]:
 
 
 @given(
-    rates=st.lists(all_rates(has_images=False), min_size=1, max_size=3),
+    rates=st.lists(all_rates(has_unbounded=False), min_size=1, max_size=3),
     events=EVENTS,
     tiers=st.lists(st.sampled_from(["", "flex"]), min_size=8, max_size=8),
 )

@@ -33,8 +33,19 @@ _FIGURES = {
     "Cached": "cached_input_tokens",
     "Reasoning": "reasoning_output_tokens",
     "Images": "images",
+    "Audio seconds": "audio_seconds",
+    "Characters": "characters",
 }
-_EXPENDABLE = ("Images", "Reasoning", "Cached", "Organization", "Project", "Key id")
+_EXPENDABLE = (
+    "Characters",
+    "Audio seconds",
+    "Images",
+    "Reasoning",
+    "Cached",
+    "Organization",
+    "Project",
+    "Key id",
+)
 _AMOUNTS = {"Amount": "amount", "Cost": "cost", "Margin": "margin"}
 _HEADINGS = {"key_id": "Key", "data_class": "Data class", "label_value": "Label"}
 _NAMES = {"organization": "organization_name", "project": "project_name", "key_id": "key_name"}

@@ -18,6 +18,9 @@ SCHEMA_PATH = f"/schemas/{SCHEMA_NAME}"
 """Where every control plane has the schema."""
 CONTENT_TYPE = "application/cloudevents+json"
 
+_ALWAYS: Final = METERS[:9]
+"""Meters of the first form: an event without later ones is written as it ever was."""
+
 Count = Annotated[int, Meta(ge=0)]
 Time = Annotated[
     str,
@@ -70,7 +73,7 @@ class UsageData(msgspec.Struct, frozen=True, kw_only=True):
     error_code: str | None
     quantities: Annotated[
         dict[Meter, Count],
-        Meta(description="What is counted, by meter, all of them. No token is in two."),
+        Meta(description="What is counted, by meter; the first nine always. No token is in two."),
     ]
     usage_source: UsageSource
     flags: Annotated[list[str], Meta(description="What was odd about the engine's figures.")]
@@ -126,7 +129,7 @@ def cloud_event(event: UsageEvent, source: str) -> UsageCloudEvent:
             outcome=event.outcome,
             status=max(event.status, 0),
             error_code=event.error_code,
-            quantities={meter: counted.get(meter, 0) for meter in METERS},
+            quantities=dict.fromkeys(_ALWAYS, 0) | counted,
             usage_source=event.usage_source,
             flags=list(event.flags),
             timing=Timing(

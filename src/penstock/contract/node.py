@@ -47,6 +47,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Names of the labels that requests may have."""
     metadata_labels: tuple[str, ...] = ()
     """Names of members of a request's `metadata` that are labels, too."""
+    form_bytes: int = 256 * 1024 * 1024
+    """Largest multipart form that is taken, such as sound to transcribe."""
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):

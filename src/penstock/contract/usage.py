@@ -19,8 +19,11 @@ Meter = Literal[
     "reasoning_output",
     "audio_output",
     "images",
+    "audio_seconds",
+    "characters",
 ]
-"""What is counted of a request, for prices: no token is in two of them."""
+"""What is counted of a request, for prices: no token is in two of them. Sound that was heard has
+seconds, text that was spoken has characters: of engines that say no tokens."""
 METERS: tuple[Meter, ...] = get_args(Meter)
 
 
@@ -105,6 +108,10 @@ class UsageEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Images made."""
     earlier_attempts: tuple[Attempt, ...] = ()
     """What was tried before the endpoint that the figures above are of."""
+    audio_seconds: int = 0
+    """Of sound that was heard, rounded up; 0 where the engine counts tokens instead."""
+    characters: int = 0
+    """Of text that was spoken; 0 as above."""
 
 
 class UsageBatch(msgspec.Struct, frozen=True):
@@ -191,6 +198,8 @@ def quantities(event: UsageEvent) -> dict[Meter, int]:
     found["input"] = _take_parts(found, event.input_tokens, inputs)
     found["output"] = _take_parts(found, event.output_tokens, outputs)
     found["images"] = max(event.image_count, 0)
+    found["audio_seconds"] = max(event.audio_seconds, 0)
+    found["characters"] = max(event.characters, 0)
     return {meter: amount for meter, amount in found.items() if amount}
 
 

@@ -7,6 +7,8 @@ from functools import partial
 from penstock.emulator.answers import compose, error_script
 from penstock.emulator.generation import BadBodyError, Operation, parse_body
 from penstock.emulator.kinds import drained_path, health_paths, metrics_path, metrics_text
+from penstock.emulator.media import PATHS as MEDIA_PATHS
+from penstock.emulator.media import answer_media
 from penstock.emulator.oip import PREFIX as OIP_PREFIX
 from penstock.emulator.oip import answer_oip
 from penstock.emulator.overlay import BadHeaderError, Headers, overlay
@@ -29,7 +31,7 @@ _OPERATIONS: dict[bytes, Operation] = {
 _MODELS = b"/v1/models"
 _STATS = b"/emulator/stats"
 _RESET = b"/emulator/reset"
-_POSTS = dict.fromkeys((*_OPERATIONS, _RESET), b"POST")
+_POSTS = dict.fromkeys((*_OPERATIONS, *MEDIA_PATHS, _RESET), b"POST")
 
 _Key = tuple[bytes, bytes, Headers]
 
@@ -77,7 +79,9 @@ class Service:
         if operation is not None and method == b"POST":
             script = self._answer_operation(operation, headers, body)
             return self._keep((target, body, headers), script)
-        if path.startswith(OIP_PREFIX):
+        if path in MEDIA_PATHS and method == b"POST":
+            script = answer_media(self.settings, path, headers, body)
+        elif path.startswith(OIP_PREFIX):
             script = answer_oip(self.settings, method, path, headers, body)
         else:
             script = self._answer_other(method, path)

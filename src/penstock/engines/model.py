@@ -64,6 +64,8 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     """What it keeps requests of a session together by."""
     usage_in_every_chunk: bool = False
     """Whether it understands `stream_options.continuous_usage_stats`."""
+    audio_usage_field: str = ""
+    """Field of forms by which it is asked for usage in a stream of a transcript."""
     most_choices: int | None = None
     """The largest `n` that it answers in full; None when it knows no bound."""
     cancels: str

@@ -23,5 +23,6 @@ VLLM = Engine(
     takes_cache_salt=True,
     session_header="x-session-id",
     usage_in_every_chunk=True,
+    audio_usage_field="stream_include_usage",
     cancels="closing the connection, at once",
 )

@@ -23,6 +23,7 @@ from penstock.gateway.errors import (
 from penstock.gateway.offer import Offer, Target
 from penstock.gateway.runtime import Principal, Runtime
 from penstock.gateway.select import rank
+from penstock.gateway.upload import Upload
 from penstock.kit.errors import Refusal
 
 _decode_members = msgspec.json.Decoder(Members).decode
@@ -64,6 +65,8 @@ class Admission(msgspec.Struct, frozen=True, gc=False):
     """By the Open Inference Protocol; None for OpenAI's."""
     json_bytes: int | None = None
     """How much of the body is JSON, where bytes of tensors follow it."""
+    upload: Upload | None = None
+    """The form that it is, if so; `body` is empty then."""
 
 
 def admit(
@@ -105,7 +108,7 @@ def admit(
         options = _stream_options(members["stream_options"])
         if isinstance(options, Refusal):
             return options
-    demand = demand_of(principal, operation, members, body)
+    demand = demand_of(principal, operation, members, body, offer.max_output_tokens)
     _isolate(members, runtime, principal)
     _address(members, target)
     estimated = len(body) // _BYTES_PER_TOKEN if operation.has_usage else 0
@@ -197,15 +200,28 @@ def _check_form(members: Members, operation: Operation, target: Target) -> Refus
 
 
 def demand_of(
-    principal: Principal, operation: Operation, members: Members, body: bytes
+    principal: Principal, operation: Operation, members: Members, body: bytes, most: int
 ) -> Demand | None:
-    """Return what limits and budgets are asked for; None when the principal has none."""
+    """Return what limits and budgets are asked for; None when the principal has none.
+
+    Args:
+        principal: Who asks.
+        operation: What for.
+        members: Of the body.
+        body: All of it.
+        most: Output tokens that are given at most, for each answer.
+    """
     quota = principal.quota
     if quota is None:
         return None
     if not operation.has_usage:
         return NO_TOKENS
-    return read_demand(members, operation, len(body), is_for_money=bool(quota.budgets))
+    is_for_money = bool(quota.budgets)
+    demand = read_demand(members, operation, len(body), is_for_money=is_for_money)
+    if operation.is_media:  # no member names a cap: the worst case is the model's
+        cap = most if is_for_money else None
+        return msgspec.structs.replace(demand, cap=cap, kind=0, can_be_capped=False)
+    return demand
 
 
 def _split(body: bytes) -> Members | Refusal:

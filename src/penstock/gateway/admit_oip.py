@@ -79,7 +79,7 @@ def admit_call(
     times = check_numbers(members, offer.max_output_tokens, offer.most_choices) or _times(members)
     if isinstance(times, Refusal):
         return times
-    demand = demand_of(principal, call.operation, members, body)
+    demand = demand_of(principal, call.operation, members, body, offer.max_output_tokens)
     if demand is not None and times > 1:
         demand = msgspec.structs.replace(demand, answers=demand.answers * times, kind=0)
     return admission(

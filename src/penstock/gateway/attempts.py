@@ -12,7 +12,7 @@ from penstock.gateway.errors import (
     UNAVAILABLE,
     UPSTREAM_SATURATED,
 )
-from penstock.gateway.form import form_of
+from penstock.gateway.forms import form_of
 from penstock.gateway.forward import Pool
 from penstock.gateway.limits import ATTEMPTS
 from penstock.gateway.offer import Target

@@ -182,6 +182,28 @@ BODY_TOO_LARGE = _downstream(
     cause="See the limits of the reference.",
     fix="Send less, e.g. smaller images or fewer inputs a request.",
 )
+FORM_INVALID = _downstream(
+    "request:form_invalid",
+    400,
+    "The body must be a well-formed multipart/form-data form.",
+    cause="Its content type names no boundary, or parts are malformed or ambiguous.",
+    fix="Have an HTTP client write the form, e.g. `curl -F`; see the message.",
+)
+FORM_TOO_LARGE = _downstream(
+    "request:form_too_large",
+    413,
+    "The form has too many parts, or a part or all of it is too large.",
+    cause="See the limits of the reference, and `form_bytes` of the node's settings.",
+    fix="Send less: a shorter recording, or one that is compressed better.",
+    operator="Raise `form_bytes` of the node's settings if larger recordings shall be taken.",
+)
+FIELD_TOO_LATE = _downstream(
+    "request:field_too_late",
+    400,
+    "A field that decides what is done with a large form must stand before its file.",
+    cause="The form is larger than 4 MiB, and it is sent on while it arrives.",
+    fix="Send the fields first and the file last, as OpenAI's SDKs do.",
+)
 HEADER_TIMEOUT = _downstream(
     "request:header_timeout",
     408,

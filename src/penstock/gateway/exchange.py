@@ -30,7 +30,7 @@ from penstock.gateway.failure import (
     error_in_answer,
     redacted,
 )
-from penstock.gateway.form import form_of
+from penstock.gateway.forms import form_of
 from penstock.gateway.forward import Pool, UpstreamConnection
 from penstock.gateway.limits import ANSWER_BYTES
 from penstock.gateway.offer import ServedUpstream
@@ -128,14 +128,13 @@ class Exchange(RequestRecord):
         self._was_sent = True
         connection.send(
             self,
-            b"%b%bx-request-id: %b\r\n%bcontent-length: %d\r\n\r\n%b"
+            b"%b%bx-request-id: %b\r\n%b%b"
             % (
                 head,
                 self._admission.target.authorization,
                 self.request_id.encode("ascii"),
                 self._passed_lines(upstream),
-                len(body),
-                body,
+                self._framed(body),
             ),
         )
         if self._downstream.is_paused:
@@ -150,6 +149,10 @@ class Exchange(RequestRecord):
         session = b"session\0" + request.session_id
         name = self._worker.runtime.pseudonym(self._principal.organization, session)
         return b"%b%b: %b\r\n" % (lines, header.encode("ascii"), name)
+
+    def _framed(self, body: bytes) -> bytes:
+        """Return the body behind what ends the head: its length, and an empty line."""
+        return b"content-length: %d\r\n\r\n%b" % (len(body), body)
 
     def connect_failed(self, pool: Pool, refusal: Refusal) -> None:
         """Try another endpoint or target: nothing was sent yet, so nothing can happen twice."""
@@ -222,12 +225,13 @@ class Exchange(RequestRecord):
         self._deadline_s = _NEVER
         self._reply.content_type = connection.content_type
         self._header_id = connection.answer_id
-        if (
-            connection.status == _OK
-            and connection.content_type[: len(_EVENT_STREAM)].lower() == _EVENT_STREAM
-            and connection.content_encoding in _PLAIN_ENCODINGS
-        ):
-            self._tap = form_of(self._admission).make_tap(self._admission)
+        if connection.status == _OK and connection.content_encoding in _PLAIN_ENCODINGS:
+            form = form_of(self._admission)
+            if connection.content_type[: len(_EVENT_STREAM)].lower() == _EVENT_STREAM:
+                self._tap = form.make_tap(self._admission)
+            elif form.is_relayed(self._admission, connection):
+                self._tap = form.make_plain_tap(self._admission)
+                self._reply.is_binary = True
 
     def answer_body(self, data: bytes) -> None:
         """Relay a piece of a stream; keep a piece of a plain answer."""
@@ -313,6 +317,7 @@ class Exchange(RequestRecord):
             self._fail_under_200(reading.error)
             return
         self._reply.lines += answer.lines
+        self._reply.content_type = answer.content_type or self._reply.content_type
         self._reply.end_plain(answer.body)
         self._says = reading
         if reading.text_bytes is not None:

@@ -50,6 +50,8 @@ class Answer(NamedTuple):
     """What the caller gets."""
     lines: bytes = b""
     """Further lines of its head."""
+    content_type: bytes = b""
+    """"" for the engine's own."""
 
 
 class Form:
@@ -78,6 +80,15 @@ class Form:
     def make_tap(self, admission: Admission) -> Tap:
         """Return what reads its stream."""
         return Tap(hides_usage=admission.hides_usage, strips_usage=admission.strips_usage)
+
+    def is_relayed(self, admission: Admission, connection: "UpstreamConnection") -> bool:
+        """Return whether a plain answer is relayed as it comes: it is not by usage to be read."""
+        del admission, connection
+        return False
+
+    def make_plain_tap(self, admission: Admission) -> Tap:
+        """Return what reads such an answer."""
+        return self.make_tap(admission)
 
     def read(self, admission: Admission, connection: "UpstreamConnection", body: bytes) -> Answer:
         """Return what a whole plain answer says, and how the caller gets it.
@@ -191,15 +202,3 @@ def _voice(admission: Admission) -> Voice:
 
 def _length_line(length: bytes) -> bytes:
     return b"inference-header-content-length: %b\r\n" % length
-
-
-_OPENAI = Form()
-_OIP = OipForm()
-_TRANSLATED = TranslatedForm()
-
-
-def form_of(admission: Admission) -> Form:
-    """Return the form of a request."""
-    if admission.call is not None:
-        return _OIP
-    return _OPENAI if admission.target.upstream.engine.speaks_openai else _TRANSLATED

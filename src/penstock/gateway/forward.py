@@ -61,6 +61,16 @@ class Sender(Protocol):
         """End the exchange: the answer broke off or is not valid."""
 
 
+class Outlet(Protocol):
+    """Who sends a request while it still arrives."""
+
+    def pause_upload(self) -> None:
+        """Send no more: the engine is slower."""
+
+    def resume_upload(self) -> None:
+        """Send again."""
+
+
 class UpstreamConnection(asyncio.BufferedProtocol):
     """One connection to an endpoint; carries one exchange at a time."""
 
@@ -80,6 +90,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         "idle_since_s",
         "is_counted",
         "json_length",
+        "outlet",
         "retry_after",
         "status",
         "transport",
@@ -94,6 +105,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.idle_since_s = 0.0
         self.is_counted = False
         """Whether the pool counts it as made: until then, its making is counted."""
+        self.outlet: Outlet | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -160,6 +172,16 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             sender.answer_body(parts[0] if len(parts) == 1 else b"".join(parts))
         if self._is_complete and self._sender is sender:
             self._complete(sender)
+
+    def pause_writing(self) -> None:
+        """Have the request sent more slowly, if it still arrives."""
+        if self.outlet is not None:
+            self.outlet.pause_upload()
+
+    def resume_writing(self) -> None:
+        """Have it sent again."""
+        if self.outlet is not None:
+            self.outlet.resume_upload()
 
     def eof_received(self) -> bool:
         """Let the transport close."""

@@ -43,6 +43,16 @@ TENSOR_HEADER_BYTES = 1024 * 1024
 """Its JSON where bytes of tensors follow it; more is 400."""
 TENSOR_JSON_BYTES = 8 * 1024 * 1024
 """Its JSON where the tensors are in it; more is 400."""
+FORM_PARTS = 64
+"""Parts of a multipart form; more is 413."""
+PART_HEADER_BYTES = 4 * 1024
+"""Head of one part; more is 413."""
+FORM_FIELD_BYTES = 64 * 1024
+"""Value of a part that is no file; more is 413."""
+FORM_HELD_BYTES = 4 * 1024 * 1024
+"""A form up to this size is sent on when all of it is there, its fields in any order. Of a larger
+one no more than this is ever held: it is sent on while it arrives, at the engine's pace, and fields
+that decide what is done with it stand before the file."""
 POOL_IDLE_S = 4.0
 """Age at which an idle upstream connection is not used again: below the 5 s after which common
 model servers close theirs, so that a request does not meet a closing connection."""
@@ -142,6 +152,8 @@ INPUT_OVERHEAD_TOKENS = 256
 """Input tokens that a model's template may add to a body's bytes, in the worst case of money."""
 MEDIA_TOKENS = 20_000
 """Input tokens that one image, sound, video or file is held to be, in the worst case of money."""
+FORM_BYTES_PER_SOUND = 25 * 1024 * 1024
+"""A form that is sent with a sound is held to be one for so many bytes, or part of them."""
 ACCOUNTS = 20_000
 """Budgets that a worker remembers; past it, those it holds nothing of are forgotten."""
 HOLD_IDLE_MS = 5_000

@@ -186,16 +186,7 @@ class RequestRecord:
         self.is_settled = True
         self._let_go()
         usage, source, flags = self._measure(outcome, reading)
-        holds: tuple[HoldUse, ...] = ()
-        taken, demand = self._taken, self._admission.demand
-        if taken is not None and demand is not None:
-            holds = self._worker.limiter.settle(
-                taken,
-                demand,
-                usage,
-                was_sent=self._was_sent,
-                is_typical=outcome == "ok" and source == "engine",
-            )
+        holds = self._give_back(usage, is_typical=outcome == "ok" and source == "engine")
         if not self._is_recorded:
             if error is not None:
                 self._worker.stats.refused(error)
@@ -240,11 +231,23 @@ class RequestRecord:
             usage.cache_write_input_tokens,
             usage.audio_input_tokens,
             usage.audio_output_tokens,
-            0,
+            usage.images,
             self._attempts.earlier,
+            usage.audio_seconds,
+            usage.characters,
         )
         worker.stats.ended(event)
         worker.journal.close(event, self)
+
+    def _give_back(self, usage: Usage, *, is_typical: bool) -> tuple[HoldUse, ...]:
+        """Settle what was taken of limits; return what of which hold was spent."""
+        taken, demand = self._taken, self._admission.demand
+        if taken is None or demand is None:
+            return ()
+        was_sent = self._was_sent
+        return self._worker.limiter.settle(
+            taken, demand, usage, was_sent=was_sent, is_typical=is_typical
+        )
 
     def _measure(
         self, outcome: Outcome, reading: tuple[Usage | None, tuple[str, ...]] | None

@@ -36,6 +36,7 @@ class Reply:
         "_worker",
         "content_type",
         "is_begun",
+        "is_binary",
         "last_bytes",
         "lines",
         "status",
@@ -51,6 +52,8 @@ class Reply:
         self._request_id = request_id
         self.content_type = b""
         """The engine's."""
+        self.is_binary = False
+        """What is relayed is no stream of events."""
         self.is_begun = False
         """The head is sent, or among the last bytes."""
         self.status = 0
@@ -120,11 +123,13 @@ class Reply:
                 body=request.error_body(refusal),
             )
             return
+        request.keep_alive = False
+        if self.is_binary:  # nothing can be told but that it breaks off
+            return
         event = self._error_event(refusal, is_inside_frame=is_inside_frame)
         if request.version == "1.1":
             event = b"%x\r\n%b\r\n" % (len(event), event)
         self.last_bytes = event
-        request.keep_alive = False
 
     def _error_event(self, refusal: Refusal, *, is_inside_frame: bool) -> bytes:
         event = b"data: " + self._request.error_body(refusal) + b"\n\n"

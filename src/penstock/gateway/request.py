@@ -23,6 +23,7 @@ from penstock.gateway.labels import Labels, read_labels
 from penstock.gateway.limits import BODY_BYTES, HEADER_BYTES, HEADER_FIELDS, TARGET_BYTES
 from penstock.gateway.offer import ServedUpstream
 from penstock.gateway.runtime import Principal
+from penstock.gateway.upload import Upload
 from penstock.kit.errors import Refusal
 
 LIVE: Final = b"/health/live"
@@ -82,6 +83,9 @@ class Request:
     """What is asked for by the Open Inference Protocol."""
     json_length: bytes | None = None
     """`Inference-Header-Content-Length`: how much of the body is JSON, there."""
+    content_type: bytes | None = None
+    upload: Upload | None = None
+    """Its body, where that is a form."""
     allow = b""
     """Methods that the path takes, for `Allow`."""
     principal: Principal | None = None
@@ -160,10 +164,10 @@ class Request:
         if len(self.target) > TARGET_BYTES:
             self.refuse(Refusal(TARGET_TOO_LONG))
             return
-        if self.content_length is not None and self.content_length > BODY_BYTES:
-            self.refuse(Refusal(BODY_TOO_LARGE))
-            return
         self._find_operation(method)
+        is_form = self.operation is not None and self.operation.is_form
+        if self.content_length is not None and self.content_length > BODY_BYTES and not is_form:
+            self.refuse(Refusal(BODY_TOO_LARGE))
 
     def _find_operation(self, method: bytes) -> None:
         path = self.target
@@ -249,6 +253,12 @@ def _take_api_key(request: Request, value: bytes) -> None:
     request.api_key = value
 
 
+def _take_content_type(request: Request, value: bytes) -> None:
+    if request.content_type is not None and request.content_type != value:
+        request.refuse(Refusal(MALFORMED, "Two different Content-Type headers were sent."))
+    request.content_type = value
+
+
 def _take_content_length(request: Request, value: bytes) -> None:
     # The parser has refused whatever is no plain number, or there twice; zeros it lets pass.
     if len(value) > _LENGTH_DIGITS:
@@ -310,12 +320,8 @@ def _take_labels(request: Request, value: bytes) -> None:
         request.labels = found
 
 
-def _ignore(request: Request, value: bytes) -> None:
-    """Take a common field that says nothing to us."""
-
-
 _TAKERS = {
-    b"content-type": _ignore,
+    b"content-type": _take_content_type,
     b"host": _take_host,
     b"authorization": _take_authorization,
     b"x-api-key": _take_x_api_key,

@@ -2,30 +2,30 @@
 
 import asyncio
 from collections import deque
+from functools import partial
 from time import perf_counter
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 
-from penstock import __version__
-from penstock.gateway.admit import Admission, admit
-from penstock.gateway.admit_oip import admit_call
+from penstock.gateway.admit_any import admit_request
+from penstock.gateway.admit_form import admit_form
+from penstock.gateway.alone import answer_alone
 from penstock.gateway.answer import (
     CONTINUE,
     connection_line,
     error_answer,
-    model_body,
-    models_body,
-    own_answer,
 )
 from penstock.gateway.authenticate import authenticate, may_use
-from penstock.gateway.dialects.oip import V2, V2_LIVE, V2_READY, metadata_body
+from penstock.gateway.dialects.oip import V2
 from penstock.gateway.errors import (
     BODY_TIMEOUT,
     BODY_TOO_LARGE,
     CALLER_STALLED,
     CONNECTIONS_EXHAUSTED,
+    FORM_INVALID,
+    FORM_TOO_LARGE,
     HEADER_TIMEOUT,
     HEADER_TOO_LARGE,
     HOST_INVALID,
@@ -34,6 +34,7 @@ from penstock.gateway.errors import (
     VERSION_UNSUPPORTED,
 )
 from penstock.gateway.exchange import Exchange
+from penstock.gateway.exchange_form import FormExchange
 from penstock.gateway.labels import add_metadata, check_labels
 from penstock.gateway.limits import (
     BODY_BYTES,
@@ -49,9 +50,11 @@ from penstock.gateway.limits import (
     WRITE_BUFFER_BYTES,
     WRITE_STALL_S,
 )
+from penstock.gateway.multipart import find_boundary
 from penstock.gateway.record import RequestRecord
-from penstock.gateway.request import LIVE, MODEL_PREFIX, MODELS, READY, Request
+from penstock.gateway.request import MODEL_PREFIX, MODELS, Request
 from penstock.gateway.runtime import Principal
+from penstock.gateway.upload import Upload
 from penstock.kit.errors import Refusal
 
 if TYPE_CHECKING:
@@ -62,9 +65,6 @@ _UNTRUSTWORTHY: Final = frozenset(
     {MALFORMED, HOST_INVALID, VERSION_UNSUPPORTED, HEADER_TOO_LARGE, TARGET_TOO_LONG}
 )
 """Refusals after which it is not certain where the next request begins."""
-_LIVE_BODY: Final = b'{"status":"live"}'
-_READY_BODY: Final = b'{"status":"ready"}'
-_V2_BODY: Final = metadata_body(__version__)
 
 
 class Downstream(asyncio.Protocol):
@@ -82,6 +82,7 @@ class Downstream(asyncio.Protocol):
         "_is_reading",
         "_parser",
         "_request",
+        "_sending",
         "_stalled_at_s",
         "_unsent_bytes",
         "_waiting",
@@ -98,6 +99,8 @@ class Downstream(asyncio.Protocol):
         """The request that is arriving."""
         self._exchange: Exchange | None = None
         """The request that is being answered by an engine."""
+        self._sending: FormExchange | None = None
+        """The same, of the request that is arriving: a form that is sent on meanwhile."""
         self._waiting: deque[Request] | None = None
         self._header_bytes = 0
         self._is_deaf = False
@@ -231,6 +234,8 @@ class Downstream(asyncio.Protocol):
             refusal = found if isinstance(found, Refusal) else self._refusal_of(found, request)
             if refusal is not None:
                 request.refuse(refusal)
+        if request.refusal is None and request.operation is not None and request.operation.is_form:
+            self._expect_form(request)
         if request.refusal is not None:
             self._refuse_early(request)
         elif request.expects_continue and not self._is_busy():
@@ -243,7 +248,9 @@ class Downstream(asyncio.Protocol):
         if request is None:
             return
         request.body_bytes += len(body)
-        if request.refusal is None and request.operation is not None:
+        if request.upload is not None and request.refusal is None:
+            self._take_form(request, request.upload, body)
+        elif request.refusal is None and request.operation is not None:
             request.body.append(body)
             if request.body_bytes > BODY_BYTES:
                 request.refuse(Refusal(BODY_TOO_LARGE))
@@ -258,13 +265,100 @@ class Downstream(asyncio.Protocol):
             return
         if request.offers_upgrade and self._parser.should_upgrade():
             return  # the parser passes over the body; see `_decline_upgrade`
-        self._request = None
         self._header_bytes = 0
+        if request.upload is not None and not self._end_form(request, request.upload):
+            return
+        self._request = None
         if not request.keep_alive:
             self._is_deaf = True
         request.received_s = perf_counter()
         self._deadline_s = self._worker.now_s() + KEEP_ALIVE_S
         self._enqueue(request)
+
+    # Forms
+
+    def _expect_form(self, request: Request) -> None:
+        """Make ready for a form, unless there is none or it is too large."""
+        principal, worker = request.principal, self._worker
+        assert principal is not None  # noqa: S101 - operations are authenticated
+        boundary, most = find_boundary(request.content_type), worker.form_bytes
+        if boundary is None:
+            request.refuse(Refusal(FORM_INVALID))
+        elif request.content_length is not None and request.content_length > most:
+            request.refuse(Refusal(FORM_TOO_LARGE, f"The form is larger than {most} bytes."))
+        else:
+            pseudonym = partial(worker.runtime.pseudonym, principal.organization)
+            request.upload = Upload(boundary, most, pseudonym)
+
+    def _take_form(self, request: Request, upload: Upload, data: bytes) -> None:
+        """Take a piece of a form; begin to send it when it is large and its turn."""
+        sending = self._sending
+        if sending is not None and sending.is_settled:
+            return
+        refusal = upload.feed(data)
+        if refusal is not None:
+            self._give_up_form(request, refusal)
+        elif sending is None and upload.is_large:
+            self.read_no_more()
+            if not self._is_busy():
+                self._send_form(request, upload)
+
+    def _send_form(self, request: Request, upload: Upload) -> None:
+        """Admit a form that is still arriving, and send it on."""
+        worker, principal, operation = self._worker, request.principal, request.operation
+        assert operation is not None  # noqa: S101 - it has a form
+        assert principal is not None  # noqa: S101 - operations are authenticated
+        request.received_s = perf_counter()
+        request.keep_alive = False  # until all of it is there
+        size = request.content_length or worker.form_bytes
+        admission = worker.refusal() or admit_form(
+            worker.runtime, principal, operation, upload, size
+        )
+        if isinstance(admission, Refusal):
+            self._give_up_form(request, admission)
+            return
+        exchange = FormExchange(worker, self, request, principal, admission)
+        self._exchange = self._sending = exchange
+        self._deadline_s = _NEVER
+        exchange.start()
+
+    def _give_up_form(self, request: Request, refusal: Refusal) -> None:
+        """Answer a form that is not taken; nothing more of its connection is understood."""
+        if self._sending is not None:
+            self._sending.upload_failed(refusal)
+            return
+        request.refuse(refusal)
+        self._end_with(request)
+
+    def _end_form(self, request: Request, upload: Upload) -> bool:
+        """Take note of a form's end; return whether it is to be served as it is there."""
+        sending = self._sending
+        if request.refusal is not None:
+            return True
+        if sending is None or not sending.is_settled:
+            refusal = upload.finish()
+            if refusal is not None:
+                self._give_up_form(request, refusal)
+                return False
+        if sending is None:
+            return True
+        self._request = self._sending = None
+        keep_alive = self._parser.should_keep_alive()
+        self._is_deaf = self._is_deaf or not keep_alive
+        sending.upload_ended(keep_alive=keep_alive)
+        return False
+
+    def read_no_more(self) -> None:
+        """Stop reading from the caller."""
+        if self._is_reading:
+            self._is_reading = False
+            self.transport.pause_reading()
+
+    def read_on(self) -> None:
+        """Read from the caller again."""
+        if not self._is_reading and not self.transport.is_closing():
+            self._is_reading = True
+            self.transport.resume_reading()
 
     def _refusal_of(self, principal: Principal, request: Request) -> Refusal | None:
         """Make the request the principal's; return why it may not do this, if so."""
@@ -359,6 +453,7 @@ class Downstream(asyncio.Protocol):
         if not self.transport.can_write_eof():
             self.transport.close()
             return
+        self.read_on()
         self.transport.write_eof()
         self._deadline_s = self._worker.now_s() + LINGER_S
 
@@ -375,17 +470,15 @@ class Downstream(asyncio.Protocol):
             self._waiting = deque()
         self._waiting.append(request)
         is_large = request.body_bytes > DRAINED_BODY_BYTES
-        if (is_large or len(self._waiting) >= PIPELINE_DEPTH) and self._is_reading:
-            self._is_reading = False
-            self.transport.pause_reading()
+        if is_large or len(self._waiting) >= PIPELINE_DEPTH:
+            self.read_no_more()
 
     def _next(self) -> None:
         """Serve the requests that waited, as far as one after another can be answered."""
         while self._waiting and self._exchange is None and not self.is_paused:
             self._serve(self._waiting.popleft())
-        if not self._is_reading and not self.transport.is_closing() and not self._waiting:
-            self._is_reading = True
-            self.transport.resume_reading()
+        if not self._waiting:
+            self.read_on()
         if self._is_busy():
             return
         if self._is_deaf:
@@ -408,7 +501,7 @@ class Downstream(asyncio.Protocol):
         if request.refusal is None and request.operation is not None:
             self._serve_operation(request)
             return
-        answer = self._own_answer(request)
+        answer = answer_alone(worker, request)
         if request.refusal is not None:
             worker.stats.refused(request.refusal.error)
         self.transport.write(answer)
@@ -420,14 +513,7 @@ class Downstream(asyncio.Protocol):
         assert principal is not None  # noqa: S101 - operations are authenticated
         body = request.body[0] if len(request.body) == 1 else b"".join(request.body)
         request.body = []
-        admission: Admission | Refusal | None = worker.refusal()
-        if admission is None and request.call is None:
-            admission = admit(worker.runtime, principal, operation, body)
-        elif admission is None:
-            assert request.call is not None  # noqa: S101 - just looked
-            admission = admit_call(
-                worker.runtime, principal, request.call, body, request.json_length
-            )
+        admission = worker.refusal() or admit_request(worker.runtime, request, body)
         if isinstance(admission, Refusal):
             request.refusal = admission
             self._serve(request)
@@ -438,36 +524,6 @@ class Downstream(asyncio.Protocol):
         self._exchange = exchange = Exchange(worker, self, request, principal, admission)
         self._deadline_s = _NEVER
         exchange.start()
-
-    def _own_answer(self, request: Request) -> bytes:
-        worker = self._worker
-        request_id = (request.request_id or worker.event_ids.next()).encode("ascii")
-        keep_alive = request.keep_alive and not worker.is_draining
-        line = connection_line(keep_alive=keep_alive, version=request.version)
-        is_head = request.method == b"HEAD"
-        found: bytes | Refusal
-        if request.refusal is not None:
-            found = request.refusal
-        elif request.method == b"OPTIONS":
-            extra = b"allow: %b\r\n" % request.allow
-            return own_answer(204, b"", request_id, line, extra=extra)
-        elif request.target in {LIVE, V2_LIVE}:
-            found = _LIVE_BODY
-        elif request.target in {READY, V2_READY}:
-            found = worker.refusal() or _READY_BODY
-        elif request.target == V2:
-            found = _V2_BODY
-        elif request.principal is not None and request.target == MODELS:
-            found = models_body(worker.runtime, request.principal)
-        else:
-            assert request.principal is not None  # noqa: S101 - other paths need a key
-            found = model_body(worker.runtime, request.principal, request.target)
-        if isinstance(found, Refusal):
-            request.refusal = found
-            allow = request.allow if found.error.status == 405 else b""  # noqa: PLR2004 - HTTP
-            told = request.error_body(found)
-            return error_answer(found, request_id, line, body=told, allow=allow, is_head=is_head)
-        return own_answer(200, found, request_id, line, is_head=is_head)
 
     def _after_answer(self, *, keep_alive: bool) -> None:
         if not keep_alive:
@@ -486,6 +542,8 @@ class Downstream(asyncio.Protocol):
         if self._exchange is not exchange:
             return
         self._exchange = None
+        if self._sending is not None:  # answered before its end
+            self._request = self._sending = None
         if self.transport.is_closing():
             return
         if data:

@@ -71,6 +71,10 @@ class Tap:
 
     lead_frames = 1
     """Frames at the beginning of a stream that carry no token: the first names the role."""
+    counted: Usage | None = None
+    """What it consumed as far as we can tell, if the engine says nothing; frames count without."""
+    _read = staticmethod(read_chunk)
+    """Reads the payload of a frame."""
 
     def __init__(self, *, hides_usage: bool, strips_usage: bool = False) -> None:
         """See the class."""
@@ -196,7 +200,7 @@ class Tap:
         is_plain = not is_first or _CHOICES_NAME in frame
         if not is_plain or _USAGE_NAME in frame or _ERROR in frame:
             payload = payload_of(frame)
-            reading = read_chunk(payload) if payload else None
+            reading = self._read(payload) if payload else None
             if reading is not None:
                 return self._take(reading, frame, payload)
         self.is_done = self.is_done or (_DONE in frame and payload_of(frame).strip() == _DONE)

@@ -40,6 +40,8 @@ _SUMS: Mapping[str, tuple[Meter, ...]] = {
     "reasoning_output_tokens": ("reasoning_output",),
     "audio_output_tokens": ("audio_output",),
     "images": ("images",),
+    "audio_seconds": ("audio_seconds",),
+    "characters": ("characters",),
 }
 """Members of an answer, and the meters that each is the sum of."""
 
@@ -217,6 +219,8 @@ _FIGURES = {
     "reasoning_output_tokens": 3_000_000,
     "audio_output_tokens": 0,
     "images": 0,
+    "audio_seconds": 0,
+    "characters": 0,
 }
 _EXAMPLE: dict[str, Any] = {"object": "usage.result", "model": "emulated-70b", **_FIGURES}
 
@@ -244,6 +248,8 @@ class UsageResultBody(GroupMembers):
     reasoning_output_tokens: Whole
     audio_output_tokens: Whole
     images: Whole
+    audio_seconds: Annotated[Whole, Field(description="Of sound that was heard.")]
+    characters: Annotated[Whole, Field(description="Of text that was spoken.")]
 
     @classmethod
     def of(cls, result: UsageResult, group_by: Sequence[str], names: Names) -> Self:

@@ -173,6 +173,8 @@ class UsageRow:
     image_count: int
     earlier_attempts: list[list[Any]]
     """Members of `contract.usage.Attempt`, times in nanoseconds."""
+    audio_seconds: int
+    characters: int
     organization_name: str | None
     project_name: str | None
     key_name: str | None

@@ -51,6 +51,8 @@ _NUMBERS = (
     "audio_input_tokens",
     "audio_output_tokens",
     "image_count",
+    "audio_seconds",
+    "characters",
 )
 _texts_of = attrgetter(*_TEXTS)
 _numbers_of = attrgetter(*_NUMBERS)

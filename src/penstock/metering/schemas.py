@@ -116,6 +116,8 @@ _RECORD: dict[str, Any] = {
     "audio_output_tokens": None,
     "image_count": 0,
     "earlier_attempts": [],
+    "audio_seconds": 0,
+    "characters": 0,
 }
 
 
@@ -144,7 +146,7 @@ class UsageRecord(BaseModel):
     model: Annotated[str, Field(description="The alias that the caller asked for.")]
     served_model: Annotated[str, Field(description="The upstream's own name of the model.")]
     upstream: str
-    operation: Annotated[str, Field(description="`chat`, `completions` or `embeddings`.")]
+    operation: Annotated[str, Field(description="`chat`, `embeddings`, `speech` and others.")]
     is_stream: bool
     outcome: Outcome
     status: Annotated[int, Field(description="HTTP status answered; 0 when none was.")]
@@ -169,6 +171,8 @@ class UsageRecord(BaseModel):
     audio_output_tokens: Count | None
     image_count: Count
     earlier_attempts: list[EarlierAttempt]
+    audio_seconds: Annotated[Count, Field(description="Of sound that was heard, rounded up.")]
+    characters: Annotated[Count, Field(description="Of text that was spoken.")]
 
     @classmethod
     def from_row(cls, row: UsageRow) -> Self:

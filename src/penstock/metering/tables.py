@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import JSON, Index, LargeBinary, String
+from sqlalchemy import JSON, Index, LargeBinary, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from penstock.contract.usage import Outcome, UsageSource
@@ -60,6 +60,8 @@ class UsageEvents(Base):
     audio_input_tokens: Mapped[int | None]
     audio_output_tokens: Mapped[int | None]
     image_count: Mapped[int]
+    audio_seconds: Mapped[int] = mapped_column(server_default=text("0"))
+    characters: Mapped[int] = mapped_column(server_default=text("0"))
     earlier_attempts: Mapped[list[list[Any]]] = mapped_column(JSON)
     content_hash: Mapped[bytes] = mapped_column(LargeBinary)
     producer: Mapped[str]
@@ -116,6 +118,8 @@ class _Figures:
     reasoning_output: Mapped[int]
     audio_output: Mapped[int]
     images: Mapped[int]
+    audio_seconds: Mapped[int] = mapped_column(server_default=text("0"))
+    characters: Mapped[int] = mapped_column(server_default=text("0"))
 
 
 class _Cells(_Figures):

@@ -73,6 +73,8 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Names that requests may use in `x-penstock-labels`; others are 400."""
     metadata_labels: Annotated[tuple[LabelName, ...], Meta(max_length=16)] = ()
     """Members of a request's `metadata` that are labels, too; nobody's unless it is said."""
+    form_bytes: Annotated[int, Meta(ge=64 * 1024, le=16 * 1024**3)] = 256 * 1024 * 1024
+    """Largest multipart form that is taken, such as sound to transcribe; larger ones are 413."""
     worker_command: tuple[str, ...] = ()
     """Starts a worker, its settings are added as JSON; our own gateway when empty."""
     log_to_stderr: bool = False

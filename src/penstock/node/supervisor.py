@@ -386,6 +386,7 @@ class Supervisor:
             journal_segment_bytes=settings.journal_segment_bytes,
             labels=settings.labels,
             metadata_labels=settings.metadata_labels,
+            form_bytes=settings.form_bytes,
         )
 
     def _read_settings(self, slot: int) -> WorkerSettings | None:

@@ -26,10 +26,10 @@ MAX_QUANTITY = 10**15
 """Of a step or a package."""
 MAX_PACKAGE = 100_000 * PRICE_SCALE
 """A hundred thousand units for one."""
-MAX_ONE_ATTO = {
-    meter: 1_000 * ATTO if meter in {"requests", "images"} else ATTO for meter in METERS
-}
-"""A thousand units for a request or an image, a million for a million tokens."""
+_WHOLE = frozenset({"requests", "images", "audio_seconds"})
+"""Priced one by one, others by the million."""
+MAX_ONE_ATTO = {meter: 1_000 * ATTO if meter in _WHOLE else ATTO for meter in METERS}
+"""A thousand units for a request, an image or a second; a million for a million tokens."""
 
 FALLBACKS: dict[Meter, Meter] = {
     "cached_input": "input",
@@ -40,7 +40,7 @@ FALLBACKS: dict[Meter, Meter] = {
 }
 """As what a meter without a price of its own is counted; those that are not here cost nothing."""
 
-_USUAL_PER = {meter: 1 if meter in {"requests", "images"} else MILLION for meter in METERS}
+_USUAL_PER = {meter: 1 if meter in _WHOLE else MILLION for meter in METERS}
 _PERS = (MILLION, 1_000, 1)
 
 

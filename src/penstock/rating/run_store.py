@@ -22,6 +22,7 @@ _PLAIN = (
     *("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_output_tokens"),
     *("attempt_count", "data_class", "region", "service_tier", "cache_write_input_tokens"),
     *("audio_input_tokens", "audio_output_tokens", "image_count"),
+    *("audio_seconds", "characters"),
 )
 _EVENT = tuple(getattr(UsageEvents, name) for name in (*_PLAIN, *_TIMES, "labels"))
 _RUN = tuple(getattr(RatingRuns, name.removesuffix("_us")) for name in Run.__dataclass_fields__)

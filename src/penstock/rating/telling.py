@@ -15,6 +15,8 @@ from penstock.rating.rules import ReadPrice, current_price
 
 _SECOND_US = 1_000_000
 _INPUTS: tuple[Meter, ...] = ("input", "cache_write_input", "audio_input")
+_UNBOUND: tuple[Meter, ...] = ("images", "audio_seconds", "characters")
+"""No worker knows before a request how much of these it will use at most."""
 _OUTPUTS: tuple[Meter, ...] = ("output", "reasoning_output", "audio_output")
 
 
@@ -115,8 +117,7 @@ def _most_at(prices: Sequence[ReadPrice], at_us: int) -> _Most | None:
 
 def _most(read: ReadPrice) -> _Most:
     """Return the most that a price asks for."""
-    images = read.rates.get("images")
-    if images is not None and any(images.dearest()):
+    if any(any(read.rates[meter].dearest()) for meter in _UNBOUND if meter in read.rates):
         return _UNBOUNDED
     once = 0
     ones: dict[Meter, int] = {}

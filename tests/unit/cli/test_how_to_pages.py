@@ -18,6 +18,7 @@ BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
         "limit-usage.md",
         "manage-keys.md",
         "serve-a-model.md",
+        "serve-sound-and-images.md",
         "serve-triton.md",
         "set-budgets.md",
     ],

@@ -77,7 +77,7 @@ def test_events_of_the_first_writers_are_read() -> None:
     for text in (GOLDEN / "usage-events.v1.jsonl").read_bytes().splitlines():
         read = msgspec.json.decode(text, type=UsageCloudEvent)
         assert read.source + SCHEMA_PATH == read.dataschema
-        assert sorted(read.data.quantities) == sorted(METERS)
+        assert sorted(read.data.quantities) == sorted(METERS[:9])
     assert read.data.timing.first_byte is None
 
 

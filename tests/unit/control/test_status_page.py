@@ -41,6 +41,8 @@ def _make_row(request_id: str) -> UsageRow:
         audio_output_tokens=None,
         image_count=0,
         earlier_attempts=[],
+        audio_seconds=0,
+        characters=0,
         organization_name="Acme & Sons",
         project_name=None,
         key_name="shop",

@@ -13,7 +13,7 @@ from penstock.gateway.admit import Admission, admit
 from penstock.gateway.admit_oip import admit_call
 from penstock.gateway.dialects.oip import Call, find_call
 from penstock.gateway.dialects.openai import CHAT, COMPLETIONS, Operation
-from penstock.gateway.form import form_of
+from penstock.gateway.forms import form_of
 from penstock.gateway.forward import Pool, UpstreamConnection
 from penstock.gateway.limits import TRANSLATED_OUTPUT_TOKENS
 from penstock.gateway.quota import Quota

@@ -31,10 +31,15 @@ class Operation(msgspec.Struct, frozen=True):
     """Whether it is answered with tokens."""
     has_usage: bool = True
     """Whether the model reads its input: else it consumes no tokens."""
+    is_form: bool = False
+    """Whether its body is `multipart/form-data` instead of JSON."""
+    is_media: bool = False
+    """Whether sound or images are asked for or sent: no member names the most output tokens."""
 
 
 _LIST = rb"\[[ \t\r\n]*[^\] \t\r\n]"
 _IS_LIST = re.compile(_LIST)
+_IS_TEXT = re.compile(rb'"[^"]')
 _IS_TEXT_OR_LIST = re.compile(rb'"[^"]|' + _LIST)
 
 CHAT = Operation(
@@ -57,6 +62,18 @@ TOKENIZE = Operation("tokenize", "/v1/tokenize", has_usage=False)
 DETOKENIZE = Operation(
     "detokenize", "/v1/detokenize", "tokens", _IS_LIST, "a list", has_usage=False
 )
+TRANSCRIPTIONS = Operation(
+    "transcriptions", "/v1/audio/transcriptions", has_output=True, is_form=True, is_media=True
+)
+TRANSLATIONS = Operation(
+    "translations", "/v1/audio/translations", has_output=True, is_form=True, is_media=True
+)
+SPEECH = Operation(
+    "speech", "/v1/audio/speech", "input", _IS_TEXT, "text", has_output=True, is_media=True
+)
+IMAGES = Operation(
+    "images", "/v1/images/generations", "prompt", _IS_TEXT, "text", has_output=True, is_media=True
+)
 CAP_MEMBERS = ("max_tokens", "max_completion_tokens")
 """Members that name the most output tokens. The first one is understood by all engines."""
 UNKNOWN_CAPS = frozenset({"n_predict", "max_new_tokens", "num_predict", "n_cmpl"})
@@ -72,6 +89,10 @@ OPERATIONS = {
         SCORE,
         TOKENIZE,
         DETOKENIZE,
+        TRANSCRIPTIONS,
+        TRANSLATIONS,
+        SPEECH,
+        IMAGES,
     )
 }
 

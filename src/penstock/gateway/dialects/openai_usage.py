@@ -24,6 +24,9 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     cache_write_input_tokens: int | None = None
     audio_input_tokens: int | None = None
     audio_output_tokens: int | None = None
+    audio_seconds: int = 0
+    characters: int = 0
+    images: int = 0
 
 
 class _InputDetails(msgspec.Struct, frozen=True, gc=False):
@@ -88,7 +91,7 @@ def read_usage(raw: bytes) -> tuple[Usage | None, tuple[str, ...]]:
     except (msgspec.ValidationError, UnicodeDecodeError):
         pass
     try:
-        return _sane_usage(msgspec.json.decode(raw))
+        return sane_usage(msgspec.json.decode(raw))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None, ("usage_not_a_number",)  # e.g. a number that no type holds
 
@@ -106,7 +109,7 @@ def checked(wire: WireUsage) -> tuple[Usage | None, tuple[str, ...]]:
         and 0 <= outputs <= SANE_TOKENS
     ):
         return Usage(inputs, outputs), ()
-    return _checked_parts(wire) or _sane_usage(msgspec.to_builtins(wire))
+    return _checked_parts(wire) or sane_usage(msgspec.to_builtins(wire))
 
 
 def _checked_parts(wire: WireUsage) -> tuple[Usage, tuple[str, ...]] | None:
@@ -142,7 +145,7 @@ def _fits(part: int | None, other: int | None, whole: int) -> bool:
     return one >= 0 and two >= 0 and one + two <= whole
 
 
-def _sane_usage(loose: Any) -> tuple[Usage | None, tuple[str, ...]]:
+def sane_usage(loose: Any) -> tuple[Usage | None, tuple[str, ...]]:
     """Make sense of a usage object of any shape; see the module's docstring."""
     if loose is None:
         return None, ()

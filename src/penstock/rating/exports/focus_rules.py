@@ -22,7 +22,12 @@ from penstock.rating.rules import ReadPrice, counted_as
 VERSION = "1.2"
 _ATTO_PLACES = len(str(ATTO)) - 1
 _QUANTITY_PLACES = 6
-_UNITS: dict[Meter, str] = {"requests": "Requests", "images": "Images"}
+_UNITS: dict[Meter, str] = {
+    "requests": "Requests",
+    "images": "Images",
+    "audio_seconds": "Seconds",
+    "characters": "Characters",
+}
 
 COLUMNS: tuple[Column, ...] = (
     Column("BilledCost", "decimal"),

@@ -54,6 +54,8 @@ async def list_charged(
         RatedUsage.amount,
         RatedUsage.amount_rest,
         UsageEvents.image_count,
+        UsageEvents.audio_seconds,
+        UsageEvents.characters,
         *_running_parts(
             UsageEvents.input_tokens,
             UsageEvents.cached_input_tokens,
@@ -101,7 +103,7 @@ async def list_prices(session: ReadSession, ids: set[str]) -> dict[str, Price]:
 def _read(day_us: int, row: Any, group_count: int) -> ChargedDay:
     *members, is_change, is_late = row[:group_count]
     requests, *halves = row[group_count:]
-    amount, rest, images, *parts = join_halves(halves)
+    amount, rest, images, seconds, characters, *parts = join_halves(halves)
     inputs, outputs = parts[: len(_INPUT_METERS)], parts[len(_INPUT_METERS) :]
     return ChargedDay(
         day_us=day_us,
@@ -114,6 +116,8 @@ def _read(day_us: int, row: Any, group_count: int) -> ChargedDay:
             **_differences(_INPUT_METERS, inputs),
             **_differences(_OUTPUT_METERS, outputs),
             "images": images,
+            "audio_seconds": seconds,
+            "characters": characters,
         },
     )
 

@@ -1,0 +1,20 @@
+"""Which form a request has, by protocol and operation."""
+
+from penstock.gateway.admit import Admission
+from penstock.gateway.form import Form, OipForm, TranslatedForm
+from penstock.gateway.form_media import MediaForm, UploadForm
+
+_OPENAI = Form()
+_OIP = OipForm()
+_TRANSLATED = TranslatedForm()
+_MEDIA = MediaForm()
+_UPLOAD = UploadForm()
+
+
+def form_of(admission: Admission) -> Form:
+    """Return the form of a request."""
+    if admission.call is not None:
+        return _OIP
+    if admission.operation.is_media:
+        return _MEDIA if admission.upload is None else _UPLOAD
+    return _OPENAI if admission.target.upstream.engine.speaks_openai else _TRANSLATED
