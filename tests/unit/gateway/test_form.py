@@ -39,7 +39,8 @@ _WHO = Principal(
     "key", "org-a", "project-a", None, None, quota=cast("Quota", SimpleNamespace(budgets=()))
 )
 _NOTHING = cast("Any", None)
-_POOL = Pool(_TRITON.endpoints[0], _NOTHING, _NOTHING, _NOTHING)
+_LOOP = cast("Any", SimpleNamespace(time=lambda: 0.0))
+_POOL = Pool(_TRITON.endpoints[0], _NOTHING, _LOOP, _NOTHING)
 
 
 def _call(verb: str, body: object) -> Admission:
