@@ -16,7 +16,7 @@ import pytest
 FOLDER = Path(__file__).parents[2] / ".venv-engines"
 WISH = "PENSTOCK_TEST_ENGINES"
 """Set by `make test-engines`: without it nothing is installed, and nothing of it is run."""
-_INSTALL_S = 540
+_INSTALL_S = 150
 
 
 def engine_python(
