@@ -240,6 +240,8 @@ async def test_a_page_has_the_usual_shape(rig: AdminRig, usage: RatedUsage) -> N
             "reasoning_output_tokens": 3,
             "audio_output_tokens": 0,
             "images": 0,
+            "audio_seconds": 0,
+            "characters": 0,
         }
     ]
     assert [result["model"] for result in _results(second)] == ["slow"]
