@@ -55,8 +55,8 @@ else
 endif
 
 .PHONY: test-engines
-test-engines: $(READY) ## Ask real engines; the first time their wheels are installed into .venv-engines
-	@PENSTOCK_TEST_ENGINES=1 $(PYTHON) -m pytest $(or $(ARGS),tests/engines)
+test-engines: $(READY) ## Ask real engines and validators; their wheels go into .venv-engines, the first time
+	@PENSTOCK_TEST_ENGINES=1 $(PYTHON) -m pytest $(or $(ARGS),tests/engines tests/integration/test_focus_validator.py)
 
 .PHONY: check
 check: $(READY) ## Format, lint, types, imports and house rules, in under 30 s

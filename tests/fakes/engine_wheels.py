@@ -1,4 +1,6 @@
-"""Model servers that come as wheels, each in an environment of its own, outside of the lock.
+"""Programs of others that come as wheels, each in an environment of its own, outside of the lock.
+
+Model servers, and what checks a format.
 
 They are large, and want versions of libraries that are not ours: `make test-engines` installs
 them, at the first time, into `.venv-engines/`, and nothing else does.
@@ -24,6 +26,7 @@ def engine_python(
     packages: Sequence[str],
     *,
     alone: Sequence[str] = (),
+    sources: Sequence[str] = (),
     base: Path = Path(sys.executable),
 ) -> Path:
     """Return the Python of an environment with these packages, or skip the test.
@@ -33,12 +36,13 @@ def engine_python(
         packages: As pip is told, with versions.
         base: The Python that makes the environment.
         alone: Further packages, whose own wishes for others are not heard.
+        sources: Further packages that come as sources, whose own wishes are not heard at all.
     """
     if not os.environ.get(WISH):
         pytest.skip("real engines are asked by `make test-engines` only")
     folder = FOLDER / name
     python, done = folder / "bin" / "python", folder / "installed.txt"
-    wanted = "\n".join([*packages, *alone])
+    wanted = "\n".join([*packages, *alone, *sources])
     FOLDER.mkdir(exist_ok=True)
     with (FOLDER / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -48,6 +52,8 @@ def engine_python(
             if alone:
                 _run([*pip, "--no-deps", "--only-binary", ":all:", *alone])
             _run([*pip, "--only-binary", ":all:", *packages])
+            if sources:
+                _run([*pip, "--no-deps", "--ignore-requires-python", *sources])
             done.write_text(wanted, "utf-8")
     return python
 
