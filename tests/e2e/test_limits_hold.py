@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 import pytest
-from tests.fakes.budget_account import WORTH, Account, create_price, open_account, spend
+from tests.fakes.budget_account import OWNERS, WORTH, Account, create_price, open_account, spend
 from tests.fakes.limited_site import NODES, Answer, Site, running_site, statuses
 from tests.fakes.postgresql_server import Cluster, run_cluster
 from tests.fakes.production import create
@@ -76,7 +76,7 @@ def site(stage: Stage) -> Site:
 
 
 def _draw_account(site: Site, seed: int, draw: random.Random) -> Account:
-    owner = draw.choice(["organization", "project", "key"])
+    owner = OWNERS[seed % len(OWNERS)]
     members: dict[str, Any] = {
         "lowers_cap": draw.random() < 0.5,
         "exhausted_status": draw.choice([429, 402]),

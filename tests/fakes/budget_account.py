@@ -16,6 +16,10 @@ from penstock.gateway.limits import LEAST_OUTPUT_TOKENS
 MILLION = 1_000_000
 WORTH = 10
 """Requests that a budget is worth."""
+OWNERS = ("organization", "project", "key", "label")
+"""Whose a budget can be."""
+LABELS = {"team": "search"}
+"""What each key carries."""
 _SETTLED_S = 30.0
 _PATIENCE_S = 2.0
 
@@ -123,19 +127,24 @@ def open_account(
         name: Of the organization.
         price: Of a million output tokens, euros.
         tokens: Output tokens of each request.
-        owner: Whose the budget is: `organization`, `project` or `key`.
+        owner: Whose the budget is, one of `OWNERS`; a label's is the organization's for it.
         keys: How many; of a key's budget only one.
         members: More of the budget.
     """
     organization = site.create_organization(name)
     project = site.create_project(organization, "web")
-    made = [site.create_key(project, f"key {number}") for number in range(keys)]
-    ids = {"organization": organization, "project": project, "key": made[0]["id"]}
+    made = [site.create_key(project, f"key {number}", labels=LABELS) for number in range(keys)]
+    owners = {
+        "organization": {"organization_id": organization},
+        "project": {"project_id": project},
+        "key": {"key_id": made[0]["id"]},
+        "label": {"organization_id": organization, "label": "team=search"},
+    }
     each = price / MILLION
     budget = create(
         site.admin,
         "/budgets",
-        **{f"{owner}_id": ids[owner]},
+        **owners[owner],
         currency="EUR",
         amount=f"{each * tokens * WORTH:f}",
         is_hard=True,

@@ -67,9 +67,9 @@ class Site:
         """The node whose processes the control plane is among."""
         return self.nodes[0]
 
-    def create_key(self, project: str, name: str = "key") -> dict[str, Any]:
+    def create_key(self, project: str, name: str = "key", **members: Any) -> dict[str, Any]:
         """Create a key; it works a moment later."""
-        return create(self.admin, "/keys", name=name, project_id=project)
+        return create(self.admin, "/keys", name=name, project_id=project, **members)
 
     def create_project(self, organization: str, name: str) -> str:
         """Create a project and return its id."""
