@@ -93,7 +93,8 @@ async def _fill(database: Database) -> int:
 
 
 def _figures(requests: int) -> list[int]:
-    return [requests, requests * 800, requests * 100, 0, 0, requests * 250, 0, 0, 0]
+    used = {"requests": 1, "input": 800, "cached_input": 100, "output": 250}
+    return [requests * used.get(meter, 0) for meter in METERS]
 
 
 async def _ask(database: Database, by: str, start: dt.datetime, days: int) -> float:
