@@ -10,10 +10,11 @@ from tests.fakes.admin_rig import AdminRig, expect_problem, run_admin_api
 from tests.fakes.ledger_rig import find_violations
 from tests.fakes.organizations import ALL, NOW_US
 from tests.fakes.rating_rig import RatingRig
-from tests.unit.metering.usage_events import make_event
+from tests.unit.metering.usage_events import STARTED_AT_NS, make_event
 
 from penstock.contract.usage import UsageBatch
 from penstock.control.books import UsageBooks
+from penstock.ledger.chain import read_chain
 from penstock.metering import service as metering
 from penstock.storage.database import Database
 
@@ -129,6 +130,15 @@ async def test_a_correction_is_booked_once_for_its_reference(world: World) -> No
         {name: value for name, value in one.items() if name != "is_dry_run"} for one in (made, void)
     ]
     assert await find_violations(world.database) == set()
+
+
+async def test_figures_that_were_corrected_still_agree(world: World) -> None:
+    """What a correction and a void change in figures is no difference to the events' own."""
+    await world.correct(quantities={"input": 20, "output": 3})
+    await world.correct(event_id=world.events[1], quantities=None)
+    async with world.database.read(ALL) as session:
+        chain = await read_chain(session, STARTED_AT_NS // (86_400 * 10**9))
+    assert chain.differences == []
 
 
 async def test_what_is_no_quantity_changes_nothing(world: World) -> None:

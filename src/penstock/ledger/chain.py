@@ -73,19 +73,21 @@ async def read_chain(session: ReadSession, day: int) -> Chain:
 
 
 async def _compare_figures(session: ReadSession, day: int) -> list[Difference]:
-    """Compare the figures of a day with the events that started in it."""
+    """Compare the figures of a day with the events that started in it, as they were corrected."""
     scope = session.scope
     events = await store.sum_events(session, scope, day)
+    changed = await store.sum_corrections(session, scope, day)
     found: list[Difference] = []
     for table in store.FIGURES:
         figures = await store.sum_figures(session, scope, table, day)
-        inputs = sum(figures[meter] for meter in METERS if meter.endswith("input"))
-        outputs = sum(figures[meter] for meter in METERS if meter.endswith("output"))
-        for name, expected, sum_found in (
-            ("requests", events.requests, figures["requests"]),
-            ("input_tokens", events.input_tokens, inputs),
-            ("output_tokens", events.output_tokens, outputs),
+        for name, counted, suffix in (
+            ("requests", events.requests, "requests"),
+            ("input_tokens", events.input_tokens, "input"),
+            ("output_tokens", events.output_tokens, "output"),
         ):
+            meters = [meter for meter in METERS if meter.endswith(suffix)]
+            expected = counted + sum(changed.get(meter, 0) for meter in meters)
+            sum_found = sum(figures[meter] for meter in meters)
             if expected != sum_found:
                 found.append(Difference(f"{table.__tablename__}.{name}", expected, sum_found))
     return found

@@ -1,5 +1,6 @@
 """Every SQL statement that looks along the chain of money, each within a scope. All only read."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from penstock.ledger.tables import Transfers
 from penstock.limits.prices import join_amount
 from penstock.metering.bucket_rules import DAY_US
 from penstock.metering.tables import UsageDays, UsageEvents, UsageHours
-from penstock.rating.tables import RatedUsage
+from penstock.rating.tables import RatedUsage, UsageCorrections
 from penstock.storage.exact_sums import exact_sum, join_halves
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession
@@ -92,6 +93,29 @@ async def sum_events(session: ReadSession, scope: Scope, day: int) -> EventSums:
     )
     requests, *halves = (await session.rows(statement))[0]
     return EventSums(requests, *join_halves(halves))
+
+
+async def sum_corrections(session: ReadSession, scope: Scope, day: int) -> Mapping[str, int]:
+    """Return by how much corrections changed what the events of `sum_events` count, by meter."""
+    statement = (
+        select(UsageCorrections.deltas)
+        .join(
+            UsageEvents,
+            and_(
+                UsageEvents.day == UsageCorrections.day,
+                UsageEvents.event_id == UsageCorrections.event_id,
+            ),
+        )
+        .where(
+            scope.where(UsageEvents.organization),
+            UsageEvents.started_at >= day * DAY_US,
+            UsageEvents.started_at < (day + 1) * DAY_US,
+        )
+    )
+    changed: Counter[str] = Counter()
+    for (deltas,) in await session.rows(statement):
+        changed.update(deltas)
+    return changed
 
 
 async def sum_figures(
