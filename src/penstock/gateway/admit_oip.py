@@ -4,7 +4,6 @@ from functools import partial
 
 import msgspec
 
-from penstock.engines.isolation import STEERING
 from penstock.gateway.admit import Admission, check_numbers, demand_of, find_offer
 from penstock.gateway.demand import NO_TOKENS, Demand
 from penstock.gateway.dialects.oip import GENERATE_STREAM, INFER, READS, Call
@@ -12,8 +11,8 @@ from penstock.gateway.dialects.oip_tensors import (
     InferBody,
     Members,
     flat_integers,
-    isolate_parameters,
-    isolate_sequence,
+    flatten,
+    isolate,
     read_infer,
     read_members,
 )
@@ -25,12 +24,14 @@ from penstock.gateway.select import rank
 from penstock.kit.errors import Refusal
 
 _BYTES_PER_TOKEN = 4
-_CAP = "max_tokens"
-_CAP_TENSORS = (_CAP, "request_output_len")
+_CAP_TENSORS = ("max_tokens", "request_output_len")
 _TIMES = ("beam_width", "num_return_sequences")
 """Inputs of TensorRT-LLM by which one request has several answers."""
-_NOT_PASSED = STEERING.union(("stop", "model_name"))
-"""`stop` ends whichever request has this one's id, of whoever it is."""
+_MOST_ROWS = 4_096
+"""No server takes larger batches of text: a shape that says so is none."""
+_NOT_PASSED = frozenset({"stop", "model_name", "request_output_len"})
+"""What `generate` does not pass on: `stop` ends whichever request has this one's id, of whoever it
+is, and text models know their most output as `max_tokens`, into which budgets write it."""
 
 _decode_members = msgspec.json.Decoder(Members).decode
 _encode = msgspec.json.Encoder().encode
@@ -64,7 +65,7 @@ def admit_call(
         infer = read_infer(body, length, pseudonym)
         if isinstance(infer, Refusal):
             return infer
-        refusal = _check_cap(infer, offer.max_output_tokens)
+        refusal = _check_infer(infer, offer.max_output_tokens)
         return refusal or admission(
             next(rank(offer.tiers, turn)),
             infer.content,
@@ -124,28 +125,16 @@ def _that_speaks(offer: Offer) -> Offer | Refusal:
 
 
 def _read_generate(body: bytes, pseudonym: partial[bytes]) -> Members | Refusal:
-    members = read_members(body)
+    found = read_members(body)
+    members = found if isinstance(found, Refusal) else flatten(found)
     if isinstance(members, Refusal):
         return members
-    refusal = isolate_parameters(members, pseudonym)
-    if refusal is not None:
-        return refusal
-    isolate_sequence(members, pseudonym)
+    isolate(members, pseudonym)
     for name in _NOT_PASSED.intersection(members):
         del members[name]
     if not bytes(members.get("text_input", b"")).startswith((b'"', b"[")):
         return Refusal(MEMBER_MISSING, "The member 'text_input' must be text.", "text_input")
-    _raise_cap(members)
     return members
-
-
-def _raise_cap(members: Members) -> None:
-    """Have `max_tokens` in one place: a member that is no input is a parameter to the server."""
-    parameters = _decode_members(members.get("parameters", msgspec.Raw(b"{}")))
-    cap = parameters.pop(_CAP, None)
-    if cap is not None:
-        members.setdefault(_CAP, cap)
-        members["parameters"] = msgspec.Raw(_encode(parameters))
 
 
 def _times(members: Members) -> int | Refusal:
@@ -153,19 +142,26 @@ def _times(members: Members) -> int | Refusal:
     times = 1
     for name in _TIMES:
         numbers = flat_integers(members.get(name, msgspec.Raw(b"1")))
-        if not numbers or not all(1 <= number <= CHOICES for number in numbers):
+        if not _are_within(numbers, CHOICES):
             message = f"The member '{name}' must be whole numbers from 1 to {CHOICES}."
             return Refusal(MEMBER_INVALID, message, name)
         times = max(times, *numbers)
     return times
 
 
-def _check_cap(infer: InferBody, most: int) -> Refusal | None:
-    for name in _CAP_TENSORS:
-        if any(not 1 <= number <= most for number in infer.integers(name)):
-            message = f"The input '{name}' must be whole numbers from 1 to {most}."
+def _check_infer(infer: InferBody, most: int) -> Refusal | None:
+    """Refuse more output tokens or answers than are given, and what cannot be read as a number."""
+    bounds = dict.fromkeys(_CAP_TENSORS, most) | dict.fromkeys(_TIMES, CHOICES)
+    for name, highest in bounds.items():
+        numbers = infer.integers(name)
+        if numbers is not None and not _are_within(numbers, highest):
+            message = f"The input '{name}' must be whole numbers from 1 to {highest}."
             return Refusal(MEMBER_INVALID, message, "inputs")
     return None
+
+
+def _are_within(numbers: list[int], highest: int) -> bool:
+    return bool(numbers) and 1 <= min(numbers) <= max(numbers) <= highest
 
 
 def _infer_demand(principal: Principal, infer: InferBody, most: int) -> Demand | None:
@@ -175,11 +171,12 @@ def _infer_demand(principal: Principal, infer: InferBody, most: int) -> Demand |
     text = infer.text_bytes
     if not text:
         return NO_TOKENS
-    caps = [number for name in _CAP_TENSORS for number in infer.integers(name)]
+    caps = [number for name in _CAP_TENSORS for number in infer.integers(name) or ()]
+    times = [number for name in _TIMES for number in infer.integers(name) or ()]
     return Demand(
         text,
         max(caps, default=most),
-        min(max(len(caps), 1), CHOICES),
+        min(max(len(caps), infer.rows), _MOST_ROWS) * max(times, default=1),
         text + INPUT_OVERHEAD_TOKENS,
         has_other_caps=False,
         can_be_capped=False,

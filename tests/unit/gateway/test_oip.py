@@ -154,6 +154,9 @@ def test_tensors_pass_and_their_bytes_are_not_touched() -> None:
         {"name": "stop", "shape": [1], "datatype": "BOOL", "data": [True]},
         {"name": "max_tokens", "shape": [1], "datatype": "INT32", "data": [100_001]},
         {"name": "max_tokens", "shape": [1, 1], "datatype": "INT32", "data": [[0]]},
+        {"name": "max_tokens", "shape": [1, 1, 1], "datatype": "INT32", "data": [[[100_001]]]},
+        {"name": "max_tokens", "shape": [1], "datatype": "FP32", "data": [100_001]},
+        {"name": "beam_width", "shape": [1], "datatype": "INT32", "data": [129]},
         "a",
     ],
 )
@@ -221,39 +224,44 @@ def test_sequences_are_each_organizations_own() -> None:
     """The same name stands for other sequences of others, as numbers and as text."""
     theirs = Principal("key", "org-b", "p-b", None, None)
     for name in (7, "seven"):
-        body = {"text_input": "x", "parameters": {"sequence_id": name, "sequence_start": True}}
+        sequence = {"sequence_id": name, "sequence_start": True}
+        body = {"text_input": "x", "parameters": sequence}
         ours, again, others = _generate(body), _generate(body), _generate(body, theirs)
-        found = [_sent(each)["parameters"]["sequence_id"] for each in (ours, again, others)]
+        plain = _generate({"text_input": "x"} | sequence)
+        found = [_sent(each)["sequence_id"] for each in (ours, again, others, plain)]
+        inferred = _sent(_infer({"inputs": [_A], "parameters": sequence}))
+        assert inferred["parameters"]["sequence_id"] == found.pop() == found[0]
         assert found[0] == found[1] != found[2]
         assert name not in found
         assert {type(each) for each in found} == {type(name)}
-    untouched = {"text_input": "x", "parameters": {"sequence_id": 0}}
+    untouched = {"text_input": "x", "sequence_id": 0}
     assert _sent(_generate(untouched)) == untouched
 
 
 def test_members_that_steer_a_server_do_not_pass() -> None:
-    """Neither at the top of `generate`, nor among the parameters of both."""
-    steering = dict.fromkeys((*STEERING, "stop", "model_name"), 1)
-    assert _sent(_generate({"text_input": "x", **steering})) == {"text_input": "x"}
+    """Neither at the top of `generate`, nor among its parameters, nor among those of `infer`."""
+    ours = ("stop", "model_name", "headers", "request_output_len")
+    steering = dict.fromkeys((*STEERING, *ours), 1)
+    for hidden in (steering, {"parameters": steering}, {"parameters": {"parameters": steering}}):
+        assert _sent(_generate({"text_input": "x", **hidden})) == {"text_input": "x"}
     parameters = {"priority": 1, "headers": 1, "temperature": 0.5}
-    for sent in (
-        _sent(_generate({"text_input": "x", "parameters": parameters})),
-        _sent(_infer({"inputs": [_A], "parameters": parameters})),
-    ):
-        assert sent["parameters"] == {"temperature": 0.5}
+    sent = _sent(_infer({"inputs": [_A], "parameters": parameters}))
+    assert sent["parameters"] == {"temperature": 0.5}
+    assert _error(_generate({"text_input": "x", "parameters": 7})) is MEMBER_INVALID
 
 
 def test_the_most_output_is_judged_wherever_it_stands() -> None:
-    """It is moved out of the parameters, where no budget would find it."""
-    assert _sent(_generate({"text_input": "x", "parameters": {"max_tokens": 9}})) == {
-        "text_input": "x",
-        "parameters": {},
-        "max_tokens": 9,
-    }
+    """As Triton does, parameters of `generate` are read as if they stood beside the text."""
+    sent = {"text_input": "x", "max_tokens": 9, "top_k": 2}
+    inner = {"max_tokens": 9, "top_k": 2}
+    assert _sent(_generate({"text_input": "x", "parameters": inner})) == sent
+    inner["max_tokens"] = 100_001  # of the two, the one that is judged is sent
+    assert _sent(_generate({"text_input": "x", "max_tokens": 9, "parameters": inner})) == sent
     for body in (
         {"max_tokens": 100_001},
         {"parameters": {"max_tokens": 0}},
         {"beam_width": 129},
+        {"parameters": {"beam_width": 129}},
         {"num_return_sequences": "2"},
     ):
         assert _error(_generate({"text_input": "x", **body})) is MEMBER_INVALID
@@ -273,7 +281,10 @@ def test_demand_counts_text_alone_and_infer_cannot_be_capped() -> None:
     cap = {"name": "max_tokens", "shape": [2], "datatype": "INT32", "data": [30, 40]}
     ids = {"name": "input_ids", "shape": [1, 50], "datatype": "INT32", "data": [[0] * 50]}
     demands = []
-    for inputs in ([_A], [text], [text, cap], [ids]):
+    beams = {"name": "beam_width", "shape": [1], "datatype": "INT32", "data": [3]}
+    many = text | {"shape": [200, 1], "data": ["x"] * 200}
+    absurd = text | {"shape": [10**18, 1]}
+    for inputs in ([_A], [text], [text, cap], [ids], [text, cap, beams], [many], [absurd]):
         content = json.dumps({"inputs": inputs}).encode()
         admission = admit_call(_RUNTIME, who, _call(_INFER), content, None)
         assert isinstance(admission, Admission)
@@ -283,14 +294,18 @@ def test_demand_counts_text_alone_and_infer_cannot_be_capped() -> None:
     assert [(each.cap, each.answers) for each in demands[1:3]] == [(100_000, 1), (40, 2)]
     assert not any(each.can_be_capped for each in demands[1:])
     assert demands[3].body_bytes == 4 * 50  # token ids count as the text that they are of
+    assert [(each.cap, each.answers) for each in demands[4:6]] == [(40, 6), (100_000, 200)]
+    assert demands[6].answers < 10_000
     claimed = json.dumps({"inputs": [ids | {"shape": [10**12]}]}).encode()
     admission = admit_call(_RUNTIME, who, _call(_INFER), claimed, None)
     assert isinstance(admission, Admission)
     assert admission.estimated_input_tokens < 100  # by what was sent, not by what it claims
-    found = _generate({"text_input": "x", "max_tokens": 5, "beam_width": 3}, who)
-    assert isinstance(found, Admission)
-    assert found.demand is not None
-    assert (found.demand.cap, found.demand.answers) == (5, 3)
+    asked = {"max_tokens": 5, "beam_width": 3}
+    for body in (asked, {"parameters": asked}):
+        found = _generate({"text_input": "x", **body}, who)
+        assert isinstance(found, Admission)
+        assert found.demand is not None
+        assert (found.demand.cap, found.demand.answers) == (5, 3)
 
 
 def test_models_that_are_not_there_or_speak_otherwise_are_refused() -> None:

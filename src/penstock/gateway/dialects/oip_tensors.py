@@ -28,7 +28,8 @@ _ITEM_BYTES: Final = {
 _INTEGERS: Final = frozenset({"INT32", "INT64", "UINT32", "UINT64"})
 _SHARED_MEMORY = "shared_memory_region"
 _SEQUENCE = "sequence_id"
-_HEADERS = "headers"
+_PARAMETERS = "parameters"
+_NOT_PASSED = STEERING.union(("headers",))
 _BINARY_SIZE = "binary_data_size"
 _TOKEN_IDS = frozenset({"input_ids", "output_ids", "token_ids"})
 _BYTES_PER_TOKEN = 4
@@ -111,12 +112,18 @@ class InferBody(NamedTuple):
         """How much text it has."""
         return text_bytes(self.inputs)
 
-    def integers(self, name: str) -> list[int]:
-        """Return the elements of an input; none where there is no such."""
+    @property
+    def rows(self) -> int:
+        """How many texts there may be, by shapes: the first length of one is the batch's."""
+        shapes = [tensor.shape for tensor in self.inputs if tensor.datatype == "BYTES"]
+        return max([1, *(shape[0] for shape in shapes if shape)])
+
+    def integers(self, name: str) -> list[int] | None:
+        """Return the elements of an input, none if they cannot be read; None without such one."""
         for tensor in self.inputs:
             if tensor.name == name:
                 return tensor.integers(self.tail)
-        return []
+        return None
 
 
 def text_bytes(tensors: Iterable[Tensor]) -> int:
@@ -169,7 +176,7 @@ def read_infer(body: bytes, length: bytes | None, pseudonym: Pseudonym) -> Infer
     members = read_members(head)
     if isinstance(members, Refusal):
         return members
-    refusal = isolate_parameters(members, pseudonym)
+    refusal = _isolate_parameters(members, pseudonym)
     inputs = refusal or _read_tensors(members, "inputs", tail)
     if isinstance(inputs, Refusal):
         return inputs
@@ -198,23 +205,29 @@ def read_members(head: bytes) -> Members | Refusal:
     return members
 
 
-def isolate_parameters(members: Members, pseudonym: Pseudonym) -> Refusal | None:
-    """Take out of `parameters` what steers the server; give sequences names of their owner's."""
-    raw = members.get("parameters")
-    if raw is None:
-        return None
-    parameters = _object(raw)
-    if parameters is None:
-        return _invalid("The member 'parameters' must be an object.", "parameters")
-    isolate_sequence(parameters, pseudonym)
-    for name in STEERING.union((_HEADERS,)).intersection(parameters):
-        del parameters[name]
-    members["parameters"] = msgspec.Raw(_encode(parameters))
-    return None
+def flatten(members: Members) -> Members | Refusal:
+    """Return the members of `generate` with those of its `parameters` among them.
+
+    Triton reads both alike, as the model's inputs first, so both are judged alike. Of what is there
+    twice the outer one counts.
+    """
+    parameters = _read_parameters(members)
+    if isinstance(parameters, Refusal):
+        return parameters
+    flat = parameters | members
+    flat.pop(_PARAMETERS, None)
+    return flat
 
 
-def isolate_sequence(members: Members, pseudonym: Pseudonym) -> None:
-    """Give a sequence a name that no other organization's has."""
+def isolate(members: Members, pseudonym: Pseudonym) -> None:
+    """Take out what steers the server, and give a sequence a name that no other organization's has.
+
+    Args:
+        members: Of `generate`, flat, or the parameters of a request to infer.
+        pseudonym: Names the sequences of one organization.
+    """
+    for steering in _NOT_PASSED.intersection(members):
+        del members[steering]
     raw = members.get(_SEQUENCE)
     if raw is None or bytes(raw) in {b"0", b'""', b"null"}:
         return
@@ -222,6 +235,23 @@ def isolate_sequence(members: Members, pseudonym: Pseudonym) -> None:
     is_text = bytes(raw).startswith(b'"')
     number = int(name, 16) % _MOST_SEQUENCE + 1
     members[_SEQUENCE] = msgspec.Raw(b'"%b"' % name if is_text else b"%d" % number)
+
+
+def _isolate_parameters(members: Members, pseudonym: Pseudonym) -> Refusal | None:
+    parameters = _read_parameters(members)
+    if isinstance(parameters, Refusal):
+        return parameters
+    if _PARAMETERS in members:
+        isolate(parameters, pseudonym)
+        members[_PARAMETERS] = msgspec.Raw(_encode(parameters))
+    return None
+
+
+def _read_parameters(members: Members) -> Members | Refusal:
+    parameters = _object(members.get(_PARAMETERS, _NOTHING))
+    if parameters is None:
+        return _invalid("The member 'parameters' must be an object.", _PARAMETERS)
+    return parameters
 
 
 def _read_tensors(members: Members, name: str, tail: bytes) -> list[Tensor] | Refusal:
