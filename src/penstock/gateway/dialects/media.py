@@ -12,6 +12,8 @@ from penstock.gateway.limits import SANE_TOKENS
 TEXT_FORMATS = {"text": "json", "srt": "verbose_json", "vtt": "verbose_json"}
 """Forms of transcripts that say no usage, and the one of which they are made."""
 FORMATS = frozenset({"json", "verbose_json", "diarized_json", *TEXT_FORMATS})
+_LONGEST_S = 10_000_000.0
+"""Subtitles show no later moment: an engine may say anything, `"inf"` and `"nan"` included."""
 _replace = msgspec.structs.replace
 
 
@@ -93,10 +95,10 @@ def _heard(seconds: Any) -> _Found:
             seconds = None
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         return None, ("usage_not_a_number",)
-    if not math.isfinite(seconds) or seconds > SANE_TOKENS:
+    if not seconds <= SANE_TOKENS:  # nor is "nan"; no function of `math` takes all whole numbers
         return None, ("usage_absurd",)
     flags = ("usage_negative",) if seconds < 0 else ()
-    return Usage(0, 0, flags=flags, audio_seconds=max(0, math.ceil(seconds))), flags
+    return Usage(0, 0, flags=flags, audio_seconds=math.ceil(max(0, seconds))), flags
 
 
 def as_text(body: bytes, text_format: str) -> bytes:
@@ -136,8 +138,7 @@ def _clock(seconds: float, point: str) -> str:
     >>> _clock(3723.5, ",")
     '01:02:03,500'
     """
-    thousandths = min(max(0, round(seconds * 1000)), 10**10)
-    whole, rest = divmod(thousandths, 1000)
+    whole, rest = divmod(round(min(max(0.0, seconds), _LONGEST_S) * 1000), 1000)
     minutes, second = divmod(whole, 60)
     hour, minute = divmod(minutes, 60)
     return f"{hour:02}:{minute:02}:{second:02}{point}{rest:03}"
