@@ -4,6 +4,7 @@ And what it takes of limits meanwhile. `_settle` runs once, however the request 
 place that ends it, and the last bytes of the answer wait until its usage event is written.
 """
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from penstock.contract.journal import Open
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 _NO_USAGE: Final = Usage(0, 0)
 
 
-class RequestRecord:
+class RequestRecord(ABC):
     """One admitted request as it is recorded; an `Exchange` is what happens to it.
 
     A base class and no part of it, since each object that a request makes is paid for by all.
@@ -272,16 +273,16 @@ class RequestRecord:
 
     # What an exchange does in between
 
+    @abstractmethod
     def opened(self) -> None:
         """Send the request to an engine: its OPEN is written."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _let_go(self) -> None:
         """Give up what is still under way with an engine."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _fail(
         self, refusal: Refusal, *, outcome: Outcome | None = None, status: int | None = None
     ) -> None:
         """End with an error answer, or with an error event and an abnormal end."""
-        raise NotImplementedError

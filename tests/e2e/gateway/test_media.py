@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -289,7 +288,6 @@ def test_images_are_counted_and_priced(worker: WorkerProcess, vllm_worker: Worke
     assert _error(refused) == (400, "request:member_invalid")
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_page_of_the_handbook_works(vllm_worker: WorkerProcess, tmp_path: Path) -> None:
     """Its requests, one after another, are answered and counted."""
     page = PAGE.read_text("utf-8").replace("ps_live_...", KEY).replace("ears", "model-a")

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -192,7 +191,6 @@ def _text() -> dict[str, Any]:
     return {"name": "text_input", "shape": [1], "datatype": "BYTES", "data": ["once"]}
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="the page's commands use curl")
 def test_the_questions_of_the_page_are_answered(worker: WorkerProcess) -> None:
     """Every `curl` of the how-to page brings an answer of the model, and no error."""
     page = PAGE.read_text("utf-8").replace("ps_live_...", KEY).replace("story-writer", "model-a")
