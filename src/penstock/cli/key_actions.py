@@ -7,8 +7,9 @@ import typer
 
 from penstock.cli.bodies import require_changes
 from penstock.cli.instance import DataOption, connect
-from penstock.cli.key_options import KeyArgument, ReasonOption, labels_after
+from penstock.cli.key_options import KeyArgument, ReasonOption
 from penstock.cli.key_views import PEPPER_COLUMNS, SECRET_COLUMNS, due_columns, show_secret
+from penstock.cli.labels import LabelChanges, change_labelled
 from penstock.cli.options import option
 from penstock.cli.output import JsonOption, examples
 from penstock.cli.records import (
@@ -84,10 +85,7 @@ def label(
     require_changes(labels or remove, "keys label")
     with connect(data) as client:
         before = find_key(client, key, project, org)
-        changes = {"labels": labels_after(before["labels"], labels, remove)}
-        # They are made from what was read, so nobody may have changed it since.
-        path, version = f"{KEYS}/{before['id']}", before["version"]
-        row = client.change("PATCH", path, changes, version=version)
+        row = change_labelled(client, KEYS, before, {}, LabelChanges(labels, remove))
     carried = text_cell(row["labels"])
     say_done(row, f"Key {words_of(row)} carries {carried} now.", as_json=as_json)
 

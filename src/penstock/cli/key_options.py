@@ -1,6 +1,5 @@
 """What can be said about an API key on the command line, and the body that says it to control."""
 
-from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated
 
@@ -36,12 +35,6 @@ CidrOption = Annotated[
     list[str] | None,
     option("--cidr", "Network it may be used from; repeat it. All without it.", "CIDR"),
 ]
-LabelOption = Annotated[
-    list[str] | None, option("--label", "Label of yours; repeat it.", "NAME=VALUE")
-]
-RemoveLabelOption = Annotated[
-    list[str] | None, option("--remove-label", "Label to remove; repeat it.", "NAME")
-]
 ExpiresOption = Annotated[
     str | None,
     option("--expires", "When it stops working: 24h, 90d, or ISO 8601 in UTC.", "TIME"),
@@ -54,41 +47,6 @@ RotateGraceOption = Annotated[
     str | None, option("--rotate-grace", "How long such a secret works on; 1d by default.", "TIME")
 ]
 ReasonOption = Annotated[str, option("--reason", "Why, for the audit log.", "TEXT")]
-
-
-def parse_labels(labels: Sequence[str]) -> dict[str, str]:
-    """Return labels that were given as `NAME=VALUE`.
-
-    Raises:
-        CommandError: One has no `=`, no name, or a name that another one has.
-
-    >>> parse_labels(["stage=test", "note=a=b"])
-    {'stage': 'test', 'note': 'a=b'}
-    """
-    found: dict[str, str] = {}
-    for label in labels:
-        name, separator, value = label.partition("=")
-        if not separator or not name:
-            raise CommandError(BAD_OPTION, f"--label {label} is no NAME=VALUE.")
-        if name in found:
-            raise CommandError(BAD_OPTION, f"--label {name} was given twice.")
-        found[name] = value
-    return found
-
-
-def labels_after(
-    before: Mapping[str, str], added: Sequence[str] | None, removed: Sequence[str] | None
-) -> dict[str, str]:
-    """Return labels with some added, or replacing those of their names, and some removed.
-
-    Raises:
-        CommandError: As `parse_labels`.
-
-    >>> labels_after({"stage": "test", "team": "ads"}, ["team=search"], ["stage"])
-    {'team': 'search'}
-    """
-    kept = {name: value for name, value in before.items() if name not in (removed or [])}
-    return kept | parse_labels(added or [])
 
 
 def parse_expiry(expires: str, now: datetime) -> str | None:

@@ -14,15 +14,11 @@ from penstock.cli.key_options import (
     CidrOption,
     ExpiresOption,
     KeyArgument,
-    LabelOption,
-    RemoveLabelOption,
     RoleOption,
     RotateEveryOption,
     RotateGraceOption,
     ScopeOption,
-    labels_after,
     parse_expiry,
-    parse_labels,
     parse_rotation,
 )
 from penstock.cli.key_views import (
@@ -30,6 +26,13 @@ from penstock.cli.key_views import (
     key_columns,
     key_fields,
     show_secret,
+)
+from penstock.cli.labels import (
+    LabelChanges,
+    LabelOption,
+    RemoveLabelOption,
+    change_labelled,
+    parse_labels,
 )
 from penstock.cli.output import JsonOption, examples
 from penstock.cli.records import (
@@ -229,10 +232,5 @@ def update(  # noqa: PLR0913  # as create
     require_changes(changes or label or remove_label, "keys update")
     with connect(data) as client:
         before = find_key(client, key, project, org)
-        version = None
-        if label or remove_label:
-            changes["labels"] = labels_after(before["labels"], label, remove_label)
-            # They are made from what was read, so nobody may have changed it since.
-            version = before["version"]
-        row = client.change("PATCH", f"{KEYS}/{before['id']}", changes, version=version)
+        row = change_labelled(client, KEYS, before, changes, LabelChanges(label, remove_label))
     say_done(row, f"Changed key {words_of(row)}.", as_json=as_json)

@@ -6,12 +6,16 @@ import typer
 
 from penstock.cli.bodies import given, require_changes
 from penstock.cli.instance import DataOption, connect
-from penstock.cli.key_options import LabelOption, RemoveLabelOption, parse_labels
+from penstock.cli.labels import (
+    LabelChanges,
+    LabelOption,
+    RemoveLabelOption,
+    change_labelled,
+    parse_labels,
+)
 from penstock.cli.output import JsonOption, examples
 from penstock.cli.people import (
     NewRoleOption,
-    PersonOptions,
-    change_person,
     place_columns,
     require_place,
     words_of_person,
@@ -147,7 +151,8 @@ def update(
     require_changes(role or label or remove_label, "members update")
     with connect(data) as client:
         before = get_member(client, member, find_place(client, org, project))
-        row = change_person(client, MEMBERS, before, PersonOptions(role, label, remove_label))
+        changes = given(role=role and role.value)
+        row = change_labelled(client, MEMBERS, before, changes, LabelChanges(label, remove_label))
     say_done(row, f"{_words(before)} {words_of_person(row)} now.", as_json=as_json)
 
 

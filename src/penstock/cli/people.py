@@ -1,12 +1,10 @@
 """What `penstock members` and `penstock service-accounts` share: places, roles and labels."""
 
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from penstock.cli.bodies import given
 from penstock.cli.errors import BAD_OPTION, CommandError
-from penstock.cli.key_options import labels_after
 from penstock.cli.records import text_cell
 from penstock.cli.resolving import NameBook, Place, find_place
 from penstock.tenancy.model import Role
@@ -19,37 +17,6 @@ NewRoleOption = Annotated[
     Role | None,
     typer.Option("--role", help="What they may do from now on.", show_default=False),
 ]
-
-
-class PersonOptions(NamedTuple):
-    """What of a person or machine is to change."""
-
-    role: Role | None
-    label: list[str] | None
-    remove_label: list[str] | None
-
-
-def change_person(
-    client: "ControlClient", path: str, before: "Row", options: PersonOptions
-) -> "Row":
-    """Return a person or machine with another role or other labels.
-
-    Args:
-        client: Asks control.
-        path: Of the collection.
-        before: Who it is.
-        options: What is to change.
-
-    Raises:
-        CommandError: A label is none, or somebody changed them meanwhile.
-    """
-    changes = given(role=options.role and options.role.value)
-    version = None
-    if options.label or options.remove_label:
-        changes["labels"] = labels_after(before["labels"], options.label, options.remove_label)
-        # They are made from what was read, so nobody may have changed it since.
-        version = before["version"]
-    return client.change("PATCH", f"{path}/{before['id']}", changes, version=version)
 
 
 def words_of_person(row: "Row") -> str:

@@ -4,14 +4,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from penstock.cli.bodies import require_changes
+from penstock.cli.bodies import given, require_changes
 from penstock.cli.instance import DataOption, connect
-from penstock.cli.key_options import LabelOption, RemoveLabelOption, parse_labels
+from penstock.cli.labels import (
+    LabelChanges,
+    LabelOption,
+    RemoveLabelOption,
+    change_labelled,
+    parse_labels,
+)
 from penstock.cli.output import JsonOption, examples
 from penstock.cli.people import (
     NewRoleOption,
-    PersonOptions,
-    change_person,
     place_columns,
     require_place,
     words_of_person,
@@ -140,8 +144,10 @@ def update(
     require_changes(role or label or remove_label, "service-accounts update")
     with connect(data) as client:
         before = _find(client, account, org, project)
-        options = PersonOptions(role, label, remove_label)
-        row = change_person(client, SERVICE_ACCOUNTS, before, options)
+        changes = given(role=role and role.value)
+        row = change_labelled(
+            client, SERVICE_ACCOUNTS, before, changes, LabelChanges(label, remove_label)
+        )
     say_done(row, f"{words_of(before)} {words_of_person(row)} now.", as_json=as_json)
 
 
