@@ -5,7 +5,6 @@ PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
 READY_FOR_BENCH := $(VENV)/.ready-for-bench
 
-# `make check` runs tests/house.
 # Tests that start many processes, measure time or fill disks: not beside those that only compute.
 TESTS_OF_PROCESSES := $(wildcard tests/e2e/test_*.py) tests/engines $(wildcard tests/integration/test_agent*.py) \
     tests/integration/test_usage_process.py
@@ -43,6 +42,7 @@ setup: $(READY) ## Create .venv from uv.lock; quick when nothing changed
 run: $(READY) ## Start everything on 127.0.0.1 (ARGS="--data DIR ..." goes to `penstock dev`)
 	@$(VENV)/bin/penstock dev $(ARGS)
 
+# Without tests/house, which `make check` runs.
 .PHONY: test
 test: $(READY) ## Run all tests (ARGS="tests/unit -k name" runs some, EFFORT=4 looks harder)
 ifneq ($(strip $(ARGS)),)

@@ -108,6 +108,8 @@ async def test_changes_are_shown_by_member(rig: AdminRig, database: Database) ->
     document["upstreams"][0]["credential"] = "file:/run/token"
     document["upstreams"][0]["endpoints"].append("http://10.0.0.9:8000")
     document["organizations"][0]["allowed_regions"] = ["eu-de"]
+    document["members"][0]["labels"] = {"team": "ads"}
+    del document["service_accounts"][0]["labels"]
     document["keys"][1]["expires_at"] = None
     document["routes"][0]["deployments"] = [{"deployment": "big-eu"}]
     document["routes"][0]["fallback"] = None
@@ -115,6 +117,8 @@ async def test_changes_are_shown_by_member(rig: AdminRig, database: Database) ->
     applied = await apply(rig, document)
     assert told(applied) == [
         "update organization acme",
+        "update member ?",
+        "update service_account nightly",
         "update upstream gpu",
         "update route big",
         "update alias big",
@@ -124,12 +128,14 @@ async def test_changes_are_shown_by_member(rig: AdminRig, database: Database) ->
     assert members["organization"] == {
         "allowed_regions": {"before": ["eu-de", "eu-fr"], "after": ["eu-de"]}
     }
+    assert members["member"] == {"labels": {"before": {"team": "search"}, "after": {"team": "ads"}}}
+    assert members["service_account"] == {"labels": {"before": {"a": ""}, "after": {}}}
     assert members["upstream"]["credential"] == {"before": "main", "after": "file:/run/token"}
     assert members["alias"] == {"is_open": {"before": False, "after": True}}
     assert members["key"] == {
         "expires_at": {"before": "2030-01-30T23:00:00.000000Z", "after": None}
     }
-    assert (await trace(database))[0] == entries + 5
+    assert (await trace(database))[0] == entries + 7
     assert (await apply(rig, document))["changes"] == []
 
 

@@ -30,7 +30,13 @@ from penstock.kit.decimals import parse_decimal
 from penstock.kit.errors import PenstockError
 from penstock.kit.slugs import check_slug
 from penstock.tenancy.model import Role
-from penstock.tenancy.rules import check_label, normalize_email, normalize_name, normalize_subject
+from penstock.tenancy.rules import (
+    check_label,
+    check_labels,
+    normalize_email,
+    normalize_name,
+    normalize_subject,
+)
 
 AMOUNT_PLACES = 9
 """Decimals of amounts of money: nano-units."""
@@ -218,7 +224,7 @@ Networks = Annotated[
     AsTuple,
 ]
 Label = Annotated[str, AfterValidator(_told(check_label, "correct it"))]
-Labels = Annotated[dict[str, str], AfterValidator(_told(key_rules.check_labels, "correct it"))]
+Labels = Annotated[dict[str, str], AfterValidator(_told(check_labels, "correct it"))]
 Slugs = Annotated[tuple[Slug, ...], AsTuple]
 ServedModel = Annotated[str, AfterValidator(check_model)]
 SecretReference = Annotated[str, AfterValidator(check_reference)]

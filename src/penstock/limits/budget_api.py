@@ -191,6 +191,6 @@ async def list_holds(call: CallParameter, query: Annotated[HoldsQuery, Query()])
     async with call.read() as session:
         found = await service.list_holds(session, query.to_page(), **filters)
         ids = {hold.window.budget_id for hold in found.items}
-        of = await service.find_budgets(session, ids)
-    data = [HoldBody.of(hold, budget=of.get(hold.window.budget_id)) for hold in found.items]
+        held_of = await service.find_budgets(session, ids)
+    data = [HoldBody.of(hold, budget=held_of.get(hold.window.budget_id)) for hold in found.items]
     return call.answer(HoldPage(data=data, next_cursor=found.next_cursor))

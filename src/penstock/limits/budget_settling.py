@@ -237,7 +237,7 @@ def _windows_of(
     event: RatedEvent,
     by_owner: Mapping[str, list[Budget]],
     holds: Mapping[str, BudgetHold],
-    key: "_Key",
+    caller: _Key,
 ) -> dict[WindowKey, tuple[str, int | None]]:
     """Return the windows that an event counts in, one of a budget, and when each ends."""
     of_holds = {
@@ -246,16 +246,14 @@ def _windows_of(
         if _is_own(holds.get(use.hold), event)
     }
     found = ends_of(of_holds.values())
-    place = (event.organization_id, event.alias, key.labels)
-    for owner_id in _owners_of(event, key.member_id):
+    place = (event.organization_id, event.alias, caller.labels)
+    for owner_id in _owners_of(event, caller.member_id):
         for budget in by_owner.get(owner_id, ()):
             if budget.id in of_holds or not counts_for(budget, *place):
                 continue
-            subject = subject_of(budget.per, event.key_id, key.member_id)
+            subject = subject_of(budget.per, event.key_id, caller.member_id)
             window = window_of(budget, event.at_us)
             if window is not None:
-                found[WindowKey(budget.id, subject, window.starts_at_us)] = (
-                    budget.organization_id,
-                    window.ends_at_us,
-                )
+                key = WindowKey(budget.id, subject, window.starts_at_us)
+                found[key] = (budget.organization_id, window.ends_at_us)
     return found

@@ -37,12 +37,10 @@ async def list_in_force(session: ReadSession, owner: Owner, now_us: int) -> list
         now_us: The time.
     """
     member_id = owner.member_id or owner.service_account_id
-    labels = await _find_person_labels(session, owner)
+    labels = await _find_labels(session, owner)
     if owner.key_id is not None:
         key = await access_store.keys.get(session, session.scope, owner.key_id)
         member_id = key.member_id or key.service_account_id
-        found_labels = await access_store.find_labels(session, session.scope, [key.id])
-        labels = found_labels[key.id]
     ids = [owner.organization_id, owner.project_id, member_id, owner.key_id]
     found = await store.list_limits_of(session, session.scope, [one for one in ids if one])
     found = sorted(found, key=lambda one: ids.index(one.owner_id))
@@ -85,8 +83,11 @@ async def forget_old_uses(session: WriteSession, now_us: int) -> None:
     await store.forget_uses(session, session.scope, now_us - KEEP_USES_S * 1_000_000)
 
 
-async def _find_person_labels(session: ReadSession, owner: Owner) -> list[str]:
-    """Return what a member or service account carries; nothing of others."""
+async def _find_labels(session: ReadSession, owner: Owner) -> list[str]:
+    """Return what a key, a member or a service account carries; nothing of others."""
+    if owner.key_id is not None:
+        found = await access_store.find_labels(session, session.scope, [owner.key_id])
+        return found.get(owner.key_id, [])
     if owner.member_id is not None:
         member = await people.get_member(session, owner.member_id)
         return join_labels(known_labels(member.labels))

@@ -25,8 +25,7 @@ def normalize(url: str) -> str:
     except ValueError as error:
         # The URL is not repeated: it may hold a password.
         raise CommandError(BAD_OPTION, f"The URL of an --engine {error}.", _URL_FORM) from None
-    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
-    return f"{endpoint.scheme}://{host}:{endpoint.port}{endpoint.path_prefix}"
+    return endpoint.url
 
 
 def list_models(url: str) -> tuple[str, ...]:
