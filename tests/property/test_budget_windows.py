@@ -99,10 +99,14 @@ def test_once_has_no_end() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "Nowhere", "../../etc/passwd", "/etc/localtime", "Europe", "a\0b"]
+    "name",
+    [
+        *("", "Nowhere", "../../etc/passwd", "/etc/localtime", "Europe", "A\0b"),
+        *("localtime", "posixrules", "right/Europe/Berlin"),
+    ],
 )
 def test_what_is_no_zone_is_none(name: str) -> None:
-    """Neither an unknown name nor a path of the machine is a time zone."""
+    """Neither an unknown name nor a path or a zone of the machine is a time zone."""
     assert find_zone(name) is None
 
 

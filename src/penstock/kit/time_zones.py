@@ -11,9 +11,12 @@ _MICROSECOND = timedelta(microseconds=1)
 def find_zone(name: str) -> ZoneInfo | None:
     """Return a time zone by its IANA name, e.g. `Europe/Berlin`; None when there is none.
 
-    >>> find_zone("Europe/Berlin"), find_zone("Europe"), find_zone("../etc/passwd")
+    >>> find_zone("Europe/Berlin"), find_zone("Europe"), find_zone("localtime")
     (zoneinfo.ZoneInfo(key='Europe/Berlin'), None, None)
     """
+    # Places have a capital. What has none is the machine's own, and another one on the next.
+    if not name[:1].isupper():
+        return None
     try:
         return _zone(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
