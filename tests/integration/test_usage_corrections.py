@@ -12,13 +12,15 @@ from tests.fakes.organizations import ALL, NOW_US
 from tests.fakes.rating_rig import RatingRig
 from tests.unit.metering.usage_events import STARTED_AT_NS, make_event
 
-from penstock.contract.usage import UsageBatch
+from penstock.contract.usage import UsageBatch, UsageEvent
 from penstock.control.books import UsageBooks
 from penstock.ledger.chain import read_chain
 from penstock.metering import service as metering
 from penstock.storage.database import Database
+from penstock.storage.scope import Scope
 
 PATH = "/usage/corrections"
+DAY_NS = 86_400 * 10**9
 INVALID = "err:control:prices:correction_invalid"
 EXISTS = "err:control:prices:correction_exists"
 UNKNOWN = "err:control:storage:object_unknown"
@@ -90,10 +92,14 @@ async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
             make_event(number, organization=project["organization_id"], project=project["id"])
             for number, project in enumerate(projects)
         ]
-        delivery = metering.prepare_batch(UsageBatch("node-1/0", 1, tuple(events)), NOW_US)
-        async with database.write(ALL) as session:
-            await metering.record_events(session, ALL, [delivery], settle=UsageBooks("EUR"))
+        await _take_in(database, 1, *events)
         yield World(rig, database, projects, [event.event_id for event in events])
+
+
+async def _take_in(database: Database, epoch: int, *events: UsageEvent) -> None:
+    delivery = metering.prepare_batch(UsageBatch("node-1/0", epoch, events), NOW_US)
+    async with database.write(ALL) as session:
+        await metering.record_events(session, ALL, [delivery], settle=UsageBooks("EUR"))
 
 
 async def test_a_correction_is_booked_once_for_its_reference(world: World) -> None:
@@ -133,12 +139,19 @@ async def test_a_correction_is_booked_once_for_its_reference(world: World) -> No
 
 
 async def test_figures_that_were_corrected_still_agree(world: World) -> None:
-    """What a correction and a void change in figures is no difference to the events' own."""
+    """What corrections and a void change is no difference to the events of the day, or owner."""
+    owners = [project["organization_id"] for project in world.projects]
+    places = {"organization": owners[0], "project": world.projects[0]["id"]}
+    later = make_event(2, **places, started_at_ns=STARTED_AT_NS + DAY_NS)
+    await _take_in(world.database, 2, later)
     await world.correct(quantities={"input": 20, "output": 3})
+    await world.correct(event_id=later.event_id, quantities={"input": 1, "requests": 0})
     await world.correct(event_id=world.events[1], quantities=None)
-    async with world.database.read(ALL) as session:
-        chain = await read_chain(session, STARTED_AT_NS // (86_400 * 10**9))
-    assert chain.differences == []
+    first = STARTED_AT_NS // DAY_NS
+    for scope in (ALL, *map(Scope.of, owners)):
+        for day in (first, first + 1):
+            async with world.database.read(scope) as session:
+                assert (await read_chain(session, day)).differences == [], (scope, day)
 
 
 async def test_what_is_no_quantity_changes_nothing(world: World) -> None:

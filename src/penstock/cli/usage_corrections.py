@@ -67,8 +67,9 @@ def correct(
     """Say what a usage event should have counted, and book the difference in money.
 
     Meters: requests, input, cached_input, cache_write_input, audio_input, output,
-    reasoning_output, audio_output, images; no token is on two. Those that are not named stay. The
-    event itself stays, too. Said again with its reference, it is the same correction.
+    reasoning_output, audio_output, images, audio_seconds, characters; no token is on two. Those
+    that are not named stay. The event itself stays, too. Said again with its reference, it is the
+    same correction.
     """
     body = {
         "event_id": event_id,

@@ -17,10 +17,9 @@ from penstock.audit.schemas import (
     example,
 )
 from penstock.contract.usage import METERS
-from penstock.kit.decimals import format_decimal
+from penstock.rating.cost_schemas import show
 from penstock.rating.model import Booked, NewCorrection
 from penstock.rating.rules import MAX_QUANTITY
-from penstock.rating.run_schemas import PLACES
 
 Reference = Annotated[str, StringConstraints(pattern="^[0-9A-Za-z._:/-]{1,128}$")]
 Quantities = Annotated[
@@ -108,7 +107,7 @@ class CorrectionBody(AnswerBody):
             **members: Of a subclass.
         """
         amounts = {
-            kind: DifferenceBody(currency=currency, amount=format_decimal(atto, PLACES))
+            kind: DifferenceBody(currency=currency, amount=show(atto))
             for kind, (currency, atto) in booked.amounts.items()
         }
         cost = amounts.get("cost") if has_costs else None

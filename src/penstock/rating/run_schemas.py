@@ -15,11 +15,10 @@ from penstock.audit.schemas import (
     Time,
     example,
 )
-from penstock.kit.decimals import format_decimal
 from penstock.kit.moments import microseconds
+from penstock.rating.cost_schemas import show
 from penstock.rating.simulation import Simulated
 
-PLACES = 18
 _USUAL_US = 30 * 86_400 * 1_000_000
 
 Since = Annotated[AwareDatetime, Field(description="When the first request was let in.")]
@@ -166,8 +165,8 @@ class SimulationBody(AnswerBody):
                 currency=one.currency,
                 events=one.events,
                 unpriced=one.unpriced,
-                charged=format_decimal(one.charged_atto, PLACES),
-                simulated=format_decimal(one.simulated_atto, PLACES),
+                charged=show(one.charged_atto),
+                simulated=show(one.simulated_atto),
             )
             for one in found
         ]
