@@ -8,20 +8,17 @@ usage: python benches/usage/books.py [--only sqlite|postgresql] [--days N] [--ch
 # ruff: noqa: S608 - names and figures of ours
 
 import argparse
-import asyncio
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from benches.usage.databases import measure_each, numbers, starts
+from benches.usage.plane import KINDS, Kind
 from sqlalchemy import text
-from tests.fakes.databases import postgresql_database
-from tests.fakes.postgresql_server import run_server
 
 from penstock.ledger import verify_store
 from penstock.storage.database import Database
@@ -53,11 +50,11 @@ class _Sql:
 
     def accounts(self) -> Iterator[str]:
         """Yield what makes accounts."""
-        numbers = self._numbers("o", 0, ORGANIZATIONS - 1)
+        owners = self._numbers("o", 0, ORGANIZATIONS - 1)
         for kind in (name for pair in _ACCOUNTS.values() for name in pair):
             yield (
                 "INSERT INTO ledger_accounts (id, organization_id, kind, currency, qualifier) "
-                f"SELECT '{kind}-' || o, 'org_' || o, '{kind}', 'EUR', '' FROM {numbers}"
+                f"SELECT '{kind}-' || o, 'org_' || o, '{kind}', 'EUR', '' FROM {owners}"
             )
 
     def days(self, first: int, last: int) -> Iterator[str]:
@@ -99,11 +96,7 @@ class _Sql:
 
     def folds(self) -> Iterator[str]:
         """Yield what adds hours up."""
-        day, month = "date_trunc('day', at, 'UTC')", "date_trunc('month', at, 'UTC')"
-        if not self._is_postgresql:
-            day = "at - at % 86400000000"
-            start = "strftime('%s', at / 1000000, 'unixepoch', 'start of month')"
-            month = f"CAST({start} AS INTEGER) * 1000000"
+        day, month = starts(is_postgresql=self._is_postgresql)
         projects = _CHARGED.replace("key_id, ", "")
         for table, source, names, at in (
             ("charge_days", "charge_hours", _CHARGED, day),
@@ -136,12 +129,7 @@ class _Sql:
         )
 
     def _numbers(self, name: str, first: int, last: int) -> str:
-        if self._is_postgresql:
-            return f"generate_series({first}, {last}) AS numbers({name})"
-        return (
-            f"(WITH RECURSIVE up({name}) AS (SELECT {first} UNION ALL SELECT {name} + 1 FROM up "
-            f"WHERE {name} < {last}) SELECT {name} FROM up) AS numbers"
-        )
+        return numbers(name, first, last, is_postgresql=self._is_postgresql)
 
     def _hex(self, number: str) -> str:
         if self._is_postgresql:
@@ -167,7 +155,7 @@ async def _fill(database: Database, days: int, *, is_postgresql: bool) -> None:
                 await session.change(cast("Any", text(statement)))
 
 
-async def _measure(kind: str, database: Database, days: int) -> float:
+async def _measure(kind: Kind, database: Database, days: int) -> float:
     begin = time.perf_counter()
     await _fill(database, days, is_postgresql=kind == "postgresql")
     took_s = time.perf_counter() - begin
@@ -189,39 +177,17 @@ async def _measure(kind: str, database: Database, days: int) -> float:
     return total_s
 
 
-@asynccontextmanager
-async def _sqlite() -> AsyncIterator[Database]:
-    with tempfile.TemporaryDirectory() as folder:
-        database = Database(Path(folder) / "usage.db")
-        await database.open()
-        try:
-            yield database
-        finally:
-            await database.close()
-
-
-async def _run_sqlite(days: int) -> float:
-    async with _sqlite() as database:
-        return await _measure("sqlite", database, days)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=("sqlite", "postgresql"))
+    parser.add_argument("--only", choices=KINDS)
     parser.add_argument("--days", type=int, default=DAYS)
     parser.add_argument("--check", action="store_true", help="end with status 1 over the limit")
     options = parser.parse_args()
-    slowest = 0.0
-    if options.only != "postgresql":
-        slowest = asyncio.run(_run_sqlite(options.days))
-    if options.only != "sqlite":
-        with run_server() as server:
 
-            async def measure() -> float:
-                async with postgresql_database(server) as database:
-                    return await _measure("postgresql", database, options.days)
+    async def measure(kind: Kind, database: Database) -> float:
+        return await _measure(kind, database, options.days)
 
-            slowest = max(slowest, asyncio.run(measure()))
+    slowest = measure_each(measure, options.only)
     print(f"\nThe slower took {slowest:.0f} s; the limit is {LIMIT_S} s.")
     if options.check and slowest > LIMIT_S:
         raise SystemExit(1)

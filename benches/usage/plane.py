@@ -31,6 +31,7 @@ from penstock.rating.model import default_book_id
 from penstock.storage.database import Database
 
 Kind = Literal["sqlite", "postgresql"]
+KINDS: tuple[Kind, ...] = ("sqlite", "postgresql")
 
 MODELS = [f"model-{number}" for number in range(8)]
 ORGANIZATIONS = 20

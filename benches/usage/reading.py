@@ -5,22 +5,18 @@ usage: python benches/usage/reading.py [--keys N] [--only sqlite|postgresql] [--
 # ruff: noqa: S608 - names and figures of ours
 
 import argparse
-import asyncio
 import statistics
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from benches.usage.databases import measure_each, numbers, starts
+from benches.usage.plane import KINDS, Kind
 from sqlalchemy import text
-from tests.fakes.databases import postgresql_database
-from tests.fakes.postgresql_server import run_server
 
 from penstock.contract.usage import METERS
 from penstock.metering.bucket_model import BucketQuery
@@ -66,21 +62,15 @@ KEY_HOURS = (22, 23)
 
 def _rows(first: int, last: int, *, is_postgresql: bool) -> str:
     """Return a query of one row for each key, model and day, of those of these numbers."""
+    at = f"{FIRST_US} + (n % {DAYS}) * {DAY_US}"
     if is_postgresql:
-        numbers = f"generate_series({first}, {last}) AS numbers(n)"
         at = f"to_timestamp({FIRST_US // 1_000_000}::bigint + (n % {DAYS}) * 86400)"
-    else:
-        numbers = (
-            f"(WITH RECURSIVE up(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM up "
-            f"WHERE n < {last}) SELECT n FROM up)"
-        )
-        at = f"{FIRST_US} + (n % {DAYS}) * {DAY_US}"
     key = f"n / {MODELS * DAYS}"
     return (
         f"SELECT '{ORGANIZATION}' AS organization, 'project-' || ({key} % {PROJECTS}) AS project, "
         f"'key-' || ({key}) AS key_id, 'model-' || (n / {DAYS} % {MODELS}) AS model, "
         f"'internal' AS data_class, 'eu' AS region, {at} AS at, 1000 + n % 977 AS figure "
-        f"FROM {numbers}"
+        f"FROM {numbers('n', first, last, is_postgresql=is_postgresql)}"
     )
 
 
@@ -88,10 +78,7 @@ def _statements(keys: int, *, is_postgresql: bool) -> list[str]:
     meters = ", ".join(METERS)
     figures = ", ".join("figure" for _ in METERS)
     sums = ", ".join(f"sum({meter})" for meter in METERS)
-    month = "date_trunc('month', at, 'UTC')"
-    if not is_postgresql:
-        start = "strftime('%s', at / 1000000, 'unixepoch', 'start of month')"
-        month = f"CAST({start} AS INTEGER) * 1000000"
+    _, month = starts(is_postgresql=is_postgresql)
     fold = "sum(amount) + sum(amount_rest) / 1000000000, sum(amount_rest) % 1000000000"
     place, all_keys = "organization, project, model, data_class", "key_id, "
     amounts = "currency, kind, amount, amount_rest"
@@ -166,7 +153,7 @@ async def _time(database: Database, name: str, members: dict[str, Any]) -> tuple
     return found
 
 
-async def _measure(kind: str, database: Database, keys: int) -> float:
+async def _measure(kind: Kind, database: Database, keys: int) -> float:
     begin = time.perf_counter()
     await _fill(database, keys, is_postgresql=kind == "postgresql")
     took_s = time.perf_counter() - begin
@@ -181,41 +168,17 @@ async def _measure(kind: str, database: Database, keys: int) -> float:
     return max(max(pair) for pair in found)
 
 
-@asynccontextmanager
-async def _sqlite() -> AsyncIterator[Database]:
-    with tempfile.TemporaryDirectory() as folder:
-        database = Database(Path(folder) / "usage.db")
-        await database.open()
-        try:
-            yield database
-        finally:
-            await database.close()
-
-
-async def _run(kinds: list[str], keys: int) -> float:
-    slowest = 0.0
-    if "sqlite" in kinds:
-        async with _sqlite() as database:
-            slowest = await _measure("sqlite", database, keys)
-    return slowest
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keys", type=int, default=500)
-    parser.add_argument("--only", choices=("sqlite", "postgresql"))
+    parser.add_argument("--only", choices=KINDS)
     parser.add_argument("--check", action="store_true", help="end with status 1 over the limit")
     options = parser.parse_args()
-    kinds = [options.only] if options.only else ["sqlite", "postgresql"]
-    slowest = asyncio.run(_run(kinds, options.keys))
-    if "postgresql" in kinds:
-        with run_server() as server:
 
-            async def measure() -> float:
-                async with postgresql_database(server) as database:
-                    return await _measure("postgresql", database, options.keys)
+    async def measure(kind: Kind, database: Database) -> float:
+        return await _measure(kind, database, options.keys)
 
-            slowest = max(slowest, asyncio.run(measure()))
+    slowest = measure_each(measure, options.only)
     print(f"\nThe slowest page took {slowest:.0f} ms; the limit is {LIMIT_MS} ms.")
     if options.check and slowest > LIMIT_MS:
         raise SystemExit(1)

@@ -10,11 +10,10 @@ from benches.load.machine import REPOSITORY, describe_machine
 from benches.usage import lag, months, throughput
 from benches.usage.lag import Lag
 from benches.usage.months import Months
-from benches.usage.plane import KEYS, ORGANIZATIONS, Kind
+from benches.usage.plane import KEYS, KINDS, ORGANIZATIONS
 from benches.usage.throughput import BATCH, PRODUCERS, Throughput
 from rich.console import Console
 
-KINDS: tuple[Kind, ...] = ("sqlite", "postgresql")
 Row = tuple[str, str, str, bool]
 
 
