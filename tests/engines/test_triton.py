@@ -159,6 +159,19 @@ def test_a_model_that_answers_many_times_is_streamed_and_counted(worker: WorkerP
     assert (event.outcome, event.input_tokens, event.output_tokens) == ("upstream_error", 0, 0)
 
 
+def test_parameters_of_generate_are_read_as_what_stands_beside_them(
+    triton: int, worker: WorkerProcess
+) -> None:
+    """Triton makes inputs of them, so they are judged as such before it gets them."""
+    body = {"text_input": "tell", "parameters": {"max_tokens": 2}}
+    url = f"http://127.0.0.1:{triton}/v2/models/writer/generate_stream"
+    assert httpx.post(url, json=body).text.count("data: ") == 2
+    path = b"/v2/models/text/generate_stream"
+    assert _post(worker, path, body).body.count(b"data: ") == 2
+    body["parameters"] = {"max_tokens": 10**9}
+    assert _refusal(_post(worker, path, body)) == (400, "request:member_invalid")
+
+
 def test_openais_operations_are_translated(worker: WorkerProcess) -> None:
     """The text model is asked as OpenAI's are, and answers so."""
     body = {"model": "text", "prompt": "tell", "max_tokens": 1}
