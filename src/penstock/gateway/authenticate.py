@@ -1,7 +1,10 @@
 """Step 2, authenticate: who is calling, by the key in one of three headers."""
 
+import asyncio
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import TYPE_CHECKING
 
+from penstock.gateway.dialects.oip import V2
 from penstock.gateway.errors import (
     KEY_INVALID,
     KEY_MISSING,
@@ -10,8 +13,13 @@ from penstock.gateway.errors import (
     NETWORK_NOT_ALLOWED,
     SCOPE_MISSING,
 )
+from penstock.gateway.labels import check_labels
+from penstock.gateway.request import MODEL_PREFIX, MODELS, Request
 from penstock.gateway.runtime import Principal, Runtime
 from penstock.kit.errors import Refusal
+
+if TYPE_CHECKING:
+    from penstock.gateway.worker import Worker
 
 _MISSING = Refusal(KEY_MISSING)
 _INVALID = Refusal(KEY_INVALID)
@@ -19,6 +27,48 @@ _CONFLICT = Refusal(KEYS_CONFLICT)
 _NOT_IN_SCOPE = Refusal(SCOPE_MISSING)
 _WRONG_NETWORK = Refusal(NETWORK_NOT_ALLOWED)
 _UNREADABLE = Refusal(LIMITS_UNAVAILABLE)
+
+
+def identify(
+    worker: "Worker", request: Request, transport: asyncio.BaseTransport
+) -> Refusal | None:
+    """Make a request its principal's, where it has to be somebody's.
+
+    Args:
+        worker: What it runs in.
+        request: Its header.
+        transport: Of the caller's connection.
+
+    Returns:
+        Why it is nobody's, or what its principal may not do, if so.
+    """
+    is_read = request.operation is None
+    if is_read and not _is_keyed_read(request):
+        return None
+    principal = authenticate(
+        worker.runtime,
+        request.authorization,
+        request.x_api_key,
+        request.api_key,
+        worker.wall_ns() / 1e9,
+    )
+    if isinstance(principal, Refusal):
+        return principal
+    request.principal = principal
+    if request.labels:
+        refusal = check_labels(request.labels, worker.labels)
+        if refusal is not None:
+            return refusal
+    peer = None
+    if principal.networks is not None:
+        name = transport.get_extra_info("peername")
+        peer = str(name[0]) if name else None
+    return may_use(principal, "models:read" if is_read else "inference", peer)
+
+
+def _is_keyed_read(request: Request) -> bool:
+    is_read = request.method in {b"GET", b"HEAD"}
+    return is_read and (request.target in {MODELS, V2} or request.target.startswith(MODEL_PREFIX))
 
 
 def authenticate(

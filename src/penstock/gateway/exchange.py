@@ -3,7 +3,6 @@
 What is recorded of it, and its only end, is in `record`.
 """
 
-import contextlib
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +29,7 @@ from penstock.gateway.failure import (
     error_in_answer,
     redacted,
 )
+from penstock.gateway.form import Form
 from penstock.gateway.forms import form_of
 from penstock.gateway.forward import Pool, UpstreamConnection
 from penstock.gateway.limits import ANSWER_BYTES
@@ -49,6 +49,8 @@ _TOO_MANY_REQUESTS: Final = 429
 _EVENT_STREAM: Final = b"text/event-stream"
 _PLAIN_ENCODINGS: Final = frozenset({b"", b"identity"})
 _NEVER: Final = float("inf")
+HEAD_LAYOUT: Final = b"%b%bx-request-id: %b\r\n%b"
+"""Of what an engine is sent: its start, the credential, our name of the request, further lines."""
 
 
 class Exchange(RequestRecord):
@@ -58,11 +60,17 @@ class Exchange(RequestRecord):
         "_body",
         "_connection",
         "_deadline_s",
+        "_form",
         "_is_touched",
         "_late_error",
         "_pool",
         "_total_deadline_s",
     )
+
+    _layout = HEAD_LAYOUT + b"content-length: %d\r\n\r\n%b"
+    """Behind the head: the length of the body, and the body."""
+    _form: Form
+    """Of what an engine was sent."""
 
     def __init__(
         self,
@@ -122,37 +130,31 @@ class Exchange(RequestRecord):
         assert pool is not None  # noqa: S101 - it is who calls
         self._connection = connection
         self._late_error = FIRST_BYTE_TIMEOUT
-        upstream = self._admission.target.upstream
+        admission, request = self._admission, self._request
+        target = admission.target
+        upstream = target.upstream
         self._deadline_s = self._worker.now_s() + upstream.timeouts.first_byte_ms / 1000
-        head, body = form_of(self._admission).put(self._admission, pool, self._cap)
+        self._form = form = form_of(admission)
+        head, body = form.put(admission, pool, self._cap)
+        lines = request.passed_lines(upstream)
+        if request.session_id is not None:
+            lines += self._session_line(request.session_id, lines, upstream)
         self._was_sent = True
+        name = self.request_id.encode("ascii")
         connection.send(
-            self,
-            b"%b%bx-request-id: %b\r\n%b%b"
-            % (
-                head,
-                self._admission.target.authorization,
-                self.request_id.encode("ascii"),
-                self._passed_lines(upstream),
-                self._framed(body),
-            ),
+            self, self._layout % (head, target.authorization, name, lines, len(body), body)
         )
         if self._downstream.is_paused:
             connection.transport.pause_reading()
 
-    def _passed_lines(self, upstream: ServedUpstream) -> bytes:
-        """Return the header lines of the caller that an engine gets, its session by a pseudonym."""
-        request, header = self._request, upstream.engine.session_header
-        lines = request.passed_lines(upstream)
-        if request.session_id is None or header is None or b"x-session-id" in lines:
-            return lines
-        session = b"session\0" + request.session_id
+    def _session_line(self, session_id: bytes, passed: bytes, upstream: ServedUpstream) -> bytes:
+        """Return the line that names the caller's session to an engine, by a pseudonym."""
+        header = upstream.engine.session_header
+        if header is None or b"x-session-id" in passed:
+            return b""
+        session = b"session\0" + session_id
         name = self._worker.runtime.pseudonym(self._principal.organization, session)
-        return b"%b%b: %b\r\n" % (lines, header.encode("ascii"), name)
-
-    def _framed(self, body: bytes) -> bytes:
-        """Return the body behind what ends the head: its length, and an empty line."""
-        return b"content-length: %d\r\n\r\n%b" % (len(body), body)
+        return b"%b: %b\r\n" % (header.encode("ascii"), name)
 
     def connect_failed(self, pool: Pool, refusal: Refusal) -> None:
         """Try another endpoint or target: nothing was sent yet, so nothing can happen twice."""
@@ -226,12 +228,11 @@ class Exchange(RequestRecord):
         self._reply.content_type = connection.content_type
         self._header_id = connection.answer_id
         if connection.status == _OK and connection.content_encoding in _PLAIN_ENCODINGS:
-            form = form_of(self._admission)
             if connection.content_type[: len(_EVENT_STREAM)].lower() == _EVENT_STREAM:
-                self._tap = form.make_tap(self._admission)
-            elif form.is_relayed(self._admission, connection):
-                self._tap = form.make_plain_tap(self._admission)
-                self._reply.is_binary = True
+                self._tap = self._form.make_tap(self._admission)
+            else:
+                self._tap = self._form.make_plain_tap(self._admission, connection)
+                self._reply.is_binary = self._tap is not None
 
     def answer_body(self, data: bytes) -> None:
         """Relay a piece of a stream; keep a piece of a plain answer."""
@@ -262,8 +263,7 @@ class Exchange(RequestRecord):
 
     def _fail_by_status(self, connection: UpstreamConnection) -> None:
         status = connection.status
-        form = form_of(self._admission)
-        refusal = form.failure(self._admission, connection, b"".join(self._body))
+        refusal = self._form.failure(self._admission, connection, b"".join(self._body))
         if self._sent_elsewhere(status, refusal):
             return
         is_passed = refusal.error is REFUSED_BY_ENGINE and status in PASSED_STATUSES
@@ -283,8 +283,7 @@ class Exchange(RequestRecord):
         if shown:
             reply.relay(shown)
         refusal = self._redacted(Refusal(FAILED, error_text(error)))
-        last = form_of(self._admission).stream_end
-        reply.end_in_error(refusal, last, is_inside_frame=tap.is_inside_frame)
+        reply.end_in_error(refusal, self._form.stream_end, is_inside_frame=tap.is_inside_frame)
         self._first_byte_ns = None
         self._settle("upstream_error", FAILED)
 
@@ -304,12 +303,12 @@ class Exchange(RequestRecord):
 
     def _end_plain(self, connection: UpstreamConnection) -> None:
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        answer = None
-        if connection.content_encoding in _PLAIN_ENCODINGS:
-            with contextlib.suppress(msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-                form = form_of(self._admission)
-                answer = form.read(self._admission, connection, body)
-        if answer is None:
+        if connection.content_encoding not in _PLAIN_ENCODINGS:
+            self._fail(Refusal(BAD_ANSWER))
+            return
+        try:
+            answer = self._form.read(self._admission, connection, body)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             self._fail(Refusal(BAD_ANSWER))
             return
         reading = answer.reading
@@ -322,7 +321,7 @@ class Exchange(RequestRecord):
         self._says = reading
         if reading.text_bytes is not None:
             self._answer_bytes = reading.text_bytes
-        self._settle("ok", None, (reading.usage, reading.flags))
+        self._settle("ok", None)
 
     def answer_failed(self, refusal: Refusal) -> None:
         """End an answer that broke off or makes no sense."""

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Final
 
 from penstock.gateway.admit import Admission
 from penstock.gateway.errors import BODY_TIMEOUT, FIRST_BYTE_TIMEOUT
-from penstock.gateway.exchange import Exchange
+from penstock.gateway.exchange import HEAD_LAYOUT, Exchange
 from penstock.gateway.forward import UpstreamConnection
 from penstock.gateway.limits import BODY_IDLE_S
 from penstock.gateway.request import Request
@@ -28,6 +28,8 @@ class FormExchange(Exchange):
     """
 
     __slots__ = ("_is_stalled", "_silent_since_s", "_upload")
+
+    _layout = HEAD_LAYOUT + b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n"
 
     def __init__(
         self,
@@ -57,9 +59,6 @@ class FormExchange(Exchange):
         self._upload.send_to(self)
         if not self._is_stalled:
             self._downstream.read_on()
-
-    def _framed(self, body: bytes) -> bytes:
-        return b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(body), body)
 
     def _sent_elsewhere(self, status: int | None, refusal: Refusal) -> bool:
         del status, refusal

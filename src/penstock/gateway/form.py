@@ -1,6 +1,6 @@
 """In which form a request is put to an engine, and how its answer is read, by protocol."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -37,12 +37,10 @@ if TYPE_CHECKING:
 
 
 _NOTHING_READ = Reading(None, None)
-
-
 _JSON = "application/json"
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """A whole plain answer."""
 
     reading: Reading
@@ -81,14 +79,10 @@ class Form:
         """Return what reads its stream."""
         return Tap(hides_usage=admission.hides_usage, strips_usage=admission.strips_usage)
 
-    def is_relayed(self, admission: Admission, connection: "UpstreamConnection") -> bool:
-        """Return whether a plain answer is relayed as it comes: it is not by usage to be read."""
+    def make_plain_tap(self, admission: Admission, connection: "UpstreamConnection") -> Tap | None:
+        """Return what a plain answer is relayed through as it comes; None to keep and read it."""
         del admission, connection
-        return False
-
-    def make_plain_tap(self, admission: Admission) -> Tap:
-        """Return what reads such an answer."""
-        return self.make_tap(admission)
+        return None
 
     def read(self, admission: Admission, connection: "UpstreamConnection", body: bytes) -> Answer:
         """Return what a whole plain answer says, and how the caller gets it.

@@ -66,13 +66,11 @@ class MediaForm(Form):
         """Return what reads its stream."""
         return MediaTap(hides_usage=admission.hides_usage)
 
-    def is_relayed(self, admission: Admission, connection: "UpstreamConnection") -> bool:
-        """Return whether a plain answer is sound."""
-        content_type = connection.content_type.lower()
-        return admission.operation is SPEECH and not content_type.startswith(_JSON)
-
-    def make_plain_tap(self, admission: Admission) -> Tap:
-        """Return what reads sound."""
+    def make_plain_tap(self, admission: Admission, connection: "UpstreamConnection") -> Tap | None:
+        """Return what sound is relayed through as it comes; None for all else."""
+        is_json = connection.content_type.lower().startswith(_JSON)
+        if admission.operation is not SPEECH or is_json:
+            return None
         characters = len(_decode_spoken(admission.body).input)
         return SoundTap(Usage(admission.estimated_input_tokens, 0, characters=characters))
 
@@ -105,11 +103,6 @@ class UploadForm(MediaForm):
         if not target.upstream.engine.speaks_openai:
             return None
         return msgspec.structs.replace(admission, target=target)
-
-    def is_relayed(self, admission: Admission, connection: "UpstreamConnection") -> bool:
-        """Return whether a plain answer is relayed as it comes: its usage is to be read first."""
-        del admission, connection
-        return False
 
     def read(self, admission: Admission, connection: "UpstreamConnection", body: bytes) -> Answer:
         """Return what a whole plain answer says, and how the caller gets it."""

@@ -45,7 +45,8 @@ class Health:
 
     def asked(self) -> None:
         """Note that a request is sent: after an ejection it is the one that tries it out."""
-        self._eject()
+        if self._failures:
+            self._eject()
 
     def _eject(self) -> None:
         if self._failures >= EJECT_AFTER:

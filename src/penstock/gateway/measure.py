@@ -41,7 +41,7 @@ def measure_stream(outcome: Outcome, tap: Tap, estimated_input_tokens: int) -> M
 
 def measure_plain(
     outcome: Outcome,
-    reading: tuple[Usage | None, tuple[str, ...]] | None,
+    reading: Reading | None,
     operation: Operation,
     *,
     estimated_input_tokens: int,
@@ -52,13 +52,13 @@ def measure_plain(
 
     Args:
         outcome: How it ended.
-        reading: Usage and flags of a whole answer; None when there is none.
+        reading: What a whole answer says; None when there is none.
         operation: What was asked for.
         estimated_input_tokens: From the size of the request, >= 0.
         answer_bytes: Size of what the engine answered.
         was_sent: Whether the engine got the request at all.
     """
-    usage, flags = reading or (None, ())
+    usage, flags = (None, ()) if reading is None else (reading.usage, reading.flags)
     if usage is not None:
         return usage, "engine", usage.flags
     if not operation.has_usage:

@@ -175,19 +175,17 @@ class RequestRecord(ABC):
 
     # Its end
 
-    def _settle(
-        self,
-        outcome: Outcome,
-        error: ErrorCode | None,
-        reading: tuple[Usage | None, tuple[str, ...]] | None = None,
-    ) -> None:
+    def _settle(self, outcome: Outcome, error: ErrorCode | None) -> None:
         """End the exchange: let go of the engine, record the usage, then release the last bytes."""
         if self.is_settled:
             return
         self.is_settled = True
         self._let_go()
-        usage, source, flags = self._measure(outcome, reading)
-        holds = self._give_back(usage, is_typical=outcome == "ok" and source == "engine")
+        usage, source, flags = self._measure(outcome)
+        holds: tuple[HoldUse, ...] = ()
+        if self._taken is not None:
+            is_typical = outcome == "ok" and source == "engine"
+            holds = self._give_back(self._taken, usage, is_typical=is_typical)
         if not self._is_recorded:
             if error is not None:
                 self._worker.stats.refused(error)
@@ -240,26 +238,24 @@ class RequestRecord(ABC):
         worker.stats.ended(event)
         worker.journal.close(event, self)
 
-    def _give_back(self, usage: Usage, *, is_typical: bool) -> tuple[HoldUse, ...]:
+    def _give_back(
+        self, taken: Claim | Till, usage: Usage, *, is_typical: bool
+    ) -> tuple[HoldUse, ...]:
         """Settle what was taken of limits; return what of which hold was spent."""
-        taken, demand = self._taken, self._admission.demand
-        if taken is None or demand is None:
-            return ()
-        was_sent = self._was_sent
+        demand = self._admission.demand
+        assert demand is not None  # noqa: S101 - it is why something was taken
         return self._worker.limiter.settle(
-            taken, demand, usage, was_sent=was_sent, is_typical=is_typical
+            taken, demand, usage, was_sent=self._was_sent, is_typical=is_typical
         )
 
-    def _measure(
-        self, outcome: Outcome, reading: tuple[Usage | None, tuple[str, ...]] | None
-    ) -> Measure:
+    def _measure(self, outcome: Outcome) -> Measure:
         estimated = self._admission.estimated_input_tokens
         tap = self._tap
         if tap is not None and (self._reply.is_begun or tap.usage is not None):
             return measure_stream(outcome, tap, estimated)
         return measure_plain(
             outcome,
-            reading,
+            self._says,
             self._admission.operation,
             estimated_input_tokens=estimated,
             answer_bytes=self._answer_bytes,

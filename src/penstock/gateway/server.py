@@ -12,13 +12,8 @@ import httptools
 from penstock.gateway.admit_any import admit_request
 from penstock.gateway.admit_form import admit_form
 from penstock.gateway.alone import answer_alone
-from penstock.gateway.answer import (
-    CONTINUE,
-    connection_line,
-    error_answer,
-)
-from penstock.gateway.authenticate import authenticate, may_use
-from penstock.gateway.dialects.oip import V2
+from penstock.gateway.answer import CONTINUE, connection_line, error_answer
+from penstock.gateway.authenticate import identify
 from penstock.gateway.errors import (
     BODY_TIMEOUT,
     BODY_TOO_LARGE,
@@ -35,7 +30,7 @@ from penstock.gateway.errors import (
 )
 from penstock.gateway.exchange import Exchange
 from penstock.gateway.exchange_form import FormExchange
-from penstock.gateway.labels import add_metadata, check_labels
+from penstock.gateway.labels import add_metadata
 from penstock.gateway.limits import (
     BODY_BYTES,
     BODY_IDLE_S,
@@ -52,8 +47,7 @@ from penstock.gateway.limits import (
 )
 from penstock.gateway.multipart import find_boundary
 from penstock.gateway.record import RequestRecord
-from penstock.gateway.request import MODEL_PREFIX, MODELS, Request
-from penstock.gateway.runtime import Principal
+from penstock.gateway.request import Request
 from penstock.gateway.upload import Upload
 from penstock.kit.errors import Refusal
 
@@ -223,15 +217,8 @@ class Downstream(asyncio.Protocol):
         self._header_bytes = 0
         request.keep_alive = self._parser.should_keep_alive() and not request.offers_upgrade
         request.check_header(self._parser.get_method(), self._parser.get_http_version())
-        if request.refusal is None and (request.operation is not None or _needs_key(request)):
-            found = authenticate(
-                self._worker.runtime,
-                request.authorization,
-                request.x_api_key,
-                request.api_key,
-                self._worker.wall_ns() / 1e9,
-            )
-            refusal = found if isinstance(found, Refusal) else self._refusal_of(found, request)
+        if request.refusal is None:
+            refusal = identify(self._worker, request, self.transport)
             if refusal is not None:
                 request.refuse(refusal)
         if request.refusal is None and request.operation is not None and request.operation.is_form:
@@ -359,20 +346,6 @@ class Downstream(asyncio.Protocol):
         if not self._is_reading and not self.transport.is_closing():
             self._is_reading = True
             self.transport.resume_reading()
-
-    def _refusal_of(self, principal: Principal, request: Request) -> Refusal | None:
-        """Make the request the principal's; return why it may not do this, if so."""
-        request.principal = principal
-        if request.labels:
-            refusal = check_labels(request.labels, self._worker.labels)
-            if refusal is not None:
-                return refusal
-        peer = None
-        if principal.networks is not None:
-            name = self.transport.get_extra_info("peername")
-            peer = str(name[0]) if name else None
-        scope = "models:read" if request.operation is None else "inference"
-        return may_use(principal, scope, peer)
 
     # Requests that cannot be served
 
@@ -593,8 +566,3 @@ class Downstream(asyncio.Protocol):
             self._exchange.interrupt()
         else:
             self.transport.close()
-
-
-def _needs_key(request: Request) -> bool:
-    is_read = request.method in {b"GET", b"HEAD"}
-    return is_read and (request.target in {MODELS, V2} or request.target.startswith(MODEL_PREFIX))

@@ -85,8 +85,9 @@ class Worker:
         self.labels = frozenset(settings.labels)
         """Names of the labels that requests may have."""
         self.metadata_labels = frozenset(settings.metadata_labels)
-        self.form_bytes = settings.form_bytes
         """Those that are taken from their `metadata`, too."""
+        self.form_bytes = settings.form_bytes
+        """How large a form may be."""
         self._ended: asyncio.Future[int] = loop.create_future()
         self._connections: set[Downstream] = set()
         self._pools: dict[str, tuple[ServedUpstream, tuple[Pool, ...]]] = {}

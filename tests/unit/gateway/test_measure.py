@@ -13,6 +13,7 @@ from penstock.gateway.dialects.openai import (
     SCORE,
     TOKENIZE,
     Operation,
+    Reading,
 )
 from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.measure import measure_plain, measure_stream
@@ -70,7 +71,7 @@ def test_a_plain_answers_figures_count() -> None:
     """The figures of a whole answer are booked with their flags."""
     usage = Usage(3, 0, flags=("usage_negative",))
     found = measure_plain(
-        "ok", (usage, usage.flags), CHAT, estimated_input_tokens=9, answer_bytes=400, was_sent=True
+        "ok", Reading(usage, None), CHAT, estimated_input_tokens=9, answer_bytes=400, was_sent=True
     )
     assert found == (usage, "engine", ("usage_negative",))
 
@@ -103,7 +104,7 @@ def test_useless_figures_of_a_plain_answer_keep_their_flag() -> None:
     """When a whole answer's figures were useless, the record says why it estimated instead."""
     found = measure_plain(
         "ok",
-        (None, ("usage_absurd",)),
+        Reading(None, None, flags=("usage_absurd",)),
         CHAT,
         estimated_input_tokens=9,
         answer_bytes=40,
@@ -125,6 +126,11 @@ def test_what_answers_without_tokens_is_never_charged_for_any(operation: Operati
 def test_what_no_model_reads_consumes_no_tokens(operation: Operation) -> None:
     """Counting tokens is a request, and nothing more."""
     found = measure_plain(
-        "ok", (None, ()), operation, estimated_input_tokens=9, answer_bytes=400, was_sent=True
+        "ok",
+        Reading(None, None),
+        operation,
+        estimated_input_tokens=9,
+        answer_bytes=400,
+        was_sent=True,
     )
     assert found == (Usage(0, 0), "counted", ())
