@@ -76,7 +76,7 @@ class LedgerMachine(DatabaseMachine):
         super().__init__()
         self.now_us = NOW_US - NOW_US % DAY_US
         self.number = 0
-        self.owner = f"machine-{id(self.runner)}-{next(_ORGANIZATIONS)}"
+        self.owner = f"machine-{next(_ORGANIZATIONS)}"
         self.grants: list[ModelGrant] = []
         self.taken: list[tuple[ModelGrant | None, Fraction]] = []
         """What paid for usage, the last at the end; None is the wallet."""

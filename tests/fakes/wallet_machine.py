@@ -59,7 +59,7 @@ class WalletMachine(DatabaseMachine):
     @initialize()
     def begin(self) -> None:
         """A prepaid organization with nothing in its wallet."""
-        self.rig: WalletRig = self.run(open_rig(self.database, f"acme-{id(self)}-{next(_NUMBERS)}"))
+        self.rig: WalletRig = self.run(open_rig(self.database, f"acme-{next(_NUMBERS)}"))
         self.run(self.rig.set_terms("prepaid"))
 
     @rule(euros=EUROS)
