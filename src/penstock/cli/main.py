@@ -1,46 +1,69 @@
-"""The `penstock` command: puts the command groups together."""
+"""The `penstock` command: where the commands are, and what is before them."""
 
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
 from penstock import __version__
-from penstock.cli import (
-    aliases,
-    apply,
-    audit,
-    budgets,
-    config,
-    credentials,
-    deployments,
-    dev,
-    docs,
-    doctor,
-    emulator,
-    grants,
-    holds,
-    import_litellm,
-    keys,
-    ledger,
-    limits,
-    members,
-    notices,
-    orgs,
-    plans,
-    prices,
-    projects,
-    providers,
-    reconcile,
-    routes,
-    service_accounts,
-    upstreams,
-    usage,
-)
-from penstock.cli.output import CommandGroup, JsonOption, examples, print_json
+from penstock.cli.commands import Commands, Place
+from penstock.cli.output import CommandGroup, examples
+
+_RUN = "Run it"
+_FILES = "The platform as files"
+_ASK = "See what was done"
+_OWNERS = "Who may do what"
+_CATALOG = "Where requests go"
+_MUCH = "How much may be used"
+
+_PLACES = {
+    "dev": Place("dev", _RUN, "dev"),
+    "doctor": Place("doctor", _RUN, "doctor"),
+    "emulator": Place("emulator", _RUN, "emulator"),
+    "apply": Place("apply", _FILES, "apply", "APPLY_EXAMPLES"),
+    "export": Place("apply", _FILES, "export", "EXPORT_EXAMPLES"),
+    "reconcile": Place("reconcile", _ASK, "reconcile"),
+    "notices": Place("notices", _ASK, "notices"),
+    "holds": Place("holds", _MUCH, "holds"),
+    "version": Place("version", _RUN, "version"),
+    "config": Place("config", _RUN),
+    "import": Place("import_litellm", _RUN),
+    "usage": Place("usage", _ASK),
+    "audit": Place("audit", _ASK),
+    "orgs": Place("orgs", _OWNERS),
+    "projects": Place("projects", _OWNERS),
+    "keys": Place("keys", _OWNERS),
+    "members": Place("members", _OWNERS),
+    "service-accounts": Place("service_accounts", _OWNERS),
+    "upstreams": Place("upstreams", _CATALOG),
+    "deployments": Place("deployments", _CATALOG),
+    "routes": Place("routes", _CATALOG),
+    "aliases": Place("aliases", _CATALOG),
+    "grants": Place("grants", _CATALOG),
+    "providers": Place("providers", _CATALOG),
+    "credentials": Place("credentials", _CATALOG),
+    "limits": Place("limits", _MUCH),
+    "plans": Place("plans", _MUCH),
+    "budgets": Place("budgets", _MUCH),
+    "prices": Place("prices", _MUCH),
+    "ledger": Place("ledger", _MUCH),
+    "docs": Place("docs"),
+}
+
+
+class _Root(CommandGroup):
+    """The command without words behind it."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = cast("dict[str, Any]", Commands(_PLACES))
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # noqa: ARG002
+        return list(self.commands)
+
 
 app = typer.Typer(
     name="penstock",
-    cls=CommandGroup,
+    cls=_Root,
     help="Penstock: a multi-tenant AI inference gateway.",
     epilog=examples(
         "penstock dev           run everything on this machine and get an API key",
@@ -77,46 +100,6 @@ def root(
     ] = False,
 ) -> None:
     """Penstock: a multi-tenant AI inference gateway."""
-
-
-_RUN = "Run it"
-_FILES = "The platform as files"
-_ASK = "See what was done"
-_OWNERS = "Who may do what"
-_CATALOG = "Where requests go"
-_MUCH = "How much may be used"
-
-app.command("dev", epilog=dev.EXAMPLES, rich_help_panel=_RUN)(dev.dev)
-app.command("doctor", epilog=doctor.EXAMPLES, rich_help_panel=_RUN)(doctor.doctor)
-app.command("emulator", epilog=emulator.EXAMPLES, rich_help_panel=_RUN)(emulator.emulator)
-app.add_typer(config.app, rich_help_panel=_RUN)
-app.command("apply", epilog=apply.APPLY_EXAMPLES, rich_help_panel=_FILES)(apply.apply)
-app.command("export", epilog=apply.EXPORT_EXAMPLES, rich_help_panel=_FILES)(apply.export)
-app.add_typer(import_litellm.app, rich_help_panel=_RUN)
-app.add_typer(usage.app, rich_help_panel=_ASK)
-app.command("reconcile", epilog=reconcile.EXAMPLES, rich_help_panel=_ASK)(reconcile.reconcile)
-app.command("notices", epilog=notices.EXAMPLES, rich_help_panel=_ASK)(notices.notices)
-app.add_typer(audit.app, rich_help_panel=_ASK)
-for group in (orgs, projects, keys, members, service_accounts):
-    app.add_typer(group.app, rich_help_panel=_OWNERS)
-for group in (upstreams, deployments, routes, aliases, grants, providers, credentials):
-    app.add_typer(group.app, rich_help_panel=_CATALOG)
-for group in (limits, plans, budgets, prices, ledger):
-    app.add_typer(group.app, rich_help_panel=_MUCH)
-app.command("holds", epilog=holds.EXAMPLES, rich_help_panel=_MUCH)(holds.holds)
-app.add_typer(docs.app)
-
-
-@app.command(rich_help_panel=_RUN)
-def version(*, as_json: JsonOption = False) -> None:
-    """Show the version of Penstock and of Python."""
-    import platform  # noqa: PLC0415  # start-up time
-
-    python = platform.python_version()
-    if as_json:
-        print_json({"penstock": __version__, "python": python})
-    else:
-        typer.echo(f"penstock {__version__} (Python {python})")
 
 
 def main() -> None:

@@ -64,15 +64,27 @@ def test_an_unknown_command_is_exit_code_2() -> None:
 
 
 def test_commands_start_without_frameworks() -> None:
-    """Loading the command line imports no framework, no event loop, no HTTP and no database."""
+    """Loading all commands imports no framework, no event loop, no HTTP and no database."""
     heavy = ("asyncio", "fastapi", "uvicorn", "httpx", "sqlalchemy", "uvloop", "yaml", "rich.table")
+    assert _modules_behind("list(commands.values())").isdisjoint(heavy)
+
+
+def test_a_command_loads_no_other() -> None:
+    """Whoever asks for one command waits for no other's modules."""
+    modules = _modules_behind("commands['version']")
+    assert "penstock.cli.version" in modules
+    assert modules.isdisjoint(("penstock.cli.keys", "penstock.cli.emulator", "http.client"))
+
+
+def _modules_behind(expression: str) -> set[str]:
     script = (
-        f"import sys, penstock.cli.main\nprint([name for name in {heavy!r} if name in sys.modules])"
+        "import sys; from typer.main import get_command; from penstock.cli.main import app; "
+        f"commands = get_command(app).commands; {expression}; print(*sys.modules)"
     )
     answer = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
-    assert answer.stdout.strip() == "[]"
+    return set(answer.stdout.split())
 
 
 def test_config_check_of_a_good_file(tmp_path: Path) -> None:
