@@ -53,6 +53,11 @@ class Operation:
         return self.method != "get" and not self.path.endswith(("/verify", "/events"))
 
 
+def make_document(folder: Path) -> dict[str, Any]:
+    """Return the OpenAPI document of a control plane in a folder; it takes a second to make."""
+    return create_app(ControlSettings(data_dir=str(folder))).openapi()
+
+
 def list_operations(document: dict[str, Any]) -> list[Operation]:
     """Return the operations of a document."""
     return [

@@ -3,13 +3,10 @@
 from typing import Any
 
 import pytest
-
-from penstock.control.app import create_app
-from penstock.control.settings import ControlSettings
+from tests.fakes.admin_rig import make_document
 
 
 @pytest.fixture(scope="session")
 def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The OpenAPI document of the control plane; nobody changes it."""
-    folder = tmp_path_factory.mktemp("control")
-    return create_app(ControlSettings(data_dir=str(folder))).openapi()
+    return make_document(tmp_path_factory.mktemp("control"))

@@ -3,8 +3,10 @@
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.fakes.admin_rig import make_document
 from tests.fakes.databases import create_template, postgresql_database, sqlite_database
 from tests.fakes.postgresql_server import PostgresqlServer, run_server
 
@@ -17,6 +19,12 @@ OpenDatabase = Callable[[], AbstractAsyncContextManager[Database]]
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated SQLite file to copy."""
     return create_template(tmp_path_factory.mktemp("template"))
+
+
+@pytest.fixture(scope="session")
+def openapi(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The OpenAPI document of a control plane; nobody changes it."""
+    return make_document(tmp_path_factory.mktemp("control"))
 
 
 @pytest.fixture(scope="session")
