@@ -21,6 +21,7 @@ from benches.usage.plane import KINDS, Kind
 from sqlalchemy import text
 
 from penstock.ledger import verify_store
+from penstock.ledger.verifying import verify
 from penstock.storage.database import Database
 from penstock.storage.partitions import create_part
 from penstock.storage.scope import Scope
@@ -173,8 +174,12 @@ async def _measure(kind: Kind, database: Database, days: int) -> float:
             raise RuntimeError(message)
         print(f"| {name} | {took_s:.1f} |", flush=True)
         total_s += took_s
-    print(f"| all | {total_s:.1f} |")
-    return total_s
+    print(f"| one after the other | {total_s:.1f} |")
+    begin = time.perf_counter()
+    await verify(lambda: database.read(ALL, is_long=True))
+    took_s = time.perf_counter() - begin
+    print(f"| side by side, as `ledger verify` does | {took_s:.1f} |")
+    return took_s
 
 
 def main() -> None:

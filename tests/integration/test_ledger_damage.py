@@ -4,6 +4,7 @@ It is done to copies of the tables that have no rules at all: no trigger, key or
 stands against anything there.
 """
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 from sqlalchemy import text
@@ -271,7 +272,7 @@ async def _run(session: WriteSession, statement: str) -> int:
 
 
 async def _find(session: WriteSession) -> set[str]:
-    return {one.check for one in await verify(session)}
+    return {one.check for one in await verify(lambda: nullcontext(session), lanes=1)}
 
 
 async def test_each_damage_is_found_by_the_checks_about_it(database: Database) -> None:

@@ -90,8 +90,8 @@ class Call(Protocol):
         """
         ...
 
-    def read(self) -> AbstractAsyncContextManager[ReadSession]:
-        """Hand out a session that shows what the caller may see."""
+    def read(self, *, is_long: bool = False) -> AbstractAsyncContextManager[ReadSession]:
+        """Hand out a session that shows what the caller may see; `is_long` as `Database.read`."""
         ...
 
     def change(

@@ -92,9 +92,9 @@ class AdminCall:
             if not may_grant(self.principal.roles, role):
                 raise PenstockError(GRANT_EXCEEDED)
 
-    def read(self) -> AbstractAsyncContextManager[ReadSession]:
-        """Hand out a session that shows what the caller may see."""
-        return self.database.read(scope_of(self.principal))
+    def read(self, *, is_long: bool = False) -> AbstractAsyncContextManager[ReadSession]:
+        """Hand out a session that shows what the caller may see; `is_long` as `Database.read`."""
+        return self.database.read(scope_of(self.principal), is_long=is_long)
 
     def answer(self, body: BaseModel) -> Response:
         """Answer with an object or a listing."""

@@ -68,8 +68,9 @@ class LedgerBooks:
         It may be more than a database reads in time: then it says so, and is tried again.
         """
         try:
-            async with self._database.read(Scope.all_organizations()) as session:
-                found = await verify(session)
+            found = await verify(
+                lambda: self._database.read(Scope.all_organizations(), is_long=True)
+            )
         except DatabaseUnavailableError as error:
             log.warning("the ledger could not be verified error=%s", error)
             return

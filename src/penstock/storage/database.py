@@ -65,11 +65,14 @@ class Database:
             self._reader = postgresql.create_read_engine(dsn, statement_timeout_ms)
             self._writer = postgresql.create_write_engine(dsn, statement_timeout_ms)
             self._flusher = postgresql.Flusher(dsn)
+            connections = postgresql.READ_CONNECTIONS
         else:
             path = Path(location)
             self._file = _File(path)
             self._reader = sqlite.create_read_engine(path)
             self._writer = sqlite.create_write_engine(path)
+            connections = sqlite.READ_CONNECTIONS
+        self._long_reads = asyncio.Semaphore(connections // 2)
 
     @property
     def location(self) -> Path | str:
@@ -116,18 +119,23 @@ class Database:
             await self._flusher.close()
 
     @asynccontextmanager
-    async def read(self, scope: Scope) -> AsyncIterator[ReadSession]:
+    async def read(self, scope: Scope, *, is_long: bool = False) -> AsyncIterator[ReadSession]:
         """Hand out a session that sees one state of the database.
 
         Args:
             scope: Whose data; PostgreSQL shows no other.
+            is_long: It will read whole tables. Half of the connections are there for such, who
+                wait for each other as long as it takes: those that must be quick have the rest.
 
         Raises:
             DatabaseUnavailableError: See there.
         """
-        with _translated():
-            async with self._connect(self._reader, scope) as connection:
-                yield ReadSession(connection, scope)
+        async with AsyncExitStack() as stack:
+            if is_long:
+                await stack.enter_async_context(self._long_reads)
+            with _translated():
+                async with self._connect(self._reader, scope) as connection:
+                    yield ReadSession(connection, scope)
 
     @asynccontextmanager
     async def write(self, scope: Scope, *, is_alone: bool = False) -> AsyncIterator[WriteSession]:
