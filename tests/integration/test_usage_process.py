@@ -14,7 +14,7 @@ import pytest
 from tests.fakes.ports import free_port
 from tests.unit.metering.usage_events import make_body, make_event
 
-from penstock.control.__main__ import main
+from penstock.control.program import main
 
 START_DEADLINE_S = 30.0
 

@@ -1,0 +1,100 @@
+"""The control plane as a process: settings become a server."""
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from contextlib import ExitStack
+from types import FrameType
+
+import msgspec
+import uvicorn
+from fastapi import FastAPI
+
+from penstock.control.app import create_app
+from penstock.control.settings import ControlSettings
+from penstock.kit.errors import PenstockError
+from penstock.kit.kek.configure import KekSettingError
+from penstock.kit.kek.model import KekUnavailableError
+from penstock.kit.secrets import SecretUnavailableError
+from penstock.storage.database import Database
+
+BACKLOG = 1_024
+DRAIN_GRACE_S = 10
+_logger = logging.getLogger("penstock.control")
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def main(arguments: list[str]) -> int:
+    """Serve until SIGTERM or SIGINT; requests in flight are finished.
+
+    Returns:
+        The exit status: 0 after a signal, 1 when it could not start, 2 for bad settings.
+    """
+    logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT, stream=sys.stderr)
+    # It announces itself at every start; what goes wrong is raised.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    try:
+        (content,) = arguments
+        settings = msgspec.json.decode(content, type=ControlSettings)
+    except ValueError as error:
+        _logger.error("settings: one JSON object is wanted: %s", error)  # noqa: TRY400 - a traceback says nothing here
+        return 2
+    with ExitStack() as stack:
+        try:
+            listener = stack.enter_context(_listen(settings.host, settings.port))
+            app = create_app(settings)
+            asyncio.run(_prepare(settings))
+        except (
+            PenstockError,
+            SecretUnavailableError,
+            KekSettingError,
+            KekUnavailableError,
+            OSError,
+        ) as error:
+            _logger.error("cannot start: %s", error)  # noqa: TRY400 - as above
+            return 1
+        return _serve(app, listener)
+
+
+def _serve(app: FastAPI, listener: socket.socket) -> int:
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ws="none",
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=DRAIN_GRACE_S,
+        )
+    )
+    app.state.is_stopping = lambda: server.should_exit
+    # The server ends by raising the signal again, for whoever handled it before: us.
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
+    server.run(sockets=[listener])
+    return 0 if server.started else 1
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    # Ours before anything of the data is touched; the server's own way to fail is to exit.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    _logger.info("listening on %s port %d", *listener.getsockname()[:2])
+    return listener
+
+
+async def _prepare(settings: ControlSettings) -> None:
+    # The application does it again and finds it done; but there a failure ends in a traceback.
+    database = Database(settings.database_location)
+    try:
+        await database.open()
+    finally:
+        await database.close()
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    sys.exit(0)
