@@ -14,6 +14,7 @@ from benches.load.wrk import Load, run_wrk
 BUSY_CONNECTIONS = 64
 SMALL_BYTES = 200
 LARGE_BYTES = 64 * 1024
+HUGE_BYTES = 400 * 1024
 STREAMS = 200
 GAP_MS = 10
 """200 streams with a chunk each 10 ms: 20,000 chunks/s, which no gateway here is busy with."""
@@ -62,7 +63,13 @@ class Measures:
 
     def large(self, target: Running) -> Values:
         """Requests of 64 KB on 64 connections."""
-        return {figures.LARGE_RATE: self._wrk(target, LARGE_BYTES, BUSY_CONNECTIONS).per_second}
+        rate, cpu_us = self._busy(target, LARGE_BYTES)
+        return {figures.LARGE_RATE: rate, figures.LARGE_CPU: cpu_us}
+
+    def huge(self, target: Running) -> Values:
+        """Requests of 400 KB on 64 connections."""
+        rate, cpu_us = self._busy(target, HUGE_BYTES)
+        return {figures.HUGE_RATE: rate, figures.HUGE_CPU: cpu_us}
 
     def streaming(self, target: Running) -> Values:
         """Streams with chunks that come one by one: CPU a chunk."""
@@ -122,6 +129,12 @@ class Measures:
         load = self._run_wrk(target, SMALL_BYTES, BUSY_CONNECTIONS, 1)
         if load.requests - load.bad_status <= 0:
             target.fail("answered no request with 2xx")
+
+    def _busy(self, target: Running, body_bytes: int) -> tuple[float, float]:
+        """Return requests a second on 64 connections, and microseconds of CPU for each."""
+        before_ns = target.cpu_ns()
+        load = self._wrk(target, body_bytes, BUSY_CONNECTIONS)
+        return load.per_second, (target.cpu_ns() - before_ns) / 1e3 / max(1, load.requests)
 
     def _wrk(self, target: Running, body_bytes: int, connections: int) -> Load:
         load = self._run_wrk(target, body_bytes, connections, self.seconds)

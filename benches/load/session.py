@@ -108,6 +108,7 @@ class Session:
             "chat, 64 connections": self._measures.chat,
             "chat, 1 connection": self._measures.single,
             "chat of 64 KB": self._measures.large,
+            "chat of 400 KB": self._measures.huge,
             "streams": self._measures.streaming,
         }
         disturbance = Disturbance(self._bench.cores, targets)
