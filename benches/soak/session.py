@@ -1,0 +1,103 @@
+"""The soak bench: a node under many streams for hours, of whose callers some leave at any moment.
+
+What must be left when the last stream has ended: no request in flight, no money held, a usage event
+for each request that the engine got, and as much memory as in the beginning.
+"""
+
+import argparse
+import asyncio
+import json
+import tempfile
+from pathlib import Path
+
+from benches.load.machine import REPOSITORY, describe_machine
+from benches.load.processes import raise_open_files
+from rich.console import Console
+from tests.fakes.limited_site import running_site
+from tests.fakes.soak import Plan, Soaked, soak
+
+HOURS = 4.0
+SLOPE_MB = 1.0
+"""An hour: what caches of the first hours may still grow by."""
+_TELL_S = 60.0
+
+
+def main(arguments: list[str]) -> int:
+    """Run the bench and write `results/soak.md` and `soak.json`."""
+    options = _parse(arguments)
+    console = Console()
+    machine = describe_machine(Path(tempfile.gettempdir()))
+    raise_open_files()
+    told_s = 0.0
+
+    def tell(elapsed_s: float) -> None:
+        nonlocal told_s
+        if elapsed_s >= told_s:
+            told_s = elapsed_s + _TELL_S
+            console.print(f"{elapsed_s:7.0f} s", style="dim")
+
+    plan = Plan(options.streams, options.hours * 3_600, options.leaving, gap_ms=250, tell=tell)
+    with (
+        tempfile.TemporaryDirectory(prefix="penstock-soak-") as folder,
+        running_site(Path(folder), nodes=1) as site,
+    ):
+        seen = asyncio.run(soak(site, plan))
+    text = _render(machine.lines(), plan, seen)
+    console.print(text, highlight=False, soft_wrap=True)
+    results = REPOSITORY / "benches" / "results"
+    (results / "soak.md").write_text(text)
+    data = {
+        "machine": machine.export(),
+        "hours": options.hours,
+        "complete": seen.complete,
+        "left": seen.left,
+        "faults": seen.faults(),
+        "slope_mb_per_hour": seen.slope_mb_per_hour(),
+        "samples": seen.samples,
+    }
+    (results / "soak.json").write_text(json.dumps(data, indent=1) + "\n")
+    is_good = not seen.faults() and seen.slope_mb_per_hour() <= SLOPE_MB
+    return 0 if is_good or not options.check else 1
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benches/soak/run.py", description=__doc__)
+    parser.add_argument("--hours", type=float, default=HOURS, help="new streams begin for so long")
+    parser.add_argument("--streams", type=int, default=1_000, help="open at a time")
+    parser.add_argument("--leaving", type=float, default=0.2, help="which part of callers hang up")
+    parser.add_argument("--check", action="store_true", help="fail when a requirement is not met")
+    return parser.parse_args(arguments)
+
+
+def _render(machine: list[str], plan: Plan, seen: Soaked) -> str:
+    memory = [mb for _, mb in seen.samples]
+    slope = seen.slope_mb_per_hour()
+    rows = [
+        ("streams that failed", str(sum(seen.failed.values())), "0"),
+        ("requests in flight at the end", f"{seen.in_flight:.0f}", "0"),
+        ("money held at the end, EUR", f"{seen.held}", "0"),
+        ("usage events", f"{seen.events:,}", f"{seen.asked:,}"),
+        ("settled, EUR", f"{seen.settled.normalize():f}", f"{seen.cost.normalize():f}"),
+        ("memory, MB an hour", f"{slope:+.2f}", f"<= {SLOPE_MB:g}"),
+    ]
+    lines = [
+        "# Soak bench",
+        "",
+        *machine,
+        "",
+        f"{plan.streams:,} streams at a time for {plan.seconds / 3_600:.2f} h, each of",
+        f"{plan.tokens} tokens {plan.gap_ms} ms apart: {seen.complete:,} came to their end,",
+        f"{seen.left:,} callers hung up, at any moment. One agent and two workers; control plane",
+        "on SQLite.",
+        "",
+        "| | measured | wanted |",
+        "|---|--:|--:|",
+        *(f"| {what} | {value} | {wanted} |" for what, value, wanted in rows),
+        "",
+        f"Memory of agent and workers: {memory[0]:.1f} MB at the first sample, {max(memory):.1f}",
+        f"at most, {memory[-1]:.1f} at the last. The slope is the median of those of all pairs of",
+        "samples of the second half.",
+        "",
+        *(f"- {count:,} streams failed: {how}" for how, count in seen.failed.most_common()),
+    ]
+    return "\n".join(lines)
