@@ -287,6 +287,7 @@ def _engine_entry(engine: Engine) -> str:
         "Session": _code(engine.session_header),
         "Usage in every chunk": "yes" if engine.usage_in_every_chunk else "",
         "Most choices": str(engine.most_choices or ""),
+        "Told by operators": ", ".join(_code(each.name) for each in engine.operations),
         "Ends a request by": engine.cancels,
     }
     rows = [(name, fact) for name, fact in facts.items() if fact]

@@ -85,6 +85,15 @@ EXPORT_TOO_LARGE = _refusal(
     caller_action="Export one set of files at a time, with the parameter `set`.",
 )
 
+ENGINE_OPERATION_INVALID = _refusal(
+    "operation_invalid",
+    400,
+    "invalid_operation",
+    public="The engines of this upstream cannot be told to do this.",
+    cause="Its provider has no such operation, or the operation takes other arguments.",
+    caller_action="Use an operation and arguments that `penstock engines operations` lists.",
+)
+
 _SHOWN_NAMES = 5
 
 

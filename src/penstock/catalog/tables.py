@@ -116,6 +116,26 @@ class Upstreams(Versioned, Base):
     is_disabled: Mapped[bool]
 
 
+class EngineOperations(Versioned, Base):
+    """What operators want engines to do, and what came of it."""
+
+    __tablename__ = "engine_operations"
+    __table_args__ = (Index(None, "created_at", "id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    upstream_id: Mapped[str]
+    """No foreign key: it is told of upstreams that are gone, too."""
+    upstream: Mapped[str]
+    operation: Mapped[str]
+    arguments: Mapped[dict[str, str]] = mapped_column(Json)
+    endpoint: Mapped[str | None]
+    node_id: Mapped[str | None]
+    claimed_at: Mapped[Microseconds | None]
+    finished_at: Mapped[Microseconds | None]
+    outcomes: Mapped[list[dict[str, Any]]] = mapped_column(Json)
+    fault: Mapped[str | None]
+
+
 class Deployments(Versioned, Base):
     """One model on one upstream each."""
 

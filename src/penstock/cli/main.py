@@ -41,6 +41,7 @@ _PLACES = {
     "grants": Place("grants", _CATALOG),
     "providers": Place("providers", _CATALOG),
     "credentials": Place("credentials", _CATALOG),
+    "engines": Place("engines", _CATALOG),
     "limits": Place("limits", _MUCH),
     "plans": Place("plans", _MUCH),
     "budgets": Place("budgets", _MUCH),

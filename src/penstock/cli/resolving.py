@@ -33,6 +33,7 @@ BUDGETS = "/api/v1/budgets"
 PRICES = "/api/v1/prices"
 PRICE_BOOKS = "/api/v1/price_books"
 HOLDS = "/api/v1/holds"
+ENGINE_OPERATIONS = "/api/v1/engine_operations"
 
 CATALOG_NOUNS = {
     UPSTREAMS: "upstream",

@@ -17,6 +17,7 @@ from penstock.catalog.apply import reading as catalog_kinds
 from penstock.catalog.apply.api import create_platform_router
 from penstock.catalog.credentials.api import create_credentials_router
 from penstock.catalog.credentials.data_keys import DataKeys
+from penstock.catalog.operations.api import engine_operations
 from penstock.control.authentication import read_token
 from penstock.control.door import AdminDoor
 from penstock.control.principals import Principals
@@ -109,6 +110,7 @@ def _routes_of_rooms() -> Sequence[BaseRoute]:
             access_api.keys,
             access_api.peppers,
             *catalog_api.ROUTERS,
+            engine_operations,
             rule_api.plans,
             rule_api.limits,
             budget_api.budgets,

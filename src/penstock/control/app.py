@@ -24,6 +24,7 @@ from penstock.control.brokers import create_broker_usages
 from penstock.control.budget_books import BudgetBooks
 from penstock.control.chores import Chores
 from penstock.control.document import ControlApp
+from penstock.control.engine_operations import create_engine_operations_router
 from penstock.control.event_schema import create_schema_router
 from penstock.control.feed import create_feed_router
 from penstock.control.headers import SafeHeaders
@@ -128,6 +129,7 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
             lambda: _collect(books, usage_books, quarantine, ledger, brokers), authenticate_node
         ),
         create_feed_router(database, authenticate_node),
+        create_engine_operations_router(database, clock, authenticate_node),
         create_key_hashes_router(database, peppers, clock, authenticate_node),
         create_limit_uses_router(database, authenticate_node),
     ):

@@ -12,6 +12,7 @@ from penstock.audit.signing import CheckpointSigner
 from penstock.catalog.credentials import jobs
 from penstock.catalog.credentials.data_keys import DataKeys
 from penstock.catalog.credentials.errors import KeysUnavailableError
+from penstock.catalog.operations.service import forget_old_operations
 from penstock.control.budget_books import BudgetBooks
 from penstock.control.key_uses import KeyUses
 from penstock.control.ledger_books import LedgerBooks
@@ -150,6 +151,7 @@ class Chores:
             await idempotency.forget_expired(session, self._now_us)
             await forget_old_uses(session, self._now_us)
             await forget_old_notices(session, self._now_us)
+            await forget_old_operations(session, self._now_us)
 
     async def _watch_secrets(self) -> None:
         ended = await self._do_all(due.end_overdue)

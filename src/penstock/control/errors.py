@@ -161,6 +161,19 @@ KEY_HASHES_INVALID = ErrorCode(
     operator_action="Run control plane and nodes of the same version.",
 )
 
+NODE_REQUEST_INVALID = ErrorCode(
+    code="err:control:node:request_invalid",
+    status=400,
+    source=Source.DOWNSTREAM,
+    retryable=False,
+    public="What a node asks cannot be read.",
+    conventional_type="invalid_request_error",
+    conventional_code="invalid_node_request",
+    cause="It is no MessagePack of the known form, or names no node.",
+    caller_action="None: nodes do this by themselves.",
+    operator_action="Run a node and a control plane of versions that go together.",
+)
+
 HOLDS_INVALID = ErrorCode(
     code="err:control:holds:invalid",
     status=400,

@@ -74,14 +74,15 @@ def create_feed_router(database: Database, authenticate: Authenticate) -> APIRou
                 return Response(content, media_type=_TYPE)
             while commits == database.commit_count and loop.time() < asked_s + FOREIGN_POLL_S:
                 # An end of ours must not wait for questions that nobody or nothing will answer.
-                if loop.time() >= deadline_s or await _is_over(request):
+                if loop.time() >= deadline_s or await is_over(request):
                     return Response(status_code=204)
                 await asyncio.sleep(POLL_S)
 
     return router
 
 
-async def _is_over(request: Request) -> bool:
+async def is_over(request: Request) -> bool:
+    """Return whether nobody waits for an answer any more, or nobody may."""
     return request.app.state.is_stopping() or await request.is_disconnected()
 
 

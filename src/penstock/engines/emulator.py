@@ -1,6 +1,7 @@
 """Penstock's own emulator."""
 
 from penstock.engines.model import OVERLOADED, Engine
+from penstock.engines.vllm import DEVELOPMENT, LORA
 
 EMULATOR = Engine(
     name="emulator",
@@ -9,5 +10,6 @@ EMULATOR = Engine(
     errors="any of the others', by its settings",
     speaks_oip=True,
     usage_in_every_chunk=True,
+    operations=(*DEVELOPMENT, *LORA),
     cancels="closing the connection, at once",
 )

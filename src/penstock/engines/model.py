@@ -29,6 +29,22 @@ class Load(msgspec.Struct, frozen=True):
     """Where that is, if not where requests go."""
 
 
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """What only the platform's operator has a server do. Each is a POST."""
+
+    name: str
+    path: str
+    """Where it is; `{model}` stands for the argument of that name."""
+    title: str
+    """What it does, for people."""
+    required: tuple[str, ...] = ()
+    """Names of the arguments that it must have."""
+    optional: tuple[str, ...] = ()
+    """Names of those that it may have."""
+    is_in_query: bool = False
+    """Whether arguments stand in the query; else they are members of a JSON body."""
+
+
 class Engine(msgspec.Struct, frozen=True, kw_only=True):
     """One kind of model server: a provider's name, and how it behaves."""
 
@@ -68,5 +84,7 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     """Field of forms by which it is asked for usage in a stream of a transcript."""
     most_choices: int | None = None
     """The largest `n` that it answers in full; None when it knows no bound."""
+    operations: tuple[Operation, ...] = ()
+    """What the platform's operator can have it do; callers reach none of these paths."""
     cancels: str
     """What ends a request that its caller left, for people."""

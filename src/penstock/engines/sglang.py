@@ -1,6 +1,6 @@
 """SGLang's server."""
 
-from penstock.engines.model import Engine, Load, Priority
+from penstock.engines.model import Engine, Load, Operation, Priority
 
 SGLANG = Engine(
     name="sglang",
@@ -18,5 +18,38 @@ SGLANG = Engine(
     priority=Priority(("priority",), is_higher_earlier=True),
     takes_cache_salt=True,
     usage_in_every_chunk=True,
+    operations=(
+        Operation(name="flush_cache", path="/flush_cache", title="Forget cached prefixes"),
+        Operation(
+            name="pause_generation",
+            path="/pause_generation",
+            title="Stop working on requests until it goes on",
+        ),
+        Operation(
+            name="continue_generation", path="/continue_generation", title="Go on with requests"
+        ),
+        Operation(
+            name="release_memory_occupation",
+            path="/release_memory_occupation",
+            title="Free the GPU's memory; nothing can be asked until it is taken again",
+        ),
+        Operation(
+            name="resume_memory_occupation",
+            path="/resume_memory_occupation",
+            title="Take the GPU's memory again",
+        ),
+        Operation(
+            name="load_lora_adapter",
+            path="/load_lora_adapter",
+            title="Load a LoRA adapter",
+            required=("lora_name", "lora_path"),
+        ),
+        Operation(
+            name="unload_lora_adapter",
+            path="/unload_lora_adapter",
+            title="Unload a LoRA adapter",
+            required=("lora_name",),
+        ),
+    ),
     cancels="closing the connection, at once",
 )

@@ -1,6 +1,6 @@
 """NVIDIA Triton: by the Open Inference Protocol, and with its OpenAI-compatible frontend."""
 
-from penstock.engines.model import Engine, Load
+from penstock.engines.model import Engine, Load, Operation
 
 _LOAD = Load(
     path="/metrics",
@@ -19,6 +19,25 @@ TRITON = Engine(
     load=_LOAD,
     speaks_openai=False,
     speaks_oip=True,
+    operations=(
+        Operation(
+            name="load_model",
+            path="/v2/repository/models/{model}/load",
+            title="Load a model, or load it anew, with `--model-control-mode=explicit`",
+            required=("model",),
+        ),
+        Operation(
+            name="unload_model",
+            path="/v2/repository/models/{model}/unload",
+            title="Unload a model",
+            required=("model",),
+        ),
+        Operation(
+            name="list_repository",
+            path="/v2/repository/index",
+            title="List the models of the repository and whether they are loaded",
+        ),
+    ),
     errors='`{"error": "text"}`; under 200, too, where a model answers more than once',
     cancels="closing the connection, for models that look",
 )

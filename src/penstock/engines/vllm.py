@@ -1,7 +1,42 @@
 """vLLM's OpenAI-compatible server."""
 
-from penstock.engines.model import Engine, Load, Priority
+from penstock.engines.model import Engine, Load, Operation, Priority
 
+LORA = (
+    Operation(
+        name="load_lora_adapter",
+        path="/v1/load_lora_adapter",
+        title="Load a LoRA adapter",
+        required=("lora_name", "lora_path"),
+    ),
+    Operation(
+        name="unload_lora_adapter",
+        path="/v1/unload_lora_adapter",
+        title="Unload a LoRA adapter",
+        required=("lora_name",),
+    ),
+)
+"""With `VLLM_ALLOW_RUNTIME_LORA_UPDATING`."""
+DEVELOPMENT = (
+    Operation(
+        name="sleep",
+        path="/sleep",
+        title="Free the GPU's memory; nothing can be asked until it is woken up",
+        optional=("level", "mode"),
+        is_in_query=True,
+    ),
+    Operation(
+        name="wake_up",
+        path="/wake_up",
+        title="Take the GPU's memory again",
+        optional=("tags",),
+        is_in_query=True,
+    ),
+    Operation(
+        name="reset_prefix_cache", path="/reset_prefix_cache", title="Forget cached prefixes"
+    ),
+)
+"""With `VLLM_SERVER_DEV_MODE`."""
 VLLM = Engine(
     name="vllm",
     title="vLLM's server",
@@ -24,5 +59,6 @@ VLLM = Engine(
     session_header="x-session-id",
     usage_in_every_chunk=True,
     audio_usage_field="stream_include_usage",
+    operations=(*DEVELOPMENT, *LORA),
     cancels="closing the connection, at once",
 )

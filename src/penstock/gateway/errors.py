@@ -322,7 +322,7 @@ ADMIN_PATH = _downstream(
     conventional_type="permission_error",
     cause="Loading models, shared memory, tracing, logging, settings and statistics of a server.",
     fix="Ask the platform team.",
-    operator="None: such paths of engines are reached at the engine itself.",
+    operator="None; `penstock engines operate` has engines do some of this.",
 )
 REFUSED_BY_ENGINE = _downstream(
     "request:refused_by_engine",

@@ -12,6 +12,7 @@ from pathlib import Path
 from penstock.access.peppers import Peppers, read_peppers
 from penstock.contract.metrics import Metric
 from penstock.contract.node import NotReady
+from penstock.contract.operations import MAX_WAIT_S
 from penstock.kit.clock import Clock
 from penstock.kit.errors import PenstockError
 from penstock.kit.files import read_or_create_secret
@@ -35,6 +36,7 @@ from penstock.node.limits_setup import NodeLimits
 from penstock.node.links import Links
 from penstock.node.log import line
 from penstock.node.monitor import FeedState, Monitor, Readiness
+from penstock.node.operator import Operator
 from penstock.node.publisher import Publisher
 from penstock.node.rehashes import Rehashes
 from penstock.node.settings import AgentSettings
@@ -144,6 +146,10 @@ class _Agent:
         )
         self._limits = NodeLimits(settings, layout, self._calls, clock, node_id=node_id)
         self._holds = Holds(self._calls, node_id)
+        self._claims = ControlCalls(
+            settings.control_url, layout.node_token, timeout_s=MAX_WAIT_S + _CALL_TIMEOUT_S
+        )
+        self._operator = Operator(self._claims, node_id, publisher, self._credentials.find)
         self._health = Health(publisher, clock, self._tell_health, random=random.random)
         self._supervisor = Supervisor(
             settings,
@@ -210,6 +216,7 @@ class _Agent:
                 asyncio.create_task(self._rehashes.run(), name="rehashes"),
                 asyncio.create_task(self._holds.run(), name="holds"),
                 asyncio.create_task(self._health.run(), name="health"),
+                asyncio.create_task(self._operator.run(), name="operator"),
                 *(asyncio.create_task(part, name=name) for name, part in self._limits.parts()),
             }
             log.info(line("agent running", metrics_port=self._monitor.port))
@@ -227,6 +234,7 @@ class _Agent:
                 self._runtime.rmdir()
             await self._holds.close()
             await self._calls.close()
+            await self._claims.close()
             await self._store.close()
             await self._limits.close()
             self._monitor.close()

@@ -21,10 +21,11 @@ from penstock.catalog.credentials.errors import (
 )
 from penstock.catalog.credentials.rules import check_credential, open_credential
 from penstock.contract.node import MAX_MESSAGE_BYTES, Credentials
-from penstock.contract.snapshot import SealedCredential
+from penstock.contract.snapshot import CREDENTIAL_SCHEME, SealedCredential
 from penstock.kit.clock import Clock
 from penstock.kit.envelope import Sealed, SecretBytes
 from penstock.kit.kek.model import Kek, KekVersion, WrappedKey
+from penstock.kit.secrets import SecretUnavailableError, resolve_secret
 from penstock.node.log import line
 
 log = logging.getLogger(__name__)
@@ -129,6 +130,15 @@ class OpenCredentials:
             tokens[name] = text
             size += len(name) + len(text) + _PAIR_BYTES
         yield Credentials(tokens)
+
+    def find(self, reference: str) -> SecretBytes | None:
+        """Return what upstreams are shown for a reference; None when it cannot be had."""
+        if reference.startswith(CREDENTIAL_SCHEME):
+            return self._tokens().get(reference.removeprefix(CREDENTIAL_SCHEME))
+        try:
+            return check_credential(resolve_secret(reference))
+        except (SecretUnavailableError, CredentialInvalidError):
+            return None
 
     async def look(self, patience_s: float) -> None:
         """Open what is new in the store; return when it is done, or patience is at its end."""

@@ -6,7 +6,6 @@ could not be reached, twice running, and for no longer than `BELIEVED_S` after t
 
 import asyncio
 import logging
-import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -18,7 +17,7 @@ from penstock.contract.node import NotReady
 from penstock.contract.snapshot import Deployment, Endpoint, Upstream
 from penstock.engines.registry import engine_of
 from penstock.kit.clock import Clock
-from penstock.kit.tls import verify_for
+from penstock.node.engine_clients import EngineClients
 from penstock.node.log import line
 
 log = logging.getLogger(__name__)
@@ -139,10 +138,9 @@ class Health:
         self._clock = clock
         self._tell = tell
         self._random = random
-        self._transport = transport
         self._seen: dict[Place, _Seen] = {}
         self._asking: dict[Place, asyncio.Task[None]] = {}
-        self._clients: dict[tuple[str, str | None], httpx.AsyncClient] = {}
+        self._clients = EngineClients(DEADLINE_S, transport)
         self._at_once = asyncio.Semaphore(_AT_ONCE)
 
     def states(self) -> dict[tuple[str, str], bool]:
@@ -174,8 +172,7 @@ class Health:
                 await asyncio.sleep(_LOOK_S)
         finally:
             await self._follow([])
-            for client in self._clients.values():
-                await client.aclose()
+            await self._clients.close()
 
     async def _follow(self, places: list[Place]) -> None:
         """Ask these from now on, and no others."""
@@ -216,7 +213,7 @@ class Health:
     async def _ask(self, place: Place, path: str) -> bool | None:
         url = place.endpoint.url + path
         try:
-            client = self._client(place)
+            client = self._clients.to(place.endpoint, place.tls_ca_file)
             async with asyncio.timeout(DEADLINE_S), client.stream("GET", url) as answer:
                 body = b""
                 async for piece in answer.aiter_bytes():
@@ -228,23 +225,6 @@ class Health:
             return False
         except (httpx.InvalidURL, httpx.HTTPError, OSError):
             return None  # what we cannot ask says nothing
-
-    def _client(self, place: Place) -> httpx.AsyncClient:
-        """Return what all endpoints of one trust are asked with, each time on a new connection."""
-        name = place.endpoint.scheme, place.tls_ca_file
-        client = self._clients.get(name)
-        if client is None:
-            verify = verify_for(place.endpoint.url)
-            if verify is True and place.tls_ca_file is not None:
-                verify = ssl.create_default_context(cafile=place.tls_ca_file)
-            client = self._clients[name] = httpx.AsyncClient(
-                limits=httpx.Limits(max_keepalive_connections=0),
-                timeout=DEADLINE_S,
-                trust_env=False,
-                transport=self._transport,
-                verify=verify,
-            )
-        return client
 
 
 def _any_ready(answers: list[bool | None]) -> bool | None:

@@ -1,0 +1,1 @@
+"""Operations of engines that operators want: kept here, done by nodes."""
