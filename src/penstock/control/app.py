@@ -10,6 +10,7 @@ from fastapi import FastAPI
 import penstock
 from penstock.access.peppers import Peppers, read_peppers
 from penstock.audit.signing import CheckpointSigner
+from penstock.billing.verifying import BILLING_CHECKS
 from penstock.catalog.credentials.data_keys import DataKeys
 from penstock.contract.metrics import Metric
 from penstock.control.admin import add_admin_api
@@ -91,7 +92,7 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
     books = BudgetBooks(database, clock)
     usage_books = UsageBooks(settings.billing_currency)
     quarantine = Quarantine(database)
-    ledger = LedgerBooks(database, clock)
+    ledger = LedgerBooks(database, clock, BILLING_CHECKS)
     take = Intake(database, clock, usage_books)
     brokers = create_broker_usages(settings, node_token, take)
     chores = Chores(

@@ -1,13 +1,14 @@
 """The ledger, looked after: grants end in time, sums are kept, and all is verified."""
 
 import logging
+from collections.abc import Mapping
 
 from penstock.audit.model import Actor
 from penstock.kit.clock import Clock
 from penstock.ledger.balances import make_snapshots
 from penstock.ledger.credits import MAX_EXPIRIES, expire_grants
 from penstock.ledger.prepaying import MAX_OPENINGS, open_missing
-from penstock.ledger.verifying import verify
+from penstock.ledger.verifying import NO_CHECKS, Check, verify
 from penstock.storage.database import Database
 from penstock.storage.errors import DatabaseUnavailableError
 from penstock.storage.scope import Scope
@@ -24,10 +25,14 @@ class LedgerBooks:
     Args:
         database: Where it is.
         clock: Tells the time.
+        more_checks: What else is verified.
     """
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, more_checks: Mapping[str, Check] = NO_CHECKS
+    ) -> None:
         """See the class."""
+        self._more_checks = more_checks
         self._database = database
         self._clock = clock
         self.violations = 0
@@ -69,7 +74,8 @@ class LedgerBooks:
         """
         try:
             found = await verify(
-                lambda: self._database.read(Scope.all_organizations(), is_long=True)
+                lambda: self._database.read(Scope.all_organizations(), is_long=True),
+                self._more_checks,
             )
         except DatabaseUnavailableError as error:
             log.warning("the ledger could not be verified error=%s", error)

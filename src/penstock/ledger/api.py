@@ -1,5 +1,6 @@
 """HTTP endpoints of the books: terms, credit, balances, statements, and whether all is right."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -11,7 +12,6 @@ from penstock.kit.errors import PenstockError
 from penstock.kit.moments import microseconds
 from penstock.ledger import balances as balance_service
 from penstock.ledger import credits as credit_service
-from penstock.ledger import verifying
 from penstock.ledger.errors import LEDGER_INVALID, REFERENCE_USED
 from penstock.ledger.months import find_month, month_of
 from penstock.ledger.schemas import (
@@ -32,6 +32,7 @@ from penstock.ledger.schemas import (
     read_amount,
 )
 from penstock.ledger.verify_store import NAMES
+from penstock.ledger.verifying import NO_CHECKS, Check, verify
 from penstock.storage.errors import OBJECT_UNKNOWN, PAGE_CURSOR_INVALID
 from penstock.storage.sessions import ReadSession, WriteSession
 from penstock.tenancy.service import get_organization
@@ -39,18 +40,21 @@ from penstock.tenancy.service import get_organization
 _BALANCE_ERRORS = (LEDGER_INVALID, OBJECT_UNKNOWN)
 
 
-def create_ledger_routers(default_currency: str) -> list[APIRouter]:
+def create_ledger_routers(
+    default_currency: str, more_checks: Mapping[str, Check] = NO_CHECKS
+) -> list[APIRouter]:
     """Return the endpoints of the books.
 
     Args:
         default_currency: Of organizations that have no billing terms of their own.
+        more_checks: What else is verified.
     """
-    return [_terms(default_currency), *_credit(default_currency), balances, statements, books]
+    default = default_currency
+    return [_terms(default), *_credit(default), balances, statements, _books(more_checks)]
 
 
 balances = create_router("balances")
 statements = create_router("statements")
-books = create_router("ledger")
 
 
 def _terms(default: str) -> APIRouter:
@@ -227,20 +231,25 @@ async def list_statements(
     return call.answer(StatementsBody.build(owner, month, period, found))
 
 
-@books.post(
-    "/verify",
-    summary="Look for anything that the books should not have",
-    description="Changes nothing. It reads all books, which takes a while.",
-    response_model=BooksBody,
-    **operation("ledger:verify"),
-)
-async def verify_ledger(call: CallParameter) -> Response:
-    """Look for anything that the books should not have."""
-    call.check()
-    found = await verifying.verify(lambda: call.read(is_long=True))
-    violations = [ViolationBody(check=one.check, subject=one.subject) for one in found]
-    body = BooksBody(is_right=not found, checks=list(NAMES), violations=violations)
-    return call.answer(body)
+def _books(more: Mapping[str, Check]) -> APIRouter:
+    router = create_router("ledger")
+
+    @router.post(
+        "/verify",
+        summary="Look for anything that the books should not have",
+        description="Changes nothing. It reads all books, which takes a while.",
+        response_model=BooksBody,
+        **operation("ledger:verify"),
+    )
+    async def verify_ledger(call: CallParameter) -> Response:
+        """Look for anything that the books should not have."""
+        call.check()
+        found = await verify(lambda: call.read(is_long=True), more)
+        violations = [ViolationBody(check=one.check, subject=one.subject) for one in found]
+        checks = [*NAMES, *more]
+        return call.answer(BooksBody(is_right=not found, checks=checks, violations=violations))
+
+    return router
 
 
 async def _find_owner(call: Call, session: ReadSession, named: str | None) -> str:

@@ -17,16 +17,18 @@ from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession, WriteSession
 
 
-def _sums(
+def sums_of(
     amount: InstrumentedAttribute[int], rest: InstrumentedAttribute[int]
 ) -> tuple[Any, Any, Any]:
+    """Return what adds up amounts that have two columns, for `total_of`."""
     return *exact_sum(amount), func.sum(rest)
 
 
-_SUMS = _sums(Entries.amount, Entries.amount_rest)
+SUMS = sums_of(Entries.amount, Entries.amount_rest)
 
 
-def _total(high: Any, low: Any, rest: Any) -> int:
+def total_of(high: Any, low: Any, rest: Any) -> int:
+    """Return what `sums_of` came to, in atto-units; 0 of no rows."""
     return join_amount(join_halves((high, low))[0], int(rest or 0))
 
 
@@ -57,12 +59,12 @@ async def list_ids(
 async def sum_account(session: ReadSession, scope: Scope, account_id: str, before_us: int) -> int:
     """Return what the entries of an account add up to that were booked before a moment."""
     since_us, start = await _find_snapshot(session, scope, account_id, before_us)
-    statement = select(*_SUMS).where(
+    statement = select(*SUMS).where(
         scope.where(Entries.organization_id),
         *_booked(account_id, since_us, before_us),
     )
     row = await session.first(statement)
-    return start + (0 if row is None else _total(*row))
+    return start + (0 if row is None else total_of(*row))
 
 
 async def _find_snapshot(
@@ -134,7 +136,7 @@ async def sum_kinds(
 ) -> dict[str, int]:
     """Return what entries of accounts add up to, by the kind of their transfers."""
     statement: Select[Any] = (
-        select(Transfers.kind, *_SUMS)
+        select(Transfers.kind, *SUMS)
         .join(Transfers, Transfers.id == Entries.transfer_id)
         .where(
             scope.where(Entries.organization_id),
@@ -145,7 +147,7 @@ async def sum_kinds(
         .group_by(Transfers.kind)
     )
     rows: Sequence[Any] = await session.rows(statement)
-    return {kind: _total(*sums) for kind, *sums in rows}
+    return {kind: total_of(*sums) for kind, *sums in rows}
 
 
 async def sum_signs(
@@ -154,7 +156,7 @@ async def sum_signs(
     """Return what the entries of an account below 0, and the others, add up to."""
     is_credit = Entries.amount < 0
     statement: Select[Any] = (
-        select(is_credit, *_SUMS)
+        select(is_credit, *SUMS)
         .where(
             scope.where(Entries.organization_id),
             and_(*_booked(account.id, since_us, before_us)),
@@ -162,7 +164,7 @@ async def sum_signs(
         .group_by(is_credit)
     )
     rows: Sequence[Any] = await session.rows(statement)
-    found = {bool(sign): _total(*sums) for sign, *sums in rows}
+    found = {bool(sign): total_of(*sums) for sign, *sums in rows}
     return found.get(True, 0), found.get(False, 0)
 
 
@@ -179,7 +181,7 @@ async def sum_models(
         before_us: End of the last one.
     """
     statement: Select[Any] = (
-        select(ChargeDays.model, *_sums(ChargeDays.amount, ChargeDays.amount_rest))
+        select(ChargeDays.model, *sums_of(ChargeDays.amount, ChargeDays.amount_rest))
         .where(
             scope.where(ChargeDays.organization),
             ChargeDays.organization == account.organization,
@@ -192,4 +194,4 @@ async def sum_models(
         .order_by(ChargeDays.model)
     )
     rows: Sequence[Any] = await session.rows(statement)
-    return [ModelCharge(model, _total(*sums)) for model, *sums in rows]
+    return [ModelCharge(model, total_of(*sums)) for model, *sums in rows]

@@ -1,15 +1,17 @@
 """Transfers that are to be: which accounts each kind of them debits and credits. Pure."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from penstock.ledger.model import (
     GRANT_ACCOUNTS,
     AccountKind,
+    BillPosting,
     Draft,
     Grant,
     Line,
     Taken,
     TopUp,
+    TransferKind,
     UsageKind,
     UsagePosting,
 )
@@ -133,4 +135,82 @@ def draft_expiry(grant: Grant, recorded_at_us: int) -> Draft:
             Line(wallet, grant.remaining_atto, grant.id),
             Line(breakage, -grant.remaining_atto),
         ),
+    )
+
+
+def draft_bill(posting: BillPosting, now_us: int) -> Draft:
+    """Return the transfer of an invoice: who owes it / what was used, and the tax.
+
+    Rounding is what the amounts on paper differ from exact ones by. It has no lines when nothing
+    is to be booked.
+    """
+    owner = (posting.organization, posting.currency)
+    amounts: dict[AccountKind, int] = {
+        "receivable": posting.gross_atto,
+        "accrued_usage": -posting.accrued_atto,
+        "tax_payable": -posting.tax_atto,
+        "rounding": -posting.rounding_atto,
+    }
+    return _draft_of_bill("invoice", owner, posting.key, amounts, now_us)
+
+
+def draft_payment(owner: tuple[str, str], key: str, gross_atto: int, now_us: int) -> Draft:
+    """Return the transfer of an invoice that is paid: what came in / who owed it.
+
+    Args:
+        owner: Organization and currency.
+        key: Id of the invoice.
+        gross_atto: More than 0.
+        now_us: The time.
+    """
+    amounts: dict[AccountKind, int] = {"payment_clearing": gross_atto, "receivable": -gross_atto}
+    return _draft_of_bill("payment", owner, key, amounts, now_us)
+
+
+def _draft_of_bill(
+    kind: TransferKind,
+    owner: tuple[str, str],
+    key: str,
+    amounts: Mapping[AccountKind, int],
+    now_us: int,
+) -> Draft:
+    organization, currency = owner
+    lines = [
+        Line(account_of(organization, account, currency), amount)
+        for account, amount in amounts.items()
+        if amount
+    ]
+    return Draft(
+        id=transfer_id_of(organization, kind, key),
+        organization=organization,
+        kind=kind,
+        idempotency_key=key,
+        currency=currency,
+        booked_at_us=now_us,
+        lines=tuple(part for line in lines for part in _split_line(line)),
+    )
+
+
+def draft_credit_note(
+    owner: tuple[str, str], key: str, reverses_id: str, lines: Iterable[Line], now_us: int
+) -> Draft:
+    """Return the transfer that takes that of an invoice back: its lines the other way round.
+
+    Args:
+        owner: Organization and currency.
+        key: Id of the credit note.
+        reverses_id: The invoice's transfer.
+        lines: Of it.
+        now_us: The time.
+    """
+    organization, currency = owner
+    return Draft(
+        id=transfer_id_of(organization, "credit_note", key),
+        organization=organization,
+        kind="credit_note",
+        idempotency_key=key,
+        currency=currency,
+        booked_at_us=now_us,
+        lines=tuple(Line(line.account, -line.amount_atto) for line in lines),
+        reverses_id=reverses_id,
     )

@@ -27,7 +27,9 @@ Unpriced: TypeAlias = Literal["refuse", "allow"]
 """What happens to a request for what has no price in the currency of the terms."""
 GrantKind: TypeAlias = Literal["promo", "paid"]
 UsageKind: TypeAlias = Literal["charge", "cost"]
-TransferKind: TypeAlias = Literal["charge", "cost", "topup", "grant", "expiry"]
+TransferKind: TypeAlias = Literal[
+    "charge", "cost", "topup", "grant", "expiry", "invoice", "credit_note", "payment"
+]
 
 REST_ACCOUNTS: Final[Mapping[Mode, AccountKind]] = MappingProxyType(
     {"prepaid": "wallet_prepaid", "postpaid": "accrued_usage"}
@@ -177,6 +179,26 @@ class TopUp:
     reference: str
     """Of the payment: booked once."""
     created_at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BillPosting:
+    """What an invoice asks an organization for."""
+
+    organization: str
+    currency: str
+    key: str
+    """Id of the invoice: booked once."""
+    accrued_atto: int
+    """What was used and is billed now, exactly."""
+    tax_atto: int
+    rounding_atto: int
+    """What the document says without tax, less `accrued_atto`."""
+
+    @property
+    def gross_atto(self) -> int:
+        """What is to be paid."""
+        return self.accrued_atto + self.rounding_atto + self.tax_atto
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,16 +37,30 @@ def show_exact(atto: int) -> str:
     return format_decimal(atto, PLACES)
 
 
+def digits_of(currency: str) -> int:
+    """Return how many decimals a currency is paid in."""
+    return _DIGITS.get(currency, _DEFAULT_DIGITS)
+
+
+def round_half_up(number: int, unit: int) -> int:
+    """Return how many units a number is, rounded; halves away from zero.
+
+    >>> round_half_up(15, 10), round_half_up(-15, 10), round_half_up(14, 10)
+    (2, -2, 1)
+    """
+    whole = (2 * abs(number) + unit) // (2 * unit)
+    return whole if number >= 0 else -whole
+
+
 def show(atto: int, currency: str) -> Shown:
     """Return an amount rounded for a currency, and by how much.
 
     >>> show(-1_005_000_000_000_000_000, "EUR")
     Shown(amount='-1.005', shown='-1.01', rounding='-0.005')
     """
-    digits = _DIGITS.get(currency, _DEFAULT_DIGITS)
+    digits = digits_of(currency)
     unit = 10 ** (PLACES - digits)
-    whole = (2 * abs(atto) + unit) // (2 * unit)
-    rounded = whole if atto >= 0 else -whole
+    rounded = round_half_up(atto, unit)
     return Shown(
         show_exact(atto), format_decimal(rounded, digits), show_exact(rounded * unit - atto)
     )

@@ -17,7 +17,8 @@ from sqlalchemy import (
 )
 
 from penstock.ledger.credit_store import among
-from penstock.ledger.model import Account, Draft, Lot, Taken
+from penstock.ledger.model import Account, Draft, Line, Lot, Taken
+from penstock.ledger.rules import account_of
 from penstock.ledger.tables import (
     BalanceSnapshots,
     Entries,
@@ -144,6 +145,25 @@ async def read_taken(
         if len(rows) < _TAKEN_ROWS:
             return
         after = rows[-1][:3]
+
+
+async def read_lines(session: ReadSession, scope: Scope, transfer_id: str) -> list[Line]:
+    """Return the lines of a transfer, in their order."""
+    statement: Any = (
+        select(
+            Entries.organization_id,
+            LedgerAccounts.kind,
+            Entries.currency,
+            LedgerAccounts.qualifier,
+            Entries.amount,
+            Entries.amount_rest,
+        )
+        .join(LedgerAccounts, LedgerAccounts.id == Entries.account_id)
+        .where(scope.where(Entries.organization_id), Entries.transfer_id == transfer_id)
+        .order_by(Entries.line)
+    )
+    rows: Sequence[Any] = await session.rows(statement)
+    return [Line(account_of(*row[:4]), join_amount(*row[4:])) for row in rows]
 
 
 async def add_accounts(session: WriteSession, scope: Scope, accounts: Iterable[Account]) -> None:

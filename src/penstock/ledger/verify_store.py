@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import TextClause, text
 
+from penstock.ledger import verify_bills
 from penstock.ledger.model import Violation
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession
@@ -213,6 +214,7 @@ _CHECKS: Final[dict[str, str]] = {
             SELECT organization_id, currency, -1 FROM budgets WHERE is_wallet
         ) both_sides GROUP BY organization_id, currency HAVING sum(is_wanted) <> 0
     """,
+    **verify_bills.CHECKS,
 }
 NAMES: Final = tuple(_CHECKS)
 _SLOW: Final = (
@@ -244,23 +246,28 @@ _LOOK_UPS: Final = (
 )
 
 
-_STARTS: Final = {
-    True: ("date_trunc('month', at, 'UTC')", "date_trunc('day', at, 'UTC')"),
-    False: (
-        "CAST(strftime('%s', at / 1000000, 'unixepoch', 'start of month') AS INTEGER) * 1000000",
-        "at - at % 86400000000",
-    ),
+_TIMES: Final = {
+    True: {
+        "MONTH_OF_AT": "date_trunc('month', at, 'UTC')",
+        "DAY_OF_AT": "date_trunc('day', at, 'UTC')",
+        "AN_HOUR": "INTERVAL '1 hour'",
+    },
+    False: {
+        "MONTH_OF_AT": (
+            "CAST(strftime('%s', at / 1000000, 'unixepoch', 'start of month') AS INTEGER) * 1000000"
+        ),
+        "DAY_OF_AT": "at - at % 86400000000",
+        "AN_HOUR": "3600000000",
+    },
 }
-"""When a month and a day begin, on PostgreSQL and on SQLite."""
+"""When a month and a day begin, and how long an hour is, on PostgreSQL and on SQLite."""
 
 
 def _statement(name: str, *, is_postgresql: bool) -> TextClause:
     # Ours from beginning to end: nothing of a caller's is in it.
-    month, day = _STARTS[is_postgresql]
     check = _CHECKS[name]
-    for word, meaning in _WORDS.items():
+    for word, meaning in {**_WORDS, **_TIMES[is_postgresql]}.items():
         check = check.replace(word, meaning)
-    check = check.replace("MONTH_OF_AT", month).replace("DAY_OF_AT", day)
     return text(f"SELECT * FROM ({check}) found LIMIT :most")  # noqa: S608 - as above
 
 

@@ -1,0 +1,1 @@
+"""Invoices over what was used, and who they are from and to."""

@@ -1,0 +1,63 @@
+"""Use cases that read invoices, and what drafts would come to."""
+
+from typing import Any
+
+from sqlalchemy import Select
+
+from penstock.billing import store, usage_store
+from penstock.billing.documents import describe, said_of
+from penstock.billing.model import Bill, Invoice, Recipient
+from penstock.billing.parties import find_recipient
+from penstock.billing.rules import reckon
+from penstock.kit.errors import PenstockError
+from penstock.storage.errors import OBJECT_UNKNOWN
+from penstock.storage.paging import Page, PageRequest
+from penstock.storage.sessions import ReadSession
+
+
+async def get_invoice(session: ReadSession, invoice_id: str) -> Invoice:
+    """Return an invoice, a credit note or a draft.
+
+    Raises:
+        PenstockError: `OBJECT_UNKNOWN`.
+    """
+    found = await store.find_invoice(session, session.scope, invoice_id)
+    if found is None:
+        raise PenstockError(OBJECT_UNKNOWN)
+    return found
+
+
+async def list_invoices(
+    session: ReadSession, page: PageRequest, organization_id: str | None
+) -> Page[Invoice]:
+    """Return a page of invoices, credit notes and drafts that the session may see, oldest first."""
+    return await store.list_invoices(session, session.scope, page, organization_id)
+
+
+async def read_content(session: ReadSession, invoice: Invoice) -> dict[str, Any] | None:
+    """Return what an invoice says; of a draft what it would say now.
+
+    None for a draft while nobody has said how the organization is taxed.
+    """
+    if invoice.content is not None:
+        return said_of(invoice)
+    recipient = await find_recipient(session, invoice.organization_id)
+    if recipient is None:
+        return None
+    return describe(invoice, await reckon_charges(session, store.UNBILLED, invoice, recipient))
+
+
+async def reckon_charges(
+    session: ReadSession, charges: Select[Any], invoice: Invoice, recipient: Recipient
+) -> Bill:
+    """Return what an invoice over some charges comes to.
+
+    Args:
+        session: Where from.
+        charges: `store.UNBILLED` or `store.BILLED`.
+        invoice: What these are asked for.
+        recipient: Says how it is taxed.
+    """
+    where = (session, session.scope, charges, invoice)
+    usages, paid = await usage_store.list_usage(*where), await usage_store.sum_paid(*where)
+    return reckon(invoice.currency, usages, paid, recipient.vat)
