@@ -31,7 +31,7 @@ def _running_emulator(log: Path) -> Iterator[str]:
         [
             *(sys.executable, "-m", "penstock.emulator", "--port", str(port)),
             *("--models", "emulated-70b", "--log", str(log)),
-            *("--ttft-ms", "5", "--itl-ms", "2", "--output-tokens", "20"),
+            *("--ttft-ms", "5", "--itl-ms", "5", "--output-tokens", "20"),
         ]
     )
     try:
@@ -121,4 +121,4 @@ async def test_kill_under_load_loses_and_doubles_nothing(tmp_path: Path) -> None
     assert not set(seen) - set(metered)
     outcomes = Counter(row["outcome"] for row in rows)
     assert outcomes["ok"] > 0
-    assert outcomes["interrupted"] > 0, "kills hit nothing: the test would show nothing"
+    assert outcomes["interrupted"] > 0, f"kills hit nothing: {outcomes}"
