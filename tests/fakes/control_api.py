@@ -88,6 +88,8 @@ _DEFAULTS: dict[str, Row] = {
     },
     "upstreams": {
         "provider": "openai_compatible",
+        "endpoints": [],
+        "discover": None,
         "region": None,
         "data_class": None,
         "credential_id": None,

@@ -18,6 +18,7 @@ from tests.fakes.plain_http import NO_TLS
 from tests.fakes.ports import free_port
 
 from penstock.control.settings import ControlSettings
+from penstock.node.discovery.settings import DiscoverySettings
 from penstock.node.settings import AgentSettings
 
 WAIT_S = 30.0
@@ -62,6 +63,7 @@ class Plane:
             workers=workers,
             drain_grace_s=2.0,
             ship_grace_s=0.5,
+            discovery=DiscoverySettings(networks=("127.0.0.0/8",)),
         )
         self._start("node", msgspec.json.encode(settings).decode())
         await self._until_ready(f"http://127.0.0.1:{self.metrics_port}/health/ready")

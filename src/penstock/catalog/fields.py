@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from penstock.access import key_rules
 from penstock.access.model import KeyScope
+from penstock.catalog.discovery import parse_source
 from penstock.catalog.errors import quoted, suggest
 from penstock.catalog.rules import (
     MAX_TIMEOUT_MS,
@@ -90,6 +91,11 @@ def _check_version(number: int) -> int:
 
 def _check_url(text: str) -> str:
     parse_endpoint(text)
+    return text
+
+
+def _check_source(text: str) -> str:
+    parse_source(text)
     return text
 
 
@@ -233,6 +239,7 @@ KeySecret = Annotated[str, AfterValidator(check_key_secret)]
 CredentialName = Annotated[str, AfterValidator(_check_credential_name)]
 CredentialOrReference = Annotated[str, AfterValidator(_check_credential)]
 Url = Annotated[str, AfterValidator(_check_url)]
+Source = Annotated[str, AfterValidator(_check_source)]
 HeaderPattern = Annotated[str, AfterValidator(check_forward_header)]
 FilePath = Annotated[str, AfterValidator(check_path)]
 Time = Annotated[str, AfterValidator(_check_time)]

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
+from penstock.catalog.discovery import parse_source
 from penstock.catalog.errors import CATALOG_INVALID, FALLBACK_CYCLE
 from penstock.catalog.objects import Alias, Deployment, Grant, Route, Upstream
 from penstock.catalog.rules import (
@@ -60,8 +61,10 @@ def find_fault(item: AnyObject) -> str | None:
         msgspec.convert(dataclasses.asdict(item), type(item))
     except msgspec.ValidationError as error:
         return f"{error}."
-    if isinstance(item, Upstream) and item.credential_id and item.credential_reference:
-        return "`credential_id` and `credential_reference` exclude each other."
+    if isinstance(item, Upstream):
+        contradiction = _find_contradiction(item)
+        if contradiction is not None:
+            return contradiction
     for member, check_value in _CHECKS[type(item)].items():
         value = getattr(item, member)
         try:
@@ -88,9 +91,20 @@ def check_fallbacks(names: Sequence[str]) -> None:
         raise PenstockError(FALLBACK_CYCLE, f"The fallbacks go round in a circle: {cycle}.")
 
 
+def _find_contradiction(upstream: Upstream) -> str | None:
+    """Return what is wrong with members of an upstream that are right each by itself."""
+    if upstream.credential_id and upstream.credential_reference:
+        return "`credential_id` and `credential_reference` exclude each other."
+    if upstream.endpoints and upstream.discover:
+        return "`endpoints` and `discover` exclude each other: they are listed, or found."
+    if not upstream.endpoints and upstream.discover is None:
+        return "`endpoints`: has 0 addresses; list some, or say in `discover` where they are found."
+    return None
+
+
 def _check_endpoints(urls: list[str]) -> None:
-    if not 0 < len(urls) <= MAX_ENDPOINTS:
-        message = f"has {len(urls)} addresses; list 1 to {MAX_ENDPOINTS}"
+    if len(urls) > MAX_ENDPOINTS:
+        message = f"has {len(urls)} addresses; list at most {MAX_ENDPOINTS}"
         raise ValueError(message)
     endpoints = list(_each(urls, parse_endpoint))
     if len(set(endpoints)) < len(endpoints):
@@ -166,6 +180,7 @@ _CHECKS: Mapping[type[AnyObject], Mapping[str, Callable[[Any], Any]]] = {
         "name": check_slug,
         "provider": check_provider,
         "endpoints": _check_endpoints,
+        "discover": parse_source,
         "region": check_slug,
         "data_class": check_slug,
         "credential_reference": _check_place,

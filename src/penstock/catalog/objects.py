@@ -20,8 +20,10 @@ class NewUpstream:
 
     name: str
     provider: str = "openai_compatible"
-    endpoints: list[str]
-    """URLs, `scheme://host:port/prefix`."""
+    endpoints: list[str] = field(default_factory=list)
+    """URLs, `scheme://host:port/prefix`; none where they are found."""
+    discover: str | None = None
+    """Where they are found, as `discovery` reads it; None when they are listed."""
     region: str | None = None
     """Where it stands, e.g. `eu-de`; None when nobody said."""
     data_class: str | None = None
@@ -55,6 +57,7 @@ class UpstreamChanges(TypedDict, total=False):
 
     provider: str
     endpoints: list[str]
+    discover: str | None
     region: str | None
     data_class: str | None
     credential_id: str | None

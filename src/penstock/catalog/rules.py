@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from penstock.catalog.errors import quoted, suggest
 from penstock.contract.snapshot import Endpoint, Timeouts
 from penstock.engines.registry import ENGINES
+from penstock.kit.addresses import Address, is_never_a_server
 
 PROVIDERS = {engine.name: f"{engine.title}." for engine in ENGINES.values()}
 """Which kinds of engines and companies serve upstreams, and what each is."""
@@ -55,7 +56,7 @@ _NUMERIC = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _HEADER = re.compile(r"[a-z0-9!#$%&'+.^_`|~-]+\*?")
 _DEFAULT_PORT = {"http": 80, "https": 443}
 _MAX_HOST_CHARS = 253
-_MAX_PORT = 65_535
+MAX_PORT = 65_535
 
 
 def parse_endpoint(url: str) -> Endpoint:
@@ -84,14 +85,14 @@ def parse_endpoint(url: str) -> Endpoint:
         message = "has another scheme than http and https; write http://host:port"
         raise ValueError(message)
     port = int(match["port"]) if match["port"] else _DEFAULT_PORT[scheme]
-    if not 0 < port <= _MAX_PORT:
+    if not 0 < port <= MAX_PORT:
         message = "has a port that does not exist; use 1 to 65535"
         raise ValueError(message)
     prefix = match["prefix"]
     if {".", ".."} & set(prefix.split("/")):
         message = 'has "." or ".." in its path; write the path that is meant'
         raise ValueError(message)
-    host = _parse_ipv6(match["ipv6"]) if match["ipv6"] else _parse_host(match["host"])
+    host = _parse_ipv6(match["ipv6"]) if match["ipv6"] else parse_host(match["host"])
     return Endpoint(scheme, host, port, prefix)
 
 
@@ -112,22 +113,36 @@ def _explain_url(url: str) -> str:
 
 def _parse_ipv6(text: str) -> str:
     try:
-        return str(ipaddress.IPv6Address(text))
+        address = ipaddress.IPv6Address(text)
     except ValueError:
         message = "has no IPv6 address between its brackets; correct it"
         raise ValueError(message) from None
+    return _check_address(address)
 
 
-def _parse_host(text: str) -> str:
+def _check_address(address: Address) -> str:
+    if is_never_a_server(address):
+        message = "has an address that no model server has, such as a cloud's metadata; correct it"
+        raise ValueError(message)
+    return str(address)
+
+
+def parse_host(text: str) -> str:
+    """Return a host name, or an IPv4 address, in canonical form.
+
+    Raises:
+        ValueError: What is wrong and the remedy.
+    """
     host = text.lower()
     labels = host.split(".")
     if _NUMERIC.fullmatch(labels[-1]):
         # `127.1`, `2130706433` and `0x7f.1` are addresses to some parsers and names to others.
         try:
-            return str(ipaddress.IPv4Address(host))
+            address = ipaddress.IPv4Address(host)
         except ValueError:
             message = "has a host that is neither a name nor an address like 10.0.0.1; correct it"
             raise ValueError(message) from None
+        return _check_address(address)
     if len(host) > _MAX_HOST_CHARS or not all(map(_LABEL.fullmatch, labels)):
         message = "has a host that is no host name; use letters, digits, hyphens and dots"
         raise ValueError(message)

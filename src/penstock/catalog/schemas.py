@@ -147,9 +147,10 @@ class UpstreamItem(Item):
     name: fields.Slug = Field(examples=["gpu-pool"])
     endpoints: Annotated[
         tuple[fields.Url, ...],
-        Field(min_length=1, examples=['["http://10.0.0.5:8000"]']),
+        Field(examples=['["http://10.0.0.5:8000"]']),
         fields.AsTuple,
-    ]
+    ] = ()
+    discover: fields.Source | None = None
     provider: fields.Provider = "openai_compatible"
     region: fields.Slug | None = None
     data_class: fields.Slug | None = None
@@ -159,6 +160,18 @@ class UpstreamItem(Item):
     max_connections: int = Field(default=16_384, ge=1, le=MAX_CONNECTIONS)
     tls_ca_file: fields.FilePath | None = None
     is_disabled: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if bool(self.endpoints) == bool(self.discover):
+            message = (
+                "lists endpoints and says where they are found; leave one out"
+                if self.endpoints
+                else "has no endpoints; list their addresses, or say in discover where they are "
+                "found"
+            )
+            raise ValueError(message)
+        return self
 
 
 class DeploymentItem(Item):

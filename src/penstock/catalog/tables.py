@@ -101,7 +101,9 @@ class Upstreams(Versioned, Base):
     name: Mapped[str]
     provider: Mapped[str]
     endpoints: Mapped[list[str]] = mapped_column(Json)
-    """URLs, `scheme://host:port/prefix`."""
+    """URLs, `scheme://host:port/prefix`; none where they are found."""
+    discover: Mapped[str | None]
+    """Where they are found."""
     region: Mapped[str | None]
     data_class: Mapped[str | None]
     credential_id: Mapped[str | None]

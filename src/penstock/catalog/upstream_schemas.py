@@ -30,7 +30,7 @@ _TIMES = {"created_at": "2026-06-15T12:00:00.000000Z", "updated_at": "2026-06-15
 _UPSTREAM_ID = "ups_7Hq2Lr90aBcD"
 _DEPLOYMENT_ID = "dep_1Zx8Wm1nPqRs"
 _limits = Timeouts()
-_upstream = NewUpstream(name="", endpoints=[])
+_upstream = NewUpstream(name="")
 _deployment = NewDeployment(name="", upstream_id="", model="")
 
 SlugText = Annotated[
@@ -46,7 +46,15 @@ NameText = Annotated[
 Provider = Annotated[Text, Field(description="One of `/providers`.")]
 Endpoints = Annotated[
     list[Text],
-    Field(description="1 to 256 addresses, `scheme://host:port/prefix`, each once."),
+    Field(description="Up to 256 addresses, `scheme://host:port/prefix`, each once."),
+]
+Discover = Annotated[
+    Text | None,
+    Field(
+        description="Where each node finds its endpoints, instead of a list: `dns://NAME:PORT`, "
+        "`srv://_SERVICE._PROTOCOL.NAME`, `file:///PATH.json`.",
+        examples=["dns://vllm.models.svc:8000"],
+    ),
 ]
 Region = Annotated[Text | None, Field(description="Where it stands, e.g. `eu-de`: a slug.")]
 DataClass = Annotated[
@@ -120,7 +128,8 @@ class NewUpstreamBody(RequestBody):
 
     name: SlugText
     provider: Provider = "openai_compatible"
-    endpoints: Endpoints
+    endpoints: Endpoints = Field(default_factory=list)
+    discover: Discover = None
     region: Region = None
     data_class: DataClass = None
     credential_id: CredentialId = None
@@ -145,6 +154,7 @@ class UpstreamChangesBody(RequestBody):
 
     provider: Provider = Field(default_factory=str)
     endpoints: Endpoints = Field(default_factory=list)
+    discover: Discover = Field(default_factory=lambda: None)
     region: Region = Field(default_factory=lambda: None)
     data_class: DataClass = Field(default_factory=lambda: None)
     credential_id: CredentialId = Field(default_factory=lambda: None)
@@ -178,6 +188,7 @@ class UpstreamBody(AnswerBody):
         name="gpu",
         provider="vllm",
         endpoints=["http://10.0.0.5:8000"],
+        discover=None,
         region="eu-de",
         data_class="eu_only",
         credential_id=None,
@@ -195,6 +206,7 @@ class UpstreamBody(AnswerBody):
     name: str
     provider: str
     endpoints: list[str]
+    discover: str | None
     region: str | None
     data_class: str | None
     credential_id: str | None

@@ -29,7 +29,7 @@ KIND = Kind(
     columns=lambda _: (
         *NAME_AND_ID,
         ("Provider", text_of("provider")),
-        ("Endpoints", text_of("endpoints")),
+        ("Endpoints", lambda row: row.get("discover") or text_of("endpoints")(row)),
         ("Region", text_of("region")),
         ("Data class", text_of("data_class")),
         ("Disabled", text_of("is_disabled")),
@@ -59,6 +59,15 @@ def _timeout(name: str, text: str) -> Any:
 EndpointOption = Annotated[
     list[str] | None,
     option("--endpoint", "Address, as http://host:port or https://host; repeat it.", "URL"),
+]
+DiscoverOption = Annotated[
+    str | None,
+    option(
+        "--discover",
+        "Where the nodes find its addresses: dns://NAME:PORT, srv://_SERVICE._PROTOCOL.NAME or "
+        "file:///PATH.json.",
+        "SOURCE",
+    ),
 ]
 ProviderOption = Annotated[
     str | None,
@@ -107,9 +116,10 @@ TotalOption = Annotated[int | None, _timeout("total", "Longest time for a whole 
 )
 @app.command(
     "create",
-    help="Create an upstream: --endpoint is needed, the rest has defaults.",
+    help="Create an upstream: --endpoint or --discover is needed, the rest has defaults.",
     epilog=examples(
         "penstock upstreams create gpu-pool --endpoint http://10.0.0.5:8000",
+        "penstock upstreams create gpu-pool --discover dns://vllm.models.svc:8000",
         "penstock upstreams create openai --credential openai \\",
         "  --endpoint https://api.openai.com",
         "penstock upstreams create gpu-pool --provider vllm \\",
@@ -125,6 +135,7 @@ def write(  # noqa: PLR0913  # each option is a parameter: Typer reads them from
         str, typer.Argument(metavar="NAME", help="Its name; it stays.", show_default=False)
     ],
     endpoint: EndpointOption = None,
+    discover: DiscoverOption = None,
     provider: ProviderOption = None,
     region: RegionOption = None,
     data_class: DataClassOption = None,
@@ -140,7 +151,8 @@ def write(  # noqa: PLR0913  # each option is a parameter: Typer reads them from
     as_json: JsonOption = False,
 ) -> None:
     """Create an upstream, or change one: both are told the same."""
-    members = given(endpoints=endpoint or None, provider=provider, max_connections=max_connections)
+    members = given(provider=provider, max_connections=max_connections)
+    members |= _place_members(endpoint, discover)
     members |= clearable(region=region, data_class=data_class, tls_ca_file=tls_ca_file)
     if header:
         members["forward_headers"] = [] if header == [NOTHING] else header
@@ -185,7 +197,8 @@ add_delete(app, KIND)
 
 def _create(client: "ControlClient", body: "Row", *, as_json: bool) -> None:
     if "endpoints" not in body:
-        raise CommandError(BAD_OPTION, "It is not said where it is.", "Add --endpoint URL.")
+        remedy = "Add --endpoint URL, or --discover SOURCE."
+        raise CommandError(BAD_OPTION, "It is not said where it is.", remedy)
     KIND.create(client, body, as_json=as_json)
 
 
@@ -198,6 +211,15 @@ def _update(client: "ControlClient", name: str, changes: "Row", *, as_json: bool
         # They are made from what was read, so nobody may have changed it since.
         version = before["version"]
     KIND.change(client, before, changes, as_json=as_json, version=version)
+
+
+def _place_members(endpoint: list[str] | None, discover: str | None) -> "Row":
+    """Return what says where an upstream is: each of the two takes the other one away."""
+    if endpoint and discover:
+        raise CommandError(BAD_OPTION, "--endpoint and --discover exclude each other.")
+    if discover:
+        return {"discover": discover, "endpoints": []}
+    return {"endpoints": endpoint, "discover": None} if endpoint else {}
 
 
 def _credential_members(client: "ControlClient", credential: str | None) -> "Row":

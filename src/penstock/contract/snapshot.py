@@ -30,6 +30,9 @@ class Timeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """From admission to the last byte."""
 
 
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
 class Endpoint(msgspec.Struct, frozen=True):
     """One address of an upstream."""
 
@@ -41,6 +44,16 @@ class Endpoint(msgspec.Struct, frozen=True):
     """1..65535."""
     path_prefix: str = ""
     """Put before the operation's path, e.g. "" (then `/v1/chat/completions` follows)."""
+    server_name: str = ""
+    """What it is called in `Host` and by its certificate, where `host` is an address that was found
+    under a name; the host when empty."""
+
+    @property
+    def authority(self) -> str:
+        """What the `Host` header says."""
+        name = self.server_name or self.host
+        host = f"[{name}]" if ":" in name else name
+        return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
     def url(self) -> str:
@@ -56,6 +69,7 @@ class Upstream(msgspec.Struct, frozen=True):
     provider: str
     """Which engine serves it: `openai_compatible`, `vllm`, `emulator`, `llama_cpp`, ..."""
     endpoints: tuple[Endpoint, ...]
+    """As configured; where there is a `discover`, those that the node found last."""
     credential: str | None = None
     """Reference of the bearer token sent to it: `env:`, `file:` or `credential:<id>`."""
     forward_headers: tuple[str, ...] = ()
@@ -69,6 +83,8 @@ class Upstream(msgspec.Struct, frozen=True):
     """Where it stands, e.g. `eu-de`; None when nobody said."""
     data_class: str | None = None
     """What data may be sent to it, e.g. `eu_only`; None when nobody said."""
+    discover: str | None = None
+    """Where its endpoints are found, as `catalog.discovery` reads it; None when they are listed."""
 
 
 class Deployment(msgspec.Struct, frozen=True):

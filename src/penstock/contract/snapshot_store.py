@@ -11,8 +11,9 @@ organization, or organization + NUL + project: `s` + owner (present while suspen
 organization + NUL + upstream (id of the credential of its own that it uses there). By whom they
 limit (`owner_name`): `l` (limits) and `b` (hard budgets); `n` + name of a plan (its limits); `c` +
 alias (its prices), and `c` + alias + NUL + organization where these are others; `t` + organization
-(the currency that all it uses must have a price in). `m` is what the
-store holds: format, version, time. Other letters are the writer's own notes.
+(the currency that all it uses must have a price in). `w` + source are the endpoints that the agent
+found there. `m` is what the store holds: format, version, time. Other letters are the writer's own
+notes.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ import hashlib
 import struct
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 import lmdb
 import msgspec
@@ -31,6 +32,7 @@ from penstock.contract.snapshot import (
     FORMAT,
     Alias,
     Deployment,
+    Endpoint,
     Key,
     Policy,
     Route,
@@ -49,8 +51,11 @@ _META = b"m"
 FEED_LETTERS = tuple(bytes([letter]) for letter in b"abcdegklnoprstu")
 """Of the records that a control plane's feed may bring."""
 _AGENTS_ONLY = b"e"
+_OF_UPSTREAMS = (b"u", b"w")
+"""Letters of the records that say what upstreams are like."""
 _PAIR = struct.Struct("<II")
 
+Bytes: TypeAlias = bytes | memoryview
 Decoded = TypeVar("Decoded")
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -67,6 +72,7 @@ _decode_policy = msgspec.msgpack.Decoder(Policy).decode
 _decode_sealed = msgspec.msgpack.Decoder(SealedCredential).decode
 _decode_route = msgspec.msgpack.Decoder(Route).decode
 _decode_upstream = msgspec.msgpack.Decoder(Upstream).decode
+_decode_found = msgspec.msgpack.Decoder(tuple[Endpoint, ...]).decode
 
 
 class Meta(msgspec.Struct, frozen=True):
@@ -130,6 +136,11 @@ def route_record(route: Route) -> tuple[bytes, bytes]:
 def upstream_record(upstream: Upstream) -> tuple[bytes, bytes]:
     """Return name and value of an upstream's record."""
     return b"u" + upstream.name.encode(), _encode(upstream)
+
+
+def found_record(source: str, endpoints: tuple[Endpoint, ...]) -> tuple[bytes, bytes]:
+    """Return name and value of the record of what the agent found at a source of endpoints."""
+    return b"w" + source.encode(), _encode(endpoints)
 
 
 def deployment_record(deployment: Deployment) -> tuple[bytes, bytes]:
@@ -280,22 +291,24 @@ class SnapshotStore:
 
     def list_upstreams(self) -> list[Upstream]:
         """Return all upstreams; one that cannot be read is left out."""
-        return self._list(b"u", _decode_upstream)
+        return [_with_found(each, self.find) for each in self._list(b"u", _decode_upstream)]
+
+    def list_found(self) -> dict[str, tuple[Endpoint, ...]]:
+        """Return what was found last, by source; what cannot be read is left out."""
+        found = {}
+        with self._environment.begin() as transaction:
+            for name, value in _records(transaction, b"w"):
+                with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+                    found[bytes(name[1:]).decode()] = _decode_found(value)
+        return found
 
     def list_deployments(self) -> list[Deployment]:
         """Return all deployments; one that cannot be read is left out."""
         return self._list(b"d", _decode_deployment)
 
-    def _list(self, letter: bytes, decode: Callable[[bytes], Decoded]) -> list[Decoded]:
-        found = []
-        with self._environment.begin() as transaction, transaction.cursor() as cursor:
-            is_there = cursor.set_range(letter)
-            for name, value in cursor if is_there else ():
-                if name[:1] != letter:
-                    break
-                with contextlib.suppress(msgspec.DecodeError):
-                    found.append(decode(value))
-        return found
+    def _list(self, letter: bytes, decode: Callable[[Bytes], Decoded]) -> list[Decoded]:
+        with self._environment.begin() as transaction:
+            return _decode_all(_records(transaction, letter), decode)
 
     def names(self, *letters: bytes) -> set[bytes]:
         """Return the names of all records of these letters."""
@@ -352,7 +365,8 @@ class SnapshotStore:
             transaction.delete(name)
         before = _meta(transaction)
         touched = delta.base_version == 0 or any(
-            name.startswith(b"u") for name in (*delta.deletes, *(name for name, _ in delta.puts))
+            name.startswith(_OF_UPSTREAMS)
+            for name in (*delta.deletes, *(name for name, _ in delta.puts))
         )
         upstreams = delta.version if touched or before is None else before.upstreams_version
         transaction.put(_META, _encode(Meta(delta.version, delta.created_at_ns, upstreams)))
@@ -399,7 +413,8 @@ class SnapshotReader:
         if meta is None:
             message = "the snapshot store is empty"
             raise SnapshotFormatError(message)
-        self._suspended = frozenset(bytes(name) for name, _ in self._all(b"s"))
+        names = (bytes(name) for name, _ in _records(self._transaction, b"s"))
+        self._suspended = frozenset(names)
         return meta
 
     def find_key(self, mac: bytes) -> Key | None:
@@ -433,7 +448,7 @@ class SnapshotReader:
     def find_upstream(self, name: str) -> Upstream | None:
         """Return an upstream."""
         value = self._get(b"u" + name.encode())
-        return None if value is None else _decode_upstream(value)
+        return None if value is None else _with_found(_decode_upstream(value), self._get)
 
     def find_deployment(self, name: str) -> Deployment | None:
         """Return a deployment."""
@@ -484,15 +499,16 @@ class SnapshotReader:
 
     def list_upstreams(self) -> list[Upstream]:
         """Return all upstreams, by name; one that is damaged is left out."""
-        return self._list(b"u", _decode_upstream)
+        found = _decode_all(_records(self._transaction, b"u"), _decode_upstream)
+        return [_with_found(each, self._get) for each in found]
 
     def list_aliases(self) -> list[Alias]:
         """Return all aliases, by name; one that is damaged is left out."""
-        return self._list(b"a", _decode_alias)
+        return _decode_all(_records(self._transaction, b"a"), _decode_alias)
 
     def has_sealed(self) -> bool:
         """Return whether there are credentials that only the agent can open."""
-        return next(self._all(_AGENTS_ONLY), None) is not None
+        return next(_records(self._transaction, _AGENTS_ONLY), None) is not None
 
     def close(self) -> None:
         """Let go of the files."""
@@ -506,21 +522,38 @@ class SnapshotReader:
         value: memoryview | None = self._transaction.get(name)
         return value
 
-    def _list(self, letter: bytes, decode: Callable[[memoryview], Decoded]) -> list[Decoded]:
-        found = []
-        for _, value in self._all(letter):
-            with contextlib.suppress(msgspec.DecodeError):
-                found.append(decode(value))
-        return found
 
-    def _all(self, letter: bytes) -> Iterator[tuple[memoryview, memoryview]]:
-        with self._transaction.cursor() as cursor:
-            if not cursor.set_range(letter):
+def _records(transaction: lmdb.Transaction, letter: bytes) -> Iterator[tuple[Bytes, Bytes]]:
+    """Yield names and values of all records of a letter."""
+    with transaction.cursor() as cursor:
+        if not cursor.set_range(letter):
+            return
+        for name, value in cursor:
+            if bytes(name[:1]) != letter:
                 return
-            for name, value in cursor:
-                if bytes(name[:1]) != letter:
-                    return
-                yield name, value
+            yield name, value
+
+
+def _decode_all(
+    records: Iterable[tuple[Bytes, Bytes]], decode: Callable[[Bytes], Decoded]
+) -> list[Decoded]:
+    found = []
+    for _, value in records:
+        with contextlib.suppress(msgspec.DecodeError):
+            found.append(decode(value))
+    return found
+
+
+def _with_found(upstream: Upstream, find: Callable[[bytes], Bytes | None]) -> Upstream:
+    """Return an upstream with the endpoints that the agent found for it, if it is to find any."""
+    if upstream.discover is None:
+        return upstream
+    value = find(b"w" + upstream.discover.encode())
+    endpoints: tuple[Endpoint, ...] = ()
+    if value is not None:
+        with contextlib.suppress(msgspec.DecodeError):
+            endpoints = _decode_found(value)
+    return msgspec.structs.replace(upstream, endpoints=endpoints)
 
 
 def _meta(transaction: lmdb.Transaction) -> Meta | None:

@@ -445,7 +445,8 @@ UNUSABLE = _infrastructure(
     source=Source.INTERNAL,
     cause=(
         "The credential (or the CA file) of every upstream that may be used is missing or no "
-        "token, or the policy of the organization or the project cannot be read."
+        "token, no endpoint of them was found yet, or the policy of the organization or the "
+        "project cannot be read."
     ),
     operator="The worker's log names what is missing; a credential takes effect once it is there.",
 )

@@ -119,7 +119,7 @@ def redacted(refusal: Refusal, authorization: bytes, hosts: Iterable[str]) -> Re
     if credential and credential in text:
         return Refusal(refusal.error, retry_after_s=refusal.retry_after_s)
     shown = _PLACE.sub(_REDACTED, text)
-    for host in hosts:
+    for host in (host for host in hosts if host in shown):
         shown = re.sub(rf"(?<![\w.-]){re.escape(host)}(?![\w-])", _REDACTED, shown)
     if shown == text:
         return refusal

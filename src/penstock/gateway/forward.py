@@ -299,9 +299,6 @@ class Pool:
         self.cool_until_s = 0.0
         """It refused a connection lately, or asked to be left alone: others go first until then."""
         self.health = Health(loop.time)
-        default = 443 if endpoint.scheme == "https" else 80
-        host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
-        self._host = host if endpoint.port == default else f"{host}:{endpoint.port}"
 
     def head(self, path: str) -> bytes:
         """Return the start of a request's head, up to where its own lines follow.
@@ -317,7 +314,8 @@ class Pool:
     def make_head(self, method: str, path: str, content_type: str) -> bytes:
         """Return the same of a path that only few requests have."""
         return (
-            f"{method} {self.endpoint.path_prefix}{path} HTTP/1.1\r\nhost: {self._host}\r\n"
+            f"{method} {self.endpoint.path_prefix}{path} HTTP/1.1\r\n"
+            f"host: {self.endpoint.authority}\r\n"
             f"content-type: {content_type}\r\naccept-encoding: identity\r\n"
         ).encode("ascii")
 
@@ -420,14 +418,16 @@ class Pool:
             connection.transport.close()
 
     async def _connect(self, sender: Sender) -> None:
-        endpoint, tls = self.endpoint, self.upstream.tls
+        endpoint = self.endpoint
+        tls = self.upstream.tls if endpoint.scheme == "https" else None
         factory: Callable[[], UpstreamConnection] = lambda: UpstreamConnection(self)  # noqa: E731 - typed
         try:
             transport, connection = await self._loop.create_connection(
                 factory,
                 endpoint.host,
                 endpoint.port,
-                ssl=tls if endpoint.scheme == "https" else None,
+                ssl=tls,
+                server_hostname=None if tls is None else endpoint.server_name or endpoint.host,
             )
             if transport.is_closing():
                 raise ConnectionResetError  # the engine hung up before anything was sent

@@ -65,7 +65,12 @@ class ServedUpstream(msgspec.Struct, frozen=True):
     @property
     def hosts(self) -> Iterator[str]:
         """Where its endpoints are."""
-        return (endpoint.host for endpoint in self.endpoints)
+        return (
+            name
+            for endpoint in self.endpoints
+            for name in (endpoint.host, endpoint.server_name)
+            if name
+        )
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -193,7 +198,9 @@ class Catalog:
         is_priced = self._is_priced(name, owner)
         if not is_priced:
             return _UNUSABLE if is_priced is None else _UNPRICED
-        made = [[self._make_target(name, each, owner) for each in tier] for tier in allowed]
+        # An upstream without an endpoint is one again with another version, and not before.
+        found = [[each for each in tier if each.upstream.endpoints] for tier in allowed]
+        made = [[self._make_target(name, each, owner) for each in tier] for tier in found]
         usable = (tuple(each for each in tier if each is not None) for tier in made)
         left = tuple(tier for tier in usable if tier)
         if not left:
@@ -205,7 +212,7 @@ class Catalog:
             has_choice=len(targets) > 1,
             max_output_tokens=max(each.deployment.max_output_tokens for each in targets),
             most_choices=max(each.most_choices for each in targets),
-            is_complete=len(targets) == sum(map(len, allowed)),
+            is_complete=len(targets) == sum(map(len, found)),
         )
 
     def may_use(self, name: str, owner: Owner) -> bool:
@@ -284,7 +291,7 @@ class Catalog:
         if name not in self._upstreams:
             self._upstreams[name] = self._find(self._records.find_upstream, name)
         upstream = self._upstreams[name]
-        if upstream is None or not upstream.endpoints:
+        if upstream is None or not (upstream.endpoints or upstream.discover):
             return None
         return _Candidate(choice, deployment, upstream)
 

@@ -25,6 +25,8 @@ from penstock.node.calls import ControlCalls
 from penstock.node.checkpoints import Checkpoints
 from penstock.node.configuration import Configuration
 from penstock.node.credentials import OpenCredentials
+from penstock.node.discovery.discovery import Discovery
+from penstock.node.discovery.sources import make_follow
 from penstock.node.errors import SECRET_WEAK, SETTINGS_INVALID, AgentError
 from penstock.node.exposition import NodeCollector
 from penstock.node.feed import Feed
@@ -35,7 +37,7 @@ from penstock.node.layout import Layout, create_runtime_folder, runtime_folder
 from penstock.node.limits_setup import NodeLimits
 from penstock.node.links import Links
 from penstock.node.log import line
-from penstock.node.monitor import FeedState, Monitor, Readiness
+from penstock.node.monitor import DiscoveryState, FeedState, Monitor, Readiness
 from penstock.node.operator import Operator
 from penstock.node.publisher import Publisher
 from penstock.node.rehashes import Rehashes
@@ -49,6 +51,8 @@ log = logging.getLogger(__name__)
 _CONFIG_POLL_S = 1.0
 _CREDENTIALS_PATIENCE_S = 0.5
 """How long a change waits for its credentials to open: a revocation must not wait for a KEK."""
+_DISCOVERY_PATIENCE_S = 0.5
+"""How long it waits for the endpoints of an upstream whose source was never asked."""
 _SAME_SIGNAL_S = 1.0
 """Signals closer together are one wish to stop: some shells send each twice."""
 _SHIP_SLACK_S = 5.0
@@ -182,11 +186,22 @@ class _Agent:
         self._feed = Feed(
             settings.control_url, layout.node_token, publisher, clock, self._changed.set
         )
+        self._discovery = self._make_discovery()
         self._monitor = self._make_monitor()
+
+    def _make_discovery(self) -> Discovery:
+        settings = self._settings.discovery
+        return Discovery(
+            self._publisher,
+            self._clock,
+            make_follow(settings),
+            settings.parse_networks(),
+            self._changed.set,
+        )
 
     def _make_monitor(self) -> Monitor:
         collector = NodeCollector(
-            self._supervisor.stats.totals, self._own_figures, self._endpoints_ready
+            self._supervisor.stats.totals, self._own_figures, self._labelled_figures
         )
         settings = self._settings
         return Monitor(collector, self._readiness, settings.metrics_host, settings.metrics_port)
@@ -203,6 +218,7 @@ class _Agent:
         }
         try:
             await self._credentials.look(_CREDENTIALS_PATIENCE_S)
+            await self._discovery.look(_DISCOVERY_PATIENCE_S)
             await self._limits.start()
             await self._links.open()
             await self._supervisor.start()
@@ -217,6 +233,7 @@ class _Agent:
                 asyncio.create_task(self._holds.run(), name="holds"),
                 asyncio.create_task(self._health.run(), name="health"),
                 asyncio.create_task(self._operator.run(), name="operator"),
+                asyncio.create_task(self._discovery.run(), name="discovery"),
                 *(asyncio.create_task(part, name=name) for name, part in self._limits.parts()),
             }
             log.info(line("agent running", metrics_port=self._monitor.port))
@@ -285,7 +302,8 @@ class _Agent:
         self._supervisor.tell(message)
 
     async def _take_version(self) -> None:
-        """Let workers have what is published, once the credentials in it are open."""
+        """Let workers have what is published, once its credentials are open and endpoints found."""
+        await self._discovery.look(_DISCOVERY_PATIENCE_S)
         version = self._publisher.version
         await self._credentials.look(_CREDENTIALS_PATIENCE_S)
         self._version = max(version, self._version)
@@ -319,11 +337,13 @@ class _Agent:
                 lost_since=format_time(followed_at_us) if feed.is_lost else None,
             ),
             limits=self._limits.state,
+            discovery=DiscoveryState(self._discovery.failing),
         )
 
-    def _endpoints_ready(self) -> tuple[Metric, dict[tuple[str, ...], float]]:
+    def _labelled_figures(self) -> Iterator[tuple[Metric, dict[tuple[str, ...], float]]]:
         states = self._health.states()
-        return metrics.ENDPOINT_READY, {name: float(is_ready) for name, is_ready in states.items()}
+        yield metrics.ENDPOINT_READY, {name: float(is_ready) for name, is_ready in states.items()}
+        yield from self._discovery.figures()
 
     def _own_figures(self) -> Iterator[tuple[Metric, float]]:
         supervisor, shipper = self._supervisor, self._shipper

@@ -1,6 +1,8 @@
 """The one way from the agent to engines: to addresses of the catalog, and nowhere else."""
 
 import ssl
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 
 import httpx
 
@@ -22,16 +24,8 @@ class EngineClients:
         self._transport = transport
         self._clients: dict[tuple[str, str | None], httpx.AsyncClient] = {}
 
-    def to(self, endpoint: Endpoint, tls_ca_file: str | None) -> httpx.AsyncClient:
-        """Return what all endpoints of one trust are asked with.
-
-        Args:
-            endpoint: Which is to be asked.
-            tls_ca_file: What its upstream is verified with.
-
-        Raises:
-            OSError: That cannot be read.
-        """
+    def _to(self, endpoint: Endpoint, tls_ca_file: str | None) -> httpx.AsyncClient:
+        """Return what all endpoints of one trust are asked with."""
         name = endpoint.scheme, tls_ca_file
         client = self._clients.get(name)
         if client is None:
@@ -46,6 +40,38 @@ class EngineClients:
                 verify=verify,
             )
         return client
+
+    def ask(
+        self,
+        method: str,
+        endpoint: Endpoint,
+        path: str,
+        tls_ca_file: str | None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+    ) -> AbstractAsyncContextManager[httpx.Response]:
+        """Ask an endpoint by the name that it has, also where an address was found under it.
+
+        Args:
+            method: Of the request.
+            endpoint: Which is asked.
+            path: What of it.
+            tls_ca_file: What its upstream is verified with.
+            headers: Further ones.
+            body: What is sent.
+
+        Raises:
+            OSError: The CA file cannot be read.
+        """
+        name = endpoint.server_name
+        return self._to(endpoint, tls_ca_file).stream(
+            method,
+            endpoint.url + path,
+            content=body or None,
+            headers={"host": endpoint.authority, **(headers or {})},
+            extensions={"sni_hostname": name} if name else {},
+        )
 
     async def close(self) -> None:
         """Let go of all of them."""

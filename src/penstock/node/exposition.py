@@ -23,19 +23,19 @@ class NodeCollector(Collector):
     Args:
         totals: Returns what the workers report, added up.
         own: Returns the agent's own figures, all without labels.
-        endpoints: Returns the one that has a series for each endpoint.
+        labelled: Returns those of its figures that have a series for each of something.
     """
 
     def __init__(
         self,
         totals: Callable[[], Totals],
         own: Callable[[], Iterable[tuple[Metric, float]]],
-        endpoints: Callable[[], tuple[Metric, dict[tuple[str, ...], float]]],
+        labelled: Callable[[], Iterable[tuple[Metric, dict[tuple[str, ...], float]]]],
     ) -> None:
         """See the class."""
         self._totals = totals
         self._own = own
-        self._endpoints = endpoints
+        self._labelled = labelled
 
     def collect(self) -> Iterator[Family]:
         """Yield every metric once."""
@@ -48,7 +48,8 @@ class NodeCollector(Collector):
             )
         for metric, value in self._own():
             yield _family(metric, {(): value})
-        yield _family(*self._endpoints())
+        for metric, series in self._labelled():
+            yield _family(metric, series)
 
 
 def render(collector: NodeCollector) -> bytes:

@@ -211,10 +211,9 @@ class Health:
         seen.is_ready = is_ready
 
     async def _ask(self, place: Place, path: str) -> bool | None:
-        url = place.endpoint.url + path
         try:
-            client = self._clients.to(place.endpoint, place.tls_ca_file)
-            async with asyncio.timeout(DEADLINE_S), client.stream("GET", url) as answer:
+            question = self._clients.ask("GET", place.endpoint, path, place.tls_ca_file)
+            async with asyncio.timeout(DEADLINE_S), question as answer:
                 body = b""
                 async for piece in answer.aiter_bytes():
                     body += piece

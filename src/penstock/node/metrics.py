@@ -95,6 +95,24 @@ ENDPOINT_READY = Metric(
     "1 while an endpoint says that it can be asked, 0 when it says no or cannot be reached. No "
     "series where that is not known.",
 )
+DISCOVERY_ENDPOINTS = Metric(
+    "penstock_discovery_endpoints",
+    "gauge",
+    ("source",),
+    "Endpoints that were found last at a source that upstreams name.",
+)
+DISCOVERY_AGE = Metric(
+    "penstock_discovery_age_seconds",
+    "gauge",
+    ("source",),
+    "Time since a source last said which endpoints there are; what it said stays in use.",
+)
+DISCOVERY_FAILURES = Metric(
+    "penstock_discovery_failures_total",
+    "counter",
+    ("source",),
+    "Times a source did not answer, or with what could not all be used.",
+)
 HOLD_FAILURES = Metric(
     "penstock_hold_failures_total",
     "counter",
@@ -168,6 +186,9 @@ AGENT_METRICS = (
     LIMITS_UNANSWERED,
     HOLD_FAILURES,
     ENDPOINT_READY,
+    DISCOVERY_ENDPOINTS,
+    DISCOVERY_AGE,
+    DISCOVERY_FAILURES,
     UNSHIPPED_RECORDS,
     UNSHIPPED_BYTES,
     SHIPPED_EVENTS,

@@ -39,8 +39,15 @@ class LimitsState(msgspec.Struct, frozen=True):
     """How many share them, as last known."""
 
 
+class DiscoveryState(msgspec.Struct, frozen=True):
+    """How endpoints of upstreams are found."""
+
+    failing: tuple[str, ...]
+    """Sources that do not answer, or with what cannot be used: what they said last is used on."""
+
+
 class Readiness(msgspec.Struct, frozen=True):
-    """What `/health/ready` answers. No lost feed or authority takes a node out of service."""
+    """What `/health/ready` answers. Only workers take a node out of service."""
 
     workers: int
     """Those that are connected and not draining."""
@@ -50,6 +57,7 @@ class Readiness(msgspec.Struct, frozen=True):
     is_config_rejected: bool
     feed: FeedState
     limits: LimitsState
+    discovery: DiscoveryState
 
     @property
     def is_ready(self) -> bool:

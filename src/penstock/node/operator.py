@@ -166,8 +166,9 @@ class Operator:
     ) -> Outcome:
         url = endpoint.url
         try:
-            client = self._clients.to(endpoint, upstream.tls_ca_file)
-            request = client.stream("POST", url + path, content=body, headers=headers)
+            request = self._clients.ask(
+                "POST", endpoint, path, upstream.tls_ca_file, headers=headers, body=body
+            )
             async with asyncio.timeout(DEADLINE_S), request as answer:
                 content = b""
                 async for piece in answer.aiter_bytes():

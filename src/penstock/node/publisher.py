@@ -8,7 +8,7 @@ other's.
 import logging
 import shutil
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import lmdb
@@ -16,12 +16,19 @@ import msgspec
 
 from penstock.contract.snapshot import (
     Deployment,
+    Endpoint,
     SealedCredential,
     Snapshot,
     SnapshotFormatError,
     Upstream,
 )
-from penstock.contract.snapshot_store import FEED_LETTERS, Delta, SnapshotStore, records_of
+from penstock.contract.snapshot_store import (
+    FEED_LETTERS,
+    Delta,
+    SnapshotStore,
+    found_record,
+    records_of,
+)
 from penstock.kit.clock import Clock
 from penstock.node.log import line
 
@@ -136,6 +143,24 @@ class Publisher:
     def list_deployments(self) -> list[Deployment]:
         """Return all deployments."""
         return self._store.list_deployments()
+
+    def list_found(self) -> dict[str, tuple[Endpoint, ...]]:
+        """Return the endpoints that were found last, by source."""
+        return self._store.list_found()
+
+    def publish_found(self, found: Mapping[str, tuple[Endpoint, ...]], gone: Sequence[str]) -> None:
+        """Put the endpoints that were found.
+
+        Args:
+            found: By source; others stay.
+            gone: Sources that nobody names any more.
+
+        Raises:
+            OSError, lmdb.Error: It cannot be written; nothing changed.
+        """
+        with self._lock:
+            puts = dict(found_record(*each) for each in found.items())
+            self._write(puts, [found_record(source, ())[0] for source in gone])
 
     def outdo(self, version: int) -> None:
         """Take a version above one that a worker already serves from: they never go back.

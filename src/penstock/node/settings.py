@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from penstock.contract.kafka import KafkaSettings
+from penstock.node.discovery.settings import DiscoverySettings
 from penstock.node.errors import SETTINGS_INVALID, AgentError
 
 Port = Annotated[int, Meta(ge=0, le=65_535)]
@@ -69,6 +70,8 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """How long workers serve on without an agent."""
     ship_grace_s: Seconds = 10.0
     """How long a stopping agent waits for the control plane to take what is left."""
+    discovery: DiscoverySettings = DiscoverySettings()
+    """How endpoints are found, where upstreams say by which source."""
     labels: Annotated[tuple[LabelName, ...], Meta(max_length=256)] = LABELS
     """Names that requests may use in `x-penstock-labels`; others are 400."""
     metadata_labels: Annotated[tuple[LabelName, ...], Meta(max_length=16)] = ()

@@ -156,7 +156,7 @@ def test_entries_keep_what_was_written() -> None:
         (
             '["http://127.0.0.1:18080", "https://[::1]/serve/"]',
             "[]",
-            "16:16: upstreams[0].endpoints: is an empty list; name at least one",
+            "upstreams[0]: has no endpoints; list their addresses, or say in discover",
         ),
         ("https://[::1]/serve/", "HTTP://x", "endpoints[1]: is not of the form"),
         ("https://[::1]/serve/", "http://127.0.0.1:18080/", "endpoints[1]: is listed twice"),

@@ -62,6 +62,7 @@ def test_an_upstream_is_told_in_words_of_its_own(
         {
             "name": "eu",
             "endpoints": ["http://a:8000", "http://b:8000"],
+            "discover": None,
             "provider": "vllm",
             "region": "eu-de",
             "data_class": "eu_only",
@@ -73,6 +74,23 @@ def test_an_upstream_is_told_in_words_of_its_own(
             "tls_ca_file": "/etc/ca.pem",
         }
     ]
+
+
+@pytest.mark.usefixtures("catalog")
+def test_endpoints_are_listed_or_found(plane: FakeControl) -> None:
+    """`--discover` and `--endpoint` take each other away; a new upstream has one."""
+    source = "dns://vllm.models.svc:8000"
+    run_json(plane, "upstreams", "create", "found", "--discover", source)
+    run_json(plane, "upstreams", "update", "found", "--endpoint", "http://a:8000")
+    assert [(body["discover"], body["endpoints"]) for body in _bodies(plane)] == [
+        (source, []),
+        (None, ["http://a:8000"]),
+    ]
+    run_json(plane, "upstreams", "update", "found", "--discover", source)
+    assert source in run(plane, "upstreams", "show", "found").output
+    both = ("--endpoint", "http://a:8000", "--discover", source)
+    assert run(plane, "upstreams", "create", "both", *both).exit_code == 2
+    assert run(plane, "upstreams", "create", "neither").exit_code == 2
 
 
 @pytest.mark.parametrize("reference", ["env:VLLM_KEY", "file:/run/secrets/vllm"])

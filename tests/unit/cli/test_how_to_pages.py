@@ -14,6 +14,7 @@ BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 @pytest.mark.parametrize(
     "page",
     [
+        "find-endpoints.md",
         "keep-upstream-credentials.md",
         "limit-usage.md",
         "manage-keys.md",

@@ -22,10 +22,13 @@ from penstock.contract.snapshot import (
 )
 from penstock.contract.snapshot_store import (
     Delta,
+    SnapshotReader,
     SnapshotStore,
+    found_record,
     key_record,
     records_of,
     suspension_name,
+    upstream_record,
 )
 
 _READ = """
@@ -178,3 +181,27 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (store / "data.mdb").write_bytes(b"nonsense" * 2_000)
     with pytest.raises(lmdb.Error):
         SnapshotStore(store)
+
+
+def test_an_upstream_has_the_endpoints_that_were_found(tmp_path: Path) -> None:
+    """By its source, for agent and workers; a damaged or missing record is no endpoint."""
+    at = Endpoint("https", "10.0.0.1", 8000, "/v1", "gpu.example")
+    listed = Upstream("listed", "vllm", (Endpoint("http", "10.0.0.9", 80),))
+    found = Upstream("found", "vllm", (), discover="dns://gpu:8000")
+    broken = Upstream("broken", "vllm", (), discover="dns://broken:8000")
+    lost = Upstream("lost", "vllm", (), discover="dns://lost:8000")
+    store = SnapshotStore(tmp_path)
+    puts = [*map(upstream_record, (listed, found, broken, lost))]
+    puts += [found_record("dns://gpu:8000", (at,)), (b"wdns://broken:8000", b"?")]
+    store.apply(Delta(0, 1, 1, puts))
+    assert store.list_found() == {"dns://gpu:8000": (at,)}
+    agents = {each.name: each.endpoints for each in store.list_upstreams()}
+    store.apply(Delta(1, 2, 2, [found_record("dns://gpu:8000", ())]))
+    store.close()
+    reader = SnapshotReader(tmp_path)
+    assert reader.meta.upstreams_version == 2
+    workers = {each.name: each.endpoints for each in reader.list_upstreams()}
+    assert reader.find_upstream("found") == found
+    reader.close()
+    assert agents == {"listed": listed.endpoints, "found": (at,), "broken": (), "lost": ()}
+    assert workers == agents | {"found": ()}

@@ -2,7 +2,7 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from penstock.contract.metrics import OVERHEAD, REQUESTS, WORKER_METRICS
+from penstock.contract.metrics import OVERHEAD, REQUESTS, WORKER_METRICS, Metric
 from penstock.contract.node import HistogramSample, Sample, Stats
 from penstock.node.exposition import NodeCollector, render
 from penstock.node.metrics import AGENT_METRICS, ENDPOINT_READY, WORKERS
@@ -15,8 +15,10 @@ def page(*reports: Stats) -> str:
     for slot, report in enumerate(reports):
         book.report((slot, 1), report)
     own = [(metric, 1.0) for metric in AGENT_METRICS if not metric.labels]
-    ready: dict[tuple[str, ...], float] = {("gpu", "http://10.0.0.1:8000"): 0.0}
-    return render(NodeCollector(book.totals, lambda: own, lambda: (ENDPOINT_READY, ready))).decode()
+    labelled: dict[Metric, dict[tuple[str, ...], float]]
+    labelled = {metric: {} for metric in AGENT_METRICS if metric.labels}
+    labelled[ENDPOINT_READY] = {("gpu", "http://10.0.0.1:8000"): 0.0}
+    return render(NodeCollector(book.totals, lambda: own, labelled.items)).decode()
 
 
 def test_every_metric_is_on_the_page_from_the_start() -> None:

@@ -25,6 +25,7 @@ from penstock.catalog.tables import Aliases, Deployments, Grants, Routes, Upstre
 _UPSTREAM = (
     "provider",
     "endpoints",
+    "discover",
     "region",
     "data_class",
     "forward_headers",

@@ -1,0 +1,137 @@
+"""Where the endpoints of an upstream are found: what such a source looks like. Pure.
+
+A source is one text, the same in the database, in penstock.yaml, on the command line and in
+metrics. It never holds a secret.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+from urllib.parse import parse_qsl, urlsplit
+
+from penstock.catalog.rules import MAX_PORT, parse_endpoint, parse_host
+from penstock.contract.snapshot import Endpoint
+
+MAX_SOURCE_CHARS = 400
+"""A node keeps what it found under the text of the source."""
+
+Kind: TypeAlias = Literal["dns", "srv", "file"]
+
+_TEXT = re.compile(r"[a-z]+://[A-Za-z0-9._~:/@?&=,+%#!-]+")
+_PATH = re.compile(r"(?:/[A-Za-z0-9._-]+)+\.(?:json|ya?ml)")
+_SRV_NAME = re.compile(r"_[a-z0-9-]+\._[a-z]+\.[a-z0-9._-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where endpoints are found, and what those have in common that are found there."""
+
+    kind: Kind
+    name: str
+    """Of what is looked up; the path of a file."""
+    port: int | None = None
+    """Of each endpoint, where what is found does not say it."""
+    scheme: str = "http"
+    server_name: str = ""
+    """What endpoints are called in `Host` and by their certificates; "" for as they are found."""
+    path_prefix: str = ""
+
+    def endpoint(self, host: str, port: int, name: str = "") -> Endpoint:
+        """Return the endpoint at an address.
+
+        Args:
+            host: The address.
+            port: Where it listens.
+            name: What it is called when nobody said otherwise.
+        """
+        return Endpoint(self.scheme, host, port, self.path_prefix, self.server_name or name)
+
+
+def parse_source(text: str) -> Source:
+    """Return the source that a text names.
+
+    Args:
+        text: `dns://NAME:PORT`, `srv://_SERVICE._PROTOCOL.NAME` or `file:///PATH`, each with
+            `?scheme=https`, `host=NAME` or `path=/PREFIX` behind it, with `&` between them.
+
+    Raises:
+        ValueError: What is wrong and the remedy.
+
+    >>> parse_source("dns://vllm.models.svc:8000").port
+    8000
+    >>> parse_source("file:///etc/penstock/gpu.json?scheme=https&path=/v1").path_prefix
+    '/v1'
+    """
+    if len(text) > MAX_SOURCE_CHARS or _TEXT.fullmatch(text) is None:
+        message = f"is no source of endpoints; write one of {_FORMS}"
+        raise ValueError(message)
+    parts = urlsplit(text)
+    read = _KINDS.get(parts.scheme)
+    if read is None:
+        message = f"has a scheme that nothing is found by; write one of {_FORMS}"
+        raise ValueError(message)
+    if parts.fragment or "@" in parts.netloc:
+        message = "has a user name, a password or a fragment; take it out"
+        raise ValueError(message)
+    return _with_options(read(parts.netloc, parts.path), parts.query)
+
+
+def _read_dns(place: str, path: str) -> Source:
+    name, _, port = place.rpartition(":")
+    if not name or path:
+        message = "is not of the form dns://NAME:PORT; correct it"
+        raise ValueError(message)
+    return Source("dns", parse_host(name), parse_port(port))
+
+
+def _read_srv(place: str, path: str) -> Source:
+    if path or _SRV_NAME.fullmatch(place) is None:
+        message = "is not of the form srv://_SERVICE._PROTOCOL.NAME; correct it"
+        raise ValueError(message)
+    return Source("srv", parse_host(place))
+
+
+def _read_file(place: str, path: str) -> Source:
+    if place or _PATH.fullmatch(path) is None or {".", ".."} & set(path.split("/")):
+        message = "names no file; write file:///PATH.json or file:///PATH.yaml, without . and .."
+        raise ValueError(message)
+    return Source("file", path)
+
+
+def parse_port(text: str) -> int:
+    """Return the port that a text names.
+
+    Raises:
+        ValueError: What is wrong and the remedy.
+    """
+    port = int(text) if text.isdecimal() and len(text) <= len(str(MAX_PORT)) else 0
+    if not 0 < port <= MAX_PORT:
+        message = f"has no port; write one behind the name, 1 to {MAX_PORT}"
+        raise ValueError(message)
+    return port
+
+
+def _with_options(source: Source, query: str) -> Source:
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    unknown = options.keys() - {"scheme", "host", "path"}
+    if unknown or query.count("=") != len(options):
+        message = "has an option that there is not, or one twice; use scheme, host and path"
+        raise ValueError(message)
+    scheme, host = options.get("scheme", "http"), options.get("host", "")
+    # Whatever they make of an address has to be what an endpoint may be.
+    sample = parse_endpoint(f"{scheme}://10.0.0.1:80{options.get('path', '')}")
+    return replace(
+        source,
+        scheme=sample.scheme,
+        server_name=parse_host(host) if host else "",
+        path_prefix=sample.path_prefix,
+    )
+
+
+_KINDS: Mapping[str, Callable[[str, str], Source]] = {
+    "dns": _read_dns,
+    "srv": _read_srv,
+    "file": _read_file,
+}
+_FORMS = "dns://NAME:PORT, srv://_SERVICE._PROTOCOL.NAME, file:///PATH.json"

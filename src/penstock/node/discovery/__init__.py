@@ -1,0 +1,1 @@
+"""Where endpoints of upstreams are found: by name, in files."""

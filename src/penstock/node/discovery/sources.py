@@ -1,0 +1,37 @@
+"""Which kind of source is followed how."""
+
+import random
+from collections.abc import AsyncGenerator
+
+from dns.asyncresolver import Resolver
+
+from penstock.catalog.discovery import Source
+from penstock.node.discovery.answer import Answer, Follow
+from penstock.node.discovery.files import follow_file
+from penstock.node.discovery.names import Pace, follow_name
+from penstock.node.discovery.settings import DiscoverySettings
+
+
+def make_follow(settings: DiscoverySettings) -> Follow:
+    """Return what follows any source.
+
+    Args:
+        settings: What is asked.
+
+    Raises:
+        AgentError: They are not valid.
+    """
+    server = settings.parse_dns_server()
+
+    def make_resolver() -> Resolver:
+        resolver = Resolver(configure=server is None)
+        if server is not None:
+            resolver.nameservers, resolver.port = [server[0]], server[1]
+        return resolver
+
+    def follow(source: Source) -> AsyncGenerator[Answer, None]:
+        if source.kind == "file":
+            return follow_file(source)
+        return follow_name(source, make_resolver, Pace(), random.random)
+
+    return follow

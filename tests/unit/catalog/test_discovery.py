@@ -1,0 +1,56 @@
+"""What a source of endpoints may look like."""
+
+import pytest
+
+from penstock.catalog.discovery import MAX_SOURCE_CHARS, Source, parse_source
+
+GOOD = {
+    "dns://vllm.models.svc:8000": Source("dns", "vllm.models.svc", 8000),
+    "dns://Gpu:443?scheme=https": Source("dns", "gpu", 443, "https"),
+    "srv://_http._tcp.gpu.svc?host=Gpu.example": Source(
+        "srv", "_http._tcp.gpu.svc", server_name="gpu.example"
+    ),
+    "file:///etc/gpu.json?path=/serve/v1": Source("file", "/etc/gpu.json", path_prefix="/serve/v1"),
+    "file:///a/b.yaml": Source("file", "/a/b.yaml"),
+}
+BAD = {
+    "": "is no source",
+    "gpu:8000": "is no source",
+    "dns://gpu:8000 ": "is no source",
+    "dns://[::1]:80": "is no source",
+    f"dns://{'a.' * MAX_SOURCE_CHARS}a:1": "is no source",
+    "http://gpu:80": "has a scheme that nothing is found by",
+    "dns://gpu": "is not of the form dns://NAME:PORT",
+    "dns://gpu:0": "has no port",
+    "dns://gpu:65536": "has no port",
+    "dns://gpu:80/x": "is not of the form dns://NAME:PORT",
+    "dns://u:secret@gpu:80": "has a user name",
+    "dns://gpu:80#x": "has a user name",
+    "dns://169.254.169.254:80": "has an address that no model server has",
+    "srv://gpu": "is not of the form srv://",
+    "srv://_http._tcp.gpu:80": "is not of the form srv://",
+    "file://host/a.json": "names no file",
+    "file:///etc/passwd": "names no file",
+    "file:///etc/../a.json": "names no file",
+    "dns://gpu:80?weight=1": "has an option that there is not",
+    "dns://gpu:80?scheme=http&scheme=https": "has an option that there is not",
+    "dns://gpu:80?scheme=ftp": "has another scheme",
+    "dns://gpu:80?path=/%2e%2e/x": 'has "." or ".."',
+    "dns://gpu:80?path=@evil": "holds a user name",
+    "dns://gpu:80?host=a/b": "has a host that is no host name",
+}
+
+
+@pytest.mark.parametrize("text", GOOD)
+def test_sources_are_read(text: str) -> None:
+    """Each is what its text says."""
+    assert parse_source(text) == GOOD[text]
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_what_could_mean_something_else_is_refused(text: str) -> None:
+    """The reason and a remedy are said, and never the text."""
+    with pytest.raises(ValueError, match=BAD[text]) as raised:
+        parse_source(text)
+    assert "secret" not in str(raised.value)
+    assert ";" in str(raised.value)
