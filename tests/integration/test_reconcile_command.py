@@ -138,7 +138,10 @@ def test_each_damage_is_named(node: Node, tmp_path: Path, subtests: pytest.Subte
     assert _name_damages(node) == set()
     for statement, names in (
         ("DELETE FROM rated_usage WHERE kind = 'charge'", {"rated"}),
-        ("UPDATE rated_usage SET amount = 1 WHERE kind = 'charge'", {"unbooked"}),
+        (
+            "UPDATE rated_usage SET amount = 1 WHERE kind = 'charge'",
+            {"unbooked", "charge_days.amount_atto"},
+        ),
         ("UPDATE usage_days SET requests = requests + 1", {"usage_days.requests"}),
         ("UPDATE usage_hours SET output = output - 1", {"usage_hours.output_tokens"}),
         ("UPDATE usage_events SET content_hash = zeroblob(32)", {"different"}),

@@ -18,7 +18,8 @@ from penstock.storage.database import Database
 
 PRODUCER = "node-1/0"
 CHARGE = atto("0.25")
-EVENTS = [make_event(number, organization="acme") for number in range(5)]
+LABELS = (("cost", "a"), ("cost", "b"), ("cost", "a"), ("team", "a"))
+EVENTS = [make_event(number, organization="acme", labels=LABELS) for number in range(5)]
 DAY = day_of(EVENTS[0].event_id)
 STARTED = STARTED_AT_NS // (86_400 * 10**9)
 """The day that they count in: clocks of those who make ids and times need not agree."""
@@ -87,6 +88,33 @@ async def test_figures_that_are_wrong_are_seen(database: Database) -> None:
     assert found["usage_days.output_tokens"][1] > outputs
     assert found["usage_hours.requests"] == (5, 0)
     assert "usage_days.requests" not in found
+
+
+async def test_what_is_moved_to_another_is_seen(database: Database) -> None:
+    """Figures that add up, but are another key's, project's or label's, are told of both."""
+    await _store(database, EVENTS)
+    await _rate(database, EVENTS, key="k")
+    moves = {
+        "key_id": ("usage_hours", "usage_days", "charge_hours", "charge_days", "charge_months"),
+        "project": ("usage_project_hours", "usage_project_days"),
+        "value": ("usage_label_days", "charge_label_days"),
+    }
+    for name, tables in moves.items():
+        async with (
+            database.write(ALL) as session,
+            session._connection.begin_nested() as done,
+        ):
+            for table in tables:
+                moved = text(f"UPDATE {table} SET {name} = 'x' WHERE {name} <> 'b'")  # noqa: S608 - a test's own
+                assert (await session._connection.execute(moved)).rowcount
+            chain = await read_chain(session, STARTED)
+            await done.rollback()
+        seen = {one.figure.partition(".")[0] for one in chain.differences}
+        assert seen == {*tables} - {"charge_hours", "charge_months"}, name
+        assert sum(one.found - one.expected for one in chain.differences) == 0
+        assert {one.found == 0 for one in chain.differences if one.of[name] != "x"} == {True}
+        assert {one.expected == 0 for one in chain.differences if one.of[name] == "x"} == {True}
+    assert (await _chain(database, STARTED)).differences == []
 
 
 async def test_events_are_compared_by_id_and_content(database: Database) -> None:

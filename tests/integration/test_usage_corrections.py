@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from tests.fakes.admin_rig import AdminRig, expect_problem, run_admin_api
 from tests.fakes.ledger_rig import find_violations
 from tests.fakes.organizations import ALL, NOW_US
@@ -148,6 +149,15 @@ async def test_figures_that_were_corrected_still_agree(world: World) -> None:
     await world.correct(event_id=later.event_id, quantities={"input": 1, "requests": 0})
     await world.correct(event_id=world.events[1], quantities=None)
     first = STARTED_AT_NS // DAY_NS
+    await _expect_no_difference(world, owners, first)
+    # As voids were stored at first.
+    async with world.database.write(ALL) as session:
+        forget = text("UPDATE usage_corrections SET deltas = '{}', reference = '' WHERE is_void")
+        assert (await session._connection.execute(forget)).rowcount == 1
+    await _expect_no_difference(world, owners, first)
+
+
+async def _expect_no_difference(world: World, owners: list[str], first: int) -> None:
     for scope in (ALL, *map(Scope.of, owners)):
         for day in (first, first + 1):
             async with world.database.read(scope) as session:

@@ -236,7 +236,10 @@ def _show(report: dict[str, Any], *, has_journals: bool) -> None:
             more = "" if len(ids) <= _MOST_NAMED else " ..."
             out.print(f"{len(ids)} events {words}: {', '.join(ids[:_MOST_NAMED])}{more}")
     for one in report["differences"]:
-        out.print(f"{one['on']} {one['figure']}: {one['found']}, events say {one['expected']}")
+        of = ", ".join(f"{name} {value}" for name, value in one["of"].items() if value)
+        out.print(
+            f"{one['on']} {one['figure']} of {of}: {one['found']}, events say {one['expected']}"
+        )
     if not has_journals:
         out.print("No journals here: what is on nodes' disks was not compared (--node DIR).")
     if report["pending"]:

@@ -3,12 +3,15 @@
 Here it is looked at link by link. What journals on nodes say is compared by whoever can read them.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from penstock.contract.usage import METERS
 from penstock.ledger import chain_store as store
 from penstock.storage.sessions import ReadSession
+
+MAX_DIFFERENCES = 100
+"""Most that are told of a day."""
 
 
 @dataclass(slots=True)
@@ -37,6 +40,8 @@ class Difference:
     """A figure that does not say what the events say."""
 
     figure: str
+    of: Mapping[str, str]
+    """Whose figure it is, by name."""
     expected: int
     found: int
 
@@ -75,19 +80,32 @@ async def read_chain(session: ReadSession, day: int) -> Chain:
 async def _compare_figures(session: ReadSession, day: int) -> list[Difference]:
     """Compare the figures of a day with the events that started in it, as they were corrected."""
     scope = session.scope
-    events = await store.sum_events(session, scope, day)
-    changed = await store.sum_corrections(session, scope, day)
+    used, id_days = await store.list_used(session, scope, day)
+    charged = await store.list_charged(session, scope, day, id_days)
     found: list[Difference] = []
-    for table in store.FIGURES:
-        figures = await store.sum_figures(session, scope, table, day)
-        for name, counted, suffix in (
-            ("requests", events.requests, "requests"),
-            ("input_tokens", events.input_tokens, "input"),
-            ("output_tokens", events.output_tokens, "output"),
-        ):
-            meters = [meter for meter in METERS if meter.endswith(suffix)]
-            expected = counted + sum(changed.get(meter, 0) for meter in meters)
-            sum_found = sum(figures[meter] for meter in meters)
-            if expected != sum_found:
-                found.append(Difference(f"{table.__tablename__}.{name}", expected, sum_found))
-    return found
+    for uses, tables in ((used, store.USAGE_FIGURES), (charged, store.CHARGE_FIGURES)):
+        for table in tables:
+            names = store.names_of(table)
+            expected = _fold(uses, names)
+            figures = _fold(await store.list_figures(session, scope, table, day), names)
+            for cell, figure in sorted({*expected, *figures}):
+                place = cell, figure
+                if expected[place] != figures[place]:
+                    name = f"{table.__tablename__}.{figure}"
+                    of = dict(zip(names, cell, strict=True))
+                    found.append(Difference(name, of, expected[place], figures[place]))
+    return found[:MAX_DIFFERENCES]
+
+
+def _fold(uses: Iterable[store.Use], names: Sequence[str]) -> Counter[tuple[tuple[str, ...], str]]:
+    """Return sums by some names, and figure; what has several labels is in each of theirs."""
+    sums: Counter[tuple[tuple[str, ...], str]] = Counter()
+    for use in uses:
+        cells: Iterable[Mapping[str, str]] = [use.names]
+        if "value" in names and "value" not in use.names:
+            cells = [{**use.names, "name": name, "value": value} for name, value in {*use.labels}]
+        for cell in cells:
+            key = tuple(cell[name] for name in names)
+            for figure, amount in use.amounts.items():
+                sums[key, figure] += amount
+    return sums

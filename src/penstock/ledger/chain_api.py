@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from penstock.audit.door import AdminRoute, Call, get_call, operation
 from penstock.audit.schemas import RequestBody, example
 from penstock.kit.decimals import format_decimal
-from penstock.ledger.chain import Chain, read_chain
+from penstock.ledger.chain import MAX_DIFFERENCES, Chain, read_chain
 from penstock.metering.model import MAX_COMPARED, Comparison
 from penstock.metering.service import compare_events
 
@@ -62,6 +62,7 @@ class DifferenceBody(BaseModel):
     """A figure that does not say what the events say."""
 
     figure: str
+    of: Annotated[dict[str, str], Field(description="Whose figure it is, by name.")]
     expected: int
     found: int
 
@@ -87,7 +88,10 @@ class ChainBody(BaseModel):
 
     on: date
     data: list[LinkBody]
-    differences: list[DifferenceBody]
+    differences: Annotated[
+        list[DifferenceBody],
+        Field(description=f"The first {MAX_DIFFERENCES}. Amounts are in 10^-18 of a unit."),
+    ]
 
     @classmethod
     def from_chain(cls, on: date, chain: Chain) -> Self:
@@ -108,7 +112,9 @@ class ChainBody(BaseModel):
             for link in chain.links
         ]
         differences = [
-            DifferenceBody(figure=one.figure, expected=one.expected, found=one.found)
+            DifferenceBody(
+                figure=one.figure, of=dict(one.of), expected=one.expected, found=one.found
+            )
             for one in chain.differences
         ]
         return cls(on=on, data=links, differences=differences)
@@ -142,7 +148,7 @@ class ComparisonBody(BaseModel):
 @reconciliation.get(
     "",
     summary="Look at a day's usage, what it was rated at and where that is booked",
-    description="By producer: a worker of a node. `differences` are of figures of hours and days.",
+    description="By producer: a worker of a node. `differences` are of figures.",
     response_model=ChainBody,
     **operation("reconciliation:read"),
 )

@@ -1,22 +1,53 @@
 """Every SQL statement that looks along the chain of money, each within a scope. All only read."""
 
+import json
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import and_, case, func, select
+from sqlalchemy import ColumnElement, Text, and_, case, cast, exists, func, select
+from sqlalchemy.orm import aliased
 
 from penstock.contract.usage import METERS
 from penstock.ledger.tables import Transfers
 from penstock.limits.prices import join_amount
 from penstock.metering.bucket_rules import DAY_US
-from penstock.metering.tables import UsageDays, UsageEvents, UsageHours
-from penstock.rating.tables import RatedUsage, UsageCorrections
+from penstock.metering.tables import (
+    UsageDays,
+    UsageEvents,
+    UsageHours,
+    UsageLabelDays,
+    UsageProjectDays,
+    UsageProjectHours,
+)
+from penstock.rating.tables import ChargeDays, ChargeLabelDays, RatedUsage, UsageCorrections
 from penstock.storage.exact_sums import exact_sum, join_halves
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession
 
-FIGURES: tuple[type[UsageDays] | type[UsageHours], ...] = (UsageDays, UsageHours)
+USAGE_FIGURES: Final = (
+    UsageDays,
+    UsageHours,
+    UsageProjectDays,
+    UsageProjectHours,
+    UsageLabelDays,
+)
+CHARGE_FIGURES: Final = (ChargeDays, ChargeLabelDays)
+"""Those of hours and projects are compared with the first by `verifying`."""
+_CHARGED: Final = "amount_atto"
+_PLAIN: Final = {
+    "images": "image_count",
+    "audio_seconds": "audio_seconds",
+    "characters": "characters",
+}
+"""Meters that are a column of events."""
+_USED: Final = ("requests", "input_tokens", "output_tokens", *_PLAIN)
+_FIGURE_OF: Final[Mapping[str, str]] = {
+    meter: f"{side}_tokens" if (side := meter.rpartition("_")[2]) in {"input", "output"} else meter
+    for meter in METERS
+}
+_NAMES: Final = ("organization", "project", "key_id", "model", "data_class", "region")
+_LABELS: Final = cast(UsageEvents.labels, Text)
 
 
 class LinkRow(NamedTuple):
@@ -31,12 +62,13 @@ class LinkRow(NamedTuple):
     charge_atto: int
 
 
-class EventSums(NamedTuple):
-    """What events of a day consumed."""
+class Use(NamedTuple):
+    """What was used, or charged for it, of all that has the same names and labels."""
 
-    requests: int
-    input_tokens: int
-    output_tokens: int
+    names: Mapping[str, str]
+    labels: Sequence[tuple[str, str]]
+    amounts: Mapping[str, int]
+    """By figure."""
 
 
 async def list_links(session: ReadSession, scope: Scope, day: int) -> list[LinkRow]:
@@ -80,58 +112,133 @@ async def list_links(session: ReadSession, scope: Scope, day: int) -> list[LinkR
     return found
 
 
-async def sum_events(session: ReadSession, scope: Scope, day: int) -> EventSums:
-    """Return what the events consumed that started in a day of UTC."""
-    statement = select(
-        func.count(UsageEvents.first_byte_at),
-        *exact_sum(UsageEvents.input_tokens),
-        *exact_sum(UsageEvents.output_tokens),
-    ).where(
-        scope.where(UsageEvents.organization),
+async def list_used(session: ReadSession, scope: Scope, day: int) -> tuple[list[Use], set[int]]:
+    """Return what the events count that started in a day of UTC, and the days of their ids.
+
+    What was corrected is in it. An event that is void counts for nothing, whatever the row says
+    that voided it: some of before say no figures.
+    """
+    counted = [UsageEvents.input_tokens, UsageEvents.output_tokens]
+    counted += [getattr(UsageEvents, column) for column in _PLAIN.values()]
+    key = (UsageEvents.day, *_names_of(UsageEvents, _NAMES), _LABELS)
+    conditions = (scope.where(UsageEvents.organization), *_started(day), ~_IS_VOID)
+    statement = (
+        select(
+            *key,
+            func.count(UsageEvents.first_byte_at),
+            *(part for column in counted for part in exact_sum(column)),
+        )
+        .where(*conditions)
+        .group_by(*key)
+    )
+    uses, days = [], set()
+    for row in await session.rows(statement):
+        id_day, *names, labels, requests = row[: len(key) + 1]
+        days.add(id_day)
+        amounts = dict(zip(_USED, (requests, *join_halves(row[len(key) + 1 :])), strict=True))
+        uses.append(_use(names, labels, amounts))
+    corrected = (
+        select(*key[1:], UsageCorrections.deltas)
+        .join(UsageCorrections, _is_of(UsageCorrections))
+        .where(*conditions)
+    )
+    for *names, labels, deltas in await session.rows(corrected):
+        uses.append(_use(names, labels, _fold_meters(deltas)))
+    return uses, days
+
+
+async def list_charged(
+    session: ReadSession, scope: Scope, day: int, id_days: Collection[int]
+) -> list[Use]:
+    """Return what events were rated at that started in a day of UTC, now and later.
+
+    Args:
+        session: One state of the database.
+        scope: Whose.
+        day: Which day.
+        id_days: Of the ids of these events: so that no other parts of tables are read.
+    """
+    key = (*_names_of(UsageEvents, _NAMES), RatedUsage.currency, RatedUsage.kind, _LABELS)
+    statement = (
+        select(*key, *exact_sum(RatedUsage.amount), *exact_sum(RatedUsage.amount_rest))
+        .join(RatedUsage, _is_of(RatedUsage))
+        .where(
+            scope.where(UsageEvents.organization),
+            *_started(day),
+            UsageEvents.day.in_(id_days),
+            RatedUsage.day.in_(id_days),
+        )
+        .group_by(*key)
+    )
+    return [
+        _use(row[:-5], row[-5], {_CHARGED: join_amount(*join_halves(row[-4:]))})
+        for row in await session.rows(statement)
+    ]
+
+
+async def list_figures(session: ReadSession, scope: Scope, table: Any, day: int) -> list[Use]:
+    """Return what a table of figures says of a day of UTC, by its names."""
+    names = names_of(table)
+    columns = METERS if hasattr(table, METERS[0]) else ("amount", "amount_rest")
+    key = _names_of(table, names)
+    statement = (
+        select(*key, *(part for column in columns for part in exact_sum(getattr(table, column))))
+        .where(
+            scope.where(table.organization),
+            table.at >= day * DAY_US,
+            table.at < (day + 1) * DAY_US,
+        )
+        .group_by(*key)
+    )
+    uses = []
+    for row in await session.rows(statement):
+        sums = join_halves(row[len(names) :])
+        found = (
+            {_CHARGED: join_amount(*sums)}
+            if columns is not METERS
+            else _fold_meters(dict(zip(METERS, sums, strict=True)))
+        )
+        uses.append(Use(dict(zip(names, row, strict=False)), (), found))
+    return uses
+
+
+def names_of(table: Any) -> tuple[str, ...]:
+    """Return by which names a table of figures has its rows, besides their time."""
+    return tuple(column.name for column in table.__table__.primary_key if column.name != "at")
+
+
+def _fold_meters(meters: Mapping[str, int]) -> Mapping[str, int]:
+    """Return what meters come to that events tell apart: all input and all output as one."""
+    sums: Counter[str] = Counter()
+    for meter, amount in meters.items():
+        sums[_FIGURE_OF[meter]] += amount
+    return sums
+
+
+def _use(names: Sequence[str], labels: str, amounts: Mapping[str, int]) -> Use:
+    # Names of events first, then those that ratings have besides.
+    known = dict(zip((*_NAMES, "currency", "kind"), names, strict=False))
+    return Use(known, [(name, value) for name, value in json.loads(labels)], amounts)
+
+
+def _names_of(table: Any, names: Iterable[str]) -> tuple[Any, ...]:
+    return tuple(getattr(table, name) for name in names)
+
+
+def _started(day: int) -> tuple[ColumnElement[bool], ...]:
+    return (
         UsageEvents.started_at >= day * DAY_US,
         UsageEvents.started_at < (day + 1) * DAY_US,
     )
-    requests, *halves = (await session.rows(statement))[0]
-    return EventSums(requests, *join_halves(halves))
 
 
-async def sum_corrections(session: ReadSession, scope: Scope, day: int) -> Mapping[str, int]:
-    """Return by how much corrections changed what the events of `sum_events` count, by meter."""
-    statement = (
-        select(UsageCorrections.deltas)
-        .join(
-            UsageEvents,
-            and_(
-                UsageEvents.day == UsageCorrections.day,
-                UsageEvents.event_id == UsageCorrections.event_id,
-            ),
-        )
-        .where(
-            scope.where(UsageEvents.organization),
-            UsageEvents.started_at >= day * DAY_US,
-            UsageEvents.started_at < (day + 1) * DAY_US,
-        )
-    )
-    changed: Counter[str] = Counter()
-    for (deltas,) in await session.rows(statement):
-        changed.update(deltas)
-    return changed
-
-
-async def sum_figures(
-    session: ReadSession, scope: Scope, table: type[UsageDays] | type[UsageHours], day: int
-) -> Mapping[str, int]:
-    """Return what a table of figures says of a day of UTC, by meter."""
-    statement = select(
-        *(part for meter in METERS for part in exact_sum(getattr(table, meter)))
-    ).where(
-        scope.where(table.organization),
-        table.at >= day * DAY_US,
-        table.at < (day + 1) * DAY_US,
-    )
-    halves = (await session.rows(statement))[0]
-    return dict(zip(METERS, join_halves(halves), strict=True))
+def _is_of(table: Any) -> ColumnElement[bool]:
+    return and_(table.day == UsageEvents.day, table.event_id == UsageEvents.event_id)
 
 
 def _count_if(condition: Any) -> Any:
     return func.coalesce(func.sum(case((condition, 1), else_=0)), 0)
+
+
+_VOIDS: Final = aliased(UsageCorrections)
+_IS_VOID: Final = exists().where(_is_of(_VOIDS), _VOIDS.is_void)
