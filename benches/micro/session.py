@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import cast
 
 import msgspec
+from benches.micro.http2 import unary_relay
 from rich.console import Console
 from rich.table import Table
 from tests.fakes.worker_process import MemoryRecords
@@ -297,6 +298,8 @@ def _cases(folder: Path) -> dict[str, Callable[[], object]]:
     ids = EventIds(time.time_ns, random.Random(1).getrandbits)
     close = Close(_EVENT)
     return {
+        "HTTP/2 of a unary gRPC request, both legs": unary_relay(with_deadline=False),
+        "the same with a deadline": unary_relay(with_deadline=True),
         "body facts: decode and encode, 200 B": _facts(200),
         "body facts: decode and encode, 64 KB": _facts(64 * 1024),
         "authenticate and admit, 200 B": _admission(runtime, body),

@@ -14,6 +14,7 @@ AT_LEAST = {
     "cryptography": ("44.0.1", "CVE-2024-12797 in the OpenSSL that it carries"),
     "fonttools": ("4.60.2", "CVE-2025-66034: writes files where a font says"),
     "h11": ("0.16", "CVE-2025-43859: accepted broken chunked bodies"),
+    "h2": ("4.3", "CVE-2025-57804: let a field split a request"),
     "httpx": ("0.23", "CVE-2021-41945: confused malformed URLs"),
     "idna": ("3.7", "CVE-2024-3651: quadratic time on long names"),
     "jinja2": ("3.1.6", "CVE-2025-27516: left its sandbox"),

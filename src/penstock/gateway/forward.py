@@ -1,7 +1,6 @@
 """Step 5, forward: pooled connections to one endpoint, and what an engine answers on them."""
 
 import asyncio
-import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol, cast
@@ -9,16 +8,14 @@ from typing import Protocol, cast
 import httptools
 
 from penstock.contract.snapshot import Endpoint
+from penstock.gateway.endpoint import EndpointState, watch_peer
 from penstock.gateway.errors import (
     BAD_ANSWER,
     CLOSED_EARLY,
     CONNECT_FAILED,
     UPSTREAM_SATURATED,
 )
-from penstock.gateway.health import Health
 from penstock.gateway.limits import (
-    ENDPOINT_COOL_DOWN_S,
-    ENDPOINT_RESTS_S,
     POOL_IDLE_S,
     READ_BYTES,
     STREAM_REST_S,
@@ -35,8 +32,6 @@ _view = memoryview(_buffer)
 
 _INFORMATIONAL = 200
 _EVENT_STREAM = b"text/event-stream"
-_KEEP_ALIVE_IDLE_S, _KEEP_ALIVE_INTERVAL_S, _KEEP_ALIVE_PROBES = 15, 5, 3
-"""A vanished peer is noticed within 30 s."""
 
 
 class Sender(Protocol):
@@ -266,7 +261,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             sender.answer_failed(refusal)
 
 
-class Pool:
+class Pool(EndpointState):
     """The connections of a worker to one endpoint.
 
     Args:
@@ -284,21 +279,13 @@ class Pool:
         retries: RetryBudget,
     ) -> None:
         """See the class."""
-        self.endpoint = endpoint
-        self.upstream = upstream
-        self.retries = retries
-        self._loop = loop
+        super().__init__(endpoint, upstream, loop, retries)
         self._heads: dict[str, bytes] = {}
         self._idle: list[UpstreamConnection] = []
         self._waiting: deque[Sender] = deque()
         self._connecting: dict[Sender, asyncio.Task[None]] = {}
         self._is_closed = False
         self.connection_count = 0
-        self.in_flight = 0
-        """Requests between `acquire` and their end, counted by the exchanges."""
-        self.cool_until_s = 0.0
-        """It refused a connection lately, or asked to be left alone: others go first until then."""
-        self.health = Health(loop.time)
 
     def head(self, path: str) -> bytes:
         """Return the start of a request's head, up to where its own lines follow.
@@ -355,13 +342,8 @@ class Pool:
         One that only waited for a connection to become free says nothing of the endpoint.
         """
         if sender in self._connecting:
-            self._cool()
+            self.cool()
         self.give_up(sender)
-
-    def rest(self, seconds: int) -> None:
-        """Be passed over for a while, as the endpoint asked for."""
-        until_s = self._loop.time() + min(seconds, ENDPOINT_RESTS_S)
-        self.cool_until_s = max(self.cool_until_s, until_s)
 
     def release(self, connection: UpstreamConnection) -> None:
         """Take back a connection whose answer is complete."""
@@ -392,10 +374,6 @@ class Pool:
         if connection in self._idle:
             self._idle.remove(connection)
         self._make_for_waiting()
-
-    def _cool(self) -> None:
-        self.cool_until_s = self._loop.time() + ENDPOINT_COOL_DOWN_S
-        self.health.failed()
 
     def _may_connect(self) -> bool:
         return self.connection_count + len(self._connecting) < self.upstream.max_connections
@@ -431,9 +409,9 @@ class Pool:
             )
             if transport.is_closing():
                 raise ConnectionResetError  # the engine hung up before anything was sent
-            _watch_peer(transport)
+            watch_peer(transport)
         except (OSError, UnicodeError):  # TLS and name resolution fail as one, too
-            self._cool()
+            self.cool()
             if self._connecting.pop(sender, None) is not None:
                 sender.connect_failed(self, Refusal(CONNECT_FAILED))
             self._make_for_waiting()
@@ -444,12 +422,3 @@ class Pool:
             self.release(connection)
         else:
             sender.connected(connection)
-
-
-def _watch_peer(transport: asyncio.Transport) -> None:
-    """Have the kernel probe a silent connection, so that a vanished engine is noticed."""
-    sock = transport.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEP_ALIVE_IDLE_S)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEP_ALIVE_INTERVAL_S)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEP_ALIVE_PROBES)

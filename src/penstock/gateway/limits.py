@@ -180,3 +180,29 @@ TILL_RESTS_MS = 2
 """How long each takes for itself when there was too little for several."""
 LEARNT_EVERY = 8
 """Of requests that are so frequent, one in so many tells what is usual."""
+H2_STREAMS = 128
+"""Requests that are under way on one HTTP/2 connection; more are refused, or wait for another."""
+H2_STREAM_BYTES = 256 * 1024
+"""What of one stream may be unread by who serves it; with H2_STREAMS it bounds a connection."""
+H2_CONNECTION_BYTES = 1024 * 1024
+"""What of one connection may be on its way to us."""
+H2_FIELDS_BYTES = 16 * 1024
+"""Header fields of a request or an answer, or its trailers, 32 bytes more for each; more ends the
+stream."""
+H2_BLOCK_BYTES = 64 * 1024
+"""The same as they are sent, and as they unfold; more ends the connection."""
+H2_CONTINUATIONS = 16
+"""Frames in which they continue; more end the connection."""
+H2_BLOCKS_KNOWN = 32
+"""Header blocks that are remembered with what they mean; past it, they are read again."""
+H2_IDLE_FRAMES = 1_000
+"""Frames that carry nothing (pings, settings, windows, empty ones) that a peer may send in a
+second, beside four for each that does; more end the connection."""
+H2_RESETS = 256
+"""Requests that a caller may give up in a second on one connection; more end it."""
+H2_UNSENT_REPLIES = 1_000
+"""Answers to such frames that may be unsent; more end the connection."""
+H2_IDLE_S = 300.0
+"""Without a request; then a connection is closed."""
+H2_POOL_IDLE_S = 60.0
+"""The same of one to an engine."""

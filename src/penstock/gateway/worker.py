@@ -32,6 +32,7 @@ from penstock.gateway.agent_link import AgentLink, Orders
 from penstock.gateway.errors import DRAINING, JOURNAL_FULL
 from penstock.gateway.forward import Pool
 from penstock.gateway.health import Told
+from penstock.gateway.http2.server import Http2Downstream
 from penstock.gateway.journal import Journal
 from penstock.gateway.limiter import Limiter
 from penstock.gateway.limits import CREDENTIALS_WAIT_S, SWEEP_S
@@ -89,7 +90,7 @@ class Worker:
         self.form_bytes = settings.form_bytes
         """How large a form may be."""
         self._ended: asyncio.Future[int] = loop.create_future()
-        self._connections: set[Downstream] = set()
+        self._connections: set[Downstream | Http2Downstream] = set()
         self._pools: dict[str, tuple[ServedUpstream, tuple[Pool, ...]]] = {}
         self._servers: list[asyncio.Server] = []
         self._told = Told(loop.time)
@@ -215,14 +216,14 @@ class Worker:
 
     # What connections ask
 
-    def join(self, downstream: Downstream) -> bool:
+    def join(self, downstream: Downstream | Http2Downstream) -> bool:
         """Count a connection in; False when there are too many."""
         if len(self._connections) >= self._settings.max_connections:
             return False
         self._connections.add(downstream)
         return True
 
-    def leave(self, downstream: Downstream) -> None:
+    def leave(self, downstream: Downstream | Http2Downstream) -> None:
         """Count a connection out."""
         self._connections.discard(downstream)
 

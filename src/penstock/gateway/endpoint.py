@@ -1,0 +1,61 @@
+"""What a worker knows of one endpoint, in whatever protocol it is spoken to."""
+
+import asyncio
+import socket
+
+from penstock.contract.snapshot import Endpoint
+from penstock.gateway.health import Health
+from penstock.gateway.limits import ENDPOINT_COOL_DOWN_S, ENDPOINT_RESTS_S
+from penstock.gateway.offer import ServedUpstream
+from penstock.gateway.retries import RetryBudget
+
+_KEEP_ALIVE_IDLE_S, _KEEP_ALIVE_INTERVAL_S, _KEEP_ALIVE_PROBES = 15, 5, 3
+"""A vanished peer is noticed within 30 s."""
+
+
+class EndpointState:
+    """What decides whether an endpoint is asked.
+
+    Args:
+        endpoint: Where it is.
+        upstream: Whose endpoint it is.
+        loop: The running loop.
+        retries: What all endpoints of the upstream share.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        upstream: ServedUpstream,
+        loop: asyncio.AbstractEventLoop,
+        retries: RetryBudget,
+    ) -> None:
+        """See the class."""
+        self.endpoint = endpoint
+        self.upstream = upstream
+        self.retries = retries
+        self._loop = loop
+        self.in_flight = 0
+        """Requests between `acquire` and their end, counted by the exchanges."""
+        self.cool_until_s = 0.0
+        """It refused a connection lately, or asked to be left alone: others go first until then."""
+        self.health = Health(loop.time)
+
+    def rest(self, seconds: int) -> None:
+        """Be passed over for a while, as the endpoint asked for."""
+        until_s = self._loop.time() + min(seconds, ENDPOINT_RESTS_S)
+        self.cool_until_s = max(self.cool_until_s, until_s)
+
+    def cool(self) -> None:
+        """Be passed over for a while: no connection came about."""
+        self.cool_until_s = self._loop.time() + ENDPOINT_COOL_DOWN_S
+        self.health.failed()
+
+
+def watch_peer(transport: asyncio.Transport) -> None:
+    """Have the kernel probe a silent connection, so that a vanished engine is noticed."""
+    sock = transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEP_ALIVE_IDLE_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEP_ALIVE_INTERVAL_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEP_ALIVE_PROBES)
