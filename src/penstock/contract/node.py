@@ -134,6 +134,16 @@ class NotReady(msgspec.Struct, frozen=True, tag="not_ready"):
     """After so long without another one, nothing is known any more."""
 
 
+class ContextLengths(msgspec.Struct, frozen=True, tag="context_lengths"):
+    """Agent to worker: how many tokens a request may have; replaces all that was told.
+
+    It comes behind each Hello, and when something changed.
+    """
+
+    lengths: tuple[tuple[str, str, int], ...]
+    """Each is the name of an upstream, the upstream's own name of a model, and tokens."""
+
+
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """Agent to worker: stop taking requests, finish those in flight within the grace, end."""
 
@@ -239,7 +249,15 @@ WorkerMessage = (
     | CheckHolds
 )
 AgentMessage = (
-    Apply | Credentials | Drain | Granted | LimitsClock | HoldsGranted | HoldsChecked | NotReady
+    Apply
+    | ContextLengths
+    | Credentials
+    | Drain
+    | Granted
+    | LimitsClock
+    | HoldsGranted
+    | HoldsChecked
+    | NotReady
 )
 
 _encode = msgspec.msgpack.Encoder().encode

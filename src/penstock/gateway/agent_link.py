@@ -16,6 +16,7 @@ import msgspec
 from penstock.contract.node import (
     AgentMessage,
     Apply,
+    ContextLengths,
     Credentials,
     Drain,
     Frames,
@@ -49,6 +50,8 @@ class Orders:
     """All opened credentials, by id: called once the last part of them came."""
     take_not_ready: Callable[[NotReady], None]
     """Endpoints that cannot be asked."""
+    take_contexts: Callable[[ContextLengths], None]
+    """How many tokens requests may have."""
     drain: Callable[[float | None], None]
     """The worker shall end, with its grace in seconds."""
 
@@ -159,6 +162,8 @@ class AgentLink:
                 writer.write(encode_message(self._orders.apply()))
             case NotReady():
                 self._orders.take_not_ready(message)
+            case ContextLengths():
+                self._orders.take_contexts(message)
             case Drain(grace_s):
                 self._orders.drain(grace_s)
             case Granted() | HoldsGranted() | HoldsChecked() | LimitsClock():

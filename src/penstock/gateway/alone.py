@@ -46,10 +46,10 @@ def answer_alone(worker: "Worker", request: Request) -> bytes:
     elif request.target == V2:
         found = _V2_BODY
     elif request.principal is not None and request.target == MODELS:
-        found = models_body(worker.runtime, request.principal)
+        found = models_body(worker.runtime, request.principal, worker.contexts)
     else:
         assert request.principal is not None  # noqa: S101 - other paths need a key
-        found = model_body(worker.runtime, request.principal, request.target)
+        found = model_body(worker.runtime, request.principal, request.target, worker.contexts)
     if isinstance(found, Refusal):
         request.refusal = found
         allow = request.allow if found.error.status == 405 else b""  # noqa: PLR2004 - HTTP

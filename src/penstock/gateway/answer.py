@@ -7,6 +7,7 @@ import msgspec
 from penstock.gateway.dialects.openai import error_body
 from penstock.gateway.errors import MODEL_NOT_FOUND, OVERLOADED
 from penstock.gateway.limits import RETRY_AFTER_S
+from penstock.gateway.offer import Contexts
 from penstock.gateway.request import MODEL_PREFIX
 from penstock.gateway.runtime import Principal, Runtime
 from penstock.kit.errors import Refusal, Source
@@ -144,25 +145,37 @@ def error_answer(
     return own_answer(status, told, request_id, connection, extra=extra, is_head=is_head)
 
 
-def models_body(runtime: Runtime, principal: Principal) -> bytes:
+def models_body(runtime: Runtime, principal: Principal, contexts: Contexts) -> bytes:
     """Return the list of models that a key may use."""
     names = runtime.list_alias_names(principal)
-    return _encode({"object": "list", "data": [_model(runtime, name) for name in names]})
+    return _encode({"object": "list", "data": [_model(runtime, name, contexts) for name in names]})
 
 
-def model_body(runtime: Runtime, principal: Principal, target: bytes) -> bytes | Refusal:
+def model_body(
+    runtime: Runtime, principal: Principal, target: bytes, contexts: Contexts
+) -> bytes | Refusal:
     """Return one model, if the key may use it; others do not exist for it.
 
     Args:
         runtime: What the worker serves from.
         principal: Who asks.
         target: Path `/v1/models/<alias>`; the alias may be percent-encoded, as SDKs do with `/`.
+        contexts: How many tokens requests may have.
     """
     name = unquote(target[len(MODEL_PREFIX) :].decode("latin-1"))
     if not runtime.may_use(principal, name):
         return Refusal(MODEL_NOT_FOUND, param="model")
-    return _encode(_model(runtime, name))
+    return _encode(_model(runtime, name, contexts))
 
 
-def _model(runtime: Runtime, name: str) -> dict[str, str | int]:
-    return {"id": name, "object": "model", "created": runtime.created_s, "owned_by": "penstock"}
+def _model(runtime: Runtime, name: str, contexts: Contexts) -> dict[str, str | int]:
+    model: dict[str, str | int] = {
+        "id": name,
+        "object": "model",
+        "created": runtime.created_s,
+        "owned_by": "penstock",
+    }
+    most = runtime.find_context(name, contexts)
+    if most is not None:
+        model["max_model_len"] = most
+    return model

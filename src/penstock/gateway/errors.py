@@ -331,6 +331,14 @@ REFUSED_BY_ENGINE = _downstream(
     cause="The engine found the request invalid (e.g. too long for its context).",
     fix="Read the message; it is the engine's own.",
 )
+CONTEXT_EXCEEDED = _downstream(
+    "request:context_length_exceeded",
+    400,
+    "The request has more tokens than the model takes.",
+    conventional="context_length_exceeded",
+    cause="The engine said so, or failed with a request longer than its context.",
+    fix="Shorten it; `max_model_len` in /v1/models says how many tokens fit, where it is known.",
+)
 
 # Capacity of this node
 

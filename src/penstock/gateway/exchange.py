@@ -28,6 +28,7 @@ from penstock.gateway.failure import (
     RETRIED_STATUSES,
     error_in_answer,
     redacted,
+    too_long,
 )
 from penstock.gateway.form import Form
 from penstock.gateway.forms import form_of
@@ -264,13 +265,14 @@ class Exchange(RequestRecord):
     def _fail_by_status(self, connection: UpstreamConnection) -> None:
         status = connection.status
         refusal = self._form.failure(self._admission, connection, b"".join(self._body))
+        refusal = self._too_long(refusal)
         if self._sent_elsewhere(status, refusal):
             return
         is_passed = refusal.error is REFUSED_BY_ENGINE and status in PASSED_STATUSES
         self._fail(self._attempts.verdict(refusal), status=status if is_passed else None)
 
     def _fail_under_200(self, error: bytes) -> None:
-        refusal = error_in_answer(error)
+        refusal = self._too_long(error_in_answer(error))
         if not self._sent_elsewhere(error_status(error), refusal):
             self._fail(self._attempts.verdict(refusal))
 
@@ -386,6 +388,12 @@ class Exchange(RequestRecord):
         connection = self._connection
         if connection is not None and not connection.transport.is_closing():
             connection.transport.resume_reading()
+
+    def _too_long(self, refusal: Refusal) -> Refusal:
+        admission = self._admission
+        place = admission.target.upstream.name, admission.target.deployment.model
+        most_tokens = self._worker.contexts.get(place)
+        return too_long(refusal, most_tokens, admission.estimated_input_tokens)
 
     def _redacted(self, refusal: Refusal) -> Refusal:
         target = self._admission.target

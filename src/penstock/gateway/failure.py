@@ -7,6 +7,7 @@ from penstock.engines.registry import NO_ROOM
 from penstock.gateway.dialects.openai import error_status, error_text
 from penstock.gateway.errors import (
     BAD_ANSWER,
+    CONTEXT_EXCEEDED,
     FAILED,
     MISCONFIGURED,
     OVERLOADED,
@@ -25,6 +26,10 @@ _UNAVAILABLE = 503
 _OVERLOAD_STATUSES = NO_ROOM - {_UNAVAILABLE}
 _BUSY = re.compile(r"busy|capacity|exceed|overload|priority|queue|too many", re.IGNORECASE)
 """Words with which engines say that they are up and have no room, where the status is 503."""
+_TOO_LONG = re.compile(
+    r"context[ _](length|window)|max_model_len|maximum (model|context|input) length", re.IGNORECASE
+)
+"""Words with which engines say that there are more tokens than the model takes."""
 _PLACE = re.compile(
     r"\b[a-z][a-z0-9+.-]*://[^\s'\"<>]+"  # a URL
     r"|(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.])(?::\d+)?"  # an IPv4 address
@@ -100,6 +105,23 @@ def _seconds(retry_after: bytes | None) -> int | None:
     if retry_after is None or len(retry_after) > _RETRY_AFTER_DIGITS or not retry_after.isdigit():
         return None
     return int(retry_after)
+
+
+def too_long(refusal: Refusal, most_tokens: int | None, input_tokens: int) -> Refusal:
+    """Return what a refusal is when the request was too long for its model.
+
+    vLLM and SGLang say so in words under 400; Dynamo answers 500, with any words.
+
+    Args:
+        refusal: What the engine's answer meant by its status.
+        most_tokens: How many tokens a request may have; None when nobody said.
+        input_tokens: About how many it had.
+    """
+    if refusal.error is REFUSED_BY_ENGINE:
+        is_so = _TOO_LONG.search(refusal.detail or "") is not None
+    else:
+        is_so = refusal.error is FAILED and most_tokens is not None and input_tokens > most_tokens
+    return Refusal(CONTEXT_EXCEEDED, refusal.detail, "messages") if is_so else refusal
 
 
 def redacted(refusal: Refusal, authorization: bytes, hosts: Iterable[str]) -> Refusal:

@@ -7,9 +7,9 @@ beside it. Only what limits somebody is taken for a No when it cannot be read.
 
 import logging
 import ssl
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -109,6 +109,10 @@ class Offer(msgspec.Struct, frozen=True):
     """The largest `n` that one of them answers in full."""
     is_complete: bool
     """Whether all could be used that may be: else it is worth looking again."""
+
+
+Contexts: TypeAlias = Mapping[tuple[str, str], int]
+"""The most tokens of a request, by an upstream's name and its own name of a model."""
 
 
 class Owner(NamedTuple):
@@ -220,6 +224,13 @@ class Catalog:
         alias = self._find(self._records.find_alias, name)
         policies = self._read_policies(owner)
         return alias is not None and policies is not None and self._is_for(alias, owner, policies)
+
+    def find_context(self, name: str, contexts: Contexts) -> int | None:
+        """Return how many tokens a request for an alias may have wherever its route sends it."""
+        alias = self._find(self._records.find_alias, name)
+        tier = [] if alias is None else next(self._read_tiers(alias.route), [])
+        places = ((each.upstream.name, each.deployment.model) for each in tier)
+        return min((contexts[place] for place in places if place in contexts), default=None)
 
     def list_names(self, owner: Owner) -> tuple[str, ...]:
         """Return the names of all aliases that `may_use` holds for, in order."""

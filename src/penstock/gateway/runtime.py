@@ -14,7 +14,7 @@ from penstock.contract.snapshot import Key, Upstream
 from penstock.contract.snapshot_store import Meta
 from penstock.gateway import offer, quota
 from penstock.gateway.limits import KNOWN_KEYS, KNOWN_LISTS, KNOWN_OFFERS
-from penstock.gateway.offer import Catalog, Offer, Owner, header_patterns
+from penstock.gateway.offer import Catalog, Contexts, Offer, Owner, header_patterns
 from penstock.gateway.priced import Pricing
 from penstock.gateway.quota import Quota, read_quota
 from penstock.gateway.rehash import OldHashes
@@ -230,6 +230,10 @@ class Runtime:
                 self._lists.clear()
             names = self._lists[owner] = self._catalog.list_names(owner)
         return [n for n in names if principal.aliases is None or n in principal.aliases]
+
+    def find_context(self, alias: str, contexts: Contexts) -> int | None:
+        """Return how many tokens a request for an alias may have; None when nobody said."""
+        return self._catalog.find_context(alias, contexts) if contexts else None
 
     def list_upstream_names(self) -> set[str]:
         """Return the names of all upstreams."""

@@ -19,6 +19,7 @@ from penstock.access.peppers import read_peppers
 from penstock.contract import metrics
 from penstock.contract.node import (
     Applied,
+    ContextLengths,
     Hello,
     NotReady,
     Sample,
@@ -36,7 +37,7 @@ from penstock.gateway.http2.server import Http2Downstream
 from penstock.gateway.journal import Journal
 from penstock.gateway.limiter import Limiter
 from penstock.gateway.limits import CREDENTIALS_WAIT_S, SWEEP_S
-from penstock.gateway.offer import ServedUpstream
+from penstock.gateway.offer import Contexts, ServedUpstream
 from penstock.gateway.rehash import OldHashes
 from penstock.gateway.request import Request
 from penstock.gateway.retries import RetryBudget
@@ -94,6 +95,8 @@ class Worker:
         self._pools: dict[str, tuple[ServedUpstream, tuple[Pool, ...]]] = {}
         self._servers: list[asyncio.Server] = []
         self._told = Told(loop.time)
+        self.contexts: Contexts = {}
+        """How many tokens requests may have, as far as engines say it."""
         self._tokens = Tokens()
         self._has_tokens = asyncio.Event()
         self._old_hashes = OldHashes()
@@ -172,6 +175,10 @@ class Worker:
         for upstream, pools in self._pools.values():
             for pool in pools:
                 pool.health.told(self._told.until_s(upstream.name, pool.endpoint))
+
+    def _take_contexts(self, message: ContextLengths) -> None:
+        """Know these from now on."""
+        self.contexts = {(upstream, model): tokens for upstream, model, tokens in message.lengths}
 
     def pools_of(self, upstream: ServedUpstream) -> tuple[Pool, ...]:
         """Return the connection pools of an upstream's endpoints.
@@ -302,7 +309,13 @@ class Worker:
             orphan_grace_s=self._settings.orphan_grace_s,
             hello=self._hello,
             report=self._report,
-            orders=Orders(self._apply, self._take_tokens, self._take_not_ready, self.drain),
+            orders=Orders(
+                self._apply,
+                self._take_tokens,
+                self._take_not_ready,
+                self._take_contexts,
+                self.drain,
+            ),
             limiter=self.limiter,
         )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from penstock.access.peppers import Peppers, read_peppers
 from penstock.contract.metrics import Metric
-from penstock.contract.node import NotReady
+from penstock.contract.node import ContextLengths, NotReady
 from penstock.contract.operations import MAX_WAIT_S
 from penstock.kit.clock import Clock
 from penstock.kit.errors import PenstockError
@@ -24,6 +24,7 @@ from penstock.node import metrics
 from penstock.node.calls import ControlCalls
 from penstock.node.checkpoints import Checkpoints
 from penstock.node.configuration import Configuration
+from penstock.node.contexts import Contexts
 from penstock.node.credentials import OpenCredentials
 from penstock.node.discovery.discovery import Discovery
 from penstock.node.discovery.sources import make_follow
@@ -154,7 +155,8 @@ class _Agent:
             settings.control_url, layout.node_token, timeout_s=MAX_WAIT_S + _CALL_TIMEOUT_S
         )
         self._operator = Operator(self._claims, node_id, publisher, self._credentials.find)
-        self._health = Health(publisher, clock, self._tell_health, random=random.random)
+        self._health = Health(publisher, clock, self._tell, random=random.random)
+        self._contexts = Contexts(publisher, clock, self._credentials.find, self._tell)
         self._supervisor = Supervisor(
             settings,
             layout,
@@ -168,26 +170,30 @@ class _Agent:
                 self._limits.broker,
                 self._holds,
                 self._health.message,
+                self._contexts.message,
             ),
         )
         self._links = Links(socket, self._supervisor)
         self._store = connect_store(settings, layout, clock, node_id=node_id)
-        self._shipper = Shipper(
-            journals=layout.journal,
-            checkpoints=Checkpoints(layout.shipper),
-            refused=layout.refused,
-            node_id=node_id,
-            store=self._store,
-            clock=clock,
-            random=random.random,
-            retention_s=settings.journal_retention_s,
-        )
+        self._shipper = self._make_shipper(layout, node_id)
         self._changed = asyncio.Event()
         self._feed = Feed(
             settings.control_url, layout.node_token, publisher, clock, self._changed.set
         )
         self._discovery = self._make_discovery()
         self._monitor = self._make_monitor()
+
+    def _make_shipper(self, layout: Layout, node_id: str) -> Shipper:
+        return Shipper(
+            journals=layout.journal,
+            checkpoints=Checkpoints(layout.shipper),
+            refused=layout.refused,
+            node_id=node_id,
+            store=self._store,
+            clock=self._clock,
+            random=random.random,
+            retention_s=self._settings.journal_retention_s,
+        )
 
     def _make_discovery(self) -> Discovery:
         settings = self._settings.discovery
@@ -232,6 +238,7 @@ class _Agent:
                 asyncio.create_task(self._rehashes.run(), name="rehashes"),
                 asyncio.create_task(self._holds.run(), name="holds"),
                 asyncio.create_task(self._health.run(), name="health"),
+                asyncio.create_task(self._contexts.run(), name="contexts"),
                 asyncio.create_task(self._operator.run(), name="operator"),
                 asyncio.create_task(self._discovery.run(), name="discovery"),
                 *(asyncio.create_task(part, name=name) for name, part in self._limits.parts()),
@@ -298,7 +305,7 @@ class _Agent:
     def _tell_credentials(self) -> None:
         self._supervisor.tell_credentials()
 
-    def _tell_health(self, message: NotReady) -> None:
+    def _tell(self, message: NotReady | ContextLengths) -> None:
         self._supervisor.tell(message)
 
     async def _take_version(self) -> None:

@@ -19,6 +19,7 @@ import msgspec
 from penstock.contract.node import (
     Applied,
     CheckHolds,
+    ContextLengths,
     Credentials,
     FreeHolds,
     NotReady,
@@ -67,6 +68,8 @@ class Desks:
     """Has money held for them."""
     not_ready: Callable[[], NotReady]
     """Returns which endpoints cannot be asked."""
+    contexts: Callable[[], ContextLengths]
+    """Returns how many tokens requests may have."""
 
 
 class Supervisor:
@@ -157,8 +160,8 @@ class Supervisor:
         for worker in self._workers.values():
             self._tell_credentials(worker)
 
-    def tell(self, message: NotReady) -> None:
-        """Tell every worker which endpoints cannot be asked."""
+    def tell(self, message: NotReady | ContextLengths) -> None:
+        """Tell every worker what is known of engines."""
         for worker in self._workers.values():
             if worker.link is not None:
                 worker.link.send(message)
@@ -222,6 +225,7 @@ class Supervisor:
         else:
             self._tell_credentials(worker)
             link.send(self._desks.not_ready())
+            link.send(self._desks.contexts())
             self.offer(self._current_version())
         self._notify()
 

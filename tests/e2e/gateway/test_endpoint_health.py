@@ -6,12 +6,12 @@ from pathlib import Path
 
 import msgspec
 from tests.fakes.fake_agent import running_agent
-from tests.fakes.http_rig import request
+from tests.fakes.http_rig import CHAT, chat, get, request
 from tests.fakes.raw_http import ask
 from tests.fakes.recording_engine import running_engine
-from tests.fakes.worker_process import make_snapshot, running_worker
+from tests.fakes.worker_process import KEY, make_snapshot, running_worker
 
-from penstock.contract.node import Applied, Apply, NotReady
+from penstock.contract.node import Applied, Apply, ContextLengths, NotReady
 
 SOON_S = 20.0
 
@@ -32,6 +32,22 @@ def test_nothing_goes_where_the_agent_heard_no(tmp_path: Path) -> None:
             before = len(one.seen)
             # No further word comes: it is believed for half a second, and no longer.
             _ask_until(worker.port, lambda: len(one.seen) > before + 1)
+
+
+def test_a_failure_of_what_is_too_long_is_the_callers(tmp_path: Path) -> None:
+    """A request longer than the model takes is 400, where the agent read how much that is."""
+    with running_engine() as engine, running_agent() as agent:
+        agent.greeting = [ContextLengths((("engine", "served-model", 100),)), Apply(1)]
+        with running_worker(tmp_path, [engine.port], agent_socket=str(agent.path)) as worker:
+            agent.wait(Applied)
+            models = ask(worker.port, get(b"/v1/models", key=KEY))
+            assert b'"max_model_len":100' in models.body
+            failing = b"x-emulator-status: 500"
+            long = ask(worker.port, request(chat("word " * 200), failing))
+            assert long.status == 400
+            assert b'"code":"context_length_exceeded"' in long.body
+            assert ask(worker.port, request(CHAT, failing)).status == 502
+            assert ask(worker.port, request(chat("word " * 200))).status == 200
 
 
 def test_when_all_are_said_not_to_be_ready_all_are_asked(tmp_path: Path) -> None:

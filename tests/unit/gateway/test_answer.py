@@ -150,7 +150,7 @@ def test_heads_of_relayed_answers() -> None:
 )
 def test_models_are_those_of_the_key(principal: Principal, names: list[str]) -> None:
     """The list of models is that of the key, sorted, in OpenAI's shape."""
-    found = json.loads(models_body(_RUNTIME, principal))
+    found = json.loads(models_body(_RUNTIME, principal, {}))
     assert found["object"] == "list"
     assert [model["id"] for model in found["data"]] == names
     for model in found["data"]:
@@ -158,10 +158,20 @@ def test_models_are_those_of_the_key(principal: Principal, names: list[str]) -> 
         assert model["created"] == 1_750_000_000
 
 
+def test_a_model_says_how_much_it_takes() -> None:
+    """What an engine said of its model is said of the alias; of others nothing."""
+    contexts = {("engine", "served-model"): 4096, ("other", "served-model"): 10}
+    models = json.loads(models_body(_RUNTIME, _BOUND, contexts))["data"]
+    assert [model["max_model_len"] for model in models] == [4096]
+    found = model_body(_RUNTIME, _BOUND, b"/v1/models/model-a", {("engine", "another"): 5})
+    assert isinstance(found, bytes)
+    assert "max_model_len" not in json.loads(found)
+
+
 @pytest.mark.parametrize("name", [b"model-a", b"model%2Da", b"%6D%6f%64%65%6c%2d%61"])
 def test_a_model_is_found_by_its_name(name: bytes) -> None:
     """A model is the same however its path writes it."""
-    found = model_body(_RUNTIME, _BOUND, b"/v1/models/" + name)
+    found = model_body(_RUNTIME, _BOUND, b"/v1/models/" + name, {})
     assert isinstance(found, bytes)
     assert json.loads(found)["id"] == "model-a"
 
@@ -171,5 +181,5 @@ def test_a_model_is_found_by_its_name(name: bytes) -> None:
 )
 def test_other_models_are_not_there(name: bytes) -> None:
     """What the key may not use and what does not exist are the same."""
-    found = model_body(_RUNTIME, _BOUND, b"/v1/models/" + name)
+    found = model_body(_RUNTIME, _BOUND, b"/v1/models/" + name, {})
     assert found == Refusal(MODEL_NOT_FOUND, param="model")

@@ -5,13 +5,14 @@ import pytest
 
 from penstock.gateway.errors import (
     BAD_ANSWER,
+    CONTEXT_EXCEEDED,
     FAILED,
     MISCONFIGURED,
     OVERLOADED,
     REFUSED_BY_ENGINE,
     UNAVAILABLE,
 )
-from penstock.gateway.failure import error_in_answer, redacted, status_failure
+from penstock.gateway.failure import error_in_answer, redacted, status_failure, too_long
 from penstock.kit.errors import ErrorCode, Refusal
 
 _BODY = b'{"error":{"message":"its words"}}'
@@ -134,3 +135,26 @@ def test_engines_tell_nobody_where_they_are(said: str, shown: str) -> None:
     """Addresses in an engine's words are replaced; versions and figures stay."""
     told = redacted(Refusal(FAILED, said, "n", 3), b"", ["gpu-7"])
     assert told == Refusal(FAILED, shown, "n", 3)
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "most", "tokens", "is_so"),
+    [
+        (400, "This model's maximum context length is 4096 tokens.", None, 5_000, True),
+        (400, "The input (9 tokens) is longer than the model's context length (4).", 4, 1, True),
+        (400, "temperature must be positive", 100, 5_000, False),
+        (500, "Failed to generate", 4_096, 5_000, True),
+        (500, "Failed to generate", 4_096, 4_000, False),
+        (500, "Failed to generate", None, 5_000, False),
+        (503, "busy", 4_096, 5_000, False),
+        (404, "maximum context length", 4_096, 5_000, False),
+    ],
+)
+def test_too_long_requests(
+    status: int, words: str, most: int | None, tokens: int, *, is_so: bool
+) -> None:
+    """An engine says that a request is too long, or fails with one that is."""
+    refusal = status_failure(status, msgspec.json.encode({"message": words}), None)
+    told = too_long(refusal, most, tokens)
+    assert (told.error is CONTEXT_EXCEEDED) is is_so
+    assert told == refusal or is_so

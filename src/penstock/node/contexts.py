@@ -1,0 +1,179 @@
+"""How many tokens a request may have: read where servers list their models, now and then."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import httpx
+import msgspec
+
+from penstock.contract.node import ContextLengths
+from penstock.contract.snapshot import Endpoint, Upstream
+from penstock.engines.registry import engine_of
+from penstock.kit.clock import Clock
+from penstock.kit.envelope import SecretBytes
+from penstock.node.engine_clients import EngineClients
+from penstock.node.health import Store
+
+PERIOD_S = 300.0
+"""From one reading of a list to the next: what it says changes when a server starts anew."""
+AGAIN_S = 10.0
+"""To the next one when there was no answer: the server may be starting."""
+DEADLINE_S = 2.0
+_LOOK_S = 1.0
+_LIST_BYTES = 1024 * 1024
+_AT_ONCE = 16
+_MAX_TOKENS = 2**40
+_OK = 200
+
+
+class _Place(NamedTuple):
+    """One endpoint, and what it is to be asked about."""
+
+    upstream: Upstream
+    endpoint: Endpoint
+    models: frozenset[str]
+    """Names that some deployment has for a model there."""
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """What it is known by."""
+        return self.upstream.name, self.endpoint.url
+
+
+class Contexts:
+    """Reads lists of models, and remembers what they said.
+
+    Where endpoints of an upstream differ, the least counts: nobody knows which one answers.
+
+    Args:
+        store: Where upstreams and deployments are.
+        clock: Measures periods.
+        find_token: Returns what a reference to a credential stands for, if it can be had.
+        tell: Passes on what workers need to know.
+        transport: Replaces the network in tests.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        find_token: Callable[[str], SecretBytes | None],
+        tell: Callable[[ContextLengths], None],
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """See the class."""
+        self._store = store
+        self._clock = clock
+        self._find_token = find_token
+        self._tell = tell
+        self._clients = EngineClients(DEADLINE_S, transport)
+        self._seen: dict[tuple[str, str], dict[str, int]] = {}
+        self._due_s: dict[_Place, float] = {}
+        self._at_once = asyncio.Semaphore(_AT_ONCE)
+
+    def message(self) -> ContextLengths:
+        """Return what workers are told: all of it."""
+        least: dict[tuple[str, str], int] = {}
+        for (upstream, _), lengths in self._seen.items():
+            for model, tokens in lengths.items():
+                place = upstream, model
+                least[place] = min(tokens, least.get(place, tokens))
+        return ContextLengths(tuple((*place, tokens) for place, tokens in sorted(least.items())))
+
+    async def run(self) -> None:
+        """Read until cancelled."""
+        version = -1
+        try:
+            while True:
+                before = self.message()
+                if self._store.version != version:
+                    version = self._store.version
+                    self._follow(await asyncio.to_thread(self._list_places))
+                now_s = self._clock.monotonic_s()
+                due = [place for place, due_s in self._due_s.items() if due_s <= now_s]
+                await asyncio.gather(*map(self._read, due))
+                after = self.message()
+                if after != before:
+                    self._tell(after)
+                await asyncio.sleep(_LOOK_S)
+        finally:
+            await self._clients.close()
+
+    def _list_places(self) -> list[_Place]:
+        models: dict[str, set[str]] = {}
+        for deployment in self._store.list_deployments():
+            models.setdefault(deployment.upstream, set()).add(deployment.model)
+        places = []
+        for upstream in self._store.list_upstreams():
+            engine = engine_of(upstream.provider)
+            names = frozenset(models.get(upstream.name, ()))
+            if engine.models_path and engine.context_member and names:
+                places += [_Place(upstream, at, names) for at in upstream.endpoints]
+        return places
+
+    def _follow(self, places: list[_Place]) -> None:
+        """Read the lists of these from now on, and of no others."""
+        self._due_s = {place: self._due_s.get(place, float("-inf")) for place in places}
+        names = {place.name for place in places}
+        self._seen = {name: found for name, found in self._seen.items() if name in names}
+
+    async def _read(self, place: _Place) -> None:
+        async with self._at_once:
+            content = await self._ask(place)
+        engine = engine_of(place.upstream.provider)
+        found = None
+        if content is not None and engine.context_member is not None:
+            found = read_lengths(content, engine.context_member)
+        if found is not None:
+            self._seen[place.name] = {
+                model: tokens for model, tokens in found.items() if model in place.models
+            }
+        pause_s = AGAIN_S if found is None else PERIOD_S
+        self._due_s[place] = self._clock.monotonic_s() + pause_s
+
+    async def _ask(self, place: _Place) -> bytes | None:
+        upstream, headers = place.upstream, {}
+        if upstream.credential is not None:
+            token = self._find_token(upstream.credential)
+            if token is None:
+                return None
+            headers["authorization"] = f"Bearer {token.reveal().decode('ascii')}"
+        path = engine_of(upstream.provider).models_path or ""
+        try:
+            request = self._clients.ask(
+                "GET", place.endpoint, path, upstream.tls_ca_file, headers=headers
+            )
+            async with asyncio.timeout(DEADLINE_S), request as answer:
+                content = b""
+                async for piece in answer.aiter_bytes():
+                    content += piece
+                    if len(content) > _LIST_BYTES:
+                        return None
+                return content if answer.status_code == _OK else None
+        except (httpx.HTTPError, httpx.InvalidURL, OSError):
+            return None
+
+
+def read_lengths(content: bytes, member: str) -> dict[str, int] | None:
+    """Return the context lengths in a list of models, by their ids; None when it is no such list.
+
+    >>> read_lengths(b'{"data": [{"id": "m", "most": 4096}, {"id": "n"}]}', "most")
+    {'m': 4096}
+    """
+    try:
+        found: Any = msgspec.json.decode(content)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+    entries = found.get("data") if isinstance(found, dict) else None
+    if not isinstance(entries, list):
+        return None
+    lengths = {}
+    for entry in entries:
+        if not isinstance(entry, dict):
+            continue
+        name, tokens = entry.get("id"), entry.get(member)
+        if isinstance(name, str) and type(tokens) is int and 0 < tokens < _MAX_TOKENS:
+            lengths[name] = tokens
+    return lengths
