@@ -37,12 +37,12 @@ async def test_no_window_holds_more_than_the_limit(seed: int) -> None:
 
 async def test_the_simulation_sees_a_single_request_too_many() -> None:
     """With an authority that gives one more than a limit, some seed exceeds it."""
-    exceeded = 0
     for seed in range(12):
         simulation = LeaseSimulation(seed, GenerousAuthority)
         await simulation.run(1_000)
-        exceeded += simulation.most_in_window("requests") > simulation.buckets["requests"].limit
-    assert exceeded
+        if simulation.most_in_window("requests") > simulation.buckets["requests"].limit:
+            return
+    pytest.fail("none did")
 
 
 async def test_all_or_nothing() -> None:

@@ -333,11 +333,9 @@ def test_a_slow_server_gives_nothing_twice(tmp_path: Path, seed: int) -> None:
 
 def test_the_simulation_sees_shares_given_too_soon(tmp_path: Path) -> None:
     """With an agent that takes slow for away, some seed exceeds a limit."""
-    exceeded = 0
     for seed in range(4):
         world, from_shares = _most_used(tmp_path / str(seed), seed, HastyAuthority)
         assert from_shares > 0
-        exceeded += any(
-            world.most_in_window(metric) > world.limits[metric].limit for metric in WINDOWED
-        )
-    assert exceeded
+        if any(world.most_in_window(metric) > world.limits[metric].limit for metric in WINDOWED):
+            return
+    pytest.fail("none did")
