@@ -162,11 +162,17 @@ async def test_labels_add_up_to_what_was_rated(
     """Days and months by a label's values are exactly what the events that have it came to."""
     await _fill(database, rated)
     for width in WIDTHS:
-        group_by = ("organization", LABEL)
-        query = BucketQuery(width=width, group_by=group_by, label="cost", filters={}, limit=limit)
-        results = await _walk(database, query, ALL, has_costs=True)
-        assert _found(results, "amount_atto") == _expect(rated, query, "charge")
-        assert _found(results, "cost_atto") == _expect(rated, query, "cost")
+        for group_by, filters in (
+            (("organization", LABEL), {}),
+            (("project", LABEL), {}),
+            ((LABEL,), {"project": rated[0].event.project}),
+        ):
+            query = BucketQuery(
+                width=width, group_by=group_by, label="cost", filters=filters, limit=limit
+            )
+            results = await _walk(database, query, ALL, has_costs=True)
+            assert _found(results, "amount_atto") == _expect(rated, query, "charge")
+            assert _found(results, "cost_atto") == _expect(rated, query, "cost")
 
 
 async def test_huge_amounts_are_added_up(database: Database) -> None:

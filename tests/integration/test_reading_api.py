@@ -163,9 +163,9 @@ async def test_a_role_that_reads_nothing_is_denied(
 
 
 async def test_labels_of_other_projects_are_not_there(rig: AdminRig, usage: RatedUsage) -> None:
-    """Labels are not kept by project, so who may see one project only is refused them."""
+    """Labels are shown by project: to who may see one project only, those of that one."""
     mine = await _create_place(rig, usage, 1, labels=(("cost", "mine"),))
-    await _create_place(rig, usage, 2, mine.organization, labels=(("cost", "sibling"),))
+    sibling = await _create_place(rig, usage, 2, mine.organization, labels=(("cost", "sibling"),))
     other = await _create_place(rig, usage, 3, labels=(("cost", "other"),))
     owner = await rig.create_token(mine.project, "org_owner", READER)
     member = await rig.create_token(mine.project, "project_admin", READER)
@@ -173,7 +173,21 @@ async def test_labels_of_other_projects_are_not_there(rig: AdminRig, usage: Rate
         query = f"{path}?bucket=month&group_by=label:cost"
         values = [result["label_value"] for result in _results(await _get(rig, query, owner))]
         assert values == ["mine", "sibling"]
-        refused = await rig.call("GET", query, token=member)
+        (only,) = _results(await _get(rig, query, member))
+        assert only["label_value"] == "mine"
+        (named,) = _results(await _get(rig, f"{query}&project={sibling.project}", owner))
+        assert named["label_value"] == "sibling"
+        groups = f"{path}?bucket=month&group_by=project,label:cost"
+        pairs = {(one["project"], one["label_value"]) for one in _results(await _get(rig, groups))}
+        assert pairs == {
+            (mine.project, "mine"),
+            (sibling.project, "sibling"),
+            (other.project, "other"),
+        }
+        for project in (sibling.project, other.project, MISSING["project"]):
+            hidden = await rig.call("GET", f"{query}&project={project}", token=member)
+            expect_problem(hidden, 404, UNKNOWN)
+        refused = await rig.call("GET", f"{query}&key_id={mine.key_id}", token=member)
         expect_problem(refused, 400, "err:control:metering:grouping_unknown")
         foreign = await rig.call("GET", f"{query}&organization={other.organization}", token=owner)
         expect_problem(foreign, 404, UNKNOWN)

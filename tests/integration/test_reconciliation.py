@@ -117,6 +117,20 @@ async def test_what_is_moved_to_another_is_seen(database: Database) -> None:
     assert (await _chain(database, STARTED)).differences == []
 
 
+async def test_labels_of_before_have_no_project_to_compare(database: Database) -> None:
+    """Figures of labels under no project are compared without it, and their values still are."""
+    await _store(database, EVENTS)
+    await _rate(database, EVENTS, key="k")
+    async with database.write(ALL) as session:
+        for table in ("usage_label_days", "charge_label_days"):
+            forgotten = text(f"UPDATE {table} SET project = ''")  # noqa: S608 - a test's own
+            assert (await session._connection.execute(forgotten)).rowcount
+    assert (await _chain(database, STARTED)).differences == []
+    async with database.write(ALL) as session:
+        await session._connection.execute(text("UPDATE usage_label_days SET value = value || 'x'"))
+    assert (await _chain(database, STARTED)).differences
+
+
 async def test_events_are_compared_by_id_and_content(database: Database) -> None:
     """Ids that are not stored are missing, and those with another content different."""
     await _store(database, EVENTS[:4])

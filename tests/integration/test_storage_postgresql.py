@@ -35,10 +35,12 @@ from tests.unit.metering.usage_events import arrive, make_event
 import penstock
 from penstock.access.tables import ApiKeys
 from penstock.audit.tables import AuditHeads
+from penstock.contract.usage import METERS
 from penstock.metering import figure_store, store
 from penstock.metering.figure_rules import add_up
 from penstock.metering.rules import day_of
-from penstock.metering.tables import UsageDays, UsageEvents, UsageHours
+from penstock.metering.tables import UsageDays, UsageEvents, UsageHours, UsageLabelDays
+from penstock.rating.tables import ChargeLabelDays
 from penstock.storage import engine as sqlite
 from penstock.storage import postgresql as pg
 from penstock.storage.base import Base, Json
@@ -219,6 +221,44 @@ async def test_keys_that_read_usage_go_on_reading_costs(engine: AsyncEngine) -> 
             assert {row.id: row.scopes for row in rows} == kept | {
                 "reader0000000": [*costs, "usage:read"]
             }
+
+
+async def test_labels_of_before_have_no_project(engine: AsyncEngine) -> None:
+    """An upgrade keeps figures of labels under no project; going back adds projects up, exactly."""
+    label: dict[str, Any] = {"organization": "a", "name": "cost", "value": "x", "at": 0}
+    usage = label | {"model": "m", **dict.fromkeys(map(str, METERS), 3)}
+    charge = {**label, "currency": "EUR", "kind": "charge"}
+    charge |= {"amount": -1, "amount_rest": 600_000_000}
+    await upgrade(engine, "0022")
+    await _insert_labels(engine, usage, charge)
+    await upgrade(engine, "0023")
+    await _insert_labels(engine, {**usage, "project": "p"}, {**charge, "project": "p"})
+    read = "SELECT usage.project, input, amount, amount_rest FROM usage_label_days AS usage"
+    join = "JOIN charge_label_days AS charges ON charges.name = usage.name"
+    found = await _read_all(engine, f"{read} {join} AND charges.project = usage.project ORDER BY 1")
+    assert found == [("", 3, -1, 600_000_000), ("p", 3, -1, 600_000_000)]
+    await downgrade(engine, "0022")
+    assert await _read_all(engine, f"{read.replace('usage.project, ', '')} {join}") == [
+        (6, -1, 200_000_000)
+    ]
+
+
+async def _insert_labels(engine: AsyncEngine, usage: Any, charge: Any) -> None:
+    async with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            await pg.set_scope(connection, ALL)
+        for kept, row in ((UsageLabelDays, usage), (ChargeLabelDays, charge)):
+            # As it was then: with the columns that the row has.
+            columns = [Column(name, kept.__table__.columns[name].type) for name in row]
+            table = Table(kept.__tablename__, MetaData(), *columns)
+            await connection.execute(insert(table).values(row))
+
+
+async def _read_all(engine: AsyncEngine, statement: str) -> list[tuple[Any, ...]]:
+    async with engine.connect() as connection:
+        if connection.dialect.name == "postgresql":
+            await pg.set_scope(connection, ALL)
+        return [tuple(row) for row in await connection.execute(text(statement))]
 
 
 async def _insert_keys(connection: AsyncConnection, scopes: dict[str, list[str]]) -> None:

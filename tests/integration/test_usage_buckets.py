@@ -221,12 +221,16 @@ async def test_labels_add_up_to_the_events(
 ) -> None:
     """Days and months by a label's values have the exact figures of the events that have it."""
     await _fill(database, events)
-    groups = data.draw(st.permutations([LABEL, "model", "organization"]))
+    groups = data.draw(st.permutations([LABEL, "model", "organization", "project"]))
     group_by = tuple(groups[: groups.index(LABEL) + 1])
     width: Width
     for width in ("day", "month"):
         limit = data.draw(st.sampled_from([1, 1_000]))
-        query = BucketQuery(width=width, group_by=group_by, label="cost", filters={}, limit=limit)
+        only = {"project": data.draw(st.sampled_from([one.project for one in events]))}
+        filters = data.draw(st.sampled_from([{}, only]))
+        query = BucketQuery(
+            width=width, group_by=group_by, label="cost", filters=filters, limit=limit
+        )
         assert _same(_figures(await _walk(database, query)), _expect(events, query))
 
 

@@ -69,8 +69,9 @@ class SpanQuery(RequestBody):
         Text | None,
         Field(
             description=f"One result for each of: {', '.join(f'`{name}`' for name in DIMENSIONS)}, "
-            "`label:NAME`; several with commas between them. Labels go with `organization` and "
-            "`model` only, and a request with two values of one label is in both.",
+            "`label:NAME`; several with commas between them. Labels go with `organization`, "
+            "`project` and, of usage, `model` only; a request with two values of a label is in "
+            "both.",
             examples=["project,model"],
         ),
     ] = None
@@ -131,7 +132,7 @@ class SpanQuery(RequestBody):
     @classmethod
     def label_dimensions(cls) -> tuple[str, ...]:
         """Return what can be grouped by and asked for together with a label."""
-        return "organization", "model"
+        return "organization", "project", "model"
 
     def build(self, width: Width, only_project: str | None, *, ranks: int = 0) -> BucketQuery:
         """Return what is asked for.

@@ -49,8 +49,8 @@ def add_up(
         if event.operation == EMBEDDINGS:
             _add(embedding_hours, cell, [found.get(meter, 0) for meter in METERS])
         for name, value in {*event.labels}:
-            label_cell = LabelCell(event.organization, name, day_us, value, event.model)
-            _add(label_days, label_cell, [found.get(meter, 0) for meter in METERS])
+            where = (event.organization, name, day_us, value, event.model, event.project)
+            _add(label_days, LabelCell(*where), [found.get(meter, 0) for meter in METERS])
     project_hours: dict[ProjectCell, list[int]] = {}
     for cell, figures in hours.items():
         _add(project_hours, _project_cell(cell), figures)

@@ -214,6 +214,7 @@ class LabelCell(NamedTuple):
     """When the day begins."""
     value: str
     model: str
+    project: str
 
 
 @dataclass(frozen=True, slots=True)

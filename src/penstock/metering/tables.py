@@ -166,6 +166,8 @@ class UsageLabelDays(_Figures, Base):
     at: Mapped[Microseconds] = mapped_column(primary_key=True)
     value: Mapped[str] = mapped_column(primary_key=True)
     model: Mapped[str] = mapped_column(primary_key=True)
+    project: Mapped[str] = mapped_column(primary_key=True)
+    """`""` of what was counted before it was kept."""
 
 
 class UsageMonths(_Cells, Base):

@@ -46,7 +46,7 @@ class CostsQuery(SpanQuery):
     @classmethod
     def label_dimensions(cls) -> tuple[str, ...]:
         """Return what can be grouped by and asked for together with a label."""
-        return ("organization",)
+        return "organization", "project"
 
 
 class CostResultBody(GroupMembers):

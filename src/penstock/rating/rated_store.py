@@ -44,7 +44,7 @@ _PROJECT_DAYS = Bulk(ChargeProjectDays, (*_PROJECT_KEY, *_AMOUNT), pairs=(_AMOUN
 _PROJECT_HOURS = Bulk(ChargeProjectHours, (*_PROJECT_KEY, *_AMOUNT), pairs=(_AMOUNT,))
 _LABEL_DAYS = Bulk(
     ChargeLabelDays,
-    ("organization", "name", "value", "currency", "kind", "at", *_AMOUNT),
+    ("organization", "name", "value", "project", "currency", "kind", "at", *_AMOUNT),
     pairs=(_AMOUNT,),
 )
 _RATED = Bulk(

@@ -215,8 +215,8 @@ async def record_rated(
             hour_us, day_us = bucket_start("hour", at_us), bucket_start("day", at_us)
             hours[*who, one.currency, one.kind, hour_us] += one.amount_atto
             for name, value in {*event.labels}:
-                label = (event.organization, name, value, one.currency, one.kind, day_us)
-                labels[label] += one.amount_atto
+                label = (event.organization, name, value, event.project)
+                labels[*label, one.currency, one.kind, day_us] += one.amount_atto
     await rated_store.insert_rated(session, session.scope, rows)
     await rated_store.add_charged(session, session.scope, hours, labels)
 

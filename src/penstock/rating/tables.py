@@ -239,6 +239,8 @@ class ChargeLabelDays(_Charged, Base):
 
     name: Mapped[str] = mapped_column(primary_key=True)
     value: Mapped[str] = mapped_column(primary_key=True)
+    project: Mapped[str] = mapped_column(primary_key=True)
+    """`""` of what was rated before it was kept."""
 
 
 class UsageCorrections(Base):
