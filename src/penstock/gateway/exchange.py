@@ -230,7 +230,7 @@ class Exchange(RequestRecord):
         self._header_id = connection.answer_id
         if connection.status == _OK and connection.content_encoding in _PLAIN_ENCODINGS:
             if connection.content_type[: len(_EVENT_STREAM)].lower() == _EVENT_STREAM:
-                self._tap = self._form.make_tap(self._admission)
+                self._tap = self._form.make_tap(self._admission, self._cap)
             else:
                 self._tap = self._form.make_plain_tap(self._admission, connection)
                 self._reply.is_binary = self._tap is not None
@@ -309,7 +309,7 @@ class Exchange(RequestRecord):
             self._fail(Refusal(BAD_ANSWER))
             return
         try:
-            answer = self._form.read(self._admission, connection, body)
+            answer = self._form.read(self._admission, connection, body, self._cap)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             self._fail(Refusal(BAD_ANSWER))
             return

@@ -75,8 +75,9 @@ class Form:
         """Return a request as it is sent to another target; None when that does not take it."""
         return readdress(admission, target)
 
-    def make_tap(self, admission: Admission) -> Tap:
+    def make_tap(self, admission: Admission, cap: int | None) -> Tap:
         """Return what reads its stream."""
+        del cap
         return Tap(hides_usage=admission.hides_usage, strips_usage=admission.strips_usage)
 
     def make_plain_tap(self, admission: Admission, connection: "UpstreamConnection") -> Tap | None:
@@ -84,13 +85,19 @@ class Form:
         del admission, connection
         return None
 
-    def read(self, admission: Admission, connection: "UpstreamConnection", body: bytes) -> Answer:
+    def read(
+        self,
+        admission: Admission,
+        connection: "UpstreamConnection",
+        body: bytes,
+        cap: int | None,
+    ) -> Answer:
         """Return what a whole plain answer says, and how the caller gets it.
 
         Raises:
             msgspec.DecodeError: It is none of this protocol.
         """
-        del admission, connection
+        del admission, connection, cap
         return Answer(read_answer(body), body)
 
     def failure(
@@ -126,13 +133,20 @@ class OipForm(Form):
             return None
         return msgspec.structs.replace(admission, target=target)
 
-    def make_tap(self, admission: Admission) -> Tap:
+    def make_tap(self, admission: Admission, cap: int | None) -> Tap:
         """Return what reads its stream."""
-        del admission
+        del admission, cap
         return OipTap()
 
-    def read(self, admission: Admission, connection: "UpstreamConnection", body: bytes) -> Answer:
+    def read(
+        self,
+        admission: Admission,
+        connection: "UpstreamConnection",
+        body: bytes,
+        cap: int | None,
+    ) -> Answer:
         """Return what a whole plain answer says, and how the caller gets it."""
+        del cap
         operation = admission.operation
         if operation is MODEL_METADATA:
             return Answer(_NOTHING_READ, named(body, admission.target.alias))
@@ -166,19 +180,25 @@ class TranslatedForm(Form):
         )
         return head, body
 
-    def make_tap(self, admission: Admission) -> Tap:
+    def make_tap(self, admission: Admission, cap: int | None) -> Tap:
         """Return what reads its stream."""
         return TranslatedTap(
-            _voice(admission),
+            _voice(admission, cap),
             admission.estimated_input_tokens,
             tells_usage=not admission.hides_usage,
         )
 
-    def read(self, admission: Admission, connection: "UpstreamConnection", body: bytes) -> Answer:
+    def read(
+        self,
+        admission: Admission,
+        connection: "UpstreamConnection",
+        body: bytes,
+        cap: int | None,
+    ) -> Answer:
         """Return what a whole plain answer says, and how the caller gets it."""
         del connection
         estimated = admission.estimated_input_tokens
-        return Answer(*say_whole(body, _voice(admission), estimated))
+        return Answer(*say_whole(body, _voice(admission, cap), estimated))
 
     def failure(
         self, admission: Admission, connection: "UpstreamConnection", body: bytes
@@ -188,9 +208,9 @@ class TranslatedForm(Form):
         return oip_failure(connection.status, body, connection.retry_after, has_version=False)
 
 
-def _voice(admission: Admission) -> Voice:
+def _voice(admission: Admission, cap: int | None) -> Voice:
     target = admission.target
-    most = most_tokens(admission.body, None, target.deployment.max_output_tokens)
+    most = most_tokens(admission.body, cap, target.deployment.max_output_tokens)
     return Voice(admission.operation, target.alias, most)
 
 

@@ -62,8 +62,9 @@ class MediaForm(Form):
         del cap  # there is no member for it
         return pool.head(admission.operation.path), admission.body
 
-    def make_tap(self, admission: Admission) -> Tap:
+    def make_tap(self, admission: Admission, cap: int | None) -> Tap:
         """Return what reads its stream."""
+        del cap
         return MediaTap(hides_usage=admission.hides_usage)
 
     def make_plain_tap(self, admission: Admission, connection: "UpstreamConnection") -> Tap | None:
@@ -74,9 +75,15 @@ class MediaForm(Form):
         characters = len(_decode_spoken(admission.body).input)
         return SoundTap(Usage(admission.estimated_input_tokens, 0, characters=characters))
 
-    def read(self, admission: Admission, connection: "UpstreamConnection", body: bytes) -> Answer:
+    def read(
+        self,
+        admission: Admission,
+        connection: "UpstreamConnection",
+        body: bytes,
+        cap: int | None,
+    ) -> Answer:
         """Return what a whole plain answer says, and how the caller gets it."""
-        del admission, connection
+        del admission, connection, cap
         return Answer(read_media_answer(body), body)
 
 
@@ -104,9 +111,15 @@ class UploadForm(MediaForm):
             return None
         return msgspec.structs.replace(admission, target=target)
 
-    def read(self, admission: Admission, connection: "UpstreamConnection", body: bytes) -> Answer:
+    def read(
+        self,
+        admission: Admission,
+        connection: "UpstreamConnection",
+        body: bytes,
+        cap: int | None,
+    ) -> Answer:
         """Return what a whole plain answer says, and how the caller gets it."""
-        del connection
+        del connection, cap
         assert admission.upload is not None  # noqa: S101 - as above
         reading, text_format = read_media_answer(body), admission.upload.text_format
         if not text_format or reading.error is not None:

@@ -129,14 +129,28 @@ def test_usage_that_outputs_do_not_tell_is_estimated_and_says_so() -> None:
     admission = _ask({"prompt": "x" * 400}, COMPLETIONS)
     connection = cast("UpstreamConnection", None)
     body = b'{"text_output":["one ","two"]}'
-    answer = form_of(admission).read(admission, connection, body)
+    answer = form_of(admission).read(admission, connection, body, None)
     said = json.loads(answer.body)
     assert said["choices"][0]["text"] == "one two"
     assert said["usage"]["estimated"] is True
     assert said["usage"]["prompt_tokens"] >= 100
     assert answer.reading.usage is None
     with pytest.raises(msgspec.DecodeError):
-        form_of(admission).read(admission, connection, b'{"other":1}')
+        form_of(admission).read(admission, connection, b'{"other":1}', None)
+
+
+def test_what_a_budget_cuts_is_cut() -> None:
+    """An answer as long as its budget pays for ends for its length, whole and in parts."""
+    text = b'{"text_output":"a","num_input_tokens":1,"num_output_tokens":7}'
+    connection = cast("UpstreamConnection", None)
+    for cap, reason in ((7, "length"), (8, "stop"), (None, "stop")):
+        admission = _ask({"prompt": "x"}, COMPLETIONS)
+        whole = form_of(admission).read(admission, connection, text, cap)
+        assert json.loads(whole.body)["choices"][0]["finish_reason"] == reason
+        admission = _ask({"prompt": "x", "stream": True}, COMPLETIONS)
+        tap = form_of(admission).make_tap(admission, cap)
+        shown = tap.feed(b"data: " + text + b"\n\n") + tap.finish()
+        assert b'"finish_reason":"%b"' % reason.encode() in shown
 
 
 def test_a_stream_is_said_anew_however_it_is_cut() -> None:
@@ -144,7 +158,7 @@ def test_a_stream_is_said_anew_however_it_is_cut() -> None:
     admission = _ask({"prompt": "x", "stream": True}, COMPLETIONS)
     stream = b'data: {"text_output":"a"}\n\ndata: {"no":1}\n\ndata: {"text_output":"b"}\n\n'
     for size in (1, 7, len(stream)):
-        tap = form_of(admission).make_tap(admission)
+        tap = form_of(admission).make_tap(admission, None)
         pieces = [stream[at : at + size] for at in range(0, len(stream), size)]
         shown = b"".join(tap.feed(piece) for piece in pieces) + tap.finish()
         texts = [
