@@ -122,7 +122,7 @@ class Http2Pool(EndpointState):
         """Give `sender` a stream: now, when a connection is made, or when one has room."""
         self.health.asked()
         for link in self._links:
-            if link.connection.has_room:
+            if link.connection.has_room and not link.transport.is_closing():
                 sender.connected(link.connection.begin())
                 return
         if len(self._waiting) >= WAITING_PER_ENDPOINT:
@@ -202,9 +202,13 @@ class Http2Pool(EndpointState):
             self._leave(link)
 
     async def _make_link(self) -> EngineLink:
-        endpoint = self.endpoint
+        endpoint, tls = self.endpoint, self._tls
         transport, link = await self._loop.create_connection(
-            lambda: EngineLink(self, self._loop), endpoint.host, endpoint.port, ssl=self._tls
+            lambda: EngineLink(self, self._loop),
+            endpoint.host,
+            endpoint.port,
+            ssl=tls,
+            server_hostname=None if tls is None else endpoint.server_name or endpoint.host,
         )
         secured = transport.get_extra_info("ssl_object")
         if secured is not None and secured.selected_alpn_protocol() != _PROTOCOL:
