@@ -3,7 +3,7 @@
 HEADER_BYTES = 64 * 1024
 """Request line and header fields together; more is 431."""
 HEADER_FIELDS = 100
-"""Header fields of a request, trailers included; more is 431."""
+"""Header fields of a request, trailers included; more is 431, or the end of an HTTP/2 stream."""
 TARGET_BYTES = 8 * 1024
 """Request target; more is 414."""
 BODY_BYTES = 32 * 1024 * 1024
@@ -189,7 +189,7 @@ H2_CONNECTION_BYTES = 1024 * 1024
 H2_FIELDS_BYTES = 16 * 1024
 """Header fields of a request or an answer, or its trailers, 32 bytes more for each; more ends the
 stream."""
-H2_BLOCK_BYTES = 64 * 1024
+H2_BLOCK_BYTES = 32 * 1024
 """The same as they are sent, and as they unfold; more ends the connection."""
 H2_CONTINUATIONS = 16
 """Frames in which they continue; more end the connection."""

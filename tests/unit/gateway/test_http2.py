@@ -25,6 +25,7 @@ from penstock.gateway.limits import (
     H2_STREAM_BYTES,
     H2_STREAMS,
     H2_UNSENT_REPLIES,
+    HEADER_FIELDS,
     WRITE_BUFFER_BYTES,
     WRITE_STALL_S,
 )
@@ -139,6 +140,10 @@ STREAM_BREAKS: dict[str, tuple[bytes, ErrorCode]] = {
     "no path": (head(1, block=HEADLESS), ErrorCode.PROTOCOL_ERROR),
     "large fields": (
         head(1, block=BLOCK + encode_fields(((b"x", b"y" * H2_FIELDS_BYTES),))),
+        ErrorCode.ENHANCE_YOUR_CALM,
+    ),
+    "many fields": (
+        head(1, block=BLOCK + encode_fields(((b"x", b""),)) * HEADER_FIELDS),
         ErrorCode.ENHANCE_YOUR_CALM,
     ),
     "two heads": (head(1, is_end=False) * 2, ErrorCode.PROTOCOL_ERROR),

@@ -15,7 +15,7 @@ from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable
 
 from penstock.gateway.http2.frames import ConnectionFault, ErrorCode
-from penstock.gateway.limits import H2_BLOCK_BYTES, H2_BLOCKS_KNOWN, H2_FIELDS_BYTES
+from penstock.gateway.limits import H2_BLOCK_BYTES, H2_BLOCKS_KNOWN, H2_FIELDS_BYTES, HEADER_FIELDS
 
 Field = tuple[bytes, bytes]
 Fields = tuple[Field, ...]
@@ -182,6 +182,8 @@ def kind_of(fields: Fields) -> Kind:
     Names are in lower case, values hold no end of a line and no white space around them, fields of
     a connection and doubled pseudo fields are not there, and pseudo fields come first.
     """
+    if len(fields) > HEADER_FIELDS:
+        return Kind.TOO_LARGE
     pseudo: set[bytes] = set()
     is_behind, size = False, 0
     for name, value in fields:
