@@ -191,7 +191,9 @@ async def renew_references(
     creations = document.creations()
     if operation not in creations.values() or document.names(operation):
         return
-    for parameter in sorted(document.references(operation) & creations.keys())[:1]:
+    # Never the organization: the objects that are there belong to it.
+    references = document.references(operation) - {"organization_id"}
+    for parameter in sorted(references & creations.keys())[:1]:
         await create_object(rig, document, parameter, objects)
 
 

@@ -37,8 +37,11 @@ UNKNOWN = "err:control:storage:object_unknown"
 DENIED = "err:control:access:operation_denied"
 OURS = "the test's own"
 EXCEEDED = "err:control:access:grant_exceeded"
-_OF_USAGE = {"usage_corrections:create"}
-"""Needs usage, which no operation makes: `test_rerating.py` has it."""
+_OF_USAGE = {
+    "usage_corrections:create",
+    *("invoices:finalize", "invoices:void", "invoices:pay"),
+}
+"""Need usage, which no operation makes: see `test_rerating.py` and `test_invoices_api.py`."""
 
 
 @pytest.fixture

@@ -10,7 +10,9 @@ import pytest
 from tests.fakes.control_api import run, run_json
 from tests.fakes.control_server import ControlServer, serving_control
 
-PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "sell-prepaid-credit.md"
+PAGES = Path(__file__).parents[2] / "docs" / "how-to"
+PAGE = PAGES / "sell-prepaid-credit.md"
+FILE = re.compile(r"^`(\w+\.json)`:\n\n```json\n(.*?)^```", re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -19,6 +21,31 @@ def control(sqlite_template: Path, tmp_path: Path) -> Iterator[ControlServer]:
     """A control plane without any objects."""
     with serving_control(sqlite_template, tmp_path / "data") as server:
         yield server
+
+
+def test_the_page_about_invoices_works(
+    control: ControlServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command succeeds behind those above it, with the files that the page shows."""
+    text = (PAGES / "send-invoices.md").read_text("utf-8")
+    monkeypatch.chdir(tmp_path)
+    for name, content in FILE.findall(text):
+        Path(name).write_text(content, "utf-8")
+    # The month of the page is over when somebody reads it, not for every clock of a test.
+    lines = [line.replace("2026-10", "2025-10") for block in BLOCK.findall(text)
+             for line in block.splitlines()]  # fmt: skip
+    assert len(lines) > 6
+    for line in lines:
+        _, *words = shlex.split(line)
+        result = run(control, *words)
+        assert result.exit_code == 0, (words, result.output)
+    (draft,) = run_json(control, "invoices", "list")
+    assert (draft["state"], draft["month"]) == ("draft", "2025-10")
+    shown = run(control, "invoices", "show", draft["id"])
+    assert "VAT S 19 %" in shown.output
+    refused = run(control, "invoices", "finalize", draft["id"])
+    assert refused.exit_code == 1
+    assert "nothing to ask for" in refused.output
 
 
 def test_the_how_to_page_works(control: ControlServer) -> None:

@@ -13,7 +13,8 @@ from penstock.ledger.money import digits_of, show_exact
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _QUANTITIES = ("requests", "input_tokens", "output_tokens", "images", "audio_seconds", "characters")
-_BPS_PLACES = 2
+BPS_PLACES = 2
+"""Decimals of a rate in percent."""
 
 
 def day_of(at_us: int) -> str:
@@ -60,7 +61,7 @@ def describe(invoice: Invoice, bill: Bill) -> dict[str, Any]:
         "rounding": show_exact(bill.rounding_atto),
         "vat": {
             "category": bill.vat.category,
-            "rate": format_decimal(bill.vat.rate_bps, _BPS_PLACES),
+            "rate": format_decimal(bill.vat.rate_bps, BPS_PLACES),
             "reason": bill.vat.reason,
         },
         "net": paper(bill.net),

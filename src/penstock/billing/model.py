@@ -163,6 +163,12 @@ class Invoice:
     credit_note_id: str | None = None
     """What took it back."""
 
+    @property
+    def version(self) -> int:
+        """1 for a draft, 2 when it was issued, 3 when it was paid or taken back."""
+        is_over = self.paid_at_us is not None or self.credit_note_id is not None
+        return 1 + (self.number is not None) + is_over
+
 
 Content: TypeAlias = Mapping[str, Any]
 """What an invoice says, as JSON has it: texts, and whole numbers for quantities."""

@@ -39,6 +39,7 @@ from penstock.ledger.model import BillPosting
 from penstock.ledger.months import find_month
 from penstock.ledger.service import post_bill, post_credit_note, post_payment
 from penstock.limits.budget_rules import find_currency_fault
+from penstock.storage.errors import VERSION_CONFLICT
 from penstock.storage.sessions import ReadSession, WriteSession
 
 _SECOND_US = 1_000_000
@@ -96,7 +97,12 @@ async def draft_invoice(
 
 
 async def finalize_invoice(
-    session: WriteSession, actor: Actor, invoice_id: str, *, grace_s: int
+    session: WriteSession,
+    actor: Actor,
+    invoice_id: str,
+    *,
+    grace_s: int,
+    expected_version: int | None = None,
 ) -> Invoice:
     """Issue a draft: number, amounts, parties and what it is over are fixed, and it is booked.
 
@@ -108,12 +114,13 @@ async def finalize_invoice(
         actor: Who does it.
         invoice_id: Which draft.
         grace_s: How long after the end of the month usage of it is waited for.
+        expected_version: That it must have.
 
     Raises:
-        PenstockError: `OBJECT_UNKNOWN`, `INVOICE_STATE`, `INVOICE_EARLY`, `PARTICULARS_MISSING`,
-            `INVOICE_EMPTY`.
+        PenstockError: `OBJECT_UNKNOWN`, `VERSION_CONFLICT`, `INVOICE_STATE`, `INVOICE_EARLY`,
+            `PARTICULARS_MISSING`, `INVOICE_EMPTY`.
     """
-    draft = await _lock(session, invoice_id, "draft")
+    draft = await _lock(session, invoice_id, expected_version, "draft")
     ready_us = draft.until_us + grace_s * _SECOND_US
     if actor.at_us < ready_us:
         message = f"Usage of the month is waited for until {format_time(ready_us)}."
@@ -139,15 +146,17 @@ async def finalize_invoice(
     return await _done(session, actor, "invoice.finalize", invoice)
 
 
-async def void_invoice(session: WriteSession, actor: Actor, invoice_id: str) -> Invoice:
+async def void_invoice(
+    session: WriteSession, actor: Actor, invoice_id: str, *, expected_version: int | None = None
+) -> Invoice:
     """Take an invoice back that nobody paid, and return its credit note.
 
     What it was booked as is booked the other way round, and its charges are free for another one.
 
     Raises:
-        PenstockError: `OBJECT_UNKNOWN`, `INVOICE_STATE`, `PARTICULARS_MISSING`.
+        PenstockError: `OBJECT_UNKNOWN`, `VERSION_CONFLICT`, `INVOICE_STATE`, `PARTICULARS_MISSING`.
     """
-    before = await _lock(session, invoice_id, "final", "paid")
+    before = await _lock(session, invoice_id, expected_version, "final", "paid")
     if before.kind == "credit_note" or before.paid_at_us is not None:
         raise PenstockError(INVOICE_STATE)
     issuer = await find_issuer(session)
@@ -179,14 +188,20 @@ async def void_invoice(session: WriteSession, actor: Actor, invoice_id: str) -> 
 
 
 async def pay_invoice(
-    session: WriteSession, actor: Actor, invoice_id: str, *, reference: str
+    session: WriteSession,
+    actor: Actor,
+    invoice_id: str,
+    *,
+    reference: str,
+    expected_version: int | None = None,
 ) -> Invoice:
     """Book that an invoice was paid in full, once for all references.
 
     Raises:
-        PenstockError: `OBJECT_UNKNOWN`; `INVOICE_STATE`, unless it was paid under this reference.
+        PenstockError: `OBJECT_UNKNOWN`, `VERSION_CONFLICT`; `INVOICE_STATE`, unless it was paid
+            under this reference.
     """
-    before = await _lock(session, invoice_id, "final", "paid")
+    before = await _lock(session, invoice_id, expected_version, "final", "paid")
     if before.paid_at_us is not None:
         known = await store.find_reference(session, session.scope, invoice_id)
         if known == reference:
@@ -211,9 +226,13 @@ async def pay_invoice(
     return await _done(session, actor, "invoice.pay", before)
 
 
-async def _lock(session: WriteSession, invoice_id: str, *states: State) -> Invoice:
+async def _lock(
+    session: WriteSession, invoice_id: str, expected_version: int | None, *states: State
+) -> Invoice:
     await session.lock_configuration()
     found = await get_invoice(session, invoice_id)
+    if expected_version not in {None, found.version}:
+        raise PenstockError(VERSION_CONFLICT)
     if found.state not in states:
         raise PenstockError(INVOICE_STATE)
     return found

@@ -47,6 +47,7 @@ _PLACES = {
     "budgets": Place("budgets", _MUCH),
     "prices": Place("prices", _MUCH),
     "ledger": Place("ledger", _MUCH),
+    "invoices": Place("invoices", _MUCH),
     "docs": Place("docs"),
 }
 

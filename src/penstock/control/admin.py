@@ -12,6 +12,7 @@ from penstock.access import people_api
 from penstock.access.peppers import Peppers
 from penstock.audit.api import create_audit_router
 from penstock.audit.signing import CheckpointSigner
+from penstock.billing.api import create_billing_routers
 from penstock.billing.verifying import BILLING_CHECKS
 from penstock.catalog import api as catalog_api
 from penstock.catalog.apply import reading as catalog_kinds
@@ -85,6 +86,7 @@ def add_admin_api(
     for router in (
         create_budgets_router(list_unpriced),
         *create_ledger_routers(settings.billing_currency, BILLING_CHECKS),
+        *create_billing_routers(settings.billing_currency, settings.billing_grace_s),
         create_correction_router(post_differences),
         *create_run_routers(post_differences),
         create_export_router(settings.provider_name),

@@ -27,6 +27,8 @@ class ControlSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     billing_currency: str = "EUR"
     """What organizations are charged in that have no billing terms of their own."""
+    billing_grace_s: int = 172_800
+    """How long after the end of a month its usage is waited for, before it can be billed."""
     nats_url: str | None = None
     """NATS server by which usage may come, besides by HTTP: `nats://host:4222`, `tls://` for TLS;
     several with commas between them; no password."""
