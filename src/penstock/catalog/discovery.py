@@ -16,10 +16,15 @@ from penstock.contract.snapshot import Endpoint
 MAX_SOURCE_CHARS = 400
 """A node keeps what it found under the text of the source."""
 
-Kind: TypeAlias = Literal["dns", "srv", "file"]
+Kind: TypeAlias = Literal["dns", "srv", "file", "services", "pods", "inferencepools"]
 
 _TEXT = re.compile(r"[a-z]+://[A-Za-z0-9._~:/@?&=,+%#!-]+")
 _PATH = re.compile(r"(?:/[A-Za-z0-9._-]+)+\.(?:json|ya?ml)")
+_OBJECT = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
+_WORD = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
+_LABEL = rf"(?:[a-z0-9.-]{{1,253}}/)?{_WORD}!?={_WORD}"
+_SELECTOR = re.compile(rf"{_LABEL}(?:,{_LABEL})*")
+_PORT_NAME = re.compile(r"(?=[0-9-]*[a-z])[a-z0-9](?:[a-z0-9-]{0,13}[a-z0-9])?")
 _SRV_NAME = re.compile(r"_[a-z0-9-]+\._[a-z]+\.[a-z0-9._-]+")
 
 
@@ -29,13 +34,15 @@ class Source:
 
     kind: Kind
     name: str
-    """Of what is looked up; the path of a file."""
-    port: int | None = None
-    """Of each endpoint, where what is found does not say it."""
+    """Of what is looked up; the path of a file; which labels pods have."""
+    port: int | str | None = None
+    """Of each endpoint, where what is found does not say it; in a cluster, a number or a name."""
     scheme: str = "http"
     server_name: str = ""
     """What endpoints are called in `Host` and by their certificates; "" for as they are found."""
     path_prefix: str = ""
+    namespace: str = ""
+    """Of a cluster, where it is in."""
 
     def endpoint(self, host: str, port: int, name: str = "") -> Endpoint:
         """Return the endpoint at an address.
@@ -52,8 +59,10 @@ def parse_source(text: str) -> Source:
     """Return the source that a text names.
 
     Args:
-        text: `dns://NAME:PORT`, `srv://_SERVICE._PROTOCOL.NAME` or `file:///PATH`, each with
-            `?scheme=https`, `host=NAME` or `path=/PREFIX` behind it, with `&` between them.
+        text: `dns://NAME:PORT`, `srv://_SERVICE._PROTOCOL.NAME`, `file:///PATH`, or
+            `kubernetes://NAMESPACE/` with `services/NAME:PORT`, `pods/LABEL=VALUE,...:PORT` or
+            `inferencepools/NAME`; behind each, `?scheme=https`, `host=NAME` or `path=/PREFIX`,
+            with `&` between them.
 
     Raises:
         ValueError: What is wrong and the remedy.
@@ -99,6 +108,29 @@ def _read_file(place: str, path: str) -> Source:
     return Source("file", path)
 
 
+def _read_kubernetes(place: str, path: str) -> Source:
+    kind, _, rest = path.removeprefix("/").partition("/")
+    name, _, port = rest.partition(":")
+    if _OBJECT.fullmatch(place) is None:
+        message = "has no namespace; write kubernetes://NAMESPACE/services/NAME:PORT"
+        raise ValueError(message)
+    if kind == "services" and _OBJECT.fullmatch(name):
+        return Source("services", name, _port_or_name(port) if port else None, namespace=place)
+    if kind == "pods" and _SELECTOR.fullmatch(name):
+        return Source("pods", name, _port_or_name(port), namespace=place)
+    if kind == "inferencepools" and _OBJECT.fullmatch(name) and not port:
+        return Source("inferencepools", name, namespace=place)
+    message = (
+        "names nothing in the namespace; write services/NAME:PORT, pods/LABEL=VALUE:PORT or "
+        "inferencepools/NAME behind it"
+    )
+    raise ValueError(message)
+
+
+def _port_or_name(text: str) -> int | str:
+    return text if _PORT_NAME.fullmatch(text) else parse_port(text)
+
+
 def parse_port(text: str) -> int:
     """Return the port that a text names.
 
@@ -133,5 +165,9 @@ _KINDS: Mapping[str, Callable[[str, str], Source]] = {
     "dns": _read_dns,
     "srv": _read_srv,
     "file": _read_file,
+    "kubernetes": _read_kubernetes,
 }
-_FORMS = "dns://NAME:PORT, srv://_SERVICE._PROTOCOL.NAME, file:///PATH.json"
+_FORMS = (
+    "dns://NAME:PORT, srv://_SERVICE._PROTOCOL.NAME, file:///PATH.json, "
+    "kubernetes://NAMESPACE/services/NAME:PORT"
+)

@@ -52,7 +52,8 @@ Discover = Annotated[
     Text | None,
     Field(
         description="Where each node finds its endpoints, instead of a list: `dns://NAME:PORT`, "
-        "`srv://_SERVICE._PROTOCOL.NAME`, `file:///PATH.json`.",
+        "`srv://_SERVICE._PROTOCOL.NAME`, `file:///PATH.json`, or `kubernetes://NAMESPACE/` and "
+        "`services/NAME:PORT`, `pods/LABEL=VALUE:PORT` or `inferencepools/NAME`.",
         examples=["dns://vllm.models.svc:8000"],
     ),
 ]

@@ -64,8 +64,9 @@ DiscoverOption = Annotated[
     str | None,
     option(
         "--discover",
-        "Where the nodes find its addresses: dns://NAME:PORT, srv://_SERVICE._PROTOCOL.NAME or "
-        "file:///PATH.json.",
+        "Where the nodes find its addresses: dns://NAME:PORT, srv://_SERVICE._PROTOCOL.NAME, "
+        "file:///PATH.json, or kubernetes://NAMESPACE/ and services/NAME:PORT, "
+        "pods/LABEL=VALUE:PORT or inferencepools/NAME.",
         "SOURCE",
     ),
 ]

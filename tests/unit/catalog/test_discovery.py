@@ -12,6 +12,13 @@ GOOD = {
     ),
     "file:///etc/gpu.json?path=/serve/v1": Source("file", "/etc/gpu.json", path_prefix="/serve/v1"),
     "file:///a/b.yaml": Source("file", "/a/b.yaml"),
+    "kubernetes://ns/services/vllm:http": Source("services", "vllm", "http", namespace="ns"),
+    "kubernetes://ns/services/vllm:8000": Source("services", "vllm", 8000, namespace="ns"),
+    "kubernetes://ns/services/vllm": Source("services", "vllm", namespace="ns"),
+    "kubernetes://ns/pods/app.kubernetes.io/name=vllm,role!=prefill:8000": Source(
+        "pods", "app.kubernetes.io/name=vllm,role!=prefill", 8000, namespace="ns"
+    ),
+    "kubernetes://ns/inferencepools/gpu": Source("inferencepools", "gpu", namespace="ns"),
 }
 BAD = {
     "": "is no source",
@@ -32,6 +39,16 @@ BAD = {
     "file://host/a.json": "names no file",
     "file:///etc/passwd": "names no file",
     "file:///etc/../a.json": "names no file",
+    "kubernetes:///services/vllm": "has no namespace",
+    "kubernetes://ns:80/services/vllm": "has no namespace",
+    "kubernetes://ns/services/": "names nothing in the namespace",
+    "kubernetes://ns/services/a/b:80": "names nothing in the namespace",
+    "kubernetes://ns/pods/app:80": "names nothing in the namespace",
+    "kubernetes://ns/pods/app=vllm": "has no port",
+    "kubernetes://ns/services/vllm:0": "has no port",
+    "kubernetes://ns/services/..:80": "names nothing in the namespace",
+    "kubernetes://ns/inferencepools/gpu:80": "names nothing in the namespace",
+    "kubernetes://ns/secrets/token": "names nothing in the namespace",
     "dns://gpu:80?weight=1": "has an option that there is not",
     "dns://gpu:80?scheme=http&scheme=https": "has an option that there is not",
     "dns://gpu:80?scheme=ftp": "has another scheme",

@@ -1,1 +1,1 @@
-"""Where endpoints of upstreams are found: by name, in files."""
+"""Where endpoints of upstreams are found: by name, in files, in clusters."""

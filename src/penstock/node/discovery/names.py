@@ -90,7 +90,7 @@ class Names:
         return Answer(()), _EMPTY_S
 
     async def _list_targets(self) -> tuple[tuple[tuple[str, int], ...], float]:
-        if self._source.port is not None:
+        if isinstance(self._source.port, int):
             return ((self._source.name, self._source.port),), float("inf")
         records = await self._ask(self._source.name, "SRV")
         return records.targets[:MAX_TARGETS], records.ttl_s

@@ -17,6 +17,13 @@ class DiscoverySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     dns_server: str | None = None
     """Name server that is asked, `ADDRESS` or `ADDRESS:PORT`; those of the system when None."""
 
+    kubernetes_url: str | None = None
+    """API server of the cluster, as `https://10.0.0.1:6443`; as pods are told when None."""
+    kubernetes_token_file: str = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105  # a path
+    """What it is shown; read each time, so it can be renewed."""
+    kubernetes_ca_file: str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
+    """PEM file that it is verified with."""
+
     def parse_networks(self) -> tuple[Network, ...]:
         """Return the networks.
 

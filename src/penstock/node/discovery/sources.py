@@ -7,7 +7,9 @@ from dns.asyncresolver import Resolver
 
 from penstock.catalog.discovery import Source
 from penstock.node.discovery.answer import Answer, Follow
+from penstock.node.discovery.cluster import Cluster
 from penstock.node.discovery.files import follow_file
+from penstock.node.discovery.kubernetes import follow_cluster, follow_pool
 from penstock.node.discovery.names import Pace, follow_name
 from penstock.node.discovery.settings import DiscoverySettings
 
@@ -22,6 +24,7 @@ def make_follow(settings: DiscoverySettings) -> Follow:
         AgentError: They are not valid.
     """
     server = settings.parse_dns_server()
+    cluster = Cluster(settings, random.random)
 
     def make_resolver() -> Resolver:
         resolver = Resolver(configure=server is None)
@@ -30,8 +33,13 @@ def make_follow(settings: DiscoverySettings) -> Follow:
         return resolver
 
     def follow(source: Source) -> AsyncGenerator[Answer, None]:
-        if source.kind == "file":
-            return follow_file(source)
+        match source.kind:
+            case "file":
+                return follow_file(source)
+            case "services" | "pods":
+                return follow_cluster(source, cluster)
+            case "inferencepools":
+                return follow_pool(source, cluster)
         return follow_name(source, make_resolver, Pace(), random.random)
 
     return follow
