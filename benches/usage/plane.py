@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,12 +18,14 @@ from typing import Literal
 import httpx
 import msgspec
 import psutil
+from benches.usage.money import Holds, make_money
 from tests.fakes.budget_rig import make_price
 from tests.fakes.organizations import ALL, NOW_US
 from tests.fakes.ports import free_port
 from tests.fakes.postgresql_server import run_cluster
 from tests.unit.metering.usage_events import make_event
 
+from penstock.contract.money import HoldUse
 from penstock.contract.usage import UsageEvent
 from penstock.kit.ids import format_uuid7
 from penstock.rating import store
@@ -49,6 +51,8 @@ class Plane:
     process: psutil.Process
     location: Path | str
     """Of its database."""
+    holds: Holds
+    """What events name of budgets and wallets; nothing without any."""
 
     def rss_mb(self) -> float:
         """Return how much memory it has."""
@@ -61,8 +65,14 @@ class Plane:
 
 
 @contextlib.contextmanager
-def running_plane(kind: Kind, folder: Path) -> Iterator[Plane]:
-    """Run a control plane with prices for all models; its commits wait for the disk."""
+def running_plane(kind: Kind, folder: Path, *, paying: Sequence[str] = ()) -> Iterator[Plane]:
+    """Run a control plane with prices for all models; its commits wait for the disk.
+
+    Args:
+        kind: Of its database.
+        folder: For all that it keeps.
+        paying: Producers that hold parts of a hard budget and a wallet of each organization.
+    """
     with contextlib.ExitStack() as stack:
         location: Path | str = folder / "usage.db"
         if kind == "postgresql":
@@ -70,7 +80,8 @@ def running_plane(kind: Kind, folder: Path) -> Iterator[Plane]:
             asyncio.run(server.prepare())
             location = server.role_dsn(asyncio.run(server.create()))
         asyncio.run(_price(location))
-        yield stack.enter_context(_serving(location, folder))
+        holds = asyncio.run(make_money(location, ORGANIZATIONS, paying)) if paying else {}
+        yield stack.enter_context(_serving(location, folder, holds))
 
 
 async def _price(location: Path | str) -> None:
@@ -87,7 +98,7 @@ async def _price(location: Path | str) -> None:
 
 
 @contextlib.contextmanager
-def _serving(location: Path | str, folder: Path) -> Iterator[Plane]:
+def _serving(location: Path | str, folder: Path, holds: Holds) -> Iterator[Plane]:
     port = free_port()
     settings = {"data_dir": str(folder), "port": port}
     if isinstance(location, str):
@@ -105,7 +116,7 @@ def _serving(location: Path | str, folder: Path) -> Iterator[Plane]:
                 raise RuntimeError((folder / "control.log").read_text())
             time.sleep(0.1)
         token_path = folder / "secrets" / "node_token"
-        yield Plane(url, token_path, psutil.Process(process.pid), location)
+        yield Plane(url, token_path, psutil.Process(process.pid), location, holds)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)
@@ -120,13 +131,15 @@ def _is_ready(url: str) -> bool:
 class Usage:
     """Makes events like those of many organizations, each with an id of its own and of now."""
 
-    def __init__(self) -> None:
-        """See the class."""
+    def __init__(self, holds: Mapping[str, tuple[HoldUse, ...]] | None = None) -> None:
+        """See the class; of organizations that hold something, or of some that are names only."""
+        held = holds or {f"org-{owner}": () for owner in range(ORGANIZATIONS)}
         seed = secrets.randbits(32)
         self._random = random.Random(seed)
         self._kinds = [
             make_event(
-                organization=f"org-{owner}",
+                organization=organization,
+                holds=uses,
                 project=f"org-{owner}-project-{key}",
                 key_id=f"org-{owner}-key-{key}",
                 model=model,
@@ -134,7 +147,7 @@ class Usage:
                 region="eu",
                 labels=(("team", f"team-{key}"),) if key == 0 else (),
             )
-            for owner in range(ORGANIZATIONS)
+            for owner, (organization, uses) in enumerate(held.items())
             for key in range(KEYS)
             for model in (MODELS[owner % 8], MODELS[key])
         ]

@@ -64,13 +64,15 @@ def main(arguments: list[str]) -> int:
                 (folder / part).mkdir()
             console.print(f"{kind}: throughput")
             figures.throughput.append(
-                throughput.measure(kind, folder / "throughput", options.seconds)
+                throughput.measure(
+                    kind, folder / "throughput", options.seconds, has_budgets=options.budgets
+                )
             )
             console.print(f"{kind}: lag")
             figures.lag.append(lag.measure(kind, folder / "lag", options.lag_seconds))
             console.print(f"{kind}: months")
             figures.months.append(months.measure(kind, folder / "months"))
-    text = _render(machine.lines(), figures)
+    text = _render(machine.lines(), figures, has_budgets=options.budgets)
     console.print(text, highlight=False)
     results = REPOSITORY / "benches" / "results"
     (results / "usage.md").write_text(text)
@@ -84,11 +86,17 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benches/usage/run.py", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="of throughput, each database")
     parser.add_argument("--lag-seconds", type=float, default=30, help="of lag, each database")
+    parser.add_argument(
+        "--budgets",
+        action="store_true",
+        help="all take off a hard budget and a wallet, held before",
+    )
     parser.add_argument("--check", action="store_true", help="fail when a requirement is not met")
     return parser.parse_args(arguments)
 
 
-def _render(machine: list[str], figures: Figures) -> str:
+def _render(machine: list[str], figures: Figures, *, has_budgets: bool) -> str:
+    budgets = "Each holds of a hard budget and a wallet." if has_budgets else "No budgets."
     rows = [
         f"| {what} | {value} | {wanted} | {'yes' if is_good else '**no**'} |"
         for what, value, wanted, is_good in figures.rows()
@@ -119,7 +127,7 @@ def _render(machine: list[str], figures: Figures) -> str:
         f"Taken in: batches of {BATCH} from {PRODUCERS} nodes at a time to one control plane, for",
         f"{figures.throughput[0].seconds:.0f} s after a warm-up; {ORGANIZATIONS} organizations,",
         f"{KEYS} keys each, two models a key, a label on every fifth event; charge and cost of",
-        "each are priced and booked. No budgets.",
+        f"each are priced and booked. {budgets}",
         "Commits wait for the disk. Nodes, control plane and PostgreSQL share the machine.",
         "",
         "| database | events/s | slowest 5 s | µs CPU an event | MB at first | in the end |",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from benches.usage.money import EPOCH
 from benches.usage.plane import Kind, Plane, Usage, running_plane
 
 from penstock.contract.usage import UsageBatch, encode_batch
@@ -13,6 +14,7 @@ from penstock.contract.usage import UsageBatch, encode_batch
 BATCH = 500
 PRODUCERS = 3
 """Nodes that ship at the same time, each its next batch when the last is acknowledged."""
+_NAMES = [f"bench-{number}/0" for number in range(PRODUCERS)]
 _WARM_UP_S = 5.0
 
 
@@ -37,19 +39,16 @@ class Throughput:
         return self.events / self.seconds
 
 
-def measure(kind: Kind, folder: Path, seconds: float) -> Throughput:
-    """Ship as fast as it goes, after a warm-up."""
-    with running_plane(kind, folder) as plane:
+def measure(kind: Kind, folder: Path, seconds: float, *, has_budgets: bool = False) -> Throughput:
+    """Ship as fast as it goes, after a warm-up; off hard budgets and wallets if there are any."""
+    with running_plane(kind, folder, paying=_NAMES if has_budgets else ()) as plane:
         return asyncio.run(_measure(kind, plane, seconds))
 
 
 async def _measure(kind: Kind, plane: Plane, seconds: float) -> Throughput:
     stored: list[tuple[float, int]] = []
     stop_s = time.monotonic() + _WARM_UP_S + seconds
-    work = [
-        asyncio.create_task(_ship(plane, f"bench-{number}/0", stop_s, stored))
-        for number in range(PRODUCERS)
-    ]
+    work = [asyncio.create_task(_ship(plane, name, stop_s, stored)) for name in _NAMES]
     await asyncio.sleep(_WARM_UP_S)
     start_s, cpu_s, rss_start = time.monotonic(), plane.cpu_s(), plane.rss_mb()
     await asyncio.sleep(seconds - 0.5)
@@ -75,7 +74,7 @@ async def _measure(kind: Kind, plane: Plane, seconds: float) -> Throughput:
 async def _ship(
     plane: Plane, producer: str, stop_s: float, stored: list[tuple[float, int]]
 ) -> None:
-    usage = Usage()
+    usage = Usage(plane.holds.get(producer))
     token = plane.token_path.read_text()
     headers = {"Authorization": f"Bearer {token}"}
     place = 0
@@ -84,7 +83,7 @@ async def _ship(
             events = tuple(usage.make() for _ in range(BATCH))
             end = place + BATCH
             batch = UsageBatch(
-                producer, 1, events, segment=1, offset=end, from_segment=1 if place else 0,
+                producer, EPOCH, events, segment=1, offset=end, from_segment=1 if place else 0,
                 from_offset=place,
             )  # fmt: skip
             answer = await client.post("/node/v1/usage", content=encode_batch(batch))
