@@ -216,6 +216,17 @@ def test_a_journal_that_lags_fails() -> None:
     assert verdicts(instance.check())["Journal lag"] == "note"
 
 
+def test_sources_of_endpoints_that_are_silent_are_named() -> None:
+    """Those that said something lately are not; without any source nothing is said."""
+    instance = Instance()
+    assert "Discovery" not in verdicts(instance.check())
+    instance.metrics = 'penstock_discovery_age_seconds{source="dns://gpu:8000"} 7.5\n'
+    assert verdicts(instance.check())["Discovery"] == "ok"
+    instance.metrics += 'penstock_discovery_age_seconds{source="file:///gpu.json"} 500.0\n'
+    (finding,) = [finding for finding in instance.check() if finding.check == "Discovery"]
+    assert (finding.verdict, finding.detail) == (Verdict.NOTE, "silent: file:///gpu.json")
+
+
 def test_the_command_prints_a_check_a_line(tmp_path: Path) -> None:
     """With --json each check is one object, and the exit code is 1 exactly when one failed."""
     result = CliRunner().invoke(app, ["doctor", "--json", "--data", str(tmp_path)])

@@ -16,6 +16,7 @@ from penstock.contract.snapshot import Endpoint, Upstream
 from penstock.engines.registry import ENGINES
 from penstock.kit.clock import ManualClock
 from penstock.node import health
+from penstock.node.engine_clients import EngineClients
 from penstock.node.health import BELIEVED_S, NO_AFTER, Health, judge, list_places
 
 ONE, TWO = Endpoint("http", "10.0.0.1", 8000), Endpoint("http", "10.0.0.2", 8000, "/two")
@@ -216,3 +217,22 @@ async def test_a_server_is_ready_when_one_of_its_models_is() -> None:
         catalog.version = 2
         await _until(lambda: list(asker.states()) == [("gpu", TWO.url)])
         assert not asker.message().endpoints
+
+
+async def test_an_endpoint_that_was_found_is_asked_by_its_name() -> None:
+    """`Host` and the name that its certificate must have are those it was found under."""
+    asked: list[httpx.Request] = []
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200)
+
+    clients = EngineClients(1.0, httpx.MockTransport(respond))
+    found = Endpoint("http", "10.0.0.1", 8000, server_name="gpu.example")
+    async with clients.ask("GET", found, "/health", None) as answer:
+        assert answer.status_code == 200
+    await clients.close()
+    [request] = asked
+    assert str(request.url) == "http://10.0.0.1:8000/health"
+    assert request.headers["host"] == "gpu.example:8000"
+    assert request.extensions["sni_hostname"] == "gpu.example"

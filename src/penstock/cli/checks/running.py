@@ -12,6 +12,8 @@ from penstock.cli.launch import ports
 
 LAG_NOTE_S = 10.0
 LAG_FAILED_S = 120.0
+SOURCE_NOTE_S = 120.0
+"""A source says something each minute at the least when all is well."""
 _TIMEOUT_S = 5.0
 _SAMPLE = re.compile(r"^(?P<name>[a-z_]+)(?:\{[^}]*\})? (?P<value>\S+)$", re.MULTILINE)
 
@@ -19,6 +21,9 @@ _READY = re.compile(
     r'^penstock_endpoint_ready\{endpoint="(?P<at>[^"]*)",upstream="(?P<upstream>[^"]*)"\} '
     r"(?P<ready>\S+)$",
     re.MULTILINE,
+)
+_AGE = re.compile(
+    r'^penstock_discovery_age_seconds\{source="(?P<source>[^"]*)"\} (?P<age>\S+)$', re.MULTILINE
 )
 
 
@@ -108,7 +113,13 @@ def _check_metrics(client: httpx.Client, facts: Facts, logs: Path) -> list[Findi
     except httpx.HTTPError:
         return [found]
     values = read_samples(page)
-    return [found, _check_lag(values), _check_journal(values), _check_endpoints(page)]
+    return [
+        found,
+        _check_lag(values),
+        _check_journal(values),
+        _check_endpoints(page),
+        *_check_sources(page),
+    ]
 
 
 def _check_endpoints(page: str) -> Finding:
@@ -119,6 +130,16 @@ def _check_endpoints(page: str) -> Finding:
         remedy = "Look at these servers; others of the upstream are asked as long as there are any."
         return Finding("Endpoints", Verdict.NOTE, detail, remedy)
     return Finding("Endpoints", Verdict.OK, f"{len(states)} say that they can be asked")
+
+
+def _check_sources(page: str) -> list[Finding]:
+    """Look whether sources of endpoints still say something; nothing where there are none."""
+    ages = {match["source"]: float(match["age"]) for match in _AGE.finditer(page)}
+    silent = [source for source, age_s in sorted(ages.items()) if age_s > SOURCE_NOTE_S]
+    if silent:
+        remedy = "See why in the agent's log; what they said last is used until they answer."
+        return [Finding("Discovery", Verdict.NOTE, f"silent: {_list(silent)}", remedy)]
+    return [Finding("Discovery", Verdict.OK, f"{len(ages)} sources answer")] if ages else []
 
 
 def _check_lag(values: dict[str, float]) -> Finding:
