@@ -283,7 +283,7 @@ def _strip_path(url: str, *, is_azure: bool) -> tuple[str, bool]:
 
 def _format_endpoint(endpoint: Endpoint) -> str:
     host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
-    is_default = endpoint.port == {"http": 80, "https": 443}[endpoint.scheme]
+    is_default = endpoint.port == {"http": 80, "https": 443}.get(endpoint.scheme)
     port = "" if is_default else f":{endpoint.port}"
     return f"{endpoint.scheme}://{host}{port}{endpoint.path_prefix}"
 

@@ -17,6 +17,7 @@ from penstock.catalog.rules import (
     MAX_CONNECTIONS,
     MAX_OUTPUT_TOKENS,
     MAX_TIMEOUT_MS,
+    check_endpoints,
     check_forward_header,
     check_model,
     check_name,
@@ -110,6 +111,7 @@ def _check_endpoints(urls: list[str]) -> None:
     if len(set(endpoints)) < len(endpoints):
         message = "has an address twice; list each once"
         raise ValueError(message)
+    check_endpoints(endpoints)
 
 
 def _check_headers(patterns: list[str]) -> None:

@@ -6,10 +6,10 @@ semicolon, the remedy: a sentence without its subject, which is the member's nam
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from penstock.catalog.errors import quoted, suggest
-from penstock.contract.snapshot import Endpoint, Timeouts
+from penstock.contract.snapshot import GRPC_SCHEMES, Endpoint, Timeouts
 from penstock.engines.registry import ENGINES
 from penstock.kit.addresses import Address, is_never_a_server
 
@@ -54,7 +54,7 @@ _URL = re.compile(
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMERIC = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _HEADER = re.compile(r"[a-z0-9!#$%&'+.^_`|~-]+\*?")
-_DEFAULT_PORT = {"http": 80, "https": 443}
+_DEFAULT_PORT = {"http": 80, "https": 443} | dict.fromkeys(GRPC_SCHEMES, 8001)
 _MAX_HOST_CHARS = 253
 MAX_PORT = 65_535
 
@@ -82,7 +82,7 @@ def parse_endpoint(url: str) -> Endpoint:
         raise ValueError(_explain_url(url))
     scheme = match["scheme"]
     if scheme not in _DEFAULT_PORT:
-        message = "has another scheme than http and https; write http://host:port"
+        message = "has another scheme than http, https, grpc and grpcs; write http://host:port"
         raise ValueError(message)
     port = int(match["port"]) if match["port"] else _DEFAULT_PORT[scheme]
     if not 0 < port <= MAX_PORT:
@@ -92,8 +92,25 @@ def parse_endpoint(url: str) -> Endpoint:
     if {".", ".."} & set(prefix.split("/")):
         message = 'has "." or ".." in its path; write the path that is meant'
         raise ValueError(message)
+    if prefix and scheme in GRPC_SCHEMES:
+        message = "has a path, which gRPC does not know; leave it out"
+        raise ValueError(message)
     host = _parse_ipv6(match["ipv6"]) if match["ipv6"] else parse_host(match["host"])
     return Endpoint(scheme, host, port, prefix)
+
+
+def check_endpoints(endpoints: Iterable[Endpoint]) -> None:
+    """Refuse endpoints none of which is asked by HTTP, unless there are none.
+
+    By that alone the server's health is asked, and all that gRPC has no calls for.
+
+    Raises:
+        ValueError: What is wrong and the remedy.
+    """
+    schemes = {endpoint.scheme for endpoint in endpoints}
+    if schemes and schemes <= GRPC_SCHEMES:
+        message = "has addresses of gRPC only; add the server's http:// or https:// one"
+        raise ValueError(message)
 
 
 def _explain_url(url: str) -> str:

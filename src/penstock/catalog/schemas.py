@@ -2,13 +2,18 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from penstock.access.key_rules import check_rotation
 from penstock.access.model import KeyScope
 from penstock.catalog import fields
 from penstock.catalog.object_rules import MAX_CHOICES, MAX_WEIGHT
-from penstock.catalog.rules import MAX_CONNECTIONS, MAX_OUTPUT_TOKENS
+from penstock.catalog.rules import (
+    MAX_CONNECTIONS,
+    MAX_OUTPUT_TOKENS,
+    check_endpoints,
+    parse_endpoint,
+)
 from penstock.catalog.written_rules import MAX_RULES, default_window_s
 from penstock.contract import snapshot
 from penstock.contract.limits import Enforcement, Limit, Metric, find_limit_fault
@@ -16,6 +21,11 @@ from penstock.tenancy.model import Role
 from penstock.tenancy.rules import check_role
 
 _timeouts = snapshot.Timeouts()
+
+
+def _check_endpoints(urls: tuple[str, ...]) -> tuple[str, ...]:
+    check_endpoints(map(parse_endpoint, urls))
+    return urls
 
 
 def _check_role(role: str, project: str | None) -> None:
@@ -148,6 +158,7 @@ class UpstreamItem(Item):
     endpoints: Annotated[
         tuple[fields.Url, ...],
         Field(examples=['["http://10.0.0.5:8000"]']),
+        AfterValidator(_check_endpoints),
         fields.AsTuple,
     ] = ()
     discover: fields.Source | None = None

@@ -46,15 +46,31 @@ _MetadataOption = Annotated[
 ]
 
 
+_WorkersOption = Annotated[
+    int, typer.Option(min=1, max=MOST_WORKERS, help="Gateway processes that share the port.")
+]
+
+
+_GrpcOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=_LAST_PORT,
+        help="Port on which the gateway speaks gRPC, such as 8001.",
+        metavar="PORT",
+        show_default="none",
+    ),
+]
+
+
 def dev(  # noqa: PLR0913  # each option is a parameter: Typer reads them from here
     *,
     gateway_port: Annotated[int, _port("the gateway, where callers come")] = 8080,
     control_port: Annotated[int, _port("the control plane: status page and usage API")] = 8081,
     metrics_port: Annotated[int, _port("the metrics for Prometheus")] = 9464,
+    grpc_port: _GrpcOption = None,
     data: DataOption = None,
-    workers: Annotated[
-        int, typer.Option(min=1, max=MOST_WORKERS, help="Gateway processes that share the port.")
-    ] = 1,
+    workers: _WorkersOption = 1,
     engine: Annotated[
         list[str] | None,
         typer.Option(
@@ -115,6 +131,7 @@ def dev(  # noqa: PLR0913  # each option is a parameter: Typer reads them from h
         gateway_port=gateway_port,
         control_port=control_port,
         metrics_port=metrics_port,
+        grpc_port=grpc_port,
         workers=workers,
         engines=tuple(engine or ()),
         models=tuple(dict.fromkeys(model or ())),

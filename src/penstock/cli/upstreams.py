@@ -58,7 +58,7 @@ def _timeout(name: str, text: str) -> Any:
 
 EndpointOption = Annotated[
     list[str] | None,
-    option("--endpoint", "Address, as http://host:port or https://host; repeat it.", "URL"),
+    option("--endpoint", "Address, as http://host:port or grpc://host:8001; repeat it.", "URL"),
 ]
 DiscoverOption = Annotated[
     str | None,

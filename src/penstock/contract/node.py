@@ -34,6 +34,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Path of the agent's Unix socket; "" for a worker without an agent (tests, benches)."""
     host: str = "127.0.0.1"
     port: int = 8080
+    grpc_port: int | None = None
+    """Where gRPC is spoken; nowhere when None."""
     tls_cert: str | None = None
     tls_key: str | None = None
     max_connections: int = 20_000

@@ -12,6 +12,9 @@ FORMAT = 3
 CREDENTIAL_SCHEME = "credential:"
 """Begins a reference to a credential that the agent opens; other references are `kit.secrets`'."""
 
+GRPC_SCHEMES = frozenset({"grpc", "grpcs"})
+"""Of endpoints that are asked by gRPC, in clear or with TLS."""
+
 
 class SnapshotFormatError(Exception):
     """The bytes are no snapshot, or one of a format that this version cannot read."""
@@ -37,7 +40,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     """One address of an upstream."""
 
     scheme: str
-    """`http` or `https`."""
+    """`http` or `https`, or one of `GRPC_SCHEMES`."""
     host: str
     """Name or address, without brackets."""
     port: int
@@ -53,7 +56,7 @@ class Endpoint(msgspec.Struct, frozen=True):
         """What the `Host` header says."""
         name = self.server_name or self.host
         host = f"[{name}]" if ":" in name else name
-        return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+        return host if self.port == _DEFAULT_PORTS.get(self.scheme) else f"{host}:{self.port}"
 
     @property
     def url(self) -> str:

@@ -25,13 +25,15 @@ _MODEL = re.compile(
     r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?"
     r"(?:/(?P<verb>ready|infer|generate|generate_stream))?"
 )
-_VERSION = "1"
+VERSION = "1"
+"""The only one that a model has."""
 _CHARACTERS_PER_TOKEN = 4
-_PARTS = {
+PARTS: dict[str, Any] = {
     "name": "triton",
     "version": "2.51.0",
     "extensions": ["model_repository", "binary_tensor_data", "parameters"],
 }
+"""What the server says of itself."""
 _HANGUPS = {"fin": Ending.FIN, "reset": Ending.RESET}
 Members = dict[str, Any]
 
@@ -67,7 +69,7 @@ def answer_oip(
 
 def _answer_get(settings: EmulatorSettings, path: str) -> Script:
     if path == "/v2":
-        return _plain(_PARTS)
+        return _plain(PARTS)
     if path in {"/v2/health/live", "/v2/health/ready"}:  # before any model is loaded, too
         return fixed_script(plain_head(200, 0, b"text/plain"), b"")
     model, verb = _find_model(settings, path)
@@ -79,7 +81,7 @@ def _answer_get(settings: EmulatorSettings, path: str) -> Script:
     return _plain(
         {
             "name": model,
-            "versions": [_VERSION],
+            "versions": [VERSION],
             "platform": "ensemble",
             "inputs": [
                 {"name": "text_input", **text},
@@ -99,7 +101,7 @@ def _answer_post(
     behavior = msgspec.structs.replace(behavior, kind="triton")
     if behavior.fault == "status":
         return status_script(behavior)
-    named = {"model_name": model, "model_version": _VERSION}
+    named = {"model_name": model, "model_version": VERSION}
     if verb == "infer":
         length = next((int(value) for name, value in headers if name == JSON_LENGTH), None)
         return _infer(behavior, named, body, length)
@@ -128,7 +130,7 @@ def _find_model(settings: EmulatorSettings, path: str) -> tuple[str, str]:
     if match is None:
         raise _Refused(404, "Not Found")
     model, version, verb = match["model"], match["version"], match["verb"] or ""
-    is_there = settings.serves(model) and version in {None, _VERSION}
+    is_there = settings.serves(model) and version in {None, VERSION}
     if not is_there and verb == "ready":
         raise _Refused(400, "Model version not ready")
     if not is_there:

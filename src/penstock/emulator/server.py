@@ -5,7 +5,7 @@ import gc
 import signal
 import sys
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import uvloop
 
@@ -14,6 +14,9 @@ from penstock.emulator.service import Service
 from penstock.emulator.settings import EmulatorSettings
 from penstock.emulator.statistics import Statistics
 from penstock.emulator.ticker import Ticker
+
+if TYPE_CHECKING:
+    from penstock.emulator.grpc_service import GrpcService
 
 BACKLOG = 8192
 
@@ -26,6 +29,7 @@ class EmulatorServer:
         statistics: What was seen so far, without HTTP.
         ticker: Stopped with the server.
         connections: The open ones.
+        grpc: What answers by gRPC.
     """
 
     def __init__(
@@ -34,9 +38,11 @@ class EmulatorServer:
         statistics: Statistics,
         ticker: Ticker,
         connections: Connections,
+        grpc: "GrpcService | None" = None,
     ) -> None:
         """See the class."""
         self._server = server
+        self._grpc = grpc
         self._ticker = ticker
         self._connections = connections
         self.statistics = statistics
@@ -56,6 +62,8 @@ class EmulatorServer:
     async def close(self) -> None:
         """Stop listening and end every connection at once; these are no aborts by a peer."""
         self._server.close()
+        if self._grpc is not None:
+            await self._grpc.close()
         self._ticker.stop()
         await self._connections.abort()
         await self._server.wait_closed()
@@ -84,7 +92,10 @@ async def serve(settings: EmulatorSettings) -> EmulatorServer:
     service = Service(settings, statistics)
     ticker = Ticker(loop)
     connections = Connections()
+    grpc = None
     try:
+        if settings.grpc_port >= 0:
+            grpc = await _serve_grpc(settings, statistics)
         server = await loop.create_server(
             lambda: Connection(service, ticker, connections),
             settings.host,
@@ -94,7 +105,16 @@ async def serve(settings: EmulatorSettings) -> EmulatorServer:
     except OSError:
         statistics.close()
         raise
-    return EmulatorServer(server, statistics, ticker, connections)
+    return EmulatorServer(server, statistics, ticker, connections, grpc)
+
+
+async def _serve_grpc(settings: EmulatorSettings, statistics: Statistics) -> "GrpcService":
+    # Its library is large and wanted by few.
+    from penstock.emulator.grpc_service import GrpcService  # noqa: PLC0415
+
+    service = GrpcService(settings, statistics)
+    await service.start()
+    return service
 
 
 def run(settings: EmulatorSettings) -> None:

@@ -98,6 +98,9 @@ class EmulatorSettings(Behavior, frozen=True, kw_only=True, forbid_unknown_field
     """Address to listen on."""
     port: Port = 18_080
     """Port to listen on; 0 takes a free one."""
+    grpc_port: Annotated[int, msgspec.Meta(ge=-1, le=65_535)] = -1
+    """Port to speak gRPC on, as Triton does on 8001; 0 takes a free one, -1 none. It wants the
+    package `grpcio`."""
     models: str = "emulated-70b"
     """Names of the models served, with commas between them; other names answer 404. `*` serves
     every name."""

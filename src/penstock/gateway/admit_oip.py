@@ -18,12 +18,12 @@ from penstock.gateway.dialects.oip_tensors import (
 )
 from penstock.gateway.errors import MEMBER_INVALID, MEMBER_MISSING, PROTOCOL_UNSUPPORTED
 from penstock.gateway.limits import CHOICES, INPUT_OVERHEAD_TOKENS
-from penstock.gateway.offer import Offer, Target
+from penstock.gateway.offer import Offer, Target, offer_of
 from penstock.gateway.runtime import Principal, Runtime
 from penstock.gateway.select import rank
 from penstock.kit.errors import Refusal
 
-_BYTES_PER_TOKEN = 4
+BYTES_PER_TOKEN = 4
 _CAP_TENSORS = ("max_tokens", "request_output_len")
 _TIMES = ("beam_width", "num_return_sequences")
 """Inputs of TensorRT-LLM by which one request has several answers."""
@@ -65,13 +65,13 @@ def admit_call(
         infer = read_infer(body, length, pseudonym)
         if isinstance(infer, Refusal):
             return infer
-        refusal = _check_infer(infer, offer.max_output_tokens)
+        refusal = check_infer(infer, offer.max_output_tokens)
         return refusal or admission(
             next(rank(offer.tiers, turn)),
             infer.content,
             False,  # noqa: FBT003 - by place, as above
-            estimated_input_tokens=infer.text_bytes // _BYTES_PER_TOKEN,
-            demand=_infer_demand(principal, infer, offer.max_output_tokens),
+            estimated_input_tokens=infer.text_bytes // BYTES_PER_TOKEN,
+            demand=infer_demand(principal, infer, offer.max_output_tokens),
             json_bytes=infer.json_bytes,
         )
     members = _read_generate(body, pseudonym)
@@ -87,7 +87,7 @@ def admit_call(
         next(target for target in rank(offer.tiers, turn) if _takes(target, members)),
         _encode(members),
         call.operation is GENERATE_STREAM,
-        estimated_input_tokens=len(body) // _BYTES_PER_TOKEN,
+        estimated_input_tokens=len(body) // BYTES_PER_TOKEN,
         demand=demand,
     )
 
@@ -112,16 +112,7 @@ def _that_speaks(offer: Offer) -> Offer | Refusal:
     left = tuple(tier for tier in tiers if tier)
     if left == offer.tiers:
         return offer
-    if not left:
-        return Refusal(PROTOCOL_UNSUPPORTED)
-    targets = [target for tier in left for target in tier]
-    return msgspec.structs.replace(
-        offer,
-        tiers=left,
-        first=targets[0],
-        has_choice=len(targets) > 1,
-        max_output_tokens=max(each.deployment.max_output_tokens for each in targets),
-    )
+    return offer_of(left, is_complete=True) if left else Refusal(PROTOCOL_UNSUPPORTED)
 
 
 def _read_generate(body: bytes, pseudonym: partial[bytes]) -> Members | Refusal:
@@ -149,7 +140,7 @@ def _times(members: Members) -> int | Refusal:
     return times
 
 
-def _check_infer(infer: InferBody, most: int) -> Refusal | None:
+def check_infer(infer: InferBody, most: int) -> Refusal | None:
     """Refuse more output tokens or answers than are given, and what cannot be read as a number."""
     bounds = dict.fromkeys(_CAP_TENSORS, most) | dict.fromkeys(_TIMES, CHOICES)
     for name, highest in bounds.items():
@@ -164,7 +155,7 @@ def _are_within(numbers: list[int], highest: int) -> bool:
     return bool(numbers) and 1 <= min(numbers) <= max(numbers) <= highest
 
 
-def _infer_demand(principal: Principal, infer: InferBody, most: int) -> Demand | None:
+def infer_demand(principal: Principal, infer: InferBody, most: int) -> Demand | None:
     """Return what a request to infer asks for: only text has tokens."""
     if principal.quota is None:
         return None

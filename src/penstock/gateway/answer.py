@@ -106,6 +106,25 @@ def own_answer(
     return head if is_head else head + body
 
 
+def error_lines(refusal: Refusal, status: int) -> bytes:
+    """Return what the head of an answer says of an error, whatever its body's shape.
+
+    Args:
+        refusal: What went wrong.
+        status: HTTP status that says so.
+    """
+    error = refusal.error
+    failed = b"upstream" if error.source is Source.UPSTREAM else b"gateway"
+    lines = b"x-penstock-error-code: %b\r\nx-penstock-error-source: %b\r\n" % (
+        error.code.encode(),
+        failed,
+    )
+    is_waited_for = status == _UNAVAILABLE or error is OVERLOADED
+    if is_waited_for or refusal.retry_after_s is not None:
+        lines += b"retry-after: %d\r\n" % (refusal.retry_after_s or RETRY_AFTER_S)
+    return lines
+
+
 def error_answer(
     refusal: Refusal,
     request_id: bytes,
@@ -127,16 +146,8 @@ def error_answer(
         allow: Methods for the Allow header of a 405.
         is_head: The question was HEAD: leave the body out.
     """
-    error = refusal.error
-    status = status or error.status
-    failed = b"upstream" if error.source is Source.UPSTREAM else b"gateway"
-    extra = b"x-penstock-error-code: %b\r\nx-penstock-error-source: %b\r\n" % (
-        error.code.encode(),
-        failed,
-    )
-    is_waited_for = status == _UNAVAILABLE or error is OVERLOADED
-    if is_waited_for or refusal.retry_after_s is not None:
-        extra += b"retry-after: %d\r\n" % (refusal.retry_after_s or RETRY_AFTER_S)
+    status = status or refusal.error.status
+    extra = error_lines(refusal, status)
     if status == _UNAUTHORIZED:
         extra += b"www-authenticate: Bearer\r\n"
     if allow:

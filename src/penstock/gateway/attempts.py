@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 from penstock.contract.usage import Attempt
 from penstock.gateway.admit import Admission
+from penstock.gateway.endpoint import AnyEndpoint
 from penstock.gateway.errors import (
     CONNECT_FAILED,
     CONNECT_TIMEOUT,
@@ -13,7 +14,6 @@ from penstock.gateway.errors import (
     UPSTREAM_SATURATED,
 )
 from penstock.gateway.forms import form_of
-from penstock.gateway.forward import Pool
 from penstock.gateway.limits import ATTEMPTS
 from penstock.gateway.offer import Target
 from penstock.gateway.select import cooling_last, rank, select
@@ -43,7 +43,7 @@ class Attempts:
         """When the last one ended."""
         self._ranked = _NOTHING_ELSE
         """Targets that may be tried yet, where there is a choice."""
-        self._tried: tuple[Pool, ...] = ()
+        self._tried: tuple[AnyEndpoint, ...] = ()
         self._overloaded: Refusal | None = None
         self.count = 0
         self.earlier: tuple[Attempt, ...] = ()
@@ -56,7 +56,7 @@ class Attempts:
         self._ranked = cooling_last(ranked, worker.pools_of, worker.now_s)
         return self.next_target(admission) or admission
 
-    def select(self, target: Target) -> Pool | None:
+    def select(self, target: Target) -> AnyEndpoint | None:
         """Return the endpoint of a target to try next; None when all of them were."""
         worker = self._worker
         return select(worker.pools_of(target.upstream), self._tried, worker.now_s())
@@ -73,14 +73,14 @@ class Attempts:
                 return readdressed
         return None
 
-    def failed(self, pool: Pool, refusal: Refusal) -> bool:
+    def failed(self, pool: AnyEndpoint, refusal: Refusal) -> bool:
         """Take note that an endpoint was tried in vain; return whether another one may be."""
         self._tried = (*self._tried, pool)
         if self._overloaded is None and refusal.error is OVERLOADED:
             self._overloaded = refusal
         return self.count < ATTEMPTS
 
-    def go_on(self, pool: Pool, refusal: Refusal) -> None:
+    def go_on(self, pool: AnyEndpoint, refusal: Refusal) -> None:
         """Record what was given up for another endpoint."""
         began_ns, self._last_ns = self._last_ns, self._worker.wall_ns()
         reason = refusal.error.code.rpartition(":")[2]

@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+from abc import ABC, abstractmethod
+from typing import Any, Generic, TypeVar
 
 from penstock.contract.snapshot import Endpoint
 from penstock.gateway.health import Health
@@ -13,8 +15,11 @@ _KEEP_ALIVE_IDLE_S, _KEEP_ALIVE_INTERVAL_S, _KEEP_ALIVE_PROBES = 15, 5, 3
 """A vanished peer is noticed within 30 s."""
 
 
-class EndpointState:
-    """What decides whether an endpoint is asked.
+_Sender = TypeVar("_Sender")
+
+
+class EndpointState(ABC, Generic[_Sender]):
+    """What decides whether an endpoint is asked, and how somebody comes to be connected to it.
 
     Args:
         endpoint: Where it is.
@@ -50,6 +55,35 @@ class EndpointState:
         """Be passed over for a while: no connection came about."""
         self.cool_until_s = self._loop.time() + ENDPOINT_COOL_DOWN_S
         self.health.failed()
+
+    @property
+    @abstractmethod
+    def connection_count(self) -> int:
+        """How many connections there are."""
+
+    @abstractmethod
+    def acquire(self, sender: _Sender) -> None:
+        """Connect `sender`: now, when a connection is made, or when one has room."""
+
+    @abstractmethod
+    def give_up(self, sender: _Sender) -> None:
+        """Have a sender wait no more."""
+
+    @abstractmethod
+    def too_slow(self, sender: _Sender) -> None:
+        """Have it wait no more since a connection took too long."""
+
+    @abstractmethod
+    def sweep(self, now_s: float) -> None:
+        """Close connections that were idle for long."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close what is idle; what is in use ends with its requests."""
+
+
+AnyEndpoint = EndpointState[Any]
+"""In whatever protocol."""
 
 
 def watch_peer(transport: asyncio.Transport) -> None:

@@ -241,6 +241,13 @@ NOT_FOUND = _downstream(
     cause="The path is none of the API's; paths are compared exactly.",
     fix="Check the base URL; it ends in /v1.",
 )
+SERVICE_NOT_FOUND = _downstream(
+    "request:service_not_found",
+    404,
+    "There is no such service here.",
+    cause="A health check names another service than inference.GRPCInferenceService.",
+    fix="Name that one, or none.",
+)
 METHOD_NOT_ALLOWED = _downstream(
     "request:method_not_allowed",
     405,
@@ -257,6 +264,13 @@ BODY_NOT_JSON = _downstream(
     "The request's body is not a JSON object in UTF-8.",
     cause="It does not parse, is nested absurdly deep, or is no object.",
     fix="Send a JSON object, without a byte order mark, in UTF-8.",
+)
+MESSAGE_MALFORMED = _downstream(
+    "request:message_malformed",
+    400,
+    "The message is none of this call's.",
+    cause="It is no protocol buffer of this kind, has a field twice, or far too many.",
+    fix="Send what a library makes of the protocol's description.",
 )
 MEMBER_MISSING = _downstream(
     "request:member_missing",
@@ -302,6 +316,15 @@ PROTOCOL_UNSUPPORTED = _downstream(
     cause="None of the upstreams of the alias is of a kind that speaks it.",
     fix="Ask the model at /v1, or use another one.",
     operator="The upstream's `provider` says which kind it is: `triton` speaks it.",
+)
+GRPC_UNSUPPORTED = _downstream(
+    "request:grpc_unsupported",
+    400,
+    "This model is not served by gRPC; ask for it by HTTP.",
+    conventional="unsupported_operation",
+    cause="None of the upstreams of the alias has an endpoint grpc:// or grpcs://.",
+    fix="Ask the model at /v2, or use another one.",
+    operator="Give the upstream an endpoint grpc://host:8001 beside that of HTTP.",
 )
 OPERATION_UNSUPPORTED = _downstream(
     "request:operation_unsupported",

@@ -1,77 +1,49 @@
-"""One admitted request from OPEN to CLOSE: the steps select, forward, stream and tap.
+"""One admitted request by HTTP: what an engine is sent, and what of its answer the caller sees.
 
-What is recorded of it, and its only end, is in `record`.
+Steps 5 to 7: forward, stream and tap. What it shares with other protocols is in `dispatch`.
 """
 
-from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from penstock.contract.usage import Outcome
 from penstock.gateway.admit import Admission
 from penstock.gateway.dialects.openai import error_status, error_text
-from penstock.gateway.errors import (
-    BAD_ANSWER,
-    CALLER_GONE,
-    CLOSED_EARLY,
-    CONNECT_TIMEOUT,
-    FAILED,
-    FIRST_BYTE_TIMEOUT,
-    IDLE_TIMEOUT,
-    INTERRUPTED,
-    REFUSED_BY_ENGINE,
-    TOTAL_TIMEOUT,
-)
-from penstock.gateway.failure import (
-    PASSED_STATUSES,
-    RETRIED_STATUSES,
-    error_in_answer,
-    redacted,
-    too_long,
-)
+from penstock.gateway.dispatch import Dispatch
+from penstock.gateway.errors import BAD_ANSWER, CLOSED_EARLY, FAILED, REFUSED_BY_ENGINE
+from penstock.gateway.failure import PASSED_STATUSES, error_in_answer, too_long
 from penstock.gateway.form import Form
 from penstock.gateway.forms import form_of
 from penstock.gateway.forward import Pool, UpstreamConnection
 from penstock.gateway.limits import ANSWER_BYTES
 from penstock.gateway.offer import ServedUpstream
-from penstock.gateway.record import RequestRecord
 from penstock.gateway.request import Request
 from penstock.gateway.runtime import Principal
 from penstock.gateway.tap import Tap
-from penstock.kit.errors import ErrorCode, Refusal, Source
+from penstock.kit.errors import Refusal
 
 if TYPE_CHECKING:
     from penstock.gateway.server import Downstream
     from penstock.gateway.worker import Worker
 
 _OK: Final = 200
-_TOO_MANY_REQUESTS: Final = 429
 _EVENT_STREAM: Final = b"text/event-stream"
 _PLAIN_ENCODINGS: Final = frozenset({b"", b"identity"})
-_NEVER: Final = float("inf")
 HEAD_LAYOUT: Final = b"%b%bx-request-id: %b\r\n%b"
 """Of what an engine is sent: its start, the credential, our name of the request, further lines."""
 
 
-class Exchange(RequestRecord):
-    """One admitted request on its way; see `RequestRecord` for its arguments."""
+class Exchange(Dispatch):
+    """One admitted request by HTTP; see `RequestRecord` for its arguments."""
 
-    __slots__ = (
-        "_body",
-        "_connection",
-        "_deadline_s",
-        "_form",
-        "_is_touched",
-        "_late_error",
-        "_pool",
-        "_total_deadline_s",
-    )
+    __slots__ = ("_body", "_connection", "_form")
 
     _layout = HEAD_LAYOUT + b"content-length: %d\r\n\r\n%b"
     """Behind the head: the length of the body, and the body."""
     _form: Form
     """Of what an engine was sent."""
+    _downstream: "Downstream"
+    _pool: Pool | None
 
     def __init__(
         self,
@@ -83,64 +55,23 @@ class Exchange(RequestRecord):
     ) -> None:
         """See the class."""
         super().__init__(worker, downstream, request, principal, admission)
-        self._pool: Pool | None = None
         self._connection: UpstreamConnection | None = None
         self._body: list[bytes] = []
-        self._is_touched = False
-        self._late_error = CONNECT_TIMEOUT
-        """What a missed deadline means in the phase that the exchange is in."""
-        self._deadline_s = _NEVER
-        self._total_deadline_s = _NEVER
-
-    # Steps 4 and 5: select a target and an endpoint, forward the request
-
-    def start(self) -> None:
-        """Take what limits give; record the request as open; it is sent once that is written."""
-        if self._admission.offer.has_choice:
-            self._admission = self._attempts.choose(self._admission)
-        self._claim_or_open()
-
-    def opened(self) -> None:
-        """Send the request to an engine: its OPEN is written."""
-        if self.is_settled:  # the caller left meanwhile
-            return
-        target = self._admission.target
-        deadline_s = self._worker.now_s() + target.upstream.timeouts.total_ms / 1000
-        # Another target never gives it more time than the first.
-        self._total_deadline_s = min(self._total_deadline_s, deadline_s)
-        pool = self._attempts.select(target)
-        if pool is None:
-            return
-        if not self._attempts.count:
-            self._worker.stats.overhead(perf_counter() - self._request.received_s)
-            pool.retries.requests += 1
-        self._acquire(pool)
-
-    def _acquire(self, pool: Pool) -> None:
-        self._pool = pool
-        self._attempts.count += 1
-        pool.in_flight += 1
-        self._late_error = CONNECT_TIMEOUT
-        connect_ms = self._admission.target.upstream.timeouts.connect_ms
-        self._deadline_s = self._worker.now_s() + connect_ms / 1000
-        pool.acquire(self)
 
     def connected(self, connection: UpstreamConnection) -> None:
         """Send the request on its connection."""
         pool = self._pool
         assert pool is not None  # noqa: S101 - it is who calls
         self._connection = connection
-        self._late_error = FIRST_BYTE_TIMEOUT
+        self._sent()
         admission, request = self._admission, self._request
         target = admission.target
         upstream = target.upstream
-        self._deadline_s = self._worker.now_s() + upstream.timeouts.first_byte_ms / 1000
         self._form = form = form_of(admission)
         head, body = form.put(admission, pool, self._cap)
         lines = request.passed_lines(upstream)
         if request.session_id is not None:
             lines += self._session_line(request.session_id, lines, upstream)
-        self._was_sent = True
         name = self.request_id.encode("ascii")
         connection.send(
             self, self._layout % (head, target.authorization, name, lines, len(body), body)
@@ -157,75 +88,13 @@ class Exchange(RequestRecord):
         name = self._worker.runtime.pseudonym(self._principal.organization, session)
         return b"%b: %b\r\n" % (header.encode("ascii"), name)
 
-    def connect_failed(self, pool: Pool, refusal: Refusal) -> None:
-        """Try another endpoint or target: nothing was sent yet, so nothing can happen twice."""
-        if self.is_settled:
-            return
-        pool.in_flight -= 1
-        self._pool = None
-        if refusal.error.retryable and self._try_another(pool, refusal):
-            return
-        refusal = self._attempts.verdict(refusal)
-        self._fail(refusal, outcome="timeout" if refusal.error is CONNECT_TIMEOUT else None)
-
-    def _try_another(self, pool: Pool, refusal: Refusal) -> bool:
-        """Give an endpoint up for another, of this target or the next; False when there is none."""
-        attempts, worker = self._attempts, self._worker
-        if not attempts.failed(pool, refusal) or worker.now_s() >= self._total_deadline_s:
-            return False
-        admission = self._admission
-        another = attempts.select(admission.target)
-        if another is None:
-            # One more record is written: not into the room of others' CLOSE.
-            readdressed = attempts.next_target(admission) if worker.journal.can_admit else None
-            if readdressed is None:
-                return False
-            admission = readdressed
-        attempts.go_on(pool, refusal)
-        self._forget_answer()
-        if another is not None:
-            self._acquire(another)
-        else:
-            self._admission = admission
-            self._claim_or_open()
-        return True
-
-    def _forget_answer(self) -> None:
-        """Be as before the request was sent: what came of it counts for nothing."""
-        self._let_go()
-        self._was_sent = self._is_touched = False
-        self._first_byte_ns = self._header_id = self._tap = None
-        self._answer_bytes = 0
-        self._deadline_s = _NEVER
-
-    def _sent_elsewhere(self, status: int | None, refusal: Refusal) -> bool:
-        """Send what an engine had no room for to another; False when there is none, or no budget.
-
-        Args:
-            status: What it answered; nothing of that was shown to the caller.
-            refusal: What that means.
-        """
-        pool = self._pool
-        assert pool is not None  # noqa: S101 - it is who answered
-        if status not in RETRIED_STATUSES:
-            return False
-        if refusal.retry_after_s and status != _TOO_MANY_REQUESTS:  # which may be its owner's
-            pool.rest(refusal.retry_after_s)
-        if not pool.retries.is_left or not self._try_another(pool, self._redacted(refusal)):
-            return False
-        pool.retries.take()
-        return True
-
     # Steps 6 and 7: stream the answer, tap its usage
 
     def answer_begun(self) -> None:
         """Decide from the head of the answer how it is relayed."""
         connection = self._connection
         assert connection is not None  # noqa: S101 - it is who calls
-        self._first_byte_ns = self._worker.wall_ns()
-        self._late_error = IDLE_TIMEOUT
-        self._is_touched = True
-        self._deadline_s = _NEVER
+        self._began()
         self._reply.content_type = connection.content_type
         self._header_id = connection.answer_id
         if connection.status == _OK and connection.content_encoding in _PLAIN_ENCODINGS:
@@ -337,46 +206,6 @@ class Exchange(RequestRecord):
 
     # How it can end otherwise
 
-    def caller_gone(self, error: ErrorCode = CALLER_GONE) -> None:
-        """Stop the engine: nobody reads its answer any more."""
-        if self.is_settled:
-            return
-        tap = self._tap
-        if tap is not None and tap.is_done and tap.error is None:
-            self._settle("ok", None)  # the caller left after the last event, as SDKs do
-        else:
-            self._settle("caller_gone", error)
-
-    def interrupt(self) -> None:
-        """End since the worker ends."""
-        if not self.is_settled:
-            self._fail(Refusal(INTERRUPTED), outcome="interrupted")
-
-    def sweep(self, now_s: float) -> None:
-        """Look at the deadlines; called every `limits.SWEEP_S`."""
-        if self.is_settled:
-            return
-        if now_s >= self._total_deadline_s:
-            self._fail(Refusal(TOTAL_TIMEOUT), outcome="timeout")
-        elif self._is_touched or self._downstream.is_paused:
-            self._is_touched = False
-            if self._first_byte_ns is not None:
-                idle_ms = self._admission.target.upstream.timeouts.idle_ms
-                self._deadline_s = now_s + idle_ms / 1000
-        elif now_s >= self._deadline_s:
-            self._late()
-
-    def _late(self) -> None:
-        """End since an engine took too long; while nothing was sent, try another first."""
-        pool = self._pool
-        if pool is None or self._connection is not None:
-            if pool is not None and self._late_error is FIRST_BYTE_TIMEOUT:
-                pool.health.failed()
-            self._fail(Refusal(self._late_error), outcome="timeout")
-            return
-        pool.too_slow(self)
-        self.connect_failed(pool, Refusal(CONNECT_TIMEOUT))
-
     def pause(self) -> None:
         """Stop reading from the engine: the caller is slower."""
         connection = self._connection
@@ -395,26 +224,10 @@ class Exchange(RequestRecord):
         most_tokens = self._worker.contexts.get(place)
         return too_long(refusal, most_tokens, admission.estimated_input_tokens)
 
-    def _redacted(self, refusal: Refusal) -> Refusal:
-        target = self._admission.target
-        return redacted(refusal, target.authorization, target.upstream.hosts)
-
-    def _fail(
-        self, refusal: Refusal, *, outcome: Outcome | None = None, status: int | None = None
-    ) -> None:
-        """End with an error answer, or with an error event and an abnormal end."""
-        if self.is_settled:
-            return
-        error, tap = refusal.error, self._tap
-        refusal = self._redacted(refusal)
-        self._reply.fail(
-            refusal,
-            status=status or error.status,
-            is_inside_frame=tap is not None and tap.is_inside_frame,
-        )
-        if outcome is None:
-            outcome = "refused" if error.source is Source.DOWNSTREAM else "upstream_error"
-        self._settle(outcome, error)
+    def closed(self) -> None:
+        """Send the last bytes: the usage is on disk."""
+        reply = self._reply
+        self._downstream.end_exchange(self, reply.last_bytes, keep_alive=reply.keeps_alive)
 
     def _let_go(self) -> None:
         """Give up what is still under way with an engine."""

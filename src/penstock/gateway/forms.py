@@ -2,10 +2,12 @@
 
 from penstock.gateway.admit import Admission
 from penstock.gateway.form import Form, OipForm, TranslatedForm
+from penstock.gateway.form_grpc import GrpcForm
 from penstock.gateway.form_media import MediaForm, UploadForm
 
 _OPENAI = Form()
 _OIP = OipForm()
+_GRPC = GrpcForm()
 _TRANSLATED = TranslatedForm()
 _MEDIA = MediaForm()
 _UPLOAD = UploadForm()
@@ -14,7 +16,7 @@ _UPLOAD = UploadForm()
 def form_of(admission: Admission) -> Form:
     """Return the form of a request."""
     if admission.call is not None:
-        return _OIP
+        return _GRPC if admission.target.upstream.is_by_grpc else _OIP
     if admission.operation.is_media:
         return _MEDIA if admission.upload is None else _UPLOAD
     return _OPENAI if admission.target.upstream.engine.speaks_openai else _TRANSLATED

@@ -261,7 +261,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             sender.answer_failed(refusal)
 
 
-class Pool(EndpointState):
+class Pool(EndpointState[Sender]):
     """The connections of a worker to one endpoint.
 
     Args:
@@ -285,7 +285,12 @@ class Pool(EndpointState):
         self._waiting: deque[Sender] = deque()
         self._connecting: dict[Sender, asyncio.Task[None]] = {}
         self._is_closed = False
-        self.connection_count = 0
+        self._connection_count = 0
+
+    @property
+    def connection_count(self) -> int:
+        """How many connections are made."""
+        return self._connection_count
 
     def head(self, path: str) -> bytes:
         """Return the start of a request's head, up to where its own lines follow.
@@ -370,13 +375,13 @@ class Pool(EndpointState):
 
     def lost(self, connection: UpstreamConnection) -> None:
         """Forget a closed connection, and let a waiting sender make another."""
-        self.connection_count -= connection.is_counted
+        self._connection_count -= connection.is_counted
         if connection in self._idle:
             self._idle.remove(connection)
         self._make_for_waiting()
 
     def _may_connect(self) -> bool:
-        return self.connection_count + len(self._connecting) < self.upstream.max_connections
+        return self._connection_count + len(self._connecting) < self.upstream.max_connections
 
     def _make_for_waiting(self) -> None:
         """Use the room that became free."""
@@ -417,7 +422,7 @@ class Pool(EndpointState):
             self._make_for_waiting()
             return
         connection.is_counted = True
-        self.connection_count += 1
+        self._connection_count += 1
         if self._connecting.pop(sender, None) is None:
             self.release(connection)
         else:

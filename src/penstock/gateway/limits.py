@@ -43,6 +43,11 @@ TENSOR_HEADER_BYTES = 1024 * 1024
 """Its JSON where bytes of tensors follow it; more is 400."""
 TENSOR_JSON_BYTES = 8 * 1024 * 1024
 """Its JSON where the tensors are in it; more is 400."""
+MESSAGE_FIELDS = 16_384
+"""Fields of one message of gRPC, those of its parts included; more is INVALID_ARGUMENT."""
+GRPC_SILENCE_S = 600.0
+"""How long a stream of gRPC may be without a message; then it is ended. A single message has to
+come as a body does."""
 FORM_PARTS = 64
 """Parts of a multipart form; more is 413."""
 PART_HEADER_BYTES = 4 * 1024

@@ -15,6 +15,7 @@ import msgspec
 
 from penstock.contract.snapshot import (
     CREDENTIAL_SCHEME,
+    GRPC_SCHEMES,
     Alias,
     Choice,
     Deployment,
@@ -61,6 +62,10 @@ class ServedUpstream(msgspec.Struct, frozen=True):
     data_class: str
     """"" when nobody said; the same for the region."""
     region: str
+    by_grpc: "ServedUpstream | None" = None
+    """The same as it is asked by gRPC; None where it cannot be."""
+    is_by_grpc: bool = False
+    """Whether this is that."""
 
     @property
     def hosts(self) -> Iterator[str]:
@@ -109,6 +114,35 @@ class Offer(msgspec.Struct, frozen=True):
     """The largest `n` that one of them answers in full."""
     is_complete: bool
     """Whether all could be used that may be: else it is worth looking again."""
+    by_grpc: "Offer | None" = None
+    """What of it can be asked by gRPC; None when nothing can."""
+
+
+def offer_of(tiers: tuple[tuple[Target, ...], ...], *, is_complete: bool) -> Offer:
+    """Return what targets, one at least, offer together."""
+    targets = [target for tier in tiers for target in tier]
+    return Offer(
+        tiers=tiers,
+        first=targets[0],
+        has_choice=len(targets) > 1,
+        max_output_tokens=max(each.deployment.max_output_tokens for each in targets),
+        most_choices=max(each.most_choices for each in targets),
+        is_complete=is_complete,
+    )
+
+
+def _by_grpc(offer: Offer) -> Offer | None:
+    """Return what of an offer can be asked by gRPC."""
+    tiers = [
+        tuple(
+            msgspec.structs.replace(target, upstream=target.upstream.by_grpc)
+            for target in tier
+            if target.upstream.by_grpc is not None
+        )
+        for tier in offer.tiers
+    ]
+    left = tuple(tier for tier in tiers if tier)
+    return offer_of(left, is_complete=offer.is_complete) if left else None
 
 
 Contexts: TypeAlias = Mapping[tuple[str, str], int]
@@ -203,21 +237,15 @@ class Catalog:
         if not is_priced:
             return _UNUSABLE if is_priced is None else _UNPRICED
         # An upstream without an endpoint is one again with another version, and not before.
-        found = [[each for each in tier if each.upstream.endpoints] for tier in allowed]
+        found = [[each for each in tier if _plain(each.upstream)] for tier in allowed]
         made = [[self._make_target(name, each, owner) for each in tier] for tier in found]
         usable = (tuple(each for each in tier if each is not None) for tier in made)
         left = tuple(tier for tier in usable if tier)
         if not left:
             return _UNUSABLE
-        targets = [target for tier in left for target in tier]
-        return Offer(
-            tiers=left,
-            first=targets[0],
-            has_choice=len(targets) > 1,
-            max_output_tokens=max(each.deployment.max_output_tokens for each in targets),
-            most_choices=max(each.most_choices for each in targets),
-            is_complete=len(targets) == sum(map(len, found)),
-        )
+        count = sum(map(len, left))
+        offer = offer_of(left, is_complete=count == sum(map(len, found)))
+        return msgspec.structs.replace(offer, by_grpc=_by_grpc(offer))
 
     def may_use(self, name: str, owner: Owner) -> bool:
         """Return whether there is such an alias for this project, usable just now or not."""
@@ -363,22 +391,40 @@ def header_patterns(names: Iterable[str]) -> tuple[frozenset[bytes], tuple[bytes
 
 
 def _serve(upstream: Upstream, version: int) -> ServedUpstream:
-    tls = None
-    if any(endpoint.scheme == "https" for endpoint in upstream.endpoints):
-        tls = ssl.create_default_context(cafile=upstream.tls_ca_file)
-        tls.set_alpn_protocols(["http/1.1"])
+    engine = engine_of(upstream.provider)
+    grpc = [each for each in upstream.endpoints if each.scheme in GRPC_SCHEMES]
     names, prefixes = header_patterns(upstream.forward_headers)
-    return ServedUpstream(
+    served = ServedUpstream(
         name=upstream.name,
         version=version,
-        endpoints=upstream.endpoints,
+        endpoints=_plain(upstream),
         forward_names=names,
         forward_prefixes=prefixes,
         timeouts=upstream.timeouts,
         max_connections=upstream.max_connections,
-        tls=tls,
+        tls=_tls(upstream, "https", "http/1.1"),
         settings=upstream,
-        engine=engine_of(upstream.provider),
+        engine=engine,
         data_class=upstream.data_class or "",
         region=upstream.region or "",
     )
+    if not grpc or not engine.speaks_oip:
+        return served
+    by_grpc = msgspec.structs.replace(
+        served, endpoints=tuple(grpc), tls=_tls(upstream, "grpcs", "h2"), is_by_grpc=True
+    )
+    return msgspec.structs.replace(served, by_grpc=by_grpc)
+
+
+def _plain(upstream: Upstream) -> tuple[Endpoint, ...]:
+    """Return the endpoints that are asked by HTTP."""
+    return tuple(each for each in upstream.endpoints if each.scheme not in GRPC_SCHEMES)
+
+
+def _tls(upstream: Upstream, scheme: str, protocol: str) -> ssl.SSLContext | None:
+    """Return how endpoints of a scheme are greeted; None where there are none."""
+    if all(endpoint.scheme != scheme for endpoint in upstream.endpoints):
+        return None
+    tls = ssl.create_default_context(cafile=upstream.tls_ca_file)
+    tls.set_alpn_protocols([protocol])
+    return tls

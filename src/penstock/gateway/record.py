@@ -5,7 +5,7 @@ place that ends it, and the last bytes of the answer wait until its usage event 
 """
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from penstock.contract.journal import Open
 from penstock.contract.money import HoldUse
@@ -24,10 +24,19 @@ from penstock.gateway.till import Till
 from penstock.kit.errors import ErrorCode, Refusal
 
 if TYPE_CHECKING:
-    from penstock.gateway.server import Downstream
     from penstock.gateway.worker import Worker
 
 _NO_USAGE: Final = Usage(0, 0)
+
+
+class Caller(Protocol):
+    """Who sees the answer, and how fast."""
+
+    is_paused: bool
+    """It takes the answer more slowly than it comes."""
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of the answer at once."""
 
 
 class RequestRecord(ABC):
@@ -67,10 +76,12 @@ class RequestRecord(ABC):
         "reserved_bytes",
     )
 
+    _make_reply: type[Reply] = Reply
+
     def __init__(
         self,
         worker: "Worker",
-        downstream: "Downstream",
+        downstream: Caller,
         request: Request,
         principal: Principal,
         admission: Admission,
@@ -83,7 +94,7 @@ class RequestRecord(ABC):
         self._admission = admission
         self._event_id = worker.event_ids.next()
         self.request_id = request.request_id or self._event_id
-        self._reply = Reply(worker, downstream, request, self.request_id.encode("ascii"))
+        self._reply = self._make_reply(worker, downstream, request, self.request_id.encode("ascii"))
         self._started_ns = worker.wall_ns()
         self._first_byte_ns: int | None = None
         self._attempts = Attempts(worker, self._started_ns)
@@ -262,12 +273,11 @@ class RequestRecord(ABC):
             was_sent=self._was_sent,
         )
 
+    # What an exchange does
+
+    @abstractmethod
     def closed(self) -> None:
         """Send the last bytes: the usage is on disk."""
-        reply = self._reply
-        self._downstream.end_exchange(self, reply.last_bytes, keep_alive=reply.keeps_alive)
-
-    # What an exchange does in between
 
     @abstractmethod
     def opened(self) -> None:

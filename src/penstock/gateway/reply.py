@@ -13,7 +13,7 @@ from penstock.gateway.request import Request
 from penstock.kit.errors import Refusal
 
 if TYPE_CHECKING:
-    from penstock.gateway.server import Downstream
+    from penstock.gateway.record import Caller
     from penstock.gateway.worker import Worker
 
 _OK = 200
@@ -43,7 +43,7 @@ class Reply:
     )
 
     def __init__(
-        self, worker: "Worker", downstream: "Downstream", request: Request, request_id: bytes
+        self, worker: "Worker", downstream: "Caller", request: Request, request_id: bytes
     ) -> None:
         """See the class."""
         self._worker = worker

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from penstock.gateway.forward import Pool
+from penstock.gateway.endpoint import AnyEndpoint
 from penstock.gateway.offer import ServedUpstream, Target
 
 _GOLDEN_RATIO = 0.6180339887498949
@@ -58,7 +58,7 @@ def rank(tiers: Sequence[Sequence[Target]], turn: float) -> Iterator[Target]:
 
 def cooling_last(
     targets: Iterator[Target],
-    pools_of: Callable[[ServedUpstream], Sequence[Pool]],
+    pools_of: Callable[[ServedUpstream], Sequence[AnyEndpoint]],
     now_s: Callable[[], float],
 ) -> Iterator[Target]:
     """Pass over targets all of whose endpoints are cooling or out, while there are others.
@@ -81,7 +81,9 @@ def cooling_last(
     yield from cooling
 
 
-def select(pools: Sequence[Pool], tried: Sequence[Pool], now_s: float) -> Pool | None:
+def select(
+    pools: Sequence[AnyEndpoint], tried: Sequence[AnyEndpoint], now_s: float
+) -> AnyEndpoint | None:
     """Return the endpoint with the fewest requests of this worker in flight.
 
     Endpoints that are known not to be ready, or that refused a connection lately, are passed over
@@ -105,7 +107,9 @@ def select(pools: Sequence[Pool], tried: Sequence[Pool], now_s: float) -> Pool |
     return _least_busy(pools, tried, now_s)
 
 
-def _heed(pools: Sequence[Pool], tried: Sequence[Pool], now_s: float) -> Pool | None:
+def _heed(
+    pools: Sequence[AnyEndpoint], tried: Sequence[AnyEndpoint], now_s: float
+) -> AnyEndpoint | None:
     """Take one that is out only when there is no other, unless too many are."""
     out = [pool for pool in pools if pool.health.out_until_s > now_s]
     if len(out) > len(pools) / 2:
@@ -114,7 +118,9 @@ def _heed(pools: Sequence[Pool], tried: Sequence[Pool], now_s: float) -> Pool | 
     return _least_busy(ready, tried, now_s) or _least_busy(out, tried, now_s)
 
 
-def _least_busy(pools: Sequence[Pool], tried: Sequence[Pool], now_s: float) -> Pool | None:
+def _least_busy(
+    pools: Sequence[AnyEndpoint], tried: Sequence[AnyEndpoint], now_s: float
+) -> AnyEndpoint | None:
     best = None
     for pool in pools:
         if pool in tried:

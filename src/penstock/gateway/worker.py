@@ -6,8 +6,6 @@ import logging
 import os
 import random
 import signal
-import socket
-import ssl
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,13 +28,16 @@ from penstock.contract.node import (
 from penstock.contract.snapshot import Endpoint, SnapshotFormatError, Upstream
 from penstock.contract.snapshot_store import SnapshotReader
 from penstock.gateway.agent_link import AgentLink, Orders
+from penstock.gateway.endpoint import AnyEndpoint
 from penstock.gateway.errors import DRAINING, JOURNAL_FULL
 from penstock.gateway.forward import Pool
 from penstock.gateway.health import Told
+from penstock.gateway.http2.client import Http2Pool
 from penstock.gateway.http2.server import Http2Downstream
 from penstock.gateway.journal import Journal
 from penstock.gateway.limiter import Limiter
 from penstock.gateway.limits import CREDENTIALS_WAIT_S, SWEEP_S
+from penstock.gateway.listeners import listen
 from penstock.gateway.offer import Contexts, ServedUpstream
 from penstock.gateway.rehash import OldHashes
 from penstock.gateway.request import Request
@@ -53,9 +54,10 @@ log = logging.getLogger(__name__)
 
 _DRAINING = Refusal(DRAINING)
 _JOURNAL_FULL = Refusal(JOURNAL_FULL)
-_BACKLOG = 4096
 _DRAIN_POLL_S = 0.02
 _EXIT_BROKEN = 70
+_PoolName = tuple[str, bool]
+"""An upstream's name, and whether it is asked by gRPC."""
 
 
 class Worker:
@@ -92,7 +94,7 @@ class Worker:
         """How large a form may be."""
         self._ended: asyncio.Future[int] = loop.create_future()
         self._connections: set[Downstream | Http2Downstream] = set()
-        self._pools: dict[str, tuple[ServedUpstream, tuple[Pool, ...]]] = {}
+        self._pools: dict[_PoolName, tuple[ServedUpstream, tuple[AnyEndpoint, ...]]] = {}
         self._servers: list[asyncio.Server] = []
         self._told = Told(loop.time)
         self.contexts: Contexts = {}
@@ -139,11 +141,12 @@ class Worker:
         """Serve from `runtime` on: one assignment, so no request sees half of it."""
         self.runtime = runtime
         self.forwards_headers = bool(runtime.forward_names or runtime.forward_prefixes)
-        for name in self._pools.keys() - runtime.list_upstream_names():
+        names = runtime.list_upstream_names()
+        for name in [name for name in self._pools if name[0] not in names]:
             self._close_pools(self._pools.pop(name)[1])
 
     @staticmethod
-    def _close_pools(pools: Iterable[Pool]) -> None:
+    def _close_pools(pools: Iterable[AnyEndpoint]) -> None:
         for pool in pools:
             pool.close()
 
@@ -180,7 +183,7 @@ class Worker:
         """Know these from now on."""
         self.contexts = {(upstream, model): tokens for upstream, model, tokens in message.lengths}
 
-    def pools_of(self, upstream: ServedUpstream) -> tuple[Pool, ...]:
+    def pools_of(self, upstream: ServedUpstream) -> tuple[AnyEndpoint, ...]:
         """Return the connection pools of an upstream's endpoints.
 
         All organizations share them: what is one's own is in each request and not in a connection.
@@ -188,15 +191,16 @@ class Worker:
         request that was admitted under an older version, of an upstream that is gone or another
         now, gets pools of its own.
         """
-        found = self._pools.get(upstream.name)
-        kept: dict[Endpoint, Pool] = {}
+        name = upstream.name, upstream.is_by_grpc
+        found = self._pools.get(name)
+        kept: dict[Endpoint, AnyEndpoint] = {}
         if found is not None:
             served, pools = found
             if served is upstream:
                 return pools
             if served.settings == upstream.settings:
                 if upstream.version > served.version:
-                    self._pools[upstream.name] = (upstream, pools)
+                    self._pools[name] = (upstream, pools)
                 return pools
             if _but_endpoints(served.settings) == _but_endpoints(upstream.settings):
                 kept = {pool.endpoint: pool for pool in pools}
@@ -207,19 +211,29 @@ class Worker:
             return pools
         if found is not None:
             self._close_pools(pool for pool in found[1] if pool not in pools)
-        self._pools[upstream.name] = (upstream, pools)
+        self._pools[name] = (upstream, pools)
         return pools
 
-    def _make_pools(self, upstream: ServedUpstream, kept: dict[Endpoint, Pool]) -> tuple[Pool, ...]:
+    def _make_pools(
+        self, upstream: ServedUpstream, kept: dict[Endpoint, AnyEndpoint]
+    ) -> tuple[AnyEndpoint, ...]:
         retries = next((pool.retries for pool in kept.values()), None) or RetryBudget(self.now_s)
         pools = []
         for endpoint in upstream.endpoints:
             pool = kept.get(endpoint)
             if pool is None:
-                pool = Pool(endpoint, upstream, self._loop, retries)
+                pool = self._make_pool(endpoint, upstream, retries)
                 pool.health.told(self._told.until_s(upstream.name, endpoint))
             pools.append(pool)
         return tuple(pools)
+
+    def _make_pool(
+        self, endpoint: Endpoint, upstream: ServedUpstream, retries: RetryBudget
+    ) -> AnyEndpoint:
+        if not upstream.is_by_grpc:
+            return Pool(endpoint, upstream, self._loop, retries)
+        tls = upstream.tls if endpoint.scheme == "grpcs" else None
+        return Http2Pool(endpoint, upstream, self._loop, retries, tls)
 
     # What connections ask
 
@@ -265,7 +279,7 @@ class Worker:
             link.add_done_callback(self._link_ended)
             await self._await_tokens()
         if not self.is_draining:
-            await self._listen()
+            self._servers += await listen(self, self._settings)
         gc.collect()
         gc.freeze()
         log.info("worker ready slot=%s epoch=%s", self._settings.slot, self._settings.epoch)
@@ -283,25 +297,6 @@ class Worker:
                 await asyncio.wait_for(self._has_tokens.wait(), CREDENTIALS_WAIT_S)
             except TimeoutError:
                 log.warning("the agent sent no credentials, serving without")
-
-    async def _listen(self) -> None:
-        settings = self._settings
-        tls = None
-        if settings.tls_cert is not None:
-            tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            tls.minimum_version = ssl.TLSVersion.TLSv1_2
-            tls.load_cert_chain(settings.tls_cert, settings.tls_key)
-            tls.set_alpn_protocols(["http/1.1"])
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.bind((settings.host, settings.port))
-        self._servers.append(
-            await self._loop.create_server(
-                lambda: Downstream(self), sock=listener, backlog=_BACKLOG, ssl=tls
-            )
-        )
 
     def _agent_link(self) -> AgentLink:
         return AgentLink(
@@ -340,7 +335,7 @@ class Worker:
 
     def _stats(self) -> Stats:
         journal = self.journal
-        pools = [(name, pool) for name, (_, pools) in self._pools.items() for pool in pools]
+        pools = [(name, pool) for (name, _), (_, pools) in self._pools.items() for pool in pools]
         by_upstream: dict[str, int] = {}
         for name, pool in pools:
             by_upstream[name] = by_upstream.get(name, 0) + pool.connection_count

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import httpx
 
 from penstock.contract.node import NotReady
-from penstock.contract.snapshot import Deployment, Endpoint, Upstream
+from penstock.contract.snapshot import GRPC_SCHEMES, Deployment, Endpoint, Upstream
 from penstock.engines.registry import engine_of
 from penstock.kit.clock import Clock
 from penstock.node.engine_clients import EngineClients
@@ -92,7 +92,8 @@ def list_places(store: Store) -> Iterator[Place]:
         names = sorted(models.get(upstream.name, ())) if is_about_models else [""]
         paths = tuple(path.replace(_MODEL, quote(name, safe="")) for name in names)
         if paths:
-            for at in upstream.endpoints:
+            plain = (at for at in upstream.endpoints if at.scheme not in GRPC_SCHEMES)
+            for at in plain:  # gRPC's are on the same servers
                 yield Place(upstream.name, at, paths, is_about_models, upstream.tls_ca_file)
 
 

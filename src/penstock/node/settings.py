@@ -46,6 +46,8 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Address that workers listen on."""
     port: Port = 8080
     """Port that workers listen on, all of them."""
+    grpc_port: Port | None = None
+    """Port on which they speak gRPC, such as 8001; none of them does when None."""
     metrics_host: str = "127.0.0.1"
     """Address of `/metrics`: not for the world, it names organizations and models."""
     metrics_port: Port = 9464

@@ -381,6 +381,7 @@ class Supervisor:
             agent_socket=str(self._socket),
             host=settings.host,
             port=settings.port,
+            grpc_port=settings.grpc_port,
             tls_cert=settings.tls_cert,
             tls_key=settings.tls_key,
             max_connections=settings.max_connections,

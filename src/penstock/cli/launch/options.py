@@ -20,6 +20,8 @@ class DevOptions:
     """Any free one when 0, as the others."""
     control_port: int
     metrics_port: int
+    grpc_port: int | None = None
+    """No gRPC when None."""
     workers: int
     engines: tuple[str, ...] = ()
     models: tuple[str, ...] = ()

@@ -104,6 +104,7 @@ def _agent(plan: Plan, folder: DataFolder, client: httpx.AsyncClient) -> Child:
         control_url=facts.control_url,
         host=ports.HOST,
         port=plan.ports["--gateway-port"],
+        grpc_port=options.grpc_port,
         metrics_host=ports.HOST,
         metrics_port=plan.ports["--metrics-port"],
         workers=options.workers,

@@ -20,6 +20,8 @@ OWN_PATHS: Final = frozenset({V2, V2_LIVE, V2_READY})
 """What we answer ourselves."""
 
 INFER = Operation("oip_infer", "/infer", has_output=True)
+STREAM_INFER = Operation("oip_stream_infer", "/infer", can_stream=True, has_output=True)
+"""One message of a stream of requests: over gRPC alone."""
 GENERATE = Operation("oip_generate", "/generate", "text_input", has_output=True)
 GENERATE_STREAM = Operation(
     "oip_generate_stream", "/generate_stream", "text_input", can_stream=True, has_output=True
@@ -32,6 +34,8 @@ _OPERATIONS = {
     operation.path[1:].encode(): operation
     for operation in (INFER, GENERATE, GENERATE_STREAM, MODEL_METADATA, MODEL_READY)
 }
+EXTENSIONS: Final = ("binary_tensor_data", "parameters", "sequence")
+"""Of the protocol, that a server behind us may have."""
 _ADMIN_VERBS = (b"config", b"stats", b"trace/setting")
 _ADMIN_PATHS = (
     b"/v2/repository",
@@ -45,7 +49,7 @@ _VERBS = b"|".join((b"infer|generate|generate_stream|ready", *_ADMIN_VERBS))
 _MODEL = re.compile(
     rb"/v2/models/(?P<model>.+?)(?:/versions/(?P<version>[^/]+))?(?:/(?P<verb>" + _VERBS + rb"))?"
 )
-_VERSION = re.compile(rb"[0-9A-Za-z_-]{1,32}")
+_VERSION = re.compile(r"[0-9A-Za-z_-]{1,32}", re.ASCII)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -86,16 +90,26 @@ def find_call(path: bytes) -> Call | Refusal:
     verb, version = match["verb"] or b"", match["version"] or b""
     if verb in _ADMIN_VERBS:
         return Refusal(ADMIN_PATH)
+    model = unquote(match["model"].decode("latin-1"))
+    return make_call(_OPERATIONS[verb], msgspec.Raw(_encode(model)), version.decode("latin-1"))
+
+
+def make_call(operation: Operation, model: msgspec.Raw, version: str) -> Call | Refusal:
+    """Return a call, unless no model can have such a version.
+
+    Args:
+        operation: What is asked for.
+        model: The alias, as JSON.
+        version: "" for whichever the server takes.
+    """
     if version and _VERSION.fullmatch(version) is None:
         return Refusal(VERSION_NOT_FOUND)
-    model = unquote(match["model"].decode("latin-1"))
-    return Call(_OPERATIONS[verb], msgspec.Raw(_encode(model)), version.decode())
+    return Call(operation, model, version)
 
 
 def metadata_body(version: str) -> bytes:
     """Return what a server is, as far as callers have to know."""
-    extensions = ["binary_tensor_data", "parameters", "sequence"]
-    return _encode({"name": "penstock", "version": version, "extensions": extensions})
+    return _encode({"name": "penstock", "version": version, "extensions": EXTENSIONS})
 
 
 def error_body(refusal: Refusal) -> bytes:

@@ -43,8 +43,19 @@ def read_infer_answer(body: bytes, length: bytes | None) -> Reading:
         outputs, error = read_outputs(head, len(tail))
     except KeyError:
         raise msgspec.DecodeError from None
+    return reading_of(outputs, tail, _present(error))
+
+
+def reading_of(outputs: list[Tensor], tail: bytes, error: bytes | None = None) -> Reading:
+    """Return what the outputs of an answer say.
+
+    Args:
+        outputs: All of them.
+        tail: Bytes in which their data lie.
+        error: What the answer says instead, as JSON.
+    """
     usage, flags = usage_of(_sum(outputs, INPUT_TOKENS, tail), _sum(outputs, OUTPUT_TOKENS, tail))
-    return Reading(usage, _present(error), flags=flags, text_bytes=text_bytes(outputs))
+    return Reading(usage, error, flags=flags, text_bytes=text_bytes(outputs))
 
 
 def read_generated(body: bytes) -> Reading:

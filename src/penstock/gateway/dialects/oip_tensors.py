@@ -20,20 +20,23 @@ Members = dict[str, msgspec.Raw]
 Pseudonym = Callable[[bytes], bytes]
 """Returns 32 hexadecimal digits that stand for a name, different for each organization."""
 
-_ITEM_BYTES: Final = {
+ITEM_BYTES: Final = {
     "BOOL": 1, "UINT8": 1, "UINT16": 2, "UINT32": 4, "UINT64": 8, "INT8": 1, "INT16": 2,
     "INT32": 4, "INT64": 8, "FP16": 2, "BF16": 2, "FP32": 4, "FP64": 8, "BYTES": 0,
 }  # fmt: skip
 """Bytes of an element by datatype; 0 where each has a length of its own."""
 _INTEGERS: Final = frozenset({"INT32", "INT64", "UINT32", "UINT64"})
-_SHARED_MEMORY = "shared_memory_region"
-_SEQUENCE = "sequence_id"
+SHARED_MEMORY = "shared_memory_region"
+"""The parameter of a tensor whose bytes lie in memory of the server's machine."""
+SEQUENCE = "sequence_id"
+"""The parameter that names a sequence of requests."""
 _PARAMETERS = "parameters"
-_NOT_PASSED = STEERING.union(("headers",))
+NOT_PASSED = STEERING.union(("headers",))
+"""Parameters that no caller's request brings to a server."""
 _BINARY_SIZE = "binary_data_size"
 _TOKEN_IDS = frozenset({"input_ids", "output_ids", "token_ids"})
 _BYTES_PER_TOKEN = 4
-_STOP = "stop"
+STOP = "stop"
 """The tensor by which a TensorRT-LLM model ends whichever request has this one's id."""
 _MOST_SEQUENCE = 2**63
 
@@ -77,7 +80,7 @@ class Tensor(NamedTuple):
         if self.datatype not in _INTEGERS:
             return []
         if self.data is None:
-            width = _ITEM_BYTES[self.datatype]
+            width = ITEM_BYTES[self.datatype]
             is_signed = self.datatype.startswith("I")
             content = tail[self.start : self.start + self.size]
             return [
@@ -186,7 +189,7 @@ def read_infer(body: bytes, length: bytes | None, pseudonym: Pseudonym) -> Infer
         outputs = _isolate_list(members, "outputs")
         if isinstance(outputs, Refusal):
             return outputs
-    if any(tensor.name == _STOP and tensor.datatype == "BOOL" for tensor in inputs):
+    if any(tensor.name == STOP and tensor.datatype == "BOOL" for tensor in inputs):
         return _invalid("Requests are ended by closing their connection, not by a tensor 'stop'.")
     members.pop("model_name", None)
     content = _encode(members)
@@ -226,15 +229,26 @@ def isolate(members: Members, pseudonym: Pseudonym) -> None:
         members: Of `generate`, flat, or the parameters of a request to infer.
         pseudonym: Names the sequences of one organization.
     """
-    for steering in _NOT_PASSED.intersection(members):
+    for steering in NOT_PASSED.intersection(members):
         del members[steering]
-    raw = members.get(_SEQUENCE)
-    if raw is None or bytes(raw) in {b"0", b'""', b"null"}:
-        return
-    name = pseudonym(b"sequence\0" + bytes(raw))
-    is_text = bytes(raw).startswith(b'"')
-    number = int(name, 16) % _MOST_SEQUENCE + 1
-    members[_SEQUENCE] = msgspec.Raw(b'"%b"' % name if is_text else b"%d" % number)
+    raw = members.get(SEQUENCE)
+    if raw is not None and bytes(raw) != b"null":
+        members[SEQUENCE] = msgspec.Raw(sequence_name(bytes(raw), pseudonym))
+
+
+def sequence_name(raw: bytes, pseudonym: Pseudonym) -> bytes:
+    """Return what a sequence is called instead, as JSON; what names none stays as it is.
+
+    Args:
+        raw: Its name as JSON, a number or a text.
+        pseudonym: Names the sequences of one organization.
+    """
+    if raw in {b"0", b'""'}:
+        return raw
+    name = pseudonym(b"sequence\0" + raw)
+    if raw.startswith(b'"'):
+        return b'"%b"' % name
+    return b"%d" % (int(name, 16) % _MOST_SEQUENCE + 1)
 
 
 def _isolate_parameters(members: Members, pseudonym: Pseudonym) -> Refusal | None:
@@ -283,7 +297,7 @@ def _isolate_list(members: Members, name: str) -> list[tuple[Members, int | None
         parameters = None if tensor is None else _object(tensor.get("parameters", _NOTHING))
         if tensor is None or parameters is None:
             return _invalid(f"In '{name}', a tensor or its 'parameters' is no object.", name)
-        if _SHARED_MEMORY in parameters:
+        if SHARED_MEMORY in parameters:
             return _invalid("Shared memory cannot be used through a gateway: send the bytes.", name)
         size = None
         if _BINARY_SIZE in parameters:
@@ -323,7 +337,7 @@ def _read_tensor(members: Members, size: int | None, start: int) -> Tensor | Ref
         shape = _decode_shape(bytes(members["shape"])[:_SHAPE_BYTES])
     except (KeyError, msgspec.DecodeError, UnicodeDecodeError):
         return _invalid("Each of 'inputs' needs 'name', 'datatype' and 'shape'.", "inputs")
-    if datatype not in _ITEM_BYTES:
+    if datatype not in ITEM_BYTES:
         return _invalid(f"The datatype of input {name[:64]!r} is not known.", "inputs")
     if any(length < 0 for length in shape):
         return _invalid(f"The shape of input {name[:64]!r} has a negative length.", "inputs")
@@ -335,7 +349,7 @@ def _read_tensor(members: Members, size: int | None, start: int) -> Tensor | Ref
             return _invalid(f"The data of input {name[:64]!r} must be a list.", "inputs")
         return Tensor(name, datatype, data, 0, len(bytes(data)), tuple(shape))
     assert size is not None  # noqa: S101 - or there were data
-    width = _ITEM_BYTES[datatype]
+    width = ITEM_BYTES[datatype]
     if width and size != math.prod(shape) * width:
         return _invalid(f"The bytes of input {name[:64]!r} do not fill its shape.", "inputs")
     return Tensor(name, datatype, None, start, size, tuple(shape))

@@ -64,7 +64,7 @@ class EngineLink(Link[EnginesConnection]):
         super().connection_lost(exc)
 
 
-class Http2Pool(EndpointState):
+class Http2Pool(EndpointState[StreamSender]):
     """The HTTP/2 connections of a worker to one endpoint.
 
     A connection is made when those there are have no room; those who wait share what is made.
@@ -109,7 +109,7 @@ class Http2Pool(EndpointState):
             head = self._heads[path] = encode_fields(
                 (
                     (b":method", b"POST"),
-                    (b":scheme", self.endpoint.scheme.encode()),
+                    (b":scheme", b"http" if self._tls is None else b"https"),
                     (b":path", path.encode("ascii")),
                     (b":authority", self.endpoint.authority.encode("ascii")),
                     (b"te", b"trailers"),

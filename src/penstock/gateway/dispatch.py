@@ -1,0 +1,234 @@
+"""One admitted request on its way to an engine: steps 4 and 5, deadlines, and how it ends.
+
+Which protocol is spoken there is for those who inherit from it; what is recorded of it, and its
+only end, is in `record`.
+"""
+
+from abc import abstractmethod
+from time import perf_counter
+from typing import TYPE_CHECKING, Final
+
+from penstock.contract.usage import Outcome
+from penstock.gateway.admit import Admission
+from penstock.gateway.endpoint import AnyEndpoint
+from penstock.gateway.errors import (
+    CALLER_GONE,
+    CONNECT_TIMEOUT,
+    FIRST_BYTE_TIMEOUT,
+    IDLE_TIMEOUT,
+    INTERRUPTED,
+    TOTAL_TIMEOUT,
+)
+from penstock.gateway.failure import RETRIED_STATUSES, redacted
+from penstock.gateway.record import Caller, RequestRecord
+from penstock.gateway.request import Request
+from penstock.gateway.runtime import Principal
+from penstock.kit.errors import ErrorCode, Refusal, Source
+
+if TYPE_CHECKING:
+    from penstock.gateway.worker import Worker
+
+_TOO_MANY_REQUESTS: Final = 429
+NEVER: Final = float("inf")
+
+
+class Dispatch(RequestRecord):
+    """One admitted request on its way; see `RequestRecord` for its arguments."""
+
+    __slots__ = ("_deadline_s", "_is_touched", "_late_error", "_pool", "_total_deadline_s")
+
+    def __init__(
+        self,
+        worker: "Worker",
+        downstream: Caller,
+        request: Request,
+        principal: Principal,
+        admission: Admission,
+    ) -> None:
+        """See the class."""
+        super().__init__(worker, downstream, request, principal, admission)
+        self._pool: AnyEndpoint | None = None
+        self._is_touched = False
+        self._late_error = CONNECT_TIMEOUT
+        """What a missed deadline means in the phase that the exchange is in."""
+        self._deadline_s = NEVER
+        self._total_deadline_s = NEVER
+
+    # Steps 4 and 5: select a target and an endpoint, forward the request
+
+    def start(self) -> None:
+        """Take what limits give; record the request as open; it is sent once that is written."""
+        if self._admission.offer.has_choice:
+            self._admission = self._attempts.choose(self._admission)
+        self._claim_or_open()
+
+    def opened(self) -> None:
+        """Send the request to an engine: its OPEN is written."""
+        if self.is_settled:  # the caller left meanwhile
+            return
+        target = self._admission.target
+        deadline_s = self._worker.now_s() + target.upstream.timeouts.total_ms / 1000
+        # Another target never gives it more time than the first.
+        self._total_deadline_s = min(self._total_deadline_s, deadline_s)
+        pool = self._attempts.select(target)
+        if pool is None:
+            return
+        if not self._attempts.count:
+            self._worker.stats.overhead(perf_counter() - self._request.received_s)
+            pool.retries.requests += 1
+        self._acquire(pool)
+
+    def _acquire(self, pool: AnyEndpoint) -> None:
+        self._pool = pool
+        self._attempts.count += 1
+        pool.in_flight += 1
+        self._late_error = CONNECT_TIMEOUT
+        connect_ms = self._admission.target.upstream.timeouts.connect_ms
+        self._deadline_s = self._worker.now_s() + connect_ms / 1000
+        pool.acquire(self)
+
+    def _sent(self) -> None:
+        """Take note that an engine is sent the request: it has to answer in time."""
+        self._was_sent = True
+        self._late_error = FIRST_BYTE_TIMEOUT
+        first_byte_ms = self._admission.target.upstream.timeouts.first_byte_ms
+        self._deadline_s = self._worker.now_s() + first_byte_ms / 1000
+
+    def _began(self) -> None:
+        """Take note that the answer has begun."""
+        self._first_byte_ns = self._worker.wall_ns()
+        self._late_error = IDLE_TIMEOUT
+        self._is_touched = True
+        self._deadline_s = NEVER
+
+    def connect_failed(self, pool: AnyEndpoint, refusal: Refusal) -> None:
+        """Try another endpoint or target: nothing was sent yet, so nothing can happen twice."""
+        if self.is_settled:
+            return
+        pool.in_flight -= 1
+        self._pool = None
+        if refusal.error.retryable and self._try_another(pool, refusal):
+            return
+        refusal = self._attempts.verdict(refusal)
+        self._fail(refusal, outcome="timeout" if refusal.error is CONNECT_TIMEOUT else None)
+
+    def _try_another(self, pool: AnyEndpoint, refusal: Refusal) -> bool:
+        """Give an endpoint up for another, of this target or the next; False when there is none."""
+        attempts, worker = self._attempts, self._worker
+        if not attempts.failed(pool, refusal) or worker.now_s() >= self._total_deadline_s:
+            return False
+        admission = self._admission
+        another = attempts.select(admission.target)
+        if another is None:
+            # One more record is written: not into the room of others' CLOSE.
+            readdressed = attempts.next_target(admission) if worker.journal.can_admit else None
+            if readdressed is None:
+                return False
+            admission = readdressed
+        attempts.go_on(pool, refusal)
+        self._forget_answer()
+        if another is not None:
+            self._acquire(another)
+        else:
+            self._admission = admission
+            self._claim_or_open()
+        return True
+
+    def _forget_answer(self) -> None:
+        """Be as before the request was sent: what came of it counts for nothing."""
+        self._let_go()
+        self._was_sent = self._is_touched = False
+        self._first_byte_ns = self._header_id = self._tap = None
+        self._answer_bytes = 0
+        self._deadline_s = NEVER
+
+    def _sent_elsewhere(self, status: int | None, refusal: Refusal) -> bool:
+        """Send what an engine had no room for to another; False when there is none, or no budget.
+
+        Args:
+            status: What it answered; nothing of that was shown to the caller.
+            refusal: What that means.
+        """
+        pool = self._pool
+        assert pool is not None  # noqa: S101 - it is who answered
+        if status not in RETRIED_STATUSES:
+            return False
+        if refusal.retry_after_s and status != _TOO_MANY_REQUESTS:  # which may be its owner's
+            pool.rest(refusal.retry_after_s)
+        if not pool.retries.is_left or not self._try_another(pool, self._redacted(refusal)):
+            return False
+        pool.retries.take()
+        return True
+
+    # How it can end otherwise
+
+    def caller_gone(self, error: ErrorCode = CALLER_GONE) -> None:
+        """Stop the engine: nobody reads its answer any more."""
+        if self.is_settled:
+            return
+        tap = self._tap
+        if tap is not None and tap.is_done and tap.error is None:
+            self._settle("ok", None)  # the caller left after the last event, as SDKs do
+        else:
+            self._settle("caller_gone", error)
+
+    def interrupt(self) -> None:
+        """End since the worker ends."""
+        if not self.is_settled:
+            self._fail(Refusal(INTERRUPTED), outcome="interrupted")
+
+    def sweep(self, now_s: float) -> None:
+        """Look at the deadlines; called every `limits.SWEEP_S`."""
+        if self.is_settled:
+            return
+        if now_s >= self._total_deadline_s:
+            self._fail(Refusal(TOTAL_TIMEOUT), outcome="timeout")
+        elif self._is_touched or self._downstream.is_paused:
+            self._is_touched = False
+            if self._first_byte_ns is not None:
+                idle_ms = self._admission.target.upstream.timeouts.idle_ms
+                self._deadline_s = now_s + idle_ms / 1000
+        elif now_s >= self._deadline_s:
+            self._late()
+
+    def _late(self) -> None:
+        """End since an engine took too long; while nothing was sent, try another first."""
+        pool = self._pool
+        if pool is None or self._was_sent:
+            if pool is not None and self._late_error is FIRST_BYTE_TIMEOUT:
+                pool.health.failed()
+            self._fail(Refusal(self._late_error), outcome="timeout")
+            return
+        pool.too_slow(self)
+        self.connect_failed(pool, Refusal(CONNECT_TIMEOUT))
+
+    def _redacted(self, refusal: Refusal) -> Refusal:
+        target = self._admission.target
+        return redacted(refusal, target.authorization, target.upstream.hosts)
+
+    def _fail(
+        self, refusal: Refusal, *, outcome: Outcome | None = None, status: int | None = None
+    ) -> None:
+        """End with an error answer, or with an error event and an abnormal end."""
+        if self.is_settled:
+            return
+        error, tap = refusal.error, self._tap
+        refusal = self._redacted(refusal)
+        self._reply.fail(
+            refusal,
+            status=status or error.status,
+            is_inside_frame=tap is not None and tap.is_inside_frame,
+        )
+        if outcome is None:
+            outcome = "refused" if error.source is Source.DOWNSTREAM else "upstream_error"
+        self._settle(outcome, error)
+
+    # What an exchange of each protocol does
+
+    @abstractmethod
+    def pause(self) -> None:
+        """Stop reading from the engine: the caller is slower."""
+
+    @abstractmethod
+    def resume(self) -> None:
+        """Read from the engine again."""

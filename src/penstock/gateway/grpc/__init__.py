@@ -1,0 +1,1 @@
+"""The Open Inference Protocol over gRPC, as callers see it: calls, their messages and their end."""
