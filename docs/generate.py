@@ -60,6 +60,11 @@ you leave out is `openai_compatible`. Facts are those of default settings of the
 What callers may not tell a server, whichever it is, is taken out of bodies: {steering}.
 A key with the scope `inference:steer`, which only the platform's operator gives, may say all of
 that but {ours}.
+
+Any other key may say `priority`, a whole number from -100 to 100: the larger, the sooner, and 0 is
+as if nothing was said. Above 0 counts only with the scope `inference:priority`, which the operator
+gives as well. Servers of upstreams with `takes_priority` are told in their own words, others not.
+
 {identifying} are sent as pseudonyms, which differ between organizations. Where a server keeps
 caches of prompts apart by `cache_salt`, each organization has its own.
 """

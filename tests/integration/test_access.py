@@ -314,7 +314,9 @@ async def test_nobody_makes_a_key_that_can_do_more(database: Database) -> None:
             )
 
     steered = create("inference_only", "inference", "inference:steer")
-    greater = (create("org_admin"), create("platform_admin"), promote(), steal(), steered, steer())
+    urgent = create("inference_only", "inference", "inference:priority")
+    made = (create("org_admin"), create("platform_admin"), steered, urgent)
+    greater = (*made, promote(), steal(), steer())
     for work in greater:
         assert await _refused(work) is GRANT_EXCEEDED
     await create_key(database, project, NewKey(name="s", scopes=["inference:steer"]))

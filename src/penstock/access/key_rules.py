@@ -28,7 +28,9 @@ MIN_ROTATION_INTERVAL_S = 3_600
 MAX_ROTATION_INTERVAL_S = 3_650 * 86_400
 DEFAULT_SCHEDULE_GRACE_S = 86_400
 
-_DATA_PLANE = frozenset({KeyScope.INFERENCE, KeyScope.INFERENCE_STEER, KeyScope.MODELS_READ})
+OPERATORS_SCOPES = frozenset({KeyScope.INFERENCE_STEER, KeyScope.INFERENCE_PRIORITY})
+"""Scopes that only the platform's operator gives: servers are shared."""
+_DATA_PLANE = OPERATORS_SCOPES | {KeyScope.INFERENCE, KeyScope.MODELS_READ}
 """Scopes that data planes ask for."""
 _LIVE = (SecretState.ACTIVE, SecretState.RETIRING)
 # Made once: a million keys are asked for a node that begins.

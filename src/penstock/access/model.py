@@ -19,6 +19,8 @@ class KeyScope(StrEnum):
     INFERENCE_STEER = "inference:steer"
     """With `inference`: say to model servers what steers them. Only the platform's operator gives
     it, since servers are shared."""
+    INFERENCE_PRIORITY = "inference:priority"
+    """With `inference`: go before others at model servers. Given like the one above."""
     MODELS_READ = "models:read"
     USAGE_READ = "usage:read"
     COSTS_READ = "costs:read"

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from penstock.access import store
 from penstock.access.errors import GRANT_EXCEEDED, KEY_INVALID, KEY_REVOKED
 from penstock.access.key_rules import (
+    OPERATORS_SCOPES,
     check_expiry,
     check_labels,
     check_rotation,
@@ -26,7 +27,6 @@ from penstock.access.model import (
     CreatedKey,
     KeyChanges,
     KeyRecord,
-    KeyScope,
     KeySecret,
     NewKey,
     Principal,
@@ -434,8 +434,9 @@ def _check_grant(grantor: Principal, role: str) -> None:
 
 
 def _check_scopes(grantor: Principal, given: Collection[str]) -> None:
-    if KeyScope.INFERENCE_STEER in given and grantor.organization_id is not None:
-        message = f"Only the platform's operator may give the scope {KeyScope.INFERENCE_STEER}."
+    reserved = OPERATORS_SCOPES.intersection(given)
+    if reserved and grantor.organization_id is not None:
+        message = f"Only the platform's operator may give the scope {min(reserved)}."
         raise PenstockError(GRANT_EXCEEDED, message)
 
 

@@ -247,6 +247,7 @@ def _upstream(entry: Entry[UpstreamItem], credentials: dict[str, str]) -> Upstre
         tls_ca_file=None if ca_file is None else str(folder / ca_file),
         region=item.region,
         data_class=item.data_class,
+        takes_priority=item.takes_priority,
         discover=item.discover,
     )
 

@@ -39,6 +39,7 @@ def tell_upstream(item: Upstream, _: Names) -> Record | None:
             tls_ca_file=item.tls_ca_file,
             region=item.region,
             data_class=item.data_class,
+            takes_priority=item.takes_priority,
             discover=item.discover,
         )
     )

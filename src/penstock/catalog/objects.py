@@ -39,6 +39,8 @@ class NewUpstream:
     """Connections of one worker to one endpoint."""
     tls_ca_file: str | None = None
     """PEM file on each node; the system's store when None."""
+    takes_priority: bool = False
+    """Whether its engines were started to serve urgent requests first."""
     is_disabled: bool = False
 
 
@@ -66,6 +68,7 @@ class UpstreamChanges(TypedDict, total=False):
     timeouts: dict[str, int]
     max_connections: int
     tls_ca_file: str | None
+    takes_priority: bool
     is_disabled: bool
 
 

@@ -170,6 +170,7 @@ class UpstreamItem(Item):
     timeouts: TimeoutsItem = TimeoutsItem()
     max_connections: int = Field(default=16_384, ge=1, le=MAX_CONNECTIONS)
     tls_ca_file: fields.FilePath | None = None
+    takes_priority: bool = False
     is_disabled: bool = False
 
     @model_validator(mode="after")

@@ -115,6 +115,7 @@ class Upstreams(Versioned, Base):
     """Members of `contract.snapshot.Timeouts` that differ from its defaults."""
     max_connections: Mapped[int]
     tls_ca_file: Mapped[str | None]
+    takes_priority: Mapped[bool] = mapped_column(server_default=text("false"))
     is_disabled: Mapped[bool]
 
 

@@ -74,6 +74,10 @@ ForwardHeaders = Annotated[
 ]
 Connections = Annotated[StrictInt, Field(description="Of one worker to one endpoint, 1 to 65,535.")]
 CaFile = Annotated[Text | None, Field(description="Absolute path of a PEM file on each node.")]
+TakesPriority = Annotated[
+    StrictBool,
+    Field(description="Whether its engines were started to serve urgent requests first."),
+]
 Model = Annotated[
     Text,
     Field(
@@ -139,6 +143,7 @@ class NewUpstreamBody(RequestBody):
     timeouts: TimeoutsBody = Field(default_factory=TimeoutsBody)
     max_connections: Connections = _upstream.max_connections
     tls_ca_file: CaFile = None
+    takes_priority: TakesPriority = False
     is_disabled: StrictBool = False
 
     def to_new(self) -> NewUpstream:
@@ -164,6 +169,7 @@ class UpstreamChangesBody(RequestBody):
     timeouts: TimeoutsBody = Field(default_factory=TimeoutsBody)
     max_connections: Connections = Field(default_factory=int)
     tls_ca_file: CaFile = Field(default_factory=lambda: None)
+    takes_priority: TakesPriority = Field(default_factory=bool)
     is_disabled: StrictBool = Field(default_factory=bool)
 
     def to_changes(self) -> UpstreamChanges:
@@ -198,6 +204,7 @@ class UpstreamBody(AnswerBody):
         timeouts={"first_byte_ms": 30_000},
         max_connections=_upstream.max_connections,
         tls_ca_file=None,
+        takes_priority=False,
         is_disabled=False,
         version=1,
         **_TIMES,
@@ -216,6 +223,7 @@ class UpstreamBody(AnswerBody):
     timeouts: Annotated[dict[str, int], Field(description="Those that differ from the defaults.")]
     max_connections: int
     tls_ca_file: str | None
+    takes_priority: bool
     is_disabled: bool
     version: int
     created_at: Time

@@ -40,6 +40,7 @@ KIND = Kind(
         ("Timeouts", text_of("timeouts")),
         ("Connections", text_of("max_connections")),
         ("CA file", text_of("tls_ca_file")),
+        ("Takes priority", text_of("takes_priority")),
     ),
     expendable=("Id", "Endpoints"),
     example="gpu-pool",
@@ -99,6 +100,14 @@ ConnectionsOption = Annotated[
     int | None,
     option("--max-connections", "Connections of one worker to one endpoint.", "N", min=1),
 ]
+PriorityOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--takes-priority/--no-priority",
+        help="Whether its engines were started to serve urgent requests first.",
+        show_default=False,
+    ),
+]
 ConnectOption = Annotated[int | None, _timeout("connect", "Longest wait for a connection")]
 FirstByteOption = Annotated[int | None, _timeout("first-byte", "Longest wait for an answer")]
 IdleOption = Annotated[int | None, _timeout("idle", "Longest silence within an answer")]
@@ -144,6 +153,7 @@ def write(  # noqa: PLR0913  # each option is a parameter: Typer reads them from
     header: HeaderOption = None,
     tls_ca_file: CaFileOption = None,
     max_connections: ConnectionsOption = None,
+    takes_priority: PriorityOption = None,
     timeout_ms_connect: ConnectOption = None,
     timeout_ms_first_byte: FirstByteOption = None,
     timeout_ms_idle: IdleOption = None,
@@ -154,6 +164,7 @@ def write(  # noqa: PLR0913  # each option is a parameter: Typer reads them from
     """Create an upstream, or change one: both are told the same."""
     members = given(provider=provider, max_connections=max_connections)
     members |= _place_members(endpoint, discover)
+    members |= given(takes_priority=takes_priority)
     members |= clearable(region=region, data_class=data_class, tls_ca_file=tls_ca_file)
     if header:
         members["forward_headers"] = [] if header == [NOTHING] else header

@@ -86,6 +86,9 @@ class Upstream(msgspec.Struct, frozen=True):
     """Where it stands, e.g. `eu-de`; None when nobody said."""
     data_class: str | None = None
     """What data may be sent to it, e.g. `eu_only`; None when nobody said."""
+    takes_priority: bool = False
+    """Whether its engines serve urgent requests first: some refuse requests that say how urgent
+    they are where they were not started for it."""
     discover: str | None = None
     """Where its endpoints are found, as `catalog.discovery` reads it; None when they are listed."""
 

@@ -21,6 +21,7 @@ from penstock.gateway.errors import (
     MODEL_NOT_FOUND,
 )
 from penstock.gateway.offer import Offer, Target
+from penstock.gateway.priority import erase_priority, read_priority, write_priority
 from penstock.gateway.runtime import Principal, Runtime
 from penstock.gateway.select import rank
 from penstock.gateway.upload import Upload
@@ -67,6 +68,8 @@ class Admission(msgspec.Struct, frozen=True, gc=False):
     """How much of the body is JSON, where bytes of tensors follow it."""
     upload: Upload | None = None
     """The form that it is, if so; `body` is empty then."""
+    priority: int = 0
+    """On the scale of `gateway.priority`."""
 
 
 def admit(
@@ -109,8 +112,9 @@ def admit(
         if isinstance(options, Refusal):
             return options
     demand = demand_of(principal, operation, members, body, offer.max_output_tokens)
-    _isolate(members, runtime, principal)
+    priority = _isolate(members, runtime, principal)
     _address(members, target)
+    write_priority(members, priority, target.upstream.priority)
     estimated = len(body) // _BYTES_PER_TOKEN if operation.has_usage else 0
     return Admission(
         operation,
@@ -124,6 +128,7 @@ def admit(
         estimated,
         demand,
         members.get("metadata"),
+        priority=priority,
     )
 
 
@@ -138,7 +143,9 @@ def readdress(admission: Admission, target: Target) -> Admission | None:
     if _check_target(members, admission.operation, target) is not None:
         return None
     members.pop("cache_salt", None)  # was for the target before
+    erase_priority(members, admission.priority, admission.target.upstream.priority)
     _address(members, target)
+    write_priority(members, admission.priority, target.upstream.priority)
     strips_usage = False
     if admission.is_stream:
         options = _decode_members(members["stream_options"])
@@ -159,11 +166,13 @@ def _address(members: Members, target: Target) -> None:
         members["cache_salt"] = target.cache_salt
 
 
-def _isolate(members: Members, runtime: Runtime, principal: Principal) -> None:
-    """Take out what would steer the engine, and names of persons."""
+def _isolate(members: Members, runtime: Runtime, principal: Principal) -> int:
+    """Take out what would steer the engine, and names of persons; return how urgent it is."""
     if _NOT_PASSED.isdisjoint(members):
-        return
-    steering = ALWAYS_OURS if _STEER_SCOPE in principal.scopes else STEERING
+        return 0
+    may_steer = _STEER_SCOPE in principal.scopes  # and says it in the engine's own words
+    steering = ALWAYS_OURS if may_steer else STEERING
+    priority = 0 if may_steer else read_priority(members, principal.scopes)
     for name in steering.intersection(members):
         del members[name]
     for name in IDENTIFYING:
@@ -171,6 +180,7 @@ def _isolate(members: Members, runtime: Runtime, principal: Principal) -> None:
         if raw is None or bytes(raw) == b"null":
             continue
         members[name] = msgspec.Raw(b'"%b"' % runtime.pseudonym(principal.organization, bytes(raw)))
+    return priority
 
 
 def _choose(offer: Offer, turn: float, members: Members, operation: Operation) -> Target | Refusal:

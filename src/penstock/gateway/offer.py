@@ -25,7 +25,7 @@ from penstock.contract.snapshot import (
     Timeouts,
     Upstream,
 )
-from penstock.engines.model import Engine
+from penstock.engines.model import Engine, Priority
 from penstock.engines.registry import engine_of
 from penstock.gateway import priced
 from penstock.gateway.errors import MODEL_UNPRICED, RESIDENCY_DENIED, UNUSABLE
@@ -66,6 +66,11 @@ class ServedUpstream(msgspec.Struct, frozen=True):
     """The same as it is asked by gRPC; None where it cannot be."""
     is_by_grpc: bool = False
     """Whether this is that."""
+
+    @property
+    def priority(self) -> Priority | None:
+        """How its engines are told what is urgent; None where they are not."""
+        return self.engine.priority if self.settings.takes_priority else None
 
     @property
     def hosts(self) -> Iterator[str]:

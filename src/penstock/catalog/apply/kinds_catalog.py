@@ -31,6 +31,7 @@ _UPSTREAM = (
     "forward_headers",
     "max_connections",
     "tls_ca_file",
+    "takes_priority",
     "is_disabled",
 )
 _DEPLOYMENT = ("model", "continuous_usage", "max_output_tokens", "is_disabled")
