@@ -60,7 +60,7 @@ async def test_an_organization_reads_its_own_invoices_only(
     """Nobody sees another one's; who administers an organization or its bills reads, no more."""
     owner = project["organization_id"]
     invoice = (await _issue(rig, owner))["id"]
-    reads = (f"/invoices/{invoice}", f"/billing-recipients/{owner}")
+    reads = (f"/invoices/{invoice}", f"/invoices/{invoice}/xml", f"/billing-recipients/{owner}")
     listing = f"/invoices?organization_id={owner}"
     writes = [("POST", f"/invoices/{invoice}/{verb}") for verb in ("finalize", "void")]
     other = await rig.create_project("other")
@@ -94,6 +94,8 @@ async def test_an_invoice_is_issued_paid_and_taken_back(
     path = f"/invoices/{draft['id']}"
     said = (await rig.call("GET", path)).json()["content"]
     assert (said["net"], said["gross"], "number" in said) == ("0.04", "0.05", False)
+    unavailable = "err:control:billing:einvoice_unavailable"
+    expect_problem(await rig.call("GET", f"{path}/xml"), 409, unavailable)
     answer = await rig.call("POST", f"{path}/finalize", if_match='"2"')
     expect_problem(answer, 412, CONFLICT)
     steps = [
@@ -119,6 +121,9 @@ async def test_an_invoice_is_issued_paid_and_taken_back(
     ]
     shown = (await rig.call("GET", f"/invoices/{again['id']}")).json()
     assert shown["content"]["buyer"]["name"] == "Acme GmbH"
+    xml = await rig.call("GET", f"/invoices/{again['id']}/xml")
+    assert (xml.status_code, xml.headers["content-type"]) == (200, "application/xml")
+    assert "INV-3" in xml.text
     assert (await rig.call("POST", "/ledger/verify")).json()["is_right"] is True
 
 

@@ -1,15 +1,18 @@
 """HTTP endpoints of invoices: who they are from and to, drafts, and what becomes of them."""
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
 from penstock.access.errors import OPERATION_DENIED
 from penstock.audit.door import operation
 from penstock.billing import parties, reading, service
+from penstock.billing.documents import said_of
+from penstock.billing.einvoice import write_xml
 from penstock.billing.errors import (
     BILLING_INVALID,
+    EINVOICE_UNAVAILABLE,
     INVOICE_EARLY,
     INVOICE_EMPTY,
     INVOICE_EXISTS,
@@ -34,6 +37,7 @@ from penstock.kit.errors import PenstockError
 from penstock.storage.errors import OBJECT_UNKNOWN, PAGE_CURSOR_INVALID, VERSION_CONFLICT
 from penstock.storage.sessions import WriteSession
 
+_XML = "application/xml"
 _CHANGE = (OPERATION_DENIED, INVOICE_STATE)
 issuers = create_router("billing-issuer")
 recipients = create_router("billing-recipients")
@@ -193,6 +197,28 @@ def _add_reads(invoices: APIRouter) -> None:
             call.check(organization_id=found.organization_id)
             content = await reading.read_content(session, found)
         return call.answer(InvoiceContentBody.of(found, content=content))
+
+    @invoices.get(
+        "/{invoice_id}/xml",
+        summary="Show an issued invoice as XML: EN 16931, in the syntax of UN/CEFACT (CII)",
+        response_class=Response,
+        **_xml_operation(),
+    )
+    async def get_invoice_xml(call: CallParameter, invoice_id: str) -> Response:
+        """Show an issued invoice as XML."""
+        async with call.read() as session:
+            found = await reading.get_invoice(session, invoice_id)
+            call.check(organization_id=found.organization_id)
+        if found.content is None:
+            raise PenstockError(EINVOICE_UNAVAILABLE, "A draft has no XML.")
+        return Response(write_xml(said_of(found)), media_type=_XML)
+
+
+def _xml_operation() -> dict[str, Any]:
+    declared = operation("invoices:get", EINVOICE_UNAVAILABLE, is_of_object=True)
+    schema = {"type": "string", "examples": ["<rsm:CrossIndustryInvoice/>"]}
+    answer = {"description": "The invoice.", "content": {_XML: {"schema": schema}}}
+    return {**declared, "responses": {**declared["responses"], 200: answer}}
 
 
 def _add_changes(invoices: APIRouter, grace_s: int) -> None:

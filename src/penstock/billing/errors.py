@@ -72,3 +72,15 @@ PARTICULARS_MISSING = _refusal(
     ),
     caller_action="Set what the message names, and finalize again.",
 )
+
+EINVOICE_UNAVAILABLE = _refusal(
+    "einvoice_unavailable",
+    409,
+    "einvoice_unavailable",
+    public="This invoice cannot be had as XML.",
+    cause=(
+        "It is a draft, the control plane lacks the extra `einvoice`, or the currency is paid in "
+        "three decimals, which EN 16931 does not know."
+    ),
+    caller_action="Read its `content`; or have the extra installed.",
+)

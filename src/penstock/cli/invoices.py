@@ -194,6 +194,14 @@ def _print_content(said: "Row") -> None:
     print_table(["Project", "Model", "Used in", amount], rows, right=(amount,))
 
 
+@app.command("xml", epilog=examples("penstock invoices xml inv_7Gk3Wz9xMnRt > invoice.xml"))
+def xml(invoice: InvoiceArgument, *, data: DataOption = None) -> None:
+    """Write an issued invoice to stdout as XML: EN 16931, in the syntax of UN/CEFACT (CII)."""
+    with connect(data) as client:
+        for part in client.download(f"{INVOICES}/{invoice}/xml", {}):
+            typer.echo(part, nl=False)
+
+
 @app.command(
     "pay", epilog=examples("penstock invoices pay inv_7Gk3Wz9xMnRt --reference payment-4711")
 )
