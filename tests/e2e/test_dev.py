@@ -178,7 +178,8 @@ def test_a_newcomers_first_hour(start: Start) -> None:
     again = start()
     assert again.facts["api_key"] == dev.facts["api_key"]
     assert again.facts["admin_token"] == dev.facts["admin_token"]
-    assert again.facts["engines"] == dev.facts["engines"]
+    # Their ports are others when somebody took them meanwhile.
+    assert again.facts["engines"].keys() == dev.facts["engines"].keys()
     assert find_row(again.data, request_id) == row
     assert again.chat(max_tokens=1).status_code == 200
     assert again.stop() == 0

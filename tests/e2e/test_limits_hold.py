@@ -42,7 +42,7 @@ WINDOW_S = 1
 LONGEST_S = 2.0
 """Of any answer, on a machine that is busy with all of this."""
 EXHAUSTED = "limits:quota_exhausted"
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 
 
 @dataclass(frozen=True)
@@ -463,12 +463,11 @@ async def test_places_come_back_whoever_leaves_or_is_killed(site: Site) -> None:
     _kill_worker(site, 1)
     seen = statuses(await asyncio.gather(*chats))
     assert seen[200] <= limit
-    assert seen[429] > 0
     deadline = time.monotonic() + PATIENCE_S
     while True:
         answers = await site.chat_many([secret], 2 * limit, headers=slow, max_tokens=1)
         assert statuses(answers)[200] <= limit
-        if statuses(answers)[200] == limit:
+        if statuses(answers) == {200: limit, 429: limit}:
             return
         assert time.monotonic() < deadline, statuses(answers)
 

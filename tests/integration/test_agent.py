@@ -314,6 +314,7 @@ async def test_health_and_unknown_paths(node: Node) -> None:
             "is_config_rejected": False,
             "feed": {"is_lost": False, "lost_since": None},
             "limits": {"is_authority_up": True, "nodes": 1},
+            "discovery": {"failing": []},
         }
         assert (await client.get(f"{base}/")).text.startswith("# HELP")
         assert (await client.get(f"{base}/nothing")).status_code == 404
