@@ -5,7 +5,9 @@ before somebody asks for it. Source: the encoding's public description.
 """
 
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _VARINT_BYTES = 10
@@ -19,8 +21,8 @@ class MalformedError(ValueError):
     """The bytes are no message, or one with more fields than anybody sends."""
 
 
-class Field(NamedTuple):
-    """One field of a message, by its place in the bytes."""
+class Field(msgspec.Struct, frozen=True, gc=False):
+    """One field of a message, by its place in the bytes. A struct is made faster than a tuple."""
 
     key: int
     """Number and wire type, as `key_of` has it."""

@@ -3,6 +3,8 @@
 import struct
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -30,7 +32,7 @@ from tests.fakes.worker_process import (
     running_worker,
 )
 
-from penstock.contract.snapshot import Endpoint
+from penstock.contract.snapshot import Endpoint, Snapshot
 from penstock.contract.usage import UsageEvent
 from penstock.kit.protobuf import length_field
 
@@ -50,17 +52,20 @@ def worker(
     engine: tuple[str, int], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[WorkerProcess]:
     """Return a worker in front of it."""
-    http_port = int(engine[0].rpartition(":")[2])
-    plain = make_snapshot([http_port])
-    upstream = msgspec.structs.replace(
-        plain.upstreams[0],
-        provider="triton",
-        endpoints=(*plain.upstreams[0].endpoints, Endpoint("grpc", "127.0.0.1", engine[1])),
-    )
-    snapshot = msgspec.structs.replace(plain, upstreams=(upstream,))
+    snapshot = _snapshot(*engine)
     folder = tmp_path_factory.mktemp("worker")
     with running_worker(folder, [], snapshot=snapshot, grpc_port=free_port()) as running:
         yield running
+
+
+def _snapshot(url: str, grpc_port: int) -> Snapshot:
+    plain = make_snapshot([int(url.rpartition(":")[2])])
+    upstream = msgspec.structs.replace(
+        plain.upstreams[0],
+        provider="triton",
+        endpoints=(*plain.upstreams[0].endpoints, Endpoint("grpc", "127.0.0.1", grpc_port)),
+    )
+    return msgspec.structs.replace(plain, upstreams=(upstream,))
 
 
 @pytest.fixture
@@ -279,3 +284,32 @@ def test_an_alias_without_an_address_of_grpc_says_so(
     ):
         call = caller.unary("ModelInfer", text_request(MODEL))
         assert _refusal(call) == ("FAILED_PRECONDITION", "request:grpc_unsupported")
+
+
+def test_what_the_engine_was_asked_is_recorded_and_an_end_of_it_told(tmp_path: Path) -> None:
+    """Each id that it saw has one event; when it dies in a stream, and after, callers hear it."""
+    port = free_port()
+    with ExitStack() as engine:
+        url = engine.enter_context(
+            running_emulator("served-model", options=("--grpc-port", str(port)))
+        )
+        snapshot = _snapshot(url, port)
+        with (
+            running_worker(tmp_path, [], snapshot=snapshot, grpc_port=free_port()) as worker,
+            calling(worker.settings.grpc_port or 0, KEY) as caller,
+        ):
+            for _ in range(5):
+                assert caller.unary("ModelInfer", text_request(MODEL)).code().name == "OK"
+            assert len(list(caller.stream([text_request(MODEL)] * 3))) == 9
+            seen = httpx.get(url + "/emulator/stats").json()["request_ids"]
+            assert sorted(seen) == sorted(event.request_id for event in worker.wait_events(8))
+            slow = ("x-emulator-itl-ms", "1000")
+            stream = caller.stream([text_request(MODEL, tokens=32)], slow)
+            next(stream)
+            engine.close()
+            with pytest.raises(grpc.RpcError):
+                list(stream)
+            event = worker.wait_events(9, timeout_s=20)[-1]
+            assert event.outcome == "upstream_error"
+            gone = caller.unary("ModelInfer", text_request(MODEL))
+            assert _refusal(gone) == ("UNAVAILABLE", "upstream:connect_failed")
