@@ -60,6 +60,7 @@ async def test_objects_have_their_defaults(rig: AdminRig) -> None:
     common = {"name": "fast", "version": 1} | times
     assert made["upstreams"] == common | {
         "id": made["upstreams"]["id"],
+        "takes_priority": False,
         "provider": "openai_compatible",
         "endpoints": ["http://127.0.0.1:8000"],
         "discover": None,

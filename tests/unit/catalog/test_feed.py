@@ -35,6 +35,7 @@ UPSTREAM = Upstream(
     timeouts={"idle_ms": 5},
     max_connections=9,
     tls_ca_file="/ca.pem",
+    takes_priority=True,
     **STORED,
 )
 DEPLOYMENT = Deployment(id="dep_1", name="d", upstream_id="ups_1", model="m", **STORED)
@@ -68,6 +69,7 @@ def test_records_name_objects_by_their_names() -> None:
             timeouts=snapshot.Timeouts(idle_ms=5),
             max_connections=9,
             tls_ca_file="/ca.pem",
+            takes_priority=True,
             region="eu-de",
             data_class="eu_only",
         )
