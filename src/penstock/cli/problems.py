@@ -25,6 +25,7 @@ _ROOMS = (
     "ledger",
     "rating",
     "rating.exports",
+    "billing",
     "audit",
     "storage",
 )
