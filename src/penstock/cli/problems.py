@@ -23,6 +23,7 @@ _ROOMS = (
     "limits",
     "metering",
     "ledger",
+    "billing",
     "rating",
     "rating.exports",
     "billing",
