@@ -6,6 +6,7 @@ from typing import cast
 
 from tests.fakes.worker_process import PEPPER, build_runtime, make_snapshot
 
+from penstock.gateway.offer import Contexts
 from penstock.gateway.request import Request
 from penstock.gateway.runtime import Runtime
 from penstock.gateway.server import Downstream
@@ -38,6 +39,7 @@ class StillWorker:
         self.event_ids = CountedIds()
         self.stats = Stats()
         self.runtime: Runtime = build_runtime(make_snapshot([1]), PEPPER)
+        self.contexts: Contexts = {}
         self.forwards_headers = False
         self.is_draining = False
         self.has_room = True

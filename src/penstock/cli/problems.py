@@ -26,7 +26,6 @@ _ROOMS = (
     "billing",
     "rating",
     "rating.exports",
-    "billing",
     "audit",
     "storage",
 )
