@@ -24,6 +24,7 @@ _SAMPLE_S = 2.0
 _SETTLED_S = 60.0
 _GAUGE = r"^{name}(?:{{[^}}]*}})? (\S+)$"
 _DONE = b"data: [DONE]"
+_AGAIN = "HTTP/1.1 503"
 
 
 def _hear_nothing(_: float) -> None:
@@ -59,6 +60,8 @@ class Soaked:
 
     complete: int = 0
     left: int = 0
+    postponed: int = 0
+    """Times that somebody was told 503, as nobody could be asked in time, and came again."""
     failed: Counter[str] = field(default_factory=Counter)
     """Streams that ended in another way than their caller wanted, by how."""
     samples: list[tuple[float, float]] = field(default_factory=list)
@@ -136,7 +139,10 @@ class _Caller:
             except TimeoutError:
                 seen.left += 1
                 continue
-            if how:
+            if how.startswith(_AGAIN):
+                seen.postponed += 1
+                await asyncio.sleep(self._draw.uniform(1, 2))
+            elif how:
                 seen.failed[how] += 1
             else:
                 seen.complete += 1
