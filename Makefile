@@ -88,8 +88,8 @@ bench: $(READY_FOR_BENCH) ## Measure beside nginx, HAProxy and Envoy, into bench
 	@$(PYTHON) benches/load/run.py $(ARGS)
 
 .PHONY: docs
-docs: $(READY) ## Write docs/reference anew from the code
-	@$(PYTHON) docs/generate.py
+docs: $(READY) ## Write docs/reference and deploy/ anew from the code
+	@$(PYTHON) docs/generate.py && $(PYTHON) -m deploy.generate
 
 .PHONY: clean
 clean: ## Remove .venv and caches; data in .penstock stays
