@@ -1,15 +1,18 @@
-"""Writes the files for Prometheus, and the list of runbooks, anew from what describes them.
+"""Writes the files for Prometheus and Grafana, and the list of runbooks, anew.
 
 usage: python -m deploy.generate
 """
 
+import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 from deploy.alerts import ALERTS, BURNS, OBJECTIVES, RECORDS, Alert, Objective
+from deploy.dashboards import DASHBOARDS, Dashboard, as_grafana_reads
 
 ROOT = Path(__file__).resolve().parents[1]
 _HEAD = "# Written by `make docs` from deploy/alerts.py.\n"
@@ -102,9 +105,15 @@ def runbooks() -> str:
     return _RUNBOOKS_HEAD + _PLACE.sub(r"`\1`", "".join(lines))
 
 
+def dashboard_file(dashboard: Dashboard) -> str:
+    """Return a dashboard as Grafana imports it."""
+    return json.dumps(as_grafana_reads(dashboard), indent=1) + "\n"
+
+
 FILES: dict[str, Callable[[], str]] = {
     "deploy/prometheus/penstock.rules.yml": rules,
     f"{_RUNBOOKS}/README.md": runbooks,
+    **{f"deploy/grafana/{one.name}.json": partial(dashboard_file, one) for one in DASHBOARDS},
 }
 """What is written, by its path in the repository."""
 

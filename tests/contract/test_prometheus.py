@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 from deploy.alerts import ALERTS, BURNS, OBJECTIVES
+from deploy.dashboards import DASHBOARDS, RATE
 from deploy.generate import ROOT
 
 from penstock.contract.metrics import Metric
@@ -248,6 +249,19 @@ def test_prometheus_takes_the_rules() -> None:
     """Rules and the example of a configuration are valid for Prometheus."""
     run("check", "rules", RULES)
     run("check", "config", "--syntax-only", FOLDER / "prometheus.yml")
+
+
+@promtool
+def test_prometheus_takes_the_graphs(tmp_path: Path) -> None:
+    """What dashboards ask for is valid for Prometheus."""
+    asked = [each for page in DASHBOARDS for panel in page.panels for each in panel.series.values()]
+    rules = [
+        {"record": f"asked:{number}", "expr": expression.replace(RATE, "5m")}
+        for number, expression in enumerate(asked)
+    ]
+    file = tmp_path / "graphs.yml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "graphs", "rules": rules}]}), "utf-8")
+    run("check", "rules", file)
 
 
 @promtool

@@ -1,10 +1,11 @@
-"""Alerts: what they name is there, and each has a page that says what to do."""
+"""Alerts and dashboards: what they name is there, and each alert has a page of what to do."""
 
 import re
 
 import pytest
 import yaml
 from deploy.alerts import ALERTS, OBJECTIVES, RECORDS
+from deploy.dashboards import DASHBOARDS
 from deploy.generate import FILES
 from docs.generate import metrics
 from tests.house.sources import ROOT, expect_none, text
@@ -20,7 +21,7 @@ OF_TARGETS = {"instance", "job"}
 NAME = re.compile(r"\b(?:penstock[\w:]+|up\b)(?:\{[^}]*\})?")
 MATCHER = re.compile(r'(\w+)=~?"([^"]*)"')
 GROUPED = re.compile(r"\bby \(([^)]*)\)")
-SHOWN = re.compile(r"\$labels\.(\w+)")
+SHOWN = re.compile(r"\{\{ ?(?:\$labels\.)?(\w+) ?\}\}")
 
 
 def known() -> dict[str, Metric]:
@@ -32,8 +33,8 @@ def known() -> dict[str, Metric]:
     return found
 
 
-def problems(expression: str, summary: str = "") -> list[str]:
-    """Return what an expression or its summary names and no metric has."""
+def problems(expression: str, says: str = "") -> list[str]:
+    """Return what an expression, or what is said of it, names and no metric has."""
     found, labels = [], set(OF_TARGETS)
     for use in NAME.findall(expression):
         name = use.partition("{")[0]
@@ -47,7 +48,7 @@ def problems(expression: str, summary: str = "") -> list[str]:
         if metric is None:
             found.append(f"{name} is no metric")
             continue
-        labels |= set(metric.labels)
+        labels |= {*metric.labels, "le"} if metric.buckets else {*metric.labels}
         for label, value in MATCHER.findall(use):
             if label == "le" and metric.buckets:
                 if value not in map(str, metric.buckets):
@@ -55,7 +56,7 @@ def problems(expression: str, summary: str = "") -> list[str]:
             elif label not in metric.labels:
                 found.append(f"{name} has no label {label}")
     asked = {label for by in GROUPED.findall(expression) for label in by.split(", ")}
-    asked |= set(SHOWN.findall(summary))
+    asked |= set(SHOWN.findall(says))
     return found + [f"nothing has the label {label}" for label in sorted(asked - labels)]
 
 
@@ -75,6 +76,19 @@ def test_rules_name_what_is_there() -> None:
             f"{rule.get('alert') or rule['record']}: {problem}"
             for rule in rules
             for problem in problems(rule["expr"], rule.get("annotations", {}).get("summary", ""))
+        ]
+    )
+
+
+def test_dashboards_name_what_is_there() -> None:
+    """Every metric, label and bucket that a graph or its legend names is one that is shown."""
+    expect_none(
+        [
+            f"{page.title}: {panel.title}: {problem}"
+            for page in DASHBOARDS
+            for panel in page.panels
+            for legend, expression in panel.series.items()
+            for problem in problems(expression, legend)
         ]
     )
 
