@@ -2,19 +2,32 @@
 
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import grpc
 import httpx
 import msgspec
 import pytest
 from tests.fakes.engine_wheels import engine_python
+from tests.fakes.grpc_caller import (
+    Caller,
+    calling,
+    fields_of,
+    named,
+    raw,
+    tensor,
+    text,
+    text_request,
+    told,
+)
 from tests.fakes.http_rig import get, request
 from tests.fakes.ports import free_port
 from tests.fakes.raw_http import Answer, ask
@@ -26,7 +39,7 @@ from tests.fakes.worker_process import (
 )
 
 from penstock.access.rules import create_key, key_mac
-from penstock.contract.snapshot import Alias, Choice, Deployment, Key, Route
+from penstock.contract.snapshot import Alias, Choice, Deployment, Endpoint, Key, Route
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -36,13 +49,32 @@ SYSTEM_PYTHON = Path("/usr/bin/python3.11")
 MODELS = Path(__file__).with_name("triton_models.py")
 START_TIMEOUT_S = 120
 ALL_KEY = create_key()
+MODELS_BY_ALIAS = {"text": "writer", "numbers": "adder", "story-writer": "teller"}
+GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "serve-triton.md"
+
+
+class Server(NamedTuple):
+    """A running Triton: its ports, and what it tells of itself."""
+
+    http: int
+    grpc: int
+    log: Path
+
+    def count_cancellations(self) -> int:
+        """Return how many requests it was told to cancel, and cancels."""
+        return self.log.read_text(errors="replace").count("Issuing cancellation for")
 
 
 @pytest.fixture(scope="module")
-def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """Start Triton with its models, once; return its HTTP port."""
+def python() -> Path:
+    """Return a Python that has Triton and its client."""
     base = SYSTEM_PYTHON if SYSTEM_PYTHON.exists() else Path(sys.executable)
-    python = engine_python("triton", PACKAGES, base=base)
+    return engine_python("triton", PACKAGES, base=base)
+
+
+@pytest.fixture(scope="module")
+def triton(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Start Triton with its models, once."""
     ports = [free_port() for _ in range(3)]
     folder = tmp_path_factory.mktemp("triton")
     with (folder / "log").open("wb") as log:
@@ -55,7 +87,7 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         )
     try:
         _wait_ready(ports[0], process, folder / "log")
-        yield ports[0]
+        yield Server(ports[0], ports[1], folder / "log")
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         try:
@@ -80,19 +112,24 @@ def _wait_ready(port: int, process: "subprocess.Popen[bytes]", log: Path) -> Non
 
 
 @pytest.fixture(scope="module")
-def worker(triton: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
+def worker(triton: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
     """Return a worker in front of it, with an alias for each model."""
-    plain = make_snapshot([triton])
+    plain = make_snapshot([triton.http])
+    upstream = msgspec.structs.replace(
+        plain.upstreams[0],
+        provider="triton",
+        endpoints=(*plain.upstreams[0].endpoints, Endpoint("grpc", "127.0.0.1", triton.grpc)),
+    )
     snapshot = msgspec.structs.replace(
         plain,
         keys=(*plain.keys, Key("all", key_mac(PEPPER, ALL_KEY.encode()), "org-a", "project-a")),
-        upstreams=(msgspec.structs.replace(plain.upstreams[0], provider="triton"),),
-        deployments=tuple(Deployment(name, "engine", name) for name in ("writer", "adder")),
-        routes=tuple(Route(name, (Choice(name),)) for name in ("writer", "adder")),
-        aliases=(Alias("text", "writer"), Alias("numbers", "adder")),
+        upstreams=(upstream,),
+        deployments=tuple(Deployment(name, "engine", name) for name in MODELS_BY_ALIAS.values()),
+        routes=tuple(Route(name, (Choice(name),)) for name in MODELS_BY_ALIAS.values()),
+        aliases=tuple(Alias(alias, name) for alias, name in MODELS_BY_ALIAS.items()),
     )
     folder = tmp_path_factory.mktemp("worker")
-    with running_worker(folder, [triton], snapshot=snapshot) as running:
+    with running_worker(folder, [], snapshot=snapshot, grpc_port=free_port()) as running:
         yield running
 
 
@@ -160,11 +197,11 @@ def test_a_model_that_answers_many_times_is_streamed_and_counted(worker: WorkerP
 
 
 def test_parameters_of_generate_are_read_as_what_stands_beside_them(
-    triton: int, worker: WorkerProcess
+    triton: Server, worker: WorkerProcess
 ) -> None:
     """Triton makes inputs of them, so they are judged as such before it gets them."""
     body = {"text_input": "tell", "parameters": {"max_tokens": 2}}
-    url = f"http://127.0.0.1:{triton}/v2/models/writer/generate_stream"
+    url = f"http://127.0.0.1:{triton.http}/v2/models/writer/generate_stream"
     assert httpx.post(url, json=body).text.count("data: ") == 2
     path = b"/v2/models/text/generate_stream"
     assert _post(worker, path, body).body.count(b"data: ") == 2
@@ -189,3 +226,94 @@ def test_openais_operations_are_translated(worker: WorkerProcess) -> None:
     assert stream.body.endswith(b"data: [DONE]\n\n")
     assert stream.body.count(b'"content":"word') == 3
     assert worker.events()[-1].output_tokens == 3
+
+
+@pytest.fixture
+def caller(worker: WorkerProcess) -> Iterator[Caller]:
+    """Return a caller by gRPC."""
+    with calling(worker.settings.grpc_port or 0, ALL_KEY) as found:
+        yield found
+
+
+def test_grpc_numbers_and_names(caller: Caller, worker: WorkerProcess) -> None:
+    """Tensors come back as the model made them, metadata under the alias."""
+    content = struct.pack("<2f", 1, 2.5)
+    message = named("numbers") + tensor("a", "FP32", [1, 2]) + raw(content)
+    answer = caller.unary("ModelInfer", message)
+    assert (6, struct.pack("<2f", 2.0, 3.5)) in fields_of(answer.result())
+    event = worker.events()[-1]
+    assert (event.operation, event.outcome, event.served_model) == ("oip_infer", "ok", "adder")
+    metadata = fields_of(caller.unary("ModelMetadata", named("numbers")).result())
+    assert (metadata[0], (2, b"1") in metadata) == ((1, b"numbers"), True)
+    assert fields_of(caller.unary("ModelReady", named("numbers", "1")).result()) == [(1, 1)]
+
+
+def test_grpc_mistakes_are_the_callers(caller: Caller) -> None:
+    """Wrong type, wrong shape, an unknown version, and one answer of a model that gives many."""
+    content = raw(struct.pack("<2f", 1, 2.5))
+    wrong = {
+        named("numbers") + tensor("a", "INT32", [1, 2]) + content: "request:refused_by_engine",
+        named("numbers") + tensor("a", "FP32", [2]) + content: "request:refused_by_engine",
+        text_request("text"): "request:refused_by_engine",
+        named("numbers", "7") + tensor("a", "FP32", [1, 2]) + content: (
+            "request:model_version_not_found"
+        ),
+    }
+    for message, code in wrong.items():
+        call = caller.unary("ModelInfer", message)
+        assert told(call)["x-penstock-error-code"] == f"err:gateway:{code}", call.details()
+
+
+def test_grpc_streams_are_counted_message_by_message(caller: Caller, worker: WorkerProcess) -> None:
+    """By what the outputs tell; an error of Triton's ends only the answer to its message."""
+    count = len(worker.events())
+    wrong = named("text") + tensor("text_input", "INT32", [1]) + raw(bytes(4))
+    messages = [text_request("text", tokens=4), wrong, text_request("text", tokens=2)]
+    stream = caller.stream(messages)
+    kinds = [fields_of(message)[0][0] for message in stream]
+    assert stream.code() is grpc.StatusCode.OK
+    assert kinds == [2] * 4 + [1] + [2] * 2
+    events = worker.wait_events(count + 3)[count:]
+    assert [(event.outcome, event.output_tokens) for event in events] == [
+        ("ok", 4),
+        ("upstream_error", 0),
+        ("ok", 2),
+    ]
+    assert {event.input_tokens for event in events if event.outcome == "ok"} == {16}
+    assert events[0].usage_source == "engine"
+
+
+def test_grpc_cancellation_reaches_triton(
+    caller: Caller, worker: WorkerProcess, triton: Server
+) -> None:
+    """Of a stream, and of a call whose time is over; what was seen is paid for."""
+    count, before = len(worker.events()), triton.count_cancellations()
+    slow = named("text") + tensor("text_input", "BYTES", [1]) + tensor("max_tokens", "INT32", [1])
+    stream = caller.stream([slow + text("slow") + raw(struct.pack("<i", 20))])
+    next(stream)
+    stream.cancel()
+    event = worker.wait_events(count + 1, timeout_s=30)[-1]
+    assert event.outcome == "caller_gone"
+    assert 1 <= event.output_tokens < 20
+    _wait(lambda: triton.count_cancellations() == before + 1)
+    slow = named("numbers") + tensor("a", "FP32", [1, 1]) + raw(struct.pack("<f", 1e6))
+    late = caller.unary("ModelInfer", slow, timeout_s=0.5)
+    assert late.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    _wait(lambda: triton.count_cancellations() == before + 2)
+
+
+def _wait(condition: Callable[[], bool]) -> None:
+    give_up_at_s = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < give_up_at_s
+        time.sleep(0.1)
+
+
+def test_the_guides_client_is_served(python: Path, worker: WorkerProcess) -> None:
+    """Triton's own client does what the guide shows."""
+    (shown,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text("utf-8"), re.DOTALL)
+    program = shown.replace("8001", str(worker.settings.grpc_port)).replace("ps_live_...", ALL_KEY)
+    done = subprocess.run(
+        [python, "-c", program], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (done.stdout.strip(), done.returncode) == ("b'Once upon a time'", 0), done.stderr[-2000:]

@@ -1,9 +1,10 @@
-"""Models for a real Triton, served by PyTriton: a text model that answers many times, and numbers.
+"""Models for a real Triton, served by PyTriton: text answered many times or once, and numbers.
 
 Run by `test_triton.py` with a Python that has `nvidia-pytriton`: HTTP, gRPC and metrics ports.
 """
 
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,10 @@ from pytriton.model_config import ModelConfig, Tensor
 from pytriton.triton import Triton, TritonConfig
 
 WORDS = 3
+SLOW = b"slow"
+"""A text that begins so is answered a word a fifth of a second."""
+SLOW_NUMBER = 1e6
+"""One more than this is known only after two seconds."""
 
 
 def write(requests: list[Any]) -> Iterator[list[dict[str, Any]]]:
@@ -21,6 +26,8 @@ def write(requests: list[Any]) -> Iterator[list[dict[str, Any]]]:
     text = request["text_input"].reshape(-1)[0]
     count = int(request["max_tokens"].reshape(-1)[0]) if "max_tokens" in request.data else WORDS
     for position in range(count):
+        if text.startswith(SLOW):
+            time.sleep(0.2)
         yield [
             {
                 "text_output": np.array([f"word{position} ".encode()], dtype=object),
@@ -30,8 +37,15 @@ def write(requests: list[Any]) -> Iterator[list[dict[str, Any]]]:
         ]
 
 
+def tell(requests: list[Any]) -> list[dict[str, Any]]:
+    """Answer once, with the text itself."""
+    return [{"text_output": request["text_input"]} for request in requests]
+
+
 def add(**inputs: Any) -> dict[str, Any]:
     """Add one."""
+    if inputs["a"].max() >= SLOW_NUMBER:
+        time.sleep(2)
     return {"b": inputs["a"] + 1}
 
 
@@ -51,6 +65,7 @@ def main(http: int, grpc: int, metrics: int) -> None:
         metrics_port=metrics,
         http_address="127.0.0.1",
         grpc_address="127.0.0.1",
+        log_verbose=1,  # tells of cancellations
     )
     triton = Triton(config=config)
     triton.bind(
@@ -59,6 +74,13 @@ def main(http: int, grpc: int, metrics: int) -> None:
         inputs=[_text("text_input"), _count("max_tokens", optional=True)],
         outputs=[_text("text_output"), _count("num_input_tokens"), _count("num_output_tokens")],
         config=ModelConfig(batching=False, decoupled=True),
+    )
+    triton.bind(
+        model_name="teller",
+        infer_func=tell,
+        inputs=[_text("text_input")],
+        outputs=[_text("text_output")],
+        config=ModelConfig(batching=False),
     )
     triton.bind(
         model_name="adder",
