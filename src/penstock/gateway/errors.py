@@ -326,6 +326,14 @@ GRPC_UNSUPPORTED = _downstream(
     fix="Ask the model at /v2, or use another one.",
     operator="Give the upstream an endpoint grpc://host:8001 beside that of HTTP.",
 )
+CONNECTION_FULL = _downstream(
+    "request:connection_full",
+    429,
+    "This connection's calls have too much under way. Retry when some are answered.",
+    retryable=True,
+    cause="The messages of one connection's calls of gRPC are larger together than may be held.",
+    fix="Wait for answers, or spread large messages over several connections.",
+)
 OPERATION_UNSUPPORTED = _downstream(
     "request:operation_unsupported",
     400,

@@ -25,6 +25,7 @@ from penstock.gateway.dialects.grpc import (
 from penstock.gateway.errors import (
     BODY_TIMEOUT,
     CALLER_STALLED,
+    CONNECTION_FULL,
     DRAINING,
     ENCODING_UNSUPPORTED,
     MESSAGE_MALFORMED,
@@ -41,6 +42,7 @@ from penstock.gateway.http2.stream import Stream
 from penstock.gateway.limits import (
     BODY_BYTES,
     BODY_IDLE_S,
+    GRPC_HELD_BYTES,
     GRPC_SILENCE_S,
     RETRY_AFTER_S,
     WRITE_STALL_S,
@@ -198,7 +200,12 @@ class Call:
     # Messages
 
     def _take(self, data: bytes, *, is_end: bool) -> None:
-        if self._stream.is_closed or self._is_complete:
+        stream = self._stream
+        if stream.is_closed or self._is_complete:
+            return
+        stream.hold(stream.held_bytes + len(data))
+        if stream.connection.held_bytes > GRPC_HELD_BYTES:
+            self._refuse(Refusal(CONNECTION_FULL))
             return
         self._is_complete = is_end
         self._silent_until_s = self._worker.now_s() + BODY_IDLE_S
@@ -311,6 +318,7 @@ class Call:
             self._end(None)
         else:
             self._exchange = None
+            self._stream.hold(self._frames.held_bytes + sum(map(len, self._waiting)))
             self._silent_until_s = self._worker.now_s() + GRPC_SILENCE_S
             self._next()
 

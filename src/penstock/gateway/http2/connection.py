@@ -84,6 +84,8 @@ class Connection:
         self.transport: asyncio.BaseTransport | None = None
         """What carries the bytes, for those who ask where they go."""
         self.streams: dict[int, Stream] = {}
+        self.held_bytes = 0
+        """What users of its streams keep of what came."""
         self.window = _WINDOW
         """What the peer takes, of all streams together."""
         self.most_streams = H2_STREAMS
@@ -225,6 +227,7 @@ class Connection:
         """
         del self.streams[stream.id]
         self._blocked.pop(stream.id, None)
+        stream.hold(0)
         stream.close()
         self._closed(stream, code)
 

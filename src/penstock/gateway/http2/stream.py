@@ -70,6 +70,7 @@ class Stream:
         "_window_here",
         "connection",
         "has_answer",
+        "held_bytes",
         "id",
         "is_closed",
         "is_remote_end",
@@ -90,6 +91,8 @@ class Stream:
         self.has_answer = False
         """The head of the answer has come."""
         self.unsent_bytes = 0
+        self.held_bytes = 0
+        """What its user keeps of what came."""
         self._window_here = H2_STREAM_BYTES
         """What the peer may send."""
         self._consumed = 0
@@ -158,6 +161,15 @@ class Stream:
             given, self._consumed = self._consumed, 0
             self._window_here += given
             self.connection.emit(number_frame(WINDOW_UPDATE, self.id, given))
+
+    def hold(self, size: int) -> None:
+        """Say how much of what came is kept now; when the stream is over, nothing is.
+
+        Args:
+            size: Bytes, of all that came.
+        """
+        self.connection.held_bytes += size - self.held_bytes
+        self.held_bytes = size
 
     def reset(self, code: ErrorCode = ErrorCode.CANCEL) -> None:
         """End it at once: what is unsent is forgotten, nothing is told any more."""

@@ -1,0 +1,99 @@
+"""Calls of one connection of a caller, without sockets: what their messages may take together."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tests.fakes.http2_ends import Asking, Recorder, exchange
+
+from penstock.gateway.dialects.grpc import frame
+from penstock.gateway.grpc import call
+from penstock.gateway.http2.ends import CallersConnection
+from penstock.gateway.http2.fields import Fields, encode_fields
+from penstock.gateway.http2.stream import Stream
+from penstock.kit.protobuf import length_field
+
+MOST = 1_000
+MESSAGE = frame(length_field(9, bytes(780)))
+"""A question about health, with something in it that means nothing."""
+HEAD = encode_fields(
+    (
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":path", b"/grpc.health.v1.Health/Check"),
+        (b"content-type", b"application/grpc"),
+    )
+)
+
+
+class Pair:
+    """A caller and a worker, on one connection."""
+
+    def __init__(self) -> None:
+        """Connect them."""
+        worker: Any = SimpleNamespace(
+            now_s=lambda: 1.0,
+            forwards_headers=False,
+            refusal=lambda: None,
+            event_ids=SimpleNamespace(next=lambda: "id"),
+            stats=SimpleNamespace(refused=lambda _: None),
+        )
+
+        def accept(stream: Stream, fields: Fields, is_end: bool) -> None:  # noqa: FBT001 - as it is called
+            call.Call(worker, stream).begin(fields, is_end=is_end)
+
+        self.server = CallersConnection(lambda: None, accept)
+        self.server.transport = SimpleNamespace()  # type: ignore[assignment]
+        self.caller = Asking()
+
+    def begin(self, data: bytes = b"") -> Recorder:
+        """Begin a call with a piece of a message."""
+        recorder = Recorder(self.caller.connection.begin())
+        recorder.stream.send_headers(HEAD)
+        self.send(recorder, data)
+        return recorder
+
+    def send(self, recorder: Recorder, data: bytes, *, is_end: bool = False) -> None:
+        """Send a further piece."""
+        recorder.stream.send_data(data, is_end=is_end)
+        exchange(self.caller.connection, self.server)
+
+
+@pytest.fixture(autouse=True)
+def _few_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call, "GRPC_HELD_BYTES", MOST)
+
+
+def _status(recorder: Recorder) -> bytes:
+    """Return how a call ended."""
+    fields = recorder.trailers or recorder.head
+    assert fields is not None
+    return dict(fields)[b"grpc-status"]
+
+
+def test_messages_of_one_connection_are_bounded_together() -> None:
+    """The one with which there are too many bytes is refused, the others go on."""
+    pair = Pair()
+    first = pair.begin(MESSAGE[:500])
+    second = pair.begin(MESSAGE[:200])
+    third = pair.begin(MESSAGE[:400])
+    assert (_status(third), first.head, second.head) == (b"8", None, None)
+    told = dict(third.trailers or third.head or ())
+    assert told[b"x-penstock-error-code"] == b"err:gateway:request:connection_full"
+    assert told[b"grpc-retry-pushback-ms"] == b"1000"
+    pair.send(first, MESSAGE[500:], is_end=True)
+    assert _status(first) == b"0"
+    pair.send(second, MESSAGE[200:], is_end=True)
+    assert _status(second) == b"0"
+    assert pair.server.held_bytes == 0
+
+
+def test_what_a_call_held_is_free_when_its_caller_leaves() -> None:
+    """Whichever way a call ends, nothing of it counts any more."""
+    pair = Pair()
+    for _ in range(3):
+        left = pair.begin(MESSAGE)
+        assert pair.server.held_bytes == len(MESSAGE)
+        left.stream.reset()
+        exchange(pair.caller.connection, pair.server)
+        assert pair.server.held_bytes == 0
