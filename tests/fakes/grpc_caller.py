@@ -40,11 +40,17 @@ class Caller:
         self, method: str, message: bytes, *fields: tuple[str, str], timeout_s: float = 30.0
     ) -> Any:
         """Call a method; return the finished call: its result or error, and its trailers."""
-        path = method if method.startswith("/") else SERVICE + method
-        call = self._channel.unary_unary(path)
-        future = call.future(message, timeout=timeout_s, metadata=self.metadata(*fields))
+        future = self.begin(method, message, *fields, timeout_s=timeout_s)
         future.exception()  # waits
         return future
+
+    def begin(
+        self, method: str, message: bytes, *fields: tuple[str, str], timeout_s: float = 30.0
+    ) -> Any:
+        """Begin to call a method; return what becomes a finished call."""
+        path = method if method.startswith("/") else SERVICE + method
+        call = self._channel.unary_unary(path)
+        return call.future(message, timeout=timeout_s, metadata=self.metadata(*fields))
 
     def stream(
         self,

@@ -19,7 +19,7 @@ from penstock.gateway.errors import (
     INTERRUPTED,
     TOTAL_TIMEOUT,
 )
-from penstock.gateway.failure import RETRIED_STATUSES, redacted
+from penstock.gateway.failure import RETRIED_STATUSES, redacted, too_long
 from penstock.gateway.record import Caller, RequestRecord
 from penstock.gateway.request import Request
 from penstock.gateway.runtime import Principal
@@ -201,6 +201,13 @@ class Dispatch(RequestRecord):
             return
         pool.too_slow(self)
         self.connect_failed(pool, Refusal(CONNECT_TIMEOUT))
+
+    def _too_long(self, refusal: Refusal) -> Refusal:
+        """Return what an engine's failure is when the request was too long for its model."""
+        admission = self._admission
+        place = admission.target.upstream.name, admission.target.deployment.model
+        most_tokens = self._worker.contexts.get(place)
+        return too_long(refusal, most_tokens, admission.estimated_input_tokens)
 
     def _redacted(self, refusal: Refusal) -> Refusal:
         target = self._admission.target

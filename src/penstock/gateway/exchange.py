@@ -11,7 +11,7 @@ from penstock.gateway.admit import Admission
 from penstock.gateway.dialects.openai import error_status, error_text
 from penstock.gateway.dispatch import Dispatch
 from penstock.gateway.errors import BAD_ANSWER, CLOSED_EARLY, FAILED, REFUSED_BY_ENGINE
-from penstock.gateway.failure import PASSED_STATUSES, error_in_answer, too_long
+from penstock.gateway.failure import PASSED_STATUSES, error_in_answer
 from penstock.gateway.form import Form
 from penstock.gateway.forms import form_of
 from penstock.gateway.forward import Pool, UpstreamConnection
@@ -217,12 +217,6 @@ class Exchange(Dispatch):
         connection = self._connection
         if connection is not None and not connection.transport.is_closing():
             connection.transport.resume_reading()
-
-    def _too_long(self, refusal: Refusal) -> Refusal:
-        admission = self._admission
-        place = admission.target.upstream.name, admission.target.deployment.model
-        most_tokens = self._worker.contexts.get(place)
-        return too_long(refusal, most_tokens, admission.estimated_input_tokens)
 
     def closed(self) -> None:
         """Send the last bytes: the usage is on disk."""

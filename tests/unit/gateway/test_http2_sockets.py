@@ -154,12 +154,26 @@ async def test_too_many_connections() -> None:
 
 
 async def test_the_worker_ends() -> None:
-    """Who serves is told first; then the connection ends."""
+    """Who serves is told; the connection ends behind what it says, however late that is."""
     caller = Caller()
     await caller.send(request())
     caller.downstream.interrupt()
     await asyncio.sleep(0)
-    assert (caller.recorders[0].interrupts, caller.recorders[0].resets) == (1, [None])
+    recorder = caller.recorders[0]
+    assert (recorder.interrupts, recorder.resets, caller.transport.is_open) == (1, [], True)
+    assert caller.transport.written.endswith(frames.goaway_frame(1, ErrorCode.NO_ERROR))
+    recorder.stream.send_headers(HEAD, is_end=True)
+    await asyncio.sleep(0)
+    assert frames.headers_frames(1, HEAD, is_end=True) in caller.transport.written
+    assert not caller.transport.is_open
+
+
+async def test_the_worker_ends_without_requests() -> None:
+    """A connection on which nothing is under way is closed at once."""
+    caller = Caller()
+    await caller.send(Asking().connection.take())
+    caller.downstream.interrupt()
+    await asyncio.sleep(0)
     assert not caller.transport.is_open
 
 

@@ -313,7 +313,7 @@ class Call:
         if reply.last_bytes:
             self.write(reply.last_bytes)
         if reply.refusal is not None:
-            self._end(reply.refusal, reply.status)
+            self._end(reply.refusal, None if reply.is_begun else reply.status)
         elif not self._method.is_stream:
             self._end(None)
         else:

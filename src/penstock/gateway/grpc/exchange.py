@@ -182,8 +182,10 @@ class GrpcExchange(Dispatch):
             self._fail_by(as_http(code), _FORM.ended(self._admission, code, words))
 
     def _fail_by(self, status: int, refusal: Refusal) -> None:
-        if not self._reply.is_begun and self._sent_elsewhere(status, refusal):
-            return
+        if not self._reply.is_begun:
+            refusal = self._too_long(refusal)
+            if self._sent_elsewhere(status, refusal):
+                return
         is_passed = refusal.error is REFUSED_BY_ENGINE and status in PASSED_STATUSES
         self._fail(self._attempts.verdict(refusal), status=status if is_passed else None)
 

@@ -60,13 +60,18 @@ class CallersConnection(Connection):
             return
         self.emit(goaway_frame(MOST, ErrorCode.NO_ERROR) + frame(PING, 0, 0, DRAINING))
 
+    def leave(self) -> None:
+        """Serve nothing that is not begun with; those under way are the last."""
+        if not self.is_going_away:
+            self.is_going_away = True
+            self.emit(goaway_frame(self._last_id, ErrorCode.NO_ERROR))
+
     def _given_up(self) -> None:
         self.calm.given_up()
 
     def _drain_known(self) -> None:
-        if self._is_draining and not self.is_going_away:
-            self.is_going_away = True
-            self.emit(goaway_frame(self._last_id, ErrorCode.NO_ERROR))
+        if self._is_draining:
+            self.leave()
 
     def _take_new(self, stream_id: int, fields: Fields, kind: Kind, *, is_end: bool) -> None:
         self._last_id = stream_id

@@ -105,7 +105,11 @@ class Http2Downstream(Link[CallersConnection]):
         self.wake()
 
     def interrupt(self) -> None:
-        """End what is under way: the worker ends."""
+        """End what is under way: the worker ends.
+
+        Callers are told how their requests ended once that is recorded; then it is closed.
+        """
+        self.connection.leave()
         for stream in list(self.connection.streams.values()):
             cast("Call", stream.receiver).interrupt()
-        self.connection.fail(ErrorCode.NO_ERROR, "the worker ends")
+        self.wake()
