@@ -135,7 +135,7 @@ def test_limits_budgets_and_lengths_refuse(tmp_path: Path, engine: Engine) -> No
         assert "grpc-retry-pushback-ms" not in told(spent)
         books.budgets["b"] = 10**6 * TOKEN
         while (call := _ask(caller)).code() is grpc.StatusCode.OK:
-            assert engine.count("request_count") <= asked + 4
+            assert engine.count("request_count") <= asked + 8  # a window may begin meanwhile
         assert _refusal(call) == ("RESOURCE_EXHAUSTED", "limits:rate_exceeded")
         assert int(told(call)["grpc-retry-pushback-ms"]) >= 1_000
         assert {event.outcome for event in worker.events()} <= {"ok", "refused", "upstream_error"}
