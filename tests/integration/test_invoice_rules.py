@@ -16,7 +16,9 @@ from tests.fakes.postgresql_server import PostgresqlServer
 
 from penstock.billing import service
 from penstock.billing.documents import hash_of
+from penstock.billing.errors import INVOICE_UNBALANCED
 from penstock.billing.verifying import BILLING_CHECKS
+from penstock.kit.errors import PenstockError
 from penstock.ledger.verify_bills import CHECKS
 from penstock.ledger.verifying import verify
 from penstock.storage.database import Database
@@ -155,6 +157,26 @@ async def test_each_damage_of_invoices_is_found(rig: BillingRig) -> None:
                 await done.rollback()
     assert found == {what: checks for what, (checks, _) in DAMAGES.items()}
     assert set().union(*found.values()) == {*CHECKS, *BILLING_CHECKS}
+
+
+async def test_what_is_not_what_is_booked_is_not_issued(rig: BillingRig) -> None:
+    """Where somebody added to what was rated, nothing gets a number until that is cleared up."""
+    owner = (await create_organization(rig.database, "damaged")).id
+    await rig.set_recipient(owner)
+    await rig.deliver(use(owner))
+    draft = await rig.draft(owner)
+    statement = (
+        "INSERT INTO rated_usage SELECT day, event_id, kind, 'new', organization, currency, "  # noqa: S608 - a test's own
+        "price_id, amount, amount_rest, transfer_id, reverses, recorded_at FROM rated_usage "
+        f"WHERE kind = 'charge' AND organization = '{owner}'"
+    )
+    await run_sql(rig.database, statement)
+    before = await _rows(rig.database)
+    with pytest.raises(PenstockError) as refused:
+        await rig.finalize(draft.id)
+    assert refused.value.error == INVOICE_UNBALANCED
+    assert await _rows(rig.database) == before
+    assert await rig.find_wrong() == {"rated"}
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from penstock.billing.errors import (
     INVOICE_EMPTY,
     INVOICE_EXISTS,
     INVOICE_STATE,
+    INVOICE_UNBALANCED,
     PARTICULARS_MISSING,
 )
 from penstock.billing.model import Invoice
@@ -232,6 +233,7 @@ def _add_changes(invoices: APIRouter, grace_s: int) -> None:
             *_CHANGE,
             INVOICE_EARLY,
             INVOICE_EMPTY,
+            INVOICE_UNBALANCED,
             PARTICULARS_MISSING,
             is_change=True,
             is_of_object=True,

@@ -61,6 +61,15 @@ INVOICE_EMPTY = _refusal(
     caller_action="None: finalize the next month's.",
 )
 
+INVOICE_UNBALANCED = _refusal(
+    "unbalanced",
+    409,
+    "invoice_unbalanced",
+    public="What was used is not what is booked.",
+    cause="The lines of the invoice add up to something else than its charges: books are damaged.",
+    caller_action="See what `penstock ledger verify` finds, and finalize when it finds nothing.",
+)
+
 PARTICULARS_MISSING = _refusal(
     "particulars_missing",
     409,

@@ -24,13 +24,14 @@ from penstock.billing.errors import (
     INVOICE_EMPTY,
     INVOICE_EXISTS,
     INVOICE_STATE,
+    INVOICE_UNBALANCED,
     PARTICULARS_MISSING,
 )
 from penstock.billing.model import Bill, Invoice, Issuer, Recipient, State
 from penstock.billing.parties import find_issuer, find_recipient
 from penstock.billing.party_rules import find_pair_fault
 from penstock.billing.reading import get_invoice, reckon_charges
-from penstock.billing.rules import minor_unit
+from penstock.billing.rules import is_balanced, minor_unit
 from penstock.kit.base62 import create_id
 from penstock.kit.errors import PenstockError
 from penstock.kit.moments import format_time
@@ -118,7 +119,7 @@ async def finalize_invoice(
 
     Raises:
         PenstockError: `OBJECT_UNKNOWN`, `VERSION_CONFLICT`, `INVOICE_STATE`, `INVOICE_EARLY`,
-            `PARTICULARS_MISSING`, `INVOICE_EMPTY`.
+            `PARTICULARS_MISSING`, `INVOICE_EMPTY`, `INVOICE_UNBALANCED`.
     """
     draft = await _lock(session, invoice_id, expected_version, "draft")
     ready_us = draft.until_us + grace_s * _SECOND_US
@@ -131,6 +132,8 @@ async def finalize_invoice(
     bill = await reckon_charges(session, store.BILLED, draft, recipient)
     if not transfers or bill.net < 0:
         raise PenstockError(INVOICE_EMPTY)
+    if not is_balanced(bill):
+        raise PenstockError(INVOICE_UNBALANCED)
     number = await store.next_number(session, session.scope)
     said = describe(draft, bill)
     label = f"{issuer.number_prefix}{number}"
