@@ -117,6 +117,16 @@ async def test_what_is_moved_to_another_is_seen(database: Database) -> None:
     assert (await _chain(database, STARTED)).differences == []
 
 
+async def test_only_labels_can_be_without_a_project(database: Database) -> None:
+    """Other figures that lost their project are told of, though their sums are right."""
+    await _store(database, EVENTS)
+    await _rate(database, EVENTS, key="k")
+    async with database.write(ALL) as session:
+        await session._connection.execute(text("UPDATE usage_days SET project = ''"))
+    found = {one.figure for one in (await _chain(database, STARTED)).differences}
+    assert "usage_days.requests" in found
+
+
 async def test_labels_of_before_have_no_project_to_compare(database: Database) -> None:
     """Figures of labels under no project are compared without it, and their values still are."""
     await _store(database, EVENTS)

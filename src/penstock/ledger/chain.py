@@ -87,7 +87,7 @@ async def _compare_figures(session: ReadSession, day: int) -> list[Difference]:
         for table in tables:
             kept = await store.list_figures(session, scope, table, day)
             names = store.names_of(table)
-            if any(one.names.get("project") == "" for one in kept):
+            if "value" in names and any(one.names["project"] == "" for one in kept):
                 # Labels of before they were kept by project.
                 names = tuple(name for name in names if name != "project")
             expected, figures = _fold(uses, names), _fold(kept, names)
