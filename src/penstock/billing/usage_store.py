@@ -12,28 +12,20 @@ from penstock.billing.store import parameters_of
 from penstock.ledger.balance_store import SUMS, sums_of, total_of
 from penstock.ledger.months import month_of
 from penstock.ledger.tables import Entries, LedgerAccounts
-from penstock.metering.tables import UsageEvents
+from penstock.metering.tables import COUNTED, FIGURE_OF, UsageEvents
 from penstock.rating.tables import RatedUsage, UsageCorrections
 from penstock.storage.exact_sums import exact_sum, join_halves
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession
 
-_FIGURES: Final = ("input_tokens", "output_tokens", "images", "audio_seconds", "characters")
-_COLUMNS: Final = {name: getattr(UsageEvents, name) for name in _FIGURES if name != "images"} | {
-    "images": UsageEvents.image_count
-}
-_FIGURE_OF_METER: Final = {
-    "requests": "requests",
-    **dict.fromkeys(("input", "cached_input", "cache_write_input", "audio_input"), "input_tokens"),
-    **dict.fromkeys(("output", "reasoning_output", "audio_output"), "output_tokens"),
-    **{name: name for name in ("images", "audio_seconds", "characters")},
-}
-"""What corrections count, and where it stands on an invoice."""
 _ACCOUNTS: Final = {
     "wallet_promo": "promo_atto",
     "wallet_prepaid": "prepaid_atto",
     "accrued_usage": "accrued_atto",
 }
+_OF_EVENT: Final = (UsageEvents.day == RatedUsage.day) & (
+    UsageEvents.event_id == RatedUsage.event_id
+)
 Place = tuple[str, str, str]
 """Project, model and month."""
 
@@ -88,7 +80,7 @@ async def list_usage(
     """
     is_first = RatedUsage.run_id == ""
     place = (UsageEvents.project, UsageEvents.model, _month(session))
-    sums = [half for one in _COLUMNS.values() for half in exact_sum(case((is_first, one), else_=0))]
+    sums = [half for one in COUNTED.values() for half in exact_sum(case((is_first, one), else_=0))]
     statement: Select[Any] = (
         select(
             *place,
@@ -96,15 +88,8 @@ async def list_usage(
             *sums,
             *sums_of(RatedUsage.amount, RatedUsage.amount_rest),
         )
-        .join(
-            UsageEvents,
-            (UsageEvents.day == RatedUsage.day) & (UsageEvents.event_id == RatedUsage.event_id),
-        )
-        .where(
-            scope.where(RatedUsage.organization),
-            RatedUsage.kind == "charge",
-            RatedUsage.transfer_id.in_(charges),
-        )
+        .join(UsageEvents, _OF_EVENT)
+        .where(scope.where(RatedUsage.organization), *_charged(charges))
         .group_by(*place)
     )
     parameters = parameters_of(scope, invoice)
@@ -112,6 +97,10 @@ async def list_usage(
     deltas = await _list_deltas(session, scope, charges, invoice)
     last = month_of(invoice.since_us)
     return _merge([_correct(one, deltas) for one in found], last)
+
+
+def _charged(charges: Select[Any]) -> tuple[Any, ...]:
+    return RatedUsage.kind == "charge", RatedUsage.transfer_id.in_(charges)
 
 
 def _month(session: ReadSession) -> Any:
@@ -123,7 +112,7 @@ def _month(session: ReadSession) -> Any:
 
 def _usage(row: Any) -> Usage:
     project, model, month, requests, *figures, high, low, rest = row
-    quantities = dict(zip(_COLUMNS, join_halves(figures), strict=True))
+    quantities = dict(zip(COUNTED, join_halves(figures), strict=True))
     amount_atto = total_of(high, low, rest)
     return Usage(
         project=project,
@@ -142,22 +131,15 @@ async def _list_deltas(
     statement: Select[Any] = (
         select(UsageEvents.project, UsageEvents.model, _month(session), UsageCorrections.deltas)
         .join(RatedUsage, RatedUsage.run_id == UsageCorrections.id)
-        .join(
-            UsageEvents,
-            (UsageEvents.day == RatedUsage.day) & (UsageEvents.event_id == RatedUsage.event_id),
-        )
-        .where(
-            scope.where(UsageCorrections.organization),
-            RatedUsage.kind == "charge",
-            RatedUsage.transfer_id.in_(charges),
-        )
+        .join(UsageEvents, _OF_EVENT)
+        .where(scope.where(UsageCorrections.organization), *_charged(charges))
     )
     found: defaultdict[Place, dict[str, int]] = defaultdict(dict)
     rows: Iterable[Any] = await session.rows(statement, parameters_of(scope, invoice))
     for project, model, month, deltas in rows:
         sums = found[project, model, month]
         for meter, delta in deltas.items():
-            name = _FIGURE_OF_METER[meter]
+            name = FIGURE_OF[meter]
             sums[name] = sums.get(name, 0) + delta
     return found
 
@@ -176,7 +158,7 @@ def _merge(usages: Iterable[Usage], last: str) -> list[Usage]:
         other = merged.get(place)
         sums = {
             name: getattr(one, name) + (0 if other is None else getattr(other, name))
-            for name in ("requests", *_FIGURES, "amount_atto")
+            for name in ("requests", *COUNTED, "amount_atto")
         }
         merged[place] = replace(one, month=month, **sums)
     return list(merged.values())

@@ -13,6 +13,8 @@ from penstock.ledger.tables import Transfers
 from penstock.limits.prices import join_amount
 from penstock.metering.bucket_rules import DAY_US
 from penstock.metering.tables import (
+    COUNTED,
+    FIGURE_OF,
     UsageDays,
     UsageEvents,
     UsageHours,
@@ -35,17 +37,7 @@ USAGE_FIGURES: Final = (
 CHARGE_FIGURES: Final = (ChargeDays, ChargeLabelDays)
 """Those of hours and projects are compared with the first by `verifying`."""
 _CHARGED: Final = "amount_atto"
-_PLAIN: Final = {
-    "images": "image_count",
-    "audio_seconds": "audio_seconds",
-    "characters": "characters",
-}
-"""Meters that are a column of events."""
-_USED: Final = ("requests", "input_tokens", "output_tokens", *_PLAIN)
-_FIGURE_OF: Final[Mapping[str, str]] = {
-    meter: f"{side}_tokens" if (side := meter.rpartition("_")[2]) in {"input", "output"} else meter
-    for meter in METERS
-}
+_USED: Final = ("requests", *COUNTED)
 _NAMES: Final = ("organization", "project", "key_id", "model", "data_class", "region")
 _LABELS: Final = cast(UsageEvents.labels, Text)
 
@@ -118,15 +110,13 @@ async def list_used(session: ReadSession, scope: Scope, day: int) -> tuple[list[
     What was corrected is in it. An event that is void counts for nothing, whatever the row says
     that voided it: some of before say no figures.
     """
-    counted = [UsageEvents.input_tokens, UsageEvents.output_tokens]
-    counted += [getattr(UsageEvents, column) for column in _PLAIN.values()]
     key = (UsageEvents.day, *_names_of(UsageEvents, _NAMES), _LABELS)
     conditions = (scope.where(UsageEvents.organization), *_started(day), ~_IS_VOID)
     statement = (
         select(
             *key,
             func.count(UsageEvents.first_byte_at),
-            *(part for column in counted for part in exact_sum(column)),
+            *(part for column in COUNTED.values() for part in exact_sum(column)),
         )
         .where(*conditions)
         .group_by(*key)
@@ -211,7 +201,7 @@ def _fold_meters(meters: Mapping[str, int]) -> Mapping[str, int]:
     """Return what meters come to that events tell apart: all input and all output as one."""
     sums: Counter[str] = Counter()
     for meter, amount in meters.items():
-        sums[_FIGURE_OF[meter]] += amount
+        sums[FIGURE_OF[meter]] += amount
     return sums
 
 

@@ -1,11 +1,12 @@
 """Tables of the metering room."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 from sqlalchemy import JSON, Index, LargeBinary, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from penstock.contract.usage import Outcome, UsageSource
+from penstock.contract.usage import METERS, Outcome, UsageSource
 from penstock.storage.base import Base, Microseconds
 
 
@@ -67,6 +68,21 @@ class UsageEvents(Base):
     producer: Mapped[str]
     epoch: Mapped[int]
     recorded_at: Mapped[Microseconds]
+
+
+COUNTED: Final = {
+    "input_tokens": UsageEvents.input_tokens,
+    "output_tokens": UsageEvents.output_tokens,
+    "images": UsageEvents.image_count,
+    "audio_seconds": UsageEvents.audio_seconds,
+    "characters": UsageEvents.characters,
+}
+"""What is counted of an event besides that it was asked, by name of the figure."""
+FIGURE_OF: Final[Mapping[str, str]] = {
+    meter: f"{side}_tokens" if (side := meter.rpartition("_")[2]) in {"input", "output"} else meter
+    for meter in METERS
+}
+"""The figure that each meter is a part of: all input is one, and all output; `requests` is one."""
 
 
 class UsageEventConflicts(Base):
