@@ -20,7 +20,9 @@ from tests.fakes.billing_rig import (
 from tests.fakes.ledger_rig import add_grant, read_amounts
 from tests.fakes.organizations import ALL as EVERYBODY
 from tests.fakes.organizations import NOW_US, actor, create_organization
+from tests.fakes.rating_rig import RatingRig
 
+from penstock.control.books import UsageBooks
 from penstock.control.ratings import post_differences
 from penstock.kit.errors import PenstockError
 from penstock.rating.corrections import correct_usage
@@ -197,6 +199,28 @@ async def test_an_invoice_is_paid_once_or_taken_back_once(rig: BillingRig, acme:
     amounts = await read_amounts(rig.database, acme)
     assert amounts["receivable"] == 0
     assert amounts["payment_clearing"] == Fraction("0.05")
+
+
+async def test_each_currency_has_its_own_invoices(rig: BillingRig, acme: str) -> None:
+    """A month that was charged in two has one of each, over its own charges alone."""
+    rating = RatingRig(rig.database)
+    await rating.add_price(await rating.add_book("list", "JPY"), "prc_yen", "small")
+    euros, yen = use(acme), use(acme, input_tokens=15_003_000)
+    await rig.deliver(euros)
+    rig.books = UsageBooks("JPY")
+    await rig.deliver(yen)
+    invoice = await rig.bill(acme)
+    draft = await rig.draft(acme, currency="JPY")
+    in_yen = await rig.finalize(draft.id)
+    said = [(await rig.read(one.id))[1] for one in (invoice, in_yen)]
+    assert [amounts_of(one) for one in said] == [[price_of(euros)], [price_of(yen)]]
+    assert [(one["net"], one["tax"], one["gross"]) for one in said] == [
+        ("0.04", "0.01", "0.05"), ("15", "3", "18")
+    ]  # fmt: skip
+    await rig.void(in_yen.id)
+    await rig.pay(invoice.id)
+    again = await rig.finalize((await rig.draft(acme, currency="JPY")).id)
+    assert (again.number, again.gross, again.currency) == (4, 18, "JPY")
 
 
 async def test_nobody_is_billed_without_particulars_that_fit(rig: BillingRig) -> None:

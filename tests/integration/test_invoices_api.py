@@ -1,4 +1,4 @@
-"""Invoices over HTTP: whose they are, who issues them, and the commands that do."""
+"""Invoices over HTTP: whose they are, and who issues them."""
 
 import json
 from collections.abc import AsyncIterator
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.fakes.admin_rig import AdminRig, expect_problem, run_admin_api
-from tests.fakes.billing_rig import AUGUST_US, BillingRig, use
+from tests.fakes.billing_rig import AUGUST_US, DAY_US, BillingRig, use
 
 from penstock.storage.database import Database
 
@@ -55,12 +55,17 @@ async def _issue(rig: AdminRig, owner: str) -> dict[str, Any]:
 
 
 async def test_an_organization_reads_its_own_invoices_only(
-    rig: AdminRig, project: dict[str, Any]
+    rig: AdminRig, project: dict[str, Any], database: Database
 ) -> None:
     """Nobody sees another one's; who administers an organization or its bills reads, no more."""
     owner = project["organization_id"]
     invoice = (await _issue(rig, owner))["id"]
-    reads = (f"/invoices/{invoice}", f"/invoices/{invoice}/xml", f"/billing-recipients/{owner}")
+    await BillingRig(database).deliver(use(owner, AUGUST_US + 31 * DAY_US))
+    draft = (await rig.create("/invoices", organization_id=owner, month="2026-09"))["id"]
+    reads = (
+        *(f"/invoices/{invoice}", f"/invoices/{invoice}/xml", f"/invoices/{draft}"),
+        f"/billing-recipients/{owner}",
+    )
     listing = f"/invoices?organization_id={owner}"
     writes = [("POST", f"/invoices/{invoice}/{verb}") for verb in ("finalize", "void")]
     other = await rig.create_project("other")
@@ -73,6 +78,8 @@ async def test_an_organization_reads_its_own_invoices_only(
         token = await rig.create_token(project["id"], role)
         for path in (*reads, listing):
             assert (await rig.call("GET", path, token=token)).status_code == 200, (role, path)
+        shown = (await rig.call("GET", f"/invoices/{draft}", token=token)).json()
+        assert (shown["state"], shown["content"]["net"]) == ("draft", "0.04")
         for method, path in writes:
             expect_problem(await rig.call(method, path, token=token), 403, DENIED)
         answer = await rig.call("PUT", f"/billing-recipients/{owner}", RECIPIENT, token=token)

@@ -1,6 +1,7 @@
 """`penstock invoices`: who they are from and to, drafts, and what becomes of them."""
 
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -184,7 +185,7 @@ def _print_content(said: "Row") -> None:
         [line["project_id"], line["model"], line["month"], line["net"]] for line in said["lines"]
     ]
     sums = (
-        ("Paid by credit", f"-{said['credit']['net']}"),
+        ("Paid by credit", str(-Decimal(said["credit"]["net"]))),
         ("Net", said["net"]),
         (f"VAT {said['vat']['category']} {said['vat']['rate']} %", said["tax"]),
         ("Gross", said["gross"]),
