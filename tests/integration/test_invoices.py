@@ -25,6 +25,8 @@ from tests.fakes.rating_rig import RatingRig
 from penstock.control.books import UsageBooks
 from penstock.control.ratings import post_differences
 from penstock.kit.errors import PenstockError
+from penstock.ledger.balances import list_statements
+from penstock.limits.prices import ATTO
 from penstock.rating.corrections import correct_usage
 from penstock.rating.model import NewCorrection
 from penstock.storage.database import Database
@@ -199,6 +201,10 @@ async def test_an_invoice_is_paid_once_or_taken_back_once(rig: BillingRig, acme:
     amounts = await read_amounts(rig.database, acme)
     assert amounts["receivable"] == 0
     assert amounts["payment_clearing"] == Fraction("0.05")
+    async with rig.database.read(EVERYBODY) as session:
+        (statement,) = await list_statements(session, acme, AUGUST_US + 31 * DAY_US, NOW_US + 1)
+    assert statement.opening.accrued_atto == statement.others_atto == price_of(event) * ATTO
+    assert statement.closing.total_atto == 0
 
 
 async def test_each_currency_has_its_own_invoices(rig: BillingRig, acme: str) -> None:

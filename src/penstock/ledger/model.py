@@ -247,7 +247,7 @@ class Statement:
     corrections_atto: int
     """What was taken back of charges."""
     others_atto: int
-    """Whatever else was booked."""
+    """Whatever else was booked: payments of invoices, less their tax and rounding."""
     closing: Balance
     models: tuple[ModelCharge, ...]
     elsewhere_atto: int

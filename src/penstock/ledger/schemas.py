@@ -368,7 +368,13 @@ class StatementBody(BaseModel):
     expiries: LineBody
     charges: LineBody
     corrections: Annotated[LineBody, Field(description="Taken back of charges.")]
-    others: Annotated[LineBody, Field(description="Whatever else was booked.")]
+    others: Annotated[
+        LineBody,
+        Field(
+            description="Whatever else was booked: payments of invoices, less what these ask for "
+            "besides charges: tax and rounding."
+        ),
+    ]
     closing: LineBody
     models: Annotated[
         list[ModelLineBody], Field(description="Charges less corrections, by the time of use.")
