@@ -77,7 +77,7 @@ def _render(machine: list[str], plan: Plan, seen: Soaked) -> str:
         ("streams that failed", str(sum(seen.failed.values())), "0"),
         ("requests in flight at the end", f"{seen.in_flight:.0f}", "0"),
         ("money held at the end, EUR", f"{seen.held}", "0"),
-        ("usage events", f"{seen.events:,}", f"{seen.asked:,}"),
+        ("usage events", f"{seen.events:,}", f"{seen.asked:,} or a few who left before"),
         ("settled, EUR", f"{seen.settled.normalize():f}", f"{seen.cost.normalize():f}"),
         ("memory, MB an hour", f"{slope:+.2f}", f"<= {SLOPE_MB:g}"),
     ]

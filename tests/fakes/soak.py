@@ -96,12 +96,15 @@ class Soaked:
             "streams that failed": (sum(self.failed.values()), 0),
             "requests in flight": (self.in_flight, 0),
             "money held": (self.held, 0),
-            "usage events for requests": (self.events, self.asked),
             "settled for used": (self.settled, self.cost),
         }
-        return [
+        found = [
             f"{name}: {seen}, not {good}" for name, (seen, good) in wanted.items() if seen != good
         ]
+        # Who leaves while the request is on its way has an event, and the engine heard nothing.
+        if not self.asked <= self.events <= self.asked + self.left:
+            found.append(f"usage events: {self.events} for {self.asked} requests")
+        return found
 
 
 class _Caller:
