@@ -4,9 +4,10 @@ import msgspec
 
 MAX_WAIT_S = 30.0
 """The longest that a node waits for an operation to be wanted."""
-MAX_RESULTS = 256
-"""As many as an upstream has endpoints."""
 MAX_TEXT_CHARS = 1_000
+"""Of what one endpoint answered."""
+MAX_TEXTS_CHARS = 200_000
+"""Of what all of them did: a report is no larger than what a control plane reads."""
 
 
 class ClaimRequest(msgspec.Struct, frozen=True):

@@ -15,6 +15,9 @@ CREDENTIAL_SCHEME = "credential:"
 GRPC_SCHEMES = frozenset({"grpc", "grpcs"})
 """Of endpoints that are asked by gRPC, in clear or with TLS."""
 
+MAX_FOUND = 1024
+"""Endpoints of an upstream that says where they are found; fewer are listed."""
+
 
 class SnapshotFormatError(Exception):
     """The bytes are no snapshot, or one of a format that this version cannot read."""
@@ -91,6 +94,11 @@ class Upstream(msgspec.Struct, frozen=True):
     they are where they were not started for it."""
     discover: str | None = None
     """Where its endpoints are found, as `catalog.discovery` reads it; None when they are listed."""
+
+    @property
+    def plain_endpoints(self) -> tuple[Endpoint, ...]:
+        """Those that are asked by HTTP; gRPC's are on the same servers."""
+        return tuple(each for each in self.endpoints if each.scheme not in GRPC_SCHEMES)
 
 
 class Deployment(msgspec.Struct, frozen=True):

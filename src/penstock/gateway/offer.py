@@ -242,7 +242,7 @@ class Catalog:
         if not is_priced:
             return _UNUSABLE if is_priced is None else _UNPRICED
         # An upstream without an endpoint is one again with another version, and not before.
-        found = [[each for each in tier if _plain(each.upstream)] for tier in allowed]
+        found = [[each for each in tier if each.upstream.plain_endpoints] for tier in allowed]
         made = [[self._make_target(name, each, owner) for each in tier] for tier in found]
         usable = (tuple(each for each in tier if each is not None) for tier in made)
         left = tuple(tier for tier in usable if tier)
@@ -402,7 +402,7 @@ def _serve(upstream: Upstream, version: int) -> ServedUpstream:
     served = ServedUpstream(
         name=upstream.name,
         version=version,
-        endpoints=_plain(upstream),
+        endpoints=upstream.plain_endpoints,
         forward_names=names,
         forward_prefixes=prefixes,
         timeouts=upstream.timeouts,
@@ -419,11 +419,6 @@ def _serve(upstream: Upstream, version: int) -> ServedUpstream:
         served, endpoints=tuple(grpc), tls=_tls(upstream, "grpcs", "h2"), is_by_grpc=True
     )
     return msgspec.structs.replace(served, by_grpc=by_grpc)
-
-
-def _plain(upstream: Upstream) -> tuple[Endpoint, ...]:
-    """Return the endpoints that are asked by HTTP."""
-    return tuple(each for each in upstream.endpoints if each.scheme not in GRPC_SCHEMES)
 
 
 def _tls(upstream: Upstream, scheme: str, protocol: str) -> ssl.SSLContext | None:

@@ -8,12 +8,11 @@ import httpx
 import msgspec
 
 from penstock.contract.node import ContextLengths
-from penstock.contract.snapshot import Endpoint, Upstream
+from penstock.contract.snapshot import Endpoint
 from penstock.engines.registry import engine_of
 from penstock.kit.clock import Clock
-from penstock.kit.envelope import SecretBytes
-from penstock.node.engine_clients import EngineClients
-from penstock.node.health import Store
+from penstock.node.engine_clients import EngineClients, FindToken, find_credential
+from penstock.node.health import Store, models_by_upstream
 
 PERIOD_S = 300.0
 """From one reading of a list to the next: what it says changes when a server starts anew."""
@@ -28,17 +27,23 @@ _OK = 200
 
 
 class _Place(NamedTuple):
-    """One endpoint, and what it is to be asked about."""
+    """One endpoint, and how it is asked: one that changes makes none of the others another."""
 
-    upstream: Upstream
+    upstream: str
     endpoint: Endpoint
+    path: str
+    """Of its list of models."""
+    member: str
+    """What that calls context lengths."""
     models: frozenset[str]
     """Names that some deployment has for a model there."""
+    credential: str | None
+    tls_ca_file: str | None
 
     @property
     def name(self) -> tuple[str, str]:
         """What it is known by."""
-        return self.upstream.name, self.endpoint.url
+        return self.upstream, self.endpoint.url
 
 
 class Contexts:
@@ -58,7 +63,7 @@ class Contexts:
         self,
         store: Store,
         clock: Clock,
-        find_token: Callable[[str], SecretBytes | None],
+        find_token: FindToken,
         tell: Callable[[ContextLengths], None],
         *,
         transport: httpx.AsyncBaseTransport | None = None,
@@ -102,15 +107,18 @@ class Contexts:
             await self._clients.close()
 
     def _list_places(self) -> list[_Place]:
-        models: dict[str, set[str]] = {}
-        for deployment in self._store.list_deployments():
-            models.setdefault(deployment.upstream, set()).add(deployment.model)
+        models = models_by_upstream(self._store)
         places = []
         for upstream in self._store.list_upstreams():
             engine = engine_of(upstream.provider)
+            path, member = engine.models_path, engine.context_member
             names = frozenset(models.get(upstream.name, ()))
-            if engine.models_path and engine.context_member and names:
-                places += [_Place(upstream, at, names) for at in upstream.endpoints]
+            if path and member and names:
+                credential, ca_file = upstream.credential, upstream.tls_ca_file
+                places += [
+                    _Place(upstream.name, at, path, member, names, credential, ca_file)
+                    for at in upstream.plain_endpoints
+                ]
         return places
 
     def _follow(self, places: list[_Place]) -> None:
@@ -122,10 +130,7 @@ class Contexts:
     async def _read(self, place: _Place) -> None:
         async with self._at_once:
             content = await self._ask(place)
-        engine = engine_of(place.upstream.provider)
-        found = None
-        if content is not None and engine.context_member is not None:
-            found = read_lengths(content, engine.context_member)
+        found = None if content is None else read_lengths(content, place.member)
         if found is not None:
             self._seen[place.name] = {
                 model: tokens for model, tokens in found.items() if model in place.models
@@ -134,26 +139,21 @@ class Contexts:
         self._due_s[place] = self._clock.monotonic_s() + pause_s
 
     async def _ask(self, place: _Place) -> bytes | None:
-        upstream, headers = place.upstream, {}
-        if upstream.credential is not None:
-            token = self._find_token(upstream.credential)
-            if token is None:
-                return None
-            headers["authorization"] = f"Bearer {token.reveal().decode('ascii')}"
-        path = engine_of(upstream.provider).models_path or ""
+        headers = find_credential(place.credential, self._find_token)
+        if headers is None:
+            return None
         try:
-            request = self._clients.ask(
-                "GET", place.endpoint, path, upstream.tls_ca_file, headers=headers
+            reply = await self._clients.ask(
+                "GET",
+                place.endpoint,
+                place.path,
+                place.tls_ca_file,
+                most_bytes=_LIST_BYTES,
+                headers=headers,
             )
-            async with asyncio.timeout(DEADLINE_S), request as answer:
-                content = b""
-                async for piece in answer.aiter_bytes():
-                    content += piece
-                    if len(content) > _LIST_BYTES:
-                        return None
-                return content if answer.status_code == _OK else None
         except (httpx.HTTPError, httpx.InvalidURL, OSError):
             return None
+        return reply.body if reply.status == _OK and len(reply.body) <= _LIST_BYTES else None
 
 
 def read_lengths(content: bytes, member: str) -> dict[str, int] | None:

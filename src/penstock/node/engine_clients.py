@@ -1,26 +1,49 @@
 """The one way from the agent to engines: to addresses of the catalog, and nowhere else."""
 
+import asyncio
 import ssl
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeAlias
 
 import httpx
 
 from penstock.contract.snapshot import Endpoint
+from penstock.kit.envelope import SecretBytes
 from penstock.kit.tls import verify_for
+
+FindToken: TypeAlias = Callable[[str], SecretBytes | None]
+"""Returns what a reference to a credential stands for, if it can be had."""
+
+
+class Reply(NamedTuple):
+    """What an engine answered."""
+
+    status: int
+    body: bytes
+    """All of it, or its beginning, which is longer than what was asked for."""
+
+
+def find_credential(reference: str | None, find_token: FindToken) -> dict[str, str] | None:
+    """Return the headers that show an upstream its credential; None when that cannot be had."""
+    if reference is None:
+        return {}
+    token = find_token(reference)
+    return None if token is None else {"authorization": f"Bearer {token.reveal().decode('ascii')}"}
 
 
 class EngineClients:
     """Clients for engines: none follows a redirect, takes a proxy or keeps a connection.
 
     Args:
-        timeout_s: Of each step of a request.
+        deadline_s: Of a request, whatever comes of it.
         transport: Replaces the network in tests.
     """
 
-    def __init__(self, timeout_s: float, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self, deadline_s: float, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
         """See the class."""
-        self._timeout_s = timeout_s
+        self._deadline_s = deadline_s
         self._transport = transport
         self._clients: dict[tuple[str, str | None], httpx.AsyncClient] = {}
 
@@ -34,23 +57,24 @@ class EngineClients:
                 verify = ssl.create_default_context(cafile=tls_ca_file)
             client = self._clients[name] = httpx.AsyncClient(
                 limits=httpx.Limits(max_keepalive_connections=0),
-                timeout=self._timeout_s,
+                timeout=self._deadline_s,
                 trust_env=False,
                 transport=self._transport,
                 verify=verify,
             )
         return client
 
-    def ask(
+    async def ask(
         self,
         method: str,
         endpoint: Endpoint,
         path: str,
         tls_ca_file: str | None,
         *,
+        most_bytes: int,
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
-    ) -> AbstractAsyncContextManager[httpx.Response]:
+    ) -> Reply:
         """Ask an endpoint by the name that it has, also where an address was found under it.
 
         Args:
@@ -58,20 +82,29 @@ class EngineClients:
             endpoint: Which is asked.
             path: What of it.
             tls_ca_file: What its upstream is verified with.
+            most_bytes: No more is read of an answer that is longer.
             headers: Further ones.
             body: What is sent.
 
         Raises:
-            OSError: The CA file cannot be read.
+            httpx.HTTPError, httpx.InvalidURL: It did not answer, or cannot be asked.
+            OSError: The CA file cannot be read, or (`TimeoutError`) the deadline is over.
         """
         name = endpoint.server_name
-        return self._to(endpoint, tls_ca_file).stream(
+        request = self._to(endpoint, tls_ca_file).stream(
             method,
             endpoint.url + path,
             content=body or None,
             headers={"host": endpoint.authority, **(headers or {})},
             extensions={"sni_hostname": name} if name else {},
         )
+        async with asyncio.timeout(self._deadline_s), request as answer:
+            content = b""
+            async for piece in answer.aiter_bytes():
+                content += piece
+                if len(content) > most_bytes:
+                    break
+            return Reply(answer.status_code, content)
 
     async def close(self) -> None:
         """Let go of all of them."""

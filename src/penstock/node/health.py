@@ -14,7 +14,7 @@ from urllib.parse import quote
 import httpx
 
 from penstock.contract.node import NotReady
-from penstock.contract.snapshot import GRPC_SCHEMES, Deployment, Endpoint, Upstream
+from penstock.contract.snapshot import Deployment, Endpoint, Upstream
 from penstock.engines.registry import engine_of
 from penstock.kit.clock import Clock
 from penstock.node.engine_clients import EngineClients
@@ -78,11 +78,17 @@ class _Seen:
     """When it last said yes or no."""
 
 
-def list_places(store: Store) -> Iterator[Place]:
-    """Yield every endpoint whose kind of server says how it is."""
+def models_by_upstream(store: Store) -> dict[str, set[str]]:
+    """Return the names that deployments have for models, by upstream."""
     models: dict[str, set[str]] = {}
     for deployment in store.list_deployments():
         models.setdefault(deployment.upstream, set()).add(deployment.model)
+    return models
+
+
+def list_places(store: Store) -> Iterator[Place]:
+    """Yield every endpoint whose kind of server says how it is."""
+    models = models_by_upstream(store)
     for upstream in store.list_upstreams():
         engine = engine_of(upstream.provider)
         path = engine.ready_path or engine.health_path
@@ -92,8 +98,7 @@ def list_places(store: Store) -> Iterator[Place]:
         names = sorted(models.get(upstream.name, ())) if is_about_models else [""]
         paths = tuple(path.replace(_MODEL, quote(name, safe="")) for name in names)
         if paths:
-            plain = (at for at in upstream.endpoints if at.scheme not in GRPC_SCHEMES)
-            for at in plain:  # gRPC's are on the same servers
+            for at in upstream.plain_endpoints:
                 yield Place(upstream.name, at, paths, is_about_models, upstream.tls_ca_file)
 
 
@@ -213,14 +218,10 @@ class Health:
 
     async def _ask(self, place: Place, path: str) -> bool | None:
         try:
-            question = self._clients.ask("GET", place.endpoint, path, place.tls_ca_file)
-            async with asyncio.timeout(DEADLINE_S), question as answer:
-                body = b""
-                async for piece in answer.aiter_bytes():
-                    body += piece
-                    if len(body) >= _ANSWER_BYTES:
-                        break
-                return judge(answer.status_code, body, is_about_model=place.is_about_models)
+            reply = await self._clients.ask(
+                "GET", place.endpoint, path, place.tls_ca_file, most_bytes=_ANSWER_BYTES
+            )
+            return judge(*reply, is_about_model=place.is_about_models)
         except (httpx.TransportError, TimeoutError):
             return False
         except (httpx.InvalidURL, httpx.HTTPError, OSError):

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 import httpx
@@ -10,6 +10,7 @@ import msgspec
 
 from penstock.contract.operations import (
     MAX_TEXT_CHARS,
+    MAX_TEXTS_CHARS,
     Claim,
     ClaimRequest,
     Outcome,
@@ -18,10 +19,9 @@ from penstock.contract.operations import (
 from penstock.contract.snapshot import Endpoint, Upstream
 from penstock.engines.operating import find_fault, find_operation, write_request
 from penstock.engines.registry import engine_of
-from penstock.kit.envelope import SecretBytes
 from penstock.node.backoff import doubling_s
 from penstock.node.calls import CallRefusedError, NotAnsweredError, PathUnknownError
-from penstock.node.engine_clients import EngineClients
+from penstock.node.engine_clients import EngineClients, FindToken, find_credential
 from penstock.node.log import line
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Operator:
         calls: Calls,
         node_id: str,
         store: Store,
-        find_token: Callable[[str], SecretBytes | None],
+        find_token: FindToken,
         *,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
@@ -138,20 +138,21 @@ class Operator:
         operation = find_operation(engine_of(upstream.provider), claim.operation)
         if operation is None or find_fault(operation, claim.arguments) is not None:
             return self._nothing(claim, f"The node knows no such operation of {upstream.provider}.")
-        meant = [each for each in upstream.endpoints if claim.endpoint in {None, each.url}]
+        meant = [each for each in upstream.plain_endpoints if claim.endpoint in {None, each.url}]
         if not meant:
-            return self._nothing(claim, f"{claim.upstream} has no endpoint {claim.endpoint}.")
-        headers: dict[str, str] = {}
-        if upstream.credential is not None:
-            token = self._find_token(upstream.credential)
-            if token is None:
-                return self._nothing(claim, "The upstream's credential cannot be had.")
-            headers["authorization"] = f"Bearer {token.reveal().decode('ascii')}"
+            which = claim.endpoint or "that is asked by HTTP"
+            return self._nothing(claim, f"{claim.upstream} has no endpoint {which}.")
+        headers = find_credential(upstream.credential, self._find_token)
+        if headers is None:
+            return self._nothing(claim, "The upstream's credential cannot be had.")
         path, body = write_request(operation, claim.arguments)
         if body:
             headers["content-type"] = "application/json"
         asks = (self._ask(upstream, each, path, body, headers) for each in meant)
-        return OutcomeReport(claim.id, self._node_id, tuple(await asyncio.gather(*asks)))
+        outcomes = await asyncio.gather(*asks)
+        most = MAX_TEXTS_CHARS // len(outcomes)
+        cut = (msgspec.structs.replace(each, text=each.text[:most]) for each in outcomes)
+        return OutcomeReport(claim.id, self._node_id, tuple(cut))
 
     def _nothing(self, claim: Claim, fault: str) -> OutcomeReport:
         return OutcomeReport(claim.id, self._node_id, (), fault)
@@ -166,17 +167,17 @@ class Operator:
     ) -> Outcome:
         url = endpoint.url
         try:
-            request = self._clients.ask(
-                "POST", endpoint, path, upstream.tls_ca_file, headers=headers, body=body
+            reply = await self._clients.ask(
+                "POST",
+                endpoint,
+                path,
+                upstream.tls_ca_file,
+                most_bytes=MAX_TEXT_CHARS,
+                headers=headers,
+                body=body,
             )
-            async with asyncio.timeout(DEADLINE_S), request as answer:
-                content = b""
-                async for piece in answer.aiter_bytes():
-                    content += piece
-                    if len(content) > MAX_TEXT_CHARS:
-                        break
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             return Outcome(url, None, type(error).__name__)
-        text = content.decode("utf-8", "replace")[:MAX_TEXT_CHARS]
+        text = reply.body.decode("utf-8", "replace")[:MAX_TEXT_CHARS]
         token = headers.get("authorization", "").removeprefix("Bearer ")
-        return Outcome(url, answer.status_code, "" if token and token in text else text)
+        return Outcome(url, reply.status, "" if token and token in text else text)

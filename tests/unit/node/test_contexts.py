@@ -113,6 +113,19 @@ async def test_the_least_of_all_endpoints_counts() -> None:
         await _until(lambda: told[-1].lengths == (("gpu", "m", 4096),))
 
 
+async def test_who_comes_has_nobody_else_asked_again() -> None:
+    """An endpoint that is found, or one of gRPC, makes no other's list be read again."""
+    servers = Servers(one=[{"id": "m", "max_model_len": 7}], two=[{"id": "m", "max_model_len": 5}])
+    catalog = ServedUpstreams(Upstream("gpu", "vllm", (ONE,)), models=("m",))
+    by_grpc = Endpoint("grpc", ONE.host, 8001)
+    async with _reading(servers, ManualClock(), catalog) as told:
+        await _until(lambda: told)
+        catalog.upstreams = [Upstream("gpu", "vllm", (ONE, by_grpc, TWO))]
+        catalog.version += 1
+        await _until(lambda: told[-1].lengths == (("gpu", "m", 5),))
+        assert [each.url.host for each in servers.seen] == [ONE.host, TWO.host]
+
+
 async def test_who_says_nothing_is_not_asked() -> None:
     """Kinds that list no length are not asked, nor anybody without the upstream's credential."""
     servers = Servers(one=[])

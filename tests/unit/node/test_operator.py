@@ -3,11 +3,13 @@
 import json
 
 import httpx
+import msgspec
 import pytest
 from tests.fakes.served_upstreams import ServedUpstreams
 
-from penstock.contract.operations import Claim, Outcome, OutcomeReport
-from penstock.contract.snapshot import Endpoint, Upstream
+from penstock.contract.operations import MAX_TEXT_CHARS, Claim, Outcome, OutcomeReport
+from penstock.contract.snapshot import MAX_FOUND, Endpoint, Upstream
+from penstock.control.door import MAX_BODY_BYTES
 from penstock.engines.operating import find_fault, write_request
 from penstock.engines.registry import ENGINES
 from penstock.kit.envelope import SecretBytes
@@ -38,9 +40,13 @@ class _NoControl:
 
 
 async def _perform(
-    claim: Claim, engines: Engines, *, provider: str = "vllm", credential: str | None = None
+    claim: Claim,
+    engines: Engines,
+    *,
+    endpoints: tuple[Endpoint, ...] = (ONE, TWO),
+    credential: str | None = None,
 ) -> OutcomeReport:
-    upstream = Upstream("gpu", provider, (ONE, TWO), credential=credential)
+    upstream = Upstream("gpu", "vllm", endpoints, credential=credential)
     operator = Operator(
         _NoControl(),
         "node-1",
@@ -72,6 +78,33 @@ async def test_one_endpoint_does_it() -> None:
     report = await _perform(claim, engines, credential="credential:c")
     assert [str(each.url) for each in engines.seen] == [f"{TWO.url}/sleep?level=2"]
     assert report.outcomes == (Outcome(TWO.url, 500, ""),)
+
+
+async def test_servers_with_grpc_do_it_once() -> None:
+    """What speaks gRPC is the same server, and no HTTP: it is not asked, nor told as a failure."""
+    engines = Engines()
+    by_grpc = Endpoint("grpc", ONE.host, 8001)
+    report = await _perform(
+        Claim("eop_1", "gpu", "wake_up", {}, None), engines, endpoints=(ONE, by_grpc)
+    )
+    assert report.outcomes == (Outcome(ONE.url, 200, "done"),)
+    alone = await _perform(
+        Claim("eop_1", "gpu", "wake_up", {}, None), engines, endpoints=(by_grpc,)
+    )
+    assert "no endpoint that is asked by HTTP" in alone.fault
+    assert len(engines.seen) == 1
+
+
+async def test_a_report_of_as_many_as_are_found_can_be_read() -> None:
+    """Of all endpoints of the largest upstream something is told, however much each answers."""
+    found = tuple(Endpoint("http", f"10.0.{n // 256}.{n % 256}", 8000) for n in range(MAX_FOUND))
+    said = httpx.Response(500, content=b"\xff" * MAX_TEXT_CHARS)  # the longest in UTF-8
+    report = await _perform(
+        Claim("eop_1", "gpu", "wake_up", {}, None), Engines(*[said] * MAX_FOUND), endpoints=found
+    )
+    assert len({each.endpoint for each in report.outcomes}) == MAX_FOUND
+    assert all(each.text for each in report.outcomes)
+    assert len(msgspec.msgpack.encode(report)) <= MAX_BODY_BYTES
 
 
 async def test_redirects_are_not_followed() -> None:

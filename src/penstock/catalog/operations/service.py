@@ -15,7 +15,8 @@ from penstock.catalog.operations.model import (
     EngineOperation,
     NewEngineOperation,
 )
-from penstock.contract.operations import MAX_RESULTS, MAX_TEXT_CHARS, Claim, OutcomeReport
+from penstock.contract.operations import MAX_TEXT_CHARS, Claim, OutcomeReport
+from penstock.contract.snapshot import MAX_FOUND
 from penstock.engines.operating import find_fault, find_operation
 from penstock.engines.registry import engine_of
 from penstock.kit.base62 import create_id
@@ -108,7 +109,7 @@ async def finish(session: WriteSession, report: OutcomeReport, now_us: int) -> N
         return
     outcomes = [
         msgspec.to_builtins(msgspec.structs.replace(each, text=_storable(each.text)))
-        for each in report.outcomes[:MAX_RESULTS]
+        for each in report.outcomes[:MAX_FOUND]
     ]
     await store.operations.update(
         session,
