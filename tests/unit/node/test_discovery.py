@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from penstock.catalog.discovery import Source
-from penstock.contract.snapshot import Endpoint, Snapshot, Upstream
+from penstock.contract.snapshot import MAX_FOUND, Endpoint, Snapshot, Upstream
 from penstock.kit.addresses import Network
 from penstock.kit.clock import ManualClock
 from penstock.node.discovery import discovery
 from penstock.node.discovery.answer import Answer
-from penstock.node.discovery.discovery import MAX_FOUND, Discovery
+from penstock.node.discovery.discovery import Discovery
 from penstock.node.publisher import Publisher
 
 GPU, CPU = "dns://gpu:8000", "dns://cpu:8000"

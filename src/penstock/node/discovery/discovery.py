@@ -17,7 +17,7 @@ import lmdb
 
 from penstock.catalog.discovery import parse_source
 from penstock.contract.metrics import Metric
-from penstock.contract.snapshot import Endpoint, Upstream
+from penstock.contract.snapshot import MAX_FOUND, Endpoint, Upstream
 from penstock.kit.addresses import Network, may_connect
 from penstock.kit.clock import Clock
 from penstock.node import metrics
@@ -26,8 +26,6 @@ from penstock.node.log import line
 
 log = logging.getLogger(__name__)
 
-MAX_FOUND = 1024
-"""Endpoints of one source; those behind, by name, are left out and told of."""
 PUBLISH_EVERY_S = 0.2
 """What changes in a burst is told together: each time, workers look at everything anew."""
 _LOOK_S = 1.0
@@ -206,7 +204,7 @@ class Discovery:
             await asyncio.sleep(_LOOK_S)
 
     def _take(self, name: str, state: _State, answer: Answer) -> None:
-        endpoints, fault = self._judge(answer)
+        endpoints, fault = self._judge(answer, frozenset(state.endpoints or ()))
         if endpoints is not None:
             state.good_at_s = self._clock.monotonic_s()
             if endpoints != state.endpoints:
@@ -218,15 +216,23 @@ class Discovery:
         state.fault = fault
         state.has_answered.set()
 
-    def _judge(self, answer: Answer) -> tuple[tuple[Endpoint, ...] | None, str]:
-        """Return what of an answer can be used, each once and in order, and what is wrong."""
+    def _judge(
+        self, answer: Answer, known: frozenset[Endpoint]
+    ) -> tuple[tuple[Endpoint, ...] | None, str]:
+        """Return what of an answer can be used, each once and in order, and what is wrong.
+
+        Args:
+            answer: What a source says; those behind `MAX_FOUND`, by name, are left out.
+            known: What was allowed before, and is not looked at again.
+        """
         if answer.endpoints is None:
             return None, answer.fault
-        allowed = {each for each in answer.endpoints if self._is_allowed(each)}
+        said = frozenset(answer.endpoints)
+        allowed = {each for each in said if each in known or self._is_allowed(each)}
         kept = tuple(sorted(allowed, key=lambda each: (each.url, each.server_name))[:MAX_FOUND])
         if len(kept) < len(allowed):
             return kept, f"it has more than {MAX_FOUND} endpoints"
-        if len(allowed) == len(set(answer.endpoints)):
+        if len(allowed) == len(said):
             return kept, answer.fault
         # When there is no other, who can be wrong is the source: then what was known stays.
         return kept or None, "it has an address that endpoints may not have"

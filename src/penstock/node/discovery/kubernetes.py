@@ -8,9 +8,10 @@ Source: kubernetes.io, "EndpointSlices", "Conditions"; gateway-api-inference-ext
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import aclosing
-from typing import TypeVar
+from functools import partial
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -185,6 +186,38 @@ def _numbers(pod: Pod, port: int | str) -> Iterator[int]:
                 yield each.container_port
 
 
+class _Reader(Generic[Decoded]):
+    """Reads each object once: when one of a thousand changed, the others are as they were.
+
+    Args:
+        kind: Of the objects.
+        find: Returns the endpoints of all of them, or raises ValueError.
+    """
+
+    def __init__(
+        self, kind: type[Decoded], find: Callable[[Iterable[Decoded]], tuple[Endpoint, ...]]
+    ) -> None:
+        self._decode = msgspec.json.Decoder(kind).decode
+        self._find = find
+        self._read: dict[str, tuple[msgspec.Raw, Decoded]] = {}
+
+    def answer(self, seen: Seen) -> Answer:
+        """Return what the objects that were seen say."""
+        if seen.objects is None:
+            return Answer(None, seen.fault)
+        read = {}
+        try:
+            for name, content in seen.objects.items():
+                before = self._read.get(name)
+                if before is None or before[0] is not content:
+                    before = content, self._decode(content)
+                read[name] = before
+            self._read = read
+            return Answer(self._find(each for _, each in read.values()))
+        except ValueError as error:
+            return Answer(None, str(error))
+
+
 async def follow_cluster(source: Source, cluster: Cluster) -> AsyncGenerator[Answer, None]:
     """Yield the endpoints of a Service or of pods, whenever something was said of them.
 
@@ -192,23 +225,19 @@ async def follow_cluster(source: Source, cluster: Cluster) -> AsyncGenerator[Ans
         source: Of kind `services` or `pods`.
         cluster: Where they are.
     """
-    is_service = source.kind == "services"
-    collection = (
-        Collection(
+    reader: _Reader[Slice] | _Reader[Pod]
+    if source.kind == "services":
+        collection = Collection(
             f"/apis/discovery.k8s.io/v1/namespaces/{source.namespace}/endpointslices",
             {"labelSelector": f"kubernetes.io/service-name={source.name}"},
         )
-        if is_service
-        else _pods(source, source.name)
-    )
+        reader = _Reader(Slice, partial(find_in_slices, source))
+    else:
+        collection = _pods(source, source.name)
+        reader = _reader_of_pods(source, (source.port or 0,))
     async with aclosing(cluster.follow(collection)) as states:
         async for seen in states:
-            if seen.objects is None:
-                yield Answer(None, seen.fault)
-            elif is_service:
-                yield _answer_of_slices(source, seen)
-            else:
-                yield _answer_of_pods(source, seen, (source.port or 0,))
+            yield reader.answer(seen)
 
 
 async def follow_pool(source: Source, cluster: Cluster) -> AsyncGenerator[Answer, None]:
@@ -224,7 +253,7 @@ async def follow_pool(source: Source, cluster: Cluster) -> AsyncGenerator[Answer
     )
     said: asyncio.Queue[tuple[Collection, Seen]] = asyncio.Queue(maxsize=64)
     spec: PoolSpec | None = None
-    watched, watching = collection, None
+    watched, watching, reader = collection, None, _reader_of_pods(source, ())
     pool_watching = asyncio.create_task(_pass_on(cluster, collection, said))
     try:
         while True:
@@ -235,14 +264,15 @@ async def follow_pool(source: Source, cluster: Cluster) -> AsyncGenerator[Answer
                     await _end(watching)
                     watched = _pods(source, _format_selector(spec.selector))
                     watching = asyncio.create_task(_pass_on(cluster, watched, said))
+                    ports = tuple(port.number for port in spec.target_ports)
+                    reader = _reader_of_pods(source, ports)
                 elif spec is None:
                     await _end(watching)
                     watched, watching = collection, None
                 if answer is not None:
                     yield answer
             elif about is watched and spec is not None:
-                ports = tuple(port.number for port in spec.target_ports)
-                yield _answer_of_pods(source, seen, ports)
+                yield reader.answer(seen)
     finally:
         await _end(pool_watching)
         await _end(watching)
@@ -255,7 +285,7 @@ def _read_pool(seen: Seen, known: PoolSpec | None) -> tuple[PoolSpec | None, Ans
     if not seen.objects:
         return None, Answer(())
     try:
-        [pool] = _decode(seen, Pool)
+        [pool] = [msgspec.json.decode(each, type=Pool) for each in seen.objects.values()]
     except ValueError as error:
         return known, Answer(None, str(error))
     if not pool.spec.selector.match_labels:
@@ -286,29 +316,5 @@ def _format_selector(selector: Selector) -> str:
     return ",".join(f"{name}={value}" for name, value in sorted(selector.match_labels.items()))
 
 
-def _answer_of_slices(source: Source, seen: Seen) -> Answer:
-    try:
-        return Answer(find_in_slices(source, _decode(seen, Slice)))
-    except ValueError as error:
-        return Answer(None, str(error))
-
-
-def _answer_of_pods(source: Source, seen: Seen, ports: tuple[int | str, ...]) -> Answer:
-    if seen.objects is None:
-        return Answer(None, seen.fault)
-    try:
-        return Answer(find_in_pods(source, _decode(seen, Pod), ports))
-    except ValueError as error:
-        return Answer(None, str(error))
-
-
-def _decode(seen: Seen, kind: type[Decoded]) -> list[Decoded]:
-    """Return the objects that were seen.
-
-    Raises:
-        ValueError: One is none of the kind.
-    """
-    try:
-        return [msgspec.json.decode(each, type=kind) for each in (seen.objects or {}).values()]
-    except msgspec.DecodeError as error:
-        raise ValueError(str(error)) from None
+def _reader_of_pods(source: Source, ports: tuple[int | str, ...]) -> _Reader[Pod]:
+    return _Reader(Pod, partial(find_in_pods, source, ports=ports))
