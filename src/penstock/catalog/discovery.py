@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
 from penstock.catalog.rules import MAX_PORT, parse_endpoint, parse_host
-from penstock.contract.snapshot import Endpoint
+from penstock.contract.snapshot import GRPC_SCHEMES, Endpoint
 
 MAX_SOURCE_CHARS = 400
 """A node keeps what it found under the text of the source."""
@@ -153,6 +153,9 @@ def _with_options(source: Source, query: str) -> Source:
     scheme, host = options.get("scheme", "http"), options.get("host", "")
     # Whatever they make of an address has to be what an endpoint may be.
     sample = parse_endpoint(f"{scheme}://10.0.0.1:80{options.get('path', '')}")
+    if scheme in GRPC_SCHEMES and source.kind != "file":
+        message = "finds addresses of gRPC only; list them in a file, beside those of HTTP"
+        raise ValueError(message)
     return replace(
         source,
         scheme=sample.scheme,

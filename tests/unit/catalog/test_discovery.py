@@ -52,6 +52,7 @@ BAD = {
     "dns://gpu:80?weight=1": "has an option that there is not",
     "dns://gpu:80?scheme=http&scheme=https": "has an option that there is not",
     "dns://gpu:80?scheme=ftp": "has another scheme",
+    "dns://gpu:8001?scheme=grpc": "finds addresses of gRPC only",
     "dns://gpu:80?path=/%2e%2e/x": 'has "." or ".."',
     "dns://gpu:80?path=@evil": "holds a user name",
     "dns://gpu:80?host=a/b": "has a host that is no host name",

@@ -41,13 +41,14 @@ def test_targets_are_as_prometheus_writes_them() -> None:
     groups = [
         {"targets": ["10.0.0.1:8000", "[fd00::1]:8000"], "labels": {"job": "gpu", "n": 1}},
         {"targets": ["gpu-2:80"], "labels": {"__scheme__": "http"}},
-        {"targets": ["http://10.0.0.3:8000/own"]},
+        {"targets": ["http://10.0.0.3:8000/own", "grpc://10.0.0.3:8001"]},
     ]
     found = (
         Endpoint("https", "10.0.0.1", 8000, "/v1", "gpu.example"),
         Endpoint("https", "fd00::1", 8000, "/v1", "gpu.example"),
         Endpoint("http", "gpu-2", 80, "/v1", "gpu.example"),
         Endpoint("http", "10.0.0.3", 8000, "/own", "gpu.example"),
+        Endpoint("grpc", "10.0.0.3", 8001, "", "gpu.example"),
     )
     assert read_targets(SOURCE, json.dumps(groups).encode()) == found
     text = b"- targets: ['10.0.0.1:8000', 10.0.0.2:8000]\n  labels: {job: gpu}\n"
@@ -65,6 +66,7 @@ def test_targets_are_as_prometheus_writes_them() -> None:
         '[{"targets":["user:hunter2@10.0.0.1:8000"]}]',
         '[{"targets":["169.254.169.254:80"]}]',
         '[{"targets":"10.0.0.1"}]',
+        '[{"targets":["grpc://10.0.0.1:8001"]}]',
         "\udcff",
         "[" + " " * MAX_BYTES + "]",
     ],

@@ -18,7 +18,7 @@ import msgspec
 from penstock.catalog.discovery import Source
 from penstock.catalog.document import read_document
 from penstock.catalog.errors import PlatformFileError
-from penstock.catalog.rules import parse_endpoint
+from penstock.catalog.rules import check_endpoints, parse_endpoint
 from penstock.contract.snapshot import Endpoint
 from penstock.node.discovery.answer import Answer
 
@@ -50,7 +50,7 @@ def read_targets(source: Source, content: bytes) -> tuple[Endpoint, ...]:
         content: All of it.
 
     Raises:
-        ValueError, msgspec.DecodeError: What is wrong.
+        ValueError: What is wrong.
     """
     if source.name.endswith(".json"):
         groups = _decode_json(content)
@@ -62,11 +62,13 @@ def read_targets(source: Source, content: bytes) -> tuple[Endpoint, ...]:
         if findings:
             raise ValueError(str(findings[0]))
         groups = msgspec.convert(root.plain(), list[Group])
-    return tuple(
+    found = tuple(
         _endpoint(source, target, group.labels.get(_SCHEME))
         for group in groups
         for target in group.targets
     )
+    check_endpoints(found)
+    return found
 
 
 def _endpoint(source: Source, target: str, scheme: object) -> Endpoint:
@@ -123,5 +125,5 @@ def _read(source: Source, path: Path) -> Answer:
         return Answer(None, f"it is larger than {MAX_BYTES} bytes")
     try:
         return Answer(read_targets(source, content))
-    except (ValueError, msgspec.DecodeError) as error:  # UTF-8's are values' errors
+    except ValueError as error:
         return Answer(None, str(error))
