@@ -36,6 +36,8 @@ class Case(NamedTuple):
     """Severities by minute; of this alert, and nobody else's."""
 
 
+WELL = 'penstock_requests_total{model="m",outcome="ok"}'
+OURS = 'penstock_errors_total{code="err:gateway:limits:unavailable"}'
 # Well for 20 minutes, then bad for 40, then well.
 BURST = {15: (), 40: BOTH, 110: (TICKET,)}
 
@@ -69,7 +71,7 @@ CASES = (
         {
             **burst(
                 'penstock_requests_total{model="another",outcome="ok"}',
-                'penstock_errors_total{code="err:gateway:limits:unavailable"}',
+                OURS,
             ),
             # What callers do wrong is nobody's alarm, however much it is.
             'penstock_errors_total{code="err:gateway:auth:key_invalid"}': "0+9000x120",
@@ -81,11 +83,28 @@ CASES = (
         {'penstock_errors_total{code="err:gateway:upstream:unusable"}': "0+5x20"},
         {10: BOTH},
     ),
+    # 1 in 1,000 may fail. After six good hours, a bad minute is 1.6 % of an hour, more than 14.4
+    # times that, and 0.3 % of six, less than 6 times. Then 1.4 % of an hour, less than both.
+    Case(
+        "PenstockGatewayErrors",
+        {WELL: "0+600x450", OURS: "0x360 580x90"},
+        {360: (), 363: BOTH, 370: (TICKET,)},
+    ),
+    Case(
+        "PenstockGatewayErrors",
+        {WELL: "0+600x450", OURS: "0x360 500x90"},
+        {360: (), 364: (TICKET,)},
+    ),
+    # All the time 0.65 %, more than 6 times and less than 14.4; 0.55 %, less than 6; about 0.1 %.
+    Case("PenstockGatewayErrors", {WELL: "0+9935x30", OURS: "0+65x30"}, {20: BOTH}),
+    Case("PenstockGatewayErrors", {WELL: "0+9945x30", OURS: "0+55x30"}, {21: (TICKET,)}),
+    Case("PenstockGatewayErrors", {WELL: "0+99895x30", OURS: "0+105x30"}, {22: (TICKET,)}),
+    Case("PenstockGatewayErrors", {WELL: "0+99905x30", OURS: "0+95x30"}, {23: ()}),
     Case(
         "PenstockEngineErrors",
         {
             **burst(
-                'penstock_requests_total{model="m",outcome="ok"}',
+                WELL,
                 'penstock_requests_total{model="m",outcome="timeout"}',
             ),
             'penstock_requests_total{model="other",outcome="ok"}': "0+60x120",
