@@ -37,7 +37,7 @@ SAY_INSTEAD = {
     "completion_tokens": "output_tokens",
     "spend_log": "usage event",
     "billable_metric": "meter",
-    "cost_map": "price list",
+    "cost_map": "price book",
 }
 
 WIRE_NAMES = {"prompt_tokens", "completion_tokens"}
