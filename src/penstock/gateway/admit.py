@@ -113,8 +113,7 @@ def admit(
             return options
     demand = demand_of(principal, operation, members, body, offer.max_output_tokens)
     priority = _isolate(members, runtime, principal)
-    _address(members, target)
-    write_priority(members, priority, target.upstream.priority)
+    _address(members, target, priority)
     estimated = len(body) // _BYTES_PER_TOKEN if operation.has_usage else 0
     return Admission(
         operation,
@@ -144,8 +143,7 @@ def readdress(admission: Admission, target: Target) -> Admission | None:
         return None
     members.pop("cache_salt", None)  # was for the target before
     erase_priority(members, admission.priority, admission.target.upstream.priority)
-    _address(members, target)
-    write_priority(members, admission.priority, target.upstream.priority)
+    _address(members, target, admission.priority)
     strips_usage = False
     if admission.is_stream:
         options = _decode_members(members["stream_options"])
@@ -160,10 +158,12 @@ def readdress(admission: Admission, target: Target) -> Admission | None:
     )
 
 
-def _address(members: Members, target: Target) -> None:
+def _address(members: Members, target: Target, priority: int) -> None:
     members["model"] = target.model
     if target.cache_salt is not None:
         members["cache_salt"] = target.cache_salt
+    if priority:
+        write_priority(members, priority, target.upstream.priority)
 
 
 def _isolate(members: Members, runtime: Runtime, principal: Principal) -> int:

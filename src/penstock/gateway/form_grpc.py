@@ -17,7 +17,6 @@ from penstock.gateway.dialects.openai import Operation, Reading
 from penstock.gateway.failure import oip_failure
 from penstock.gateway.form import Answer, Form
 from penstock.gateway.offer import Target
-from penstock.gateway.tap import Tap
 from penstock.gateway.tap_grpc import GrpcTap
 from penstock.kit.errors import Refusal
 from penstock.kit.protobuf import MalformedError
@@ -54,7 +53,7 @@ class GrpcForm(Form):
         """Return a request as it is sent to another target."""
         return msgspec.structs.replace(admission, target=target)
 
-    def make_tap(self, admission: Admission, cap: int | None) -> Tap:
+    def make_tap(self, admission: Admission, cap: int | None) -> GrpcTap:
         """Return what reads its stream."""
         del admission, cap
         return GrpcTap()

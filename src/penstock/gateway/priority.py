@@ -32,10 +32,10 @@ def write_priority(members: Members, priority: int, own: Priority | None) -> Non
 
     Args:
         members: Of the body that is sent; whatever steers is out of it.
-        priority: On our scale.
+        priority: On our scale, not 0.
         own: How the engine is told; None where it is not.
     """
-    if not priority or own is None:
+    if own is None:
         return
     value = _encode(priority if own.is_higher_earlier else -priority)
     for name in reversed(own.path[1:]):

@@ -7,10 +7,14 @@ import pytest
 from tests.fakes.http2_ends import Asking, Recorder, exchange
 
 from penstock.gateway.dialects.grpc import frame
+from penstock.gateway.errors import CALLER_STALLED
 from penstock.gateway.grpc import call
+from penstock.gateway.http2 import frames
 from penstock.gateway.http2.ends import CallersConnection
 from penstock.gateway.http2.fields import Fields, encode_fields
 from penstock.gateway.http2.stream import Stream
+from penstock.gateway.limits import H2_STREAM_BYTES, WRITE_STALL_S
+from penstock.kit.errors import ErrorCode
 from penstock.kit.protobuf import length_field
 
 MOST = 1_000
@@ -40,11 +44,13 @@ class Pair:
         )
 
         def accept(stream: Stream, fields: Fields, is_end: bool) -> None:  # noqa: FBT001 - as it is called
-            call.Call(worker, stream).begin(fields, is_end=is_end)
+            self.calls.append(call.Call(worker, stream))
+            self.calls[-1].begin(fields, is_end=is_end)
 
         self.server = CallersConnection(lambda: None, accept)
         self.server.transport = SimpleNamespace()  # type: ignore[assignment]
         self.caller = Asking()
+        self.calls: list[call.Call] = []
 
     def begin(self, data: bytes = b"") -> Recorder:
         """Begin a call with a piece of a message."""
@@ -97,3 +103,32 @@ def test_what_a_call_held_is_free_when_its_caller_leaves() -> None:
         left.stream.reset()
         exchange(pair.caller.connection, pair.server)
         assert pair.server.held_bytes == 0
+
+
+def test_who_takes_nothing_of_an_answer_is_said_to_stall() -> None:
+    """However little waits; who takes some has its time anew."""
+    pair = Pair()
+    gone: list[ErrorCode] = []
+    left = pair.begin()
+    left.holds = True
+    served = pair.calls[0]
+    served._exchange = SimpleNamespace(  # type: ignore[assignment]
+        request_id="id",
+        limit_lines=b"",
+        pause=lambda: None,
+        resume=lambda: None,
+        sweep=lambda _: None,
+        caller_gone=gone.append,
+    )
+    served.write(bytes(H2_STREAM_BYTES * 3 // 2 + 1))
+    exchange(pair.caller.connection, pair.server)
+    served.sweep(100.0)
+    served.sweep(99.0 + WRITE_STALL_S)
+    left.stream.consume(H2_STREAM_BYTES // 2)
+    exchange(pair.caller.connection, pair.server)
+    served.sweep(100.0 + WRITE_STALL_S)
+    assert not gone
+    served.sweep(100.0 + 2 * WRITE_STALL_S)
+    assert gone == [CALLER_STALLED]
+    exchange(pair.caller.connection, pair.server)
+    assert left.resets == [frames.ErrorCode.CANCEL]

@@ -367,6 +367,22 @@ def test_early_answers_end_both_sides() -> None:
     assert not asking.connection.streams
 
 
+def test_a_stream_that_has_ended_is_not_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is done with an answer as it ends tells its engine nothing: both sides have ended."""
+    asking, served = Asking(), Accepting(echoes=True)
+    exchange(asking.connection, served.connection)
+    asked = asking.ask(b"x")
+    monkeypatch.setattr(asked, "on_trailers", lambda _: asked.stream.reset())
+    served.connection.receive(asking.connection.take())
+    asking.connection.receive(served.connection.take())
+    assert asking.closed == [(1, ErrorCode.NO_ERROR)]
+    assert asking.connection.take() == b""
+    early = asking.ask(is_end=False)
+    asking.connection.take()
+    early.stream.reset()
+    assert resets_of(asking.connection.take()) == {3: ErrorCode.CANCEL}
+
+
 def test_interim_answers_are_passed_over() -> None:
     """Answers like 103 before the answer say nothing; one that is the end breaks the stream."""
     asking = Asking()

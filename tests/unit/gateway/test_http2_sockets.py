@@ -289,6 +289,23 @@ async def test_senders_share_connections() -> None:
         await until(lambda: pool.connection_count == 0)
 
 
+async def test_nobody_gets_a_stream_of_a_connection_that_closes() -> None:
+    """Room that becomes free on it is nobody's: who waits gets another connection."""
+    async with Engine() as port:
+        pool = make_pool(port)
+        first, *others, last = [Sender() for _ in range(H2_STREAMS + 1)]
+        for sender in (first, *others, last):
+            pool.acquire(sender)
+        await until(lambda: others[-1].recorder)
+        assert first.recorder is not None
+        pool._links[0].transport.abort()
+        first.recorder.stream.reset()
+        assert last.recorder is None
+        await until(lambda: last.recorder)
+        assert last.recorder is not None
+        assert not last.recorder.resets
+
+
 async def test_idle_connections_are_closed() -> None:
     """A connection without requests is kept for a time."""
     async with Engine() as port:

@@ -45,7 +45,6 @@ from penstock.gateway.limits import (
     GRPC_HELD_BYTES,
     GRPC_SILENCE_S,
     RETRY_AFTER_S,
-    WRITE_STALL_S,
 )
 from penstock.gateway.request import Request
 from penstock.kit.errors import Refusal
@@ -77,10 +76,8 @@ class Call:
         "_method",
         "_request",
         "_silent_until_s",
-        "_stalled_at_s",
         "_stream",
         "_unconsumed",
-        "_unsent_bytes",
         "_waiting",
         "_watch",
         "_worker",
@@ -106,8 +103,6 @@ class Call:
         """The caller sends no more."""
         self._deadline_s = _NEVER
         self._silent_until_s = worker.now_s() + BODY_IDLE_S
-        self._stalled_at_s = _NEVER
-        self._unsent_bytes = 0
         self._unconsumed = 0
         """Bytes of which the caller was not told that they are taken: others wait before them."""
         self.is_paused = False
@@ -187,7 +182,6 @@ class Call:
     def pause(self) -> None:
         """Slow the engine down to the caller's pace."""
         self.is_paused = True
-        self._stalled_at_s = self._worker.now_s() + WRITE_STALL_S
         if self._exchange is not None:
             self._exchange.pause()
 
@@ -363,7 +357,7 @@ class Call:
         exchange = self._exchange
         if self._stream.is_closed:
             return
-        if self.is_paused and self._is_stalled(now_s):
+        if self._stream.is_stalled(now_s):
             self._exchange = None
             if exchange is not None:
                 exchange.caller_gone(CALLER_STALLED)
@@ -380,14 +374,6 @@ class Call:
             self._refuse(Refusal(DRAINING))
         elif now_s >= self._silent_until_s:
             self._refuse(Refusal(BODY_TIMEOUT))
-
-    def _is_stalled(self, now_s: float) -> bool:
-        """Return whether the caller took nothing of what waits for it for too long."""
-        unsent, before = self._stream.unsent_bytes, self._unsent_bytes
-        self._unsent_bytes = unsent
-        if unsent < before:
-            self._stalled_at_s = now_s + WRITE_STALL_S
-        return now_s >= self._stalled_at_s
 
     def interrupt(self) -> None:
         """End: the worker ends."""

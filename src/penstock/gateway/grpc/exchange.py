@@ -82,7 +82,7 @@ class GrpcExchange(Dispatch):
         self._sent()
         admission = self._admission
         if admission.is_stream:
-            self._tap = GrpcTap()
+            self._tap = _FORM.make_tap(admission, self._cap)
         head, message = _FORM.put_message(admission, pool)
         stream.send_headers(head + self._fields(admission))
         stream.send_data(message, is_end=True)

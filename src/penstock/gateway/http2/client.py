@@ -41,6 +41,11 @@ class EngineLink(Link[EnginesConnection]):
         self._pool = pool
         self.idle_since_s = loop.time()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a stream can begin."""
+        return self.connection.has_room and not self.transport.is_closing()
+
     def make_connection(self) -> EnginesConnection:
         """Make the end from which requests go out."""
         return EnginesConnection(self.wake, self._closed)
@@ -122,7 +127,7 @@ class Http2Pool(EndpointState[StreamSender]):
         """Give `sender` a stream: now, when a connection is made, or when one has room."""
         self.health.asked()
         for link in self._links:
-            if link.connection.has_room and not link.transport.is_closing():
+            if link.has_room:
                 sender.connected(link.connection.begin())
                 return
         if len(self._waiting) >= WAITING_PER_ENDPOINT:
@@ -150,7 +155,7 @@ class Http2Pool(EndpointState[StreamSender]):
     def serve_waiting(self) -> None:
         """Use the room that became free."""
         for link in self._links:
-            while self._waiting and link.connection.has_room:
+            while self._waiting and link.has_room:
                 sender = next(iter(self._waiting))
                 del self._waiting[sender]
                 sender.connected(link.connection.begin())

@@ -114,6 +114,11 @@ class Stream:
         """The transport that the connection uses."""
         return self.connection.transport
 
+    @property
+    def _is_done(self) -> bool:
+        """Whether both sides have sent all."""
+        return self.is_remote_end and self._is_local_end and not self._queue
+
     # What its user calls
 
     def send_headers(self, block: bytes, *, is_end: bool = False) -> None:
@@ -173,9 +178,11 @@ class Stream:
 
     def reset(self, code: ErrorCode = ErrorCode.CANCEL) -> None:
         """End it at once: what is unsent is forgotten, nothing is told any more."""
-        if not self.is_closed:
+        if self.is_closed:
+            return
+        if not self._is_done:  # else the peer knows already
             self.connection.emit(number_frame(RST_STREAM, self.id, code))
-            self.connection.forget(self, ErrorCode.NO_ERROR)
+        self.connection.forget(self, ErrorCode.NO_ERROR)
 
     # What its connection calls
 
@@ -250,6 +257,8 @@ class Stream:
 
     def is_stalled(self, now_s: float) -> bool:
         """Return whether the peer took nothing of what waits for it for too long."""
+        if not self.unsent_bytes:
+            return False
         if self._seen_bytes != self._sent_bytes:
             self._seen_bytes = self._sent_bytes
             self._stalled_at_s = now_s + WRITE_STALL_S
@@ -281,7 +290,7 @@ class Stream:
         """Be over when both sides have ended, or the answer is there."""
         if not self.is_remote_end or self.is_closed:
             return
-        if self._is_local_end and not self._queue:
+        if self._is_done:
             self.connection.forget(self, ErrorCode.NO_ERROR)
         elif self.connection.is_client:
             self.reset(ErrorCode.NO_ERROR)
