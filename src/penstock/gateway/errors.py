@@ -331,7 +331,7 @@ CONNECTION_FULL = _downstream(
     429,
     "This connection's calls have too much under way. Retry when some are answered.",
     retryable=True,
-    cause="The messages of one connection's calls of gRPC are larger together than may be held.",
+    cause="Messages and answers of one connection's calls of gRPC exceed what may be held.",
     fix="Wait for answers, or spread large messages over several connections.",
 )
 OPERATION_UNSUPPORTED = _downstream(

@@ -49,8 +49,8 @@ GRPC_SILENCE_S = 600.0
 """How long a stream of gRPC may be without a message; then it is ended. A single message has to
 come as a body does."""
 GRPC_HELD_BYTES = 128 * 1024 * 1024
-"""Messages of the calls of one connection together, from their first byte to the end of the answer;
-the call with which there are more is RESOURCE_EXHAUSTED."""
+"""Messages of the calls of one connection together, from their first byte to the end of the answer,
+and answers that are one message; the call with which there are more is RESOURCE_EXHAUSTED."""
 FORM_PARTS = 64
 """Parts of a multipart form; more is 413."""
 PART_HEADER_BYTES = 4 * 1024

@@ -7,14 +7,15 @@ import pytest
 from tests.fakes.http2_ends import Asking, Recorder, exchange
 
 from penstock.gateway.dialects.grpc import frame
-from penstock.gateway.errors import CALLER_STALLED
+from penstock.gateway.errors import CALLER_STALLED, CONNECTION_FULL
 from penstock.gateway.grpc import call
+from penstock.gateway.grpc.exchange import GrpcExchange
 from penstock.gateway.http2 import frames
 from penstock.gateway.http2.ends import CallersConnection
 from penstock.gateway.http2.fields import Fields, encode_fields
 from penstock.gateway.http2.stream import Stream
 from penstock.gateway.limits import H2_STREAM_BYTES, WRITE_STALL_S
-from penstock.kit.errors import ErrorCode
+from penstock.kit.errors import ErrorCode, Refusal
 from penstock.kit.protobuf import length_field
 
 MOST = 1_000
@@ -132,3 +133,33 @@ def test_who_takes_nothing_of_an_answer_is_said_to_stall() -> None:
     assert gone == [CALLER_STALLED]
     exchange(pair.caller.connection, pair.server)
     assert left.resets == [frames.ErrorCode.CANCEL]
+
+
+class Answered(GrpcExchange):
+    """What an engine's answer is kept by, and how it failed."""
+
+    def __init__(self, downstream: call.Call) -> None:
+        """Begin with nothing of it."""
+        self._downstream, self._stream, self._tap = downstream, None, None
+        self._body, self._answer_bytes = [], 0
+        self.is_settled = False
+        self.errors: list[ErrorCode] = []
+
+    def _fail(self, refusal: Refusal, **_: object) -> None:
+        self.errors.append(refusal.error)
+
+
+def test_answers_count_as_messages_do() -> None:
+    """What engines answer to the calls of one connection is kept in the same room."""
+    pair = Pair()
+    one, other = pair.begin(MESSAGE[:500]), pair.begin()
+    first, second = map(Answered, pair.calls)
+    first.on_data(bytes(400), is_end=False)
+    second.on_data(bytes(100), is_end=False)
+    assert first.errors == second.errors == []
+    second.on_data(bytes(1), is_end=False)
+    assert (first.errors, second.errors) == ([], [CONNECTION_FULL])
+    for left in (one, other):
+        left.stream.reset()
+        exchange(pair.caller.connection, pair.server)
+    assert pair.server.held_bytes == 0

@@ -197,8 +197,7 @@ class Call:
         stream = self._stream
         if stream.is_closed or self._is_complete:
             return
-        stream.hold(stream.held_bytes + len(data))
-        if stream.connection.held_bytes > GRPC_HELD_BYTES:
+        if not self.hold(len(data)):
             self._refuse(Refusal(CONNECTION_FULL))
             return
         self._is_complete = is_end
@@ -283,6 +282,16 @@ class Call:
             self.write(frame(told))
 
     # The answer
+
+    def hold(self, size: int) -> bool:
+        """Count bytes that are kept for it to its end; False when its connection has too many.
+
+        Args:
+            size: How many more they are, of its messages or of an answer that is not whole yet.
+        """
+        stream = self._stream
+        stream.hold(stream.held_bytes + size)
+        return stream.connection.held_bytes <= GRPC_HELD_BYTES
 
     def write(self, data: bytes) -> None:
         """Send whole messages, or pieces of them, at once."""

@@ -9,6 +9,7 @@ from penstock.gateway.errors import (
     BAD_ANSWER,
     CLOSED_EARLY,
     CONNECT_FAILED,
+    CONNECTION_FULL,
     FAILED,
     REFUSED_BY_ENGINE,
     TOTAL_TIMEOUT,
@@ -117,10 +118,7 @@ class GrpcExchange(Dispatch):
         if self._tap is not None:
             self._relay(self._tap, data)
         else:
-            self._answer_bytes += len(data)
-            self._body.append(data)
-            if self._answer_bytes > ANSWER_BYTES:
-                self._fail(Refusal(BAD_ANSWER))
+            self._keep(data)
         if self.is_settled or self._stream is None:
             return
         if is_end:  # and how it ended is not said
@@ -129,6 +127,14 @@ class GrpcExchange(Dispatch):
             self._unconsumed += len(data)
         else:
             self._stream.consume(len(data))
+
+    def _keep(self, data: bytes) -> None:
+        self._answer_bytes += len(data)
+        self._body.append(data)
+        if self._answer_bytes > ANSWER_BYTES:
+            self._fail(Refusal(BAD_ANSWER))
+        elif not self._downstream.hold(len(data)):
+            self._fail(Refusal(CONNECTION_FULL))
 
     def on_trailers(self, fields: Fields) -> None:
         """End as they say."""
