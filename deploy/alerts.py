@@ -81,6 +81,15 @@ def _slower(histogram: str, bound: str) -> str:
 RECORDS = {"penstock:usage_late": "penstock_ship_lag_seconds > bool 60"}
 """What ratios are made of, where that is recorded first."""
 
+ENGINE_ERRORS = Objective(
+    "PenstockEngineErrors",
+    "penstock:engine_errors",
+    'sum by (model) (rate(penstock_requests_total{outcome=~"upstream_error|timeout"}[WINDOW]))'
+    " / sum by (model) (rate(penstock_requests_total[WINDOW]))",
+    0.01,
+    "Engines fail too many requests for {{ $labels.model }}.",
+)
+
 OBJECTIVES = (
     Objective(
         "PenstockGatewayErrors",
@@ -92,15 +101,7 @@ OBJECTIVES = (
         0.001,
         "The gateway itself fails too many requests.",
     ),
-    Objective(
-        "PenstockEngineErrors",
-        "penstock:engine_errors",
-        "sum by (model) "
-        '(rate(penstock_requests_total{outcome=~"upstream_error|timeout"}[WINDOW]))'
-        " / sum by (model) (rate(penstock_requests_total[WINDOW]))",
-        0.01,
-        "Engines fail too many requests for {{ $labels.model }}.",
-    ),
+    ENGINE_ERRORS,
     Objective(
         "PenstockOverhead",
         "penstock:overhead_slow",

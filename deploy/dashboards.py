@@ -6,6 +6,8 @@ answers it.
 
 from typing import Any, NamedTuple
 
+from deploy.alerts import ENGINE_ERRORS
+
 RATE = "$__rate_interval"
 """Grafana's word for a window that holds some scrapes."""
 _WIDTH, _HEIGHT, _IN_A_ROW = 24, 8, 3
@@ -37,10 +39,6 @@ def _rate(metric: str, *by: str) -> str:
 def _quantiles(histogram: str) -> dict[str, str]:
     buckets = _rate(f"{histogram}_bucket", "le")
     return {f"p{q * 100:g}": f"histogram_quantile({q}, {buckets})" for q in (0.5, 0.95, 0.99)}
-
-
-def _share(part: str, whole: str, by: str) -> str:
-    return f"{_rate(part, by)} / {_rate(whole, by)}"
 
 
 _OVERVIEW = Dashboard(
@@ -90,13 +88,7 @@ _MODELS = Dashboard(
         Panel(
             "Share that engines fail at",
             "percentunit",
-            {
-                "{{model}}": _share(
-                    'penstock_requests_total{outcome=~"upstream_error|timeout"}',
-                    "penstock_requests_total",
-                    "model",
-                )
-            },
+            {"{{model}}": ENGINE_ERRORS.ratio.replace("WINDOW", RATE)},
         ),
         Panel(
             "Output tokens", "cps", {"{{model}}": _rate("penstock_output_tokens_total", "model")}

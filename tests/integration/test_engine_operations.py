@@ -19,7 +19,7 @@ from tests.fakes.served_upstreams import ServedUpstreams
 from penstock.catalog.operations import service
 from penstock.catalog.operations.model import CLAIM_WITHIN_S, REPORT_WITHIN_S
 from penstock.contract.operations import Claim, Outcome, OutcomeReport
-from penstock.contract.snapshot import Endpoint, Upstream
+from penstock.contract.snapshot import MAX_FOUND, Endpoint, Upstream
 from penstock.kit.errors import PenstockError
 from penstock.node.calls import ControlCalls
 from penstock.node.operator import Operator
@@ -72,12 +72,14 @@ async def test_one_node_does_it_once(rig: AdminRig, database: Database) -> None:
     node = f"node-{claims.index(claim)}"
     with pytest.raises(PenstockError):
         await _finish(rig, database, OutcomeReport(claim.id, "stranger", ()))
-    outcome = Outcome(ENDPOINTS[0], 200, "a\0b" * 1_000)
-    await _finish(rig, database, OutcomeReport(claim.id, node, (outcome,)))
+    outcomes = [Outcome(ENDPOINTS[0], 200, "a\0b" * 1_000)]
+    outcomes += [Outcome(f"http://gpu-{n}:8000", 200) for n in range(1, MAX_FOUND)]
+    await _finish(rig, database, OutcomeReport(claim.id, node, tuple(outcomes)))
     await _finish(rig, database, OutcomeReport(claim.id, node, (), "said again"))
     shown = (await rig.call("GET", "/engine_operations")).json()["data"][0]
     assert (shown["status"], shown["node_id"], shown["fault"]) == ("done", node, None)
     assert shown["outcomes"][0]["text"].startswith("abab")
+    assert [each["endpoint"] for each in shown["outcomes"]] == [each.endpoint for each in outcomes]
 
 
 async def test_what_nobody_does(rig: AdminRig, database: Database) -> None:
