@@ -213,6 +213,19 @@ async def test_numbers_have_no_gap_whoever_gives_up(parallel: BillingRig) -> Non
     assert again == [6, 7, 8]
 
 
+async def test_a_large_month_has_the_time_it_takes(parallel: BillingRig) -> None:
+    """What reads all of a month is not ended as what must be quick is."""
+    owner = (await create_organization(parallel.database)).id
+    await parallel.set_recipient(owner)
+    await parallel.deliver(use(owner))
+    draft = await parallel.draft(owner)
+    shown = text("SHOW statement_timeout")
+    async with parallel.database.write(ALL) as session:
+        assert (await session._connection.execute(shown)).scalar() == "15s"
+        await service.finalize_invoice(session, actor(), draft.id, grace_s=0)
+        assert (await session._connection.execute(shown)).scalar() == "10min"
+
+
 async def test_a_charge_of_an_open_transaction_is_on_the_next_invoice(parallel: BillingRig) -> None:
     """One that began before an invoice and ends after it is skipped by that, and by none after."""
     owner = (await create_organization(parallel.database)).id

@@ -39,6 +39,7 @@ from penstock.ledger.credits import get_terms
 from penstock.ledger.model import BillPosting
 from penstock.ledger.months import find_month
 from penstock.ledger.service import post_bill, post_credit_note, post_payment
+from penstock.ledger.verify_store import STATEMENT_TIMEOUT_MS
 from penstock.limits.budget_rules import find_currency_fault
 from penstock.storage.errors import VERSION_CONFLICT
 from penstock.storage.sessions import ReadSession, WriteSession
@@ -127,6 +128,8 @@ async def finalize_invoice(
         message = f"Usage of the month is waited for until {format_time(ready_us)}."
         raise PenstockError(INVOICE_EARLY, message)
     issuer, recipient = await _find_parties(session, draft.organization_id)
+    # It reads each row that the charges are made of, and else a large month could not be billed.
+    await session.tune(statement_timeout=str(STATEMENT_TIMEOUT_MS))
     await store.take_charges(session, session.scope, draft)
     transfers = await usage_store.count_charges(session, session.scope, store.BILLED, draft)
     bill = await reckon_charges(session, store.BILLED, draft, recipient)

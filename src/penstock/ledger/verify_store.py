@@ -15,9 +15,9 @@ from penstock.ledger.model import Violation
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession
 
-# In halves of amounts and in rests: see above.
 STATEMENT_TIMEOUT_MS: Final = 600_000
-"""How long one of them may run on PostgreSQL."""
+"""How long a statement may run on PostgreSQL that reads books as a whole."""
+# In halves of amounts and in rests: see above.
 _REST = "CAST(sum({rest}) AS BIGINT)"
 _HIGH = "CAST(sum({high}) AS BIGINT)"
 _LOW = f"(CAST(sum({{low}}) AS BIGINT) + {_REST} / 1000000000)"
