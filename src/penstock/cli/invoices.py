@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 INVOICES = "/api/v1/invoices"
 ISSUER = "/api/v1/billing-issuer"
 RECIPIENTS = "/api/v1/billing-recipients"
+_FINALIZE_TIMEOUT_S = 3_600.0
+"""The control plane reads all of a month meanwhile."""
 
 app = typer.Typer(
     name="invoices", help="Bill what organizations used and nobody has paid.", no_args_is_help=True
@@ -123,7 +125,8 @@ def finalize(
 ) -> None:
     """Issue a draft: number, amounts and parties are fixed, and it is booked."""
     with connect(data) as client:
-        row = client.change("POST", f"{INVOICES}/{invoice}/finalize")
+        path = f"{INVOICES}/{invoice}/finalize"
+        row = client.change("POST", path, timeout_s=_FINALIZE_TIMEOUT_S)
         sentence = f"Issued {row['number']} over {row['gross']} {row['currency']}."
         say_done(row, sentence, as_json=as_json)
 
