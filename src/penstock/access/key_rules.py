@@ -210,13 +210,6 @@ def find_record_refusal(record: KeyRecord, now_us: int) -> KeyRefusal | None:
     return next((refusal for is_so, refusal in refusals if is_so), None)
 
 
-def usable_secrets(record: KeyRecord, now_us: int) -> list[KeySecret]:
-    """Return the secrets that open a key now: what a data plane must know of it."""
-    if find_record_refusal(record, now_us) is not None:
-        return []
-    return [secret for secret in record.secrets if is_live(secret, now_us)]
-
-
 def match_secret(secrets: Sequence[KeySecret], macs: Mapping[int, bytes]) -> KeySecret | None:
     """Return the secret that a key was shown with, whatever its state; None for none.
 

@@ -22,8 +22,6 @@ KEEP_USES_S = 32 * 86_400
 _MAX_COUNT = 2**63 - 1
 _MAX_AT_MS = 253_402_300_799_000
 
-Uses = Mapping[str, tuple[int, int]]
-
 
 async def list_in_force(session: ReadSession, owner: Owner, now_us: int) -> list[RuleInForce]:
     """Return the rules that bear on an owner: its own, and those of all above it.

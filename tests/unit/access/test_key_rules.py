@@ -131,7 +131,6 @@ def test_a_key_is_let_in_when_nothing_stands_against_it(
 ) -> None:
     """Revoked, disabled, expired, suspended and damaged keys are refused, each with its reason."""
     assert rules.find_record_refusal(record, NOW_US) == refusal
-    assert rules.usable_secrets(record, NOW_US) == ([SECRET] if refusal is None else [])
 
 
 @pytest.mark.parametrize(
