@@ -51,6 +51,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Names of members of a request's `metadata` that are labels, too."""
     form_bytes: int = 256 * 1024 * 1024
     """Largest multipart form that is taken, such as sound to transcribe."""
+    stream_keep_alive_s: float = 0.0
+    """After how much silence the caller of a stream gets a comment; never when 0."""
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):

@@ -186,6 +186,9 @@ class Exchange(Dispatch):
         if reading.error is not None:
             self._fail_under_200(reading.error)
             return
+        if self._reply.is_held:  # the caller was told to expect a stream
+            self._fail(Refusal(BAD_ANSWER))
+            return
         self._reply.lines += answer.lines
         self._reply.content_type = answer.content_type or self._reply.content_type
         self._reply.end_plain(answer.body)

@@ -9,6 +9,7 @@ from penstock.gateway.answer import (
     plain_head,
     stream_head,
 )
+from penstock.gateway.dialects.translate import DONE
 from penstock.gateway.request import Request
 from penstock.kit.errors import Refusal
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from penstock.gateway.worker import Worker
 
 _OK = 200
+_EVENT_STREAM = b"text/event-stream"
+_COMMENT = b": keep-alive\n\n"
 
 
 class Reply:
@@ -37,6 +40,7 @@ class Reply:
         "content_type",
         "is_begun",
         "is_binary",
+        "is_held",
         "last_bytes",
         "lines",
         "status",
@@ -55,7 +59,9 @@ class Reply:
         self.is_binary = False
         """What is relayed is no stream of events."""
         self.is_begun = False
-        """The head is sent, or among the last bytes."""
+        """Something of an answer is shown, or is among the last bytes."""
+        self.is_held = False
+        """The head of a stream is out, before anything is known of an answer."""
         self.status = 0
         self.last_bytes = b""
         """Held back until the usage is on disk."""
@@ -67,22 +73,35 @@ class Reply:
         """Whether the connection stays open behind it."""
         return self._request.keep_alive and not self._worker.is_draining
 
+    @property
+    def _last_chunk(self) -> bytes:
+        return LAST_CHUNK if self._request.version == "1.1" else b""
+
     def relay(self, shown: bytes) -> None:
         """Write a piece of a stream to the caller at once."""
         if self._request.version == "1.1":
             shown = b"%x\r\n%b\r\n" % (len(shown), shown)
         if not self.is_begun:
-            shown = self._stream_head() + shown
+            shown = self._lead() + shown
         self._downstream.write(shown)
+
+    def keep_alive(self) -> None:
+        """Tell the caller by a comment that its stream is still worked on; see ADR 41."""
+        comment = self._framed(_COMMENT)
+        if not self.is_begun and not self.is_held:
+            self.content_type = self.content_type or _EVENT_STREAM
+            self.status = _OK
+            comment = self._stream_head() + comment
+            self.is_held = True
+        self._downstream.write(comment)
 
     def end_stream(self, rest: bytes = b"") -> None:
         """End a stream well, with the last piece of it."""
         if rest:
             self.relay(rest)
         if not self.is_begun:
-            self.last_bytes = self._stream_head()
-        if self._request.version == "1.1":
-            self.last_bytes += LAST_CHUNK
+            self.last_bytes = self._lead()
+        self.last_bytes += self._last_chunk
 
     def end_in_error(self, refusal: Refusal, last: bytes, *, is_inside_frame: bool) -> None:
         """End a stream well formed, with an error event.
@@ -112,33 +131,41 @@ class Reply:
             status: HTTP status, when there is an error answer.
             is_inside_frame: A stream broke off in the middle of a frame.
         """
-        request = self._request
-        if not self.is_begun:
+        if self.is_begun:
+            self._request.keep_alive = False
+            if not self.is_binary:  # else nothing can be told but that it breaks off
+                event = self._error_event(refusal, is_inside_frame=is_inside_frame)
+                self.last_bytes = self._framed(event)
+        elif self.is_held:  # nothing of an answer was shown, so it is not begun by this
+            event = self._error_event(refusal, is_inside_frame=False)
+            self.last_bytes = self._framed(event + DONE) + self._last_chunk
+        else:
             self.status = status
             self.last_bytes = error_answer(
                 refusal,
                 self._request_id,
                 self._connection_line(),
                 status=status,
-                body=request.error_body(refusal),
+                body=self._request.error_body(refusal),
             )
-            return
-        request.keep_alive = False
-        if self.is_binary:  # nothing can be told but that it breaks off
-            return
-        event = self._error_event(refusal, is_inside_frame=is_inside_frame)
-        if request.version == "1.1":
-            event = b"%x\r\n%b\r\n" % (len(event), event)
-        self.last_bytes = event
 
     def _error_event(self, refusal: Refusal, *, is_inside_frame: bool) -> bytes:
         event = b"data: " + self._request.error_body(refusal) + b"\n\n"
         # The first ends the frame that nothing more comes of.
         return b"\n\n" + event if is_inside_frame else event
 
-    def _stream_head(self) -> bytes:
+    def _framed(self, shown: bytes) -> bytes:
+        if self._request.version == "1.1":
+            return b"%x\r\n%b\r\n" % (len(shown), shown)
+        return shown
+
+    def _lead(self) -> bytes:
+        """Show an answer from now on; return the head of its stream, unless that is out."""
         self.is_begun = True
         self.status = _OK
+        return b"" if self.is_held else self._stream_head()
+
+    def _stream_head(self) -> bytes:
         request = self._request
         is_chunked = request.version == "1.1"
         request.keep_alive = request.keep_alive and is_chunked

@@ -92,6 +92,8 @@ class Worker:
         """Those that are taken from their `metadata`, too."""
         self.form_bytes = settings.form_bytes
         """How large a form may be."""
+        self.keep_alive_s = settings.stream_keep_alive_s
+        """After how much silence callers of streams get a comment; never when 0."""
         self._ended: asyncio.Future[int] = loop.create_future()
         self._connections: set[Downstream | Http2Downstream] = set()
         self._pools: dict[_PoolName, tuple[ServedUpstream, tuple[AnyEndpoint, ...]]] = {}

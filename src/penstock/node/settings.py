@@ -13,6 +13,7 @@ from penstock.node.errors import SETTINGS_INVALID, AgentError
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0)]
+KeepAlive = Annotated[float, Meta(ge=0, le=3_600)]
 LabelName = Annotated[str, Meta(pattern="^[a-z][a-z0-9_.-]{0,31}$")]
 LABELS = ("cost_center", "environment", "feature", "team")
 """Names of labels where nobody lists others."""
@@ -80,6 +81,9 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Members of a request's `metadata` that are labels, too; nobody's unless it is said."""
     form_bytes: Annotated[int, Meta(ge=64 * 1024, le=16 * 1024**3)] = 256 * 1024 * 1024
     """Largest multipart form that is taken, such as sound to transcribe; larger ones are 413."""
+    stream_keep_alive_s: KeepAlive = 0.0
+    """After how much silence the caller of a stream gets a comment, so that nothing on the way
+    takes its connection for dead; never when 0. Errors that come later are events under 200."""
     worker_command: tuple[str, ...] = ()
     """Starts a worker, its settings are added as JSON; our own gateway when empty."""
     log_to_stderr: bool = False

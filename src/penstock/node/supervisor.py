@@ -392,6 +392,7 @@ class Supervisor:
             labels=settings.labels,
             metadata_labels=settings.metadata_labels,
             form_bytes=settings.form_bytes,
+            stream_keep_alive_s=settings.stream_keep_alive_s,
         )
 
     def _read_settings(self, slot: int) -> WorkerSettings | None:
