@@ -6,6 +6,7 @@ What is known of them is `penstock.engines`; here is what only an imitation need
 from collections.abc import Callable
 from typing import Literal
 
+from penstock.engines.emulator import EMULATOR
 from penstock.engines.registry import ENGINES
 
 Kind = Literal["openai_compatible", "vllm", "sglang", "trtllm", "triton", "dynamo"]
@@ -96,6 +97,12 @@ def health_paths(kind: Kind, models: tuple[str, ...]) -> frozenset[bytes]:
     ready = engine.ready_path or ""
     paths = {"/health", engine.health_path or "", *(ready.format(model=name) for name in models)}
     return frozenset(path.encode() for path in paths - {""})
+
+
+def operation_paths(kind: Kind) -> dict[bytes, str]:
+    """Return which path has it do which operation; those of models have paths of their own."""
+    engine = EMULATOR if kind == "openai_compatible" else ENGINES[kind]
+    return {each.path.encode(): each.name for each in engine.operations if "{" not in each.path}
 
 
 def metrics_path(kind: Kind) -> bytes | None:

@@ -95,8 +95,6 @@ def _answer_get(settings: EmulatorSettings, path: str) -> Script:
 def _answer_post(
     settings: EmulatorSettings, behavior: Behavior, path: str, headers: Headers, body: bytes
 ) -> Script:
-    if path.startswith("/v2/repository/"):
-        return _plain({})
     model, verb = _find_model(settings, path)
     behavior = msgspec.structs.replace(behavior, kind="triton")
     if behavior.fault == "status":

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import msgspec
+
 from penstock.emulator.answers import compose, error_script
 from penstock.emulator.generation import BadBodyError, Operation, parse_body
 from penstock.emulator.kinds import drained_path, health_paths, metrics_path, metrics_text
@@ -11,6 +13,7 @@ from penstock.emulator.media import PATHS as MEDIA_PATHS
 from penstock.emulator.media import answer_media
 from penstock.emulator.oip import PREFIX as OIP_PREFIX
 from penstock.emulator.oip import answer_oip
+from penstock.emulator.operations import IS_SLEEPING, Operations
 from penstock.emulator.overlay import BadHeaderError, Headers, overlay
 from penstock.emulator.script import Script, fixed_script
 from penstock.emulator.settings import EmulatorSettings
@@ -56,6 +59,7 @@ class Service:
         """See the class."""
         self.settings = settings
         self.statistics = statistics
+        self._operations = Operations(settings)
         self._gets = self._list_gets()
         self._drained_count = 0
         self._cache: dict[_Key, Prepared] = {}
@@ -75,10 +79,13 @@ class Service:
             if prepared is not None:
                 return prepared
         path = target.partition(b"?")[0]
+        operated = self._operations.answer(method, path, body)
+        if operated is not None:
+            self._look_again()
+            return Prepared(operated, operated.find_whole())
         operation = _OPERATIONS.get(path)
         if operation is not None and method == b"POST":
-            script = self._answer_operation(operation, headers, body)
-            return self._keep((target, body, headers), script)
+            return self._answer_operation(operation, target, headers, body)
         if path in MEDIA_PATHS and method == b"POST":
             script = answer_media(self.settings, path, headers, body)
         elif path.startswith(OIP_PREFIX):
@@ -89,15 +96,30 @@ class Service:
             script = fixed_script(script.head, b"")
         return Prepared(script, script.find_whole())
 
-    def _answer_operation(self, operation: Operation, headers: Headers, body: bytes) -> Script:
+    def _look_again(self) -> None:
+        """Answer from now on as an operator wants: with other models, or adapters."""
+        models = self._operations.models
+        self.settings = msgspec.structs.replace(self.settings, models=models)
+        self._gets = self._list_gets()
+        self._cache.clear()
+        self._cache_bytes = 0
+
+    def _answer_operation(
+        self, operation: Operation, target: bytes, headers: Headers, body: bytes
+    ) -> Prepared:
         try:
             behavior = overlay(self.settings, headers)
             generation = parse_body(operation, body)
         except (BadHeaderError, BadBodyError) as error:
-            return self._error(400, str(error))
-        if not self.settings.serves(generation.model):
-            return self._unknown_model(generation.model)
-        return compose(generation, behavior, self.settings.embedding_dimensions)
+            return self._keep((target, body, headers), self._error(400, str(error)))
+        adapter = self._operations.find_adapter(generation.model)
+        refused = None if adapter is None else self._operations.ask(adapter)
+        if adapter is None and not self.settings.serves(generation.model):
+            refused = self._unknown_model(generation.model)
+        script = refused or compose(generation, behavior, self.settings.embedding_dimensions)
+        if adapter is not None:  # each is counted
+            return Prepared(script, script.find_whole())
+        return self._keep((target, body, headers), script)
 
     def _keep(self, key: _Key, script: Script) -> Prepared:
         prepared = Prepared(script, script.find_whole())
@@ -132,7 +154,8 @@ class Service:
         kind, names = self.settings.kind, self.settings.model_names()
         gets: dict[bytes, Callable[[], Script]] = {
             _STATS: lambda: _json_script(self.statistics.report()),
-            _MODELS: lambda: _json_script({"object": "list", "data": list(map(_model, names))}),
+            _MODELS: lambda: _json_script({"object": "list", "data": self._list_models()}),
+            IS_SLEEPING: lambda: _json_script({"is_sleeping": self._operations.is_sleeping}),
         }
         gets |= dict.fromkeys(health_paths(kind, names), lambda: _OK)
         metrics, drained = metrics_path(kind), drained_path(kind)
@@ -140,13 +163,23 @@ class Service:
         gets |= {} if drained is None else {drained: self._drain}
         return gets
 
+    def _list_models(self) -> list[dict[str, object]]:
+        adapters = self._operations.list_adapters()
+        return [
+            *map(_model, self.settings.model_names()),
+            *(_card(name) | members for name, members in adapters.items()),
+        ]
+
     def _describe_model(self, name: str) -> Script:
         if not self.settings.serves(name):
             return self._unknown_model(name)
         return _json_script(_model(name))
 
     def _describe_load(self) -> Script:
-        text = metrics_text(self.settings.kind, self.statistics.active_count)
+        kind, active_count = self.settings.kind, self.statistics.active_count
+        text = metrics_text(kind, active_count)
+        if kind == "vllm":
+            text += self._operations.describe_adapters(active_count)
         return fixed_script(plain_head(200, len(text), b"text/plain; version=0.0.4"), text)
 
     def _drain(self) -> Script:
@@ -171,11 +204,14 @@ def _json_script(payload: object) -> Script:
 _OK = _json_script({"status": "ok"})
 
 
-def _model(name: str) -> dict[str, object]:
+def _card(name: str) -> dict[str, object]:
     return {
         "id": name,
         "object": "model",
         "created": CREATED,
         "owned_by": "penstock-emulator",
-        "max_model_len": 131_072,
     }
+
+
+def _model(name: str) -> dict[str, object]:
+    return _card(name) | {"max_model_len": 131_072}

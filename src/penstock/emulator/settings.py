@@ -104,6 +104,12 @@ class EmulatorSettings(Behavior, frozen=True, kw_only=True, forbid_unknown_field
     models: str = "emulated-70b"
     """Names of the models served, with commas between them; other names answer 404. `*` serves
     every name."""
+    adapters: str = ""
+    """Names of the LoRA adapters that are loaded at the start, with commas between them."""
+    adapter_limit: Count = 8
+    """How many adapters can be loaded at once."""
+    adapter_load_ms: Milliseconds = 0.0
+    """How long the answer takes to a request that loads one."""
     embedding_dimensions: Positive = 16
     """Length of embedding vectors, for requests that do not give one."""
     keep_alive_requests: Count = 0
@@ -119,6 +125,10 @@ class EmulatorSettings(Behavior, frozen=True, kw_only=True, forbid_unknown_field
     """How many requests the statistics look back on (with bodies: the last 100 of them)."""
     announce: bool = False
     """Print one line with the address when ready."""
+
+    def adapter_names(self) -> tuple[str, ...]:
+        """Return the names of the adapters that are there at the start."""
+        return tuple(name.strip() for name in self.adapters.split(",") if name.strip())
 
     def serves(self, model: str) -> bool:
         """Return whether this server has the model."""
