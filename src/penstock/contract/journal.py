@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import google_crc32c
 import msgspec
 
+from penstock.contract.finished import Course, Trace
 from penstock.contract.money import HoldUse
 from penstock.contract.usage import UsageEvent
 
@@ -65,18 +66,22 @@ class Open(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     """As in the usage event; the same for those that follow."""
     data_class: str = ""
     region: str = ""
+    trace: Trace | None = None
 
 
 class Close(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
-    """A request ended: its usage event."""
+    """A request ended: its usage event, and how it went."""
 
     event: UsageEvent
+    course: Course | None = None
 
 
 Record = Begin | Open | Close
 
+_CLOSE_MARK = b"\x02"
 _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(Record)
+_close_decoder = msgspec.msgpack.Decoder(Close)
 _crc32c = google_crc32c.value
 
 
@@ -98,6 +103,37 @@ def scan(content: bytes | memoryview, offset: int = 0) -> Iterator[tuple[Record,
         that is absent, cut short or damaged; whether that is the end of the records or damage
         is for the caller to tell from what follows.
     """
+    for payload, end in _frames(content, offset):
+        try:
+            record = _decoder.decode(payload)
+        except msgspec.DecodeError:
+            return
+        yield record, end
+
+
+def scan_closes(content: bytes) -> Iterator[tuple[Close | None, int]]:
+    """Read only the ends of requests of a segment: for those to whom nothing else means anything.
+
+    Args:
+        content: Of a segment, from a frame's beginning on.
+
+    Yields:
+        As `scan`, but None for every other record, which is not decoded.
+    """
+    for payload, end in _frames(content, 0):
+        # The tag stands behind one byte for the array's head: a CLOSE has fewer than 16 members.
+        if payload[1:2] != _CLOSE_MARK:
+            yield None, end
+            continue
+        try:
+            close = _close_decoder.decode(payload)
+        except msgspec.DecodeError:
+            return
+        yield close, end
+
+
+def _frames(content: bytes | memoryview, offset: int) -> Iterator[tuple[bytes, int]]:
+    """Yield the payload of each intact frame, with the offset behind it."""
     end = len(content)
     while offset + FRAME_BYTES <= end:
         length, checksum = _unpack(content, offset)
@@ -107,12 +143,8 @@ def scan(content: bytes | memoryview, offset: int = 0) -> Iterator[tuple[Record,
         payload = bytes(content[start : start + length])
         if _crc32c(payload) != checksum:
             return
-        try:
-            record = _decoder.decode(payload)
-        except msgspec.DecodeError:
-            return
         offset = start + length
-        yield record, offset
+        yield payload, offset
 
 
 def interrupted_event(opened: Open, finished_at_ns: int) -> UsageEvent:

@@ -10,11 +10,21 @@ from collections.abc import Iterator
 
 import msgspec
 
+from penstock.contract.finished import FinishedRequest
 from penstock.contract.limits import Ask, Bucket, Lease, Return, Shortage
 from penstock.contract.money import Hold, HoldAsk, HoldShortage
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 _length = struct.Struct(">I")
+
+
+class Tracing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How it is decided which requests are to be seen in traces."""
+
+    ratio: float = 1.0
+    """Which part of them, 0..1, by their trace ids: all who use the same ratio choose the same."""
+    is_parent_based: bool = True
+    """Where a caller names a trace, its decision counts."""
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,6 +63,10 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Largest multipart form that is taken, such as sound to transcribe."""
     stream_keep_alive_s: float = 0.0
     """After how much silence the caller of a stream gets a comment; never when 0."""
+    tells_refused: bool = False
+    """Whether the agent wants to hear of each request that no engine was asked for."""
+    tracing: Tracing | None = None
+    """How requests are traced; not at all when None: what callers say of theirs is passed on."""
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
@@ -154,6 +168,14 @@ class Drain(msgspec.Struct, frozen=True, tag="drain"):
     grace_s: float
 
 
+class RefusedRequests(msgspec.Struct, frozen=True, tag="refused_requests"):
+    """Worker to agent, once a second if it wants to know: requests that no engine was asked for."""
+
+    requests: tuple[FinishedRequest, ...]
+    dropped: int = 0
+    """How many more there were."""
+
+
 class Want(msgspec.Struct, frozen=True, tag="want"):
     """Worker to agent: lease something of each bucket, or nothing of any."""
 
@@ -245,6 +267,7 @@ WorkerMessage = (
     | Stats
     | Applied
     | Rehashed
+    | RefusedRequests
     | Want
     | Returned
     | PermitsHeld

@@ -29,7 +29,8 @@ def answer_alone(worker: "Worker", request: Request) -> bytes:
         worker: What it runs in.
         request: The request; it is refused, or one of the paths that we have by ourselves.
     """
-    request_id = (request.request_id or worker.event_ids.next()).encode("ascii")
+    request.request_id = request.request_id or worker.event_ids.next()
+    request_id = request.request_id.encode("ascii")
     keep_alive = request.keep_alive and not worker.is_draining
     line = connection_line(keep_alive=keep_alive, version=request.version)
     is_head = request.method == b"HEAD"

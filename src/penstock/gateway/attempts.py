@@ -34,7 +34,16 @@ class Attempts:
         started_ns: When the request was admitted, nanoseconds since the Unix epoch.
     """
 
-    __slots__ = ("_last_ns", "_overloaded", "_ranked", "_tried", "_worker", "count", "earlier")
+    __slots__ = (
+        "_last_ns",
+        "_overloaded",
+        "_ranked",
+        "_tried",
+        "_worker",
+        "count",
+        "earlier",
+        "endpoints",
+    )
 
     def __init__(self, worker: "Worker", started_ns: int) -> None:
         """See the class."""
@@ -48,6 +57,8 @@ class Attempts:
         self.count = 0
         self.earlier: tuple[Attempt, ...] = ()
         """What was given up for another endpoint."""
+        self.endpoints: tuple[str, ...] = ()
+        """All that were tried, in order."""
 
     def choose(self, admission: Admission) -> Admission:
         """Return the request as it goes to the first of its targets that does not cool down."""
@@ -72,6 +83,11 @@ class Attempts:
             if readdressed is not None:
                 return readdressed
         return None
+
+    def begun(self, pool: AnyEndpoint) -> None:
+        """Take note that an endpoint is tried."""
+        self.count += 1
+        self.endpoints = (*self.endpoints, pool.place)
 
     def failed(self, pool: AnyEndpoint, refusal: Refusal) -> bool:
         """Take note that an endpoint was tried in vain; return whether another one may be."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from penstock.contract.finished import RefusedBy
 from penstock.contract.limits import Enforcement, Limit, Metric
 from penstock.contract.money import HoldUse
 from penstock.gateway.demand import Demand
@@ -45,6 +46,8 @@ class Denial(NamedTuple):
     """Instead of the refusal's own."""
     metric: str = ""
     """What is counted as exceeded, if so."""
+    by: RefusedBy | None = None
+    """Which rule said no, if one did."""
 
 
 class Claimant(Protocol):
@@ -210,6 +213,7 @@ def never_fits(rule: OwnedLimit, bucket_limit: int, cost: int) -> Denial:
             f"{bucket_limit}: it can never be let through. Ask for less.",
         ),
         exceeded_line(rule.limit),
+        by=RefusedBy(rule.limit.id, rule.limit.metric, bucket_limit),
     )
 
 
@@ -232,6 +236,7 @@ def rate_exceeded(rule: OwnedLimit, bucket_limit: int, retry_ms: int | None) -> 
         Refusal(error, f"{what}{only}. Retry after {wait_s} s.", retry_after_s=wait_s),
         exceeded_line(limit) + b"retry-after-ms: %d\r\n" % wait_ms,
         metric=limit.metric,
+        by=RefusedBy(limit.id, limit.metric, bucket_limit, None if retry_ms is None else wait_s),
     )
 
 
@@ -247,6 +252,7 @@ def quota_exhausted(account: Account) -> Denial:
         b"x-should-retry: false\r\n",
         budget.exhausted_status,
         metric="money",
+        by=RefusedBy(budget.id, "money", None, account.reset_s),
     )
 
 

@@ -23,6 +23,7 @@ from penstock.gateway.failure import RETRIED_STATUSES, redacted, too_long
 from penstock.gateway.record import Caller, RequestRecord
 from penstock.gateway.request import Request
 from penstock.gateway.runtime import Principal
+from penstock.gateway.trace import engine_traceparent
 from penstock.kit.errors import ErrorCode, Refusal, Source
 
 if TYPE_CHECKING:
@@ -83,18 +84,28 @@ class Dispatch(RequestRecord):
         if pool is None:
             return
         if not self._attempts.count:
-            self._worker.stats.overhead(perf_counter() - self._request.received_s)
+            overhead_s = perf_counter() - self._request.received_s
+            self._worker.stats.overhead(overhead_s)
+            self._dispatched_ns = self._worker.wall_ns()
+            self._received_ns = self._dispatched_ns - int(overhead_s * 1e9)
             pool.retries.requests += 1
         self._acquire(pool)
 
     def _acquire(self, pool: AnyEndpoint) -> None:
         self._pool = pool
-        self._attempts.count += 1
+        self._attempts.begun(pool)
         pool.in_flight += 1
         self._late_error = CONNECT_TIMEOUT
         connect_ms = self._admission.target.upstream.timeouts.connect_ms
         self._deadline_s = self._worker.now_s() + connect_ms / 1000
         pool.acquire(self)
+
+    def _traceparent(self) -> bytes | None:
+        """Return what the engine is told of the trace that the request belongs to."""
+        trace = self._trace
+        if trace is None or not trace.span_id:
+            return self._request.traceparent
+        return engine_traceparent(trace, self._attempts.count)
 
     def _sent(self) -> None:
         """Take note that an engine is sent the request: it has to answer in time."""

@@ -14,6 +14,7 @@ from penstock.gateway.retries import RetryBudget
 _KEEP_ALIVE_IDLE_S, _KEEP_ALIVE_INTERVAL_S, _KEEP_ALIVE_PROBES = 15, 5, 3
 """A vanished peer is noticed within 30 s."""
 
+_PLACE_CHARACTERS = 128
 
 _Sender = TypeVar("_Sender")
 
@@ -38,6 +39,8 @@ class EndpointState(ABC, Generic[_Sender]):
         """See the class."""
         self.endpoint = endpoint
         self.upstream = upstream
+        self.place = f"{endpoint.host}:{endpoint.port}"[:_PLACE_CHARACTERS]
+        """What it is called in records."""
         self.retries = retries
         self._loop = loop
         self.in_flight = 0

@@ -69,7 +69,7 @@ class Exchange(Dispatch):
         upstream = target.upstream
         self._form = form = form_of(admission)
         head, body = form.put(admission, pool, self._cap)
-        lines = request.passed_lines(upstream)
+        lines = request.passed_lines(upstream, self._traceparent())
         if request.session_id is not None:
             lines += self._session_line(request.session_id, lines, upstream)
         name = self.request_id.encode("ascii")

@@ -20,6 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
+from penstock.contract.finished import Course
 from penstock.contract.journal import (
     LOCK_FILE,
     SEGMENT_SUFFIX,
@@ -33,9 +34,9 @@ from penstock.gateway.limits import SYNC_S
 
 log = logging.getLogger(__name__)
 
-_CLOSE_EXTRA_BYTES = 768
+_CLOSE_EXTRA_BYTES = 1280
 """How much longer a CLOSE can be than its OPEN: counts, times, error code, flags, secret, the
-engine's names, and what was tried before."""
+engine's names, what was tried before and where, and who said no."""
 _SLACK_BYTES = 4096
 """Bytes at a segment's end that may stay unused since the next record does not fit."""
 _RETRY_S = 0.25
@@ -181,17 +182,18 @@ class Journal:
         self._after_write.append(request.opened)
         self._append(frame)
 
-    def close(self, event: UsageEvent, request: Recorded) -> None:
+    def close(self, event: UsageEvent, request: Recorded, course: Course | None = None) -> None:
         """Record what a request consumed, then let it go on.
 
         Args:
             event: Its usage event.
             request: What was given to `open`; its `closed` is called once the record is written
                 (in strict mode: synced), maybe before this returns.
+            course: How it went.
         """
         self._reserved -= request.reserved_bytes
         (self._after_sync if self._is_strict else self._after_write).append(request.closed)
-        self._append(encode_record(Close(event)))
+        self._append(encode_record(Close(event, course)))
 
     def finish(self) -> None:
         """Write and sync what is left, then let go of the folder. Blocks; for the end only."""

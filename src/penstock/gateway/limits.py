@@ -71,6 +71,9 @@ WAITING_PER_ENDPOINT = 1024
 ATTEMPTS = 3
 """Endpoints that are tried for one request, of all choices and fallbacks together: when connecting
 fails, or when one answers 429, 502, 503 or 529 before anything was shown to the caller."""
+REFUSALS_KEPT = 2_000
+"""Requests that were refused and of which the agent is told with the next report; more are counted
+and not told."""
 RETRY_SHARE = 0.2
 """Part of an upstream's requests that may be tried again after such an answer."""
 RETRY_WINDOW_S = 10.0

@@ -7,6 +7,7 @@ place that ends it, and the last bytes of the answer wait until its usage event 
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final, Protocol
 
+from penstock.contract.finished import Course
 from penstock.contract.journal import Open
 from penstock.contract.money import HoldUse
 from penstock.contract.usage import Outcome, UsageEvent
@@ -57,18 +58,22 @@ class RequestRecord(ABC):
         "_answer_bytes",
         "_attempts",
         "_cap",
+        "_denial",
+        "_dispatched_ns",
         "_downstream",
         "_event_id",
         "_first_byte_ns",
         "_header_id",
         "_is_recorded",
         "_principal",
+        "_received_ns",
         "_reply",
         "_request",
         "_says",
         "_started_ns",
         "_taken",
         "_tap",
+        "_trace",
         "_was_sent",
         "_worker",
         "is_settled",
@@ -95,7 +100,9 @@ class RequestRecord(ABC):
         self._event_id = worker.event_ids.next()
         self.request_id = request.request_id or self._event_id
         self._reply = self._make_reply(worker, downstream, request, self.request_id.encode("ascii"))
+        self._trace = worker.tracer.begin(request.traceparent)
         self._started_ns = worker.wall_ns()
+        self._received_ns = self._dispatched_ns = 0
         self._first_byte_ns: int | None = None
         self._attempts = Attempts(worker, self._started_ns)
         self._header_id: bytes | None = None
@@ -104,6 +111,7 @@ class RequestRecord(ABC):
         """What a whole plain answer says."""
         self._taken: Claim | Till | None = None
         """What it takes of limits, or took of, if there are any."""
+        self._denial: Denial | None = None
         self._cap: int | None = None
         """The most output tokens to write into what is sent, because of a budget."""
         self._is_recorded = False
@@ -154,6 +162,7 @@ class RequestRecord(ABC):
 
     def turn_away(self, denial: Denial) -> None:
         """End: a limit or a budget says no."""
+        self._denial = denial
         if isinstance(self._taken, Claim):
             self._reply.lines = self._taken.limit_lines() + denial.lines
         self._fail(denial.refusal, outcome="refused", status=denial.status)
@@ -180,6 +189,7 @@ class RequestRecord(ABC):
                 self._request.labels,
                 target.upstream.data_class,
                 target.upstream.region,
+                self._trace,
             ),
             self,
         )
@@ -192,22 +202,38 @@ class RequestRecord(ABC):
             return
         self.is_settled = True
         self._let_go()
-        usage, source, flags = self._measure(outcome)
+        measure = usage, source, _ = self._measure(outcome)
         holds: tuple[HoldUse, ...] = ()
         if self._taken is not None:
             is_typical = outcome == "ok" and source == "engine"
             holds = self._give_back(self._taken, usage, is_typical=is_typical)
-        if not self._is_recorded:
-            if error is not None:
-                self._worker.stats.refused(error)
-            self.closed()
+        worker = self._worker
+        if self._is_recorded:
+            event = self._event(outcome, error, measure, holds)
+            worker.stats.ended(event)
+            worker.journal.close(event, self, self._course(error))
             return
-        admission, principal, worker = self._admission, self._principal, self._worker
+        if error is not None:
+            worker.stats.refused(error)
+            if worker.refusals.is_wanted:
+                event = self._event(outcome, error, measure, holds)
+                worker.refusals.add(event, self._course(error))
+        self.closed()
+
+    def _event(
+        self,
+        outcome: Outcome,
+        error: ErrorCode | None,
+        measure: Measure,
+        holds: tuple[HoldUse, ...],
+    ) -> UsageEvent:
+        usage, source, flags = measure
+        admission, principal = self._admission, self._principal
         upstream = admission.target.upstream
         engines_id, service_tier = engines_names(
             self._tap, self._says, self._header_id, self.request_id
         )
-        event = UsageEvent(
+        return UsageEvent(
             self._event_id,
             self.request_id,
             principal.organization,
@@ -229,7 +255,7 @@ class RequestRecord(ABC):
             self._attempts.count,
             self._started_ns,
             self._first_byte_ns,
-            worker.wall_ns(),
+            self._worker.wall_ns(),
             flags,
             principal.secret_id,
             holds,
@@ -246,8 +272,18 @@ class RequestRecord(ABC):
             usage.audio_seconds,
             usage.characters,
         )
-        worker.stats.ended(event)
-        worker.journal.close(event, self)
+
+    def _course(self, error: ErrorCode | None) -> Course:
+        return Course(
+            self._trace,
+            self._received_ns,
+            self._dispatched_ns,
+            self._attempts.endpoints,
+            self._request.body_bytes,
+            self._reply.shown_bytes,
+            "" if error is None else error.source,
+            None if self._denial is None else self._denial.by,
+        )
 
     def _give_back(
         self, taken: Claim | Till, usage: Usage, *, is_typical: bool

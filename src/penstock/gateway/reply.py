@@ -43,6 +43,7 @@ class Reply:
         "is_held",
         "last_bytes",
         "lines",
+        "shown_bytes",
         "status",
     )
 
@@ -67,6 +68,8 @@ class Reply:
         """Held back until the usage is on disk."""
         self.lines = b""
         """Further lines of the head."""
+        self.shown_bytes = 0
+        """Of the engine's answer."""
 
     @property
     def keeps_alive(self) -> bool:
@@ -79,6 +82,7 @@ class Reply:
 
     def relay(self, shown: bytes) -> None:
         """Write a piece of a stream to the caller at once."""
+        self.shown_bytes += len(shown)
         if self._request.version == "1.1":
             shown = b"%x\r\n%b\r\n" % (len(shown), shown)
         if not self.is_begun:
@@ -116,6 +120,7 @@ class Reply:
 
     def end_plain(self, body: bytes) -> None:
         """Answer with a body."""
+        self.shown_bytes = len(body)
         self.status = _OK
         self.is_begun = True
         content_type = self.content_type or b"application/json"

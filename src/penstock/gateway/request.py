@@ -23,6 +23,7 @@ from penstock.gateway.labels import Labels, read_labels
 from penstock.gateway.limits import BODY_BYTES, HEADER_BYTES, HEADER_FIELDS, TARGET_BYTES
 from penstock.gateway.offer import ServedUpstream
 from penstock.gateway.runtime import Principal
+from penstock.gateway.trace import is_tracestate, read_traceparent
 from penstock.gateway.upload import Upload
 from penstock.kit.errors import Refusal
 
@@ -39,7 +40,6 @@ _READ_PATHS: Final = oip.OWN_PATHS.union((LIVE, READY, MODELS))
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::[0-9]{1,5})?")
 _ABSOLUTE = re.compile(rb"(?i:https?)://" + _HOST.pattern + rb"(?P<path>/.*)")
 _CALLER_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:~-]{1,128}")
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _PLAIN_HOSTS: set[bytes] = set()
 """Hosts seen and found well-formed: spares the pattern. Bounded below."""
 _PLAIN_HOSTS_MAX = 256
@@ -64,6 +64,9 @@ class Request:
     request_id: str | None = None
     """The caller's own `x-request-id`, when it sent a sane one."""
     traceparent: bytes | None = None
+    """What its caller says of traces, as version 0 says it."""
+    tracestate: bytes | None = None
+    has_traceparent = False
     session_id: bytes | None = None
     """What keeps requests together on one engine, as the caller names it."""
     labels: Labels = ()
@@ -134,11 +137,18 @@ class Request:
         take(self, value.rstrip())
         return take is not _take_session_id  # which some upstream may want as it is
 
-    def passed_lines(self, upstream: ServedUpstream) -> bytes:
-        """Return the header lines of the caller that an upstream wants."""
+    def passed_lines(self, upstream: ServedUpstream, traceparent: bytes | None) -> bytes:
+        """Return the header lines of the caller that an upstream wants.
+
+        Args:
+            upstream: Which one.
+            traceparent: What it is told of the trace, if anything.
+        """
         lines = b""
-        if self.traceparent is not None:
-            lines = b"traceparent: " + self.traceparent + b"\r\n"
+        if traceparent is not None:
+            lines = b"traceparent: " + traceparent + b"\r\n"
+            if self.tracestate is not None and self.traceparent is not None:
+                lines += b"tracestate: " + self.tracestate + b"\r\n"
         if self.forwarded is not None:
             for name, value in self.forwarded:
                 if name in upstream.forward_names or name.startswith(upstream.forward_prefixes):
@@ -294,8 +304,14 @@ def _take_request_id(request: Request, value: bytes) -> None:
 
 
 def _take_traceparent(request: Request, value: bytes) -> None:
-    if _TRACEPARENT.fullmatch(value) is not None:
-        request.traceparent = value
+    request.traceparent = None if request.has_traceparent else read_traceparent(value)
+    request.has_traceparent = True  # which is meant of two, nobody knows
+
+
+def _take_tracestate(request: Request, value: bytes) -> None:
+    before = request.tracestate
+    whole = value if before is None else before + b"," + value
+    request.tracestate = whole if is_tracestate(whole) else before
 
 
 def _take_json_length(request: Request, value: bytes) -> None:
@@ -333,6 +349,7 @@ _TAKERS = {
     b"upgrade": _take_upgrade,
     b"x-request-id": _take_request_id,
     b"traceparent": _take_traceparent,
+    b"tracestate": _take_tracestate,
     b"x-session-id": _take_session_id,
     b"x-penstock-labels": _take_labels,
     b"inference-header-content-length": _take_json_length,

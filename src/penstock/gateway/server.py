@@ -121,6 +121,7 @@ class Downstream(asyncio.Protocol):
         refusal = Refusal(CONNECTIONS_EXHAUSTED)
         self._worker.stats.refused(refusal.error)
         request_id = self._worker.event_ids.next().encode()
+        self._worker.refusals.note(Request(), refusal, request_id.decode())
         line = connection_line(keep_alive=False, version="1.1")
         self.transport.write(error_answer(refusal, request_id, line))
         self.transport.close()
@@ -477,6 +478,7 @@ class Downstream(asyncio.Protocol):
         answer = answer_alone(worker, request)
         if request.refusal is not None:
             worker.stats.refused(request.refusal.error)
+            worker.refusals.note(request, request.refusal, request.request_id or "")
         self.transport.write(answer)
         self._after_answer(keep_alive=request.keep_alive and not worker.is_draining)
 

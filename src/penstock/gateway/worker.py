@@ -39,6 +39,7 @@ from penstock.gateway.limiter import Limiter
 from penstock.gateway.limits import CREDENTIALS_WAIT_S, SWEEP_S
 from penstock.gateway.listeners import listen
 from penstock.gateway.offer import Contexts, ServedUpstream
+from penstock.gateway.refusals import Refusals
 from penstock.gateway.rehash import OldHashes
 from penstock.gateway.request import Request
 from penstock.gateway.retries import RetryBudget
@@ -47,6 +48,7 @@ from penstock.gateway.select import Turns
 from penstock.gateway.server import Downstream
 from penstock.gateway.stats import Stats as Counters
 from penstock.gateway.tokens import Tokens
+from penstock.gateway.trace import Tracer
 from penstock.kit.errors import PenstockError, Refusal
 from penstock.kit.ids import EventIds
 
@@ -83,8 +85,16 @@ class Worker:
         self._loop = loop
         self.now_s = loop.time
         self.wall_ns = time.time_ns
-        self.event_ids = EventIds(time.time_ns, random.Random(os.urandom(32)).getrandbits)  # noqa: S311 - ids are unique, not secret
+        random_bits = random.Random(os.urandom(32)).getrandbits  # noqa: S311 - ids are unique, not secret
+        self.event_ids = EventIds(time.time_ns, random_bits)
+        self.tracer = Tracer(settings.tracing, random_bits)
         self.stats = Counters()
+        self.refusals = Refusals(
+            is_wanted=settings.tells_refused,
+            slot=settings.slot,
+            wall_ns=time.time_ns,
+            tracer=self.tracer,
+        )
         self.is_draining = False
         self.labels = frozenset(settings.labels)
         """Names of the labels that requests may have."""
@@ -332,8 +342,8 @@ class Worker:
         )
 
     def _report(self) -> list[WorkerMessage]:
-        rehashed = self._old_hashes.take()
-        return [self._stats()] if rehashed is None else [self._stats(), rehashed]
+        told = (self._stats(), self._old_hashes.take(), self.refusals.take())
+        return [message for message in told if message is not None]
 
     def _stats(self) -> Stats:
         journal = self.journal

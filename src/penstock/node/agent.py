@@ -31,6 +31,7 @@ from penstock.node.discovery.sources import make_follow
 from penstock.node.errors import SECRET_WEAK, SETTINGS_INVALID, AgentError
 from penstock.node.exposition import NodeCollector
 from penstock.node.feed import Feed
+from penstock.node.finished import FinishedRequests
 from penstock.node.health import Health
 from penstock.node.holds import Holds
 from penstock.node.identity import AgentLock, read_or_create_node_id
@@ -157,6 +158,7 @@ class _Agent:
         self._operator = Operator(self._claims, node_id, publisher, self._credentials.find)
         self._health = Health(publisher, clock, self._tell, random=random.random)
         self._contexts = Contexts(publisher, clock, self._credentials.find, self._tell)
+        self._finished = FinishedRequests(layout.journal, ())
         self._supervisor = Supervisor(
             settings,
             layout,
@@ -171,11 +173,13 @@ class _Agent:
                 self._holds,
                 self._health.message,
                 self._contexts.message,
+                self._finished,
             ),
         )
         self._links = Links(socket, self._supervisor)
         self._store = connect_store(settings, layout, clock, node_id=node_id)
         self._shipper = self._make_shipper(layout, node_id)
+        self._shipper.on_interrupted = self._finished.interrupted
         self._changed = asyncio.Event()
         self._feed = Feed(
             settings.control_url, layout.node_token, publisher, clock, self._changed.set
@@ -220,6 +224,7 @@ class _Agent:
         parts = {
             shipping,
             asyncio.create_task(self._monitor.run(), name="monitor"),
+            asyncio.create_task(self._finished.run(), name="finished"),
             asyncio.create_task(self._credentials.run(), name="credentials"),
         }
         try:
@@ -376,3 +381,4 @@ class _Agent:
         yield metrics.SHIP_REFUSED, shipper.totals.refused
         yield metrics.SHIP_SET_BACK, shipper.totals.set_back
         yield metrics.JOURNAL_DAMAGED, shipper.damaged_count
+        yield metrics.FINISHED_DROPPED, self._finished.dropped

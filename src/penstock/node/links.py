@@ -16,6 +16,7 @@ from penstock.contract.node import (
     Hello,
     MessageTooLongError,
     PermitsHeld,
+    RefusedRequests,
     Rehashed,
     Returned,
     Stats,
@@ -72,6 +73,10 @@ class Listener(Protocol):
 
     def on_rehashed(self, link: Link, rehashed: Rehashed) -> None:
         """Keys were shown to a worker that are stored under an old pepper."""
+        ...
+
+    def on_refused(self, link: Link, refused: RefusedRequests) -> None:
+        """A worker says which requests it refused."""
         ...
 
     def on_limits(self, link: Link, message: Want | Returned | PermitsHeld) -> None:
@@ -161,6 +166,8 @@ class Links:
                 self._listener.on_applied(link, message)
             case Rehashed():
                 self._listener.on_rehashed(link, message)
+            case RefusedRequests():
+                self._listener.on_refused(link, message)
             case Want() | Returned() | PermitsHeld():
                 self._listener.on_limits(link, message)
             case WantHolds() | FreeHolds() | CheckHolds():

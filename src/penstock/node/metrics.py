@@ -164,6 +164,12 @@ JOURNAL_DAMAGED = Metric(
     (),
     "Journal segments found damaged: what is behind the damage is kept and not shipped.",
 )
+FINISHED_DROPPED = Metric(
+    "penstock_finished_requests_dropped_total",
+    "counter",
+    (),
+    "Requests that neither traces nor the access log were told of: there were too many at a time.",
+)
 
 AGENT_METRICS = (
     WORKERS,
@@ -197,4 +203,5 @@ AGENT_METRICS = (
     SHIP_REFUSED,
     SHIP_SET_BACK,
     JOURNAL_DAMAGED,
+    FINISHED_DROPPED,
 )

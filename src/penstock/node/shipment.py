@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from penstock.contract.journal import scan
+from penstock.contract.journal import Open, scan
 from penstock.contract.usage import UsageEvent
 from penstock.node.checkpoints import Checkpoints
 from penstock.node.delivery import MAX_EVENTS
@@ -50,6 +50,8 @@ class Shipment:
         start = self._start = Position(min(self._saved.oldest_open_segment, known.segment))
         self._tail = Tail(journal.path, start, known)
         self._tail.damaged.update(self._saved.damaged)
+        self.left_open: list[Open] = []
+        """What its dead worker left open, once that is known; for those who want to tell of it."""
         self._interrupted: deque[UsageEvent] = deque()
         self._has_interrupted = False
         self._is_dead = False
@@ -174,6 +176,7 @@ class Shipment:
                 when = ended_at_ns(self.journal)
                 # On the disk before the first event says it: it must say the same next time.
                 self._save(replace(self._saved, ended_at_ns=when))
+            self.left_open = unclosed
             self._interrupted.extend(interrupted_events(unclosed, when))
             self._has_interrupted = True
         self._has_ended = True

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock.contract.journal import Close, encode_record
+from penstock.contract.journal import Close, Open, encode_record
 from penstock.contract.usage import UsageBatch, UsageEvent
 from penstock.kit.clock import Clock
 from penstock.node.backoff import Pauses
@@ -85,6 +85,8 @@ class Shipper:
         """Journal records that are not acknowledged, as counted a moment ago."""
         self.damaged_count = 0
         """Damaged segments found."""
+        self.on_interrupted: Callable[[Sequence[Open], int, int], None] = lambda *_: None
+        """Told what each dead worker left open: the requests, its slot, and when it last wrote."""
         self._journals = journals
         self._refused = refused
         self._node_id = node_id
@@ -166,6 +168,10 @@ class Shipper:
     async def _ship(self, shipment: Shipment) -> bool:
         """Ship a batch; return whether there may be more at once."""
         await asyncio.to_thread(shipment.fill)
+        left_open, ended_at_ns = shipment.left_open, shipment.saved.ended_at_ns
+        if left_open and ended_at_ns is not None:
+            shipment.left_open = []
+            self.on_interrupted(left_open, shipment.journal.slot, ended_at_ns)
         batch = tuple(shipment.pending)
         if batch:
             delivered = await deliver(self._store, self._batch(shipment, batch))

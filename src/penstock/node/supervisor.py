@@ -23,6 +23,7 @@ from penstock.contract.node import (
     Credentials,
     FreeHolds,
     NotReady,
+    RefusedRequests,
     Rehashed,
     Stats,
     WantHolds,
@@ -31,6 +32,7 @@ from penstock.contract.node import (
 from penstock.kit.clock import Clock
 from penstock.kit.files import write_atomic
 from penstock.node.backoff import RestartPauses
+from penstock.node.finished import FinishedRequests
 from penstock.node.holds import Holds
 from penstock.node.identity import next_epoch
 from penstock.node.layout import Layout
@@ -70,6 +72,8 @@ class Desks:
     """Returns which endpoints cannot be asked."""
     contexts: Callable[[], ContextLengths]
     """Returns how many tokens requests may have."""
+    finished: FinishedRequests
+    """Told of requests that workers refused, if it wants to know."""
 
 
 class Supervisor:
@@ -256,6 +260,10 @@ class Supervisor:
         """Pass on which keys were shown that are stored under an old pepper."""
         self._desks.rehashes.add(rehashed.hashes)
 
+    def on_refused(self, _link: Link, refused: RefusedRequests) -> None:
+        """Pass on which requests were refused."""
+        self._desks.finished.take(refused)
+
     def on_limits(self, link: Link, message: LimitsMessage) -> None:
         """Lease to a worker, unless it is dead or has another connection by now."""
         if self._is_current(link):
@@ -393,6 +401,7 @@ class Supervisor:
             metadata_labels=settings.metadata_labels,
             form_bytes=settings.form_bytes,
             stream_keep_alive_s=settings.stream_keep_alive_s,
+            tells_refused=self._desks.finished.is_wanted,
         )
 
     def _read_settings(self, slot: int) -> WorkerSettings | None:

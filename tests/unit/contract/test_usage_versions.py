@@ -6,7 +6,16 @@ from typing import Any
 import msgspec
 from msgspec.structs import fields, replace
 
-from penstock.contract.journal import Begin, Close, Open, scan
+from penstock.contract.finished import Course, Trace
+from penstock.contract.journal import (
+    FRAME_BYTES,
+    Begin,
+    Close,
+    Open,
+    encode_record,
+    scan,
+    scan_closes,
+)
 from penstock.contract.money import HoldUse
 from penstock.contract.usage import (
     Attempt,
@@ -69,6 +78,12 @@ class OldEvent(msgspec.Struct, frozen=True, array_like=True):
     holds: tuple[HoldUse, ...] = ()
 
 
+class OldClose(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """The end of a request as an older agent knows it."""
+
+    event: OldEvent
+
+
 class OldBatch(msgspec.Struct, frozen=True):
     """The batch as an older control plane knows it."""
 
@@ -123,9 +138,31 @@ def test_an_old_journal_is_read() -> None:
     assert (first.holds, first.labels) == ((HoldUse("hold-1", 10**15),), ())
     assert isinstance(third, Open)
     assert (third.event_id, third.data_class, third.region) == (IDS[2], "", "")
+    assert third.trace is None
     for close, old in zip(closes, (FIRST, SECOND), strict=True):
         assert isinstance(close, Close)
+        assert close.course is None
         _is_read_with_defaults(close.event, old)
+
+
+def test_a_new_journal_is_read_by_the_old() -> None:
+    """An older agent, or control plane that repairs, passes over how a request went."""
+    course = Course(Trace("1" * 32, "2" * 15 + "0", "3" * 16, is_sampled=True), T, T + 1, ("a:1",))
+    new = Close(_newest(), course)
+    ((read, _),) = scan(encode_record(new))
+    assert read == new
+    old = msgspec.msgpack.decode(encode_record(new)[FRAME_BYTES:], type=OldClose)
+    assert _members(old.event) == FIRST
+
+
+def test_ends_are_read_alone() -> None:
+    """Who wants only the ends of requests finds the same ones, at the same places."""
+    content = (GOLDEN / "segment.before-labels.journal").read_bytes()
+    closes = [
+        (each, end) if isinstance(each, Close) else (None, end) for each, end in scan(content)
+    ]
+    assert list(scan_closes(content)) == closes
+    assert list(scan_closes(content[: closes[-1][1] - 1])) == closes[:-1]
 
 
 def _newest() -> UsageEvent:

@@ -214,7 +214,19 @@ def test_a_trace_is_kept_when_well_formed() -> None:
     """`traceparent` is kept when it is one, else it was not there."""
     trace = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     assert _judge((b"traceparent", trace)).traceparent == trace
-    for wrong in (trace.upper(), trace[:-1], trace + b"-x", b""):
+    later = b"01" + trace[2:] + b"-more"
+    assert _judge((b"traceparent", later)).traceparent == trace
+    nobody = b"00-" + b"0" * 32 + trace[35:]
+    no_span = trace[:36] + b"0" * 16 + trace[52:]
+    for wrong in (
+        trace.upper(),
+        trace[:-1],
+        trace + b"-x",
+        b"",
+        b"ff" + trace[2:],
+        nobody,
+        no_span,
+    ):
         assert _judge((b"traceparent", wrong)).traceparent is None
 
 

@@ -243,6 +243,7 @@ class Call:
     def _serve(self, message: bytes) -> None:
         worker, request = self._worker, self._request
         request.received_s = perf_counter()
+        request.body_bytes = len(message)
         operation, principal = request.operation, request.principal
         assert operation is not None  # noqa: S101 - checked by the caller
         assert principal is not None  # noqa: S101 - operations are authenticated
@@ -332,6 +333,9 @@ class Call:
             self._exchange = None
             exchange.caller_gone()
         self._worker.stats.refused(refusal.error)
+        request = self._request
+        request.request_id = request.request_id or self._worker.event_ids.next()
+        self._worker.refusals.note(request, refusal, request.request_id)
         self._end(refusal)
 
     def _end(self, refusal: Refusal | None, http_status: int | None = None) -> None:

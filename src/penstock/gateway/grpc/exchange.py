@@ -90,7 +90,8 @@ class GrpcExchange(Dispatch):
 
     def _fields(self, admission: Admission) -> bytes:
         target = admission.target
-        lines = target.authorization + self._request.passed_lines(target.upstream)
+        passed = self._request.passed_lines(target.upstream, self._traceparent())
+        lines = target.authorization + passed
         left_s = self._total_deadline_s - self._worker.now_s()
         return encode_fields(
             [

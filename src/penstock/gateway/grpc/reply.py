@@ -34,11 +34,13 @@ class GrpcReply(Reply):
     def relay(self, shown: bytes) -> None:
         """Write whole messages, or pieces of them, to the caller at once."""
         self._begin()
+        self.shown_bytes += len(shown)
         self._downstream.write(shown)
 
     def end_stream(self, rest: bytes = b"") -> None:
         """End a stream well, with the last piece of it."""
         self._begin()
+        self.shown_bytes += len(rest)
         self.last_bytes = rest
 
     def end_in_error(self, refusal: Refusal, last: bytes, *, is_inside_frame: bool) -> None:

@@ -1,0 +1,104 @@
+"""Which trace a request belongs to, and what its engine is told of it (W3C Trace Context).
+
+A worker makes no spans and sends none: it writes into the journal which trace a request is part of,
+and the agent makes spans of that.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from penstock.contract.finished import Trace, part_span_id
+from penstock.contract.node import Tracing
+
+_IDS: Final = 1 << 64
+_DIGITS: Final = 4_700
+_SAMPLED: Final = 1
+_LENGTH: Final = 55
+_TRACEPARENT: Final = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+)
+_TRACESTATE: Final = re.compile(rb"[\x20-\x7e\t]{1,512}")
+
+
+def read_traceparent(value: bytes) -> bytes | None:
+    """Return a caller's `traceparent` as version 0 says it; None for one that is none.
+
+    Args:
+        value: The header field.
+    """
+    known, rest = value[:_LENGTH], value[_LENGTH:]
+    if _TRACEPARENT.fullmatch(known) is None:
+        return None
+    if rest and (known.startswith(b"00") or not rest.startswith(b"-")):  # later ones may say more
+        return None
+    return b"00" + known[2:]
+
+
+def is_tracestate(value: bytes) -> bool:
+    """Tell whether a `tracestate` may be passed on: what is in it is for others to know."""
+    return _TRACESTATE.fullmatch(value) is not None
+
+
+class Tracer:
+    """Names the spans of requests.
+
+    Args:
+        tracing: How; None for not at all.
+        random_bits: Returns that many random bits.
+    """
+
+    __slots__ = ("_bound", "_digits", "_is_on", "_is_parent_based", "_place", "_random_bits")
+
+    def __init__(self, tracing: Tracing | None, random_bits: Callable[[int], int]) -> None:
+        """See the class."""
+        self._is_on = tracing is not None
+        self._is_parent_based = tracing is not None and tracing.is_parent_based
+        self._bound = 0 if tracing is None else round(tracing.ratio * _IDS)
+        self._random_bits = random_bits
+        self._digits = ""
+        self._place = 0
+
+    def begin(self, traceparent: bytes | None) -> Trace | None:
+        """Return where a request belongs; None when nobody asks.
+
+        Args:
+            traceparent: What its caller says, as `read_traceparent` returned it.
+        """
+        if traceparent is None:
+            if not self._is_on:
+                return None
+            trace_id = self._take(32)
+            return Trace(trace_id, self._take(15) + "0", "", self._chooses(trace_id))
+        text = traceparent.decode("ascii")
+        trace_id, parent_id = text[3:35], text[36:52]
+        is_sampled = bool(int(text[53:55], 16) & _SAMPLED)
+        if not self._is_on:
+            return Trace(trace_id, "", parent_id, is_sampled)
+        if not self._is_parent_based:
+            is_sampled = self._chooses(trace_id)
+        return Trace(trace_id, self._take(15) + "0", parent_id, is_sampled)
+
+    def _chooses(self, trace_id: str) -> bool:
+        """Decide by the lower half of the id, as OpenTelemetry's samplers do."""
+        return int(trace_id[16:], 16) < self._bound
+
+    def _take(self, count: int) -> str:
+        """Return random digits; they are made for many requests at once."""
+        place = self._place
+        if place + count > len(self._digits):
+            self._digits = f"{self._random_bits(4 * _DIGITS):0{_DIGITS}x}"
+            place = 0
+        self._place = place + count
+        return self._digits[place : place + count]
+
+
+def engine_traceparent(trace: Trace, attempt: int) -> bytes:
+    """Return what an engine is told: its spans belong to ours of this attempt.
+
+    Args:
+        trace: Of the request; it has a span of ours.
+        attempt: Which one, 1 for the first.
+    """
+    span_id = part_span_id(trace.span_id, attempt)
+    return f"00-{trace.trace_id}-{span_id}-{'01' if trace.is_sampled else '00'}".encode("ascii")

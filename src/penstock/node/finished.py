@@ -1,0 +1,184 @@
+"""Tells those who want to know of each request that has ended: traces, the access log.
+
+What workers wrote into their journals is read a second time, beside the shipper and without it:
+that waits for the control plane, and nobody who looks for trouble should. Nothing waits for this
+reading: it takes so much at a time, and passes over the rest, counted. It begins at the end of what
+is there.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from penstock.contract.finished import Course, FinishedRequest, finished_request
+from penstock.contract.journal import Open, interrupted_event, scan_closes
+from penstock.contract.node import RefusedRequests
+from penstock.node.log import line
+from penstock.node.progress import Position
+from penstock.node.recovery import Journal, is_dead, list_journals
+from penstock.node.tail import Tail, count_frames, list_segments
+
+log = logging.getLogger(__name__)
+
+POLL_S: Final = 0.25
+AT_ONCE: Final = 5_000
+"""Requests that are told of in one round; those beyond are passed over."""
+_CHUNKS_AT_ONCE: Final = 64
+
+Recipient: TypeAlias = Callable[[Sequence[FinishedRequest]], None]
+"""Takes requests at once: what it cannot take, it drops and counts itself."""
+
+
+class FinishedRequests:
+    """The requests of a node as they end, each told once; those of dead workers at least once.
+
+    Args:
+        journals: Folder of the journals.
+        recipients: Who wants to know; with none, nothing is read.
+    """
+
+    def __init__(self, journals: Path, recipients: Sequence[Recipient]) -> None:
+        """See the class."""
+        self.dropped = 0
+        """Requests that nobody was told of."""
+        self._journals = journals
+        self._recipients = recipients
+        self._readers: dict[str, _Reader] = {}
+        self._over: set[str] = set()
+        """Journals that are read to their end, or were before we came."""
+        self._is_first = True
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody wants to know."""
+        return bool(self._recipients)
+
+    async def run(self) -> None:
+        """Read and tell, until cancelled."""
+        while self.is_wanted:
+            try:
+                await self.look()
+            except OSError as error:
+                log.warning(line("finished requests not read", error=error))
+            await asyncio.sleep(POLL_S)
+        await asyncio.Event().wait()
+
+    async def look(self) -> None:
+        """Read what is new, and tell of it.
+
+        Raises:
+            OSError: The folder of the journals cannot be read.
+        """
+        found, passed_over = await asyncio.to_thread(self._read)
+        self.dropped += passed_over
+        self._tell(found)
+
+    def take(self, message: RefusedRequests) -> None:
+        """Tell of what a worker refused."""
+        self.dropped += message.dropped
+        self._tell(message.requests)
+
+    def interrupted(self, opened: Iterable[Open], slot: int, finished_at_ns: int) -> None:
+        """Tell of what a dead worker left open.
+
+        Args:
+            opened: Its requests.
+            slot: The worker's.
+            finished_at_ns: When it last wrote.
+        """
+        self._tell(
+            [
+                finished_request(
+                    interrupted_event(each, finished_at_ns),
+                    Course(each.trace, error_source="internal"),
+                    slot,
+                )
+                for each in opened
+            ]
+        )
+
+    def _tell(self, requests: Sequence[FinishedRequest]) -> None:
+        if requests:
+            for recipient in self._recipients:
+                recipient(requests)
+
+    def _read(self) -> tuple[list[FinishedRequest], int]:
+        found: list[FinishedRequest] = []
+        passed_over = 0
+        self._find()
+        for name, reader in list(self._readers.items()):
+            try:
+                passed_over += reader.read(found)
+            except OSError as error:  # its place has not moved
+                log.warning(line("journal not read", journal=name, error=error))
+            if reader.is_over:
+                del self._readers[name]
+                self._over.add(name)
+        return found, passed_over
+
+    def _find(self) -> None:
+        journals = {journal.name: journal for journal in list_journals(self._journals)}
+        self._over &= journals.keys()
+        for name in self._readers.keys() - journals.keys():
+            del self._readers[name]
+        for name in journals.keys() - self._readers.keys() - self._over:
+            if self._is_first and is_dead(journals[name]):
+                self._over.add(name)
+            else:
+                self._readers[name] = _Reader(journals[name], is_old=self._is_first)
+        self._is_first = False
+
+
+class _Reader:
+    """Reads one journal.
+
+    Args:
+        journal: Which one.
+        is_old: What is in it already was told by somebody else, or never will be.
+    """
+
+    def __init__(self, journal: Journal, *, is_old: bool) -> None:
+        self.is_over = False
+        """Its worker is dead, and everything is read."""
+        self._journal = journal
+        self._tail = Tail(journal.path, _end_of(journal.path) if is_old else Position())
+        self._is_idle = False
+        self._found: list[FinishedRequest] = []
+        self._passed_over = 0
+
+    def read(self, found: list[FinishedRequest]) -> int:
+        """Add what is new, and return how many requests were passed over."""
+        self._found = found
+        self._passed_over = 0
+        # Asked before the reading: what is read after a "yes" is all that there is.
+        may_be_over = self._is_idle and is_dead(self._journal)
+        for _ in range(_CHUNKS_AT_ONCE):
+            self._is_idle = not self._tail.advance(self._parse, is_dead=False)
+            if self._is_idle:
+                self.is_over = may_be_over
+                break
+        return self._passed_over
+
+    def _parse(self, segment: int, content: bytes, offset: int) -> int:
+        del segment, offset
+        consumed = 0
+        for close, end in scan_closes(content):
+            consumed = end
+            if close is None:
+                continue
+            if len(self._found) < AT_ONCE:
+                self._found.append(finished_request(close.event, close.course, self._journal.slot))
+            else:
+                self._passed_over += 1
+        return consumed
+
+
+def _end_of(folder: Path) -> Position:
+    """Return where the next record of a journal will be, as far as can be told."""
+    numbers = list_segments(folder)
+    tail = Tail(folder, Position(numbers[0] if numbers else 1, 0))
+    while tail.advance(lambda _, content, __: count_frames(content)[1], is_dead=False):
+        pass
+    return tail.position
