@@ -17,6 +17,7 @@ from penstock.emulator.ticker import Ticker
 
 if TYPE_CHECKING:
     from penstock.emulator.grpc_service import GrpcService
+    from penstock.emulator.kv_events import KvEvents
 
 BACKLOG = 8192
 
@@ -26,7 +27,7 @@ class EmulatorServer:
 
     Args:
         server: The listening sockets.
-        statistics: What was seen so far, without HTTP.
+        service: Finds its answers, and knows what was seen so far.
         ticker: Stopped with the server.
         connections: The open ones.
         grpc: What answers by gRPC.
@@ -35,7 +36,7 @@ class EmulatorServer:
     def __init__(
         self,
         server: asyncio.Server,
-        statistics: Statistics,
+        service: Service,
         ticker: Ticker,
         connections: Connections,
         grpc: "GrpcService | None" = None,
@@ -43,9 +44,11 @@ class EmulatorServer:
         """See the class."""
         self._server = server
         self._grpc = grpc
+        self.kv_events = service.kv_events
+        """What publishes events of its cache, if so."""
         self._ticker = ticker
         self._connections = connections
-        self.statistics = statistics
+        self.statistics = service.statistics
 
     @property
     def port(self) -> int:
@@ -64,6 +67,8 @@ class EmulatorServer:
         self._server.close()
         if self._grpc is not None:
             await self._grpc.close()
+        if self.kv_events is not None:
+            await self.kv_events.close()
         self._ticker.stop()
         await self._connections.abort()
         await self._server.wait_closed()
@@ -96,6 +101,8 @@ async def serve(settings: EmulatorSettings) -> EmulatorServer:
     try:
         if settings.grpc_port >= 0:
             grpc = await _serve_grpc(settings, statistics)
+        if settings.kv_events_port >= 0:
+            service.kv_events = _publish_kv_events(settings)
         server = await loop.create_server(
             lambda: Connection(service, ticker, connections),
             settings.host,
@@ -105,7 +112,7 @@ async def serve(settings: EmulatorSettings) -> EmulatorServer:
     except OSError:
         statistics.close()
         raise
-    return EmulatorServer(server, statistics, ticker, connections, grpc)
+    return EmulatorServer(server, service, ticker, connections, grpc)
 
 
 async def _serve_grpc(settings: EmulatorSettings, statistics: Statistics) -> "GrpcService":
@@ -115,6 +122,15 @@ async def _serve_grpc(settings: EmulatorSettings, statistics: Statistics) -> "Gr
     service = GrpcService(settings, statistics)
     await service.start()
     return service
+
+
+def _publish_kv_events(settings: EmulatorSettings) -> "KvEvents":
+    # As above.
+    from penstock.emulator.kv_cache import KvCache  # noqa: PLC0415
+    from penstock.emulator.kv_events import KvEvents  # noqa: PLC0415
+
+    cache = KvCache(settings.kv_blocks, tells_salts=settings.kind == "vllm")
+    return KvEvents(cache, settings)
 
 
 def run(settings: EmulatorSettings) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -21,6 +22,9 @@ from penstock.emulator.statistics import Statistics
 from penstock.emulator.streams import CREATED
 from penstock.emulator.wire import encode_json, plain_head
 
+if TYPE_CHECKING:
+    from penstock.emulator.kv_events import KvEvents
+
 CACHE_LIMIT_BYTES = 16 * 1024 * 1024
 """Of the answers kept, bodies they answer included. A full cache is emptied: benchmarks repeat
 few requests, and tests few enough."""
@@ -34,6 +38,7 @@ _OPERATIONS: dict[bytes, Operation] = {
 _MODELS = b"/v1/models"
 _STATS = b"/emulator/stats"
 _RESET = b"/emulator/reset"
+_FORGETTING = (b"/reset_prefix_cache", b"/flush_cache")
 _POSTS = dict.fromkeys((*_OPERATIONS, *MEDIA_PATHS, _RESET), b"POST")
 
 _Key = tuple[bytes, bytes, Headers]
@@ -60,6 +65,8 @@ class Service:
         self.settings = settings
         self.statistics = statistics
         self._operations = Operations(settings)
+        self.kv_events: KvEvents | None = None
+        """Told what is asked, if so."""
         self._gets = self._list_gets()
         self._drained_count = 0
         self._cache: dict[_Key, Prepared] = {}
@@ -75,6 +82,8 @@ class Service:
             body: The whole of it.
         """
         if method == b"POST":
+            if self.kv_events is not None:
+                self.kv_events.read(body)
             prepared = self._cache.get((target, body, headers))
             if prepared is not None:
                 return prepared
@@ -82,6 +91,8 @@ class Service:
         operated = self._operations.answer(method, path, body)
         if operated is not None:
             self._look_again()
+            if path in _FORGETTING and self.kv_events is not None:
+                self.kv_events.clear()
             return Prepared(operated, operated.find_whole())
         operation = _OPERATIONS.get(path)
         if operation is not None and method == b"POST":
@@ -147,6 +158,8 @@ class Service:
         if get is not None:
             return get()
         self.statistics.reset()
+        if self.kv_events is not None:
+            self.kv_events.clear()
         return _OK
 
     def _list_gets(self) -> dict[bytes, Callable[[], Script]]:

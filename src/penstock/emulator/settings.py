@@ -101,6 +101,15 @@ class EmulatorSettings(Behavior, frozen=True, kw_only=True, forbid_unknown_field
     grpc_port: Annotated[int, msgspec.Meta(ge=-1, le=65_535)] = -1
     """Port to speak gRPC on, as Triton does on 8001; 0 takes a free one, -1 none. It wants the
     package `grpcio`."""
+    kv_events_port: Annotated[int, msgspec.Meta(ge=-1, le=65_535)] = -1
+    """Port to publish events of its cache on by ZeroMQ, as vLLM and SGLang do on 5557; 0 takes a
+    free one, -1 none. It wants the package `pyzmq`, and the kind `vllm` or `sglang`."""
+    kv_replay_port: Port = 0
+    """Port where those of them can be asked for that were missed; 0 takes a free one."""
+    kv_events_form: Literal["map", "array"] = "map"
+    """How such an event is written: its members by name, or in their order as older versions do."""
+    kv_blocks: Positive = 1_024
+    """Blocks of 16 tokens that the cache holds."""
     models: str = "emulated-70b"
     """Names of the models served, with commas between them; other names answer 404. `*` serves
     every name."""
