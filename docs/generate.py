@@ -64,6 +64,8 @@ that but {ours}.
 Any other key may say `priority`, a whole number from -100 to 100: the larger, the sooner, and 0 is
 as if nothing was said. Above 0 counts only with the scope `inference:priority`, which the operator
 gives as well. Servers of upstreams with `takes_priority` are told in their own words, others not.
+Requests to infer by the Open Inference Protocol have Triton's own parameter `priority` (1 first, 0
+for the model's default level), which passes with that scope and is taken out without it.
 
 {identifying} are sent as pseudonyms, which differ between organizations. Where a server keeps
 caches of prompts apart by `cache_salt`, each organization has its own.

@@ -3,7 +3,7 @@
 from functools import partial
 
 from penstock.gateway.admit import Admission, find_offer
-from penstock.gateway.admit_oip import BYTES_PER_TOKEN, check_infer, infer_demand
+from penstock.gateway.admit_oip import BYTES_PER_TOKEN, check_infer, infer_demand, not_passed
 from penstock.gateway.demand import NO_TOKENS
 from penstock.gateway.dialects.grpc import PREFIX_BYTES
 from penstock.gateway.dialects.oip import READS, make_call
@@ -31,9 +31,8 @@ def admit_message(
     """
     if operation in READS:
         return _admit_read(runtime, principal, operation, message)
-    infer = read_infer_message(
-        message, PREFIX_BYTES, partial(runtime.pseudonym, principal.organization)
-    )
+    pseudonym = partial(runtime.pseudonym, principal.organization)
+    infer = read_infer_message(message, PREFIX_BYTES, pseudonym, not_passed(principal))
     if isinstance(infer, Refusal):
         return infer
     offer = _find_offer(runtime, principal, infer.name)

@@ -8,6 +8,8 @@ from penstock.gateway.admit import Admission, check_numbers, demand_of, find_off
 from penstock.gateway.demand import NO_TOKENS, Demand
 from penstock.gateway.dialects.oip import GENERATE_STREAM, INFER, READS, Call
 from penstock.gateway.dialects.oip_tensors import (
+    NOT_PASSED,
+    NOT_PASSED_OF_URGENT,
     InferBody,
     Members,
     flat_integers,
@@ -19,6 +21,7 @@ from penstock.gateway.dialects.oip_tensors import (
 from penstock.gateway.errors import MEMBER_INVALID, MEMBER_MISSING, PROTOCOL_UNSUPPORTED
 from penstock.gateway.limits import CHOICES, INPUT_OVERHEAD_TOKENS
 from penstock.gateway.offer import Offer, Target, offer_of
+from penstock.gateway.priority import SCOPE
 from penstock.gateway.runtime import Principal, Runtime
 from penstock.gateway.select import rank
 from penstock.kit.errors import Refusal
@@ -62,7 +65,7 @@ def admit_call(
         demand = None if principal.quota is None else NO_TOKENS
         return admission(offer.first, b"", False, estimated_input_tokens=0, demand=demand)  # noqa: FBT003
     if call.operation is INFER:
-        infer = read_infer(body, length, pseudonym)
+        infer = read_infer(body, length, pseudonym, not_passed(principal))
         if isinstance(infer, Refusal):
             return infer
         refusal = check_infer(infer, offer.max_output_tokens)
@@ -90,6 +93,11 @@ def admit_call(
         estimated_input_tokens=len(body) // BYTES_PER_TOKEN,
         demand=demand,
     )
+
+
+def not_passed(principal: Principal) -> frozenset[str]:
+    """Return which parameters of a request to infer are taken out of it."""
+    return NOT_PASSED_OF_URGENT if SCOPE in principal.scopes else NOT_PASSED
 
 
 def takes_call(admission: Admission, target: Target) -> bool:

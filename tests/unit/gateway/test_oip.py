@@ -238,6 +238,19 @@ def test_sequences_are_each_organizations_own() -> None:
     assert _sent(_generate(untouched)) == untouched
 
 
+def test_who_may_go_first_says_so_in_tritons_words() -> None:
+    """A priority passes in requests to infer of keys with the scope, and is nothing else's."""
+    body = json.dumps({"inputs": [_A], "parameters": {"priority": 1, "rid": "x"}}).encode()
+    urgent = Principal(
+        "key", "org-a", "project-a", None, None, scopes=frozenset({"inference:priority"})
+    )
+    for who, parameters in ((urgent, {"priority": 1}), (_WHO, {})):
+        sent = _sent(admit_call(_RUNTIME, who, _call(_INFER), body, None))
+        assert sent["parameters"] == parameters
+    text = {"text_input": "x", "priority": 1, "parameters": {"priority": 1}}
+    assert _sent(_generate(text, urgent)) == {"text_input": "x"}
+
+
 def test_members_that_steer_a_server_do_not_pass() -> None:
     """Neither at the top of `generate`, nor among its parameters, nor among those of `infer`."""
     ours = ("stop", "model_name", "headers", "request_output_len")

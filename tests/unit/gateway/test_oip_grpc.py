@@ -28,6 +28,7 @@ from penstock.gateway.dialects.oip_grpc import (
     read_infer_response,
     renamed,
 )
+from penstock.gateway.dialects.oip_tensors import NOT_PASSED_OF_URGENT
 from penstock.gateway.errors import ENCODING_UNSUPPORTED, KEY_MISSING, MEMBER_INVALID, OVERLOADED
 from penstock.gateway.tap_grpc import GrpcTap
 from penstock.kit.errors import Refusal
@@ -85,6 +86,17 @@ def test_what_steers_and_what_nobody_knows_stays_behind() -> None:
     assert b"who knows" not in unknown.body.content
     free = _read(HEAD + number_parameter("sequence_id", 0) + tensors)  # names none
     assert number_parameter("sequence_id", 0) in free.body.content
+
+
+def test_who_may_go_first_says_so() -> None:
+    """A priority stays where it is not taken out."""
+    priority, other = (number_parameter(name, 1) for name in ("priority", "rid"))
+    tensors = tensor("a", "BYTES", [1]) + raw(b"\1\0\0\0x")
+    message = HEAD + priority + other + tensors
+    found = read_infer_message(message, 0, _pseudonym, NOT_PASSED_OF_URGENT)
+    assert isinstance(found, InferMessage)
+    assert priority in found.body.content
+    assert other not in found.body.content
 
 
 def test_caps_are_read_however_they_are_sent() -> None:

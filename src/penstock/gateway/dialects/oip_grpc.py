@@ -150,21 +150,29 @@ def renamed(data: bytes, start: int, alias: str) -> bytes:
     return length_field(1, alias.encode()) + join_slices(data, others)
 
 
-def read_infer_message(data: bytes, start: int, pseudonym: Pseudonym) -> InferMessage | Refusal:
+def read_infer_message(
+    data: bytes,
+    start: int,
+    pseudonym: Pseudonym,
+    not_passed: frozenset[str] = NOT_PASSED,
+) -> InferMessage | Refusal:
     """Judge a request to infer and put it together again.
 
     Args:
         data: Bytes that the message ends.
         start: Where it begins in them.
         pseudonym: Names the sequences of one organization.
+        not_passed: Parameters that are taken out.
     """
     try:
-        return _read_infer(Message(data, start, most_fields=MESSAGE_FIELDS), pseudonym)
+        return _read_infer(Message(data, start, most_fields=MESSAGE_FIELDS), pseudonym, not_passed)
     except (MalformedError, UnicodeDecodeError):
         return _MALFORMED
 
 
-def _read_infer(message: Message, pseudonym: Pseudonym) -> InferMessage | Refusal:
+def _read_infer(
+    message: Message, pseudonym: Pseudonym, not_passed: frozenset[str]
+) -> InferMessage | Refusal:
     fields = message.fields()
     name = _name_of(message, fields)
     inputs = _read_inputs(message, fields)
@@ -173,7 +181,7 @@ def _read_infer(message: Message, pseudonym: Pseudonym) -> InferMessage | Refusa
     for field in fields:
         if field.key == _OUTPUTS and _is_shared(message, message.part(field), _OUTPUT_PARAMETERS):
             return _NO_SHARED_MEMORY
-    parameters = _isolate(message, fields, pseudonym)
+    parameters = _isolate(message, fields, pseudonym, not_passed)
     if isinstance(parameters, Refusal):
         return parameters
     head = length_field(2, name.version.encode()) if name.version else b""
@@ -254,7 +262,9 @@ def _is_shared(message: Message, parts: list[Field], key: int) -> bool:
     )
 
 
-def _isolate(message: Message, fields: list[Field], pseudonym: Pseudonym) -> bytes | Refusal:
+def _isolate(
+    message: Message, fields: list[Field], pseudonym: Pseudonym, not_passed: frozenset[str]
+) -> bytes | Refusal:
     """Return the parameters without what steers the server, and with our name of a sequence."""
     entries: dict[str, bytes] = {}
     for field in fields:
@@ -262,7 +272,7 @@ def _isolate(message: Message, fields: list[Field], pseudonym: Pseudonym) -> byt
             continue
         entry = message.part(field)
         name = message.text(once(entry, _ENTRY_KEY))
-        if name in NOT_PASSED:
+        if name in not_passed:
             continue
         if name == SEQUENCE:
             value = _rename_sequence(message, once(entry, _ENTRY_VALUE), pseudonym)

@@ -33,6 +33,8 @@ SEQUENCE = "sequence_id"
 _PARAMETERS = "parameters"
 NOT_PASSED = STEERING.union(("headers",))
 """Parameters that no caller's request brings to a server."""
+NOT_PASSED_OF_URGENT = NOT_PASSED.difference(("priority",))
+"""The same of callers whose requests may go before others', who say so in the server's own way."""
 _BINARY_SIZE = "binary_data_size"
 _TOKEN_IDS = frozenset({"input_ids", "output_ids", "token_ids"})
 _BYTES_PER_TOKEN = 4
@@ -164,13 +166,19 @@ def split(body: bytes, length: bytes | None) -> tuple[bytes, bytes] | Refusal:
     return body[:size], body[size:]
 
 
-def read_infer(body: bytes, length: bytes | None, pseudonym: Pseudonym) -> InferBody | Refusal:
+def read_infer(
+    body: bytes,
+    length: bytes | None,
+    pseudonym: Pseudonym,
+    not_passed: frozenset[str] = NOT_PASSED,
+) -> InferBody | Refusal:
     """Judge a request to infer and put it together again.
 
     Args:
         body: The whole.
         length: As for `split`.
         pseudonym: Names the sequences of one organization.
+        not_passed: Parameters that are taken out.
     """
     parts = split(body, length)
     if isinstance(parts, Refusal):
@@ -179,7 +187,7 @@ def read_infer(body: bytes, length: bytes | None, pseudonym: Pseudonym) -> Infer
     members = read_members(head)
     if isinstance(members, Refusal):
         return members
-    refusal = _isolate_parameters(members, pseudonym)
+    refusal = _isolate_parameters(members, pseudonym, not_passed)
     inputs = refusal or _read_tensors(members, "inputs", tail)
     if isinstance(inputs, Refusal):
         return inputs
@@ -222,14 +230,17 @@ def flatten(members: Members) -> Members | Refusal:
     return flat
 
 
-def isolate(members: Members, pseudonym: Pseudonym) -> None:
+def isolate(
+    members: Members, pseudonym: Pseudonym, not_passed: frozenset[str] = NOT_PASSED
+) -> None:
     """Take out what steers the server, and give a sequence a name that no other organization's has.
 
     Args:
         members: Of `generate`, flat, or the parameters of a request to infer.
         pseudonym: Names the sequences of one organization.
+        not_passed: What steers.
     """
-    for steering in NOT_PASSED.intersection(members):
+    for steering in not_passed.intersection(members):
         del members[steering]
     raw = members.get(SEQUENCE)
     if raw is not None and bytes(raw) != b"null":
@@ -251,12 +262,14 @@ def sequence_name(raw: bytes, pseudonym: Pseudonym) -> bytes:
     return b"%d" % (int(name, 16) % _MOST_SEQUENCE + 1)
 
 
-def _isolate_parameters(members: Members, pseudonym: Pseudonym) -> Refusal | None:
+def _isolate_parameters(
+    members: Members, pseudonym: Pseudonym, not_passed: frozenset[str]
+) -> Refusal | None:
     parameters = _read_parameters(members)
     if isinstance(parameters, Refusal):
         return parameters
     if _PARAMETERS in members:
-        isolate(parameters, pseudonym)
+        isolate(parameters, pseudonym, not_passed)
         members[_PARAMETERS] = msgspec.Raw(_encode(parameters))
     return None
 
