@@ -163,6 +163,8 @@ def test_a_newcomers_first_hour(start: Start) -> None:
         follower.send_signal(signal.SIGINT)
         assert follower.wait(10) == 0
 
+    look_inside(dev)
+
     doctor = penstock("doctor", "--data", str(dev.data))
     assert doctor.returncode == 0, doctor.stdout
 
@@ -183,6 +185,43 @@ def test_a_newcomers_first_hour(start: Start) -> None:
     assert find_row(again.data, request_id) == row
     assert again.chat(max_tokens=1).status_code == 200
     assert again.stop() == 0
+
+
+def look_inside(dev: Dev) -> None:
+    """See with `penstock debug` what a request waits for, and that no listener tells it."""
+    timing = {"x-emulator-itl-ms": "200", "x-emulator-output-tokens": "10000"}
+    messages = [{"role": "user", "content": "canary-4711"}]
+    body = {"model": "emulated-70b", "stream": True, "max_tokens": 10_000, "messages": messages}
+    url = f"{dev.facts['base_url']}/v1/chat/completions"
+    with (
+        httpx.Client(timeout=30) as client,
+        client.stream("POST", url, headers={**dev.headers, **timing}, json=body) as stream,
+    ):
+        lines = stream.iter_lines()
+        assert next(lines)
+        slots = [str(worker["slot"]) for worker in debug(dev, "connections")["workers"]]
+        found = [debug(dev, "connections", "--worker", slot) for slot in slots]
+        (request,) = itertools.chain.from_iterable(each["requests"] for each in found)
+        assert request["request_id"] == stream.headers["x-request-id"]
+        assert (request["state"], request["model"]) == ("streaming", "emulated-70b")
+    assert debug(dev, "gc", "--worker", "0")["types"]
+    assert debug(dev, "memory", "--worker", "0", "--trace", "0.1")["traced_s"]
+    assert debug(dev, "settings")["data_path"] == str(dev.data)
+    names = [row["names"] for row in debug(dev, "tasks")["tasks"]]
+    assert ["supervise"] in names
+    assert debug(dev, "threads", "--control")["threads"]
+    for base in (dev.facts["base_url"], dev.facts["control_url"], dev.facts["metrics_url"]):
+        assert httpx.get(f"{base}/debug/tasks", headers=dev.headers).status_code == 404
+
+
+def debug(dev: Dev, *words: str) -> dict[str, Any]:
+    """Return what `penstock debug` finds."""
+    answer = penstock("debug", *words, "--json", "--data", str(dev.data))
+    assert answer.returncode == 0, answer.stderr
+    assert "canary-4711" not in answer.stdout
+    assert dev.facts["api_key"] not in answer.stdout
+    found: dict[str, Any] = json.loads(answer.stdout)
+    return found
 
 
 def test_a_stream_finishes_while_it_stops(start: Start) -> None:

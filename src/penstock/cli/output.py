@@ -53,6 +53,19 @@ def console(*, is_error: bool = False) -> "Console":
     return Console(stderr=is_error, highlight=False, soft_wrap=True)
 
 
+def printable(text: str) -> str:
+    r"""Return a text that a terminal only shows: what would steer it is escaped.
+
+    >>> printable("a\x1b[2Jb\u202ec"), printable("Zürich")
+    ('a\\x1b[2Jb\\u202ec', 'Zürich')
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
 def print_json(value: Any) -> None:
     """Print one JSON document on one line of stdout."""
     sys.stdout.write(msgspec.json.encode(value).decode() + "\n")

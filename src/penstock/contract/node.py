@@ -162,6 +162,27 @@ class ContextLengths(msgspec.Struct, frozen=True, tag="context_lengths"):
     """Each is the name of an upstream, the upstream's own name of a model, and tokens."""
 
 
+class Inspect(msgspec.Struct, frozen=True, tag="inspect"):
+    """Agent to worker: an operator wants to know something of it; one question at a time."""
+
+    number: int
+    """Of the question; the answer has it."""
+    topic: str
+    """One of `kit.inspection.Topic`."""
+    rows: int
+    trace_s: float = 0.0
+
+
+class Inspected(msgspec.Struct, frozen=True, tag="inspected"):
+    """Worker to agent: the answer to an `Inspect`."""
+
+    number: int
+    found: bytes
+    """A JSON object; b"" when there is no answer."""
+    fault: str = ""
+    """Why there is none."""
+
+
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """Agent to worker: stop taking requests, finish those in flight within the grace, end."""
 
@@ -274,6 +295,7 @@ WorkerMessage = (
     | WantHolds
     | FreeHolds
     | CheckHolds
+    | Inspected
 )
 AgentMessage = (
     Apply
@@ -284,6 +306,7 @@ AgentMessage = (
     | LimitsClock
     | HoldsGranted
     | HoldsChecked
+    | Inspect
     | NotReady
 )
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 from types import FrameType
 
 import msgspec
@@ -14,7 +15,9 @@ from fastapi import FastAPI
 
 from penstock.control.app import create_app
 from penstock.control.settings import ControlSettings
+from penstock.kit.debug_door import DebugDoor, debug_routes, socket_path
 from penstock.kit.errors import PenstockError
+from penstock.kit.inspection import Found, Inspector, Question
 from penstock.kit.kek.configure import KekSettingError
 from penstock.kit.kek.model import KekUnavailableError
 from penstock.kit.secrets import SecretUnavailableError
@@ -55,11 +58,40 @@ def main(arguments: list[str]) -> int:
         ) as error:
             _logger.error("cannot start: %s", error)  # noqa: TRY400 - as above
             return 1
-        return _serve(app, listener)
+        return _serve(app, listener, settings)
 
 
-def _serve(app: FastAPI, listener: socket.socket) -> int:
-    server = uvicorn.Server(
+class _Server(uvicorn.Server):
+    """A server that answers its operator as long as it serves.
+
+    Args:
+        config: The server's own.
+        settings: How it was started.
+    """
+
+    def __init__(self, config: uvicorn.Config, settings: ControlSettings) -> None:
+        super().__init__(config)
+        inspector = Inspector(msgspec.to_builtins(settings), self._count_connections)
+        self._debug = DebugDoor(
+            socket_path(Path(settings.data_dir), "control"),
+            debug_routes(lambda question, _: inspector.answer(question)),
+        )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        await self._debug.open()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._debug.close()
+        await super().shutdown(sockets)
+
+    async def _count_connections(self, _question: Question) -> Found:
+        state = self.server_state
+        return {"connections": len(state.connections), "requests": len(state.tasks)}
+
+
+def _serve(app: FastAPI, listener: socket.socket, settings: ControlSettings) -> int:
+    server = _Server(
         uvicorn.Config(
             app,
             log_config=None,
@@ -69,7 +101,8 @@ def _serve(app: FastAPI, listener: socket.socket) -> int:
             ws="none",
             timeout_keep_alive=75,
             timeout_graceful_shutdown=DRAIN_GRACE_S,
-        )
+        ),
+        settings,
     )
     app.state.is_stopping = lambda: server.should_exit
     # The server ends by raising the signal again, for whoever handled it before: us.

@@ -7,7 +7,7 @@ came for `orphan_grace_s`.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from penstock.contract.node import (
     Hello,
     HoldsChecked,
     HoldsGranted,
+    Inspect,
+    Inspected,
     LimitsClock,
     MessageTooLongError,
     NotReady,
@@ -54,6 +56,8 @@ class Orders:
     """How many tokens requests may have."""
     drain: Callable[[float | None], None]
     """The worker shall end, with its grace in seconds."""
+    inspect: Callable[[Inspect], Awaitable[Inspected]]
+    """An operator wants to know something of it."""
 
 
 class AgentLink:
@@ -86,6 +90,7 @@ class AgentLink:
         self._orders = orders
         self._limiter = limiter
         self._writer: asyncio.StreamWriter | None = None
+        self._inspecting: set[asyncio.Task[None]] = set()
 
     def send(self, message: WorkerMessage) -> bool:
         """Tell the agent something at once; False when it is away, or does not listen."""
@@ -118,7 +123,7 @@ class AgentLink:
         writer.write(encode_message(self._hello()))
         self._writer = writer
         self._limiter.connected()
-        reporting = asyncio.create_task(self._report(writer))
+        reporting = asyncio.create_task(self._report(writer), name="report")
         try:
             await self._listen(reader, writer)
         finally:
@@ -166,5 +171,15 @@ class AgentLink:
                 self._orders.take_contexts(message)
             case Drain(grace_s):
                 self._orders.drain(grace_s)
+            case Inspect():
+                self._begin_inspection(message)
             case Granted() | HoldsGranted() | HoldsChecked() | LimitsClock():
                 self._limiter.take(message)
+
+    def _begin_inspection(self, question: Inspect) -> None:
+        task = asyncio.create_task(self._inspect(question), name="inspect")
+        self._inspecting.add(task)
+        task.add_done_callback(self._inspecting.discard)
+
+    async def _inspect(self, question: Inspect) -> None:
+        self.send(await self._orders.inspect(question))

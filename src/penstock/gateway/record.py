@@ -5,7 +5,7 @@ place that ends it, and the last bytes of the answer wait until its usage event 
 """
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from penstock.contract.finished import Course
 from penstock.contract.journal import Open
@@ -308,6 +308,39 @@ class RequestRecord(ABC):
             answer_bytes=self._answer_bytes,
             was_sent=self._was_sent,
         )
+
+    def describe(self, now_ns: int) -> dict[str, Any]:
+        """Return what an operator may know of it while it is under way: no content, no key.
+
+        Args:
+            now_ns: Nanoseconds since the Unix epoch.
+        """
+        target, first_ns = self._admission.target, self._first_byte_ns
+        return {
+            "request_id": self.request_id,
+            "event_id": self._event_id,
+            "organization": self._principal.organization,
+            "project": self._principal.project,
+            "model": target.alias,
+            "upstream": target.upstream.name,
+            "attempts": self._attempts.count,
+            "age_ms": (now_ns - self._started_ns) // 1_000_000,
+            "first_byte_ms": None
+            if first_ns is None
+            else (first_ns - self._started_ns) // 1_000_000,
+            "state": self._state(),
+            "is_paused": self._downstream.is_paused,
+        }
+
+    def _state(self) -> str:
+        """Return how far it is, in a word."""
+        if self.is_settled:
+            return "ending"
+        if self._reply.is_begun:
+            return "streaming"
+        if self._was_sent:
+            return "answering"
+        return "connecting" if self._is_recorded else "limits"
 
     # What an exchange does
 

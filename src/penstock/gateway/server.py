@@ -433,6 +433,11 @@ class Downstream(asyncio.Protocol):
 
     # The order of answers
 
+    @property
+    def exchange(self) -> Exchange | None:
+        """The request that is being answered by an engine."""
+        return self._exchange
+
     def _is_busy(self) -> bool:
         return self._exchange is not None or bool(self._waiting)
 

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import lmdb
 import msgspec
@@ -19,6 +20,8 @@ from penstock.contract.node import (
     Applied,
     ContextLengths,
     Hello,
+    Inspect,
+    Inspected,
     NotReady,
     Sample,
     Stats,
@@ -51,6 +54,9 @@ from penstock.gateway.tokens import Tokens
 from penstock.gateway.trace import Tracer
 from penstock.kit.errors import PenstockError, Refusal
 from penstock.kit.ids import EventIds
+
+if TYPE_CHECKING:
+    from penstock.gateway.inspection import Inspection
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +121,7 @@ class Worker:
         self._has_tokens = asyncio.Event()
         self._old_hashes = OldHashes()
         self._link: AgentLink | None = None
+        self._inspection: Inspection | None = None
         self.limiter = Limiter(
             loop,
             monotonic_ns=time.monotonic_ns,
@@ -287,7 +294,7 @@ class Worker:
         link = None
         if self._settings.agent_socket:
             self._link = self._agent_link()
-            link = self._loop.create_task(self._link.run())
+            link = self._loop.create_task(self._link.run(), name="link")
             link.add_done_callback(self._link_ended)
             await self._await_tokens()
         if not self.is_draining:
@@ -322,6 +329,7 @@ class Worker:
                 self._take_not_ready,
                 self._take_contexts,
                 self.drain,
+                self._inspect,
             ),
             limiter=self.limiter,
         )
@@ -347,7 +355,7 @@ class Worker:
 
     def _stats(self) -> Stats:
         journal = self.journal
-        pools = [(name, pool) for (name, _), (_, pools) in self._pools.items() for pool in pools]
+        pools = self._all_pools()
         by_upstream: dict[str, int] = {}
         for name, pool in pools:
             by_upstream[name] = by_upstream.get(name, 0) + pool.connection_count
@@ -366,6 +374,17 @@ class Worker:
         ]
         is_ready = bool(self._servers) and self.refusal() is None
         return Stats(tuple(samples), tuple(self.stats.histograms()), is_ready)
+
+    async def _inspect(self, question: Inspect) -> Inspected:
+        if self._inspection is None:
+            from penstock.gateway.inspection import Inspection  # noqa: PLC0415 - most never need it
+
+            self._inspection = Inspection(self._settings, self._connections, self._all_pools)
+        return await self._inspection.answer(question)
+
+    def _all_pools(self) -> list[tuple[str, AnyEndpoint]]:
+        """Return every connection pool, with the name of its upstream."""
+        return [(name, pool) for (name, _), (_, pools) in self._pools.items() for pool in pools]
 
     def _sweep(self) -> None:
         now = self._loop.time()

@@ -14,6 +14,7 @@ from penstock.contract.metrics import Metric
 from penstock.contract.node import ContextLengths, NotReady
 from penstock.contract.operations import MAX_WAIT_S
 from penstock.kit.clock import Clock
+from penstock.kit.debug_door import DebugDoor, debug_routes, socket_path
 from penstock.kit.errors import PenstockError
 from penstock.kit.files import read_or_create_secret
 from penstock.kit.kek.configure import KekSettingError, configure_kek
@@ -35,6 +36,7 @@ from penstock.node.finished import FinishedRequests
 from penstock.node.health import Health
 from penstock.node.holds import Holds
 from penstock.node.identity import AgentLock, read_or_create_node_id
+from penstock.node.inspections import Inspections
 from penstock.node.layout import Layout, create_runtime_folder, runtime_folder
 from penstock.node.limits_setup import NodeLimits
 from penstock.node.links import Links
@@ -47,6 +49,7 @@ from penstock.node.settings import AgentSettings
 from penstock.node.shipper import Shipper
 from penstock.node.supervisor import Desks, Supervisor
 from penstock.node.transport.choice import connect_store
+from penstock.node.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -159,6 +162,8 @@ class _Agent:
         self._health = Health(publisher, clock, self._tell, random=random.random)
         self._contexts = Contexts(publisher, clock, self._credentials.find, self._tell)
         self._finished = FinishedRequests(layout.journal, ())
+        self._inspections = Inspections(settings, self._list_workers)
+        self._debug = self._make_debug_door(layout)
         self._supervisor = Supervisor(
             settings,
             layout,
@@ -174,6 +179,7 @@ class _Agent:
                 self._health.message,
                 self._contexts.message,
                 self._finished,
+                self._inspections,
             ),
         )
         self._links = Links(socket, self._supervisor)
@@ -186,6 +192,9 @@ class _Agent:
         )
         self._discovery = self._make_discovery()
         self._monitor = self._make_monitor()
+
+    def _make_debug_door(self, layout: Layout) -> DebugDoor:
+        return DebugDoor(socket_path(layout.data, "agent"), debug_routes(self._inspections.answer))
 
     def _make_shipper(self, layout: Layout, node_id: str) -> Shipper:
         return Shipper(
@@ -232,6 +241,7 @@ class _Agent:
             await self._discovery.look(_DISCOVERY_PATIENCE_S)
             await self._limits.start()
             await self._links.open()
+            await self._debug.open()
             await self._supervisor.start()
             self._publisher.outdo(self._supervisor.newest_version)
             self._version = self._publisher.version
@@ -258,6 +268,7 @@ class _Agent:
             for part in parts:
                 part.cancel()
             await asyncio.gather(*parts, return_exceptions=True)
+            await self._debug.close()
             await self._links.close()
             with contextlib.suppress(OSError):
                 self._runtime.rmdir()
@@ -306,6 +317,9 @@ class _Agent:
             self._changed.clear()
             await self._take_version()
             self._supervisor.offer(self._version)
+
+    def _list_workers(self) -> list[Worker]:
+        return self._supervisor.list_workers()
 
     def _tell_credentials(self) -> None:
         self._supervisor.tell_credentials()

@@ -14,6 +14,7 @@ from penstock.contract.node import (
     Frames,
     FreeHolds,
     Hello,
+    Inspected,
     MessageTooLongError,
     PermitsHeld,
     RefusedRequests,
@@ -85,6 +86,10 @@ class Listener(Protocol):
 
     def on_holds(self, link: Link, message: WantHolds | FreeHolds | CheckHolds) -> None:
         """A worker wants money to be held, or says what it does not need."""
+        ...
+
+    def on_inspected(self, inspected: Inspected) -> None:
+        """A worker answers a question about itself."""
         ...
 
     def on_closed(self, link: Link) -> None:
@@ -172,5 +177,7 @@ class Links:
                 self._listener.on_limits(link, message)
             case WantHolds() | FreeHolds() | CheckHolds():
                 self._listener.on_holds(link, message)
+            case Inspected():
+                self._listener.on_inspected(message)
             case Hello():
                 log.warning(line("hello repeated", slot=message.slot, epoch=message.epoch))

@@ -22,6 +22,7 @@ from penstock.contract.node import (
     ContextLengths,
     Credentials,
     FreeHolds,
+    Inspected,
     NotReady,
     RefusedRequests,
     Rehashed,
@@ -35,6 +36,7 @@ from penstock.node.backoff import RestartPauses
 from penstock.node.finished import FinishedRequests
 from penstock.node.holds import Holds
 from penstock.node.identity import next_epoch
+from penstock.node.inspections import Inspections
 from penstock.node.layout import Layout
 from penstock.node.limits import Broker, LimitsMessage
 from penstock.node.links import Link
@@ -74,6 +76,8 @@ class Desks:
     """Returns how many tokens requests may have."""
     finished: FinishedRequests
     """Told of requests that workers refused, if it wants to know."""
+    inspections: Inspections
+    """Asks workers about themselves."""
 
 
 class Supervisor:
@@ -152,6 +156,10 @@ class Supervisor:
                 self._tasks.discard(task)
                 task.result()
             await self._changed.wait()
+
+    def list_workers(self) -> list[Worker]:
+        """Return the workers that live, those that drain too."""
+        return list(self._workers.values())
 
     def offer(self, version: int) -> None:
         """Tell every worker that does not serve from `version` to do so."""
@@ -273,6 +281,10 @@ class Supervisor:
         """Have money held for a worker."""
         if self._is_current(link):
             self._desks.holds.hear(link, message)
+
+    def on_inspected(self, inspected: Inspected) -> None:
+        """Pass on what a worker says of itself."""
+        self._desks.inspections.hear(inspected)
 
     def on_closed(self, link: Link) -> None:
         """Wait for the worker to come back or to end."""

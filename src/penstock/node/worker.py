@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from penstock.contract.node import Apply, Drain
+from penstock.contract.node import AgentMessage, Apply, Drain
 from penstock.node.links import Link
 from penstock.node.process import Process
 from penstock.node.stats import WorkerKey
@@ -58,6 +58,11 @@ class Worker:
         if self.link is link:
             self.link = None
             self.unlinked.set()
+
+    def tell(self, message: AgentMessage) -> None:
+        """Tell it something; lost when there is no connection."""
+        if self.link is not None:
+            self.link.send(message)
 
     def drain(self, grace_s: float) -> bool:
         """Tell it to end when what it does is done; return whether it could be told."""

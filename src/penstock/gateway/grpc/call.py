@@ -388,6 +388,11 @@ class Call:
         elif now_s >= self._silent_until_s:
             self._refuse(Refusal(BODY_TIMEOUT))
 
+    @property
+    def exchange(self) -> "GrpcExchange | None":
+        """The message that is being answered by an engine."""
+        return self._exchange
+
     def interrupt(self) -> None:
         """End: the worker ends."""
         if self._exchange is not None:
