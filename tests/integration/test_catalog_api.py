@@ -148,6 +148,7 @@ BAD_UPSTREAMS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"tls_ca_file": "ca.pem"}, "`tls_ca_file`: is no absolute path"),
     ({"forward_headers": ["authorization"]}, "`forward_headers`: [0] covers"),
     ({"timeouts": {"connect_ms": 0}}, "`timeouts`: has a number out of range"),
+    ({"timeouts": {"first_byte_ms_per_1k_tokens": -1}}, "`timeouts`: has a number out of range"),
     ({"timeouts": {"total_ms": 5, "idle_ms": 6}}, "`timeouts`: has idle_ms longer than total"),
     ({"max_connections": 65_536}, "`max_connections`: has a number out of range"),
     (

@@ -126,7 +126,7 @@ def _check_timeouts(timeouts: dict[str, int]) -> None:
         if name not in Timeouts.__struct_fields__:
             message = f"has no such member; use {', '.join(Timeouts.__struct_fields__)}"
             raise ValueError(message)
-        _check_range(1, MAX_TIMEOUT_MS)(limit_ms)
+        _check_range(min(1, getattr(Timeouts(), name)), MAX_TIMEOUT_MS)(limit_ms)
     unreachable = list_unreachable(timeouts)
     if unreachable:
         message = f"has {unreachable[0]} longer than total_ms; shorten it or raise total_ms"

@@ -147,6 +147,7 @@ class TimeoutsItem(Item):
 
     connect_ms: fields.Milliseconds = _timeouts.connect_ms
     first_byte_ms: fields.Milliseconds = _timeouts.first_byte_ms
+    first_byte_ms_per_1k_tokens: fields.MillisecondsOrNone = _timeouts.first_byte_ms_per_1k_tokens
     idle_ms: fields.Milliseconds = _timeouts.idle_ms
     total_ms: fields.Milliseconds = _timeouts.total_ms
 

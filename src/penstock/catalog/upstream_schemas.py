@@ -108,12 +108,16 @@ class ProvidersBody(AnswerBody):
 
 
 class TimeoutsBody(RequestBody):
-    """Time limits in milliseconds, 1 to 86,400,000; those that are left out are as shown."""
+    """Time limits in milliseconds, 1 to 86,400,000; those that are left out are as shown.
+
+    The first byte may be later by `first_byte_ms_per_1k_tokens` for each 1,000 input tokens, or 0.
+    """
 
     model_config = example(first_byte_ms=30_000)
 
     connect_ms: StrictInt = _limits.connect_ms
     first_byte_ms: StrictInt = _limits.first_byte_ms
+    first_byte_ms_per_1k_tokens: StrictInt = _limits.first_byte_ms_per_1k_tokens
     idle_ms: StrictInt = _limits.idle_ms
     total_ms: StrictInt = _limits.total_ms
 

@@ -53,8 +53,8 @@ app = typer.Typer(
 )
 
 
-def _timeout(name: str, text: str) -> Any:
-    return option(f"--timeout-ms-{name}", f"{text}, in ms.", "N", min=1)
+def _timeout(name: str, text: str, least: int = 1) -> Any:
+    return option(f"--timeout-ms-{name}", f"{text}, in ms.", "N", min=least)
 
 
 EndpointOption = Annotated[
@@ -110,6 +110,10 @@ PriorityOption = Annotated[
 ]
 ConnectOption = Annotated[int | None, _timeout("connect", "Longest wait for a connection")]
 FirstByteOption = Annotated[int | None, _timeout("first-byte", "Longest wait for an answer")]
+PrefillOption = Annotated[
+    int | None,
+    _timeout("first-byte-per-1k-tokens", "So much longer for each 1,000 input tokens", least=0),
+]
 IdleOption = Annotated[int | None, _timeout("idle", "Longest silence within an answer")]
 TotalOption = Annotated[int | None, _timeout("total", "Longest time for a whole request")]
 
@@ -156,6 +160,7 @@ def write(  # noqa: PLR0913  # each option is a parameter: Typer reads them from
     takes_priority: PriorityOption = None,
     timeout_ms_connect: ConnectOption = None,
     timeout_ms_first_byte: FirstByteOption = None,
+    timeout_ms_first_byte_per_1k_tokens: PrefillOption = None,
     timeout_ms_idle: IdleOption = None,
     timeout_ms_total: TotalOption = None,
     data: DataOption = None,
@@ -171,6 +176,7 @@ def write(  # noqa: PLR0913  # each option is a parameter: Typer reads them from
     timeouts = given(
         connect_ms=timeout_ms_connect,
         first_byte_ms=timeout_ms_first_byte,
+        first_byte_ms_per_1k_tokens=timeout_ms_first_byte_per_1k_tokens,
         idle_ms=timeout_ms_idle,
         total_ms=timeout_ms_total,
     )

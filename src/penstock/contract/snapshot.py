@@ -23,17 +23,23 @@ class SnapshotFormatError(Exception):
     """The bytes are no snapshot, or one of a format that this version cannot read."""
 
 
-class Timeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Time limits towards an upstream, in milliseconds, each > 0; each has its own error code."""
+class Timeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Time limits towards an upstream, in milliseconds; each has its own error code.
+
+    What is as usual is left out: nodes that do not know a newer one understand the others.
+    """
 
     connect_ms: int = 5_000
-    """To a connected (and, with TLS, greeted) socket."""
+    """To a connected (and, with TLS, greeted) socket, > 0."""
     first_byte_ms: int = 120_000
-    """From the request sent to the first byte of the answer."""
+    """From the request sent to the first byte of the answer, > 0."""
+    first_byte_ms_per_1k_tokens: int = 0
+    """So much longer for each 1,000 input tokens, as estimated from the size of the request, >= 0:
+    prefill takes the longer the more there is to read."""
     idle_ms: int = 60_000
-    """Between two reads of an answer."""
+    """Between two reads of an answer, > 0."""
     total_ms: int = 3_600_000
-    """From admission to the last byte."""
+    """From admission to the last byte, > 0."""
 
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}

@@ -111,8 +111,16 @@ class Dispatch(RequestRecord):
         """Take note that an engine is sent the request: it has to answer in time."""
         self._was_sent = True
         self._late_error = FIRST_BYTE_TIMEOUT
-        first_byte_ms = self._admission.target.upstream.timeouts.first_byte_ms
-        self._deadline_s = self._worker.now_s() + first_byte_ms / 1000
+        self._deadline_s = self._worker.now_s() + self._first_byte_s
+
+    @property
+    def _first_byte_s(self) -> float:
+        """How long the engine may take to answer."""
+        admission = self._admission
+        timeouts = admission.target.upstream.timeouts
+        per_1k_ms = timeouts.first_byte_ms_per_1k_tokens
+        prefill_ms = per_1k_ms and per_1k_ms * admission.estimated_input_tokens / 1000
+        return (timeouts.first_byte_ms + prefill_ms) / 1000
 
     def _began(self) -> None:
         """Take note that the answer has begun."""

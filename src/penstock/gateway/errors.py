@@ -426,7 +426,8 @@ FIRST_BYTE_TIMEOUT = _infrastructure(
     504,
     "The model did not begin to answer in time.",
     cause="timeouts.first_byte_ms ran out: a long queue, a very long prompt, or a hung engine.",
-    operator="Look at the engine's queue; raise timeouts.first_byte_ms for long prompts.",
+    operator="Look at the engine's queue; for long prompts set "
+    "timeouts.first_byte_ms_per_1k_tokens.",
 )
 IDLE_TIMEOUT = _infrastructure(
     "upstream:idle_timeout",

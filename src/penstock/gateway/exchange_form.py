@@ -87,8 +87,7 @@ class FormExchange(Exchange):
         if connection is not None:
             connection.transport.write(_LAST_CHUNK)
             if self._first_byte_ns is None:
-                timeouts = self._admission.target.upstream.timeouts
-                self._deadline_s = self._worker.now_s() + timeouts.first_byte_ms / 1000
+                self._deadline_s = self._worker.now_s() + self._first_byte_s
 
     def upload_failed(self, refusal: Refusal) -> None:
         """End: the rest of the form is not as it should be, and the engine never gets its end."""
@@ -103,7 +102,7 @@ class FormExchange(Exchange):
         if not self._is_stalled:
             if silent_s >= BODY_IDLE_S:
                 self._fail(Refusal(BODY_TIMEOUT), outcome="caller_gone")
-        elif silent_s >= self._admission.target.upstream.timeouts.first_byte_ms / 1000:
+        elif silent_s >= self._first_byte_s:
             self._fail(Refusal(FIRST_BYTE_TIMEOUT), outcome="timeout")
 
     # What the engine's connection calls

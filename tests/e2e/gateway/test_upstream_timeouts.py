@@ -29,7 +29,15 @@ from penstock.contract.snapshot import Timeouts
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-SHORT = Timeouts(connect_ms=300, first_byte_ms=400, idle_ms=400, total_ms=1_500)
+SHORT = Timeouts(
+    connect_ms=300,
+    first_byte_ms=400,
+    first_byte_ms_per_1k_tokens=100,
+    idle_ms=400,
+    total_ms=1_500,
+)
+LONG_PROMPT = "word " * 40_000
+"""Of some 50,000 tokens: 5 s more."""
 CHUNKS = 60
 """Of some 150 KB each: more than all buffers between engine and caller hold."""
 LATE_S = 1.0
@@ -74,6 +82,27 @@ async def test_an_engine_that_never_answers(
     event = worker.wait_events(before + 1)[-1]
     assert (event.outcome, event.status, event.usage_source) == ("timeout", 504, "estimated")
     assert event.error_code == "err:gateway:upstream:first_byte_timeout"
+
+
+async def test_an_engine_may_take_longer_for_a_long_prompt(
+    engine: ScriptedEngine, worker: WorkerProcess
+) -> None:
+    """The time to the first byte grows with what there is to read, up to the total."""
+
+    async def script(talk: Talk) -> None:
+        await asyncio.sleep(2 * SHORT.first_byte_ms / 1000)
+        await talk.send(chat(counts(50_000, 2)))
+
+    engine.script = script
+    messages = [{"role": "user", "content": LONG_PROMPT}]
+    assert (await ask(worker.port, "", chat_body(messages=messages))).status == 200
+
+    async def silence(talk: Talk) -> None:
+        await talk.gone()
+
+    engine.script = silence
+    found = await ask(worker.port, "", chat_body(messages=messages))
+    assert (found.status, found.code) == (504, "upstream:total_timeout")
 
 
 async def test_an_engine_that_stalls_in_a_stream(
