@@ -47,8 +47,11 @@ Once a stream has begun, the same error object arrives as its last `data:` event
 _METRICS_HEAD = """\
 # Metrics
 
-What a node's `/metrics` shows, in Prometheus' text form. Labels hold only names that the
-configuration knows, so a caller cannot make new series. Times are in seconds, sizes in bytes.
+What a node's `/metrics` shows, and the control plane's, in Prometheus' text form or as OpenMetrics.
+Labels hold only names that the configuration knows, so a caller cannot make new series. Of many
+organizations, models and upstreams the large ones are shown, and the rest together as `other`
+(`organizations_shown` and others in [limits](limits.md)). Names that begin with `gen_ai` are those
+of OpenTelemetry's conventions. Times are in seconds, sizes in bytes.
 """
 
 _ENGINES_HEAD = """\

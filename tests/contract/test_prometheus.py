@@ -13,10 +13,10 @@ from deploy.alerts import ALERTS, BURNS, OBJECTIVES
 from deploy.dashboards import DASHBOARDS, RATE
 from deploy.generate import ROOT
 
-from penstock.contract.metrics import Metric
-from penstock.node.exposition import NodeCollector, render
+from penstock.contract.exposition import Family, write_page
+from penstock.contract.metrics import WORKER_METRICS
+from penstock.contract.node import HistogramSample
 from penstock.node.metrics import AGENT_METRICS
-from penstock.node.stats import StatsBook
 
 FOLDER = ROOT / "deploy" / "prometheus"
 RULES = FOLDER / "penstock.rules.yml"
@@ -299,8 +299,13 @@ def test_alerts_fire_when_they_must(tmp_path: Path) -> None:
 @promtool
 def test_prometheus_takes_the_page_of_a_node() -> None:
     """Nothing that a node shows is against Prometheus' rules for names, kinds and help."""
-    own = [(metric, 1.0) for metric in AGENT_METRICS if not metric.labels]
-    labelled: dict[Metric, dict[tuple[str, ...], float]]
-    labelled = {metric: {metric.labels: 1.0} for metric in AGENT_METRICS if metric.labels}
-    collector = NodeCollector(StatsBook().totals, lambda: own, labelled.items)
-    run("check", "metrics", page=render(collector))
+    families = [
+        Family(
+            metric,
+            {} if metric.buckets else {metric.labels: 1.0},
+            {metric.labels: HistogramSample(metric.name, metric.labels, counts, 1.0)},
+        )
+        for metric in (*WORKER_METRICS, *AGENT_METRICS)
+        for counts in [(1,) * (len(metric.buckets) + 1)]
+    ]
+    run("check", "metrics", page="".join(write_page(families)).encode())

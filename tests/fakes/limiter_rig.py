@@ -251,7 +251,10 @@ class LimiterRig:
 
     def count(self, name: str) -> float:
         """Return the sum of a metric's samples."""
-        return sum(each.value for each in self.stats.samples() if each.name == name)
+        self.stats.forget_told()
+        reports = self.stats.reports((), is_ready=True)
+        told = (sample for report in reports for sample in report.samples)
+        return sum(each.value for each in told if each.name == name)
 
     def asked(self, kind: type) -> list[Any]:
         """Return what the agent was told of a kind."""

@@ -67,6 +67,12 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether the agent wants to hear of each request that no engine was asked for."""
     tracing: Tracing | None = None
     """How requests are traced; not at all when None: what callers say of theirs is passed on."""
+    organizations_shown: int = 100
+    """Organizations that have metrics of their own; the others are added up as `other`."""
+    models_shown: int = 50
+    """The same of models, by the names that callers use."""
+    upstreams_shown: int = 100
+    """The same of upstreams."""
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
@@ -97,11 +103,16 @@ class HistogramSample(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Stats(msgspec.Struct, frozen=True, tag="stats"):
-    """Worker to agent, once a second: totals since the worker's start."""
+    """Worker to agent, once a second: totals since the worker's start, as far as they changed.
+
+    On a new connection all are told.
+    """
 
     samples: tuple[Sample, ...]
     histograms: tuple[HistogramSample, ...]
     is_ready: bool
+    has_gauges: bool = True
+    """Whether all gauges are in it; those that are not are no more."""
 
 
 class Applied(msgspec.Struct, frozen=True, tag="applied"):

@@ -66,7 +66,7 @@ class AgentLink:
     Args:
         socket: Path of the agent's Unix socket.
         orphan_grace_s: How long to serve without an agent.
-        hello: Makes the greeting.
+        hello: Makes the greeting; what is reported behind it is for one who knows nothing yet.
         report: Makes what is told every `STATS_S`.
         orders: What is done when the agent says so.
         limiter: Told what the agent says about limits and money, and whether there is one.
@@ -137,7 +137,8 @@ class AgentLink:
         while True:
             for message in self._make_report():
                 writer.write(encode_message(message))
-            await writer.drain()
+                await writer.drain()
+                await asyncio.sleep(0)  # requests have their turn between two parts
             await asyncio.sleep(STATS_S)
 
     async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

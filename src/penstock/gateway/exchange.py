@@ -114,6 +114,8 @@ class Exchange(Dispatch):
             if self._answer_bytes > ANSWER_BYTES:
                 self._fail(Refusal(BAD_ANSWER))
             return
+        if not tap.frame_count:  # many engines send their head long before
+            self._first_byte_ns = self._worker.wall_ns()
         shown = tap.feed(data)
         if tap.error is not None:
             self._fail_in_stream(tap, tap.error, shown)

@@ -17,7 +17,9 @@ import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import Protocol
 
 from penstock.contract.finished import Course
@@ -149,10 +151,17 @@ class Journal:
         self.is_broken = False
         """Set when fsync failed: what is on disk is unknown, so this worker must end."""
         self.on_broken: Then = lambda: None
+        self.on_synced: Callable[[float], None] = lambda _: None
+        """Told the seconds that each sync took, until the loop knew of it."""
         self.record_count = 0
         self.byte_count = 0
         self.sync_count = 0
         self._begin()
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How much is not written yet; much only while there is no space."""
+        return self._pending_bytes
 
     @property
     def can_admit(self) -> bool:
@@ -258,7 +267,7 @@ class Journal:
         old, self._segment, self._next = self._segment, self._next, None
         self._number += 1
         work = self._loop.run_in_executor(self._thread, old.end, self.sync)
-        work.add_done_callback(self._synced)
+        work.add_done_callback(partial(self._synced, perf_counter()))
         self._begin()
 
     def _flush(self) -> None:
@@ -348,10 +357,10 @@ class Journal:
             return
         waiting, self._after_sync = self._after_sync, []
         work = self._loop.run_in_executor(self._thread, self.sync, self._segment.descriptor)
-        written = self.byte_count
+        written, began_s = self.byte_count, perf_counter()
 
         def synced(work: "asyncio.Future[None]") -> None:
-            self._synced(work)
+            self._synced(began_s, work)
             if self.is_broken:
                 return
             self._run(waiting)
@@ -361,9 +370,10 @@ class Journal:
 
         work.add_done_callback(synced)
 
-    def _synced(self, work: "asyncio.Future[None]") -> None:
+    def _synced(self, began_s: float, work: "asyncio.Future[None]") -> None:
         """Count a sync; one that failed leaves unknown what is on disk, and is not tried again."""
         self.sync_count += 1
+        self.on_synced(perf_counter() - began_s)
         error = work.exception()
         if error is not None and not self.is_broken:
             log.critical("journal fsync failed error=%s", error)

@@ -212,6 +212,11 @@ class Limiter:
 
     # What the worker calls
 
+    @property
+    def waiting_count(self) -> int:
+        """How many requests wait to hear about their limits."""
+        return sum(claim.is_waiting for claim in self._parked)
+
     def sweep(self) -> None:
         """Ask ahead, and give back what nobody needs; called every `limits.SWEEP_S`."""
         now_ms = self._now_ms()

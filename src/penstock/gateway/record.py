@@ -210,7 +210,9 @@ class RequestRecord(ABC):
         worker = self._worker
         if self._is_recorded:
             event = self._event(outcome, error, measure, holds)
-            worker.stats.ended(event)
+            provider = self._admission.target.upstream.settings.provider
+            is_limited = self._taken is not None
+            worker.stats.ended(event, provider, error, is_limited=is_limited)
             worker.journal.close(event, self, self._course(error))
             return
         if error is not None:

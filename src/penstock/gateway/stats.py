@@ -1,105 +1,196 @@
-"""Counters of one worker: plain numbers on the hot path, samples once a second."""
+"""Counters of one worker: plain numbers on the hot path, what changed of them once a second."""
 
 from bisect import bisect_left
-from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
 
 from penstock.contract import metrics
 from penstock.contract.limits import Limit
-from penstock.contract.node import HistogramSample, Sample
+from penstock.contract.metrics import Metric
+from penstock.contract.node import Sample
+from penstock.contract.node import Stats as Report
+from penstock.contract.series import OTHER, Count, Histogram, Names, SeriesBook
 from penstock.contract.usage import UsageEvent
-from penstock.kit.errors import ErrorCode
+from penstock.gateway.kinds import DURATION_NS, FIRST_NS, TOKEN_NS, TOKENS, Key, Kind
+from penstock.kit.errors import ErrorCode, Source
 
-
-class _Histogram:
-    __slots__ = ("_buckets", "_counts", "_metric", "_sum")
-
-    def __init__(self, metric: metrics.Metric) -> None:
-        self._metric = metric
-        self._buckets = metric.buckets
-        self._counts = [0] * (len(metric.buckets) + 1)
-        self._sum = 0.0
-
-    def observe(self, seconds: float) -> None:
-        self._counts[bisect_left(self._buckets, seconds)] += 1
-        self._sum += seconds
-
-    def sample(self) -> HistogramSample:
-        return HistogramSample(self._metric.name, (), tuple(self._counts), self._sum)
+_SERIES: Final = 10_000
+"""Of one metric."""
+_KINDS: Final = 10_000
+"""Of requests, each with what it counts on at hand."""
+_AT_ONCE: Final = 200
+"""Kinds, and series, that are reported at once: a report must not hold up requests for long."""
+_SIDES: Final = {
+    Source.DOWNSTREAM: "caller",
+    Source.INTERNAL: "gateway",
+    Source.UPSTREAM: "engine",
+}
 
 
 class Stats:
-    """What a worker counts since its start."""
+    """What a worker counts since its start.
 
-    def __init__(self) -> None:
+    Args:
+        organizations: How many have series of their own.
+        models: The same.
+        upstreams: The same.
+    """
+
+    def __init__(self, organizations: int = 100, models: int = 50, upstreams: int = 100) -> None:
         """Start at zero."""
-        self._requests: dict[tuple[str, ...], int] = defaultdict(int)
-        self._input_tokens: dict[tuple[str, ...], int] = defaultdict(int)
-        self._output_tokens: dict[tuple[str, ...], int] = defaultdict(int)
-        self._errors: dict[str, int] = defaultdict(int)
-        self._retries: dict[tuple[str, ...], int] = defaultdict(int)
-        self._overhead = _Histogram(metrics.OVERHEAD)
-        self._first_byte = _Histogram(metrics.FIRST_BYTE)
-        self.overhead = self._overhead.observe
-        """Takes the seconds between a request's last byte and its dispatch."""
-        self._limit_refused: dict[tuple[str, ...], int] = defaultdict(int)
-        self._limit_exceeded: dict[tuple[str, ...], int] = defaultdict(int)
-        self._limit_unanswered: dict[tuple[str, ...], int] = defaultdict(int)
-        self._limit_wait = _Histogram(metrics.LIMIT_WAIT)
-        self.limit_waited = self._limit_wait.observe
-        """Takes the seconds that a request waited to hear about its limits."""
+        self._book = SeriesBook(_SERIES)
+        self._organizations = Names(organizations)
+        self._models = Names(models)
+        self.upstreams = Names(upstreams)
+        """Which upstreams are shown by their names."""
+        self._kinds: dict[tuple[str | bool, ...], Kind] = {}
+        self._changed: list[Kind] = []
+        self._errors: dict[str, Count] = {}
+        # Few and in constant use: told each time.
+        self._always = [
+            self._book.histogram(metric)
+            for metric in (metrics.OVERHEAD, metrics.LIMIT_WAIT, metrics.JOURNAL_SYNC)
+        ]
+        self.overhead, self.limit_waited, self.journal_synced = (
+            histogram.observe for histogram in self._always
+        )
+        """Take the seconds between a request's last byte and its dispatch, those that a request
+        waited to hear about its limits, and those that a sync of the journal took."""
+
+    # What is counted
 
     def refused(self, error: ErrorCode) -> None:
-        """Count a request that was refused before it was dispatched."""
-        self._errors[error.code] += 1
+        """Count an error answer, or a stream that ended in an error."""
+        count = self._errors.get(error.code)
+        if count is None:
+            labels = error.code, error.code.split(":")[2], _SIDES[error.source]
+            count = self._errors[error.code] = self._book.count(metrics.ERRORS, *labels)
+        count.value += 1
 
     def retried(self, upstream: str, reason: str) -> None:
         """Count an attempt that was given up for another endpoint."""
-        self._retries[upstream, reason] += 1
+        self._book.add(metrics.RETRIES, self.upstreams.shown(upstream), reason)
 
     def limit_refused(self, organization: str, metric: str) -> None:
         """Count a request that a limit or a budget refused."""
-        self._limit_refused[organization, metric] += 1
+        self._add_for(metrics.LIMIT_REFUSED, organization, metric)
 
     def limit_exceeded(self, organization: str, limit: Limit) -> None:
         """Count a rule that was exceeded and stopped nobody."""
-        self._limit_exceeded[organization, limit.metric, limit.enforcement] += 1
+        self._add_for(metrics.LIMIT_EXCEEDED, organization, limit.metric, limit.enforcement)
 
     def limit_unanswered(self, organization: str, limit: Limit) -> None:
         """Count a rule that nobody could be asked about, and that stopped nobody."""
-        self._limit_unanswered[organization, limit.metric, limit.enforcement] += 1
+        self._add_for(metrics.LIMIT_UNANSWERED, organization, limit.metric, limit.enforcement)
 
-    def ended(self, event: UsageEvent) -> None:
-        """Count a request that ended, whatever way."""
-        organization, model, source = event.organization, event.model, event.usage_source
-        self._requests[organization, model, event.operation, event.outcome] += 1
-        tokens = (organization, model, source)
-        self._input_tokens[tokens] += event.input_tokens
-        self._output_tokens[tokens] += event.output_tokens
-        if event.error_code is not None:
-            self._errors[event.error_code] += 1
-        if event.first_byte_at_ns is not None:
-            self._first_byte.observe((event.first_byte_at_ns - event.started_at_ns) / 1e9)
+    def _add_for(self, metric: Metric, organization: str, *labels: str) -> None:
+        self._book.add(metric, self._organizations.shown(organization), *labels)
 
-    def samples(self) -> list[Sample]:
-        """Return every counter."""
-        found = [
-            Sample(metric.name, labels, value)
-            for metric, values in (
-                (metrics.REQUESTS, self._requests),
-                (metrics.INPUT_TOKENS, self._input_tokens),
-                (metrics.OUTPUT_TOKENS, self._output_tokens),
-                (metrics.RETRIES, self._retries),
-                (metrics.LIMIT_REFUSED, self._limit_refused),
-                (metrics.LIMIT_EXCEEDED, self._limit_exceeded),
-                (metrics.LIMIT_UNANSWERED, self._limit_unanswered),
-            )
-            for labels, value in values.items()
-        ]
-        found += [
-            Sample(metrics.ERRORS.name, (code,), count) for code, count in self._errors.items()
-        ]
-        return found
+    def ended(
+        self, event: UsageEvent, provider: str, error: ErrorCode | None, *, is_limited: bool
+    ) -> None:
+        """Count a request that ended, whatever way.
 
-    def histograms(self) -> list[HistogramSample]:
-        """Return every histogram."""
-        return [self._overhead.sample(), self._first_byte.sample(), self._limit_wait.sample()]
+        Args:
+            event: What is known of it.
+            provider: The kind of server that it was sent to.
+            error: What went wrong.
+            is_limited: Whether limits or budgets apply to it.
+        """
+        key = (
+            event.organization,
+            event.model,
+            event.upstream,
+            event.operation,
+            event.is_stream,
+            event.outcome,
+            event.usage_source,
+            provider,
+            is_limited,
+        )
+        kind = self._kinds.get(key) or self._find(*key)
+        if not kind.has_changed:
+            kind.has_changed = True
+            self._changed.append(kind)
+        if error is not None:
+            self.refused(error)
+        inputs, outputs = event.input_tokens, event.output_tokens
+        tally = kind.inputs
+        tally[bisect_left(TOKENS, inputs)] += 1
+        tally[-1] += inputs
+        tally = kind.outputs
+        tally[bisect_left(TOKENS, outputs)] += 1
+        tally[-1] += outputs
+        if (
+            event.cached_input_tokens
+            or event.reasoning_output_tokens
+            or event.cache_write_input_tokens
+            or event.audio_input_tokens
+            or event.audio_output_tokens
+        ):
+            kind.add_parts(event)
+        started_ns, first_ns = event.started_at_ns, event.first_byte_at_ns
+        taken_ns = event.finished_at_ns - started_ns
+        tally = kind.durations
+        tally[bisect_left(DURATION_NS, taken_ns)] += 1
+        tally[-1] += taken_ns
+        if first_ns is not None:
+            first_ns -= started_ns
+            tally = kind.firsts
+            tally[bisect_left(FIRST_NS, first_ns)] += 1
+            tally[-1] += first_ns
+            if event.is_stream and outputs > 1 and error is None:
+                token_ns = (taken_ns - first_ns) // (outputs - 1)
+                tally = kind.token_times
+                tally[bisect_left(TOKEN_NS, token_ns)] += 1
+                tally[-1] += token_ns
+
+    def _find(self, organization: str, model: str, upstream: str, *rest: Any) -> Kind:
+        """Return what requests count on that are not a kind of their own, or not yet."""
+        key = Key(
+            self._organizations.shown(organization),
+            self._models.shown(model),
+            self.upstreams.shown(upstream),
+            *rest,
+        )
+        kind = self._kinds.get(key)
+        if kind is None and len(self._kinds) >= _KINDS:
+            key = Key(OTHER, OTHER, OTHER, *rest)
+            kind = self._kinds.get(key)
+        if kind is None:
+            kind = self._kinds[key] = Kind(self._book, key)
+        return kind
+
+    # What the agent is told
+
+    def tell_always(self, histograms: Iterable[Histogram]) -> None:
+        """Have these in each report."""
+        self._always += histograms
+
+    def forget_told(self) -> None:
+        """Tell everything anew: whom it was told to is gone."""
+        self._book.note_all()
+
+    def reports(self, gauges: Iterable[Sample], *, is_ready: bool) -> Iterator[Report]:
+        """Yield what changed since it was asked last, in parts between which other work is done.
+
+        Args:
+            gauges: What is so now: all of it is in the first part.
+            is_ready: Whether the worker takes requests.
+        """
+        self._book.note(self._errors.values())
+        self._book.note(self._always)
+        figures = tuple(gauges)
+        has_gauges = True
+        while changed := self._take_changed():
+            samples = tuple(each.sample() for each in changed if isinstance(each, Count))
+            histograms = tuple(each.sample() for each in changed if isinstance(each, Histogram))
+            yield Report((*figures, *samples), histograms, is_ready, has_gauges)
+            figures, has_gauges = (), False
+
+    def _take_changed(self) -> list[Count | Histogram]:
+        kinds = self._changed[:_AT_ONCE]
+        del self._changed[:_AT_ONCE]
+        for kind in kinds:
+            self._book.note(kind.move())
+        return self._book.take_changed(_AT_ONCE)

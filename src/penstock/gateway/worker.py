@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,12 +24,12 @@ from penstock.contract.node import (
     Inspected,
     NotReady,
     Sample,
-    Stats,
     WorkerMessage,
     WorkerSettings,
 )
 from penstock.contract.snapshot import Endpoint, SnapshotFormatError, Upstream
 from penstock.contract.snapshot_store import SnapshotReader
+from penstock.contract.vitals import Vitals
 from penstock.gateway.agent_link import AgentLink, Orders
 from penstock.gateway.endpoint import AnyEndpoint
 from penstock.gateway.errors import DRAINING, JOURNAL_FULL
@@ -49,7 +49,7 @@ from penstock.gateway.retries import RetryBudget
 from penstock.gateway.runtime import Runtime
 from penstock.gateway.select import Turns
 from penstock.gateway.server import Downstream
-from penstock.gateway.stats import Stats as Counters
+from penstock.gateway.stats import Stats
 from penstock.gateway.tokens import Tokens
 from penstock.gateway.trace import Tracer
 from penstock.kit.errors import PenstockError, Refusal
@@ -94,7 +94,11 @@ class Worker:
         random_bits = random.Random(os.urandom(32)).getrandbits  # noqa: S311 - ids are unique, not secret
         self.event_ids = EventIds(time.time_ns, random_bits)
         self.tracer = Tracer(settings.tracing, random_bits)
-        self.stats = Counters()
+        self.stats = Stats(
+            settings.organizations_shown, settings.models_shown, settings.upstreams_shown
+        )
+        self._vitals = Vitals(f"worker-{settings.slot}")
+        self.stats.tell_always(self._vitals.histograms)
         self.refusals = Refusals(
             is_wanted=settings.tells_refused,
             slot=settings.slot,
@@ -143,6 +147,7 @@ class Worker:
             is_strict=settings.journal_strict,
         )
         self.journal.on_broken = lambda: self._finish(_EXIT_BROKEN)
+        self.journal.on_synced = self.stats.journal_synced
 
     # Configuration
 
@@ -301,8 +306,10 @@ class Worker:
             self._servers += await listen(self, self._settings)
         gc.collect()
         gc.freeze()
+        self._vitals.start(self._loop)
         log.info("worker ready slot=%s epoch=%s", self._settings.slot, self._settings.epoch)
         code = await self._ended
+        self._vitals.stop()
         if link is not None:
             link.cancel()
         if code == 0:
@@ -345,35 +352,40 @@ class Worker:
 
     def _hello(self) -> Hello:
         settings = self._settings
+        self.stats.forget_told()
         return Hello(
             settings.slot, settings.epoch, os.getpid(), self.runtime.version, self.is_draining
         )
 
-    def _report(self) -> list[WorkerMessage]:
-        told = (self._stats(), self._old_hashes.take(), self.refusals.take())
-        return [message for message in told if message is not None]
-
-    def _stats(self) -> Stats:
-        journal = self.journal
-        pools = self._all_pools()
-        by_upstream: dict[str, int] = {}
-        for name, pool in pools:
-            by_upstream[name] = by_upstream.get(name, 0) + pool.connection_count
-        samples = [
-            *self.stats.samples(),
-            Sample(metrics.IN_FLIGHT.name, (), sum(pool.in_flight for _, pool in pools)),
-            Sample(metrics.CONNECTIONS.name, (), len(self._connections)),
-            Sample(metrics.JOURNAL_RECORDS.name, (), journal.record_count),
-            Sample(metrics.JOURNAL_BYTES.name, (), journal.byte_count),
-            Sample(metrics.JOURNAL_SYNCS.name, (), journal.sync_count),
-            Sample(metrics.JOURNAL_FULL.name, (), 0 if journal.can_admit else 1),
-            *(
-                Sample(metrics.UPSTREAM_CONNECTIONS.name, (name,), count)
-                for name, count in by_upstream.items()
-            ),
-        ]
+    def _report(self) -> Iterator[WorkerMessage]:
         is_ready = bool(self._servers) and self.refusal() is None
-        return Stats(tuple(samples), tuple(self.stats.histograms()), is_ready)
+        yield from self.stats.reports(self._figures(), is_ready=is_ready)
+        told = (self._old_hashes.take(), self.refusals.take())
+        yield from (message for message in told if message is not None)
+
+    def _figures(self) -> Iterator[Sample]:
+        """Yield what is not counted request by request."""
+        journal = self.journal
+        connections: dict[str, int] = {}
+        in_flight: dict[str, int] = {}
+        for upstream, pool in self._all_pools():
+            name = self.stats.upstreams.shown(upstream)
+            connections[name] = connections.get(name, 0) + pool.connection_count
+            in_flight[name] = in_flight.get(name, 0) + pool.in_flight
+        for metric, value in (
+            (metrics.IN_FLIGHT, sum(in_flight.values())),
+            (metrics.CONNECTIONS, len(self._connections)),
+            (metrics.JOURNAL_RECORDS, journal.record_count),
+            (metrics.JOURNAL_BYTES, journal.byte_count),
+            (metrics.JOURNAL_SYNCS, journal.sync_count),
+            (metrics.JOURNAL_WAITING, journal.waiting_bytes),
+            (metrics.JOURNAL_FULL, 0 if journal.can_admit else 1),
+            (metrics.LIMIT_WAITING, self.limiter.waiting_count),
+        ):
+            yield Sample(metric.name, (), value)
+        for name, count in connections.items():
+            yield Sample(metrics.UPSTREAM_CONNECTIONS.name, (name,), count)
+            yield Sample(metrics.UPSTREAM_IN_FLIGHT.name, (name,), in_flight[name])
 
     async def _inspect(self, question: Inspect) -> Inspected:
         if self._inspection is None:

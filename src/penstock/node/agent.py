@@ -4,15 +4,19 @@ import asyncio
 import contextlib
 import logging
 import os
+import platform
 import random
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import penstock
 from penstock.access.peppers import Peppers, read_peppers
+from penstock.contract.exposition import Family
 from penstock.contract.metrics import Metric
-from penstock.contract.node import ContextLengths, NotReady
+from penstock.contract.node import ContextLengths, NotReady, Stats
 from penstock.contract.operations import MAX_WAIT_S
+from penstock.contract.vitals import Vitals
 from penstock.kit.clock import Clock
 from penstock.kit.debug_door import DebugDoor, debug_routes, socket_path
 from penstock.kit.errors import PenstockError
@@ -30,7 +34,6 @@ from penstock.node.credentials import OpenCredentials
 from penstock.node.discovery.discovery import Discovery
 from penstock.node.discovery.sources import make_follow
 from penstock.node.errors import SECRET_WEAK, SETTINGS_INVALID, AgentError
-from penstock.node.exposition import NodeCollector
 from penstock.node.feed import Feed
 from penstock.node.finished import FinishedRequests
 from penstock.node.health import Health
@@ -43,10 +46,12 @@ from penstock.node.links import Links
 from penstock.node.log import line
 from penstock.node.monitor import DiscoveryState, FeedState, Monitor, Readiness
 from penstock.node.operator import Operator
+from penstock.node.processes import show_processes
 from penstock.node.publisher import Publisher
 from penstock.node.rehashes import Rehashes
 from penstock.node.settings import AgentSettings
 from penstock.node.shipper import Shipper
+from penstock.node.stats import AGENT
 from penstock.node.supervisor import Desks, Supervisor
 from penstock.node.transport.choice import connect_store
 from penstock.node.worker import Worker
@@ -191,7 +196,12 @@ class _Agent:
             settings.control_url, layout.node_token, publisher, clock, self._changed.set
         )
         self._discovery = self._make_discovery()
+        self._vitals = Vitals("agent")
         self._monitor = self._make_monitor()
+
+    def _make_monitor(self) -> Monitor:
+        host, port = self._settings.metrics_host, self._settings.metrics_port
+        return Monitor(self._families, self._readiness, host, port)
 
     def _make_debug_door(self, layout: Layout) -> DebugDoor:
         return DebugDoor(socket_path(layout.data, "agent"), debug_routes(self._inspections.answer))
@@ -218,15 +228,9 @@ class _Agent:
             self._changed.set,
         )
 
-    def _make_monitor(self) -> Monitor:
-        collector = NodeCollector(
-            self._supervisor.stats.totals, self._own_figures, self._labelled_figures
-        )
-        settings = self._settings
-        return Monitor(collector, self._readiness, settings.metrics_host, settings.metrics_port)
-
     async def run(self) -> None:
         self._handle_signals()
+        self._vitals.start(asyncio.get_running_loop())
         shipping = asyncio.create_task(
             self._shipper.run(self._workers_gone, self._settings.ship_grace_s), name="ship"
         )
@@ -269,6 +273,7 @@ class _Agent:
                 part.cancel()
             await asyncio.gather(*parts, return_exceptions=True)
             await self._debug.close()
+            self._vitals.stop()
             await self._links.close()
             with contextlib.suppress(OSError):
                 self._runtime.rmdir()
@@ -366,10 +371,20 @@ class _Agent:
             discovery=DiscoveryState(self._discovery.failing),
         )
 
-    def _labelled_figures(self) -> Iterator[tuple[Metric, dict[tuple[str, ...], float]]]:
+    def _families(self) -> Iterator[Family]:
+        """Yield all that `/metrics` shows."""
+        stats = self._supervisor.stats
+        histograms = tuple(each.sample() for each in self._vitals.histograms)
+        stats.report(AGENT, Stats((), histograms, is_ready=False))
+        yield from stats.families()
+        for metric, value in self._own_figures():
+            yield Family(metric, {(): value})
+        yield from self._limits.families()
         states = self._health.states()
-        yield metrics.ENDPOINT_READY, {name: float(is_ready) for name, is_ready in states.items()}
-        yield from self._discovery.figures()
+        yield Family(metrics.ENDPOINT_READY, {name: float(state) for name, state in states.items()})
+        yield from self._discovery.families()
+        yield from show_processes({"agent": os.getpid(), **self._supervisor.pids})
+        yield Family(metrics.BUILD_INFO, {(penstock.__version__, platform.python_version()): 1.0})
 
     def _own_figures(self) -> Iterator[tuple[Metric, float]]:
         supervisor, shipper = self._supervisor, self._shipper

@@ -1,11 +1,14 @@
 """How much of which bucket is used, as this node last heard of it."""
 
+from heapq import nlargest
 from itertools import islice
 
 from penstock.contract.limits import Bucket, BucketUse
+from penstock.limits.rules import organization_of
 
 _GENERATION_MS = 60_000
 _MAX_GENERATION = 100_000
+_SHOWN = 100
 MAX_USES = 5_000
 """Buckets of one report."""
 
@@ -20,6 +23,9 @@ class LimitUses:
         """Begin with nothing known."""
         self._free: dict[str, int] = {}
         self._older_free: dict[str, int] = {}
+        self._fullest: dict[str, float] = {}
+        """By organization: the share that was used of the bucket where that is the most."""
+        self._older_fullest: dict[str, float] = {}
         self._since_ms = 0
         self._changed: dict[str, BucketUse] = {}
 
@@ -27,11 +33,14 @@ class LimitUses:
         """Take note of what a bucket has left."""
         if now_ms - self._since_ms > _GENERATION_MS or len(self._free) >= _MAX_GENERATION:
             self._older_free, self._free = self._free, {}
+            self._older_fullest, self._fullest = self._fullest, {}
             self._since_ms = now_ms
         self._free[bucket.id] = free
-        self._changed[bucket.id] = BucketUse(
-            bucket.id, bucket.limit, max(bucket.limit - free, 0), now_ms
-        )
+        used = max(bucket.limit - free, 0)
+        self._changed[bucket.id] = BucketUse(bucket.id, bucket.limit, used, now_ms)
+        organization, share = organization_of(bucket.id), used / max(bucket.limit, 1)
+        if share >= self._fullest.get(organization, 0.0):
+            self._fullest[organization] = share
 
     def note_returned(self, bucket: Bucket, amount: int, now_ms: int) -> None:
         """Take note of an amount that went back to a bucket."""
@@ -43,6 +52,17 @@ class LimitUses:
         """Return what a bucket had left; None when that is not known."""
         free = self._free.get(bucket.id)
         return self._older_free.get(bucket.id) if free is None else free
+
+    def fullest(self) -> dict[tuple[str, ...], float]:
+        """Return the share used of the fullest bucket, of the organizations where it is the most.
+
+        Within the last minute or two.
+        """
+        both = self._older_fullest.copy()
+        for name, share in self._fullest.items():
+            both[name] = max(share, both.get(name, 0.0))
+        largest = nlargest(_SHOWN, both.items(), key=lambda item: (item[1], item[0]))
+        return {(name,): share for name, share in largest}
 
     def collect(self) -> tuple[BucketUse, ...]:
         """Return up to `MAX_USES` of those that changed; each change once."""

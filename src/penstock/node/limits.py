@@ -12,6 +12,7 @@ from typing import Any
 
 from penstock.contract.limits import Ask, Bucket, Lease, Return, Shortage
 from penstock.contract.node import Granted, LimitsClock, PermitsHeld, Returned, Want
+from penstock.contract.series import Histogram
 from penstock.limits.authority import Authority, AuthorityUnavailableError
 from penstock.limits.sizes import size_of
 from penstock.node.identity import name_of
@@ -19,6 +20,7 @@ from penstock.node.limit_counts import LimitCounts
 from penstock.node.limit_uses import LimitUses
 from penstock.node.links import Link
 from penstock.node.log import line
+from penstock.node.metrics import LIMITS_LEASE
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,8 @@ class Broker:
         """What they took, added up."""
         self.unavailable_count = 0
         """Those that nobody could decide about."""
+        self.lease_sizes = Histogram(LIMITS_LEASE)
+        """What was leased at once, as a share of the limit."""
         self._authority = authority
         self._counts = counts
         self._time = counts.time
@@ -141,6 +145,7 @@ class Broker:
             return
         for ask, lease in zip(asks, answer, strict=True):
             self._note(ask, lease.remaining)
+            self.lease_sizes.observe(lease.amount / max(ask.bucket.limit, 1))
         if link.is_closed:
             # Nobody heard of it. What a dead worker had is gone with it, but not its permits.
             await self._give_back(

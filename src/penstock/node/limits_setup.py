@@ -10,6 +10,7 @@ from redis.asyncio.connection import BlockingConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from penstock.contract.exposition import Family
 from penstock.contract.metrics import Metric
 from penstock.kit.clock import Clock
 from penstock.kit.secrets import SecretUnavailableError, resolve_secret
@@ -78,6 +79,7 @@ class NodeLimits:
                 on_drift=self._follow,
             )
         uses = LimitUses()
+        self._uses = uses
         self.broker = Broker(self._counts, authority, uses, living)
         self._reports = UseReports(calls, node_id, uses)
 
@@ -113,6 +115,11 @@ class NodeLimits:
         yield metrics.LIMITS_WANTS, broker.want_count
         yield metrics.LIMITS_WAIT, broker.wait_s
         yield metrics.LIMITS_UNANSWERED, broker.unavailable_count
+
+    def families(self) -> Iterator[Family]:
+        """Yield those that are more than one figure."""
+        yield Family(metrics.LIMITS_LEASE, histograms={(): self.broker.lease_sizes.sample()})
+        yield Family(metrics.LIMITS_USED, self._uses.fullest())
 
     async def close(self) -> None:
         """Let go of file and server."""

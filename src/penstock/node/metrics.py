@@ -82,11 +82,46 @@ LIMITS_WAIT = Metric(
     (),
     "Time that these took in the agent, added up.",
 )
+LIMITS_LEASE = Metric(
+    "penstock_limits_lease_ratio",
+    "histogram",
+    (),
+    "What workers were leased at once, as a share of the limit.",
+    (0.0001, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0),
+)
+LIMITS_USED = Metric(
+    "penstock_limits_used_ratio",
+    "gauge",
+    ("organization",),
+    "Share of its limit that the fullest of an organization's buckets was used and leased within "
+    "the last minute or two; of the organizations where that is the most.",
+)
 LIMITS_UNANSWERED = Metric(
     "penstock_limits_unanswered_total",
     "counter",
     (),
     "Leases that nobody could decide about: hard limits refuse then.",
+)
+PROCESS_MEMORY = Metric(
+    "penstock_process_memory_bytes", "gauge", ("process",), "Resident memory of a process."
+)
+PROCESS_CPU = Metric(
+    "penstock_process_cpu_seconds_total",
+    "counter",
+    ("process",),
+    "Processor time of a process since its start.",
+)
+PROCESS_FILES = Metric(
+    "penstock_process_open_files",
+    "gauge",
+    ("process",),
+    "Open files and connections of a process.",
+)
+BUILD_INFO = Metric(
+    "penstock_build_info",
+    "gauge",
+    ("version", "python_version"),
+    "1; the labels say what runs.",
 )
 ENDPOINT_READY = Metric(
     "penstock_endpoint_ready",
@@ -190,6 +225,12 @@ AGENT_METRICS = (
     LIMITS_WANTS,
     LIMITS_WAIT,
     LIMITS_UNANSWERED,
+    LIMITS_LEASE,
+    LIMITS_USED,
+    PROCESS_MEMORY,
+    PROCESS_CPU,
+    PROCESS_FILES,
+    BUILD_INFO,
     HOLD_FAILURES,
     ENDPOINT_READY,
     DISCOVERY_ENDPOINTS,

@@ -1,18 +1,24 @@
 """The node's own HTTP interface: `/metrics` and `/health/*`."""
 
+import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
 import uvicorn
 
+from penstock.contract.exposition import (
+    OPENMETRICS_TYPE,
+    TEXT_TYPE,
+    Family,
+    wants_openmetrics,
+    write_page,
+)
 from penstock.node.errors import PORT_BUSY, AgentError
-from penstock.node.exposition import NodeCollector, render
 
 _JSON_TYPE = b"application/json"
-_METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _TEXT_TYPE = b"text/plain; charset=utf-8"
 _BACKLOG = 128
 
@@ -77,7 +83,7 @@ class Monitor:
     """Serves what operators and probes ask.
 
     Args:
-        collector: Knows the figures.
+        families: Returns all metrics, as they are when each is asked for.
         readiness: Returns whether the node takes requests, and what else is to be known.
         host: Address to listen on.
         port: Port to listen on; any free one when 0.
@@ -87,10 +93,14 @@ class Monitor:
     """
 
     def __init__(
-        self, collector: NodeCollector, readiness: Callable[[], Readiness], host: str, port: int
+        self,
+        families: Callable[[], Iterable[Family]],
+        readiness: Callable[[], Readiness],
+        host: str,
+        port: int,
     ) -> None:
         """See the class."""
-        self._collector = collector
+        self._families = families
         self._readiness = readiness
         self._socket = _bind(host, port)
         self.port = int(self._socket.getsockname()[1])
@@ -124,7 +134,10 @@ class Monitor:
         self._socket.close()
 
     async def _answer(self, scope: dict[str, Any], _receive: object, send: Send) -> None:
-        status, content_type, body = self._respond(scope["method"], scope["path"])
+        accept = next((value for name, value in scope["headers"] if name == b"accept"), b"")
+        status, content_type, body = await self._respond(
+            scope["method"], scope["path"], accept.decode("latin-1")
+        )
         headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
         if status == 405:  # noqa: PLR2004  # its own name
             headers.append((b"allow", b"GET, HEAD"))
@@ -133,7 +146,7 @@ class Monitor:
             {"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body}
         )
 
-    def _respond(self, method: str, path: str) -> tuple[int, bytes, bytes]:
+    async def _respond(self, method: str, path: str, accept: str) -> tuple[int, bytes, bytes]:
         if path == "/":
             path = "/metrics"  # whoever is given the address alone means this
         if path not in {"/metrics", "/health/live", "/health/ready"}:
@@ -141,11 +154,19 @@ class Monitor:
         if method not in {"GET", "HEAD"}:
             return 405, _TEXT_TYPE, b"GET or HEAD\n"
         if path == "/metrics":
-            return 200, _METRICS_TYPE, render(self._collector)
+            return await self._show(is_openmetrics=wants_openmetrics(accept))
         if path == "/health/ready":
             readiness = self._readiness()
             return 200 if readiness.is_ready else 503, _JSON_TYPE, msgspec.json.encode(readiness)
         return 200, _TEXT_TYPE, b"ok\n"
+
+    async def _show(self, *, is_openmetrics: bool) -> tuple[int, bytes, bytes]:
+        pieces = []
+        for piece in write_page(self._families(), is_openmetrics=is_openmetrics):
+            pieces.append(piece)
+            await asyncio.sleep(0)  # workers that want a lease must not wait for all of it
+        content_type = OPENMETRICS_TYPE if is_openmetrics else TEXT_TYPE
+        return 200, content_type.encode(), "".join(pieces).encode()
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -12,6 +12,7 @@ from penstock.node.errors import SETTINGS_INVALID, AgentError
 
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 Positive = Annotated[int, Meta(ge=1)]
+Names = Annotated[int, Meta(ge=2, le=1_000)]
 Seconds = Annotated[float, Meta(ge=0)]
 KeepAlive = Annotated[float, Meta(ge=0, le=3_600)]
 LabelName = Annotated[str, Meta(pattern="^[a-z][a-z0-9_.-]{0,31}$")]
@@ -84,6 +85,12 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     stream_keep_alive_s: KeepAlive = 0.0
     """After how much silence the caller of a stream gets a comment, so that nothing on the way
     takes its connection for dead; never when 0. Errors that come later are events under 200."""
+    organizations_shown: Names = 100
+    """Organizations that have metrics of their own; the others are added up as `other`."""
+    models_shown: Names = 50
+    """The same of models, by the names that callers use."""
+    upstreams_shown: Names = 100
+    """The same of upstreams."""
     worker_command: tuple[str, ...] = ()
     """Starts a worker, its settings are added as JSON; our own gateway when empty."""
     log_to_stderr: bool = False

@@ -127,6 +127,11 @@ class Supervisor:
         return sum(w.link is not None and not w.is_leaving for w in self._workers.values())
 
     @property
+    def pids(self) -> dict[str, int]:
+        """The process ids of the workers, by what metrics call them."""
+        return {f"worker-{slot}": worker.process.pid for slot, worker in self._slots.items()}
+
+    @property
     def newest_version(self) -> int:
         """The newest snapshot that a worker serves from."""
         return max((worker.snapshot_version for worker in self._workers.values()), default=0)
@@ -414,6 +419,9 @@ class Supervisor:
             form_bytes=settings.form_bytes,
             stream_keep_alive_s=settings.stream_keep_alive_s,
             tells_refused=self._desks.finished.is_wanted,
+            organizations_shown=settings.organizations_shown,
+            models_shown=settings.models_shown,
+            upstreams_shown=settings.upstreams_shown,
         )
 
     def _read_settings(self, slot: int) -> WorkerSettings | None:

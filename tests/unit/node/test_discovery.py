@@ -143,7 +143,7 @@ async def test_failures_take_nothing_away_and_are_told(site: Site) -> None:
         site.fail(GPU)
         site.fail(GPU)
         await until(lambda: found.failing)
-        figures = {metric.name: series for metric, series in found.figures()}
+        figures = {family.metric.name: family.values for family in found.families()}
     assert figures["penstock_discovery_endpoints"] == {(GPU,): 1.0}
     assert figures["penstock_discovery_age_seconds"] == {(GPU,): 7.0}
     assert figures["penstock_discovery_failures_total"][(GPU,)] >= 1.0

@@ -16,7 +16,7 @@ from typing import Protocol
 import lmdb
 
 from penstock.catalog.discovery import parse_source
-from penstock.contract.metrics import Metric
+from penstock.contract.exposition import Family
 from penstock.contract.snapshot import MAX_FOUND, Endpoint, Upstream
 from penstock.kit.addresses import Network, may_connect
 from penstock.kit.clock import Clock
@@ -102,18 +102,18 @@ class Discovery:
         """Sources whose last answer could not be used, or not all of it."""
         return tuple(sorted(name for name, state in self._states.items() if state.fault))
 
-    def figures(self) -> Iterator[tuple[Metric, dict[tuple[str, ...], float]]]:
+    def families(self) -> Iterator[Family]:
         """Yield what is known of each source, by its text."""
         now_s, states = self._clock.monotonic_s(), self._states
-        yield (
+        yield Family(
             metrics.DISCOVERY_ENDPOINTS,
             {(name,): float(len(self._published.get(name, ()))) for name in states},
         )
-        yield (
+        yield Family(
             metrics.DISCOVERY_AGE,
             {(name,): now_s - state.good_at_s for name, state in states.items()},
         )
-        yield (
+        yield Family(
             metrics.DISCOVERY_FAILURES,
             {(name,): float(state.failures) for name, state in states.items()},
         )

@@ -1,0 +1,35 @@
+"""What the system says of a process."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+_USER, _SYSTEM = 11, 12
+"""Places of processor times behind the name in `/proc/<pid>/stat`: fields 14 and 15."""
+
+
+class ProcessUse(NamedTuple):
+    """What a process uses."""
+
+    memory_bytes: int
+    """Resident."""
+    cpu_s: float
+    """Since its start, on all cores."""
+    open_files: int
+    """Descriptors, connections included."""
+
+
+def find_use(pid: int) -> ProcessUse | None:
+    """Return what a process of ours uses; None when it is gone, or no system says it."""
+    folder = Path("/proc") / str(pid)
+    try:
+        pages = int((folder / "statm").read_text().split()[1])
+        # The name, in parentheses, may hold anything.
+        times = (folder / "stat").read_text().rpartition(")")[2].split()
+        ticks = int(times[_USER]) + int(times[_SYSTEM])
+        files = len(os.listdir(folder / "fd"))  # noqa: PTH208 - there may be many thousands
+    except (OSError, IndexError, ValueError):
+        return None
+    return ProcessUse(pages * _PAGE_BYTES, ticks / _TICKS_A_SECOND, files)
