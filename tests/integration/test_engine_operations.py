@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import re
+import shlex
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -13,11 +15,13 @@ import pytest
 from tests.fakes.admin_rig import AdminRig, expect_problem, run_admin_api
 from tests.fakes.control_api import run, run_json
 from tests.fakes.control_server import ControlServer, serving_control
+from tests.fakes.emulator_process import running_emulator
 from tests.fakes.organizations import ALL
 from tests.fakes.served_upstreams import ServedUpstreams
 
 from penstock.catalog.operations import service
 from penstock.catalog.operations.model import CLAIM_WITHIN_S, REPORT_WITHIN_S
+from penstock.catalog.rules import parse_endpoint
 from penstock.contract.operations import Claim, Outcome, OutcomeReport
 from penstock.contract.snapshot import MAX_FOUND, Endpoint, Upstream
 from penstock.kit.errors import PenstockError
@@ -25,6 +29,7 @@ from penstock.node.calls import ControlCalls
 from penstock.node.operator import Operator
 from penstock.storage.database import Database
 
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "operate-engines.md"
 ENDPOINTS = ["http://10.0.0.1:8000", "http://10.0.0.2:8000"]
 SERVED = ServedUpstreams(
     Upstream("gpu", "vllm", tuple(Endpoint("http", f"10.0.0.{n}", 8000) for n in (1, 2)))
@@ -117,11 +122,13 @@ async def test_what_engines_cannot_be_told(rig: AdminRig, members: dict[str, Any
 
 
 class _Node:
-    """A node's operator in a thread of its own, with engines that are none."""
+    """A node's operator in a thread of its own, with engines that are none unless they are said."""
 
-    def __init__(self, control: ControlServer, token: Path) -> None:
+    def __init__(
+        self, control: ControlServer, token: Path, engines: ServedUpstreams | None = None
+    ) -> None:
         self.seen: list[httpx.Request] = []
-        self._control, self._token = control, token
+        self._control, self._token, self._engines = control, token, engines
         self._loop = asyncio.new_event_loop()
 
     def _respond(self, request: httpx.Request) -> httpx.Response:
@@ -136,9 +143,10 @@ class _Node:
     async def _work(self) -> None:
         self._task = asyncio.current_task()
         calls = ControlCalls(self._control.url, self._token, timeout_s=30)
-        transport = httpx.MockTransport(self._respond)
+        transport = httpx.MockTransport(self._respond) if self._engines is None else None
+        engines = self._engines or SERVED
         try:
-            await Operator(calls, "n", SERVED, lambda _: None, transport=transport).run()
+            await Operator(calls, "n", engines, lambda _: None, transport=transport).run()
         finally:
             await calls.close()
 
@@ -148,8 +156,10 @@ class _Node:
 
 
 @contextmanager
-def _running_node(control: ControlServer, token: Path) -> Iterator[_Node]:
-    node = _Node(control, token)
+def _running_node(
+    control: ControlServer, token: Path, engines: ServedUpstreams | None = None
+) -> Iterator[_Node]:
+    node = _Node(control, token, engines)
     thread = threading.Thread(target=node.run)
     thread.start()
     try:
@@ -181,3 +191,21 @@ def test_the_commands(sqlite_template: Path, tmp_path: Path) -> None:
         assert "load_lora_adapter" in run(control, "engines", "operations", "vllm").stdout
         wrong = run(control, "engines", "operate", "gpu", "sleep", "--argument", "level")
         assert wrong.exit_code == 2
+
+
+def test_the_commands_of_the_page(sqlite_template: Path, tmp_path: Path) -> None:
+    """Each succeeds in its order: the emulated engine says yes to all that it is told."""
+    data = tmp_path / "data"
+    with (
+        running_emulator("llama-3.3-70b", options=("--kind", "vllm")) as url,
+        serving_control(sqlite_template, data) as control,
+    ):
+        page = PAGE.read_text("utf-8").replace("http://127.0.0.1:8000", url)
+        engines = ServedUpstreams(Upstream("gpu-pool", "vllm", (parse_endpoint(url),)))
+        blocks = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+        commands = [line for block in blocks for line in block.splitlines()]
+        assert len(commands) > 5
+        with _running_node(control, data / "secrets" / "node_token", engines):
+            for command in commands:
+                done = run(control, *shlex.split(command)[1:])
+                assert done.exit_code == 0, (command, done.output)

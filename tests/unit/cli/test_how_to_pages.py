@@ -16,11 +16,17 @@ BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
     [
         "find-endpoints.md",
         "keep-upstream-credentials.md",
+        "let-urgent-requests-go-first.md",
         "limit-usage.md",
         "manage-keys.md",
         "serve-a-model.md",
+        "serve-llama-cpp.md",
+        "serve-nim.md",
+        "serve-sglang.md",
         "serve-sound-and-images.md",
+        "serve-tensorrt-llm.md",
         "serve-triton.md",
+        "serve-vllm.md",
         "set-budgets.md",
     ],
 )
