@@ -90,7 +90,7 @@ class _Sql:
             f"SELECT transfer_id, organization, kind, transfer_id, 'EUR', at, at, 2 FROM {booked}"
         )
         yield (
-            f"INSERT INTO charge_hours ({_CHARGED}, at, amount, amount_rest) "
+            f"INSERT INTO charge_quarters ({_CHARGED}, at, amount, amount_rest) "
             f"SELECT organization, project, key_id, model, 'internal', 'EUR', kind, at, "
             f"sum(amount), sum(rest) FROM {rows} GROUP BY 1, 2, 3, 4, 7, 8"
         )
@@ -99,11 +99,13 @@ class _Sql:
         """Yield what adds hours up."""
         day, month = starts(is_postgresql=self._is_postgresql)
         projects = _CHARGED.replace("key_id, ", "")
+        models = projects.replace("project, ", "")
         for table, source, names, at in (
-            ("charge_days", "charge_hours", _CHARGED, day),
+            ("charge_days", "charge_quarters", _CHARGED, day),
             ("charge_months", "charge_days", _CHARGED, month),
-            ("charge_project_hours", "charge_hours", projects, "at"),
+            ("charge_project_quarters", "charge_quarters", projects, "at"),
             ("charge_project_days", "charge_days", projects, "at"),
+            ("charge_model_quarters", "charge_project_quarters", models, "at"),
         ):
             yield (
                 f"INSERT INTO {table} ({names}, at, amount, amount_rest) SELECT {names}, {at}, "

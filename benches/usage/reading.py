@@ -52,12 +52,25 @@ _QUERIES: dict[str, dict[str, Any]] = {
 }
 _BERLIN: dict[str, Any] = {"zone": ZoneInfo("Europe/Berlin")}
 _QUERIES |= {f"{name}, Berlin": {**members, **_BERLIN} for name, members in _QUERIES.items()}
+_AUCKLAND: dict[str, Any] = {"zone": ZoneInfo("Pacific/Auckland")}
+_QUERIES |= {
+    f"{name}, Auckland": {**_QUERIES[name], **_AUCKLAND}
+    for name in (
+        "by month",
+        "by month and project",
+        "by day",
+        "by day and model, first 1,000",
+        "by day of one project",
+        "by day of one key",
+    )
+}
 _QUERIES |= {
     "by day, New York": {"width": "day", "zone": ZoneInfo("America/New_York")},
     "by day, Tokyo": {"width": "day", "zone": ZoneInfo("Asia/Tokyo")},
+    "by day, Kathmandu": {"width": "day", "zone": ZoneInfo("Asia/Kathmandu")},
 }
-KEY_HOURS = (22, 23)
-"""Hours of keys that are filled: those that days and months of Berlin have at their edges."""
+KEY_DAYS = 4
+"""The first days: of these all keys have quarters, and of the others one in fifty."""
 
 
 def _rows(first: int, last: int, *, is_postgresql: bool) -> str:
@@ -101,29 +114,39 @@ def _statements(keys: int, *, is_postgresql: bool) -> list[str]:
             into = f"INSERT INTO {kind}_{suffix} ({names}, at, {columns})"
             group = f"FROM {kind}_days GROUP BY {names}, {at} ORDER BY {at}"
             statements.append(f"{into} SELECT {names}, {at}, {folded} {group}")
-    hours = ", ".join(f"({hour})" for hour in range(24))
-    of_keys = ", ".join(f"({hour})" for hour in KEY_HOURS)
-    later = "at + hour * interval '1 hour'" if is_postgresql else "at + hour * 3600000000"
-    for suffix, key, listed in (("hours", all_keys, of_keys), ("project_hours", "", hours)):
-        days = suffix.replace("hours", "days")
-        for kind, more, columns in (
-            ("usage", "region", meters),
-            ("charge", "currency, kind", "amount, amount_rest"),
+    quarters = ", ".join(f"({quarter})" for quarter in range(96))
+    later = "at + quarter * 900000000"
+    early = f"at < {FIRST_US + KEY_DAYS * DAY_US}"
+    if is_postgresql:
+        later = "at + quarter * interval '15 minutes'"
+        early = f"at < to_timestamp({(FIRST_US + KEY_DAYS * DAY_US) // 1_000_000})"
+    for kind, more, columns in (
+        ("usage", "region", meters),
+        ("charge", "currency, kind", "amount, amount_rest"),
+    ):
+        for suffix, key, which in (
+            ("quarters", all_keys, f"WHERE {early} OR key_id LIKE '%77'"),
+            ("project_quarters", "", ""),
         ):
             names = f"{key}{place}, {more}"
+            days = suffix.replace("quarters", "days")
+            listed = f"(SELECT column1 AS quarter FROM (VALUES {quarters}) AS listed) AS q"
+            # As usage comes: one after the other.
+            source = f"{kind}_{days}, {listed} {which} ORDER BY {later}"
             into = f"INSERT INTO {kind}_{suffix} ({names}, at, {columns})"
-            source = (
-                f"{kind}_{days}, (SELECT column1 AS hour FROM (VALUES {listed}) AS listed) AS h"
-            )
-            # As usage comes: hour by hour.
-            ordered = f"{source} ORDER BY {later}"
-            statements.append(f"{into} SELECT {names}, {later}, {columns} FROM {ordered}")
+            statements.append(f"{into} SELECT {names}, {later}, {columns} FROM {source}")
+        names = f"organization, model, data_class, {more}"
+        into = f"INSERT INTO {kind}_model_quarters ({names}, at, {columns})"
+        source = f"{kind}_project_quarters GROUP BY {names}, at ORDER BY at"
+        folded = sums if kind == "usage" else fold
+        statements.append(f"{into} SELECT {names}, at, {folded} FROM {source}")
     return statements
 
 
 async def _fill(database: Database, keys: int, *, is_postgresql: bool) -> None:
     for statement in _statements(keys, is_postgresql=is_postgresql):
         async with database.write(ALL) as session:
+            await session.tune(statement_timeout="0")
             await session.change(cast("Any", text(statement)))
     if is_postgresql:
         # As its autovacuum does before long; nothing does it for SQLite.

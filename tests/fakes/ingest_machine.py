@@ -27,9 +27,9 @@ from penstock.metering.tables import (
     UsageDays,
     UsageEventConflicts,
     UsageEvents,
-    UsageHours,
     UsageLabelDays,
     UsageProducers,
+    UsageQuarters,
 )
 from penstock.rating.tables import ChargeDays, ChargeLabelDays, RatedUsage
 from penstock.storage.sessions import WriteSession
@@ -336,7 +336,7 @@ class IngestMachine(DatabaseMachine):
             return {
                 "events": {tuple(row) for row in events},
                 "conflicts": {row[0] for row in conflicts},
-                "hours": await meters(UsageHours),
+                "hours": await meters(UsageQuarters),
                 "days": await meters(UsageDays),
                 "labels": await meters(UsageLabelDays),
                 "rated": await sums(RatedUsage),

@@ -23,11 +23,12 @@ from penstock.rating.model import Rated
 from penstock.rating.service import record_rated
 from penstock.rating.tables import (
     ChargeDays,
-    ChargeHours,
     ChargeLabelDays,
+    ChargeModelQuarters,
     ChargeMonths,
     ChargeProjectDays,
-    ChargeProjectHours,
+    ChargeProjectQuarters,
+    ChargeQuarters,
 )
 from penstock.rating.tables import RatedUsage as RatedRows
 from penstock.storage.database import Database
@@ -39,13 +40,14 @@ KEPT = (HealthCheck.function_scoped_fixture,)
 """One database for all examples: each empties the figures."""
 FIGURES = (
     ChargeDays,
-    ChargeHours,
+    ChargeQuarters,
     ChargeMonths,
     ChargeProjectDays,
-    ChargeProjectHours,
+    ChargeProjectQuarters,
+    ChargeModelQuarters,
     ChargeLabelDays,
 )
-ZONES = (None, ZoneInfo("Europe/Berlin"), ZoneInfo("America/Los_Angeles"))
+ZONES = (None, *map(ZoneInfo, ("Europe/Berlin", "Asia/Kathmandu", "Australia/Lord_Howe")))
 DIMENSIONS = ("organization", "project", "key_id", "model", "data_class")
 WIDTHS: tuple[Literal["day", "month"], ...] = ("day", "month")
 
@@ -57,7 +59,7 @@ _numbers = iter(range(10**9))
 def _rated(draw: st.DrawFn) -> list[Rated]:
     rated = []
     for _ in range(draw(st.integers(1, 10))):
-        start = FIRST + timedelta(minutes=30 * draw(st.integers(0, 150)))
+        start = FIRST + timedelta(minutes=5 * draw(st.integers(0, 900)))
         labels = draw(st.dictionaries(st.sampled_from(["cost", "use"]), _texts, max_size=2))
         event = make_event(
             next(_numbers),

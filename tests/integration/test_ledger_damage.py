@@ -21,7 +21,8 @@ from penstock.storage.sessions import WriteSession
 DAY_1 = NOW_US - NOW_US % DAY_US
 TABLES = (
     "ledger_accounts", "transfers", "entries", "credit_grants", "balance_snapshots", "rated_usage",
-    "charge_hours", "charge_days", "charge_months", "charge_project_hours", "charge_project_days",
+    "charge_quarters", "charge_days", "charge_months", "charge_project_quarters",
+    "charge_project_days", "charge_model_quarters",
 )  # fmt: skip
 WORDS = {
     "FIRST": "(SELECT id FROM sealed_transfers WHERE kind = 'charge' "
@@ -212,27 +213,33 @@ DAMAGES = (
         ("UPDATE charge_months SET amount_rest = 1 WHERE kind = 'cost'",),
     ),
     Damage(
-        {"charge_days", "charge_hours", "charge_project_days"},
+        {"charge_days", "charge_quarters", "charge_project_days"},
         "a day's figure is gone",
         ("DELETE FROM charge_days WHERE kind = 'charge'",),
     ),
     Damage(
-        {"charge_hours"},
-        "an hour's figure is another key's",
-        ("UPDATE charge_hours SET key_id = 'x' WHERE kind = 'charge'",),
+        {"charge_quarters"},
+        "a quarter of an hour is another key's",
+        ("UPDATE charge_quarters SET key_id = 'x' WHERE kind = 'charge'",),
     ),
     Damage(
-        {"charge_project_hours"},
-        "a project's hour is another model's",
-        ("UPDATE charge_project_hours SET model = 'x' WHERE kind = 'cost'",),
+        {"charge_project_quarters", "charge_model_quarters"},
+        "a project's quarter of an hour is another model's",
+        ("UPDATE charge_project_quarters SET model = 'x' WHERE kind = 'cost'",),
     ),
     Damage(
-        {"charge_project_days", "charge_project_hours"},
+        {"charge_model_quarters"},
+        "a model's quarter of an hour is gone",
+        ("DELETE FROM charge_model_quarters WHERE kind = 'charge'",),
+    ),
+    Damage(
+        {"charge_project_days", "charge_project_quarters"},
         "a project's day says less",
         ("UPDATE charge_project_days SET amount = amount - 1 WHERE kind = 'charge'",),
     ),
     Damage(
-        {"charge_months"},
+        # Each row says more: so two projects say more than the model of both.
+        {"charge_months", "charge_model_quarters"},
         "all figures of charges say more",
         tuple(
             f"UPDATE {table} SET amount = amount + 1 WHERE kind = 'charge'"  # noqa: S608 - a test's own

@@ -143,7 +143,7 @@ def test_each_damage_is_named(node: Node, tmp_path: Path, subtests: pytest.Subte
             {"unbooked", "charge_days.amount_atto"},
         ),
         ("UPDATE usage_days SET requests = requests + 1", {"usage_days.requests"}),
-        ("UPDATE usage_hours SET output = output - 1", {"usage_hours.output_tokens"}),
+        ("UPDATE usage_quarters SET output = output - 1", {"usage_quarters.output_tokens"}),
         ("UPDATE usage_events SET content_hash = zeroblob(32)", {"different"}),
         ("UPDATE usage_events SET event_id = event_id || 'x'", {"missing", "rated"}),
     ):

@@ -80,13 +80,13 @@ async def test_figures_that_are_wrong_are_seen(database: Database) -> None:
     async with database.write(ALL) as session:
         connection = session._connection
         await connection.execute(text("UPDATE usage_days SET output = output + 1"))
-        await connection.execute(text("DELETE FROM usage_hours"))
+        await connection.execute(text("DELETE FROM usage_quarters"))
     chain = await _chain(database, STARTED)
     found = {one.figure: (one.expected, one.found) for one in chain.differences}
     outputs = sum(event.output_tokens for event in EVENTS)
     assert found["usage_days.output_tokens"][0] == outputs
     assert found["usage_days.output_tokens"][1] > outputs
-    assert found["usage_hours.requests"] == (5, 0)
+    assert found["usage_quarters.requests"] == (5, 0)
     assert "usage_days.requests" not in found
 
 
@@ -95,8 +95,14 @@ async def test_what_is_moved_to_another_is_seen(database: Database) -> None:
     await _store(database, EVENTS)
     await _rate(database, EVENTS, key="k")
     moves = {
-        "key_id": ("usage_hours", "usage_days", "charge_hours", "charge_days", "charge_months"),
-        "project": ("usage_project_hours", "usage_project_days"),
+        "key_id": (
+            "usage_quarters",
+            "usage_days",
+            "charge_quarters",
+            "charge_days",
+            "charge_months",
+        ),
+        "project": ("usage_project_quarters", "usage_project_days"),
         "value": ("usage_label_days", "charge_label_days"),
     }
     for name, tables in moves.items():
@@ -110,7 +116,7 @@ async def test_what_is_moved_to_another_is_seen(database: Database) -> None:
             chain = await read_chain(session, STARTED)
             await done.rollback()
         seen = {one.figure.partition(".")[0] for one in chain.differences}
-        assert seen == {*tables} - {"charge_hours", "charge_months"}, name
+        assert seen == {*tables} - {"charge_quarters", "charge_months"}, name
         assert sum(one.found - one.expected for one in chain.differences) == 0
         assert {one.found == 0 for one in chain.differences if one.of[name] != "x"} == {True}
         assert {one.expected == 0 for one in chain.differences if one.of[name] == "x"} == {True}

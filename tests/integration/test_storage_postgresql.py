@@ -39,7 +39,7 @@ from penstock.contract.usage import METERS
 from penstock.metering import figure_store, store
 from penstock.metering.figure_rules import add_up
 from penstock.metering.rules import day_of
-from penstock.metering.tables import UsageDays, UsageEvents, UsageHours, UsageLabelDays
+from penstock.metering.tables import UsageDays, UsageEvents, UsageLabelDays, UsageQuarters
 from penstock.rating.tables import ChargeLabelDays
 from penstock.storage import engine as sqlite
 from penstock.storage import postgresql as pg
@@ -193,7 +193,7 @@ async def test_an_older_database_keeps_its_usage(engine: AsyncEngine) -> None:
         assert {row.event_id: row.day for row in found} == {
             event_id: day_of(event_id) for event_id in tokens
         }
-        hours = UsageHours
+        hours = UsageQuarters
         figures = select(hours.at, hours.requests, hours.input, hours.cached_input, hours.output)
         at, *sums = (await connection.execute(figures)).one()
         assert at == 1_750_000_000_123_456 // 3_600_000_000 * 3_600_000_000

@@ -9,7 +9,7 @@ from tests.unit.metering.usage_events import STARTED_AT_NS, arrive, make_event
 
 from penstock.metering import store
 from penstock.metering.rules import day_of
-from penstock.metering.tables import UsageEvents, UsageHours, UsageProducers
+from penstock.metering.tables import UsageEvents, UsageProducers, UsageQuarters
 from penstock.storage.bulk import MAX_SUM, Bulk, Values
 from penstock.storage.database import Database
 from penstock.storage.errors import RowConflictError
@@ -207,13 +207,13 @@ async def test_sqlite_keeps_tables_in_one_piece(database: Database) -> None:
 
 async def test_the_hour_of_an_event_is_that_of_its_start(database: Database) -> None:
     """Moments come back as they were given, in bulk as one by one."""
-    hours = Bulk(UsageHours, ("organization", "at", *_REST), sums=())
+    hours = Bulk(UsageQuarters, ("organization", "at", *_REST), sums=())
     started_at_us = STARTED_AT_NS // 1_000
     async with database.write(ALL) as session:
         row = ("acme", started_at_us, "p", "k", "m", "", "", *[1] * 9)
         await session.insert_many(hours, [row])
     async with database.read(ALL) as reading:
-        assert (await reading.rows(select(UsageHours.at)))[0][0] == started_at_us
+        assert (await reading.rows(select(UsageQuarters.at)))[0][0] == started_at_us
 
 
 _REST = (

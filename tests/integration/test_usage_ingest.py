@@ -16,7 +16,7 @@ from penstock.control.quarantine import Quarantine
 from penstock.ledger.tables import Entries
 from penstock.limits.prices import ATTO_IN_NANO
 from penstock.metering import service
-from penstock.metering.tables import UsageHours
+from penstock.metering.tables import UsageQuarters
 from penstock.rating.tables import RatedUsage
 from penstock.storage.database import Database
 
@@ -49,7 +49,7 @@ async def test_a_batch_of_all_that_is_odd_is_taken(database: Database) -> None:
     async with database.read(ALL) as reading:
         rated = select(func.count()).where(RatedUsage.kind == "charge")
         assert (await reading.rows(rated))[0][0] == len(ids)
-        largest = select(func.max(UsageHours.output))
+        largest = select(func.max(UsageQuarters.output))
         assert (await reading.rows(largest))[0][0] == most
         off = select(func.sum(Entries.amount), func.sum(Entries.amount_rest))
         whole, rest = (await reading.rows(off))[0]

@@ -17,10 +17,11 @@ from penstock.metering.tables import (
     FIGURE_OF,
     UsageDays,
     UsageEvents,
-    UsageHours,
     UsageLabelDays,
+    UsageModelQuarters,
     UsageProjectDays,
-    UsageProjectHours,
+    UsageProjectQuarters,
+    UsageQuarters,
 )
 from penstock.rating.tables import ChargeDays, ChargeLabelDays, RatedUsage, UsageCorrections
 from penstock.storage.exact_sums import exact_sum, join_halves
@@ -29,13 +30,14 @@ from penstock.storage.sessions import ReadSession
 
 USAGE_FIGURES: Final = (
     UsageDays,
-    UsageHours,
+    UsageQuarters,
     UsageProjectDays,
-    UsageProjectHours,
+    UsageProjectQuarters,
+    UsageModelQuarters,
     UsageLabelDays,
 )
 CHARGE_FIGURES: Final = (ChargeDays, ChargeLabelDays)
-"""Those of hours and projects are compared with the first by `verifying`."""
+"""Those of other stretches, projects and models are compared with the first by `verifying`."""
 _CHARGED: Final = "amount_atto"
 _USED: Final = ("requests", *COUNTED)
 _NAMES: Final = ("organization", "project", "key_id", "model", "data_class", "region")

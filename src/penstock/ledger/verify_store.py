@@ -34,13 +34,14 @@ _WORDS: Final = {
     "PARTS": ", ".join(f"{part} AS {name}" for name, part in _PARTS.items()),
 }
 """What words of the statements below stand for; longer ones first, for they hold others."""
+_PROJECTS: Final = "project, "
+_KEYS: Final = f"{_PROJECTS}key_id, "
+"""What some figures are kept by besides models."""
 
 
-def _compare(table: str, other: str, at: str, *, has_keys: bool = True) -> str:
-    """Return what finds figures that are not the sums of finer ones."""
-    names = (
-        f"organization, project{', key_id' if has_keys else ''}, model, data_class, currency, kind"
-    )
+def _compare(table: str, other: str, at: str, more: str) -> str:
+    """Return what finds figures that are not the sums of finer ones, by `more` besides."""
+    names = f"organization, {more}model, data_class, currency, kind"
     return f"""
         SELECT organization FROM (
             SELECT {names}, at, amount, amount_rest FROM {table}
@@ -153,12 +154,13 @@ _CHECKS: Final[dict[str, str]] = {
                     OR (t.kind = 'cost' AND a.kind = 'provider_payable')
         ) both_sides GROUP BY organization, currency, kind HAVING IS_NOT_ZERO
     """,
-    "charge_days": _compare("charge_months", "charge_days", "MONTH_OF_AT"),
-    "charge_hours": _compare("charge_days", "charge_hours", "DAY_OF_AT"),
-    "charge_project_days": _compare("charge_project_days", "charge_days", "at", has_keys=False),
-    "charge_project_hours": _compare(
-        "charge_project_days", "charge_project_hours", "DAY_OF_AT", has_keys=False
+    "charge_days": _compare("charge_months", "charge_days", "MONTH_OF_AT", _KEYS),
+    "charge_quarters": _compare("charge_days", "charge_quarters", "DAY_OF_AT", _KEYS),
+    "charge_project_days": _compare("charge_project_days", "charge_days", "at", _PROJECTS),
+    "charge_project_quarters": _compare(
+        "charge_project_days", "charge_project_quarters", "DAY_OF_AT", _PROJECTS
     ),
+    "charge_model_quarters": _compare("charge_model_quarters", "charge_project_quarters", "at", ""),
     # Each snapshot is the one before it and what was booked between them.
     "snapshot": """
         SELECT account_id FROM (
@@ -219,12 +221,13 @@ _CHECKS: Final[dict[str, str]] = {
 NAMES: Final = tuple(_CHECKS)
 _SLOW: Final = (
     "rated",
-    "charge_hours",
+    "charge_quarters",
     "charge_months",
     "transfer_lines",
     "entry_transfer",
     "transfer_sum",
-    "charge_project_hours",
+    "charge_project_quarters",
+    "charge_model_quarters",
 )
 LONGEST_FIRST: Final = (*_SLOW, *(name for name in NAMES if name not in _SLOW))
 """In this order none is left that takes long when all others have ended."""

@@ -44,6 +44,11 @@ class BucketQuery:
     limit: int = MAX_RESULTS
     """Most results, 1..MAX_RESULTS."""
 
+    @property
+    def names(self) -> set[str]:
+        """All that a table must have: what results are grouped by, and what must be so."""
+        return {*self.group_by, *self.filters}
+
 
 class Part(NamedTuple):
     """What is read at once: results of some buckets, in order of time and group."""
@@ -56,8 +61,8 @@ class Part(NamedTuple):
     """Behind which result."""
     limit: int
     """Most results."""
-    hours_us: Sequence[int] | None = None
-    """When those begin that are meant, of hours; all of them when None."""
+    stretches_us: Sequence[tuple[int, int]] | None = None
+    """From where to where each is, if not hours, days or months are meant but these."""
 
 
 class InBucket(Protocol):

@@ -18,9 +18,9 @@ from penstock.metering.bucket_model import (
     Result,
     Width,
 )
-from penstock.metering.zone_rules import local_advance, local_start
+from penstock.metering.zone_rules import QUARTER_US, local_advance, local_start
 
-HOUR_US = 3_600_000_000
+HOUR_US = 4 * QUARTER_US
 DAY_US = 24 * HOUR_US
 _UNITS: dict[Width, int] = {"hour": HOUR_US, "day": DAY_US}
 _FIRST_SPAN = 4
@@ -31,8 +31,13 @@ _MAX_MOMENT_US = 253_370_764_800_000_000
 Fetch = Callable[[Part], Awaitable[list[Result]]]
 
 
+def quarter_start(at_us: int) -> int:
+    """Return when the quarter of an hour begins that a moment is in."""
+    return at_us - at_us % QUARTER_US
+
+
 def bucket_start(width: Width, at_us: int, zone: ZoneInfo | None = None) -> int:
-    """Return when the bucket begins that a moment is in; of a zone of full hours, or of UTC.
+    """Return when the bucket begins that a moment is in; of a zone, or of UTC.
 
     >>> bucket_start("day", 1_781_524_800_000_001) == 1_781_481_600_000_000
     True
@@ -94,7 +99,7 @@ def find_fault(query: BucketQuery, label_dimensions: Collection[str]) -> str | N
         return "figures of labels are kept by day"
     if query.zone is not None:
         return "figures of labels are kept by day of UTC, not of a time zone"
-    others = sorted({*query.group_by, *query.filters} - {LABEL, *label_dimensions})
+    others = sorted(query.names - {LABEL, *label_dimensions})
     if others:
         return f"figures of labels are not kept by {', '.join(others)}"
     return None

@@ -25,7 +25,6 @@ from penstock.metering.bucket_model import (
 )
 from penstock.metering.bucket_rules import advance, find_fault, find_page
 from penstock.metering.errors import CURSOR_INVALID, GROUPING_UNKNOWN
-from penstock.metering.zone_rules import has_whole_hours
 
 _TIME = "ISO 8601 with a time zone, e.g. `2026-06-15T12:00:00Z`; write `+` as `%2B`."
 _LABEL_PREFIX = "label:"
@@ -79,7 +78,7 @@ class SpanQuery(RequestBody):
         Text | None,
         Field(
             description="Whose days and months are meant, e.g. `Europe/Berlin`; those of UTC "
-            "without. A zone whose days begin between full hours of UTC is 400.",
+            "without.",
             examples=["Europe/Berlin"],
         ),
     ] = None
@@ -113,9 +112,6 @@ class SpanQuery(RequestBody):
         zone = None if value is None else find_zone(value)
         if value is not None and zone is None:
             message = "use a name of the IANA database, like Europe/Berlin"
-            raise ValueError(message)
-        if zone is not None and not has_whole_hours(zone):
-            message = "its days begin between full hours of UTC, and figures are kept by hour"
             raise ValueError(message)
         return value
 

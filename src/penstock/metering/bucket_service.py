@@ -42,14 +42,14 @@ async def list_usage_buckets(
 async def _list_of_zone(
     session: ReadSession, scope: Scope, query: BucketQuery
 ) -> BucketPage[UsageResult]:
-    whole, hours = store.find_source(query), store.find_hours(query)
-    ends = await store.find_ends(session, scope, query, hours)
+    whole, quarters = store.find_source(query), store.find_quarters(query)
+    ends = await store.find_ends(session, scope, query, quarters)
     if ends is None:
         return BucketPage([], None)
 
-    async def read(wanted: BucketQuery, part: Part) -> list[UsageResult]:
-        source = whole if part.hours_us is None else hours
-        return await store.list_usage(session, scope, wanted, source, part)
+    async def read(part: Part) -> list[UsageResult]:
+        source = whole if part.stretches_us is None else quarters
+        return await store.list_usage(session, scope, query, source, part)
 
     fetch = ZoneReader(query, read, add_terms).fetch
     return await collect(query, *snap(query, *ends), fetch)

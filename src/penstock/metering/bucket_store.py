@@ -1,9 +1,9 @@
 """Every SQL statement that reads figures of hours, days and months, each within a scope."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
-from sqlalchemy import ColumnElement, and_, or_, select, tuple_
+from sqlalchemy import ColumnElement, Select, and_, column, or_, select, true, tuple_, values
 
 from penstock.access.tables import ApiKeys
 from penstock.contract.usage import METERS
@@ -17,13 +17,14 @@ from penstock.metering.bucket_model import (
 from penstock.metering.tables import (
     UsageDays,
     UsageEmbeddingHours,
-    UsageHours,
     UsageLabelDays,
+    UsageModelQuarters,
     UsageMonths,
     UsageProjectDays,
-    UsageProjectHours,
+    UsageProjectQuarters,
+    UsageQuarters,
 )
-from penstock.storage.base import Base, by_code_point
+from penstock.storage.base import Timestamp, by_code_point, hour_start
 from penstock.storage.exact_sums import read_sums
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession
@@ -31,7 +32,6 @@ from penstock.tenancy.tables import Organizations, Projects
 
 _Place: TypeAlias = tuple[int, tuple[str, ...]]
 """When a bucket begins, and a group."""
-_KEPT: Mapping[Width, type[Base]] = {"hour": UsageHours, "day": UsageDays, "month": UsageMonths}
 _NAMED: Mapping[str, Any] = {
     "organization": (Organizations, Organizations.id),
     "project": (Projects, Projects.organization_id),
@@ -45,29 +45,40 @@ class Source(NamedTuple):
 
     table: Any
     width: Width
-    """How long the time of one row is."""
+    """How long a bucket is that is read from it."""
     organization: Any
     """The column of whose figures they are."""
+    at: Any
+    """When the bucket of a row begins."""
+
+    @classmethod
+    def of(cls, table: Any, width: Width) -> Self:
+        """Return a table whose rows are as long as a bucket, or of quarters: then of hours."""
+        at = hour_start(table.at) if width == "hour" else table.at
+        return cls(table, width, table.organization, at)
 
 
 def find_source(query: BucketQuery) -> Source:
     """Return the smallest table that has what is asked for."""
     if query.label is not None:
-        return Source(UsageLabelDays, "day", UsageLabelDays.organization)
-    if query.width == "day" and "key_id" not in {*query.group_by, *query.filters}:
-        return Source(UsageProjectDays, "day", UsageProjectDays.organization)
-    table: Any = _KEPT[query.width]
-    return Source(table, query.width, table.organization)
+        return Source.of(UsageLabelDays, "day")
+    if query.width == "month":
+        return Source.of(UsageMonths, "month")
+    if query.width == "hour":
+        return find_quarters(query)
+    return Source.of(UsageDays if "key_id" in query.names else UsageProjectDays, "day")
 
 
-def find_hours(query: BucketQuery) -> Source:
-    """Return the smallest table that has the same by hour."""
-    if "key_id" in {*query.group_by, *query.filters}:
-        return Source(UsageHours, "hour", UsageHours.organization)
-    return Source(UsageProjectHours, "hour", UsageProjectHours.organization)
+def find_quarters(query: BucketQuery) -> Source:
+    """Return the smallest table that has the same by quarters of hours."""
+    if "key_id" in query.names:
+        return Source.of(UsageQuarters, "hour")
+    return Source.of(
+        UsageProjectQuarters if "project" in query.names else UsageModelQuarters, "hour"
+    )
 
 
-EMBEDDINGS = Source(UsageEmbeddingHours, "hour", UsageEmbeddingHours.organization)
+EMBEDDINGS = Source.of(UsageEmbeddingHours, "hour")
 """The part of all usage that is for embeddings."""
 
 
@@ -151,25 +162,30 @@ async def list_groups(
     """
     table = source.table
     groups = [*(getattr(table, _column(name)) for name in query.group_by), *more]
-    is_kept = source.width == query.width
-    order = [table.at, *groups] if is_kept else groups
+    at, within = _time(source, part)
+    is_kept = part.stretches_us is not None or source.width == query.width
     conditions = [
         scope.where(source.organization),
-        *_within(part, table.at),
+        *within,
         *(_is(getattr(table, name), value) for name, value in query.filters.items()),
     ]
     if query.label is not None:
         conditions.append(table.name == query.label)
     conditions += only
-    conditions += _behind(part, table.at, groups, is_kept=is_kept)
-    statement = select(*order, *sums).where(*conditions).group_by(*order)
-    statement = statement.order_by(*order[: len(order) - len(groups)], *map(by_code_point, groups))
+    conditions += _behind(part, at, groups, is_kept=is_kept)
+    if part.stretches_us is not None and session.is_postgresql:
+        statement = _of_each(at, select(*groups, *sums).where(*conditions).group_by(*groups))
+    else:
+        order = [at, *groups] if is_kept else groups
+        statement = select(*order, *sums).where(*conditions).group_by(*order)
+        ordered = [*order[: len(order) - len(groups)], *map(by_code_point, groups)]
+        statement = statement.order_by(*ordered).limit(part.limit)
     found: list[tuple[int, tuple[str, ...], Sequence[Any]]] = []
-    for row in await session.rows(statement.limit(part.limit)):
-        at_us, *values = row if is_kept else (part.start_us, *row)
-        if not groups and values[0] is None:
+    for row in await session.rows(statement):
+        at_us, *rest = row if is_kept else (part.start_us, *row)
+        if not groups and rest[0] is None:
             continue  # a sum of nothing
-        found.append((at_us, tuple(values[: len(groups)]), values[len(groups) :]))
+        found.append((at_us, tuple(rest[: len(groups)]), rest[len(groups) :]))
     return found
 
 
@@ -193,11 +209,25 @@ def _is(column: Any, value: str | tuple[str, ...]) -> ColumnElement[bool]:
     return found
 
 
-def _within(part: Part, at: Any) -> list[ColumnElement[bool]]:
-    # One or the other: with both, SQLite goes through all that is between the hours.
-    if part.hours_us is not None:
-        return [at.in_(part.hours_us)]
-    return [at >= part.start_us, at < part.end_us]
+def _time(source: Source, part: Part) -> tuple[Any, list[ColumnElement[bool]]]:
+    """Return when the bucket or stretch of a row begins, and which rows are in one."""
+    at = source.table.at
+    if part.stretches_us is None:
+        return source.at, [at >= part.start_us, at < part.end_us]
+    kind = Timestamp()
+    listed = values(column("first", kind), column("behind", kind)).data([*part.stretches_us])
+    stretch = listed.cte("stretch").c
+    return stretch.first, [at >= stretch.first, at < stretch.behind]
+
+
+def _of_each(first: Any, found: Select[Any]) -> Select[Any]:
+    """Return what is found of each stretch, in any order.
+
+    PostgreSQL takes a stretch for a ninth of the table, and would rather compare every row with
+    every stretch: but not where it has to find what there is of one at a time.
+    """
+    each = found.correlate(first.table).lateral("each")
+    return select(first, *each.c).select_from(first.table).join(each, true())
 
 
 def _column(name: str) -> str:

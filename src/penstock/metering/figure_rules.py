@@ -1,11 +1,11 @@
-"""What events add to the figures of hours, days and labels: pure, no clock, no I/O."""
+"""What events add to the figures of stretches of time: pure, no clock, no I/O."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from penstock.contract.usage import METERS, Meter, UsageEvent, quantities
-from penstock.metering.bucket_rules import bucket_start
-from penstock.metering.model import Cell, Figures, LabelCell, ProjectCell
+from penstock.metering.bucket_rules import bucket_start, quarter_start
+from penstock.metering.model import Cell, Figures, LabelCell, ModelCell, ProjectCell
 
 EMBEDDINGS = "embeddings"
 """The operation whose figures are kept by themselves, too."""
@@ -24,8 +24,7 @@ def add_up(
         events: Which.
         count: Says what each counts; of a correction, the difference.
     """
-    hours: dict[Cell, list[int]] = {}
-    days: dict[Cell, list[int]] = {}
+    quarters: dict[Cell, list[int]] = {}
     label_days: dict[LabelCell, list[int]] = {}
     embedding_hours: dict[Cell, list[int]] = {}
     for event in events:
@@ -33,34 +32,48 @@ def add_up(
         day_us = bucket_start("day", started_at_us)
         cell = Cell(
             event.organization,
-            bucket_start("hour", started_at_us),
+            quarter_start(started_at_us),
             event.project,
             event.key_id,
             event.model,
             event.data_class,
             event.region,
         )
-        figures = hours.get(cell)
+        figures = quarters.get(cell)
         if figures is None:
-            figures = hours[cell] = [0] * len(METERS)
+            figures = quarters[cell] = [0] * len(METERS)
         found = count(event)
         for meter, quantity in found.items():
             figures[_PLACES[meter]] += quantity
         if event.operation == EMBEDDINGS:
-            _add(embedding_hours, cell, [found.get(meter, 0) for meter in METERS])
+            hour = cell._replace(at_us=bucket_start("hour", started_at_us))
+            _add(embedding_hours, hour, [found.get(meter, 0) for meter in METERS])
         for name, value in {*event.labels}:
             where = (event.organization, name, day_us, value, event.model, event.project)
             _add(label_days, LabelCell(*where), [found.get(meter, 0) for meter in METERS])
-    project_hours: dict[ProjectCell, list[int]] = {}
-    for cell, figures in hours.items():
-        _add(project_hours, _project_cell(cell), figures)
+    days: dict[Cell, list[int]] = {}
+    project_quarters: dict[ProjectCell, list[int]] = {}
+    for cell, figures in quarters.items():
         _add(days, cell._replace(at_us=bucket_start("day", cell.at_us)), figures)
+        _add(project_quarters, _project_cell(cell), figures)
+    model_quarters: dict[ModelCell, list[int]] = {}
+    for place, figures in project_quarters.items():
+        _add(model_quarters, ModelCell(*place[:2], *place[3:]), figures)
     months: dict[Cell, list[int]] = {}
     project_days: dict[ProjectCell, list[int]] = {}
     for cell, figures in days.items():
         _add(months, cell._replace(at_us=bucket_start("month", cell.at_us)), figures)
         _add(project_days, _project_cell(cell), figures)
-    return Figures(hours, days, months, project_days, label_days, embedding_hours, project_hours)
+    return Figures(
+        quarters=quarters,
+        days=days,
+        months=months,
+        project_days=project_days,
+        label_days=label_days,
+        embedding_hours=embedding_hours,
+        project_quarters=project_quarters,
+        model_quarters=model_quarters,
+    )
 
 
 def _project_cell(cell: Cell) -> ProjectCell:

@@ -1,18 +1,19 @@
-"""Every SQL statement that writes figures of hours, days and labels, each within a scope."""
+"""Every SQL statement that writes figures of stretches of time, each within a scope."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from penstock.contract.usage import METERS
-from penstock.metering.model import Cell, Figures, LabelCell, ProjectCell
+from penstock.metering.model import Cell, Figures, LabelCell, ModelCell, ProjectCell
 from penstock.metering.tables import (
     UsageDays,
     UsageEmbeddingHours,
-    UsageHours,
     UsageLabelDays,
+    UsageModelQuarters,
     UsageMonths,
     UsageProjectDays,
-    UsageProjectHours,
+    UsageProjectQuarters,
+    UsageQuarters,
 )
 from penstock.storage.base import Base
 from penstock.storage.bulk import MAX_SUM, Bulk
@@ -25,12 +26,13 @@ def _bulk(table: type[Base], members: Iterable[str]) -> Bulk:
     return Bulk(table, (*keys, *METERS), sums=METERS)
 
 
-_HOURS = _bulk(UsageHours, Cell._fields)
+_QUARTERS = _bulk(UsageQuarters, Cell._fields)
 _EMBEDDING_HOURS = _bulk(UsageEmbeddingHours, Cell._fields)
 _DAYS = _bulk(UsageDays, Cell._fields)
 _MONTHS = _bulk(UsageMonths, Cell._fields)
 _PROJECT_DAYS = _bulk(UsageProjectDays, ProjectCell._fields)
-_PROJECT_HOURS = _bulk(UsageProjectHours, ProjectCell._fields)
+_PROJECT_QUARTERS = _bulk(UsageProjectQuarters, ProjectCell._fields)
+_MODEL_QUARTERS = _bulk(UsageModelQuarters, ModelCell._fields)
 _LABEL_DAYS = _bulk(UsageLabelDays, LabelCell._fields)
 
 
@@ -39,13 +41,14 @@ async def add_figures(session: WriteSession, scope: Scope, figures: Figures) -> 
 
     A sum that is larger than what a column holds stays at that: no usage is refused for it.
     """
-    scope.require(cell.organization for cell in figures.hours)
+    scope.require(cell.organization for cell in figures.quarters)
     scope.require(cell.organization for cell in figures.label_days)
-    await session.add_many(_HOURS, _rows(figures.hours))
+    await session.add_many(_QUARTERS, _rows(figures.quarters))
     await session.add_many(_DAYS, _rows(figures.days))
     await session.add_many(_MONTHS, _rows(figures.months))
     await session.add_many(_PROJECT_DAYS, _rows(figures.project_days))
-    await session.add_many(_PROJECT_HOURS, _rows(figures.project_hours))
+    await session.add_many(_PROJECT_QUARTERS, _rows(figures.project_quarters))
+    await session.add_many(_MODEL_QUARTERS, _rows(figures.model_quarters))
     await session.add_many(_LABEL_DAYS, _rows(figures.label_days))
     await session.add_many(_EMBEDDING_HOURS, _rows(figures.embedding_hours))
 

@@ -185,7 +185,7 @@ class Cell(NamedTuple):
 
     organization: str
     at_us: int
-    """When the hour or the day begins."""
+    """When the quarter of an hour, the hour, the day or the month begins."""
     project: str
     key_id: str
     model: str
@@ -198,8 +198,19 @@ class ProjectCell(NamedTuple):
 
     organization: str
     at_us: int
-    """When the hour or the day begins."""
+    """When the quarter of an hour or the day begins."""
     project: str
+    model: str
+    data_class: str
+    region: str
+
+
+class ModelCell(NamedTuple):
+    """What figures of all projects are kept by, in the order of the table's key."""
+
+    organization: str
+    at_us: int
+    """When the quarter of an hour begins."""
     model: str
     data_class: str
     region: str
@@ -221,13 +232,14 @@ class LabelCell(NamedTuple):
 class Figures:
     """What some events consumed: for each cell one figure a meter, in the order of `METERS`."""
 
-    hours: Mapping[Cell, Sequence[int]]
+    quarters: Mapping[Cell, Sequence[int]]
     days: Mapping[Cell, Sequence[int]]
     months: Mapping[Cell, Sequence[int]]
     project_days: Mapping[ProjectCell, Sequence[int]]
     label_days: Mapping[LabelCell, Sequence[int]]
     embedding_hours: Mapping[Cell, Sequence[int]]
-    project_hours: Mapping[ProjectCell, Sequence[int]]
+    project_quarters: Mapping[ProjectCell, Sequence[int]]
+    model_quarters: Mapping[ModelCell, Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)

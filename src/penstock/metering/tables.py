@@ -151,15 +151,19 @@ class _Cells(_Figures):
     region: Mapped[str] = mapped_column(primary_key=True)
 
 
-class UsageHours(_Cells, Base):
-    """Figures of each hour, of the events that started in it."""
+class UsageQuarters(_Cells, Base):
+    """Figures of each quarter of an hour, of the events that started in it.
 
-    __tablename__ = "usage_hours"
+    Hours are put together from them, and so are days of time zones: all of them that there are now
+    begin at a quarter.
+    """
+
+    __tablename__ = "usage_quarters"
     __table_args__ = (Index(None, "at"), Index(None, "key_id", "at"))
 
 
 class UsageEmbeddingHours(_Cells, Base):
-    """The part of `usage_hours` that is for embeddings; all else is answered with text."""
+    """Figures of each hour, of events for embeddings; all else is answered with text."""
 
     __tablename__ = "usage_embedding_hours"
     __table_args__ = (Index(None, "at"),)
@@ -211,8 +215,21 @@ class UsageProjectDays(_ProjectCells, Base):
     __table_args__ = (Index(None, "at"),)
 
 
-class UsageProjectHours(_ProjectCells, Base):
-    """Figures of each hour by project: what days of time zones have at their edges."""
+class UsageProjectQuarters(_ProjectCells, Base):
+    """Figures of each quarter of an hour by project."""
 
-    __tablename__ = "usage_project_hours"
+    __tablename__ = "usage_project_quarters"
+    __table_args__ = (Index(None, "at"), Index(None, "project", "at"))
+
+
+class UsageModelQuarters(_Figures, Base):
+    """The same of all projects together: so that a year of days of a zone is read at once."""
+
+    __tablename__ = "usage_model_quarters"
     __table_args__ = (Index(None, "at"),)
+
+    organization: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[Microseconds] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)
+    data_class: Mapped[str] = mapped_column(primary_key=True)
+    region: Mapped[str] = mapped_column(primary_key=True)

@@ -1,13 +1,14 @@
-"""Days and months of time zones, put together from those of UTC and from hours: pure, no I/O.
+"""Days and months of time zones, put together from those of UTC and their edges: pure, no I/O.
 
 A day of Berlin in winter is the day of UTC of the same date, with the last hour of the day before
-and without its own last one. So a year needs no more than its days and the hours at their edges.
+and without its own last one. So a year needs no more than its days and what is at their edges.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import TypeAlias
 from zoneinfo import ZoneInfo
 
 from penstock.contract.usage import Meter
@@ -17,24 +18,23 @@ from penstock.kit.time_zones import day_start, local_date
 from penstock.metering.bucket_model import UsageResult, Width
 from penstock.metering.errors import GROUPING_UNKNOWN
 
-_HOUR_US = 3_600_000_000
+QUARTER_US = 900_000_000
 _LAST_DAY = date(9998, 12, 1)
-_SEASONS = (datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 7, 1, tzinfo=UTC))
 
-
-def has_whole_hours(zone: ZoneInfo) -> bool:
-    """Return whether its days begin at a full hour of UTC, in winter and in summer.
-
-    >>> [has_whole_hours(ZoneInfo(name)) for name in ("America/New_York", "Asia/Kolkata")]
-    [True, False]
-    """
-    return all(not _offset(zone, moment) % timedelta(hours=1) for moment in _SEASONS)
+Stretch: TypeAlias = tuple[int, int]
+"""From when to when."""
 
 
 def local_start(zone: ZoneInfo, width: Width, at_us: int) -> int:
-    """Return when the day or month of a zone begins that a moment is in."""
+    """Return when the day or month of a zone begins that a moment is in.
+
+    Where clocks go back past midnight, what comes again of the day before is the new day's.
+    """
     day = local_date(zone, at_us)
-    return day_start(zone, day.replace(day=1) if width == "month" else day)
+    if width == "month":
+        day = day.replace(day=1)
+    behind_us = day_start(zone, _later(width, day, 1))
+    return behind_us if behind_us <= at_us else day_start(zone, day)
 
 
 def local_advance(zone: ZoneInfo, width: Width, start_us: int, count: int) -> int:
@@ -49,33 +49,33 @@ class Cover:
     start_us: int
     label_us: int
     """When the day or month of UTC begins that has the same date."""
-    hours: Mapping[int, int]
-    """Hours that are added to that one, or taken off it: 1 or -1, by their beginning."""
+    edges: Sequence[tuple[Stretch, int]]
+    """What is added to that one, or taken off it: 1 or -1."""
 
 
 def list_covers(zone: ZoneInfo, width: Width, start_us: int, end_us: int) -> Iterator[Cover]:
     """Yield the days or months of a zone from one to another.
 
     Raises:
-        PenstockError: `GROUPING_UNKNOWN`: one begins between full hours; no figures are so fine.
+        PenstockError: `GROUPING_UNKNOWN`: one begins between quarters of hours, as Liberia's
+            did until 1972; no figures are so fine.
     """
     while start_us < end_us:
         day = local_date(zone, start_us)
         behind = _later(width, day, 1)
         behind_us = day_start(zone, behind)
-        hours = dict(_between(start_us, _label(day)))
         # At the end it is the other way round: what is before the label's end is not in it.
-        hours |= {hour: -sign for hour, sign in _between(behind_us, _label(behind))}
-        yield Cover(start_us, _label(day), hours)
+        edges = [*_between(start_us, _label(day), 1), *_between(behind_us, _label(behind), -1)]
+        yield Cover(start_us, _label(day), edges)
         start_us = behind_us
 
 
-def hours_of(covers: Iterable[Cover]) -> dict[int, list[tuple[int, int]]]:
-    """Return of each hour which buckets it is in: their labels, each with its sign."""
-    found: dict[int, list[tuple[int, int]]] = {}
+def edges_of(covers: Iterable[Cover]) -> dict[Stretch, list[tuple[int, int]]]:
+    """Return of each edge which buckets it is of: their labels, each with its sign."""
+    found: dict[Stretch, list[tuple[int, int]]] = {}
     for cover in covers:
-        for hour_us, sign in cover.hours.items():
-            found.setdefault(hour_us, []).append((cover.label_us, sign))
+        for stretch, sign in cover.edges:
+            found.setdefault(stretch, []).append((cover.label_us, sign))
     return found
 
 
@@ -92,15 +92,15 @@ def add_terms(
     return UsageResult(start_us, group, figures)
 
 
-def _between(start_us: int, label_us: int) -> Iterator[tuple[int, int]]:
-    """Yield the hours by which a beginning is before its label, or, with -1, behind it."""
-    if start_us % _HOUR_US:
-        message = "days of that zone begin between full hours then"
+def _between(start_us: int, label_us: int, sign: int) -> Iterator[tuple[Stretch, int]]:
+    """Yield what is between a beginning and its label: added where it begins before, else off."""
+    if start_us % QUARTER_US:
+        message = "days of that zone begin between quarters of hours then"
         raise PenstockError(GROUPING_UNKNOWN, message)
-    sign = 1 if start_us < label_us else -1
-    first, last = sorted((start_us, label_us))
-    for hour_us in range(first, last, _HOUR_US):
-        yield hour_us, sign
+    if start_us < label_us:
+        yield (start_us, label_us), sign
+    elif start_us > label_us:
+        yield (label_us, start_us), -sign
 
 
 def _later(width: Width, day: date, count: int) -> date:
@@ -112,7 +112,3 @@ def _later(width: Width, day: date, count: int) -> date:
 
 def _label(day: date) -> int:
     return microseconds(datetime(day.year, day.month, day.day, tzinfo=UTC)) or 0
-
-
-def _offset(zone: ZoneInfo, moment: datetime) -> timedelta:
-    return moment.astimezone(zone).utcoffset() or timedelta()

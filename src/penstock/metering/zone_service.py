@@ -1,18 +1,18 @@
-"""Figures of days and months of a time zone, from those of UTC and the hours at their edges."""
+"""Figures of days and months of a time zone, from those of UTC and what is at their edges."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Generic, TypeAlias
 
 from penstock.metering.bucket_model import BucketPosition, BucketQuery, Part, Result
-from penstock.metering.zone_rules import Cover, hours_of, list_covers
+from penstock.metering.zone_rules import Cover, edges_of, list_covers
 
 _BUCKETS = 128
 """So many are put together at a time."""
 _ALL = 2**31 - 1
 
-Read: TypeAlias = Callable[[BucketQuery, Part], Awaitable[list[Result]]]
-"""Reads figures of UTC that are as wide as the query says."""
+Read: TypeAlias = Callable[[Part], Awaitable[list[Result]]]
+"""Reads figures of UTC, of stretches or as wide as the query says."""
 Place: TypeAlias = tuple[int, tuple[str, ...]]
 """The label of a bucket, and a group."""
 Add: TypeAlias = Callable[[int, tuple[str, ...], Iterable[tuple[int, Result]]], Result | None]
@@ -53,7 +53,7 @@ class ZoneReader(Generic[Result]):
                 # Without groups a bucket has one result, and that was it.
                 start_us = behind.start_us + (0 if behind.group else 1)
             part = Part(start_us, covers[-1].label_us + 1, behind, limit)
-            days = await self.read(self.query, part)
+            days = await self.read(part)
             end = None
             if len(days) >= limit:
                 end = BucketPosition(days[-1].start_us, days[-1].group)
@@ -76,16 +76,17 @@ class ZoneReader(Generic[Result]):
             if (behind is None or cover.label_us >= behind.start_us)
             and (end is None or cover.label_us <= end.start_us)
         }
-        uses = hours_of(meant.values())
+        uses = edges_of(meant.values())
         terms: dict[Place, list[tuple[int, Result]]] = {}
         for day in days:
             terms.setdefault((day.start_us, day.group), []).append((1, day))
         if uses:
-            hours = sorted(uses)
-            part = Part(hours[0], hours[-1] + 1, None, _ALL, hours)
-            for hour in await self.read(replace(self.query, width="hour"), part):
-                for label_us, sign in uses[hour.start_us]:
-                    terms.setdefault((label_us, hour.group), []).append((sign, hour))
+            # No two edges begin at the same time.
+            by_start = {stretch[0]: labels for stretch, labels in uses.items()}
+            part = Part(covers[0].start_us, covers[-1].label_us, None, _ALL, sorted(uses))
+            for edge in await self.read(part):
+                for label_us, sign in by_start[edge.start_us]:
+                    terms.setdefault((label_us, edge.group), []).append((sign, edge))
         found = []
         for place in sorted(terms):
             is_meant = (behind is None or place > behind) and (end is None or place <= end)

@@ -43,14 +43,14 @@ async def list_costs(
 async def _list_of_zone(
     session: ReadSession, scope: Scope, query: BucketQuery, *, has_costs: bool
 ) -> BucketPage[CostResult]:
-    whole, hours = store.find_source(query), store.find_hours(query)
-    ends = await find_ends(session, scope, query, hours)
+    whole, quarters = store.find_source(query), store.find_quarters(query)
+    ends = await find_ends(session, scope, query, quarters)
     if ends is None:
         return BucketPage([], None)
 
-    async def read(wanted: BucketQuery, part: Part) -> list[CostResult]:
-        source = whole if part.hours_us is None else hours
-        return await store.list_costs(session, scope, wanted, source, part, has_costs=has_costs)
+    async def read(part: Part) -> list[CostResult]:
+        source = whole if part.stretches_us is None else quarters
+        return await store.list_costs(session, scope, query, source, part, has_costs=has_costs)
 
     fetch = ZoneReader(query, read, _add_terms).fetch
     return await collect(query, *snap(query, *ends), fetch)

@@ -11,11 +11,12 @@ from penstock.rating.cost_model import CostResult
 from penstock.rating.model import RatedKind
 from penstock.rating.tables import (
     ChargeDays,
-    ChargeHours,
     ChargeLabelDays,
+    ChargeModelQuarters,
     ChargeMonths,
     ChargeProjectDays,
-    ChargeProjectHours,
+    ChargeProjectQuarters,
+    ChargeQuarters,
 )
 from penstock.storage.exact_sums import exact_sum, join_halves
 from penstock.storage.scope import Scope
@@ -25,19 +26,19 @@ from penstock.storage.sessions import ReadSession
 def find_source(query: BucketQuery) -> Source:
     """Return the smallest table that has what is asked for."""
     if query.label is not None:
-        return Source(ChargeLabelDays, "day", ChargeLabelDays.organization)
+        return Source.of(ChargeLabelDays, "day")
     if query.width == "month":
-        return Source(ChargeMonths, "month", ChargeMonths.organization)
-    if "key_id" in {*query.group_by, *query.filters}:
-        return Source(ChargeDays, "day", ChargeDays.organization)
-    return Source(ChargeProjectDays, "day", ChargeProjectDays.organization)
+        return Source.of(ChargeMonths, "month")
+    return Source.of(ChargeDays if "key_id" in query.names else ChargeProjectDays, "day")
 
 
-def find_hours(query: BucketQuery) -> Source:
-    """Return the smallest table that has the same by hour."""
-    if "key_id" in {*query.group_by, *query.filters}:
-        return Source(ChargeHours, "hour", ChargeHours.organization)
-    return Source(ChargeProjectHours, "hour", ChargeProjectHours.organization)
+def find_quarters(query: BucketQuery) -> Source:
+    """Return the smallest table that has the same by quarters of hours."""
+    if "key_id" in query.names:
+        return Source.of(ChargeQuarters, "hour")
+    return Source.of(
+        ChargeProjectQuarters if "project" in query.names else ChargeModelQuarters, "hour"
+    )
 
 
 async def list_costs(

@@ -14,11 +14,12 @@ from penstock.metering.rules import day_of
 from penstock.rating.rules import MeterKey, Running
 from penstock.rating.tables import (
     ChargeDays,
-    ChargeHours,
     ChargeLabelDays,
+    ChargeModelQuarters,
     ChargeMonths,
     ChargeProjectDays,
-    ChargeProjectHours,
+    ChargeProjectQuarters,
+    ChargeQuarters,
     RatedMeters,
     RatedUsage,
 )
@@ -36,12 +37,14 @@ _METER_KEY = (
 )
 _AMOUNT = ("amount", "amount_rest")
 _DAY_KEY = ("organization", "project", "key_id", "model", "data_class", "currency", "kind", "at")
-_HOURS = Bulk(ChargeHours, (*_DAY_KEY, *_AMOUNT), pairs=(_AMOUNT,))
+_QUARTERS = Bulk(ChargeQuarters, (*_DAY_KEY, *_AMOUNT), pairs=(_AMOUNT,))
 _DAYS = Bulk(ChargeDays, (*_DAY_KEY, *_AMOUNT), pairs=(_AMOUNT,))
 _MONTHS = Bulk(ChargeMonths, (*_DAY_KEY, *_AMOUNT), pairs=(_AMOUNT,))
 _PROJECT_KEY = tuple(name for name in _DAY_KEY if name != "key_id")
 _PROJECT_DAYS = Bulk(ChargeProjectDays, (*_PROJECT_KEY, *_AMOUNT), pairs=(_AMOUNT,))
-_PROJECT_HOURS = Bulk(ChargeProjectHours, (*_PROJECT_KEY, *_AMOUNT), pairs=(_AMOUNT,))
+_PROJECT_QUARTERS = Bulk(ChargeProjectQuarters, (*_PROJECT_KEY, *_AMOUNT), pairs=(_AMOUNT,))
+_MODEL_KEY = tuple(name for name in _PROJECT_KEY if name != "project")
+_MODEL_QUARTERS = Bulk(ChargeModelQuarters, (*_MODEL_KEY, *_AMOUNT), pairs=(_AMOUNT,))
 _LABEL_DAYS = Bulk(
     ChargeLabelDays,
     ("organization", "name", "value", "project", "currency", "kind", "at", *_AMOUNT),
@@ -148,18 +151,22 @@ async def insert_rated(session: WriteSession, scope: Scope, rows: Sequence[Value
     await session.insert_many(_RATED, rows)
 
 
-async def add_charged(session: WriteSession, scope: Scope, hours: Sums, labels: Sums) -> None:
-    """Add to the figures of hours, and so to those of days, months and projects; and to labels'."""
-    days, months, project_hours, project_days = (Counter[tuple[Any, ...]]() for _ in range(4))
-    for (organization, project, key_id, *others, at_us), amount_atto in hours.items():
+async def add_charged(session: WriteSession, scope: Scope, quarters: Sums, labels: Sums) -> None:
+    """Add to the figures of quarters, and so to all that are made of them; and to labels'."""
+    days, months, project_quarters, model_quarters, project_days = (
+        Counter[tuple[Any, ...]]() for _ in range(5)
+    )
+    for (organization, project, key_id, *others, at_us), amount_atto in quarters.items():
         day_us, month_us = bucket_start("day", at_us), bucket_start("month", at_us)
         days[organization, project, key_id, *others, day_us] += amount_atto
         months[organization, project, key_id, *others, month_us] += amount_atto
-        project_hours[organization, project, *others, at_us] += amount_atto
+        project_quarters[organization, project, *others, at_us] += amount_atto
+        model_quarters[organization, *others, at_us] += amount_atto
         project_days[organization, project, *others, day_us] += amount_atto
     for bulk, sums in (
-        (_HOURS, hours),
-        (_PROJECT_HOURS, project_hours),
+        (_QUARTERS, quarters),
+        (_PROJECT_QUARTERS, project_quarters),
+        (_MODEL_QUARTERS, model_quarters),
         (_DAYS, days),
         (_MONTHS, months),
         (_PROJECT_DAYS, project_days),

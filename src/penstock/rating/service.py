@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from penstock.contract.usage import Meter, UsageEvent, quantities
 from penstock.limits.prices import split_amount
-from penstock.metering.bucket_rules import bucket_start
+from penstock.metering.bucket_rules import bucket_start, quarter_start
 from penstock.metering.rules import day_of
 from penstock.rating import rated_store, store
 from penstock.rating.model import PriceBook, Rated, RatedBatch
@@ -180,7 +180,7 @@ async def record_rated(
     recorded_at_us: int,
     run_id: str = "",
 ) -> None:
-    """Store what events were rated at, and add it to the figures of their hours and days.
+    """Store what events were rated at, and add it to the figures of their time.
 
     Args:
         session: Where to.
@@ -190,7 +190,7 @@ async def record_rated(
         run_id: Of a later run; "" when the events are stored for the first time.
     """
     rows: list[Values] = []
-    hours: Counter[tuple[Any, ...]] = Counter()
+    quarters: Counter[tuple[Any, ...]] = Counter()
     labels: Counter[tuple[Any, ...]] = Counter()
     for one in rated:
         event = one.event
@@ -212,13 +212,13 @@ async def record_rated(
         if one.amount_atto:
             at_us = admitted_us(event)
             who = (event.organization, event.project, event.key_id, event.model, event.data_class)
-            hour_us, day_us = bucket_start("hour", at_us), bucket_start("day", at_us)
-            hours[*who, one.currency, one.kind, hour_us] += one.amount_atto
+            quarters[*who, one.currency, one.kind, quarter_start(at_us)] += one.amount_atto
+            day_us = bucket_start("day", at_us)
             for name, value in {*event.labels}:
                 label = (event.organization, name, value, event.project)
                 labels[*label, one.currency, one.kind, day_us] += one.amount_atto
     await rated_store.insert_rated(session, session.scope, rows)
-    await rated_store.add_charged(session, session.scope, hours, labels)
+    await rated_store.add_charged(session, session.scope, quarters, labels)
 
 
 def _plan(books: Books, event: UsageEvent, currency: str) -> _Plan:

@@ -186,10 +186,10 @@ class ChargeDays(_ChargedProject, Base):
     key_id: Mapped[str] = mapped_column(primary_key=True)
 
 
-class ChargeHours(_ChargedProject, Base):
-    """The same of hours: what days of time zones have at their edges."""
+class ChargeQuarters(_ChargedProject, Base):
+    """The same of quarters of hours: what days of time zones have at their edges."""
 
-    __tablename__ = "charge_hours"
+    __tablename__ = "charge_quarters"
     __table_args__ = (
         Index(None, "organization", "at"),
         Index(None, "key_id", "at"),
@@ -221,14 +221,28 @@ class ChargeProjectDays(_ChargedProject, Base):
     )
 
 
-class ChargeProjectHours(_ChargedProject, Base):
-    """The same of hours."""
+class ChargeProjectQuarters(_ChargedProject, Base):
+    """The same of quarters of hours."""
 
-    __tablename__ = "charge_project_hours"
+    __tablename__ = "charge_project_quarters"
+    __table_args__ = (
+        Index(None, "organization", "at"),
+        Index(None, "project", "at"),
+        CheckConstraint("amount_rest BETWEEN 0 AND 999999999", name="amount_rest"),
+    )
+
+
+class ChargeModelQuarters(_Charged, Base):
+    """The same of all projects together: so that a year of days of a zone is read at once."""
+
+    __tablename__ = "charge_model_quarters"
     __table_args__ = (
         Index(None, "organization", "at"),
         CheckConstraint("amount_rest BETWEEN 0 AND 999999999", name="amount_rest"),
     )
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    data_class: Mapped[str] = mapped_column(primary_key=True)
 
 
 class ChargeLabelDays(_Charged, Base):

@@ -69,6 +69,24 @@ def _add_microseconds(element: seconds_after, compiler: SQLCompiler, **options: 
     return f"({moment} + {seconds} * 1000000)"
 
 
+class hour_start(FunctionElement[int]):  # noqa: N801 - a function of SQL
+    """When the hour of UTC begins that a moment is in."""
+
+    type = Timestamp()
+    inherit_cache = True
+
+
+@compiles(hour_start, "postgresql")
+def _truncate(element: hour_start, compiler: SQLCompiler, **options: Any) -> str:
+    return f"date_trunc('hour', {compiler.process(element.clauses, **options)}, 'UTC')"
+
+
+@compiles(hour_start)
+def _round_down(element: hour_start, compiler: SQLCompiler, **options: Any) -> str:
+    moment = compiler.process(element.clauses, **options)
+    return f"({moment} - {moment} % 3600000000)"
+
+
 class by_code_point(FunctionElement[str]):  # noqa: N801 - a function of SQL
     """A text that is compared as Python does, whatever language a database sorts in."""
 
