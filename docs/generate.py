@@ -23,6 +23,8 @@ from penstock.engines.model import Engine, Load, Priority
 from penstock.engines.registry import ENGINES
 from penstock.gateway import limits as gateway_limits
 from penstock.kit.errors import ErrorCode
+from penstock.kit.logs.event import Event
+from penstock.kit.logs.lines import LIBRARY
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src"
@@ -52,6 +54,13 @@ Labels hold only names that the configuration knows, so a caller cannot make new
 organizations, models and upstreams the large ones are shown, and the rest together as `other`
 (`organizations_shown` and others in [limits](limits.md)). Names that begin with `gen_ai` are those
 of OpenTelemetry's conventions. Times are in seconds, sizes in bytes.
+"""
+
+_LOG_EVENTS_HEAD = """\
+# Log events
+
+What agents (`node.`), workers (`gateway.`) and control planes log. Names are stable: look for them
+and not for words. [Read logs](../how-to/read-logs.md) says what a line looks like.
 """
 
 _ENGINES_HEAD = """\
@@ -97,7 +106,7 @@ def _modules(name: str) -> Iterator[ModuleType]:
         yield importlib.import_module(dotted)
 
 
-_Declared = TypeVar("_Declared", ErrorCode, Metric)
+_Declared = TypeVar("_Declared", ErrorCode, Metric, Event)
 
 
 def _declared(name: str, kind: type[_Declared]) -> list[_Declared]:
@@ -119,6 +128,11 @@ def error_codes() -> list[ErrorCode]:
 def metrics() -> list[Metric]:
     """Return every metric that a `metrics.py` of the package declares."""
     return _declared("metrics", Metric)
+
+
+def log_events() -> list[Event]:
+    """Return every event that a `log_events.py` of the package declares."""
+    return [*_declared("log_events", Event), LIBRARY]
 
 
 def _attribute_docs(body: list[ast.stmt]) -> dict[str, str]:
@@ -246,6 +260,13 @@ def metrics_page() -> str:
     return page + "\n## Buckets\n\n" + _table(("Histogram", "Upper bounds"), buckets)
 
 
+def log_events_page() -> str:
+    """Return the page of log events."""
+    ordered = sorted(log_events(), key=lambda event: event.name)
+    rows = [(f"`{event.name}`", event.level.name.lower(), event.meaning) for event in ordered]
+    return _LOG_EVENTS_HEAD + "\n" + _table(("Event", "Level", "Meaning"), rows)
+
+
 def limits_page() -> str:
     """Return the page of limits."""
     head = ("Name", "Value", "Meaning")
@@ -338,6 +359,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "engines.md": engines_page,
     "errors.md": errors_page,
     "limits.md": limits_page,
+    "log-events.md": log_events_page,
     "metrics.md": metrics_page,
 }
 

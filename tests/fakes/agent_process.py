@@ -185,6 +185,7 @@ class Node:
             "worker_command": (sys.executable, FAKE_WORKER, *worker_options),
             "drain_grace_s": 2.0,
             "ship_grace_s": 2.0,
+            "log_format": "text",
             **settings,
         }
         encoded = msgspec.json.encode(msgspec.convert(values, AgentSettings)).decode()

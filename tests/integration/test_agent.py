@@ -81,7 +81,7 @@ async def test_what_was_held_for_a_dead_worker_is_free(node: Node, sink: Sink) -
     await node.start("--closed=3", "--open=1")
     await node.until_metric("penstock_workers", 1)
     os.kill(node.worker_pids()[0], signal.SIGKILL)
-    await until(lambda: "worker ended" in node.log(), "the worker is buried")
+    await until(lambda: "worker died" in node.log(), "the worker is buried")
     assert sink.frees == []
     sink.is_away = False
     await until(lambda: sink.frees, "its end is told")
@@ -194,7 +194,7 @@ async def test_a_store_that_is_away_loses_nothing(node: Node, sink: Sink) -> Non
     await node.until_metric("penstock_ship_lag_seconds", 0)
     sink.is_away = True
     assert await node.stop() == 0, "the agent gives up waiting"
-    assert "left for the next start" in node.log()
+    assert "usage left" in node.log()
     sink.is_away = False
     await node.start()
     await until(lambda: len(sink.events) == 602, "the rest is shipped")

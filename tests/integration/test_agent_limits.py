@@ -122,7 +122,7 @@ async def test_a_killed_agent_forgets_nothing_of_limits(node: Node, *, is_damage
         # Other workers are in doubt still when the counts were lost.
         await until(lambda: "worker adopted" in node.log(), "the other is there")
         os.kill(worker, signal.SIGKILL)
-        await until(lambda: "worker ended" in node.log(), "the other is buried")
+        await until(lambda: "worker died" in node.log(), "the other is buried")
         assert (await one.ask(permits, 2, "5")).leases is not None
         journal.die()
     finally:

@@ -111,7 +111,7 @@ def test_the_first_admin_token_is_told_by_its_place(start: Start, tmp_path: Path
     headers = {"authorization": f"Bearer {token}"}
     assert control.client.get("/api/v1/organizations", headers=headers).status_code == 200
     log = (tmp_path / "log").read_text()
-    assert log.count(f"made a new admin token: it is in {path}") == 1
+    assert log.count(f'"control.secret_made","process":"control","path":"{path}"') == 1
     assert token not in log
 
 

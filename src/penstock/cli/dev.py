@@ -1,14 +1,16 @@
 """`penstock dev`: everything on this machine, from one command."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from penstock.cli.instance import DataOption, data_folder
 from penstock.cli.output import JsonOption, examples
+from penstock.kit.logs.setup import LevelName
 
 MOST_WORKERS = 256
+LogForm = Literal["json", "text"]
 _LAST_PORT = 65_535
 
 EXAMPLES = examples(
@@ -46,8 +48,28 @@ _MetadataOption = Annotated[
 ]
 
 
+_StrictOption = Annotated[
+    bool,
+    typer.Option(
+        help="Wait for the disk (fsync) before the last byte of each answer, so that not "
+        "even a power cut loses a record."
+    ),
+]
+
+
 _WorkersOption = Annotated[
     int, typer.Option(min=1, max=MOST_WORKERS, help="Gateway processes that share the port.")
+]
+
+
+_LogFormatOption = Annotated[
+    LogForm, typer.Option(help="How the lines of the processes' logs look: json or text.")
+]
+
+
+_LogLevelOption = Annotated[
+    LevelName,
+    typer.Option(help="What the processes log: this level and those above it."),
 ]
 
 
@@ -101,15 +123,11 @@ def dev(  # noqa: PLR0913  # each option is a parameter: Typer reads them from h
             help="Serve from this penstock.yaml instead of the data folder's.", metavar="FILE"
         ),
     ] = None,
-    journal_strict: Annotated[
-        bool,
-        typer.Option(
-            help="Wait for the disk (fsync) before the last byte of each answer, so that not "
-            "even a power cut loses a record."
-        ),
-    ] = False,
+    journal_strict: _StrictOption = False,
     label: _LabelOption = None,
     metadata_label: _MetadataOption = None,
+    log_format: _LogFormatOption = "text",
+    log_level: _LogLevelOption = "info",
     as_json: JsonOption = False,
 ) -> None:
     """Run everything on 127.0.0.1: gateway, control plane, metrics and two models.
@@ -140,5 +158,7 @@ def dev(  # noqa: PLR0913  # each option is a parameter: Typer reads them from h
         is_journal_strict=journal_strict,
         labels=tuple(dict.fromkeys(label or ())),
         metadata_labels=tuple(dict.fromkeys(metadata_label or ())),
+        log_format=log_format,
+        log_level=log_level,
     )
     run_dev(options, JsonReporter() if as_json else TextReporter())

@@ -13,6 +13,7 @@ import msgspec
 from penstock.contract.finished import FinishedRequest
 from penstock.contract.limits import Ask, Bucket, Lease, Return, Shortage
 from penstock.contract.money import Hold, HoldAsk, HoldShortage
+from penstock.kit.logs.setup import Form, LevelName
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 _length = struct.Struct(">I")
@@ -73,6 +74,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The same of models, by the names that callers use."""
     upstreams_shown: int = 100
     """The same of upstreams."""
+    log_format: Form = "auto"
+    log_level: LevelName = "info"
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):

@@ -3,7 +3,6 @@
 import base64
 import binascii
 import hmac
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from penstock.control import log_events
 from penstock.control.errors import (
     TOKEN_MISSING,
     TOKEN_WEAK,
@@ -22,7 +22,6 @@ from penstock.kit.files import read_or_create_secret
 from penstock.kit.secrets import find_secret_fault
 from penstock.storage.scope import Scope
 
-_logger = logging.getLogger(__name__)
 _BEARER = 'Bearer realm="penstock"'
 _BASIC = 'Basic realm="penstock", charset="UTF-8"'
 
@@ -41,7 +40,7 @@ def read_token(path: Path) -> bytes:
     if fault is not None:
         raise PenstockError(TOKEN_WEAK, fault)
     if is_new:
-        _logger.info("made a new %s: it is in %s", path.name.replace("_", " "), path)
+        log_events.SECRET_MADE.log(path=path)
     return token
 
 

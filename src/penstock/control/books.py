@@ -3,10 +3,10 @@
 It stands here because rooms that rate, that book and that limit do not know each other.
 """
 
-import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from penstock.control import log_events
 from penstock.ledger.model import UsagePosting
 from penstock.ledger.service import find_currencies, post_usage
 from penstock.limits.budget_model import Life, RatedEvent
@@ -16,8 +16,6 @@ from penstock.metering.model import Arrival
 from penstock.rating.model import Rated, RatedBatch
 from penstock.rating.service import list_unrated, rate_events, record_rated
 from penstock.storage.sessions import WriteSession
-
-log = logging.getLogger(__name__)
 
 
 class UsageBooks:
@@ -88,12 +86,8 @@ class UsageBooks:
         faults = await settle(session, rated, now_us, moves)
         for (life, fault), count in faults.items():
             self.faults[fault] += count
-            log.warning(
-                "usage could not be settled in full producer=%s epoch=%s fault=%s count=%s",
-                life.producer,
-                life.epoch,
-                fault,
-                count,
+            log_events.USAGE_NOT_SETTLED.log(
+                producer=life.producer, epoch=life.epoch, fault=fault, count=count
             )
 
 

@@ -5,7 +5,6 @@ its confirmation, changes nothing: events count once by their id, in the databas
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Protocol
@@ -23,10 +22,9 @@ from penstock.contract.usage_messages import (
     batch_name,
     is_same,
 )
+from penstock.control import log_events
 from penstock.kit.errors import PenstockError
 from penstock.storage.errors import DatabaseUnavailableError
-
-log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
 """How long a broker or a database that is away is left alone."""
@@ -118,23 +116,23 @@ class BrokerUsage:
                     async for parcel in parcels:
                         await self._handle(parcel)
             except BrokerLostError as error:
-                log.warning("no usage by way of %s: %s", self._broker.name, error)
-            except Exception:
+                log_events.BROKER_AWAY.log(broker=self._broker.name, error=error)
+            except Exception as error:  # noqa: BLE001
                 # Whatever it is, an end here would be noticed by nobody but waiting nodes.
-                log.exception("usage by way of %s is read again", self._broker.name)
+                log_events.BROKER_FAILED.log(broker=self._broker.name, bug=error)
             await asyncio.sleep(RETRY_S)
 
     async def _handle(self, parcel: Parcel) -> None:
         content, answer_to, mac = parcel.message
         if not is_same(mac, batch_mac(self._token, answer_to, content)):
             self.forged += 1
-            log.error("a message on %s was not written by a node of ours", self._broker.name)
+            log_events.BROKER_FORGED.log(broker=self._broker.name)
             await parcel.confirm()
             return
         try:
             answer = STORED + msgspec.json.encode(await self._take(decode_batch(content)))
         except DatabaseUnavailableError as error:
-            log.warning("usage by way of %s waits: %s", self._broker.name, error)
+            log_events.BROKER_WAITS.log(broker=self._broker.name, error=error)
             await parcel.put_back()
             return
         except (PenstockError, ValueError) as error:

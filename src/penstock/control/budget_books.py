@@ -1,7 +1,6 @@
 """The books of budgets, looked after: holds of silent workers end, and all is added up anew."""
 
-import logging
-
+from penstock.control import log_events
 from penstock.kit.clock import Clock
 from penstock.limits.budget_holds import expire, forget_holds
 from penstock.limits.budget_model import WindowKey
@@ -9,8 +8,6 @@ from penstock.limits.budget_reconciling import reconcile
 from penstock.storage.database import Database
 from penstock.storage.errors import DatabaseUnavailableError
 from penstock.storage.scope import Scope
-
-log = logging.getLogger(__name__)
 
 _SHOWN = 5
 """Most windows that the log names."""
@@ -62,12 +59,8 @@ class BudgetBooks:
                 if after is None:
                     break
         except DatabaseUnavailableError as error:
-            log.warning("budgets could not be compared with their charges error=%s", error)
+            log_events.BUDGETS_NOT_COMPARED.log(error=error)
             return
         self.differences = len(found)
         if found:
-            log.error(
-                "windows of budgets differ from their charges and holds count=%s e.g. %s",
-                len(found),
-                found[:_SHOWN],
-            )
+            log_events.BUDGETS_DIFFER.log(count=len(found), shown=[*map(str, found[:_SHOWN])])

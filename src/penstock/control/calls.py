@@ -1,6 +1,5 @@
 """One request of the admin API: what its caller may do, and doing it once."""
 
-import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from penstock.access.peppers import Peppers
 from penstock.audit.door import Prepare, Work
 from penstock.audit.model import Actor, Entry
 from penstock.audit.service import record_denied
+from penstock.control import log_events
 from penstock.kit.errors import PenstockError
 from penstock.storage.database import Database
 from penstock.storage.errors import DatabaseUnavailableError
@@ -34,7 +34,6 @@ REPLAYED: Final = "idempotency-replayed"
 """Header of an answer that was given before."""
 
 _DENIALS = (OPERATION_DENIED, GRANT_EXCEEDED)
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +177,7 @@ class AdminCall:
                 await release(session, ticket)
         except DatabaseUnavailableError:
             # The lease ends by itself; what the caller is to know is the first failure.
-            _logger.warning("an idempotency key stays in flight until its lease ends")
+            log_events.IN_FLIGHT_LEFT.log()
 
 
 class _UndoneError(Exception):

@@ -1,7 +1,6 @@
 """What the control plane does by itself, from time to time."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
@@ -13,12 +12,14 @@ from penstock.catalog.credentials import jobs
 from penstock.catalog.credentials.data_keys import DataKeys
 from penstock.catalog.credentials.errors import KeysUnavailableError
 from penstock.catalog.operations.service import forget_old_operations
+from penstock.control import log_events
 from penstock.control.budget_books import BudgetBooks
 from penstock.control.key_uses import KeyUses
 from penstock.control.ledger_books import LedgerBooks
 from penstock.control.quarantine import Quarantine
 from penstock.kit.clock import Clock
 from penstock.kit.kek.model import KekVersion
+from penstock.kit.logs.setup import tell_repeats
 from penstock.limits.rule_use import forget_old_uses
 from penstock.metering.bucket_rules import DAY_US
 from penstock.notices.service import forget_old_notices
@@ -26,8 +27,6 @@ from penstock.storage.database import Database
 from penstock.storage.errors import DatabaseUnavailableError
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import WriteSession
-
-log = logging.getLogger(__name__)
 
 TICK_S = 2.0
 """How often it is looked for what is due, and how far the last uses of admin keys are behind."""
@@ -125,10 +124,11 @@ class Chores:
     async def _repeat(self, chores: list[_Chore]) -> None:
         while True:
             await asyncio.sleep(TICK_S)
+            tell_repeats()
             try:
                 await self._do(chores)
             except DatabaseUnavailableError as error:
-                log.warning("chores are late error=%s", error)
+                log_events.CHORES_LATE.log(error=error)
 
     async def _do(self, chores: list[_Chore]) -> None:
         now_s = self._clock.monotonic_s()
@@ -157,7 +157,7 @@ class Chores:
         ended = await self._do_all(due.end_overdue)
         noted = await self._do_all(due.note_late_uses)
         if ended or noted:
-            log.info("secrets are due rotation=%s late_use=%s", ended, noted)
+            log_events.SECRETS_DUE.log(rotation=ended, late_use=noted)
 
     async def _do_all(self, work: Callable[[WriteSession, Actor], Awaitable[int]]) -> int:
         # Each transaction does a part, so that no other writer waits for long.
@@ -172,12 +172,12 @@ class Chores:
     async def _sign_chains(self) -> None:
         async with self._database.write(Scope.all_organizations()) as session:
             checkpoints = await audit.create_checkpoints(session, self._signer, self._now_us)
-        log.info("audit chains signed count=%s", len(checkpoints))
+        log_events.CHAINS_SIGNED.log(count=len(checkpoints))
 
     async def _create_parts(self) -> None:
         created = await self._database.create_parts(self._now_us // DAY_US)
         if created:
-            log.info("parts of tables by day are created names=%s", ",".join(created))
+            log_events.PARTS_CREATED.log(names=created)
 
     async def _follow_kek(self) -> None:
         """Wrap all data keys anew, once for each version of the KEK that this process sees."""
@@ -187,9 +187,7 @@ class Chores:
                 return
             if await jobs.count_outdated(self._database, current):
                 report = await jobs.rewrap_data_keys(self._database, self._data_keys, self._actor)
-                log.info(
-                    "data keys wrapped anew renewed=%s outdated=%s", report.renewed, report.outdated
-                )
+                log_events.DATA_KEYS_REWRAPPED.log(renewed=report.renewed, outdated=report.outdated)
             self._wrapped_under = current
         except KeysUnavailableError as error:
-            log.warning("data keys cannot be wrapped anew error=%s", error)
+            log_events.DATA_KEYS_NOT_REWRAPPED.log(error=error)

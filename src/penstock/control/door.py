@@ -20,6 +20,7 @@ from penstock.control.principals import Principals
 from penstock.kit.clock import Clock
 from penstock.kit.errors import PenstockError
 from penstock.kit.ids import EventIds
+from penstock.kit.logs.event import know_request
 from penstock.storage.database import Database
 from penstock.storage.errors import OBJECT_UNKNOWN
 
@@ -95,6 +96,7 @@ class AdminDoor:
     ) -> AdminCall:
         given = request.headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else self._ids.next()
+        know_request(request_id=request_id, operation=operation)
         address = None if request.client is None else request.client.host
         head = f"{request.method}\n{request.url.path}\n".encode()
         return AdminCall(

@@ -1,7 +1,6 @@
 """Kafka as a control plane sees it."""
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -15,12 +14,12 @@ from penstock.contract.usage_messages import (
     AnswerMessage,
     BatchMessage,
 )
+from penstock.control import log_events
 from penstock.control.broker_usage import RETRY_S, BrokerLostError, Parcel
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
 
-log = logging.getLogger(__name__)
 
 _TIMEOUT_MS = 5_000
 _SESSION_TIMEOUT_S = 10.0
@@ -63,7 +62,7 @@ class KafkaBroker:
             with _losing():
                 await producer.start()
                 await reader.start()
-                log.info("usage comes by way of Kafka, too")
+                log_events.BROKER_READ.log(broker="Kafka")
                 async for record in reader:
                     yield _KafkaParcel(reader, producer, record)
         finally:
@@ -94,7 +93,7 @@ class _KafkaParcel:
         with _losing():
             places = {str(place): place for place in await self._producer.partitions_for(ANSWERS)}
             if self.message.answer_to not in places:
-                log.warning("a batch that came by way of Kafka does not say where its answer goes")
+                log_events.BROKER_NOWHERE.log(broker="Kafka")
                 return
             await self._producer.send_and_wait(
                 ANSWERS,

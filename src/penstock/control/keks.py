@@ -1,19 +1,17 @@
 """The key-encryption key that the control plane is set up with."""
 
 import asyncio
-import logging
 import os
 from contextlib import suppress
 
 from penstock.catalog.credentials import store
+from penstock.control import log_events
 from penstock.control.settings import ControlSettings
 from penstock.kit.kek.configure import configure_kek, list_key_files
 from penstock.kit.kek.file import create_key_file
 from penstock.kit.kek.model import Kek
 from penstock.storage.database import Database
 from penstock.storage.scope import Scope
-
-_logger = logging.getLogger(__name__)
 
 
 def read_kek(settings: ControlSettings) -> Kek:
@@ -42,7 +40,7 @@ async def create_missing_key_file(settings: ControlSettings, database: Database)
         async with database.read(Scope.all_organizations()) as session:
             has_deks = await store.has_deks(session, session.scope)
         if has_deks:
-            _logger.error("the key file %s is missing; restore it from its backup", path)
+            log_events.KEY_FILE_MISSING.log(path=path)
             return
         with suppress(FileExistsError):  # another control plane was quicker
             await asyncio.to_thread(create_key_file, path)

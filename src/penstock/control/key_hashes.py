@@ -1,7 +1,6 @@
 """What nodes report of keys that are stored under an old pepper."""
 
 import hmac
-import logging
 from collections.abc import Callable
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from penstock.access.peppers import Peppers
 from penstock.access.rehash import record_reported
 from penstock.audit.door import problem_responses
 from penstock.contract.key_hashes import decode_key_hashes
+from penstock.control import log_events
 from penstock.control.door import read_body
 from penstock.control.errors import BODY_TOO_LARGE, KEY_HASHES_INVALID, PEPPERS_DIFFER
 from penstock.kit.clock import Clock
@@ -19,8 +19,6 @@ from penstock.kit.errors import PenstockError
 from penstock.storage.database import Database
 from penstock.storage.errors import UNAVAILABLE
 from penstock.storage.scope import Scope
-
-log = logging.getLogger(__name__)
 
 _BODY = {
     "requestBody": {
@@ -74,7 +72,7 @@ def create_key_hashes_router(
         async with database.write(scope) as session:
             stored = await record_reported(session, peppers, report.pairs, clock.wall_ns() // 1_000)
         if stored:
-            log.info("key hashes moved to the active pepper count=%s", stored)
+            log_events.KEY_HASHES_MOVED.log(count=stored)
         return KeyHashesReceipt(stored=stored)
 
     return router

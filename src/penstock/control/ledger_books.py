@@ -1,9 +1,9 @@
 """The ledger, looked after: grants end in time, sums are kept, and all is verified."""
 
-import logging
 from collections.abc import Mapping
 
 from penstock.audit.model import Actor
+from penstock.control import log_events
 from penstock.kit.clock import Clock
 from penstock.ledger.balances import make_snapshots
 from penstock.ledger.credits import MAX_EXPIRIES, expire_grants
@@ -12,8 +12,6 @@ from penstock.ledger.verifying import NO_CHECKS, Check, verify
 from penstock.storage.database import Database
 from penstock.storage.errors import DatabaseUnavailableError
 from penstock.storage.scope import Scope
-
-log = logging.getLogger(__name__)
 
 _SHOWN = 5
 """Most violations that the log names."""
@@ -48,7 +46,7 @@ class LedgerBooks:
             async with self._database.write(Scope.all_organizations()) as session:
                 count = await expire_grants(session, self._now_us)
             if count:
-                log.info("credit grants expired count=%s", count)
+                log_events.GRANTS_EXPIRED.log(count=count)
             if count < MAX_EXPIRIES:
                 return
 
@@ -59,7 +57,7 @@ class LedgerBooks:
                 actor = Actor(kind="system", id="chores", at_us=self._now_us)
                 count = await open_missing(session, actor)
             if count:
-                log.info("wallets of prepaid organizations count from now on count=%s", count)
+                log_events.WALLETS_OPENED.log(count=count)
             if count < MAX_OPENINGS:
                 return
 
@@ -78,8 +76,8 @@ class LedgerBooks:
                 self._more_checks,
             )
         except DatabaseUnavailableError as error:
-            log.warning("the ledger could not be verified error=%s", error)
+            log_events.LEDGER_NOT_VERIFIED.log(error=error)
             return
         self.violations = len(found)
         if found:
-            log.error("the ledger is wrong violations=%s e.g. %s", len(found), found[:_SHOWN])
+            log_events.LEDGER_WRONG.log(violations=len(found), shown=[*map(str, found[:_SHOWN])])

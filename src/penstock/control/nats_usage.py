@@ -1,6 +1,5 @@
 """NATS JetStream as a control plane sees it."""
 
-import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from penstock.contract.usage_messages import (
     AnswerMessage,
     BatchMessage,
 )
+from penstock.control import log_events
 from penstock.control.broker_usage import RETRY_S, BrokerLostError, Parcel
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
     from nats.js.client import JetStreamContext
 
-log = logging.getLogger(__name__)
 
 MAX_BYTES = 1024**3
 """Of what the broker keeps; when that is full nodes keep theirs on their disks."""
@@ -81,7 +80,7 @@ class NatsBroker:
             stream=STREAM,
             config=ConsumerConfig(ack_wait=self._ack_wait_s, max_deliver=-1),
         )
-        log.info("usage comes by way of NATS, too")
+        log_events.BROKER_READ.log(broker="NATS")
         while not client.is_closed:
             try:
                 messages = await pulling.fetch(_AT_ONCE, timeout=_FETCH_S)

@@ -1,7 +1,6 @@
 """The control plane as a process: settings become a server."""
 
 import asyncio
-import logging
 import signal
 import socket
 import sys
@@ -13,6 +12,7 @@ import msgspec
 import uvicorn
 from fastapi import FastAPI
 
+from penstock.control import log_events
 from penstock.control.app import create_app
 from penstock.control.settings import ControlSettings
 from penstock.kit.debug_door import DebugDoor, debug_routes, socket_path
@@ -20,13 +20,12 @@ from penstock.kit.errors import PenstockError
 from penstock.kit.inspection import Found, Inspector, Question
 from penstock.kit.kek.configure import KekSettingError
 from penstock.kit.kek.model import KekUnavailableError
+from penstock.kit.logs.setup import configure
 from penstock.kit.secrets import SecretUnavailableError
 from penstock.storage.database import Database
 
 BACKLOG = 1_024
 DRAIN_GRACE_S = 10
-_logger = logging.getLogger("penstock.control")
-_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def main(arguments: list[str]) -> int:
@@ -35,15 +34,14 @@ def main(arguments: list[str]) -> int:
     Returns:
         The exit status: 0 after a signal, 1 when it could not start, 2 for bad settings.
     """
-    logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT, stream=sys.stderr)
-    # It announces itself at every start; what goes wrong is raised.
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    configure("control")
     try:
         (content,) = arguments
         settings = msgspec.json.decode(content, type=ControlSettings)
     except ValueError as error:
-        _logger.error("settings: one JSON object is wanted: %s", error)  # noqa: TRY400 - a traceback says nothing here
+        log_events.SETTINGS_INVALID.log(error=error)
         return 2
+    configure("control", form=settings.log_format, level=settings.log_level)
     with ExitStack() as stack:
         try:
             listener = stack.enter_context(_listen(settings.host, settings.port))
@@ -56,7 +54,7 @@ def main(arguments: list[str]) -> int:
             KekUnavailableError,
             OSError,
         ) as error:
-            _logger.error("cannot start: %s", error)  # noqa: TRY400 - as above
+            log_events.CANNOT_START.log(why=error)
             return 1
         return _serve(app, listener, settings)
 
@@ -116,7 +114,8 @@ def _listen(host: str, port: int) -> socket.socket:
     # Ours before anything of the data is touched; the server's own way to fail is to exit.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-    _logger.info("listening on %s port %d", *listener.getsockname()[:2])
+    host_now, port_now = listener.getsockname()[:2]
+    log_events.LISTENING.log(host=host_now, port=port_now)
     return listener
 
 

@@ -5,7 +5,6 @@ Whoever calls has no token; the body is signed. Nothing is fetched: the public k
 
 import base64
 import binascii
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
@@ -24,6 +23,7 @@ from fastapi import APIRouter, Request, Response
 from penstock.access.leaks import Leak, LeakAction, end_leaked
 from penstock.access.peppers import Peppers
 from penstock.audit.model import Actor
+from penstock.control import log_events
 from penstock.control.door import read_body
 from penstock.control.errors import (
     SCANNING_KEYS_INVALID,
@@ -35,8 +35,6 @@ from penstock.kit.clock import Clock
 from penstock.kit.errors import PenstockError
 from penstock.storage.database import Database
 from penstock.storage.scope import Scope
-
-log = logging.getLogger(__name__)
 
 PATH = "/secret-scanning/github"
 MAX_MATCHES = 1_000
@@ -147,7 +145,7 @@ def create_secret_scanning_router(
         leaks = [Leak(match.token, match.url) for match in matches]
         async with database.write(Scope.all_organizations()) as session:
             found = await end_leaked(session, actor, peppers, leaks, action)
-        log.warning("leaked keys were reported texts=%s ours=%s", len(found), sum(found))
+        log_events.KEYS_LEAKED.log(texts=len(found), ours=sum(found))
         feedback = [
             _Feedback(match.token, match.type, "true_positive" if is_ours else "false_positive")
             for match, is_ours in zip(matches, found, strict=True)

@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 
 from penstock.contract.kafka import KafkaSettings
+from penstock.kit.logs.setup import Form, LevelName
 from penstock.kit.secrets import resolve_secret
 
 
@@ -43,6 +44,10 @@ class ControlSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What becomes of a key that was found in public."""
     provider_name: str = "Penstock"
     """What the platform is called in files for others: who provides it and sends the invoices."""
+    log_format: Form = "auto"
+    """How log lines look: `json`, `text`, or `auto`, which is text on a terminal and else JSON."""
+    log_level: LevelName = "info"
+    """What is logged at the start: this level and those above it."""
 
     @property
     def database_location(self) -> Path | str:

@@ -1,7 +1,6 @@
 """Start a worker: `python -m penstock.gateway '<WorkerSettings as JSON>'`."""
 
 import asyncio
-import logging
 import sys
 
 import lmdb
@@ -10,8 +9,10 @@ import uvloop
 
 from penstock.contract.node import WorkerSettings
 from penstock.contract.snapshot import SnapshotFormatError
+from penstock.gateway import log_events
 from penstock.gateway.worker import Worker
 from penstock.kit.errors import PenstockError
+from penstock.kit.logs.setup import configure, know
 
 
 async def _serve(settings: WorkerSettings) -> int:
@@ -20,19 +21,17 @@ async def _serve(settings: WorkerSettings) -> int:
 
 def main() -> int:
     """Run the worker that the first argument describes; return its exit code."""
-    logging.basicConfig(
-        level=logging.INFO, format="time=%(asctime)s level=%(levelname)s %(name)s: %(message)s"
-    )
-    log = logging.getLogger("penstock.gateway")
     try:
         settings = msgspec.json.decode(sys.argv[1].encode(), type=WorkerSettings)
     except (IndexError, msgspec.DecodeError) as error:
-        log.error("the only argument is WorkerSettings as JSON: %s", error)  # noqa: TRY400 - told
+        sys.stderr.write(f"the only argument is WorkerSettings as JSON: {error}\n")
         return 2
+    configure("worker", form=settings.log_format, level=settings.log_level)
+    know(node=settings.node_id, slot=settings.slot)
     try:
         return uvloop.run(_serve(settings))
     except (OSError, PenstockError, SnapshotFormatError, lmdb.Error) as error:
-        log.error("cannot start: %s", error)  # noqa: TRY400 - the cause is in the message
+        log_events.CANNOT_START.log(why=error)
         return 1
 
 

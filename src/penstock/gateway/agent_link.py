@@ -6,7 +6,6 @@ came for `orphan_grace_s`.
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,10 +32,9 @@ from penstock.contract.node import (
     decode_agent_message,
     encode_message,
 )
+from penstock.gateway import log_events
 from penstock.gateway.limiter import Limiter
 from penstock.gateway.limits import AGENT_UNSENT_BYTES, CREDENTIALS, STATS_S
-
-log = logging.getLogger(__name__)
 
 _RETRY_S = 0.15
 _READ_BYTES = 64 * 1024
@@ -112,9 +110,9 @@ class AgentLink:
                 finally:
                     writer.close()
                 alone_since_s = loop.time()
-                log.warning("agent lost, serving on grace_s=%s", self._orphan_grace_s)
+                log_events.AGENT_LOST.log(grace_s=self._orphan_grace_s)
             if loop.time() - alone_since_s > self._orphan_grace_s:
-                log.error("no agent came back, draining")
+                log_events.AGENT_GONE.log()
                 self._orders.drain(None)
                 alone_since_s = float("inf")
             await asyncio.sleep(_RETRY_S)
@@ -148,7 +146,7 @@ class AgentLink:
             try:
                 messages = [decode_agent_message(payload) for payload in frames.feed(content)]
             except (msgspec.DecodeError, MessageTooLongError) as error:
-                log.error("agent speaks another protocol error=%s", error)  # noqa: TRY400 - told
+                log_events.AGENT_NOT_UNDERSTOOD.log(error=error)
                 return
             for message in messages:
                 if not isinstance(message, Credentials):
@@ -156,7 +154,7 @@ class AgentLink:
                     continue
                 tokens |= message.tokens
                 if len(tokens) > CREDENTIALS:
-                    log.error("agent sends too many credentials limit=%s", CREDENTIALS)
+                    log_events.AGENT_NOT_UNDERSTOOD.log(credentials=CREDENTIALS)
                     return
                 if message.is_last:
                     self._orders.take_tokens(tokens)

@@ -13,7 +13,6 @@ admission and never a record. See docs/adr/0004.
 import asyncio
 import errno
 import fcntl
-import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,9 +31,8 @@ from penstock.contract.journal import (
     encode_record,
 )
 from penstock.contract.usage import UsageEvent
+from penstock.gateway import log_events
 from penstock.gateway.limits import SYNC_S
-
-log = logging.getLogger(__name__)
 
 _CLOSE_EXTRA_BYTES = 1280
 """How much longer a CLOSE can be than its OPEN: counts, times, error code, flags, secret, the
@@ -310,7 +308,7 @@ class Journal:
         """Stop admitting, keep everything, try again in a while."""
         if not self._is_stuck:
             name = errno.errorcode.get(error.errno or 0, "?")
-            log.error("journal stuck error=%s path=%s", name, self._folder)
+            log_events.JOURNAL_STUCK.log(error=name, path=self._folder)
         self._is_stuck = True
         self._loop.call_later(_RETRY_S, self._unstick)
 
@@ -336,11 +334,11 @@ class Journal:
         if error is None:
             self._next = work.result()
             if self._has_failed_to_prepare:
-                log.info("journal has space again path=%s", self._folder)
+                log_events.JOURNAL_HAS_SPACE.log(path=self._folder)
             self._has_failed_to_prepare = False
         else:
             if not self._has_failed_to_prepare:
-                log.error("journal cannot allocate ahead error=%s path=%s", error, self._folder)
+                log_events.JOURNAL_NOT_AHEAD.log(error=error, path=self._folder)
             self._has_failed_to_prepare = True
             self._loop.call_later(_RETRY_S, self._prepare_next)
         if self._is_stuck:
@@ -376,7 +374,7 @@ class Journal:
         self.on_synced(perf_counter() - began_s)
         error = work.exception()
         if error is not None and not self.is_broken:
-            log.critical("journal fsync failed error=%s", error)
+            log_events.JOURNAL_NOT_SYNCED.log(error=error)
             self.is_broken = True
             self.on_broken()
 
@@ -388,5 +386,5 @@ class Journal:
         for then in now:
             try:
                 then()
-            except Exception:  # one request's bug must not strand those that wait beside it
-                log.exception("a request failed behind its journal record")
+            except Exception as error:  # noqa: BLE001  # one request's bug must not strand those that wait beside it
+                log_events.REQUEST_FAILED.log(bug=error)

@@ -5,7 +5,6 @@ routes that stand in for it. A record that cannot be read is as good as absent: 
 beside it. Only what limits somebody is taken for a No when it cannot be read.
 """
 
-import logging
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
@@ -27,15 +26,14 @@ from penstock.contract.snapshot import (
 )
 from penstock.engines.model import Engine, Priority
 from penstock.engines.registry import engine_of
-from penstock.gateway import priced
+from penstock.gateway import log_events, priced
 from penstock.gateway.errors import MODEL_UNPRICED, RESIDENCY_DENIED, UNUSABLE
 from penstock.gateway.limits import CHOICES, FALLBACK_DEPTH
 from penstock.gateway.priced import Pricing
 from penstock.gateway.tokens import Tokens
 from penstock.kit.errors import Refusal
+from penstock.kit.logs.event import Event
 from penstock.kit.secrets import SecretUnavailableError
-
-log = logging.getLogger(__name__)
 
 Found = TypeVar("Found")
 
@@ -214,7 +212,7 @@ class Catalog:
         self._upstreams: dict[str, Upstream | None] = {}
         self._served: dict[str, ServedUpstream] = {}
         self._places: dict[str, frozenset[tuple[str | None, str | None]]] = {}
-        self._told: set[str] = set()
+        self._told: set[tuple[Event, str]] = set()
 
     def make_offer(self, name: str, owner: Owner) -> Offer | Refusal | None:
         """Return what an alias offers to a project.
@@ -285,7 +283,7 @@ class Catalog:
         try:
             return self._pricing.allows(alias, owner.organization)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            self._tell(f"prices unusable name={alias!r} error={error}")
+            self._tell(log_events.PRICES_UNUSABLE, alias, error)
             return None
 
     def _is_granted(self, alias: Alias, owner: Owner) -> bool:
@@ -297,14 +295,14 @@ class Catalog:
         try:
             return find(name)
         except msgspec.DecodeError as error:
-            self._tell(f"record unusable name={name!r} error={error}")
+            self._tell(log_events.RECORD_UNUSABLE, name, error)
             return None
 
-    def _tell(self, trouble: str) -> None:
+    def _tell(self, trouble: Event, name: str, error: Exception) -> None:
         """Log it, once a version: a request may meet it a thousand times a second."""
-        if trouble not in self._told:
-            self._told.add(trouble)
-            log.error("%s", trouble)
+        if (trouble, name) not in self._told:
+            self._told.add((trouble, name))
+            trouble.log(name=name, error=error)
 
     def _read_policies(self, owner: Owner) -> tuple[Policy, ...] | None:
         """Return the policies of organization and project; None when one cannot be read."""
@@ -312,7 +310,7 @@ class Catalog:
         try:
             policies = find(owner.organization), find(*owner)
         except msgspec.DecodeError as error:
-            self._tell(f"policy unusable owner={'/'.join(owner)} error={error}")
+            self._tell(log_events.POLICY_UNUSABLE, "/".join(owner), error)
             return None
         return tuple(policy for policy in policies if policy is not None)
 
@@ -363,7 +361,7 @@ class Catalog:
             if served is None:
                 served = self._served[upstream.name] = _serve(upstream, self._version)
         except (SecretUnavailableError, OSError, UnicodeError) as error:
-            self._tell(f"choice unusable deployment={deployment.name!r} error={error}")
+            self._tell(log_events.CHOICE_UNUSABLE, deployment.name, error)
             return None
         model = msgspec.Raw(_encode(deployment.model))
         salt = _cache_salt(owner.organization) if served.engine.takes_cache_salt else None

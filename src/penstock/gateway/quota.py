@@ -1,6 +1,5 @@
 """Which limits and budgets decide about a principal's requests."""
 
-import logging
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
@@ -18,8 +17,6 @@ from penstock.gateway.till import Till
 from penstock.limits.allowances import METRICS, Allowance, Allowances, Meters
 from penstock.limits.prices import price_at
 from penstock.limits.rules import bucket_of, merge, subject_of
-
-log = logging.getLogger(__name__)
 
 _NEVER = float("inf")
 

@@ -1,6 +1,5 @@
 """What a worker serves from: the snapshot, looked up by what requests carry."""
 
-import logging
 from collections.abc import Callable
 from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -12,7 +11,7 @@ from penstock.access.peppers import Peppers
 from penstock.access.rules import key_mac
 from penstock.contract.snapshot import Key, Upstream
 from penstock.contract.snapshot_store import Meta
-from penstock.gateway import offer, quota
+from penstock.gateway import log_events, offer, quota
 from penstock.gateway.limits import KNOWN_KEYS, KNOWN_LISTS, KNOWN_OFFERS
 from penstock.gateway.offer import Catalog, Contexts, Offer, Owner, header_patterns
 from penstock.gateway.priced import Pricing
@@ -20,8 +19,6 @@ from penstock.gateway.quota import Quota, read_quota
 from penstock.gateway.rehash import OldHashes
 from penstock.gateway.tokens import Tokens
 from penstock.kit.errors import Refusal
-
-log = logging.getLogger(__name__)
 
 _decode_str = msgspec.json.Decoder(str).decode
 
@@ -159,7 +156,7 @@ class Runtime:
                 *self._read_quota(key),
             )
         except (msgspec.DecodeError, ValueError) as error:
-            log.error("key record unusable error=%s", error)  # noqa: TRY400 - no bug of ours
+            log_events.KEY_UNUSABLE.log(error=error)
             return None
 
     def _read_quota(self, key: Key) -> tuple[Quota | None, bool]:
@@ -167,7 +164,7 @@ class Runtime:
         try:
             return read_quota(self._records, key), False
         except msgspec.DecodeError as error:
-            log.error("limits unusable key=%s error=%s", key.id, error)  # noqa: TRY400 - told
+            log_events.LIMITS_UNUSABLE.log(key=key.id, error=error)
             return None, True
 
     def find_offer(self, principal: Principal, model: msgspec.Raw) -> Offer | Refusal | None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import logging
 import os
 import random
 import signal
@@ -30,6 +29,7 @@ from penstock.contract.node import (
 from penstock.contract.snapshot import Endpoint, SnapshotFormatError, Upstream
 from penstock.contract.snapshot_store import SnapshotReader
 from penstock.contract.vitals import Vitals
+from penstock.gateway import log_events
 from penstock.gateway.agent_link import AgentLink, Orders
 from penstock.gateway.endpoint import AnyEndpoint
 from penstock.gateway.errors import DRAINING, JOURNAL_FULL
@@ -54,11 +54,10 @@ from penstock.gateway.tokens import Tokens
 from penstock.gateway.trace import Tracer
 from penstock.kit.errors import PenstockError, Refusal
 from penstock.kit.ids import EventIds
+from penstock.kit.logs.setup import tell_repeats
 
 if TYPE_CHECKING:
     from penstock.gateway.inspection import Inspection
-
-log = logging.getLogger(__name__)
 
 _DRAINING = Refusal(DRAINING)
 _JOURNAL_FULL = Refusal(JOURNAL_FULL)
@@ -186,7 +185,7 @@ class Worker:
             lmdb.Error,
             msgspec.DecodeError,
         ) as error:
-            log.error("snapshot rejected error=%s", error)  # noqa: TRY400 - the cause is in it
+            log_events.SNAPSHOT_REJECTED.log(error=error)
             return Applied(self.runtime.version, str(error))
         return Applied(self.runtime.version)
 
@@ -307,7 +306,7 @@ class Worker:
         gc.collect()
         gc.freeze()
         self._vitals.start(self._loop)
-        log.info("worker ready slot=%s epoch=%s", self._settings.slot, self._settings.epoch)
+        log_events.WORKER_READY.log(slot=self._settings.slot, epoch=self._settings.epoch)
         code = await self._ended
         self._vitals.stop()
         if link is not None:
@@ -322,7 +321,7 @@ class Worker:
             try:
                 await asyncio.wait_for(self._has_tokens.wait(), CREDENTIALS_WAIT_S)
             except TimeoutError:
-                log.warning("the agent sent no credentials, serving without")
+                log_events.CREDENTIALS_MISSING.log()
 
     def _agent_link(self) -> AgentLink:
         return AgentLink(
@@ -347,7 +346,7 @@ class Worker:
     def _link_ended(self, link: "asyncio.Task[None]") -> None:
         """End with the link: a worker that does not hear its agent is of no use for long."""
         if not link.cancelled() and link.exception() is not None:
-            log.error("link to the agent broke", exc_info=link.exception())
+            log_events.AGENT_LINK_BROKE.log(bug=link.exception())
             self._finish(_EXIT_BROKEN)
 
     def _hello(self) -> Hello:
@@ -407,6 +406,7 @@ class Worker:
                 pool.sweep(now)
         self.limiter.sweep()
         self.runtime.sweep()
+        tell_repeats()
         self._loop.call_later(SWEEP_S, self._sweep)
 
     # The end
@@ -421,7 +421,7 @@ class Worker:
             return
         self.is_draining = True
         grace = self._settings.drain_grace_s if grace_s is None else grace_s
-        log.info("draining grace_s=%s connections=%s", grace, len(self._connections))
+        log_events.DRAINING.log(grace_s=grace, connections=len(self._connections))
         for server in self._servers:
             server.close()
         self._drain_until(self._loop.time() + grace)

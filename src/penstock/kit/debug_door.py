@@ -7,7 +7,6 @@ user could read the process's memory and secrets anyway, so the door gives nothi
 
 import asyncio
 import json
-import logging
 import os
 import socket
 import struct
@@ -17,9 +16,8 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
+from penstock.kit import log_events
 from penstock.kit.inspection import DEFAULT_ROWS, Found, InspectionError, Question, Topic
-
-log = logging.getLogger(__name__)
 
 _FOLDER: Final = "debug"
 _HEAD_BYTES: Final = 8 * 1024
@@ -113,7 +111,7 @@ class DebugDoor:
                 self._accept, sock=listener, limit=_HEAD_BYTES
             )
         except OSError as error:
-            log.warning("no debug socket at %s: %s", self._path, error)
+            log_events.NO_DEBUG_SOCKET.log(path=self._path, error=error)
 
     async def close(self) -> None:
         """Stop listening and end every connection."""

@@ -4,7 +4,6 @@ None commits. Nothing here is configuration: neither the audit log nor nodes are
 """
 
 import dataclasses
-import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
@@ -19,6 +18,7 @@ from penstock.contract.money import (
 from penstock.kit.base62 import create_id
 from penstock.kit.time_zones import find_zone
 from penstock.limits import budget_store as store
+from penstock.limits import log_events
 from penstock.limits.budget_model import (
     Budget,
     BudgetHold,
@@ -41,8 +41,6 @@ from penstock.limits.wallet_model import Lapse
 from penstock.notices.service import record_notices
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession, WriteSession
-
-_logger = logging.getLogger(__name__)
 
 KEEP_HOLDS_S = 7 * 86_400
 """How long holds that are not open are kept, from when they were made."""
@@ -154,12 +152,7 @@ async def expire(session: WriteSession, now_us: int) -> int | None:
     count = await _close(session, life, "expired", None)
     await store.forget_life(session, life)
     if count:
-        _logger.warning(
-            "holds of a silent worker expired producer=%s epoch=%s count=%s",
-            life.producer,
-            life.epoch,
-            count,
-        )
+        log_events.HOLDS_EXPIRED.log(producer=life.producer, epoch=life.epoch, count=count)
     return count
 
 

@@ -5,7 +5,6 @@ known, an alias without a price or an absurd figure is somebody's fault, and the
 """
 
 import dataclasses
-import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,8 +32,6 @@ from penstock.limits.wallets import blame, moved, overdrawn, window_of_wallet
 from penstock.notices.model import Notice
 from penstock.notices.service import record_notices
 from penstock.storage.sessions import WriteSession
-
-_logger = logging.getLogger(__name__)
 
 MAX_CHARGE_ATTO = 10**9 * ATTO
 """More than a thousand million units is no charge, but an absurd figure."""

@@ -10,12 +10,12 @@ bucket when a window has passed since its new one began.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from msgspec.structs import replace
 
 from penstock.contract.limits import Ask, Bucket, Lease, Shortage
+from penstock.limits import log_events
 from penstock.limits.authority import AuthorityUnavailableError, MemoryAuthority
 from penstock.limits.circuit import Circuit, LiveNodes, share_of
 from penstock.limits.debts import Debts
@@ -26,8 +26,6 @@ from penstock.limits.redis_authority import (
     ColdAuthorityError,
     RedisAuthority,
 )
-
-log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 1.0
 _AT_ONCE = 32
@@ -108,7 +106,7 @@ class SharedAuthority:
         # Who would be too late for takings is not asked again for that; at first it may be a new
         # connection that takes its time.
         if (is_prompt or not self._circuit.is_open) and self._circuit.look_well():
-            log.info("limits shared nodes=%s", self._nodes.count)
+            log_events.LIMITS_SHARED.log(nodes=self._nodes.count)
 
     async def take(
         self, asks: Sequence[Ask], *, take_id: str, holder: str
@@ -263,11 +261,7 @@ class SharedAuthority:
             now_s = asyncio.get_running_loop().time()
             has_opened = self._circuit.fail(error.waited_s, now_s)
         if has_opened:
-            log.warning(
-                "limits not shared, this node gives from its share nodes=%s error=%s",
-                self._nodes.count,
-                error,
-            )
+            log_events.LIMITS_NOT_SHARED.log(nodes=self._nodes.count, error=error)
 
     def _name(self, holder: str) -> str:
         return f"{self._node}/{holder}"

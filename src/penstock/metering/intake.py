@@ -1,20 +1,17 @@
 """Taking in batches of usage, whatever brought them: checked, stored and counted in one go."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from penstock.contract.usage import UsageBatch, UsageReceipt
 from penstock.kit.clock import Clock
-from penstock.metering import service
+from penstock.metering import log_events, service
 from penstock.metering.model import MAX_JOINED_EVENTS, Delivery
 from penstock.storage.database import Database
 from penstock.storage.errors import DatabaseUnavailableError
 from penstock.storage.scope import Scope
-
-log = logging.getLogger(__name__)
 
 Take: TypeAlias = Callable[[UsageBatch, Scope], Awaitable[UsageReceipt]]
 """Stores a batch and returns its receipt, which holds: it is committed."""
@@ -81,7 +78,7 @@ class Intake:
             try:
                 return await self._record(joined)
             except Exception as error:  # noqa: BLE001 - each is tried alone, and says it again
-                log.warning("%d batches are stored one by one: %r", len(joined), error)
+                log_events.STORED_ONE_BY_ONE.log(batches=len(joined), error=error)
                 for one in joined:
                     one.is_alone = True
         try:

@@ -1,6 +1,5 @@
 """Use cases of the metering room."""
 
-import logging
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
@@ -8,7 +7,7 @@ from typing import TypeAlias
 from penstock.access.verification import KeyUse, record_uses
 from penstock.contract.usage import Meter, UsageBatch, UsageEvent, UsageReceipt
 from penstock.kit.errors import PenstockError
-from penstock.metering import figure_store, producer_store, store
+from penstock.metering import figure_store, log_events, producer_store, store
 from penstock.metering.errors import (
     BATCH_INVALID,
     BATCH_TOO_LARGE,
@@ -46,8 +45,6 @@ from penstock.notices.model import Notice
 from penstock.notices.service import record_notices
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession, WriteSession
-
-_logger = logging.getLogger(__name__)
 
 MAX_TOLD_EVENTS = 20
 """How many events in quarantine are named, of those of one organization in one transaction."""
@@ -176,12 +173,11 @@ async def _find_conflicts(
         new = await store.record_conflicts(session, scope, conflicts)
         await _tell(session, [one for one in conflicts if one.event.event_id in new])
         event, delivery = conflicts[0].event, conflicts[0].delivery
-        _logger.warning(
-            "%d usage events have a stored id and another content, e.g. %s of %s epoch %d",
-            len(conflicts),
-            event.event_id,
-            delivery.producer,
-            delivery.epoch,
+        log_events.USAGE_CONFLICTS.log(
+            count=len(conflicts),
+            event_id=event.event_id,
+            producer=delivery.producer,
+            epoch=delivery.epoch,
         )
     return conflicts
 

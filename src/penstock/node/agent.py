@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import os
 import platform
 import random
@@ -23,9 +22,10 @@ from penstock.kit.errors import PenstockError
 from penstock.kit.files import read_or_create_secret
 from penstock.kit.kek.configure import KekSettingError, configure_kek
 from penstock.kit.kek.model import Kek, KekUnavailableError
+from penstock.kit.logs.setup import know, tell_repeats
 from penstock.kit.moments import format_time
 from penstock.kit.secrets import find_secret_fault
-from penstock.node import metrics
+from penstock.node import log_events, metrics
 from penstock.node.calls import ControlCalls
 from penstock.node.checkpoints import Checkpoints
 from penstock.node.configuration import Configuration
@@ -43,7 +43,6 @@ from penstock.node.inspections import Inspections
 from penstock.node.layout import Layout, create_runtime_folder, runtime_folder
 from penstock.node.limits_setup import NodeLimits
 from penstock.node.links import Links
-from penstock.node.log import line
 from penstock.node.monitor import DiscoveryState, FeedState, Monitor, Readiness
 from penstock.node.operator import Operator
 from penstock.node.processes import show_processes
@@ -55,8 +54,6 @@ from penstock.node.stats import AGENT
 from penstock.node.supervisor import Desks, Supervisor
 from penstock.node.transport.choice import connect_store
 from penstock.node.worker import Worker
-
-log = logging.getLogger(__name__)
 
 _CONFIG_POLL_S = 1.0
 _CREDENTIALS_PATIENCE_S = 0.5
@@ -150,6 +147,7 @@ class _Agent:
         self._runtime = runtime_folder(layout.data)
         create_runtime_folder(self._runtime)
         node_id = read_or_create_node_id(layout.node_id)
+        know(node=node_id)
         socket = self._runtime / "agent.sock"
         self._version = publisher.version
         """What workers are told to serve from: its credentials are open, as far as they do."""
@@ -169,12 +167,26 @@ class _Agent:
         self._finished = FinishedRequests(layout.journal, ())
         self._inspections = Inspections(settings, self._list_workers)
         self._debug = self._make_debug_door(layout)
-        self._supervisor = Supervisor(
-            settings,
+        self._supervisor = self._make_supervisor(layout, node_id, socket)
+        self._links = Links(socket, self._supervisor)
+        self._store = connect_store(settings, layout, clock, node_id=node_id)
+        self._shipper = self._make_shipper(layout, node_id)
+        self._shipper.on_interrupted = self._finished.interrupted
+        self._changed = asyncio.Event()
+        self._feed = Feed(
+            settings.control_url, layout.node_token, publisher, clock, self._changed.set
+        )
+        self._discovery = self._make_discovery()
+        self._vitals = Vitals("agent")
+        self._monitor = self._make_monitor()
+
+    def _make_supervisor(self, layout: Layout, node_id: str, socket: Path) -> Supervisor:
+        return Supervisor(
+            self._settings,
             layout,
             node_id=node_id,
             socket=socket,
-            clock=clock,
+            clock=self._clock,
             current_version=lambda: self._version,
             desks=Desks(
                 self._credentials.messages,
@@ -187,17 +199,6 @@ class _Agent:
                 self._inspections,
             ),
         )
-        self._links = Links(socket, self._supervisor)
-        self._store = connect_store(settings, layout, clock, node_id=node_id)
-        self._shipper = self._make_shipper(layout, node_id)
-        self._shipper.on_interrupted = self._finished.interrupted
-        self._changed = asyncio.Event()
-        self._feed = Feed(
-            settings.control_url, layout.node_token, publisher, clock, self._changed.set
-        )
-        self._discovery = self._make_discovery()
-        self._vitals = Vitals("agent")
-        self._monitor = self._make_monitor()
 
     def _make_monitor(self) -> Monitor:
         host, port = self._settings.metrics_host, self._settings.metrics_port
@@ -262,9 +263,9 @@ class _Agent:
                 asyncio.create_task(self._discovery.run(), name="discovery"),
                 *(asyncio.create_task(part, name=name) for name, part in self._limits.parts()),
             }
-            log.info(line("agent running", metrics_port=self._monitor.port))
+            log_events.AGENT_RUNNING.log(metrics_port=self._monitor.port)
             await self._until_stop(parts)
-            log.info(line("agent stopping"))
+            log_events.AGENT_STOPPING.log()
             await self._supervisor.stop(self._settings.drain_grace_s, self._hurry)
             self._workers_gone.set()
             await asyncio.wait([shipping], timeout=self._settings.ship_grace_s + _SHIP_SLACK_S)
@@ -283,7 +284,7 @@ class _Agent:
             await self._store.close()
             await self._limits.close()
             self._monitor.close()
-        log.info(line("agent stopped"))
+        log_events.AGENT_STOPPED.log()
 
     async def _until_stop(self, parts: "set[asyncio.Task[None]]") -> None:
         """Wait for the wish to stop; raise what goes wrong in a part until then."""
@@ -301,6 +302,7 @@ class _Agent:
     async def _watch(self) -> None:
         """Follow the configuration file, and see to it that workers follow, too."""
         while True:
+            tell_repeats()
             self._supervisor.offer(self._version)
             try:
                 await asyncio.wait_for(self._reload.wait(), _CONFIG_POLL_S)

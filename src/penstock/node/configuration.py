@@ -4,7 +4,6 @@ A file that is not valid is never applied in part: the last valid one is served 
 restarts too.
 """
 
-import logging
 from pathlib import Path
 
 import lmdb
@@ -13,10 +12,8 @@ from penstock.catalog.errors import PlatformFileError
 from penstock.catalog.platform_file import load_platform_file
 from penstock.contract.snapshot import Snapshot
 from penstock.kit.clock import Clock
-from penstock.node.log import line
+from penstock.node import log_events
 from penstock.node.publisher import Publisher
-
-log = logging.getLogger(__name__)
 
 _SHOWN_FINDINGS = 50
 
@@ -84,9 +81,9 @@ class Configuration:
         self._fingerprint = _fingerprint(self._path)
         snapshot = self._read(self._publisher.version + 1, self._clock.wall_ns())
         if self._publisher.publish_file(snapshot):
-            log.info(line("config accepted", version=self._publisher.version))
+            log_events.CONFIG_ACCEPTED.log(version=self._publisher.version)
         elif self.is_rejected:
-            log.info(line("config accepted", version=self._publisher.version, unchanged=True))
+            log_events.CONFIG_ACCEPTED.log(version=self._publisher.version, unchanged=True)
         self.is_rejected = False
 
     def _read(self, version: int, created_at_ns: int) -> Snapshot:
@@ -100,16 +97,16 @@ class Configuration:
     def _fail(self, error: OSError | lmdb.Error) -> None:
         """Go on as before when the snapshot cannot be written, and look again soon."""
         self._fingerprint = None
-        log.error(line("config not saved", error=error))
+        log_events.CONFIG_NOT_SAVED.log(error=error)
 
     def _reject(self, error: PlatformFileError) -> None:
         self.is_rejected = True
         for finding in error.findings[:_SHOWN_FINDINGS]:
-            log.error(line("config rejected", finding=finding))
+            log_events.CONFIG_REJECTED.log(finding=str(finding))
         hidden = len(error.findings) - _SHOWN_FINDINGS
         if hidden > 0:
-            log.error(line("config rejected", more_findings=hidden))
-        log.error(line("config kept", version=self._publisher.version))
+            log_events.CONFIG_REJECTED.log(more_findings=hidden)
+        log_events.CONFIG_KEPT.log(version=self._publisher.version)
 
 
 def _fingerprint(path: Path | None) -> Fingerprint:

@@ -5,7 +5,6 @@ away. A KEK that is only out of reach takes nothing away.
 """
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,9 +25,7 @@ from penstock.kit.clock import Clock
 from penstock.kit.envelope import Sealed, SecretBytes
 from penstock.kit.kek.model import Kek, KekVersion, WrappedKey
 from penstock.kit.secrets import SecretUnavailableError, resolve_secret
-from penstock.node.log import line
-
-log = logging.getLogger(__name__)
+from penstock.node import log_events
 
 REOPEN_S = 300.0
 """How long a credential is used without asking its KEK again."""
@@ -149,7 +146,7 @@ class OpenCredentials:
             async with asyncio.timeout(patience_s), self._looked:
                 await self._looked.wait_for(lambda: self._looked_count >= wanted)
         except TimeoutError:
-            log.warning(line("credentials late", patience_s=patience_s))
+            log_events.CREDENTIALS_LATE.log(patience_s=patience_s)
 
     async def run(self) -> None:
         """Open what there is, whenever it is asked for and from time to time, until cancelled."""
@@ -183,7 +180,7 @@ class OpenCredentials:
         is_first, before = self._entries is None, self._tokens()
         self._entries = await asyncio.to_thread(self._open_all, self._entries or {})
         if is_first or self._tokens() != before:
-            log.info(line("credentials opened", **self.figures))
+            log_events.CREDENTIALS_OPENED.log(counts=self.figures)
             self._on_change()
 
     def _open_all(self, before: dict[str, _Entry]) -> dict[str, _Entry]:
@@ -196,7 +193,7 @@ class OpenCredentials:
             else:
                 entries[sealed.id] = self._open(sealed, known, troubles)
         for kek_uri, error in troubles.items():
-            log.warning(line("kek not asked", kek=kek_uri, why=error, retry_s=self._retry_s))
+            log_events.KEK_NOT_ASKED.log(kek=kek_uri, why=error, retry_s=self._retry_s)
         return entries
 
     def _open(
@@ -211,7 +208,7 @@ class OpenCredentials:
             try:
                 return _Entry(sealed, _unseal(sealed, self._cache), self._period)
             except (CredentialUnreadableError, CredentialInvalidError) as error:
-                log.error(line("credential dropped", why=error))  # noqa: TRY400  # no bug
+                log_events.CREDENTIAL_DROPPED.log(why=error)
                 return _Entry(sealed, None, self._period)
             except KeysUnavailableError as error:
                 trouble = troubles[sealed.dek.kek_uri] = error

@@ -1,6 +1,5 @@
 """Hands batches of usage events to the usage store."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -21,16 +20,14 @@ from penstock.contract.usage import (
     WorkerLife,
     encode_batch,
 )
+from penstock.node import log_events
 from penstock.node.calls import (
     CallRefusedError,
     ControlCalls,
     NotAnsweredError,
     PathUnknownError,
 )
-from penstock.node.log import line
 from penstock.node.progress import Position
-
-log = logging.getLogger(__name__)
 
 PATH = "/node/v1/usage"
 FREE_PATH = "/internal/v1/holds/free"
@@ -169,7 +166,7 @@ def decode_receipt(content: bytes, count: int) -> UsageReceipt:
         message = f"the receipt accounts for {accounted} of {count} events"
         raise NotDeliveredError(message)
     if receipt.conflicts:
-        log.warning(line("usage conflicts", events=receipt.conflicts))
+        log_events.USAGE_CONFLICTS.log(events=receipt.conflicts)
     return receipt
 
 

@@ -5,7 +5,6 @@ what cannot be used, the node goes on with what it has.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,10 +15,8 @@ from penstock.contract.feed import FeedPage, Position, read_page
 from penstock.contract.snapshot import SnapshotFormatError
 from penstock.kit.clock import Clock
 from penstock.kit.tls import verify_for
-from penstock.node.log import line
+from penstock.node import log_events
 from penstock.node.publisher import Publisher
-
-log = logging.getLogger(__name__)
 
 PATH = "/node/v1/snapshot"
 WAIT_S = 20.0
@@ -96,7 +93,7 @@ class Feed:
                     await asyncio.sleep(asked_at_s + MIN_INTERVAL_S - self._followed_at_s)
                 except (FeedUnavailableError, SnapshotFormatError, OSError, lmdb.Error) as error:
                     self.failure_count += 1
-                    log.warning(line("feed lost", error=error, retry_s=round(retry_s, 1)))
+                    log_events.FEED_LOST.log(error=error, retry_s=round(retry_s, 1))
                     await asyncio.sleep(retry_s)
                     retry_s = min(retry_s * _RETRY_GROWTH, _LAST_RETRY_S)
         finally:
@@ -117,7 +114,7 @@ class Feed:
             pages.append(page)
         if await asyncio.to_thread(self._publish, pages):
             self._on_change()
-        log.info(line("feed followed", seq=first.position.seq, full=first.is_full))
+        log_events.FEED_FOLLOWED.log(seq=first.position.seq, full=first.is_full)
 
     def _publish(self, pages: list[FeedPage]) -> bool:
         first = pages[0]

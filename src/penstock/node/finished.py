@@ -7,7 +7,6 @@ is there.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -15,12 +14,10 @@ from typing import Final, TypeAlias
 from penstock.contract.finished import Course, FinishedRequest, finished_request
 from penstock.contract.journal import Open, interrupted_event, scan_closes
 from penstock.contract.node import RefusedRequests
-from penstock.node.log import line
+from penstock.node import log_events
 from penstock.node.progress import Position
 from penstock.node.recovery import Journal, is_dead, list_journals
 from penstock.node.tail import Tail, count_frames, list_segments
-
-log = logging.getLogger(__name__)
 
 POLL_S: Final = 0.25
 AT_ONCE: Final = 5_000
@@ -61,7 +58,7 @@ class FinishedRequests:
             try:
                 await self.look()
             except OSError as error:
-                log.warning(line("finished requests not read", error=error))
+                log_events.FINISHED_REQUESTS_NOT_READ.log(error=error)
             await asyncio.sleep(POLL_S)
         await asyncio.Event().wait()
 
@@ -112,7 +109,7 @@ class FinishedRequests:
             try:
                 passed_over += reader.read(found)
             except OSError as error:  # its place has not moved
-                log.warning(line("journal not read", journal=name, error=error))
+                log_events.JOURNAL_NOT_READ.log(journal=name, error=error)
             if reader.is_over:
                 del self._readers[name]
                 self._over.add(name)

@@ -5,7 +5,6 @@ could not be reached, twice running, and for no longer than `BELIEVED_S` after t
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -17,10 +16,8 @@ from penstock.contract.node import NotReady
 from penstock.contract.snapshot import Deployment, Endpoint, Upstream
 from penstock.engines.registry import engine_of
 from penstock.kit.clock import Clock
+from penstock.node import log_events
 from penstock.node.engine_clients import EngineClients
-from penstock.node.log import line
-
-log = logging.getLogger(__name__)
 
 PERIOD_S = 5.0
 """From one question to the next, give or take a quarter: nodes do not ask in step."""
@@ -212,8 +209,8 @@ class Health:
         if not is_ready and seen.noes < NO_AFTER:
             return
         if is_ready != (seen.is_ready is not False):
-            what = "endpoint ready again" if is_ready else "endpoint not ready"
-            log.warning(line(what, upstream=place.upstream, endpoint=place.endpoint.url))
+            event = log_events.ENDPOINT_READY if is_ready else log_events.ENDPOINT_NOT_READY
+            event.log(upstream=place.upstream, endpoint=place.endpoint.url)
         seen.is_ready = is_ready
 
     async def _ask(self, place: Place, path: str) -> bool | None:

@@ -6,7 +6,6 @@ until it knows, and gives it back.
 """
 
 import asyncio
-import logging
 from collections.abc import Coroutine
 from itertools import islice
 from typing import Any
@@ -21,13 +20,11 @@ from penstock.contract.node import (
     HoldsGranted,
     WantHolds,
 )
+from penstock.node import log_events
 from penstock.node.backoff import doubling_s
 from penstock.node.calls import CallRefusedError, ControlCalls, NotAnsweredError, NotDoneError
 from penstock.node.delivery import FREE_PATH
 from penstock.node.links import Link
-from penstock.node.log import line
-
-log = logging.getLogger(__name__)
 
 HOLD_PATH = "/internal/v1/holds"
 _MAX_FREED = 5_000
@@ -96,7 +93,7 @@ class Holds:
                 failures += 1
                 self.failure_count += 1
                 pause_s = doubling_s(failures, first_s=_FIRST_PAUSE_S, most_s=_LAST_PAUSE_S)
-                log.warning(line("holds not given back", error=error, retry_s=pause_s))
+                log_events.HOLDS_NOT_GIVEN_BACK.log(error=error, retry_s=pause_s)
                 await asyncio.sleep(pause_s)
 
     async def close(self) -> None:
@@ -111,10 +108,10 @@ class Holds:
             answer = await self._ask(request)
         except NotDoneError as error:
             self.failure_count += 1
-            log.warning(line("nothing held", error=error))
+            log_events.NOTHING_HELD.log(error=error)
         except NotAnsweredError as error:
             self.failure_count += 1
-            log.warning(line("not known whether money is held", error=error))
+            log_events.HOLD_UNKNOWN.log(error=error)
             if len(self._unknown) < _MAX_UNKNOWN:
                 self._unknown[request.take_id] = request
                 self._has_work.set()
@@ -167,9 +164,7 @@ class Holds:
             try:
                 await self._calls.post(FREE_PATH, _encode(FreeRequest(*life, tuple(part.items()))))
             except CallRefusedError as error:
-                log.error(  # noqa: TRY400  # no bug, so no trace
-                    line("freed holds refused", producer=life[0], holds=len(part), error=error)
-                )
+                log_events.FREED_HOLDS_REFUSED.log(producer=life[0], holds=len(part), error=error)
             for hold, amount in part.items():
                 if amounts.get(hold) == amount:  # it was not freed further meanwhile
                     del amounts[hold]

@@ -1,15 +1,12 @@
 """Where the agent counts limits: a file that outlives it, and the time by which it counts."""
 
-import logging
 from collections.abc import Collection
 from pathlib import Path
 
 from penstock.kit.clock import Clock
 from penstock.limits.authority import Header, MemoryAuthority
 from penstock.limits.slots import Slots, SlotsDamagedError
-from penstock.node.log import line
-
-log = logging.getLogger(__name__)
+from penstock.node import log_events
 
 MAX_DRIFT_MS = 20
 """Workers are told of the time anew when theirs is further off."""
@@ -75,16 +72,16 @@ class LimitCounts:
         try:
             self._open(path, is_lost=is_lost)
         except SlotsDamagedError as error:
-            log.error(line("counts of limits damaged", path=path, error=error))  # noqa: TRY400
+            log_events.COUNTS_OF_LIMITS_DAMAGED.log(path=path, error=error)
             path.replace(path.with_name(f"{path.name}.damaged"))
             is_lost = True
             self._open(path, is_lost=is_lost)
         except OSError as error:
-            log.error(line("limits counted in memory", path=path, error=error))  # noqa: TRY400
+            log_events.LIMITS_COUNTED_IN_MEMORY.log(path=path, error=error)
             is_lost = True
             self._open(None, is_lost=is_lost)
         if is_lost:
-            log.warning(line("all of each limit counts as used for a window"))
+            log_events.LIMITS_COUNT_AS_USED.log()
             self.authority.doubt(living)
 
     def _open(self, path: Path | None, *, is_lost: bool) -> None:

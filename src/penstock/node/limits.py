@@ -6,7 +6,6 @@ its end is known. A worker whose connection is lost lives on with what it has.
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any
 
@@ -15,14 +14,12 @@ from penstock.contract.node import Granted, LimitsClock, PermitsHeld, Returned, 
 from penstock.contract.series import Histogram
 from penstock.limits.authority import Authority, AuthorityUnavailableError
 from penstock.limits.sizes import size_of
+from penstock.node import log_events
 from penstock.node.identity import name_of
 from penstock.node.limit_counts import LimitCounts
 from penstock.node.limit_uses import LimitUses
 from penstock.node.links import Link
-from penstock.node.log import line
 from penstock.node.metrics import LIMITS_LEASE
-
-log = logging.getLogger(__name__)
 
 LOOK_AFTER_S = 5.0
 """How often the dead are looked for, and counts synced to the disk: what was counted since then is
@@ -79,7 +76,7 @@ class Broker:
             try:
                 await asyncio.to_thread(self._counts.sync)
             except OSError as error:
-                log.warning(line("counts of limits not synced", error=error))
+                log_events.COUNTS_OF_LIMITS_NOT_SYNCED.log(error=error)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._failed.wait(), LOOK_AFTER_S)
         raise self._failure
@@ -134,7 +131,7 @@ class Broker:
             answer = await self._authority.take(asks, take_id=take_id, holder=holder)
         except AuthorityUnavailableError as error:
             self.unavailable_count += 1
-            log.debug(line("nothing leased", why=error))
+            log_events.NOTHING_LEASED.log(why=error)
             link.send(Granted(want.take_id, None))
             return
         finally:
@@ -173,7 +170,7 @@ class Broker:
         try:
             await work
         except AuthorityUnavailableError as error:
-            log.warning(line("counts of limits not put right", why=error))
+            log_events.COUNTS_OF_LIMITS_NOT_PUT_RIGHT.log(why=error)
 
     def _note(self, ask: Ask, remaining: int) -> None:
         self._uses.note(ask.bucket, remaining, self._time.now_ms())

@@ -1,6 +1,5 @@
 """All that an agent has for limits, put together as its settings say."""
 
-import logging
 from collections.abc import Coroutine, Iterator
 from functools import partial
 from typing import Any
@@ -18,20 +17,17 @@ from penstock.limits.authority import Authority
 from penstock.limits.circuit import LiveNodes
 from penstock.limits.redis_authority import RedisAuthority
 from penstock.limits.shared_authority import SharedAuthority
-from penstock.node import metrics
+from penstock.node import log_events, metrics
 from penstock.node.calls import ControlCalls
 from penstock.node.errors import SETTINGS_INVALID, AgentError
 from penstock.node.layout import Layout
 from penstock.node.limit_counts import LimitCounts, read_boot
 from penstock.node.limit_uses import LimitUses
 from penstock.node.limits import Broker
-from penstock.node.log import line
 from penstock.node.monitor import LimitsState
 from penstock.node.recovery import find_living
 from penstock.node.settings import AgentSettings
 from penstock.node.use_reports import UseReports
-
-log = logging.getLogger(__name__)
 
 SERVER_TIMEOUT_S = 0.25
 """More than the 50 ms that a request waits: what comes later is there for the next ones. A lost
@@ -88,7 +84,7 @@ class NodeLimits:
         if self._shared is not None:
             await self._shared.look()
             if not self._shared.is_up:
-                log.warning(line("limits not shared yet: their server does not answer"))
+                log_events.LIMITS_NOT_SHARED_YET.log()
 
     def parts(self) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
         """Yield what is to run until cancelled, by name."""

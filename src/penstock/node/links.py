@@ -1,7 +1,6 @@
 """The Unix socket on which workers and their agent talk, one connection a worker."""
 
 import asyncio
-import logging
 from pathlib import Path
 from typing import Protocol
 
@@ -27,9 +26,7 @@ from penstock.contract.node import (
     decode_worker_message,
     encode_message,
 )
-from penstock.node.log import line
-
-log = logging.getLogger(__name__)
+from penstock.node import log_events
 
 HELLO_TIMEOUT_S = 5.0
 _READ_BYTES = 256 * 1024
@@ -145,7 +142,7 @@ class Links:
                         message = decode_worker_message(payload)
                         if link is None:
                             if not isinstance(message, Hello):
-                                log.warning(line("link refused", why="no hello first"))
+                                log_events.LINK_REFUSED.log(why="no hello first")
                                 return
                             link = Link(message, writer)
                             deadline.reschedule(None)
@@ -153,9 +150,9 @@ class Links:
                         else:
                             self._dispatch(link, message)
         except TimeoutError:
-            log.warning(line("link refused", why="no hello in time"))
+            log_events.LINK_REFUSED.log(why="no hello in time")
         except (MessageTooLongError, msgspec.DecodeError) as error:
-            log.warning(line("link broken", why=f"{type(error).__name__}: {error}"))
+            log_events.LINK_BROKEN.log(why=f"{type(error).__name__}: {error}")
         except OSError:
             pass  # an end like any other
         finally:
@@ -180,4 +177,4 @@ class Links:
             case Inspected():
                 self._listener.on_inspected(message)
             case Hello():
-                log.warning(line("hello repeated", slot=message.slot, epoch=message.epoch))
+                log_events.HELLO_REPEATED.log(slot=message.slot, epoch=message.epoch)

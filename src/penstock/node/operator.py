@@ -1,7 +1,6 @@
 """Has engines do what the platform's operator wants of them: the control plane reaches none."""
 
 import asyncio
-import logging
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -19,12 +18,10 @@ from penstock.contract.operations import (
 from penstock.contract.snapshot import Endpoint, Upstream
 from penstock.engines.operating import find_fault, find_operation, write_request
 from penstock.engines.registry import engine_of
+from penstock.node import log_events
 from penstock.node.backoff import doubling_s
 from penstock.node.calls import CallRefusedError, NotAnsweredError, PathUnknownError
 from penstock.node.engine_clients import EngineClients, FindToken, find_credential
-from penstock.node.log import line
-
-log = logging.getLogger(__name__)
 
 CLAIM_PATH = "/internal/v1/engine_operations/claim"
 OUTCOME_PATH = "/internal/v1/engine_operations/outcome"
@@ -95,7 +92,7 @@ class Operator:
                         claim = None
                         failures += 1
                         if not isinstance(error, PathUnknownError):  # an older control plane
-                            log.warning(line("operations not asked for", error=error))
+                            log_events.OPERATIONS_NOT_ASKED_FOR.log(error=error)
                         await asyncio.sleep(doubling_s(failures, first_s=1, most_s=_LAST_PAUSE_S))
                     if claim is None:
                         self._free.release()
@@ -112,14 +109,14 @@ class Operator:
     async def _serve(self, claim: Claim) -> None:
         try:
             report = await self.perform(claim)
-            log.info(line("operation done", operation=claim.operation, upstream=claim.upstream))
+            log_events.OPERATION_DONE.log(operation=claim.operation, upstream=claim.upstream)
             for number in range(_REPORTS):
                 try:
                     await self._calls.post(OUTCOME_PATH, _encode(report))
                 except CallRefusedError as error:
-                    log.warning(line("outcome refused", operation=claim.id, error=error))
+                    log_events.OUTCOME_REFUSED.log(operation=claim.id, error=error)
                 except NotAnsweredError as error:
-                    log.warning(line("outcome not reported", operation=claim.id, error=error))
+                    log_events.OUTCOME_NOT_REPORTED.log(operation=claim.id, error=error)
                     await asyncio.sleep(doubling_s(number + 1, first_s=1, most_s=_LAST_PAUSE_S))
                     continue
                 return

@@ -6,18 +6,15 @@ journals that are done. When that is behind what it was told to have, the journa
 from there. What is stored counts once, so to ship too much costs work and nothing else.
 """
 
-import logging
 from collections.abc import Iterator, Sequence
 
 from penstock.contract.usage import WorkerLife
+from penstock.node import log_events
 from penstock.node.checkpoints import Checkpoints
 from penstock.node.delivery import Store
-from penstock.node.log import line
 from penstock.node.progress import Position, set_back
 from penstock.node.recovery import Journal
 from penstock.node.tail import list_segments
-
-log = logging.getLogger(__name__)
 
 _ASKED_AT_ONCE = 500
 """Lives of one question."""
@@ -63,9 +60,9 @@ def ship_again(checkpoints: Checkpoints, journal: Journal, place: Position) -> N
     """
     saved = checkpoints.get(journal.name)
     segments = list_segments(journal.path)
-    log.error(line("usage store was set back", journal=journal.name, told=saved.told, has=place))
+    log_events.USAGE_STORE_SET_BACK.log(journal=journal.name, told=[*saved.told], has=[*place])
     if segments and Position(segments[0], 0) > max(place, Position()):
-        log.error(line("what it lost is not on the disk any more", journal=journal.name))
+        log_events.USAGE_NOT_ON_DISK.log(journal=journal.name)
     checkpoints.save(journal.name, set_back(saved, place, segments))
 
 

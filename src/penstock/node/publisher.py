@@ -5,7 +5,6 @@ control plane's feed. Each takes back only what it put there itself, so neither 
 other's.
 """
 
-import logging
 import shutil
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,9 +29,7 @@ from penstock.contract.snapshot_store import (
     records_of,
 )
 from penstock.kit.clock import Clock
-from penstock.node.log import line
-
-log = logging.getLogger(__name__)
+from penstock.node import log_events
 
 _FILE = b"f"
 """Record with the names of all records that are from the file."""
@@ -194,7 +191,7 @@ def _open(path: Path) -> SnapshotStore:
     try:
         return SnapshotStore(path)
     except (SnapshotFormatError, lmdb.Error, msgspec.DecodeError) as error:
-        log.error(line("snapshot store unusable, made anew", error=error))  # noqa: TRY400  # no bug
+        log_events.SNAPSHOT_STORE_REMADE.log(error=error)
         shutil.rmtree(path.with_name(f"{path.name}.broken"), ignore_errors=True)
         path.rename(path.with_name(f"{path.name}.broken"))
         return SnapshotStore(path)

@@ -1,7 +1,6 @@
 """Tells the control plane of keys that were shown and are stored under an old pepper."""
 
 import asyncio
-import logging
 from itertools import islice
 from pathlib import Path
 
@@ -11,10 +10,8 @@ from penstock.access.peppers import read_peppers
 from penstock.contract.key_hashes import MAX_PAIRS, KeyHashes, encode_key_hashes
 from penstock.kit.errors import PenstockError
 from penstock.kit.tls import verify_for
+from penstock.node import log_events
 from penstock.node.backoff import doubling_s
-from penstock.node.log import line
-
-log = logging.getLogger(__name__)
 
 PATH = "/node/v1/key-hashes"
 MAX_WAITING = 10_000
@@ -67,7 +64,7 @@ class Rehashes:
                 except NotReportedError as error:
                     failures += 1
                     pause_s = doubling_s(failures, first_s=_FIRST_PAUSE_S, most_s=_LAST_PAUSE_S)
-                    log.warning(line("key hashes not reported", error=error, retry_s=pause_s))
+                    log_events.KEY_HASHES_NOT_REPORTED.log(error=error, retry_s=pause_s)
                     await asyncio.sleep(pause_s)
                     continue
                 for old, _ in pairs:
@@ -95,4 +92,4 @@ class Rehashes:
         if not answer.is_success:
             message = f"status {answer.status_code}"
             raise NotReportedError(message)
-        log.info(line("key hashes reported", count=len(pairs)))
+        log_events.KEY_HASHES_REPORTED.log(count=len(pairs))

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from penstock.contract.kafka import KafkaSettings
+from penstock.kit.logs.setup import Form, LevelName
 from penstock.node.discovery.settings import DiscoverySettings
 from penstock.node.errors import SETTINGS_INVALID, AgentError
 
@@ -95,6 +96,10 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Starts a worker, its settings are added as JSON; our own gateway when empty."""
     log_to_stderr: bool = False
     """Workers write to the agent's stderr and not to `logs/worker-<slot>.log`."""
+    log_format: Form = "auto"
+    """How log lines look: `json`, `text`, or `auto`, which is text on a terminal and else JSON."""
+    log_level: LevelName = "info"
+    """What is logged at the start: this level and those above it."""
 
 
 def decode_settings(text: str) -> AgentSettings:

@@ -6,7 +6,6 @@ each event has an id. When a worker is dead, its open requests end as `interrupt
 """
 
 import asyncio
-import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,17 +14,15 @@ from pathlib import Path
 from penstock.contract.journal import Close, Open, encode_record
 from penstock.contract.usage import UsageBatch, UsageEvent
 from penstock.kit.clock import Clock
+from penstock.node import log_events
 from penstock.node.backoff import Pauses
 from penstock.node.checkpoints import Checkpoints
 from penstock.node.delivery import MAX_EVENTS, BatchRefusedError, NotDeliveredError, Store, deliver
-from penstock.node.log import line
 from penstock.node.places import find_lost, producer_of, ship_again
 from penstock.node.progress import Position
 from penstock.node.recovery import Journal, list_journals
 from penstock.node.retention import sweep
 from penstock.node.shipment import Shipment, Volume
-
-log = logging.getLogger(__name__)
 
 POLL_S = 0.15
 """How often journals are looked at."""
@@ -150,7 +147,7 @@ class Shipper:
                 is_full |= await self._ship(shipment)
             except (NotDeliveredError, OSError) as error:
                 self.totals.failures += 1
-                log.warning(line("not shipped", journal=name, error=error))
+                log_events.USAGE_NOT_SHIPPED.log(journal=name, error=error)
                 # Alone in its trouble, a journal rests alone; a store that is away, is for all.
                 is_away = not isinstance(error, BatchRefusedError | OSError)
                 if is_away:
@@ -193,7 +190,7 @@ class Shipper:
             await self._store.end(producer, shipment.journal.epoch)
             await asyncio.to_thread(shipment.finish, self._clock.wall_ns())
             self._forget(shipment)
-            log.info(line("journal shipped", journal=shipment.journal.name))
+            log_events.JOURNAL_SHIPPED.log(journal=shipment.journal.name)
         return len(batch) >= MAX_EVENTS or not shipment.is_at_end
 
     def _batch(self, shipment: Shipment, events: tuple[UsageEvent, ...]) -> UsageBatch:
@@ -216,7 +213,7 @@ class Shipper:
         try:
             await self._ship_lost(await asyncio.to_thread(list_journals, self._journals))
         except (NotDeliveredError, OSError) as error:
-            log.warning(line("not asked what is stored", error=error))
+            log_events.STORE_NOT_ASKED.log(error=error)
             return False
         self._asked_s = now_s
         return True
@@ -247,7 +244,7 @@ class Shipper:
                 return
             if now_s - self._last_success_s > grace_s:
                 left = self.unshipped
-                log.warning(line("left for the next start", records=left.records))
+                log_events.USAGE_LEFT.log(records=left.records)
                 return
             await asyncio.sleep(pause_s)
 
@@ -261,7 +258,7 @@ class Shipper:
                 if shipment.saved.done_at_ns is not None:
                     self._forget(shipment)
         for name in self._shipments.keys() - found.keys():
-            log.error(line("journal deleted before it was shipped", journal=name))
+            log_events.JOURNAL_LOST.log(journal=name)
             del self._shipments[name]
         self._done &= found.keys()
 
@@ -289,7 +286,7 @@ class Shipper:
         )
         damaged = self._damaged_before + sum(shipment.damaged_count for shipment in shipments)
         if damaged > self.damaged_count:
-            log.error(line("journal damaged", segments=damaged - self.damaged_count))
+            log_events.JOURNAL_DAMAGED.log(segments=damaged - self.damaged_count)
         self.damaged_count = damaged
         pending = (event.finished_at_ns for shipment in shipments for event in shipment.pending)
         self._oldest_ns = min(pending, default=None)
@@ -298,7 +295,7 @@ class Shipper:
         try:
             await asyncio.to_thread(work)
         except OSError as error:
-            log.warning(line("housekeeping failed", error=error))
+            log_events.HOUSEKEEPING_FAILED.log(error=error)
 
     def sweep(self) -> None:
         """Delete what is shipped and old enough.
@@ -309,7 +306,7 @@ class Shipper:
         journals = list_journals(self._journals)
         now_ns = self._clock.wall_ns()
         for path in sweep(journals, self._checkpoints, now_ns, self._retention_ns):
-            log.info(line("journal deleted", path=path.relative_to(self._journals)))
+            log_events.JOURNAL_DELETED.log(path=path.relative_to(self._journals))
 
     def _set_aside(self, events: Sequence[UsageEvent]) -> None:
         """Keep events that the store refused, on the disk, before they count as shipped."""
@@ -320,4 +317,4 @@ class Shipper:
             file.flush()
             os.fsync(file.fileno())
         for event in events:
-            log.error(line("usage event refused", event_id=event.event_id))
+            log_events.USAGE_EVENT_REFUSED.log(event_id=event.event_id)

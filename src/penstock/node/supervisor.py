@@ -6,7 +6,6 @@ missing. Which workers live can be told from the locks of their journals.
 """
 
 import asyncio
-import logging
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterable
@@ -32,6 +31,7 @@ from penstock.contract.node import (
 )
 from penstock.kit.clock import Clock
 from penstock.kit.files import write_atomic
+from penstock.node import log_events
 from penstock.node.backoff import RestartPauses
 from penstock.node.finished import FinishedRequests
 from penstock.node.holds import Holds
@@ -40,15 +40,12 @@ from penstock.node.inspections import Inspections
 from penstock.node.layout import Layout
 from penstock.node.limits import Broker, LimitsMessage
 from penstock.node.links import Link
-from penstock.node.log import line
 from penstock.node.process import Process
 from penstock.node.recovery import is_alive, list_journals
 from penstock.node.rehashes import Rehashes
 from penstock.node.settings import AgentSettings
 from penstock.node.stats import StatsBook
 from penstock.node.worker import Worker
-
-log = logging.getLogger(__name__)
 
 ADOPTION_S = 1.5
 """How long living workers may take to greet a new agent."""
@@ -147,7 +144,7 @@ class Supervisor:
                     self._changed.wait(), max(deadline - self._clock.monotonic_s(), 0)
                 )
             except TimeoutError:
-                log.warning(line("workers silent", living=len(living), greeted=len(self._workers)))
+                log_events.WORKERS_SILENT.log(living=len(living), greeted=len(self._workers))
                 break
         self._is_adopting = False
         for slot in range(self._settings.workers):
@@ -170,7 +167,7 @@ class Supervisor:
         """Tell every worker that does not serve from `version` to do so."""
         for worker in self._workers.values():
             if worker.offer(version, self._clock.monotonic_s()):
-                log.warning(line("snapshot not applied yet", slot=worker.slot, version=version))
+                log_events.SNAPSHOT_NOT_APPLIED_YET.log(slot=worker.slot, version=version)
 
     def tell_credentials(self) -> None:
         """Tell every worker which credentials are open now."""
@@ -208,7 +205,7 @@ class Supervisor:
         hurried.cancel()
         for worker in list(self._workers.values()):
             if not worker.process.has_ended:
-                log.error(line("worker killed", slot=worker.slot, pid=worker.process.pid))
+                log_events.WORKER_KILLED.log(slot=worker.slot, pid=worker.process.pid)
                 worker.process.signal(signal.SIGKILL)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_REAP_S)
@@ -226,7 +223,7 @@ class Supervisor:
             try:
                 process = Process(hello.pid)
             except (OSError, OverflowError):
-                log.warning(line("hello of nobody", slot=hello.slot, pid=hello.pid))
+                log_events.HELLO_OF_NOBODY.log(slot=hello.slot, pid=hello.pid)
                 link.close()
                 return
             worker = Worker(hello.slot, hello.epoch, process, self._clock.monotonic_s())
@@ -235,7 +232,7 @@ class Supervisor:
             self._place(worker)
         else:
             worker.attach(link)
-            log.info(line("worker connected", slot=worker.slot, pid=worker.process.pid))
+            log_events.WORKER_CONNECTED.log(slot=worker.slot, pid=worker.process.pid)
         self._desks.broker.greet(link)
         if self._stopping.is_set():
             worker.drain(self._settings.drain_grace_s)
@@ -257,16 +254,11 @@ class Supervisor:
             return
         if applied.error is None:
             worker.snapshot_version = applied.version
-            log.info(line("snapshot applied", slot=worker.slot, version=applied.version))
+            log_events.SNAPSHOT_APPLIED.log(slot=worker.slot, version=applied.version)
         else:
             worker.has_rejected = True
-            log.error(
-                line(
-                    "snapshot rejected",
-                    slot=worker.slot,
-                    version=worker.told_version,
-                    error=applied.error,
-                )
+            log_events.SNAPSHOT_REJECTED.log(
+                slot=worker.slot, version=worker.told_version, error=applied.error
             )
 
     def on_rehashed(self, _link: Link, rehashed: Rehashed) -> None:
@@ -316,10 +308,10 @@ class Supervisor:
         )
         if is_wanted:
             self._slots[worker.slot] = worker
-            log.info(line("worker adopted", slot=worker.slot, epoch=worker.epoch, pid=pid))
+            log_events.WORKER_ADOPTED.log(slot=worker.slot, epoch=worker.epoch, pid=pid)
             return
         worker.is_leaving = True
-        log.info(line("worker sent away", slot=worker.slot, epoch=worker.epoch, pid=pid))
+        log_events.WORKER_SENT_AWAY.log(slot=worker.slot, epoch=worker.epoch, pid=pid)
         worker.drain(self._settings.drain_grace_s)
         self._spawn_task(self._bury(worker), f"bury {worker.slot}-{worker.epoch}")
 
@@ -340,7 +332,7 @@ class Supervisor:
                 self.restart_count += 1
             pause_s = pauses.next_s(self._clock.monotonic_s() - begun_s)
             if pause_s:
-                log.warning(line("worker restart delayed", slot=slot, pause_s=pause_s))
+                log_events.WORKER_RESTART_DELAYED.log(slot=slot, pause_s=pause_s)
                 try:
                     await asyncio.wait_for(self._stopping.wait(), pause_s)
                 except TimeoutError:
@@ -359,14 +351,12 @@ class Supervisor:
             process = Process.start([*command, encoded.decode()], log_path)
         except OSError as error:
             # E.g. a full disk: it is tried again after a pause, like a worker that died.
-            log.error(  # noqa: TRY400  # no bug, so no trace
-                line("worker cannot be started", slot=slot, error=error)
-            )
+            log_events.WORKER_CANNOT_BE_STARTED.log(slot=slot, error=error)
             return None
         worker = Worker(slot, settings.epoch, process, self._clock.monotonic_s())
         self._workers[worker.key] = worker
         self._slots[slot] = worker
-        log.info(line("worker started", slot=slot, epoch=settings.epoch, pid=process.pid))
+        log_events.WORKER_STARTED.log(slot=slot, epoch=settings.epoch, pid=process.pid)
         return worker
 
     async def _bury(self, worker: Worker) -> None:
@@ -375,15 +365,13 @@ class Supervisor:
         try:
             await asyncio.wait_for(worker.unlinked.wait(), _LAST_WORDS_S)
         except TimeoutError:
-            log.warning(line("connection outlives its worker", slot=worker.slot))
+            log_events.CONNECTION_OUTLIVES_ITS_WORKER.log(slot=worker.slot)
         del self._workers[worker.key]
         self.stats.retire(worker.key)
         self._desks.broker.bury(*worker.key)
         is_expected = worker.is_leaving or self._stopping.is_set()
-        log.log(
-            logging.INFO if is_expected else logging.ERROR,
-            line("worker ended", slot=worker.slot, pid=worker.process.pid, how=how),
-        )
+        event = log_events.WORKER_ENDED if is_expected else log_events.WORKER_DIED
+        event.log(slot=worker.slot, pid=worker.process.pid, how=how)
 
     def _tell_credentials(self, worker: Worker) -> None:
         if worker.link is not None:
@@ -422,6 +410,8 @@ class Supervisor:
             organizations_shown=settings.organizations_shown,
             models_shown=settings.models_shown,
             upstreams_shown=settings.upstreams_shown,
+            log_format=settings.log_format,
+            log_level=settings.log_level,
         )
 
     def _read_settings(self, slot: int) -> WorkerSettings | None:

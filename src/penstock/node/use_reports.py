@@ -1,17 +1,14 @@
 """Tells the control plane how much of which limit is used."""
 
 import asyncio
-import logging
 
 import msgspec
 
 from penstock.contract.limits import UseReport
+from penstock.node import log_events
 from penstock.node.backoff import doubling_s
 from penstock.node.calls import CallRefusedError, ControlCalls, NotAnsweredError
 from penstock.node.limit_uses import LimitUses
-from penstock.node.log import line
-
-log = logging.getLogger(__name__)
 
 PATH = "/internal/v1/limits/use"
 REPORT_S = 2.0
@@ -46,7 +43,7 @@ class UseReports:
                 failures = 0
             except NotAnsweredError as error:
                 failures += 1
-                log.warning(line("use of limits not reported", error=error))
+                log_events.USE_OF_LIMITS_NOT_REPORTED.log(error=error)
 
     async def report(self) -> None:
         """Report all that has changed.

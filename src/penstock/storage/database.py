@@ -1,7 +1,6 @@
 """The database of the control plane, of either kind, and the only two ways to a session."""
 
 import asyncio
-import logging
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -22,14 +21,12 @@ from sqlalchemy.exc import (
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from penstock.storage import engine as sqlite
-from penstock.storage import postgresql
+from penstock.storage import log_events, postgresql
 from penstock.storage.errors import DatabaseUnavailableError
 from penstock.storage.migrate import upgrade
 from penstock.storage.partitions import create_missing_parts
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession, WriteSession
-
-_logger = logging.getLogger(__name__)
 
 MIGRATION_PATIENCE_S = 30.0
 """How long opening waits for another process that writes to a SQLite file."""
@@ -247,8 +244,7 @@ class _File:
         except OSError as error:
             raise _unavailable(error) from None
         if identity != self._identity:
-            detail = "the database file is not the one that was opened; restart to use it"
-            _logger.warning("%s", detail)
+            log_events.DATABASE_REPLACED.log(path=self._path)
             raise DatabaseUnavailableError
 
 
@@ -264,7 +260,7 @@ def _identify(path: Path) -> tuple[int, int]:
 
 
 def _unavailable(error: BaseException) -> DatabaseUnavailableError:
-    _logger.warning("database unavailable: %s: %s", type(error).__name__, error)
+    log_events.DATABASE_UNAVAILABLE.log(kind=type(error).__name__, error=error)
     return DatabaseUnavailableError()
 
 

@@ -62,7 +62,7 @@ def test_a_new_token_is_told_by_its_place(tmp_path: Path, caplog: pytest.LogCapt
     caplog.set_level(logging.DEBUG)
     path = tmp_path / "secrets" / "admin_token"
     token = read_token(path)
-    assert caplog.messages == [f"made a new admin token: it is in {path}"]
+    assert caplog.messages == [f"secret made path={path}"]
     assert read_token(path) == token
     assert len(caplog.messages) == 1
     path.write_text("0f1e2d3c4b5a69788796a5b4c3d2e1f0")

@@ -175,7 +175,7 @@ async def test_one_requests_bug_strands_no_other(
         journal.open(waiter.record, waiter)
     await _turn()
     assert [waiter.steps for waiter in waiters] == [["opened"]] * 4
-    assert caplog.text.count("a request failed") == 2
+    assert caplog.text.count("request failed") == 2
     journal.finish()
 
 

@@ -1,4 +1,4 @@
-"""What an agent is started with, and how it logs."""
+"""What an agent is started with."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from penstock.node.errors import AgentError
-from penstock.node.log import line
 from penstock.node.settings import decode_settings
 
 LEAST = {"data_path": "d", "control_url": "http://127.0.0.1:8081"}
@@ -38,10 +37,3 @@ def test_wrong_settings_are_named(change: dict[str, object], named: str) -> None
     """The message names the member that is wrong."""
     with pytest.raises(AgentError, match=named):
         decode_settings(json.dumps(LEAST | change))
-
-
-def test_a_log_line_is_one_line() -> None:
-    """Whatever a field holds, it cannot begin a line or look like another field."""
-    text = line("event", a="x y", b="1\n2", c="\x1b[31m\u2028", d='"', e="k=v", f="plain/1.2:3")
-    assert text.isprintable()
-    assert text == r'event a="x y" b="1\n2" c="\u001b[31m\u2028" d="\"" e="k=v" f=plain/1.2:3'

@@ -202,7 +202,7 @@ async def test_what_is_not_on_the_disk_any_more_does_not_come_back(
     await site.ship(10)
     assert 0 < len(site.store.ids) < 60
     assert str(site.count - 1) in site.store.ids
-    assert "not on the disk any more" in caplog.text
+    assert "usage not on disk" in caplog.text
     assert site.shipper.damaged_count == 0
     await site.ship(10)
     assert site.shipper.totals.set_back == 1

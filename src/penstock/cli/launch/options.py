@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.cli.errors import BAD_OPTION, CommandError
+from penstock.kit.logs.setup import Form, LevelName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,8 @@ class DevOptions:
     """Names that requests may use; the usual ones when empty."""
     metadata_labels: tuple[str, ...] = ()
     """Members of their metadata that are labels, too."""
+    log_format: Form = "text"
+    log_level: LevelName = "info"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""

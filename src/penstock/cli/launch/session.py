@@ -113,6 +113,8 @@ def _agent(plan: Plan, folder: DataFolder, client: httpx.AsyncClient) -> Child:
         ship_grace_s=SHIP_GRACE_S,
         labels=options.labels or LABELS,
         metadata_labels=options.metadata_labels,
+        log_format=options.log_format,
+        log_level=options.log_level,
     )
     is_up = ready_when(client, f"{facts.base_url}/health/ready", f"{facts.metrics_url}/metrics")
     knows_key = works_with(
@@ -134,7 +136,11 @@ def _agent(plan: Plan, folder: DataFolder, client: httpx.AsyncClient) -> Child:
 
 def _control(plan: Plan, folder: DataFolder, client: httpx.AsyncClient) -> Child:
     settings = ControlSettings(
-        data_dir=str(folder.path), host=ports.HOST, port=plan.ports["--control-port"]
+        data_dir=str(folder.path),
+        host=ports.HOST,
+        port=plan.ports["--control-port"],
+        log_format=plan.options.log_format,
+        log_level=plan.options.log_level,
     )
     return Child(
         name="control",

@@ -6,7 +6,6 @@ workers finish those that are on their way to it.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -20,11 +19,8 @@ from penstock.contract.exposition import Family
 from penstock.contract.snapshot import MAX_FOUND, Endpoint, Upstream
 from penstock.kit.addresses import Network, may_connect
 from penstock.kit.clock import Clock
-from penstock.node import metrics
+from penstock.node import log_events, metrics
 from penstock.node.discovery.answer import Answer, Follow
-from penstock.node.log import line
-
-log = logging.getLogger(__name__)
 
 PUBLISH_EVERY_S = 0.2
 """What changes in a burst is told together: each time, workers look at everything anew."""
@@ -257,18 +253,18 @@ class Discovery:
         try:
             await asyncio.to_thread(self._store.publish_found, found, gone)
         except (OSError, lmdb.Error) as error:
-            log.error(line("endpoints not saved", error=error))  # noqa: TRY400  # no bug
+            log_events.ENDPOINTS_NOT_SAVED.log(error=error)
             self._changed.set()
             return False
         self._published.update(found)
         for name in gone:
             del self._published[name]
-        log.info(line("endpoints found", **{name: len(each) for name, each in found.items()}))
+        log_events.ENDPOINTS_FOUND.log(counts={name: len(each) for name, each in found.items()})
         return True
 
 
 def _tell(source: str, fault: str) -> None:
     if fault:
-        log.warning(line("discovery failed, what was known stays", source=source, error=fault))
+        log_events.DISCOVERY_FAILED.log(source=source, error=fault)
     else:
-        log.info(line("discovery works again", source=source))
+        log_events.DISCOVERY_WORKS_AGAIN.log(source=source)
