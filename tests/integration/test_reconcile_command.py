@@ -29,6 +29,7 @@ NODE = "node-1"
 DAY_NS = 86_400 * 10**9
 STARTED_NS = 20_000 * DAY_NS + 5
 """2024-10-04."""
+USED = ("requests", "input_tokens", "output_tokens")
 SINCE = ("--since", "2024-10-04", "--until", "2024-10-04")
 
 
@@ -142,8 +143,17 @@ def test_each_damage_is_named(node: Node, tmp_path: Path, subtests: pytest.Subte
             "UPDATE rated_usage SET amount = 1 WHERE kind = 'charge'",
             {"unbooked", "charge_days.amount_atto"},
         ),
-        ("UPDATE usage_days SET requests = requests + 1", {"usage_days.requests"}),
+        (
+            "UPDATE usage_days SET requests = requests + 1",
+            {"usage_days.requests", "usage_months.requests"},
+        ),
         ("UPDATE usage_quarters SET output = output - 1", {"usage_quarters.output_tokens"}),
+        ("UPDATE usage_months SET output = output + 1", {"usage_months.output_tokens"}),
+        ("UPDATE usage_model_quarters SET input = 0", {"usage_model_quarters.input_tokens"}),
+        (
+            "INSERT INTO usage_embedding_hours SELECT * FROM usage_quarters",
+            {f"usage_embedding_hours.{name}" for name in USED},
+        ),
         ("UPDATE usage_events SET content_hash = zeroblob(32)", {"different"}),
         ("UPDATE usage_events SET event_id = event_id || 'x'", {"missing", "rated"}),
     ):

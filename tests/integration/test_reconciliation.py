@@ -101,6 +101,7 @@ async def test_what_is_moved_to_another_is_seen(database: Database) -> None:
             "charge_quarters",
             "charge_days",
             "charge_months",
+            "usage_months",
         ),
         "project": ("usage_project_quarters", "usage_project_days"),
         "value": ("usage_label_days", "charge_label_days"),
@@ -116,7 +117,7 @@ async def test_what_is_moved_to_another_is_seen(database: Database) -> None:
             chain = await read_chain(session, STARTED)
             await done.rollback()
         seen = {one.figure.partition(".")[0] for one in chain.differences}
-        assert seen == {*tables} - {"charge_quarters", "charge_months"}, name
+        assert seen == {*tables} - {"charge_quarters", "charge_months", "usage_months"}, name
         assert sum(one.found - one.expected for one in chain.differences) == 0
         assert {one.found == 0 for one in chain.differences if one.of[name] != "x"} == {True}
         assert {one.expected == 0 for one in chain.differences if one.of[name] == "x"} == {True}
@@ -157,3 +158,19 @@ async def test_events_are_compared_by_id_and_content(database: Database) -> None
         found = await compare_events(session, ALL, hashes)
     assert found.missing == [EVENTS[4].event_id, "no-time-in-it"]
     assert found.different == [EVENTS[1].event_id]
+
+
+async def test_a_cell_of_a_month_or_of_embeddings_is_compared(database: Database) -> None:
+    """A figure of a month is that of its days, and one of embeddings that of their events."""
+    embedding = [make_event(9, organization="acme", operation="embeddings", output_tokens=0)]
+    await _store(database, [*EVENTS, *embedding])
+    await _rate(database, [*EVENTS, *embedding], key="k")
+    assert (await _chain(database, STARTED)).differences == []
+    for table in ("usage_months", "usage_embedding_hours", "usage_model_quarters"):
+        async with database.write(ALL) as session, session._connection.begin_nested() as done:
+            changed = text(f"UPDATE {table} SET requests = requests + 1")  # noqa: S608 - a test's own
+            assert (await session._connection.execute(changed)).rowcount == 1
+            (found,) = (await read_chain(session, STARTED)).differences
+            await done.rollback()
+        assert (found.figure, found.found - found.expected) == (f"{table}.requests", 1)
+        assert (found.of["organization"], found.of["model"]) == ("acme", embedding[0].model)

@@ -195,14 +195,20 @@ def _report(chains: list["Row"], found: _Found) -> dict[str, Any]:
                 "is_whole": link.get("is_whole", True) and link["events"] >= on_disk,
             }
             rows.append(row)
-    differences = [{"on": chain["on"], **one} for chain in chains for one in chain["differences"]]
+    differences: dict[tuple[str, ...], dict[str, Any]] = {}
+    for chain in chains:
+        for one in chain["differences"]:
+            # Figures of a month are looked at with each of its days, and told once.
+            on = chain["on"][:7] if one["figure"].startswith("usage_months.") else chain["on"]
+            place = (on, one["figure"], *one["of"].values())
+            differences.setdefault(place, {"on": chain["on"], **one})
     return {
         "is_whole": all(row["is_whole"] for row in rows)
         and not (differences or found.missing or found.different),
         "pending": found.pending.total(),
         "missing": found.missing,
         "different": found.different,
-        "differences": differences,
+        "differences": [*differences.values()],
         "data": rows,
     }
 

@@ -4,10 +4,14 @@ Here it is looked at link by link. What journals on nodes say is compared by who
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from penstock.ledger import chain_store as store
+from penstock.metering.bucket_rules import DAY_US, advance, bucket_start
+from penstock.metering.figure_rules import EMBEDDINGS
+from penstock.metering.tables import UsageDays, UsageEmbeddingHours, UsageMonths
 from penstock.storage.sessions import ReadSession
 
 MAX_DIFFERENCES = 100
@@ -78,26 +82,43 @@ async def read_chain(session: ReadSession, day: int) -> Chain:
 
 
 async def _compare_figures(session: ReadSession, day: int) -> list[Difference]:
-    """Compare the figures of a day with the events that started in it, as they were corrected."""
+    """Compare the figures of a day with the events that started in it, as they were corrected.
+
+    Those of its month are compared with those of the month's days, each of which has its own turn.
+    """
     scope = session.scope
     used, id_days = await store.list_used(session, scope, day)
     charged = await store.list_charged(session, scope, day, id_days)
+    start_us, end_us = day * DAY_US, (day + 1) * DAY_US
     found: list[Difference] = []
     for uses, tables in ((used, store.USAGE_FIGURES), (charged, store.CHARGE_FIGURES)):
         for table in tables:
-            kept = await store.list_figures(session, scope, table, day)
-            names = store.names_of(table)
-            if "value" in names and any(one.names["project"] == "" for one in kept):
-                # Labels of before they were kept by project.
-                names = tuple(name for name in names if name != "project")
-            expected, figures = _fold(uses, names), _fold(kept, names)
-            for cell, figure in sorted({*expected, *figures}):
-                place = cell, figure
-                if expected[place] != figures[place]:
-                    name = f"{table.__tablename__}.{figure}"
-                    of = dict(zip(names, cell, strict=True))
-                    found.append(Difference(name, of, expected[place], figures[place]))
-    return found[:MAX_DIFFERENCES]
+            kept = await store.list_figures(session, scope, table, start_us, end_us)
+            embeddings = [one for one in uses if one.names.get("operation") == EMBEDDINGS]
+            meant = embeddings if table is UsageEmbeddingHours else uses
+            found += _compare(table, meant, kept)
+    start_us = bucket_start("month", start_us)
+    month = (start_us, advance("month", start_us, 1))
+    days = await store.list_figures(session, scope, UsageDays, *month)
+    months = await store.list_figures(session, scope, UsageMonths, *month)
+    return [*found, *_compare(UsageMonths, days, months)][:MAX_DIFFERENCES]
+
+
+def _compare(
+    table: Any, uses: Sequence[store.Use], kept: Sequence[store.Use]
+) -> Iterator[Difference]:
+    """Yield what a table does not say of what was used, cell by cell."""
+    names = store.names_of(table)
+    if "value" in names and any(one.names["project"] == "" for one in kept):
+        # Labels of before they were kept by project.
+        names = tuple(name for name in names if name != "project")
+    expected, figures = _fold(uses, names), _fold(kept, names)
+    for cell, figure in sorted({*expected, *figures}):
+        place = cell, figure
+        if expected[place] != figures[place]:
+            of = dict(zip(names, cell, strict=True))
+            name = f"{table.__tablename__}.{figure}"
+            yield Difference(name, of, expected[place], figures[place])
 
 
 def _fold(uses: Iterable[store.Use], names: Sequence[str]) -> Counter[tuple[tuple[str, ...], str]]:

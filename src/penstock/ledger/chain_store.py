@@ -16,6 +16,7 @@ from penstock.metering.tables import (
     COUNTED,
     FIGURE_OF,
     UsageDays,
+    UsageEmbeddingHours,
     UsageEvents,
     UsageLabelDays,
     UsageModelQuarters,
@@ -34,6 +35,7 @@ USAGE_FIGURES: Final = (
     UsageProjectDays,
     UsageProjectQuarters,
     UsageModelQuarters,
+    UsageEmbeddingHours,
     UsageLabelDays,
 )
 CHARGE_FIGURES: Final = (ChargeDays, ChargeLabelDays)
@@ -41,6 +43,8 @@ CHARGE_FIGURES: Final = (ChargeDays, ChargeLabelDays)
 _CHARGED: Final = "amount_atto"
 _USED: Final = ("requests", *COUNTED)
 _NAMES: Final = ("organization", "project", "key_id", "model", "data_class", "region")
+_USED_NAMES: Final = (*_NAMES, "operation")
+_CHARGED_NAMES: Final = (*_NAMES, "currency", "kind")
 _LABELS: Final = cast(UsageEvents.labels, Text)
 
 
@@ -112,7 +116,7 @@ async def list_used(session: ReadSession, scope: Scope, day: int) -> tuple[list[
     What was corrected is in it. An event that is void counts for nothing, whatever the row says
     that voided it: some of before say no figures.
     """
-    key = (UsageEvents.day, *_names_of(UsageEvents, _NAMES), _LABELS)
+    key = (UsageEvents.day, *_names_of(UsageEvents, _USED_NAMES), _LABELS)
     conditions = (scope.where(UsageEvents.organization), *_started(day), ~_IS_VOID)
     statement = (
         select(
@@ -128,14 +132,14 @@ async def list_used(session: ReadSession, scope: Scope, day: int) -> tuple[list[
         id_day, *names, labels, requests = row[: len(key) + 1]
         days.add(id_day)
         amounts = dict(zip(_USED, (requests, *join_halves(row[len(key) + 1 :])), strict=True))
-        uses.append(_use(names, labels, amounts))
+        uses.append(_use(_USED_NAMES, names, labels, amounts))
     corrected = (
         select(*key[1:], UsageCorrections.deltas)
         .join(UsageCorrections, _is_of(UsageCorrections))
         .where(*conditions)
     )
     for *names, labels, deltas in await session.rows(corrected):
-        uses.append(_use(names, labels, _fold_meters(deltas)))
+        uses.append(_use(_USED_NAMES, names, labels, _fold_meters(deltas)))
     return uses, days
 
 
@@ -163,13 +167,15 @@ async def list_charged(
         .group_by(*key)
     )
     return [
-        _use(row[:-5], row[-5], {_CHARGED: join_amount(*join_halves(row[-4:]))})
+        _use(_CHARGED_NAMES, row[:-5], row[-5], {_CHARGED: join_amount(*join_halves(row[-4:]))})
         for row in await session.rows(statement)
     ]
 
 
-async def list_figures(session: ReadSession, scope: Scope, table: Any, day: int) -> list[Use]:
-    """Return what a table of figures says of a day of UTC, by its names."""
+async def list_figures(
+    session: ReadSession, scope: Scope, table: Any, start_us: int, end_us: int
+) -> list[Use]:
+    """Return what a table of figures says of a stretch of time, by its names."""
     names = names_of(table)
     columns = METERS if hasattr(table, METERS[0]) else ("amount", "amount_rest")
     key = _names_of(table, names)
@@ -177,8 +183,8 @@ async def list_figures(session: ReadSession, scope: Scope, table: Any, day: int)
         select(*key, *(part for column in columns for part in exact_sum(getattr(table, column))))
         .where(
             scope.where(table.organization),
-            table.at >= day * DAY_US,
-            table.at < (day + 1) * DAY_US,
+            table.at >= start_us,
+            table.at < end_us,
         )
         .group_by(*key)
     )
@@ -207,9 +213,10 @@ def _fold_meters(meters: Mapping[str, int]) -> Mapping[str, int]:
     return sums
 
 
-def _use(names: Sequence[str], labels: str, amounts: Mapping[str, int]) -> Use:
-    # Names of events first, then those that ratings have besides.
-    known = dict(zip((*_NAMES, "currency", "kind"), names, strict=False))
+def _use(
+    names: Sequence[str], values: Sequence[str], labels: str, amounts: Mapping[str, int]
+) -> Use:
+    known = dict(zip(names, values, strict=True))
     return Use(known, [(name, value) for name, value in json.loads(labels)], amounts)
 
 
