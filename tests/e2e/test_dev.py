@@ -143,6 +143,16 @@ def test_a_newcomers_first_hour(start: Start) -> None:
     row = until(lambda: find_row(dev.data, request_id))
     assert row["output_tokens"] == answer.json()["usage"]["completion_tokens"] == 5
     assert row["input_tokens"] == answer.json()["usage"]["prompt_tokens"]
+    told = penstock("trace", request_id, "--json", "--data", str(dev.data))
+    assert told.returncode == 0, told.stderr
+    story = json.loads(told.stdout)
+    assert story["usage"] == row
+    assert story["node"]["is_closed"]
+    assert story["node"]["endpoints"]
+    whats = [step["what"].partition(" ")[0] for step in story["timeline"]]
+    assert [what for what in whats if what in {"admitted:", "dispatched,", "first", "ended"}] == [
+        *("admitted:", "dispatched,", "first", "ended"),
+    ]
     expected = {
         "organization_name": "dev",
         "project_name": "playground",

@@ -240,10 +240,11 @@ async def test_scopes_of_reading_open_that_only(
     """A key that reads usage or costs reads that and exports it, and does nothing else."""
     project = await rig.create_project("mine")
     token = await rig.create_token(project["id"], "platform_admin", [scope])
+    opened = {"usage:read", "requests:read"} if scope == "usage:read" else {scope}
     for operation in document.operations:
         path = operation.path.removeprefix("/api/v1")
         answer = await rig.call(operation.method, path, {}, token=token)
-        if operation.name == scope:
+        if operation.name in opened:
             assert answer.status_code in {200, 400}
         elif operation.name != "usage:export":
             expect_problem(answer, 403, DENIED)

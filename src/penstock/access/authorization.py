@@ -13,6 +13,7 @@ _ORGANIZATION_READS = frozenset(
 """What somebody of a single project may see beyond it."""
 _ALSO_OPENED_BY = {
     "usage:read": frozenset({KeyScope.USAGE_READ}),
+    "requests:read": frozenset({KeyScope.USAGE_READ}),
     "costs:read": frozenset({KeyScope.COSTS_READ}),
     "usage:export": frozenset({KeyScope.USAGE_READ, KeyScope.COSTS_READ}),
 }

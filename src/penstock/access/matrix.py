@@ -171,6 +171,7 @@ _TABLE = {
     "invoices:pay": "P.......",
     # what happened
     "usage:read": "POABJD.U",
+    "requests:read": "POABJD.U",
     "reconciliation:read": "P.......",
     "reconciliation:compare": "P.......",
     "usage:export": "POABJD.U",

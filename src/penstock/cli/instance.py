@@ -32,6 +32,16 @@ DataOption = Annotated[
     ),
 ]
 
+NodeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--node",
+        help="Data folder of a node on this machine, whose journals are read.",
+        show_default="that of the dev instance, if there is one",
+        metavar="DIR",
+    ),
+]
+
 
 class Facts(msgspec.Struct, frozen=True):
     """What `dev.json` says; unknown members are ignored, so that scripts may read it too."""
@@ -69,6 +79,17 @@ def data_folder(data: Path | None, environment: Mapping[str, str] | None = None)
         variables = os.environ if environment is None else environment
         data = Path(variables.get("PENSTOCK_DATA") or DEFAULT_DATA)
     return data.expanduser().absolute()
+
+
+def node_folder(node: Path | None, data: Path | None) -> Path | None:
+    """Return the data folder of the node whose journals are to be read, if there is one."""
+    if node is None:
+        folder = data_folder(data)
+        return folder if (folder / "journal").is_dir() else None
+    if not (node / "journal").is_dir():
+        detail = f"--node {node} has no journals: there is no folder `journal` in it."
+        raise CommandError(BAD_OPTION, detail, "Give the data folder of a node's agent.")
+    return node
 
 
 def find_facts(folder: Path) -> Facts | None:

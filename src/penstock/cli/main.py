@@ -21,6 +21,7 @@ _PLACES = {
     "emulator": Place("emulator", _RUN, "emulator"),
     "apply": Place("apply", _FILES, "apply", "APPLY_EXAMPLES"),
     "export": Place("apply", _FILES, "export", "EXPORT_EXAMPLES"),
+    "trace": Place("trace", _ASK, "trace"),
     "debug": Place("debug", _ASK, "debug"),
     "reconcile": Place("reconcile", _ASK, "reconcile"),
     "notices": Place("notices", _ASK, "notices"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from penstock.cli.errors import BAD_OPTION, EXIT_FAILURE, CommandError
-from penstock.cli.instance import DataOption, connect, data_folder
+from penstock.cli.instance import DataOption, NodeOption, connect, node_folder
 from penstock.cli.output import JsonOption, console, examples, print_json, print_table
 from penstock.cli.times import parse_time
 
@@ -48,15 +48,7 @@ class _Found:
 
 def reconcile(
     *,
-    node: Annotated[
-        Path | None,
-        typer.Option(
-            "--node",
-            help="Data folder of a node on this machine, whose journals are read.",
-            show_default="that of the dev instance, if there is one",
-            metavar="DIR",
-        ),
-    ] = None,
+    node: NodeOption = None,
     since: Annotated[
         str | None,
         typer.Option(
@@ -88,7 +80,7 @@ def reconcile(
     if first > last:
         detail = f"--since {first} is behind --until {last}."
         raise CommandError(BAD_OPTION, detail, "Swap them, or leave one out.")
-    folder = _node_folder(node, data)
+    folder = node_folder(node, data)
     with connect(data) as client:
         found = _compare_journals(client, folder, wait) if folder else _Found()
         days = _days(first, last, found)
@@ -100,17 +92,6 @@ def reconcile(
         _show(report, has_journals=folder is not None)
     if not report["is_whole"]:
         raise typer.Exit(EXIT_FAILURE)
-
-
-def _node_folder(node: Path | None, data: Path | None) -> Path | None:
-    """Return the data folder of the node whose journals are to be read, if there is one."""
-    if node is None:
-        folder = data_folder(data)
-        return folder if (folder / "journal").is_dir() else None
-    if not (node / "journal").is_dir():
-        detail = f"--node {node} has no journals: there is no folder `journal` in it."
-        raise CommandError(BAD_OPTION, detail, "Give the data folder of a node's agent.")
-    return node
 
 
 def _compare_journals(client: "ControlClient", folder: Path, wait_s: float) -> _Found:

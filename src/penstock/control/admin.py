@@ -13,6 +13,7 @@ from penstock.access.peppers import Peppers
 from penstock.audit.api import create_audit_router
 from penstock.audit.signing import CheckpointSigner
 from penstock.billing.api import create_billing_routers
+from penstock.billing.story_api import requests
 from penstock.billing.verifying import BILLING_CHECKS
 from penstock.catalog import api as catalog_api
 from penstock.catalog.apply import reading as catalog_kinds
@@ -127,6 +128,7 @@ def _routes_of_rooms() -> Sequence[BaseRoute]:
             openai_usage,
             openai_costs,
             cost_api.costs,
+            requests,
         )
         for route in _include(router)
     ]

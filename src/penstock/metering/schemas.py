@@ -79,7 +79,7 @@ class TotalsQuery(FilterQuery):
     by: Annotated[TotalsBy, Field(description="What to group by.")]
 
 
-_RECORD: dict[str, Any] = {
+EVENT_EXAMPLE: dict[str, Any] = {
     "event_id": _EVENT_ID,
     "request_id": _EVENT_ID,
     "organization": "org_4mJ0wq8ZtK1c",
@@ -133,7 +133,7 @@ class EarlierAttempt(BaseModel):
 class UsageRecord(BaseModel):
     """What one request consumed."""
 
-    model_config = example(**_RECORD)
+    model_config = example(**EVENT_EXAMPLE)
 
     event_id: str
     request_id: str
@@ -197,7 +197,7 @@ class UsageRecord(BaseModel):
 class UsagePageBody(BaseModel):
     """A page of usage, oldest first."""
 
-    model_config = example(data=[_RECORD], next_cursor=None)
+    model_config = example(data=[EVENT_EXAMPLE], next_cursor=None)
 
     data: list[UsageRecord]
     next_cursor: Annotated[

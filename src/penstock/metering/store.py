@@ -177,6 +177,31 @@ async def list_latest_events(session: ReadSession, scope: Scope, limit: int) -> 
     return [UsageRow(*row) for row in await session.rows(statement)]
 
 
+async def find_request(
+    session: ReadSession, scope: Scope, name: str, *, project: str | None, limit: int
+) -> list[UsageRow]:
+    """Return the events of requests that callers or we call so, oldest first.
+
+    Args:
+        session: Where from.
+        scope: Whose.
+        name: A request id, which callers may use again, or an event id.
+        project: Only of this one.
+        limit: Most rows; which ones, if there are more, is not said.
+    """
+    own = [scope.where(UsageEvents.organization)]
+    if project is not None:
+        own.append(UsageEvents.project == project)
+    is_event = (UsageEvents.day == day_of(name), UsageEvents.event_id == name)
+    # By an index each, and without an order, for which a database might read the wrong one.
+    for is_it in ((UsageEvents.request_id == name,), is_event):
+        statement = select(*_row_columns(scope)).where(*own, *is_it).limit(limit)
+        rows = [UsageRow(*row) for row in await session.rows(statement)]
+        if rows:
+            return sorted(rows, key=lambda row: (row.started_at_us, row.event_id))
+    return []
+
+
 async def total_events(
     session: ReadSession, scope: Scope, usage_filter: UsageFilter, by: TotalsBy
 ) -> list[UsageTotal]:

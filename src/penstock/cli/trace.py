@@ -1,0 +1,129 @@
+"""`penstock trace`: the whole story of one request."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from penstock.cli.errors import NOT_FOUND, CommandError
+from penstock.cli.instance import DataOption, NodeOption, connect, node_folder
+from penstock.cli.output import JsonOption, console, examples, print_json, print_table, printable
+from penstock.cli.trace_steps import list_steps
+
+if TYPE_CHECKING:
+    from penstock.cli.control_client import Row
+    from penstock.node.trail import Trail
+
+EXAMPLES = examples(
+    "penstock trace 01977f5e-3c00-7a4b-9d21-5b8e0c7f1a00",
+    "penstock trace 4bf92f3577b34da6a3ce929d0e0e4736 --node /var/lib/penstock",
+    "penstock trace my-request-1 --json",
+)
+PATH = "/api/v1/requests"
+_SECOND_MS = 1_000
+_LONG_MS = 120_000
+
+
+def trace(
+    *,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="The `x-request-id` of the request, its `event_id`, or its trace's id.",
+            show_default=False,
+        ),
+    ],
+    node: NodeOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what became of a request: where it waited and went, what it cost, where that is booked.
+
+    Usage, charges, transfers and the invoice come from the control plane, as far as the token may
+    see them. The journals of a node on this machine say the rest: waits, endpoints, which limit
+    refused it, and requests whose usage is still on its way. Only they know trace ids.
+    """
+    requests = _find(name, node_folder(node, data), data)
+    if not requests:
+        detail = f"There is no request {name!r} that was sent to an engine."
+        remedy = (
+            "Usage arrives seconds after a request; refusals before an engine are in the access "
+            "log; a trace id needs --node on the machine that served it."
+        )
+        raise CommandError(NOT_FOUND, detail, remedy)
+    for request in requests:
+        steps = list_steps(request)
+        if as_json:
+            print_json({**request, "timeline": [step._asdict() for step in steps]})
+            continue
+        _show_head(request)
+        rows = [[_relative(step.ms, step.at), printable(step.what)] for step in steps]
+        print_table(("When", "What"), rows, right=("When",))
+
+
+def _find(name: str, folder: Path | None, data: Path | None) -> list[dict[str, Any]]:
+    """Return what is known of requests that are called so, in the order in which they began."""
+    from penstock.node.trail import find_trails  # noqa: PLC0415  # start-up time
+
+    found = [] if folder is None else find_trails(folder / "journal", name)
+    trails = {trail.event_id: trail for trail in found}
+    stories: dict[str, Row] = {}
+    with connect(data) as client:
+        for each in dict.fromkeys((name, *trails)):
+            if each not in stories:
+                told = client.get(PATH, {"id": each})["data"]
+                stories |= {story["usage"]["event_id"]: story for story in told}
+    return [
+        _join(event_id, stories.get(event_id), trails.get(event_id))
+        for event_id in sorted({*stories, *trails})
+    ]
+
+
+def _join(event_id: str, story: "Row | None", trail: "Trail | None") -> dict[str, Any]:
+    from penstock.cli.trace_journal import node_of, usage_of  # noqa: PLC0415  # start-up time
+
+    told = dict(story or {})
+    usage = told.pop("usage", None)
+    if usage is None and trail is not None:
+        usage = usage_of(trail)
+    found = None if trail is None else node_of(trail)
+    return {"event_id": event_id, "usage": usage, "node": found, "story": told or None}
+
+
+def _show_head(request: dict[str, Any]) -> None:
+    usage, node = request["usage"], request["node"] or {}
+    places = [
+        usage.get(f"{part}_name") or usage[name]
+        for part, name in (
+            ("organization", "organization"),
+            ("project", "project"),
+            ("key", "key_id"),
+        )
+    ]
+    for label, text in (
+        ("Request", usage["request_id"]),
+        ("Event", request["event_id"]),
+        ("Trace", node.get("trace_id")),
+        ("Whose", " / ".join(places)),
+        ("Model", f"{usage['model']}, served by {usage['served_model']} at {usage['upstream']}"),
+        ("Admitted", usage["started_at"]),
+        ("Journal", node.get("journal")),
+    ):
+        if text:
+            console().print(f"{label:<9} {printable(text)}", markup=False)
+    if request["story"] is None:
+        console().print("Its usage has not arrived at the control plane.", markup=False)
+
+
+def _relative(ms: float, at: str) -> str:
+    """Return when something happened, as precisely as that matters.
+
+    >>> _relative(-0.25, ""), _relative(1500, ""), _relative(9e9, "2026-06-15T12:00:00.000000Z")
+    ('-0.250 ms', '+1.500 s', '2026-06-15T12:00:00Z')
+    """
+    if abs(ms) < _SECOND_MS:
+        return f"{ms:+.3f} ms"
+    if abs(ms) < _LONG_MS:
+        return f"{ms / _SECOND_MS:+.3f} s"
+    return at[:19] + "Z"
