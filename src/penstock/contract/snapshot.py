@@ -15,6 +15,8 @@ CREDENTIAL_SCHEME = "credential:"
 GRPC_SCHEMES = frozenset({"grpc", "grpcs"})
 """Of endpoints that are asked by gRPC, in clear or with TLS."""
 
+MAX_ENDPOINT_WEIGHT = 65_535
+"""Of an endpoint, as of an SRV record."""
 MAX_FOUND = 1024
 """Endpoints of an upstream that says where they are found; fewer are listed."""
 
@@ -59,6 +61,11 @@ class Endpoint(msgspec.Struct, frozen=True):
     server_name: str = ""
     """What it is called in `Host` and by its certificate, where `host` is an address that was found
     under a name; the host when empty."""
+    weight: int = 1
+    """How much it takes beside others of its upstream, 1..`MAX_ENDPOINT_WEIGHT`: with 2 it has
+    twice as many requests in flight."""
+    engine: str = ""
+    """Which provider's it is, where that was found with it: upstreams of others do without it."""
 
     @property
     def authority(self) -> str:

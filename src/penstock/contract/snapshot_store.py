@@ -553,7 +553,9 @@ def _with_found(upstream: Upstream, find: Callable[[bytes], Bytes | None]) -> Up
     if value is not None:
         with contextlib.suppress(msgspec.DecodeError):
             endpoints = _decode_found(value)
-    return msgspec.structs.replace(upstream, endpoints=endpoints)
+    kinds = "", upstream.provider
+    taken = tuple(endpoint for endpoint in endpoints if endpoint.engine in kinds)
+    return msgspec.structs.replace(upstream, endpoints=taken)
 
 
 def _meta(transaction: lmdb.Transaction) -> Meta | None:

@@ -43,6 +43,7 @@ class EndpointState(ABC, Generic[_Sender]):
         """What it is called in records."""
         self.retries = retries
         self._loop = loop
+        self.weight = endpoint.weight
         self.in_flight = 0
         """Requests between `acquire` and their end, counted by the exchanges."""
         self.cool_until_s = 0.0

@@ -84,7 +84,7 @@ def cooling_last(
 def select(
     pools: Sequence[AnyEndpoint], tried: Sequence[AnyEndpoint], now_s: float
 ) -> AnyEndpoint | None:
-    """Return the endpoint with the fewest requests of this worker in flight.
+    """Return the endpoint with the fewest requests of this worker in flight, by its weight.
 
     Endpoints that are known not to be ready, or that refused a connection lately, are passed over
     while there are others. When more than half of an upstream's are not ready, that is no reason
@@ -129,6 +129,9 @@ def _least_busy(
             best = pool
             continue
         is_cooling, is_best_cooling = pool.cool_until_s > now_s, best.cool_until_s > now_s
-        if (is_cooling, pool.in_flight) < (is_best_cooling, best.in_flight):
+        if is_cooling is not is_best_cooling:
+            if is_best_cooling:
+                best = pool
+        elif (pool.in_flight + 1) * best.weight < (best.in_flight + 1) * pool.weight:
             best = pool
     return best

@@ -184,17 +184,18 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_upstream_has_the_endpoints_that_were_found(tmp_path: Path) -> None:
-    """By its source, for agent and workers; a damaged or missing record is no endpoint."""
-    at = Endpoint("https", "10.0.0.1", 8000, "/v1", "gpu.example")
+    """By its source; none are of damaged or missing records, or known to be of another kind."""
+    at = Endpoint("https", "10.0.0.1", 8000, "/v1", "gpu.example", engine="vllm")
+    other = Endpoint("https", "10.0.0.2", 8000, engine="sglang")
     listed = Upstream("listed", "vllm", (Endpoint("http", "10.0.0.9", 80),))
     found = Upstream("found", "vllm", (), discover="dns://gpu:8000")
     broken = Upstream("broken", "vllm", (), discover="dns://broken:8000")
     lost = Upstream("lost", "vllm", (), discover="dns://lost:8000")
     store = SnapshotStore(tmp_path)
     puts = [*map(upstream_record, (listed, found, broken, lost))]
-    puts += [found_record("dns://gpu:8000", (at,)), (b"wdns://broken:8000", b"?")]
+    puts += [found_record("dns://gpu:8000", (at, other)), (b"wdns://broken:8000", b"?")]
     store.apply(Delta(0, 1, 1, puts))
-    assert store.list_found() == {"dns://gpu:8000": (at,)}
+    assert store.list_found() == {"dns://gpu:8000": (at, other)}
     agents = {each.name: each.endpoints for each in store.list_upstreams()}
     store.apply(Delta(1, 2, 2, [found_record("dns://gpu:8000", ())]))
     store.close()

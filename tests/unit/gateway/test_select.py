@@ -58,6 +58,23 @@ def test_the_least_busy_endpoint_is_chosen(loads: list[tuple[int, float]], chose
     assert select(pools, (), _NOW_S) is pools[chosen]
 
 
+def test_weights_say_how_many_requests_an_endpoint_has() -> None:
+    """In flight are as many as weights say, from the first request on."""
+    pools = _pools((0, 0.0), (0, 0.0), (0, 0.0))
+    for pool, weight in zip(pools, (1, 4, 2), strict=True):
+        pool.weight = weight
+    order = []
+    for _ in range(14):
+        chosen = select(pools, (), _NOW_S)
+        assert chosen is not None
+        chosen.in_flight += 1
+        order.append(pools.index(chosen))
+    assert [order.count(number) for number in range(3)] == [2, 8, 4]
+    assert order[0] == 1
+    pools[1].cool_until_s = _NOW_S + 1
+    assert select(pools, (), _NOW_S) in (pools[0], pools[2])
+
+
 @pytest.mark.parametrize(
     ("out", "chosen"),
     [

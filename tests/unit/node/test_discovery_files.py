@@ -51,6 +51,11 @@ def test_targets_are_as_prometheus_writes_them() -> None:
         Endpoint("grpc", "10.0.0.3", 8001, "", "gpu.example"),
     )
     assert read_targets(SOURCE, json.dumps(groups).encode()) == found
+    labels = {"__weight__": 3, "__engine__": "trtllm-serve"}
+    (one,) = read_targets(
+        SOURCE, json.dumps([{"targets": ["http://10.0.0.1:8000"], "labels": labels}]).encode()
+    )
+    assert (one.weight, one.engine) == (3, "trtllm")
     text = b"- targets: ['10.0.0.1:8000', 10.0.0.2:8000]\n  labels: {job: gpu}\n"
     assert read_targets(Source("file", "/a.yaml"), text) == (ONE, TWO)
 

@@ -44,7 +44,7 @@ def slice_of(
     }
 
 
-def pod(name: str, host: str, *, is_ready: bool = True, **metadata: str) -> Object:
+def pod(name: str, host: str, *, is_ready: bool = True, **metadata: Any) -> Object:
     """Return a pod."""
     return {
         "metadata": {"name": name, **metadata},
@@ -81,6 +81,12 @@ class World:
             lambda: 0.0,
             self.server,
         )
+
+    @property
+    def described(self) -> list[tuple[str, int]]:
+        """Kinds and weights of the endpoints, by their addresses."""
+        found = () if self.answer is None else self.answer.endpoints or ()
+        return [(each.engine, each.weight) for each in sorted(found, key=lambda each: each.host)]
 
     async def follow(self, source: Source) -> None:
         """Follow it until cancelled."""
@@ -190,6 +196,18 @@ def test_pods_by_label(token: Path) -> None:
         await world.until("10.0.0.1:8000", "10.0.0.2:8000")
 
     play(token, PODS, script)
+
+    async def described(world: World) -> None:
+        labels = {"llm-d.ai/engine-type": "sglang", "penstock/weight": "2"}
+        annotations = {"penstock/weight": "3"}
+        put = world.server.put
+        await put(PODS_AT, pod("a", "10.0.0.1"))
+        await put(PODS_AT, pod("b", "10.0.0.2", labels=labels, annotations=annotations))
+        await put(PODS_AT, pod("c", "10.0.0.3", labels={"penstock/weight": "many"}))
+        await world.until("10.0.0.1:8000", "10.0.0.2:8000", "10.0.0.3:8000")
+        assert world.described == [("", 1), ("sglang", 3), ("", 1)]
+
+    play(token, PODS, described)
 
     async def named(world: World) -> None:
         await world.server.put(PODS_AT, pod("a", "10.0.0.1"))

@@ -39,7 +39,7 @@ async def test_all_addresses_of_both_families_are_endpoints(server: DnsServer) -
 
 
 async def test_servers_of_srv_records_are_endpoints(server: DnsServer) -> None:
-    """Those of the best priority, each with its own port and name."""
+    """Those of the best priority, each with its own port, name and weight."""
     service = "_http._tcp.models.svc"
     server.records = {
         (service, "SRV"): ["1 5 8001 b.svc.", "1 9 8000 a.svc.", "2 1 9 spare.svc.", "1 1 1 ."],
@@ -49,8 +49,8 @@ async def test_servers_of_srv_records_are_endpoints(server: DnsServer) -> None:
     }
     answer, _ = await Names(parse_source(f"srv://{service}"), server.make_resolver()).look()
     assert answer.endpoints == (
-        Endpoint("http", "10.0.0.1", 8000, "", "a.svc"),
-        Endpoint("http", "10.0.0.2", 8001, "", "b.svc"),
+        Endpoint("http", "10.0.0.1", 8000, "", "a.svc", weight=9),
+        Endpoint("http", "10.0.0.2", 8001, "", "b.svc", weight=5),
     )
 
 

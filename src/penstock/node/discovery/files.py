@@ -21,6 +21,7 @@ from penstock.catalog.errors import PlatformFileError
 from penstock.catalog.rules import check_endpoints, parse_endpoint
 from penstock.contract.snapshot import Endpoint
 from penstock.node.discovery.answer import Answer
+from penstock.node.discovery.labels import FILE_ENGINE, FILE_WEIGHT, labelled
 
 PERIOD_S = 1.0
 """From one look to the next; a file has to be the same in two of them."""
@@ -36,7 +37,7 @@ class Group(msgspec.Struct, frozen=True):
     targets: Annotated[list[str], msgspec.Meta(max_length=10_000)]
     """Each `HOST:PORT`, or a URL."""
     labels: dict[str, Any] = {}
-    """`__scheme__` is that of the targets; others are not for us."""
+    """`__scheme__`, `__weight__` and `__engine__` are the targets'; others are not for us."""
 
 
 _decode_json = msgspec.json.Decoder(list[Group]).decode
@@ -63,7 +64,12 @@ def read_targets(source: Source, content: bytes) -> tuple[Endpoint, ...]:
             raise ValueError(str(findings[0]))
         groups = msgspec.convert(root.plain(), list[Group])
     found = tuple(
-        _endpoint(source, target, group.labels.get(_SCHEME))
+        labelled(
+            _endpoint(source, target, group.labels.get(_SCHEME)),
+            group.labels,
+            FILE_ENGINE,
+            FILE_WEIGHT,
+        )
         for group in groups
         for target in group.targets
     )

@@ -19,6 +19,7 @@ from penstock.catalog.discovery import Source
 from penstock.contract.snapshot import Endpoint
 from penstock.node.discovery.answer import Answer
 from penstock.node.discovery.cluster import Cluster, Collection, Metadata, Seen
+from penstock.node.discovery.labels import ENGINE, WEIGHT, labelled
 
 
 class Port(msgspec.Struct, frozen=True):
@@ -85,10 +86,17 @@ class PodStatus(msgspec.Struct, frozen=True):
     conditions: tuple[PodCondition, ...] | None = None
 
 
+class PodMetadata(Metadata, frozen=True):
+    """What a pod is called, and what was written on it."""
+
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+
+
 class Pod(msgspec.Struct, frozen=True):
     """A pod."""
 
-    metadata: Metadata
+    metadata: PodMetadata
     spec: PodSpec = PodSpec()
     status: PodStatus = PodStatus()
 
@@ -162,12 +170,21 @@ def find_in_pods(
 ) -> tuple[Endpoint, ...]:
     """Return the endpoints at these ports of pods; ports are numbers, or names in the pods."""
     return tuple(
-        source.endpoint(pod.status.pod_ip, number)
+        _of_pod(pod, source.endpoint(pod.status.pod_ip, number))
         for pod in pods
         if _is_ready(pod)
         for port in ports
         for number in _numbers(pod, port)
     )
+
+
+def _of_pod(pod: Pod, endpoint: Endpoint) -> Endpoint:
+    """Return an endpoint with what is written on its pod; a weight that is none counts as 1."""
+    labels = {**(pod.metadata.labels or {}), **(pod.metadata.annotations or {})}
+    try:
+        return labelled(endpoint, labels, ENGINE, WEIGHT)
+    except ValueError:  # one pod's mistake is not to keep all others from being seen
+        return labelled(endpoint, labels | {WEIGHT: "1"}, ENGINE, WEIGHT)
 
 
 def _is_ready(pod: Pod) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import NamedTuple
 
 import dns.exception
+import msgspec
 from dns.asyncresolver import Resolver
 from dns.rdtypes.IN.SRV import SRV
 from dns.resolver import NXDOMAIN, NoAnswer
@@ -48,8 +49,8 @@ class _Records(NamedTuple):
 
     texts: tuple[str, ...] = ()
     """Addresses."""
-    targets: tuple[tuple[str, int], ...] = ()
-    """Names and ports, of SRV records of the best priority."""
+    targets: tuple[tuple[str, int, int], ...] = ()
+    """Names, ports and weights, of SRV records of the best priority."""
     ttl_s: float = float("inf")
 
 
@@ -77,7 +78,7 @@ class Names:
         except dns.exception.DNSException as error:
             return Answer(None, _reason(error)), 0.0
         found = await asyncio.gather(*(self._find(*target, faults) for target in targets))
-        self._forget_others({name for name, _ in targets})
+        self._forget_others({name for name, *_ in targets})
         endpoints = tuple(endpoint for each, _ in found for endpoint in each)
         ttl_s = min([ttl_s, *(each_ttl_s for _, each_ttl_s in found)])
         fault = faults[0] if faults else ""
@@ -89,13 +90,15 @@ class Names:
             return Answer(None, "the name has no address"), 0.0
         return Answer(()), _EMPTY_S
 
-    async def _list_targets(self) -> tuple[tuple[tuple[str, int], ...], float]:
+    async def _list_targets(self) -> tuple[tuple[tuple[str, int, int], ...], float]:
         if isinstance(self._source.port, int):
-            return ((self._source.name, self._source.port),), float("inf")
+            return ((self._source.name, self._source.port, 1),), float("inf")
         records = await self._ask(self._source.name, "SRV")
         return records.targets[:MAX_TARGETS], records.ttl_s
 
-    async def _find(self, name: str, port: int, faults: list[str]) -> tuple[list[Endpoint], float]:
+    async def _find(
+        self, name: str, port: int, weight: int, faults: list[str]
+    ) -> tuple[list[Endpoint], float]:
         ttl_s = float("inf")
         for kind in _ADDRESSES:
             try:
@@ -106,7 +109,8 @@ class Names:
                 self._known[name, kind] = records.texts
                 ttl_s = min(ttl_s, records.ttl_s)
         texts = [text for kind in _ADDRESSES for text in self._known.get((name, kind), ())]
-        return [self._source.endpoint(text, port, name) for text in texts], ttl_s
+        found = (self._source.endpoint(text, port, name) for text in texts)
+        return [msgspec.structs.replace(each, weight=weight) for each in found], ttl_s
 
     def _forget_others(self, names: set[str]) -> None:
         for name, kind in [*self._known]:
@@ -131,7 +135,11 @@ class Names:
         return _Records(
             targets=tuple(
                 sorted(
-                    (record.target.to_text(omit_final_dot=True).lower(), record.port)
+                    (
+                        record.target.to_text(omit_final_dot=True).lower(),
+                        record.port,
+                        max(1, record.weight),
+                    )
                     for record in records
                     # A single dot says that the service is not offered.
                     if record.priority == best and record.target.labels != (b"",)
