@@ -316,6 +316,7 @@ def _engine_entry(engine: Engine) -> str:
         "Priority": _priority_fact(engine.priority) if engine.priority else "",
         "Caches apart by `cache_salt`": "yes" if engine.takes_cache_salt else "",
         "Session": _code(engine.session_header),
+        "Fair among organizations by": _code(engine.fairness_header),
         "Usage in every chunk": "yes" if engine.usage_in_every_chunk else "",
         "Most choices": str(engine.most_choices or ""),
         "Told by operators": ", ".join(_code(each.name) for each in engine.operations),

@@ -242,7 +242,12 @@ def check_forward_header(pattern: str) -> str:
     return pattern
 
 
-_GUARDED_HEADERS = SECRET_HEADERS + FRAMING_HEADERS
+_GUARDED_HEADERS = (
+    SECRET_HEADERS
+    + FRAMING_HEADERS
+    # As whom a server treats a request is for us to say.
+    + tuple(each.fairness_header for each in ENGINES.values() if each.fairness_header is not None)
+)
 
 
 def is_header_safe(secret: str) -> bool:

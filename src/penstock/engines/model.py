@@ -78,6 +78,8 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     """Whether `cache_salt` keeps the prefix caches of organizations apart."""
     session_header: str | None = None
     """What it keeps requests of a session together by."""
+    fairness_header: str | None = None
+    """What it serves organizations fairly by, each under a pseudonym."""
     usage_in_every_chunk: bool = False
     """Whether it understands `stream_options.continuous_usage_stats`."""
     audio_usage_field: str = ""

@@ -3,6 +3,7 @@
 from penstock.engines.dynamo import DYNAMO
 from penstock.engines.emulator import EMULATOR
 from penstock.engines.llama_cpp import LLAMA_CPP
+from penstock.engines.llm_d import LLM_D
 from penstock.engines.model import Engine
 from penstock.engines.nim import NIM
 from penstock.engines.openai_compatible import OPENAI_COMPATIBLE
@@ -21,6 +22,7 @@ ENGINES: dict[str, Engine] = {
         TRITON,
         TRITON_OPENAI,
         DYNAMO,
+        LLM_D,
         NIM,
         LLAMA_CPP,
         EMULATOR,

@@ -5,7 +5,15 @@ from urllib.parse import unquote
 import msgspec
 
 from penstock.gateway.dialects.openai import error_body
-from penstock.gateway.errors import MODEL_NOT_FOUND, OVERLOADED
+from penstock.gateway.errors import (
+    CONNECT_FAILED,
+    CONNECT_TIMEOUT,
+    DRAINING,
+    MODEL_NOT_FOUND,
+    OVERLOADED,
+    UNAVAILABLE,
+    UPSTREAM_SATURATED,
+)
 from penstock.gateway.limits import RETRY_AFTER_S
 from penstock.gateway.offer import Contexts
 from penstock.gateway.request import MODEL_PREFIX
@@ -36,6 +44,15 @@ _REASONS = {
     504: b"Gateway Timeout",
     505: b"HTTP Version Not Supported",
 }
+_DROPPED = {
+    OVERLOADED: b"rejected-saturated",
+    UPSTREAM_SATURATED: b"rejected-saturated",
+    UNAVAILABLE: b"rejected-no-endpoints",
+    CONNECT_FAILED: b"rejected-no-endpoints",
+    CONNECT_TIMEOUT: b"rejected-no-endpoints",
+    DRAINING: b"shutting-down",
+}
+"""Why nobody worked on a request, in llm-d's words, for callers that know those."""
 _UNAVAILABLE = 503
 _UNAUTHORIZED = 401
 
@@ -119,6 +136,9 @@ def error_lines(refusal: Refusal, status: int) -> bytes:
         error.code.encode(),
         failed,
     )
+    reason = _DROPPED.get(error)
+    if reason is not None:
+        lines += b"x-llm-d-request-dropped-reason: %b\r\n" % reason
     is_waited_for = status == _UNAVAILABLE or error is OVERLOADED
     if is_waited_for or refusal.retry_after_s is not None:
         lines += b"retry-after: %d\r\n" % (refusal.retry_after_s or RETRY_AFTER_S)

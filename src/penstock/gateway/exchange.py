@@ -72,6 +72,9 @@ class Exchange(Dispatch):
         lines = request.passed_lines(upstream, self._traceparent())
         if request.session_id is not None:
             lines += self._session_line(request.session_id, lines, upstream)
+        fairness_header = upstream.engine.fairness_header
+        if fairness_header is not None:
+            lines += self._pseudonym_line(fairness_header, b"fairness\0")
         name = self.request_id.encode("ascii")
         connection.send(
             self, self._layout % (head, target.authorization, name, lines, len(body), body)
@@ -84,8 +87,10 @@ class Exchange(Dispatch):
         header = upstream.engine.session_header
         if header is None or b"x-session-id" in passed:
             return b""
-        session = b"session\0" + session_id
-        name = self._worker.runtime.pseudonym(self._principal.organization, session)
+        return self._pseudonym_line(header, b"session\0" + session_id)
+
+    def _pseudonym_line(self, header: str, of: bytes) -> bytes:
+        name = self._worker.runtime.pseudonym(self._principal.organization, of)
         return b"%b: %b\r\n" % (header.encode("ascii"), name)
 
     # Steps 6 and 7: stream the answer, tap its usage

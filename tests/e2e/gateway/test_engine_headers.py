@@ -13,14 +13,20 @@ from tests.fakes.scripted_engine import (
     counts,
     running_scripted_engine,
 )
-from tests.fakes.stream_caller import ask, chat_body
-from tests.fakes.worker_process import WorkerProcess, make_snapshot, running_worker
+from tests.fakes.stream_caller import ask, calling, chat_body
+from tests.fakes.worker_process import OTHER_KEY, WorkerProcess, make_snapshot, running_worker
 
 from penstock.contract.snapshot import Alias, Choice, Deployment, Route
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-HEADERS = {"vllm": "x-session-id", "dynamo": "x-dynamo-session-id", "trtllm": None}
+HEADERS = {
+    "vllm": "x-session-id",
+    "dynamo": "x-dynamo-session-id",
+    "trtllm": None,
+    "llm_d": None,
+}
+FAIRNESS = "x-llm-d-inference-fairness-id"
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -83,6 +89,23 @@ async def test_engines_know_sessions_by_pseudonyms(
     assert len(first) == 32
     without = await _seen(engine, worker, kind)
     assert HEADERS[kind] not in without.header
+
+
+async def test_organizations_are_told_apart_where_they_are_served_fairly(
+    engine: ScriptedEngine, worker: WorkerProcess
+) -> None:
+    """llm-d gets one name for all requests of an organization, never a caller's, others none."""
+    fields = {FAIRNESS.replace("-", "_"): "of-somebody-else"}
+    first, again = [(await _seen(engine, worker, "llm_d", **fields)).header for _ in range(2)]
+    async with calling(worker.port) as caller:
+        body = chat_body(model="llm_d")
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {OTHER_KEY}"
+        await caller.send(f"{head}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+        assert (await caller.read_answer()).status == 200
+    other = engine.requests[-1].header
+    assert len(first[FAIRNESS]) == 32
+    assert first[FAIRNESS] == again[FAIRNESS] != other[FAIRNESS]
+    assert FAIRNESS not in (await _seen(engine, worker, "vllm", **fields)).header
 
 
 @pytest.mark.parametrize("kind", HEADERS)

@@ -33,9 +33,10 @@ KINDS: dict[str, Kind] = {
     "trtllm": "trtllm",
     "nim": "vllm",
     "llama_cpp": "openai_compatible",
+    "llm_d": "vllm",
 }
 """By provider, which kind the emulator plays for it."""
-NAMES = {"trtllm": "tensorrt-llm", "llama_cpp": "llama-cpp"}
+NAMES = {"trtllm": "tensorrt-llm", "llama_cpp": "llama-cpp", "llm_d": "llm-d"}
 BLOCK = re.compile(r"^```sh\n(curl.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

@@ -21,6 +21,7 @@ BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
         "manage-keys.md",
         "serve-a-model.md",
         "serve-llama-cpp.md",
+        "serve-llm-d.md",
         "serve-nim.md",
         "serve-sglang.md",
         "serve-sound-and-images.md",

@@ -93,8 +93,18 @@ def test_errors_speak_openais_dialect() -> None:
     ("refusal", "lines"),
     [
         (Refusal(KEY_INVALID), {b"www-authenticate: Bearer"}),
-        (Refusal(DRAINING), {b"retry-after: 1", b"x-penstock-error-source: gateway"}),
-        (Refusal(OVERLOADED, retry_after_s=17), {b"retry-after: 17"}),
+        (
+            Refusal(DRAINING),
+            {
+                b"retry-after: 1",
+                b"x-penstock-error-source: gateway",
+                b"x-llm-d-request-dropped-reason: shutting-down",
+            },
+        ),
+        (
+            Refusal(OVERLOADED, retry_after_s=17),
+            {b"retry-after: 17", b"x-llm-d-request-dropped-reason: rejected-saturated"},
+        ),
         (Refusal(FAILED), {b"x-penstock-error-source: upstream", b"HTTP/1.1 502 Bad Gateway"}),
         (Refusal(MODEL_NOT_FOUND), {b"x-penstock-error-source: gateway"}),
     ],
