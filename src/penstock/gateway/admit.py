@@ -70,6 +70,8 @@ class Admission(msgspec.Struct, frozen=True, gc=False):
     """The form that it is, if so; `body` is empty then."""
     priority: int = 0
     """On the scale of `gateway.priority`."""
+    session: msgspec.Raw | None = None
+    """What its body says that it belongs together with, as JSON."""
 
 
 def admit(
@@ -128,6 +130,7 @@ def admit(
         demand,
         members.get("metadata"),
         priority=priority,
+        session=_session_of(members),
     )
 
 
@@ -156,6 +159,14 @@ def readdress(admission: Admission, target: Target) -> Admission | None:
     return msgspec.structs.replace(
         admission, target=target, body=_encode(members), strips_usage=strips_usage
     )
+
+
+def _session_of(members: Members) -> msgspec.Raw | None:
+    """Return the text by which a caller says what has a beginning in common, if it does."""
+    session = members.get("prompt_cache_key")
+    if session is None or not bytes(session).startswith(b'"') or bytes(session) == b'""':
+        return None
+    return session
 
 
 def _address(members: Members, target: Target, priority: int) -> None:

@@ -70,8 +70,9 @@ class Exchange(Dispatch):
         self._form = form = form_of(admission)
         head, body = form.put(admission, pool, self._cap)
         lines = request.passed_lines(upstream, self._traceparent())
-        if request.session_id is not None:
-            lines += self._session_line(request.session_id, lines, upstream)
+        session_id = request.session_id or admission.session
+        if session_id is not None:
+            lines += self._session_line(bytes(session_id), lines, upstream)
         fairness_header = upstream.engine.fairness_header
         if fairness_header is not None:
             lines += self._pseudonym_line(fairness_header, b"fairness\0")

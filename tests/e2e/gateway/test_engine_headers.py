@@ -89,6 +89,13 @@ async def test_engines_know_sessions_by_pseudonyms(
     assert len(first) == 32
     without = await _seen(engine, worker, kind)
     assert HEADERS[kind] not in without.header
+    body = chat_body(model=kind, prompt_cache_key="chat-1")
+    assert (await ask(worker.port, "", body)).status == 200
+    assert len(engine.requests[-1].header[HEADERS[kind] or ""]) == 32
+    for nothing in (None, "", 7):
+        body = chat_body(model=kind, prompt_cache_key=nothing)
+        assert (await ask(worker.port, "", body)).status == 200
+        assert HEADERS[kind] not in engine.requests[-1].header
 
 
 async def test_organizations_are_told_apart_where_they_are_served_fairly(
