@@ -6,6 +6,7 @@ import os
 import platform
 import random
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,10 +23,11 @@ from penstock.kit.errors import PenstockError
 from penstock.kit.files import read_or_create_secret
 from penstock.kit.kek.configure import KekSettingError, configure_kek
 from penstock.kit.kek.model import Kek, KekUnavailableError
-from penstock.kit.logs.setup import know, tell_repeats
+from penstock.kit.logs.setup import is_text, know, tell_repeats
 from penstock.kit.moments import format_time
 from penstock.kit.secrets import find_secret_fault
 from penstock.node import log_events, metrics
+from penstock.node.access_log import AccessLog
 from penstock.node.calls import ControlCalls
 from penstock.node.checkpoints import Checkpoints
 from penstock.node.configuration import Configuration
@@ -164,7 +166,15 @@ class _Agent:
         self._operator = Operator(self._claims, node_id, publisher, self._credentials.find)
         self._health = Health(publisher, clock, self._tell, random=random.random)
         self._contexts = Contexts(publisher, clock, self._credentials.find, self._tell)
-        self._finished = FinishedRequests(layout.journal, ())
+        self._access_log = AccessLog(
+            settings.access_log,
+            None if settings.access_log_path is None else Path(settings.access_log_path),
+            node_id,
+            is_text=is_text(settings.log_format, sys.stdout),
+        )
+        self._finished = FinishedRequests(
+            layout.journal, () if settings.access_log == "off" else (self._access_log.take,)
+        )
         self._inspections = Inspections(settings, self._list_workers)
         self._debug = self._make_debug_door(layout)
         self._supervisor = self._make_supervisor(layout, node_id, socket)
@@ -239,6 +249,7 @@ class _Agent:
             shipping,
             asyncio.create_task(self._monitor.run(), name="monitor"),
             asyncio.create_task(self._finished.run(), name="finished"),
+            asyncio.create_task(self._access_log.run(), name="access log"),
             asyncio.create_task(self._credentials.run(), name="credentials"),
         }
         try:
@@ -413,3 +424,4 @@ class _Agent:
         yield metrics.SHIP_SET_BACK, shipper.totals.set_back
         yield metrics.JOURNAL_DAMAGED, shipper.damaged_count
         yield metrics.FINISHED_DROPPED, self._finished.dropped
+        yield metrics.ACCESS_LOG_DROPPED, self._access_log.dropped

@@ -173,6 +173,14 @@ FREED_HOLDS_REFUSED = Event(
 
 # Usage
 
+REQUEST_ENDED = Event(
+    "node.request_ended",
+    Level.INFO,
+    "A line of the access log: what became of a request.",
+)
+ACCESS_LOG_NOT_WRITTEN = Event(
+    "node.access_log_not_written", Level.ERROR, "Its file cannot be written; lines are missing."
+)
 JOURNAL_SHIPPED = Event("node.journal_shipped", Level.INFO, "All of an ended worker's is stored.")
 JOURNAL_DELETED = Event("node.journal_deleted", Level.INFO, "A shipped journal was old enough.")
 JOURNAL_LOST = Event(

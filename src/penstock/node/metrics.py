@@ -205,6 +205,12 @@ FINISHED_DROPPED = Metric(
     (),
     "Requests that neither traces nor the access log were told of: there were too many at a time.",
 )
+ACCESS_LOG_DROPPED = Metric(
+    "penstock_access_log_dropped_total",
+    "counter",
+    (),
+    "Lines that the access log lacks, since its file or pipe was too slow or cannot be written.",
+)
 
 AGENT_METRICS = (
     WORKERS,
@@ -245,4 +251,5 @@ AGENT_METRICS = (
     SHIP_SET_BACK,
     JOURNAL_DAMAGED,
     FINISHED_DROPPED,
+    ACCESS_LOG_DROPPED,
 )

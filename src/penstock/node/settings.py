@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from penstock.contract.kafka import KafkaSettings
 from penstock.kit.logs.setup import Form, LevelName
+from penstock.node.access_log import Which
 from penstock.node.discovery.settings import DiscoverySettings
 from penstock.node.errors import SETTINGS_INVALID, AgentError
 
@@ -96,6 +97,11 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Starts a worker, its settings are added as JSON; our own gateway when empty."""
     log_to_stderr: bool = False
     """Workers write to the agent's stderr and not to `logs/worker-<slot>.log`."""
+    access_log: Which = "errors"
+    """Which requests have a line in the access log: `off`, `errors` (refused, failed, or their
+    caller left) or `all`."""
+    access_log_path: Annotated[str, Meta(min_length=1)] | None = None
+    """The access log's file; stdout when None."""
     log_format: Form = "auto"
     """How log lines look: `json`, `text`, or `auto`, which is text on a terminal and else JSON."""
     log_level: LevelName = "info"
@@ -118,7 +124,7 @@ def decode_settings(text: str) -> AgentSettings:
         raise AgentError(SETTINGS_INVALID, "bad settings: usage goes by nats_url or by kafka")
     paths = {
         name: str(Path(path).absolute())
-        for name in ("data_path", "config_path", "tls_cert", "tls_key")
+        for name in ("data_path", "config_path", "tls_cert", "tls_key", "access_log_path")
         if (path := getattr(settings, name)) is not None
     }
     return msgspec.structs.replace(settings, **paths)

@@ -138,4 +138,5 @@ async def _keep_logs_short(children: Sequence[Child]) -> None:
     while True:
         await asyncio.sleep(_LOG_CHECK_S)
         for child in children:
-            logs.shorten_running(child.log_path)
+            for path in (child.log_path, *child.other_logs):
+                logs.shorten_running(path)

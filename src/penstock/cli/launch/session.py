@@ -113,6 +113,8 @@ def _agent(plan: Plan, folder: DataFolder, client: httpx.AsyncClient) -> Child:
         ship_grace_s=SHIP_GRACE_S,
         labels=options.labels or LABELS,
         metadata_labels=options.metadata_labels,
+        access_log="all",
+        access_log_path=str(folder.log_path("access")),
         log_format=options.log_format,
         log_level=options.log_level,
     )
@@ -128,7 +130,10 @@ def _agent(plan: Plan, folder: DataFolder, client: httpx.AsyncClient) -> Child:
         name="gateway",
         command=_python("penstock.node", settings),
         log_path=folder.log_path("agent"),
-        other_logs=tuple(folder.log_path(f"worker-{slot}") for slot in range(options.workers)),
+        other_logs=(
+            *(folder.log_path(f"worker-{slot}") for slot in range(options.workers)),
+            folder.log_path("access"),
+        ),
         is_ready=is_ready,
         stop_grace_s=DRAIN_GRACE_S + SHIP_GRACE_S + _SLACK_S,
     )

@@ -87,6 +87,6 @@ def line(words: str, fields: Mapping[str, Plain]) -> str:
     parts = [words]
     for name, value in fields.items():
         text = value if isinstance(value, str) else json.dumps(value)
-        is_bare = _BARE.fullmatch(text) or isinstance(value, list | dict)
+        is_bare = not isinstance(value, str) or _BARE.fullmatch(text)
         parts.append(f"{name}={text if is_bare else json.dumps(text)}")
     return " ".join(parts)

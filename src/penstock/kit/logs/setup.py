@@ -21,6 +21,11 @@ LEVELS: tuple[LevelName, ...] = get_args(LevelName)
 _QUIET = ("httpx", "httpcore", "uvicorn.access", "alembic", "hpack", "botocore", "aiokafka")
 
 
+def is_text(form: Form, stream: TextIO) -> bool:
+    """Tell whether lines of this form are text on this stream."""
+    return form == "text" or (form == "auto" and stream.isatty())
+
+
 class Handler(logging.StreamHandler[TextIO]):
     """Writes a process's log.
 
@@ -37,10 +42,10 @@ class Handler(logging.StreamHandler[TextIO]):
         self._repeats = repeats
         self.context: dict[str, Plain] = {"process": process}
         """What every line says."""
-        is_terminal = stream.isatty()
-        is_text = form == "text" or (form == "auto" and is_terminal)
         self.setFormatter(
-            TextLines(self.context, has_colours=is_terminal) if is_text else JsonLines(self.context)
+            TextLines(self.context, has_colours=stream.isatty())
+            if is_text(form, stream)
+            else JsonLines(self.context)
         )
         if isinstance(stream, io.TextIOWrapper):
             # What a terminal or file cannot show is escaped, and no reason to lose a line.

@@ -1,0 +1,106 @@
+"""The access log's writing: what comes too fast or cannot be written is counted, and bounded."""
+
+import asyncio
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from penstock.contract.finished import FinishedRequest
+from penstock.node import access_log
+from penstock.node.access_log import AccessLog
+
+_FIELDS: tuple[Any, ...] = (
+    *("e-1", "r-1", 0, None, "acme", "web", "key-1", "chat", "served", "local", ("127.0.0.1:1",)),
+    *("", "chat", False, "ok", 200, None, "", None, 1_000_000, 2_000_000, 3_000_000, 4_000_000),
+    *(9_000_000, 1, (), "engine", 3, 5, None, None, None, 10, 20, "", ""),
+)
+OK = FinishedRequest(*_FIELDS)
+REFUSED = msgspec.structs.replace(OK, request_id="r-2", outcome="refused", status=429)
+LEFT = msgspec.structs.replace(OK, request_id="r-3", outcome="caller_gone")
+HOSTILE = 'a\nb\u2028\x1b[31m\x7f"}'
+KEY = "ps_live_4mJ0wq8ZtK1c_CANARY"
+
+
+def _log(path: Path, which: access_log.Which = "all", *, is_text: bool = False) -> AccessLog:
+    return AccessLog(which, path, "n-1", is_text=is_text)
+
+
+def test_errors_are_what_was_refused_failed_or_left(tmp_path: Path) -> None:
+    """With `errors` a request that went well has no line."""
+    log = _log(tmp_path / "log", "errors")
+    log.take([OK, REFUSED, LEFT, OK])
+    log.write()
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line["request_id"] for line in lines] == ["r-2", "r-3"]
+
+
+@pytest.mark.parametrize("is_text", [False, True])
+def test_a_line_is_one_line(tmp_path: Path, *, is_text: bool) -> None:
+    """Whatever callers and engines call things, a line is one, and holds no key."""
+    log = _log(tmp_path / "log", is_text=is_text)
+    names = dict.fromkeys(("model", "served_model"), HOSTILE)
+    ids = dict.fromkeys(("request_id", "upstream_request_id"), f"{HOSTILE} {KEY}")
+    log.take([msgspec.structs.replace(OK, **names, **ids)] * 2)
+    log.write()
+    text = (tmp_path / "log").read_bytes().decode("ascii")
+    assert len(re.split("[\n\r\x0b\x0c\x1c-\x1e]", text)) == 3
+    assert all(line.isprintable() for line in text.split("\n"))
+    if not is_text:
+        assert json.loads(text.split("\n")[0])["model"].startswith("a\nb\u2028")
+    assert "CANARY" not in text
+
+
+def test_what_comes_too_fast_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The queue has a bound; what is beyond is missing, and said to be."""
+    monkeypatch.setattr(access_log, "MAX_WAITING", 3)
+    log = _log(tmp_path / "log")
+    log.take([OK] * 2)
+    log.take([OK] * 5)
+    log.write()
+    assert log.dropped == 4
+    assert (tmp_path / "log").read_text().count("\n") == 3
+
+
+def test_a_disk_that_says_no_costs_lines_only(tmp_path: Path) -> None:
+    """A file that cannot be written is tried again with the next lines."""
+    log = _log(tmp_path / "folder" / "log")
+    log.take([OK])
+    log.write()
+    assert log.dropped == 1
+    (tmp_path / "folder").mkdir()
+    log.take([OK])
+    log.write()
+    assert (tmp_path / "folder" / "log").read_text().count("\n") == 1
+
+
+def test_a_file_that_was_moved_away_is_made_anew(tmp_path: Path) -> None:
+    """Who rotates moves the file: the next lines are in a new one, for its owner alone."""
+    log, path = _log(tmp_path / "log"), tmp_path / "log"
+    for name in ("log.1", "log.2"):
+        log.take([OK])
+        log.write()
+        path.rename(tmp_path / name)
+    assert [(tmp_path / name).read_text().count("\n") for name in ("log.1", "log.2")] == [1, 1]
+    assert (tmp_path / "log.1").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_reader_that_hangs_stops_nothing(tmp_path: Path) -> None:
+    """While a pipe takes nothing requests are taken, up to the bound, and the loop goes on."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    log = _log(pipe)
+    running = asyncio.create_task(log.run())
+    for _ in range(20):
+        log.take([OK] * 1_000)
+        await asyncio.sleep(0.01)
+    os.close(reader)  # whoever waits to write hears that nobody reads
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert log.dropped > 0
