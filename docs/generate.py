@@ -315,6 +315,7 @@ def _engine_entry(engine: Engine) -> str:
         "No room": ", ".join(map(str, sorted(engine.overloaded_statuses))),
         "Priority": _priority_fact(engine.priority) if engine.priority else "",
         "Caches apart by `cache_salt`": "yes" if engine.takes_cache_salt else "",
+        "Its models are owned by": _code(engine.owned_by or None),
         "Session": _code(engine.session_header),
         "Fair among organizations by": _code(engine.fairness_header),
         "Usage in every chunk": "yes" if engine.usage_in_every_chunk else "",

@@ -42,13 +42,18 @@ def _walk(page: str, engine_url: str, data: Path) -> str:
         text = (PAGES / page).read_text("utf-8").replace("http://127.0.0.1:8000", engine_url)
         text = text.replace("http://127.0.0.1:8080", instance.facts["base_url"])
         making, asking = BLOCK.findall(text)
+        (provider,) = re.findall(r"--provider (\w+)", making)
+        _await(instance.data, f"penstock engines detect {engine_url} || true", f"{provider}: ")
         (key,) = KEY.findall(_run(instance.data, making))
-        deadline = time.monotonic() + SOON_S
-        while "data: [DONE]" not in (
-            seen := _run(instance.data, asking.replace("ps_live_...", key))
-        ):
-            assert time.monotonic() < deadline, seen
-            time.sleep(0.2)
+        return _await(instance.data, asking.replace("ps_live_...", key), "data: [DONE]")
+
+
+def _await(data: Path, script: str, text: str) -> str:
+    """Run a script until it prints a text; return all that it prints then."""
+    deadline = time.monotonic() + SOON_S
+    while text not in (seen := _run(data, script)):
+        assert time.monotonic() < deadline, seen
+        time.sleep(0.2)
     return seen
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from penstock.cli.bodies import given
-from penstock.cli.errors import BAD_OPTION, EXIT_FAILURE, CommandError
+from penstock.cli.errors import BAD_OPTION, ENGINE_SILENT, EXIT_FAILURE, CommandError
 from penstock.cli.instance import DataOption, connect
 from penstock.cli.options import option
 from penstock.cli.output import JsonOption, console, examples, print_json
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 
 _LOOK_S = 0.3
+_ASK_S = 5.0
 _ON_ITS_WAY = ("waiting", "running")
 _OK = range(200, 300)
 
@@ -67,6 +68,50 @@ def operations(
         nothing="There are none.",
         expendable=("What it does",),
     )
+
+
+@app.command(
+    "detect",
+    epilog=examples("penstock engines detect http://10.0.0.5:8000"),
+)
+def detect(
+    *,
+    url: Annotated[str, typer.Argument(metavar="URL", help="Of the engine.", show_default=False)],
+    as_json: JsonOption = False,
+) -> None:
+    """Ask an engine which kind it is, from here, and print the provider to write for it.
+
+    The exit code is 1 when it does not show, or the engine does not answer.
+    """
+    import httpx  # noqa: PLC0415  # start-up time
+
+    from penstock.engines.detecting import detect_provider  # noqa: PLC0415  # start-up time
+    from penstock.engines.registry import ENGINES  # noqa: PLC0415  # start-up time
+
+    with httpx.Client(base_url=url, timeout=_ASK_S, trust_env=False) as client:
+
+        def read(path: str) -> object:
+            answer = client.get(path)
+            try:
+                return answer.json() if answer.is_success else None
+            except ValueError:
+                return None
+
+        try:
+            provider = detect_provider(read)
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            cause = str(error) or type(error).__name__
+            raise CommandError(
+                ENGINE_SILENT, f"{url} does not answer: {cause}", "Is it that address?"
+            ) from None
+    if as_json:
+        print_json({"provider": provider})
+    elif provider is None:
+        console().print("It does not show; openai_compatible assumes nothing.")
+    else:
+        console().print(f"{provider}: {ENGINES[provider].title}")
+    if provider is None:
+        raise typer.Exit(EXIT_FAILURE)
 
 
 @app.command(

@@ -32,6 +32,13 @@ BAD_OPTION = _declare(
     "Run the command with --help and correct the option that the message names.",
     is_usage=True,
 )
+ENGINE_SILENT = _declare(
+    "err:cli:engines:silent",
+    "The engine does not answer.",
+    "Nothing answers HTTP at the URL, or not from this machine.",
+    "Correct the URL, or run the command where the engine can be reached.",
+    is_usage=False,
+)
 PORT_BUSY = _declare(
     "err:cli:start:port_busy",
     "A port is already in use.",

@@ -5,6 +5,7 @@ from penstock.engines.model import OVERLOADED, Engine, Load, Priority
 DYNAMO = Engine(
     name="dynamo",
     title="NVIDIA Dynamo's frontend",
+    owned_by="nvidia",
     ready_path="/v1/models/{model}/ready",
     context_member="context_window",
     load=Load(

@@ -6,6 +6,7 @@ from penstock.engines.vllm import DEVELOPMENT, LORA
 EMULATOR = Engine(
     name="emulator",
     title="Penstock's own emulator, for tests and trials",
+    owned_by="penstock-emulator",
     overloaded_statuses=OVERLOADED | {529},
     errors="any of the others', by its settings",
     speaks_oip=True,

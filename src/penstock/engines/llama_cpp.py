@@ -5,6 +5,7 @@ from penstock.engines.model import Engine, Load
 LLAMA_CPP = Engine(
     name="llama_cpp",
     title="llama.cpp's server",
+    owned_by="llamacpp",
     paths={"/v1/tokenize": "/tokenize", "/v1/detokenize": "/detokenize"},
     load=Load(
         path="/metrics",

@@ -58,6 +58,8 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     """Says whether a model can be asked; `{model}` is its name. None where health says it."""
     models_path: str | None = "/v1/models"
     """Lists its models in OpenAI's form."""
+    owned_by: str = ""
+    """Whose that list says that its models are; "" when that tells nothing."""
     context_member: str | None = None
     """Where an entry of that list says how many tokens a request may have."""
     paths: dict[str, str] = {}  # msgspec makes a new one for each

@@ -5,6 +5,7 @@ from penstock.engines.model import Engine, Load, Operation, Priority
 SGLANG = Engine(
     name="sglang",
     title="SGLang's server",
+    owned_by="sglang",
     # `/health_generate` really generates a token, so it is not asked.
     ready_path="/ready",
     context_member="max_model_len",

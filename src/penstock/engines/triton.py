@@ -44,6 +44,7 @@ TRITON = Engine(
 TRITON_OPENAI = Engine(
     name="triton_openai",
     title="NVIDIA Triton with its OpenAI-compatible frontend",
+    owned_by="Triton Inference Server",
     health_path="/health/ready",
     load=_LOAD,
     errors='`{"error": "text"}`; under 200, too, where a model answers more than once',

@@ -5,6 +5,7 @@ from penstock.engines.model import Engine, Load
 TRTLLM = Engine(
     name="trtllm",
     title="TensorRT-LLM's server, `trtllm-serve`",
+    owned_by="tensorrt_llm",
     load=Load(
         path="/prometheus/metrics",
         running="trtllm_num_requests_running",

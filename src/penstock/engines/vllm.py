@@ -40,6 +40,7 @@ DEVELOPMENT = (
 VLLM = Engine(
     name="vllm",
     title="vLLM's server",
+    owned_by="vllm",
     context_member="max_model_len",
     paths={
         "/v1/classify": "/classify",
