@@ -6,6 +6,7 @@ import re
 import shlex
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,22 @@ def test_days_of_a_time_zone_add_up(control: ControlServer) -> None:
     refused = run(control, "usage", "costs", "--tz", "Nowhere")
     assert refused.exit_code != 0
     assert "no time zone" in " ".join(refused.output.split())
+
+
+def test_times_are_shown(control: ControlServer) -> None:
+    """Who asks how long requests took sees all of them, with a table for people."""
+    day = run_json(control, "usage", "buckets", "--bucket", "day")[0]["start_time"]
+    since = datetime.fromtimestamp(day, UTC).isoformat()
+    until = (datetime.fromtimestamp(day, UTC) + timedelta(days=30)).isoformat()
+    words = ("usage", "latency", "--since", since, "--until", until, "--group-by", "model")
+    rows = run_json(control, *words)
+    assert sum(row["requests"] for row in rows) == 6
+    for row in rows:
+        assert row["outcomes"]["ok"] + row["failed_requests"] == row["requests"]
+    table = run(control, *words).output
+    assert "Each token" in table
+    assert str(rows[0]["model"]) in table
+    assert "No request matches." in run(control, "usage", "latency", "--until", "2020-01-01").output
 
 
 def test_groups_add_up(control: ControlServer) -> None:

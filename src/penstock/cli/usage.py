@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from penstock.cli import usage_corrections, usage_export, usage_figures
+from penstock.cli import usage_corrections, usage_export, usage_figures, usage_latency
 from penstock.cli.errors import BAD_OPTION, CommandError
 from penstock.cli.instance import DataOption, get_control
 from penstock.cli.output import JsonOption, console, examples, print_json, print_table
@@ -70,6 +70,7 @@ app = typer.Typer(
     ),
 )
 app.command("buckets", epilog=usage_figures.BUCKETS_EXAMPLES)(usage_figures.buckets)
+app.command("latency", epilog=usage_latency.EXAMPLES)(usage_latency.latency)
 app.command("costs", epilog=usage_figures.COSTS_EXAMPLES)(usage_figures.costs)
 app.command("export", epilog=usage_export.EXAMPLES)(usage_export.export)
 app.command("correct", epilog=usage_corrections.CORRECT_EXAMPLES)(usage_corrections.correct)

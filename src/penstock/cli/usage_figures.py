@@ -133,13 +133,13 @@ def buckets(  # noqa: PLR0913  # each option is a parameter: Typer reads them fr
     """
     wanted = {
         **find_span(since, until, month, read_zone(tz)),
-        **_given(
-            tz=tz, model=model, region=region, group_by=_groups(group_by), bucket=bucket.value
+        **given(
+            tz=tz, model=model, region=region, group_by=read_groups(group_by), bucket=bucket.value
         ),
     }
     with connect(data) as client:
         wanted |= find_usage_filters(client, organization, project, key)
-        rows = list(_results(client, BUCKETS, wanted))
+        rows = list(list_results(client, BUCKETS, wanted))
     if as_json:
         for row in rows:
             print_json(row)
@@ -147,13 +147,13 @@ def buckets(  # noqa: PLR0913  # each option is a parameter: Typer reads them fr
     if not rows:
         console().print("No request matches.")
         return
-    groups = _dimensions(group_by)
+    groups = list_dimensions(group_by)
     zone = read_zone(tz)
-    headings = [_begins(zone), *(_heading(name) for name in groups), *_FIGURES]
+    headings = [_begins(zone), *(name_heading(name) for name in groups), *_FIGURES]
     cells = [
         [
-            _begin(row, bucket.value, zone),
-            *(_cell(row, name) for name in groups),
+            format_begin(row, bucket.value, zone),
+            *(format_cell(row, name) for name in groups),
             *(f"{row[member]:,}" for member in _FIGURES.values()),
         ]
         for row in rows
@@ -186,14 +186,14 @@ def costs(  # noqa: PLR0913  # as above
     is_day = bucket is CostWidth.DAY or since is not None or until is not None
     wanted = {
         **find_span(since, until, month, read_zone(tz)),
-        **_given(
-            tz=tz, model=model, group_by=_groups(group_by), bucket="day" if is_day else "month"
+        **given(
+            tz=tz, model=model, group_by=read_groups(group_by), bucket="day" if is_day else "month"
         ),
     }
     with connect(data) as client:
         wanted |= find_usage_filters(client, organization, project, key)
-        rows = list(_results(client, COSTS, wanted))
-    groups = _dimensions(group_by)
+        rows = list(list_results(client, COSTS, wanted))
+    groups = list_dimensions(group_by)
     if bucket is None:
         rows = _add_up(rows, groups)
         if not rows and not groups:
@@ -217,11 +217,11 @@ def _print_costs(
         if any(row.get(member) is not None for row in rows)
     }
     begin = [] if width is None else [_begins(zone)]
-    headings = [*begin, *(_heading(name) for name in groups), "Currency", *amounts]
+    headings = [*begin, *(name_heading(name) for name in groups), "Currency", *amounts]
     cells = [
         [
-            *([] if width is None else [_begin(row, width, zone)]),
-            *(_cell(row, name) for name in groups),
+            *([] if width is None else [format_begin(row, width, zone)]),
+            *(format_cell(row, name) for name in groups),
             row["currency"],
             *(row.get(member) or "-" for member in amounts.values()),
         ]
@@ -230,7 +230,7 @@ def _print_costs(
     print_table(headings, cells, right=tuple(amounts), expendable=_EXPENDABLE)
 
 
-def _results(client: "ControlClient", path: str, filters: Mapping[str, str]) -> Iterator["Row"]:
+def list_results(client: "ControlClient", path: str, filters: Mapping[str, str]) -> Iterator["Row"]:
     """Yield the results of all pages, each with the times of its bucket and its own members."""
     page: str | None = None
     while True:
@@ -240,7 +240,7 @@ def _results(client: "ControlClient", path: str, filters: Mapping[str, str]) -> 
             times = {name: bucket[name] for name in ("start_time", "end_time")}
             for result in bucket["results"]:
                 members = {name: value for name, value in result.items() if name != "object"}
-                is_asked = {*_dimensions(filters.get("group_by"))}
+                is_asked = {*list_dimensions(filters.get("group_by"))}
                 yield times | {
                     name: value
                     for name, value in members.items()
@@ -313,7 +313,7 @@ def find_span(
         first, behind = month_bounds(month, zone)
         return {"since": format_time(first), "until": format_time(behind)}
     now = datetime.now(UTC)
-    return _given(
+    return given(
         since=since and format_time(parse_time("--since", since, now)),
         until=until and format_time(parse_time("--until", until, now)),
     )
@@ -336,24 +336,28 @@ def month_bounds(text: str, zone: tzinfo = UTC) -> tuple[datetime, datetime]:
     return datetime(year, number, 1, tzinfo=zone), datetime(*behind, 1, tzinfo=zone)
 
 
-def _given(**members: str | None) -> dict[str, str]:
+def given(**members: str | None) -> dict[str, str]:
+    """Return the filters that are given."""
     return {name: value for name, value in members.items() if value is not None}
 
 
-def _groups(text: str | None) -> str | None:
+def read_groups(text: str | None) -> str | None:
+    """Return what `--group-by` says in the words of the API."""
     if text is None:
         return None
     return ",".join(_WORDS.get(word.strip(), word.strip()) for word in text.split(","))
 
 
-def _dimensions(group_by: str | None) -> list[str]:
-    groups = _groups(group_by)
+def list_dimensions(group_by: str | None) -> list[str]:
+    """Return the members of results that `--group-by` means."""
+    groups = read_groups(group_by)
     if groups is None:
         return []
     return ["label_value" if name.startswith("label:") else name for name in groups.split(",")]
 
 
-def _heading(name: str) -> str:
+def name_heading(name: str) -> str:
+    """Return what a column of a dimension is called."""
     return _HEADINGS.get(name, name.capitalize())
 
 
@@ -361,11 +365,13 @@ def _begins(zone: tzinfo) -> str:
     return f"Begins ({'UTC' if zone is UTC else zone})"
 
 
-def _begin(row: Mapping[str, Any], width: str, zone: tzinfo) -> str:
+def format_begin(row: Mapping[str, Any], width: str, zone: tzinfo) -> str:
+    """Return when the bucket of a row begins, for people."""
     begin = datetime.fromtimestamp(row["start_time"], zone).isoformat(sep=" ")
     return begin[: {"month": 7, "day": 10}.get(width, 16)]
 
 
-def _cell(row: Mapping[str, Any], name: str) -> str:
+def format_cell(row: Mapping[str, Any], name: str) -> str:
+    """Return a dimension of a row for people: the name of what has one."""
     value = row.get(_NAMES.get(name, "")) or row.get(name)
     return "-" if value in {None, ""} else str(value)

@@ -35,7 +35,7 @@ from penstock.limits import budget_api, rule_api
 from penstock.limits.budget_api import create_budgets_router
 from penstock.limits.budget_applying import BUDGETS
 from penstock.metering import api as metering_api
-from penstock.metering import bucket_api
+from penstock.metering import bucket_api, latency_api
 from penstock.metering.openai_api import openai_usage
 from penstock.notices import api as notices_api
 from penstock.rating import api as price_api
@@ -125,6 +125,7 @@ def _routes_of_rooms() -> Sequence[BaseRoute]:
             notices_api.notices,
             reconciliation,
             bucket_api.buckets,
+            latency_api.latency,
             openai_usage,
             openai_costs,
             cost_api.costs,

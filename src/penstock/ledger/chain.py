@@ -11,7 +11,7 @@ from typing import Any
 from penstock.ledger import chain_store as store
 from penstock.metering.bucket_rules import DAY_US, advance, bucket_start
 from penstock.metering.figure_rules import EMBEDDINGS
-from penstock.metering.tables import UsageDays, UsageEmbeddingHours, UsageMonths
+from penstock.metering.tables import UsageDays, UsageEmbeddingHours, UsageLatencyHours, UsageMonths
 from penstock.storage.sessions import ReadSession
 
 MAX_DIFFERENCES = 100
@@ -97,6 +97,7 @@ async def _compare_figures(session: ReadSession, day: int) -> list[Difference]:
             embeddings = [one for one in uses if one.names.get("operation") == EMBEDDINGS]
             meant = embeddings if table is UsageEmbeddingHours else uses
             found += _compare(table, meant, kept)
+    found += _compare(UsageLatencyHours, *await store.list_ended(session, scope, day))
     start_us = bucket_start("month", start_us)
     month = (start_us, advance("month", start_us, 1))
     days = await store.list_figures(session, scope, UsageDays, *month)

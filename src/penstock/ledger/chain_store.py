@@ -12,6 +12,7 @@ from penstock.contract.usage import METERS
 from penstock.ledger.tables import Transfers
 from penstock.limits.prices import join_amount
 from penstock.metering.bucket_rules import DAY_US
+from penstock.metering.latency_rules import OUTCOMES
 from penstock.metering.tables import (
     COUNTED,
     FIGURE_OF,
@@ -19,6 +20,7 @@ from penstock.metering.tables import (
     UsageEmbeddingHours,
     UsageEvents,
     UsageLabelDays,
+    UsageLatencyHours,
     UsageModelQuarters,
     UsageProjectDays,
     UsageProjectQuarters,
@@ -141,6 +143,32 @@ async def list_used(session: ReadSession, scope: Scope, day: int) -> tuple[list[
     for *names, labels, deltas in await session.rows(corrected):
         uses.append(_use(_USED_NAMES, names, labels, _fold_meters(deltas)))
     return uses, days
+
+
+async def list_ended(session: ReadSession, scope: Scope, day: int) -> tuple[list[Use], list[Use]]:
+    """Return how the events of a day of UTC ended, and what the histograms of its hours say."""
+    key = _names_of(UsageEvents, ("organization", "project", "model", "outcome"))
+    events = (
+        select(*key, func.count())
+        .where(scope.where(UsageEvents.organization), *_started(day))
+        .group_by(*key)
+    )
+    names = names_of(UsageLatencyHours)
+    ended = [
+        Use(dict(zip(names, row, strict=False)), (), {row[-2]: row[-1]})
+        for row in await session.rows(events)
+    ]
+    table = UsageLatencyHours
+    hours = select(*_names_of(table, names), table.counts).where(
+        scope.where(table.organization),
+        table.at >= day * DAY_US,
+        table.at < (day + 1) * DAY_US,
+    )
+    kept = [
+        Use(dict(zip(names, row, strict=False)), (), row[-1][OUTCOMES])
+        for row in await session.rows(hours)
+    ]
+    return ended, kept
 
 
 async def list_charged(

@@ -99,3 +99,13 @@ class UsageResult:
     group: tuple[str, ...]
     figures: Mapping[Meter, int]
     """By meter; no token is on two of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyResult:
+    """How long the requests of one group took in one bucket, and how they ended."""
+
+    start_us: int
+    group: tuple[str, ...]
+    counts: Mapping[str, Mapping[str, int]]
+    """`latency_rules.Counts`."""

@@ -26,7 +26,7 @@ from penstock.metering.bucket_model import (
 from penstock.metering.bucket_rules import advance, find_fault, find_page
 from penstock.metering.errors import CURSOR_INVALID, GROUPING_UNKNOWN
 
-_TIME = "ISO 8601 with a time zone, e.g. `2026-06-15T12:00:00Z`; write `+` as `%2B`."
+TIME = "ISO 8601 with a time zone, e.g. `2026-06-15T12:00:00Z`; write `+` as `%2B`."
 _LABEL_PREFIX = "label:"
 _NAMED = {"organization": "organization_name", "project": "project_name", "key_id": "key_name"}
 _SUMS: Mapping[str, tuple[Meter, ...]] = {
@@ -58,11 +58,11 @@ class SpanQuery(RequestBody):
 
     since: Annotated[
         AwareDatetime | None,
-        Field(description=f"In the first bucket that is meant; the oldest without. {_TIME}"),
+        Field(description=f"In the first bucket that is meant; the oldest without. {TIME}"),
     ] = None
     until: Annotated[
         AwareDatetime | None,
-        Field(description=f"The last bucket begins before it; the newest without. {_TIME}"),
+        Field(description=f"The last bucket begins before it; the newest without. {TIME}"),
     ] = None
     group_by: Annotated[
         Text | None,

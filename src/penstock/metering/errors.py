@@ -73,3 +73,16 @@ GROUPING_UNKNOWN = ErrorCode(
     caller_action="Leave out what the message names, or ask without a label.",
     operator_action="None.",
 )
+
+SPAN_TOO_LONG = ErrorCode(
+    code="err:control:metering:span_too_long",
+    status=400,
+    source=Source.DOWNSTREAM,
+    retryable=False,
+    public="More time is asked for than is answered at once.",
+    conventional_type="invalid_request_error",
+    conventional_code="invalid_span",
+    cause="Histograms of latency are added up one by one, and a span of many months has too many.",
+    caller_action="Ask for one month after the other: `since` and `until`.",
+    operator_action="None.",
+)

@@ -216,6 +216,16 @@ class ModelCell(NamedTuple):
     region: str
 
 
+class LatencyCell(NamedTuple):
+    """What histograms of times are kept by, in the order of the table's key."""
+
+    organization: str
+    at_us: int
+    """When the hour begins."""
+    project: str
+    model: str
+
+
 class LabelCell(NamedTuple):
     """What figures of labels are kept by, in the order of the table's key."""
 

@@ -7,7 +7,7 @@ from typing import TypeAlias
 from penstock.access.verification import KeyUse, record_uses
 from penstock.contract.usage import Meter, UsageBatch, UsageEvent, UsageReceipt
 from penstock.kit.errors import PenstockError
-from penstock.metering import figure_store, log_events, producer_store, store
+from penstock.metering import figure_store, latency_store, log_events, producer_store, store
 from penstock.metering.errors import (
     BATCH_INVALID,
     BATCH_TOO_LARGE,
@@ -15,6 +15,7 @@ from penstock.metering.errors import (
     PLACES_INVALID,
 )
 from penstock.metering.figure_rules import add_up
+from penstock.metering.latency_rules import count_times
 from penstock.metering.model import (
     BEGINNING,
     MAX_EVENTS,
@@ -101,7 +102,8 @@ async def record_events(
     journal was stored before. It holds once the session has committed.
 
     Rows are locked in this order, and those of one kind in order of their keys: producers,
-    events, figures, keys, then what `settle` locks. So nobody waits for one that waits for it.
+    events, figures, times, keys, then what `settle` locks. So nobody waits for one that waits for
+    it.
 
     When their keys were used last is stored with them; keys of a node's own file are not here.
 
@@ -123,6 +125,7 @@ async def record_events(
     known = [arrival for event_id, arrival in first.items() if event_id not in new] + repeats
     places = await _follow(session, producers, deliveries, fresh)
     await figure_store.add_figures(session, scope, add_up(one.event for one in fresh))
+    await latency_store.add_counts(session, scope, count_times(one.event for one in fresh))
     await record_uses(session, map(_use, first.values()))
     if settle is not None and fresh:
         await settle(session, fresh)

@@ -7,7 +7,7 @@ from sqlalchemy import JSON, Index, LargeBinary, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from penstock.contract.usage import METERS, Outcome, UsageSource
-from penstock.storage.base import Base, Microseconds
+from penstock.storage.base import Base, Json, Microseconds
 
 
 class UsageEvents(Base):
@@ -233,3 +233,20 @@ class UsageModelQuarters(_Figures, Base):
     model: Mapped[str] = mapped_column(primary_key=True)
     data_class: Mapped[str] = mapped_column(primary_key=True)
     region: Mapped[str] = mapped_column(primary_key=True)
+
+
+class UsageLatencyHours(Base):
+    """How long the requests took that began in an hour, and how they ended.
+
+    Rows are read and written as a whole: a histogram has other buckets in each.
+    """
+
+    __tablename__ = "usage_latency_hours"
+    __table_args__ = (Index(None, "at"),)
+
+    organization: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[Microseconds] = mapped_column(primary_key=True)
+    project: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)
+    counts: Mapped[Any] = mapped_column(Json)
+    """`latency_rules.Counts`: by measure and bucket, and by outcome."""
