@@ -3,6 +3,8 @@
 import itertools
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,6 +19,9 @@ import httpx
 import psutil
 import pytest
 from tests.fakes.plain_http import NO_TLS
+from typer.testing import CliRunner
+
+from penstock.cli.main import app
 
 PENSTOCK = str(Path(sys.executable).with_name("penstock"))
 START_S = 90.0
@@ -143,9 +148,7 @@ def test_a_newcomers_first_hour(start: Start) -> None:
     row = until(lambda: find_row(dev.data, request_id))
     assert row["output_tokens"] == answer.json()["usage"]["completion_tokens"] == 5
     assert row["input_tokens"] == answer.json()["usage"]["prompt_tokens"]
-    told = penstock("trace", request_id, "--json", "--data", str(dev.data))
-    assert told.returncode == 0, told.stderr
-    story = json.loads(told.stdout)
+    story = json.loads(ask(dev, "trace", request_id, "--json"))
     assert story["usage"] == row
     assert story["node"]["is_closed"]
     assert story["node"]["endpoints"]
@@ -174,6 +177,7 @@ def test_a_newcomers_first_hour(start: Start) -> None:
         assert follower.wait(10) == 0
 
     look_inside(dev)
+    follow_the_page(dev, request_id)
 
     doctor = penstock("doctor", "--data", str(dev.data))
     assert doctor.returncode == 0, doctor.stdout
@@ -224,13 +228,31 @@ def look_inside(dev: Dev) -> None:
         assert httpx.get(f"{base}/debug/tasks", headers=dev.headers).status_code == 404
 
 
+def follow_the_page(dev: Dev, request_id: str) -> None:
+    """See each command of the page about slow requests work."""
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "debug-a-slow-request.md"
+    blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    commands = [line.replace("$REQUEST_ID", request_id) for line in lines]
+    assert len(commands) > 8
+    for command in commands:
+        words = shlex.split(command.replace("--once", "--once --interval 0.2"))[1:]
+        assert ask(dev, *words).strip()
+
+
+def ask(dev: Dev, *words: str) -> str:
+    """Return what a command prints; it costs no process of its own."""
+    answer = CliRunner().invoke(app, [*words, "--data", str(dev.data)])
+    assert answer.exit_code == 0, (words, answer.output)
+    return answer.stdout
+
+
 def debug(dev: Dev, *words: str) -> dict[str, Any]:
     """Return what `penstock debug` finds."""
-    answer = penstock("debug", *words, "--json", "--data", str(dev.data))
-    assert answer.returncode == 0, answer.stderr
-    assert "canary-4711" not in answer.stdout
-    assert dev.facts["api_key"] not in answer.stdout
-    found: dict[str, Any] = json.loads(answer.stdout)
+    told = ask(dev, "debug", *words, "--json")
+    assert "canary-4711" not in told
+    assert dev.facts["api_key"] not in told
+    found: dict[str, Any] = json.loads(told)
     return found
 
 

@@ -22,6 +22,7 @@ _PLACES = {
     "apply": Place("apply", _FILES, "apply", "APPLY_EXAMPLES"),
     "export": Place("apply", _FILES, "export", "EXPORT_EXAMPLES"),
     "trace": Place("trace", _ASK, "trace"),
+    "top": Place("top", _ASK, "top"),
     "debug": Place("debug", _ASK, "debug"),
     "reconcile": Place("reconcile", _ASK, "reconcile"),
     "notices": Place("notices", _ASK, "notices"),

@@ -2,16 +2,14 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 import pytest
 from tests.fakes.fake_worker import FakeJournal, make_event, make_open
+from tests.fakes.pages import running_pages
 from typer.testing import CliRunner, Result
 
 from penstock.billing.story_schemas import StoriesBody
@@ -47,34 +45,16 @@ class Control:
         return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-@contextmanager
-def _serve(control: Control) -> Iterator[None]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            (name,) = parse_qs(urlsplit(self.path).query)["id"]
-            body = json.dumps({"data": control.stories.get(name, [])}).encode()
-            self.send_response(200)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        control.url = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield
-        server.shutdown()
-        thread.join()
-
-
 @pytest.fixture
 def control() -> Iterator[Control]:
     """Return one that listens."""
     control = Control()
-    with _serve(control):
+
+    def answer(path: str) -> str:
+        (name,) = parse_qs(urlsplit(path).query)["id"]
+        return json.dumps({"data": control.stories.get(name, [])})
+
+    with running_pages(answer) as control.url:
         yield control
 
 
