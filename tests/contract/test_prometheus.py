@@ -14,7 +14,7 @@ from deploy.dashboards import DASHBOARDS, RATE
 from deploy.generate import ROOT
 
 from penstock.contract.exposition import Family, write_page
-from penstock.contract.metrics import WORKER_METRICS
+from penstock.contract.metrics import PROCESS_METRICS, WORKER_METRICS
 from penstock.contract.node import HistogramSample
 from penstock.node.metrics import AGENT_METRICS
 
@@ -305,7 +305,7 @@ def test_prometheus_takes_the_page_of_a_node() -> None:
             {} if metric.buckets else {metric.labels: 1.0},
             {metric.labels: HistogramSample(metric.name, metric.labels, counts, 1.0)},
         )
-        for metric in (*WORKER_METRICS, *AGENT_METRICS)
+        for metric in (*WORKER_METRICS, *AGENT_METRICS, *PROCESS_METRICS)
         for counts in [(1,) * (len(metric.buckets) + 1)]
     ]
     run("check", "metrics", page="".join(write_page(families)).encode())

@@ -13,6 +13,7 @@ from tests.fakes.followers import Follower, asking
 from tests.fakes.organizations import ALL
 
 from penstock.contract import money
+from penstock.contract.exposition import Family
 from penstock.contract.money import NANO, PRICE_SCALE, HoldAsk, HoldRequest
 from penstock.contract.snapshot_store import owner_name
 from penstock.control.metrics import BUDGET_DIFFERENCES, create_metrics_router
@@ -340,11 +341,11 @@ async def test_differences_are_a_metric(rig: AdminRig, database: Database) -> No
     await rig.chores.tick()
     assert books.differences == 1
     router = create_metrics_router(
-        lambda: [(BUDGET_DIFFERENCES, {"": books.differences})], Scope.all_organizations
+        lambda: [Family(BUDGET_DIFFERENCES, {(): books.differences})], Scope.all_organizations
     )
     rig.app.include_router(router)
     page = await rig.client.get("/metrics")
-    assert "\npenstock_budget_differences 1\n" in page.text
+    assert "\npenstock_budget_differences 1.0\n" in page.text
 
 
 async def test_a_damaged_budget_lets_nothing_through(

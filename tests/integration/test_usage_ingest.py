@@ -1,7 +1,9 @@
 """Usage from a node's batch to the ledger, in one transaction, on both kinds of database."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from sqlalchemy import func, select
 from tests.fakes.database_machine import add_price, try_machine
 from tests.fakes.ingest_machine import IngestMachine
@@ -13,12 +15,17 @@ from penstock.contract.money import HoldUse
 from penstock.contract.usage import Attempt, UsageBatch
 from penstock.control.books import UsageBooks
 from penstock.control.quarantine import Quarantine
+from penstock.kit.clock import SystemClock
 from penstock.ledger.tables import Entries
 from penstock.limits.prices import ATTO_IN_NANO
 from penstock.metering import service
+from penstock.metering.intake import Intake
+from penstock.metering.model import Arrival
 from penstock.metering.tables import UsageQuarters
 from penstock.rating.tables import RatedUsage
 from penstock.storage.database import Database
+from penstock.storage.errors import DatabaseUnavailableError
+from penstock.storage.sessions import WriteSession
 
 
 async def test_a_batch_of_all_that_is_odd_is_taken(database: Database) -> None:
@@ -54,6 +61,32 @@ async def test_a_batch_of_all_that_is_odd_is_taken(database: Database) -> None:
         off = select(func.sum(Entries.amount), func.sum(Entries.amount_rest))
         whole, rest = (await reading.rows(off))[0]
         assert int(whole or 0) * ATTO_IN_NANO + int(rest or 0) == 0
+
+
+async def test_amounts_are_shown_once_they_are_stored(database: Database) -> None:
+    """Graphs have what was charged and is committed, each event once, also after a failed try."""
+    await add_price(database)
+    books = UsageBooks("EUR")
+    batch = UsageBatch(
+        "node-1/0", 1, tuple(make_event(number, model="small") for number in range(5))
+    )
+
+    async def fail(session: WriteSession, arrivals: Sequence[Arrival]) -> None:
+        await books(session, arrivals)
+        raise DatabaseUnavailableError
+
+    with pytest.raises(DatabaseUnavailableError):
+        await Intake(database, SystemClock(), fail, books.committed)(batch, ALL)
+    assert books.amounts.charges == {}
+    take = Intake(database, SystemClock(), books, books.committed)
+    for _ in range(2):
+        await take(batch, ALL)
+    async with database.read(ALL) as session:
+        charged = select(func.sum(RatedUsage.amount)).where(RatedUsage.kind == "charge")
+        nano = (await session.rows(charged))[0][0]
+    assert nano > 0
+    assert sum(books.amounts.charges.values()) == pytest.approx(int(nano) / 10**9)
+    assert {currency for _, currency in books.amounts.charges} == {"EUR"}
 
 
 async def test_quarantine_is_alarmed(database: Database) -> None:

@@ -217,6 +217,28 @@ GC_PAUSE = Metric(
     (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25),
 )
 
+PROCESS_MEMORY = Metric(
+    "penstock_process_memory_bytes", "gauge", ("process",), "Resident memory of a process."
+)
+PROCESS_CPU = Metric(
+    "penstock_process_cpu_seconds_total",
+    "counter",
+    ("process",),
+    "Processor time of a process since its start.",
+)
+PROCESS_FILES = Metric(
+    "penstock_process_open_files",
+    "gauge",
+    ("process",),
+    "Open files and connections of a process.",
+)
+BUILD_INFO = Metric(
+    "penstock_build_info",
+    "gauge",
+    ("version", "python_version"),
+    "1; the labels say what runs.",
+)
+
 WORKER_METRICS = (
     REQUESTS,
     ERRORS,
@@ -254,3 +276,5 @@ WORKER_METRICS = (
     GC_PAUSE,
 )
 """What workers report. The agent adds its own (journal lag, worker restarts, ...)."""
+PROCESS_METRICS = (PROCESS_MEMORY, PROCESS_CPU, PROCESS_FILES, BUILD_INFO)
+"""What agent and control plane say of the processes that they know."""

@@ -1,15 +1,27 @@
-"""How a process itself fares: how late its event loop is, and how long it stands still for garbage.
+"""How our processes fare: how late loops are, what garbage costs, what of the machine is used.
 
-Each of our processes has one, with its name as label.
+Each process watches itself, with its name as label.
 """
 
 import asyncio
 import gc
+import platform
+from collections.abc import Iterator, Mapping
 from time import perf_counter
 from typing import Final
 
-from penstock.contract.metrics import GC_PAUSE, LOOP_LAG
+import penstock
+from penstock.contract.exposition import Family
+from penstock.contract.metrics import (
+    BUILD_INFO,
+    GC_PAUSE,
+    LOOP_LAG,
+    PROCESS_CPU,
+    PROCESS_FILES,
+    PROCESS_MEMORY,
+)
 from penstock.contract.series import Histogram
+from penstock.kit.processes import find_use
 
 _BEAT_S: Final = 0.1
 _GENERATIONS: Final = 3
@@ -30,6 +42,11 @@ class Vitals:
         """What it has seen."""
         self._began_s = 0.0
         self._beat: asyncio.TimerHandle | None = None
+
+    def families(self) -> Iterator[Family]:
+        """Yield what it has seen, by metric."""
+        yield Family(LOOP_LAG, histograms={self._lag.labels: self._lag.sample()})
+        yield Family(GC_PAUSE, histograms={each.labels: each.sample() for each in self._pauses})
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to watch."""
@@ -55,3 +72,17 @@ class Vitals:
             self._began_s = perf_counter()
         else:
             self._pauses[info["generation"]].observe(perf_counter() - self._began_s)
+
+
+def show_processes(pids: Mapping[str, int]) -> Iterator[Family]:
+    """Yield what processes use, but for those that are gone, and which version this one is.
+
+    Args:
+        pids: Their ids, by what they are called.
+    """
+    found = {(name,): find_use(pid) for name, pid in pids.items()}
+    uses = {name: use for name, use in found.items() if use is not None}
+    yield Family(PROCESS_MEMORY, {name: float(use.memory_bytes) for name, use in uses.items()})
+    yield Family(PROCESS_CPU, {name: use.cpu_s for name, use in uses.items()})
+    yield Family(PROCESS_FILES, {name: float(use.open_files) for name, use in uses.items()})
+    yield Family(BUILD_INFO, {(penstock.__version__, platform.python_version()): 1.0})

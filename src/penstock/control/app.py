@@ -1,8 +1,10 @@
 """The composition root: settings become an application."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -12,7 +14,8 @@ from penstock.access.peppers import Peppers, read_peppers
 from penstock.audit.signing import CheckpointSigner
 from penstock.billing.verifying import BILLING_CHECKS
 from penstock.catalog.credentials.data_keys import DataKeys
-from penstock.contract.metrics import Metric
+from penstock.contract.exposition import Family
+from penstock.contract.vitals import Vitals, show_processes
 from penstock.control.admin import add_admin_api
 from penstock.control.authentication import (
     create_bearer,
@@ -37,13 +40,15 @@ from penstock.control.ledger_books import LedgerBooks
 from penstock.control.limit_uses import create_limit_uses_router
 from penstock.control.metrics import (
     BUDGET_DIFFERENCES,
+    CHARGES,
+    COSTS,
     HOLDS_EXPIRED,
     LEDGER_VIOLATIONS,
     SETTLEMENT_FAULTS,
     USAGE_CONFLICTS,
     USAGE_FORGED,
     USAGE_UNRATED,
-    Series,
+    by_label,
     create_metrics_router,
 )
 from penstock.control.money import create_holds_router
@@ -93,8 +98,10 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
     usage_books = UsageBooks(settings.billing_currency)
     quarantine = Quarantine(database)
     ledger = LedgerBooks(database, clock, BILLING_CHECKS)
-    take = Intake(database, clock, usage_books)
+    take = Intake(database, clock, usage_books, usage_books.committed)
+    vitals = Vitals("control")
     brokers = create_broker_usages(settings, node_token, take)
+    collect = partial(_collect, books, usage_books, quarantine, ledger, brokers, vitals=vitals)
     chores = Chores(
         database,
         signer,
@@ -109,7 +116,7 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
         title="Penstock control plane",
         version=penstock.__version__,
         description=_DESCRIPTION,
-        lifespan=_create_lifespan(settings, database, chores, brokers),
+        lifespan=_create_lifespan(settings, database, chores, brokers, vitals),
         responses=PROBLEM_RESPONSES,
         # The interactive pages would load their code from somebody else's servers.
         docs_url=None,
@@ -126,9 +133,7 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
         create_schema_router(),
         create_node_router(database, authenticate_node, take),
         create_holds_router(database, clock, authenticate_node),
-        create_metrics_router(
-            lambda: _collect(books, usage_books, quarantine, ledger, brokers), authenticate_node
-        ),
+        create_metrics_router(collect, authenticate_node),
         create_feed_router(database, authenticate_node),
         create_engine_operations_router(database, clock, authenticate_node),
         create_key_hashes_router(database, peppers, clock, authenticate_node),
@@ -151,12 +156,17 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
 
 
 def _create_lifespan(
-    settings: ControlSettings, database: Database, chores: Chores, brokers: Sequence[BrokerUsage]
+    settings: ControlSettings,
+    database: Database,
+    chores: Chores,
+    brokers: Sequence[BrokerUsage],
+    vitals: Vitals,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await database.open()
         await create_missing_key_file(settings, database)
+        vitals.start(asyncio.get_running_loop())
         working = [asyncio.create_task(chores.run(), name="chores")]
         working += [asyncio.create_task(broker.run(), name="broker") for broker in brokers]
         try:
@@ -165,6 +175,7 @@ def _create_lifespan(
             for task in working:
                 task.cancel()
             await asyncio.wait(working)
+            vitals.stop()
             await database.close()
 
     return lifespan
@@ -186,13 +197,20 @@ def _collect(
     quarantine: Quarantine,
     ledger: LedgerBooks,
     brokers: Sequence[BrokerUsage],
-) -> list[tuple[Metric, Series]]:
-    return [
-        (BUDGET_DIFFERENCES, {"": books.differences}),
-        (LEDGER_VIOLATIONS, {"": ledger.violations}),
-        (HOLDS_EXPIRED, {"": books.expired}),
-        (SETTLEMENT_FAULTS, usage_books.faults),
-        (USAGE_CONFLICTS, {"": quarantine.size}),
-        (USAGE_FORGED, {"": sum(broker.forged for broker in brokers)}),
-        (USAGE_UNRATED, usage_books.unrated),
-    ]
+    *,
+    vitals: Vitals,
+) -> Iterator[Family]:
+    for metric, figure in (
+        (BUDGET_DIFFERENCES, books.differences),
+        (LEDGER_VIOLATIONS, ledger.violations),
+        (HOLDS_EXPIRED, books.expired),
+        (USAGE_CONFLICTS, quarantine.size),
+        (USAGE_FORGED, sum(broker.forged for broker in brokers)),
+    ):
+        yield Family(metric, {(): figure})
+    yield Family(SETTLEMENT_FAULTS, by_label(usage_books.faults))
+    yield Family(USAGE_UNRATED, by_label(usage_books.unrated))
+    yield Family(CHARGES, usage_books.amounts.charges)
+    yield Family(COSTS, usage_books.amounts.costs)
+    yield from vitals.families()
+    yield from show_processes({"control": os.getpid()})

@@ -6,16 +6,21 @@ It stands here because rooms that rate, that book and that limit do not know eac
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from penstock.contract.series import Labels, Names
 from penstock.control import log_events
 from penstock.ledger.model import UsagePosting
 from penstock.ledger.service import find_currencies, post_usage
 from penstock.limits.budget_model import Life, RatedEvent
 from penstock.limits.budget_settling import settle
+from penstock.limits.prices import ATTO
 from penstock.limits.wallet_model import WalletMove
 from penstock.metering.model import Arrival
 from penstock.rating.model import Rated, RatedBatch
 from penstock.rating.service import list_unrated, rate_events, record_rated
 from penstock.storage.sessions import WriteSession
+
+_SHOWN = 100
+"""Organizations whose amounts are shown by name; the others are shown together."""
 
 
 class UsageBooks:
@@ -34,6 +39,10 @@ class UsageBooks:
         """How often usage could not be settled in full since the start, by what was wrong."""
         self.unrated: Counter[str] = Counter({"unpriced": 0, "absurd": 0})
         """Events since the start that were rated at nothing, by why."""
+        self.amounts = Amounts()
+        """What was charged since the start."""
+        self._new: Sequence[UsagePosting] = ()
+        """What is not committed yet."""
 
     async def __call__(self, session: WriteSession, arrivals: Sequence[Arrival]) -> None:
         """Rate, book and settle events that are stored for the first time.
@@ -45,6 +54,7 @@ class UsageBooks:
             session: One of all organizations, in which they are stored.
             arrivals: At least one, each id once, in order of id.
         """
+        self._new = ()
         events = await list_unrated(session, [one.event for one in arrivals])
         if not events:
             return
@@ -60,6 +70,12 @@ class UsageBooks:
         rated = [by_id[event.event_id] for event in events]
         await self._settle(session, rated, batch, now_us, posted.moves)
         self.unrated.update(unpriced=batch.unpriced, absurd=batch.absurd)
+        self._new = postings
+
+    def committed(self) -> None:
+        """Take note that what was entered last is stored for good."""
+        self.amounts.add(self._new)
+        self._new = ()
 
     async def _settle(
         self,
@@ -89,6 +105,25 @@ class UsageBooks:
             log_events.USAGE_NOT_SETTLED.log(
                 producer=life.producer, epoch=life.epoch, fault=fault, count=count
             )
+
+
+class Amounts:
+    """What usage was charged and cost, as graphs show it: in floats, and never less than before."""
+
+    def __init__(self) -> None:
+        """Start at nothing."""
+        self.charges: dict[Labels, float] = {}
+        """By organization, those that are shown, and currency."""
+        self.costs: dict[Labels, float] = {}
+        self._names = Names(_SHOWN)
+
+    def add(self, postings: Iterable[UsagePosting]) -> None:
+        """Add what was posted."""
+        for one in postings:
+            labels = self._names.shown(one.organization), one.currency
+            for sums, atto in ((self.charges, one.charge_atto), (self.costs, one.cost_atto)):
+                if atto > 0:
+                    sums[labels] = sums.get(labels, 0.0) + atto / ATTO
 
 
 def sum_up(rated: Iterable[Rated], now_us: int) -> list[UsagePosting]:

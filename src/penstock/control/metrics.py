@@ -1,13 +1,20 @@
 """The control plane's own metrics, and the page that Prometheus reads."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeAlias
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import PlainTextResponse
 
 from penstock.audit.door import problem_responses
+from penstock.contract.exposition import (
+    OPENMETRICS_TYPE,
+    TEXT_TYPE,
+    Family,
+    wants_openmetrics,
+    write_page,
+)
 from penstock.contract.metrics import Metric
+from penstock.contract.series import Labels
 from penstock.storage.errors import UNAVAILABLE
 from penstock.storage.scope import Scope
 
@@ -53,15 +60,25 @@ USAGE_FORGED = Metric(
     (),
     "Messages on a broker that hold usage and were not written by a node of ours: must be 0.",
 )
+CHARGES = Metric(
+    "penstock_charges_total",
+    "counter",
+    ("organization", "currency"),
+    "What usage was charged, in units of the currency: rounded, for graphs alone. What lowers a "
+    "charge is not in it; the ledger is exact.",
+)
+COSTS = Metric(
+    "penstock_costs_total",
+    "counter",
+    ("organization", "currency"),
+    "What that usage cost the platform, in the same way.",
+)
 
 _PAGE = {"type": "string", "examples": [f"{BUDGET_DIFFERENCES.name} 0\n"]}
 
-Series: TypeAlias = Mapping[str, int]
-"""Values by that of the only label; "" for a metric without one."""
-
 
 def create_metrics_router(
-    collect: Callable[[], Iterable[tuple[Metric, Series]]], authenticate: Callable[..., Scope]
+    collect: Callable[[], Iterable[Family]], authenticate: Callable[..., Scope]
 ) -> APIRouter:
     """Return the endpoint that Prometheus reads, with the node's token.
 
@@ -73,7 +90,7 @@ def create_metrics_router(
 
     @router.get(
         "/metrics",
-        summary="Metrics in Prometheus' text form, of this process",
+        summary="Metrics of this process in Prometheus' text form, or as OpenMetrics",
         response_class=PlainTextResponse,
         responses={
             200: {"content": {"text/plain": {"schema": _PAGE}}},
@@ -81,16 +98,14 @@ def create_metrics_router(
         },
         dependencies=[Depends(authenticate)],
     )
-    async def get_metrics() -> PlainTextResponse:
-        text = "".join(_render(metric, series) for metric, series in collect())
-        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+    async def get_metrics(request: Request) -> PlainTextResponse:
+        is_openmetrics = wants_openmetrics(request.headers.get("accept", ""))
+        text = "".join(write_page(collect(), is_openmetrics=is_openmetrics))
+        return PlainTextResponse(text, media_type=OPENMETRICS_TYPE if is_openmetrics else TEXT_TYPE)
 
     return router
 
 
-def _render(metric: Metric, series: Series) -> str:
-    lines = [f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} {metric.kind}"]
-    for value, figure in series.items():
-        labels = f'{{{metric.labels[0]}="{value}"}}' if metric.labels else ""
-        lines.append(f"{metric.name}{labels} {figure}")
-    return "\n".join(lines) + "\n"
+def by_label(figures: Mapping[str, int]) -> dict[Labels, float]:
+    """Return figures by the value of a metric's only label as series."""
+    return {(value,): float(figure) for value, figure in figures.items()}

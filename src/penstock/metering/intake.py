@@ -41,15 +41,21 @@ class Intake:
         database: Where usage is kept.
         clock: Says when a batch came.
         settle: Told of each event that is new, in the transaction that stores it.
+        committed: Called when what it was told last is stored for good.
     """
 
     def __init__(
-        self, database: Database, clock: Clock, settle: service.Settle | None = None
+        self,
+        database: Database,
+        clock: Clock,
+        settle: service.Settle | None = None,
+        committed: Callable[[], None] = lambda: None,
     ) -> None:
         """See the class."""
         self._database = database
         self._clock = clock
         self._settle = settle
+        self._committed = committed
         self._queue: list[_Waiting] = []
         self._turn = asyncio.Lock()
 
@@ -108,6 +114,7 @@ class Intake:
         deliveries = [one.delivery for one in waiting]
         async with self._database.write(scope) as session:
             receipts = await service.record_events(session, scope, deliveries, self._settle)
+        self._committed()
         for one, receipt in zip(waiting, receipts, strict=True):
             one.receipt = receipt
         return receipts[0]

@@ -3,20 +3,18 @@
 import asyncio
 import contextlib
 import os
-import platform
 import random
 import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import penstock
 from penstock.access.peppers import Peppers, read_peppers
 from penstock.contract.exposition import Family
 from penstock.contract.metrics import Metric
 from penstock.contract.node import ContextLengths, NotReady, Stats
 from penstock.contract.operations import MAX_WAIT_S
-from penstock.contract.vitals import Vitals
+from penstock.contract.vitals import Vitals, show_processes
 from penstock.kit.clock import Clock
 from penstock.kit.debug_door import DebugDoor, debug_routes, socket_path
 from penstock.kit.errors import PenstockError
@@ -47,7 +45,6 @@ from penstock.node.limits_setup import NodeLimits
 from penstock.node.links import Links
 from penstock.node.monitor import DiscoveryState, FeedState, Monitor, Readiness
 from penstock.node.operator import Operator
-from penstock.node.processes import show_processes
 from penstock.node.publisher import Publisher
 from penstock.node.rehashes import Rehashes
 from penstock.node.settings import AgentSettings
@@ -397,7 +394,6 @@ class _Agent:
         yield Family(metrics.ENDPOINT_READY, {name: float(state) for name, state in states.items()})
         yield from self._discovery.families()
         yield from show_processes({"agent": os.getpid(), **self._supervisor.pids})
-        yield Family(metrics.BUILD_INFO, {(penstock.__version__, platform.python_version()): 1.0})
 
     def _own_figures(self) -> Iterator[tuple[Metric, float]]:
         supervisor, shipper = self._supervisor, self._shipper

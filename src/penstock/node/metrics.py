@@ -102,27 +102,6 @@ LIMITS_UNANSWERED = Metric(
     (),
     "Leases that nobody could decide about: hard limits refuse then.",
 )
-PROCESS_MEMORY = Metric(
-    "penstock_process_memory_bytes", "gauge", ("process",), "Resident memory of a process."
-)
-PROCESS_CPU = Metric(
-    "penstock_process_cpu_seconds_total",
-    "counter",
-    ("process",),
-    "Processor time of a process since its start.",
-)
-PROCESS_FILES = Metric(
-    "penstock_process_open_files",
-    "gauge",
-    ("process",),
-    "Open files and connections of a process.",
-)
-BUILD_INFO = Metric(
-    "penstock_build_info",
-    "gauge",
-    ("version", "python_version"),
-    "1; the labels say what runs.",
-)
 ENDPOINT_READY = Metric(
     "penstock_endpoint_ready",
     "gauge",
@@ -233,10 +212,6 @@ AGENT_METRICS = (
     LIMITS_UNANSWERED,
     LIMITS_LEASE,
     LIMITS_USED,
-    PROCESS_MEMORY,
-    PROCESS_CPU,
-    PROCESS_FILES,
-    BUILD_INFO,
     HOLD_FAILURES,
     ENDPOINT_READY,
     DISCOVERY_ENDPOINTS,
