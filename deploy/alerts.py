@@ -207,6 +207,14 @@ _NODES = (
         "increase(penstock_worker_restarts_total[30m]) > 2",
     ),
     Alert(
+        "PenstockLoopLate",
+        "ticket",
+        "{{ $labels.process }} of {{ $labels.instance }} stands still again and again.",
+        "histogram_quantile(0.99, sum by (instance, process, le) "
+        "(rate(penstock_loop_lag_seconds_bucket[5m]))) > 0.1",
+        "5m",
+    ),
+    Alert(
         "PenstockJournalFull",
         "page",
         "{{ $labels.instance }} has no space for its journal and refuses requests.",

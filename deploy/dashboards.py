@@ -41,6 +41,14 @@ def _quantiles(histogram: str) -> dict[str, str]:
     return {f"p{q * 100:g}": f"histogram_quantile({q}, {buckets})" for q in (0.5, 0.95, 0.99)}
 
 
+def _p95(histogram: str, *by: str) -> str:
+    return f"histogram_quantile(0.95, {_rate(f'{histogram}_bucket', *by, 'le')})"
+
+
+def _largest(expression: str) -> str:
+    return f"topk(10, {expression})"
+
+
 _OVERVIEW = Dashboard(
     "penstock-overview",
     "Penstock: overview",
@@ -51,9 +59,20 @@ _OVERVIEW = Dashboard(
             {"{{outcome}}": _rate("penstock_requests_total", "outcome")},
         ),
         Panel("Errors, by code", "cps", {"{{code}}": _rate("penstock_errors_total", "code")}),
+        Panel(
+            "Errors, by whose fault they are",
+            "cps",
+            {"{{side}} {{class}}": _rate("penstock_errors_total", "side", "class")},
+        ),
         Panel("In flight", "short", {"requests": "sum(penstock_requests_in_flight)"}),
         Panel("What the gateway adds", "s", _quantiles("penstock_overhead_seconds")),
         Panel("First byte of engines", "s", _quantiles("penstock_first_byte_seconds")),
+        Panel(
+            "First token of streams",
+            "s",
+            _quantiles("gen_ai_server_time_to_first_token_seconds"),
+        ),
+        Panel("Whole requests", "s", _quantiles("gen_ai_server_request_duration_seconds")),
         Panel(
             "Tokens",
             "cps",
@@ -61,11 +80,6 @@ _OVERVIEW = Dashboard(
                 "input": _rate("penstock_input_tokens_total"),
                 "output": _rate("penstock_output_tokens_total"),
             },
-        ),
-        Panel(
-            "Requests of organizations, the ten largest",
-            "reqps",
-            {"{{organization}}": f"topk(10, {_rate('penstock_requests_total', 'organization')})"},
         ),
         Panel("Usage behind", "s", {"{{instance}}": "penstock_ship_lag_seconds"}),
         Panel(
@@ -75,6 +89,74 @@ _OVERVIEW = Dashboard(
                 "ledger": "max(penstock_ledger_violations)",
                 "budgets": "max(penstock_budget_differences)",
                 "quarantine": "max(penstock_usage_conflicts)",
+            },
+        ),
+    ),
+)
+
+_TENANTS = Dashboard(
+    "penstock-tenants",
+    "Penstock: tenants, the ten largest",
+    (
+        Panel(
+            "Requests",
+            "reqps",
+            {"{{organization}}": _largest(_rate("penstock_requests_total", "organization"))},
+        ),
+        Panel(
+            "Requests that did not end well",
+            "reqps",
+            {
+                "{{organization}} {{outcome}}": _largest(
+                    _rate('penstock_requests_total{outcome!="ok"}', "organization", "outcome")
+                )
+            },
+        ),
+        Panel(
+            "Refused by limits and budgets",
+            "cps",
+            {"{{organization}}": _largest(_rate("penstock_limit_refused_total", "organization"))},
+        ),
+        Panel(
+            "First token, p95",
+            "s",
+            {
+                "{{organization}}": _largest(
+                    _p95("penstock_organization_first_token_seconds", "organization")
+                )
+            },
+        ),
+        Panel(
+            "Whole requests, p95",
+            "s",
+            {
+                "{{organization}}": _largest(
+                    _p95("penstock_organization_request_duration_seconds", "organization")
+                )
+            },
+        ),
+        Panel(
+            "Fullest limit, used and leased",
+            "percentunit",
+            {"{{organization}}": _largest("max by (organization) (penstock_limits_used_ratio)")},
+        ),
+        Panel(
+            "Input tokens",
+            "cps",
+            {"{{organization}}": _largest(_rate("penstock_input_tokens_total", "organization"))},
+        ),
+        Panel(
+            "Output tokens",
+            "cps",
+            {"{{organization}}": _largest(_rate("penstock_output_tokens_total", "organization"))},
+        ),
+        Panel(
+            "Charged an hour",
+            "short",
+            {
+                "{{organization}} {{currency}}": _largest(
+                    f"3600 * {_rate('penstock_charges_total', 'organization', 'currency')}"
+                )
             },
         ),
     ),
@@ -91,7 +173,49 @@ _MODELS = Dashboard(
             {"{{model}}": ENGINE_ERRORS.ratio.replace("WINDOW", RATE)},
         ),
         Panel(
+            "First token, p95",
+            "s",
+            {
+                "{{gen_ai_request_model}}": _p95(
+                    "gen_ai_server_time_to_first_token_seconds", "gen_ai_request_model"
+                )
+            },
+        ),
+        Panel(
+            "Time per output token, p95",
+            "s",
+            {
+                "{{gen_ai_request_model}}": _p95(
+                    "gen_ai_server_time_per_output_token_seconds", "gen_ai_request_model"
+                )
+            },
+        ),
+        Panel(
+            "Whole requests, p95",
+            "s",
+            {"{{upstream}}": _p95("penstock_upstream_request_duration_seconds", "upstream")},
+        ),
+        Panel(
+            "In flight",
+            "short",
+            {"{{upstream}}": "sum by (upstream) (penstock_upstream_requests_in_flight)"},
+        ),
+        Panel(
+            "Requests of engines, by outcome",
+            "reqps",
+            {
+                "{{upstream}} {{outcome}}": _rate(
+                    "penstock_upstream_requests_total", "upstream", "outcome"
+                )
+            },
+        ),
+        Panel(
             "Output tokens", "cps", {"{{model}}": _rate("penstock_output_tokens_total", "model")}
+        ),
+        Panel(
+            "Tokens that are part of others",
+            "cps",
+            {"{{part}}": _rate("penstock_token_parts_total", "part")},
         ),
         Panel(
             "Given up for another endpoint",
@@ -157,6 +281,17 @@ _LIMITS = Dashboard(
             {"{{enforcement}}": _rate("penstock_limit_unanswered_total", "enforcement")},
         ),
         Panel("Waits for limits", "s", _quantiles("penstock_limit_wait_seconds")),
+        Panel("Waiting for limits", "short", {"{{instance}}": "penstock_limit_waiting"}),
+        Panel(
+            "Let in, and ended",
+            "reqps",
+            {"{{organization}}": _largest(_rate("penstock_limit_allowed_total", "organization"))},
+        ),
+        Panel(
+            "Leases, as a share of the limit",
+            "percentunit",
+            _quantiles("penstock_limits_lease_ratio"),
+        ),
         Panel(
             "Leases",
             "cps",
@@ -220,6 +355,36 @@ _NODE = Dashboard(
             "cps",
             {"{{instance}}": _rate("penstock_journal_syncs_total", "instance")},
         ),
+        Panel(
+            "Syncs of journals, p95",
+            "s",
+            {"{{instance}}": _p95("penstock_journal_sync_seconds", "instance")},
+        ),
+        Panel(
+            "Loops that are late, p95",
+            "s",
+            {"{{instance}} {{process}}": _p95("penstock_loop_lag_seconds", "instance", "process")},
+        ),
+        Panel(
+            "Time that garbage takes",
+            "percentunit",
+            {
+                "{{instance}} {{process}}": _rate(
+                    "penstock_gc_pause_seconds_sum", "instance", "process"
+                )
+            },
+        ),
+        Panel("Memory", "bytes", {"{{instance}} {{process}}": "penstock_process_memory_bytes"}),
+        Panel(
+            "Processor time",
+            "percentunit",
+            {
+                "{{instance}} {{process}}": _rate(
+                    "penstock_process_cpu_seconds_total", "instance", "process"
+                )
+            },
+        ),
+        Panel("Open files", "short", {"{{instance}} {{process}}": "penstock_process_open_files"}),
         Panel("Not shipped yet", "bytes", {"{{instance}}": "penstock_journal_unshipped_bytes"}),
         Panel(
             "Deliveries that failed",
@@ -239,7 +404,7 @@ _NODE = Dashboard(
     ),
 )
 
-DASHBOARDS = (_OVERVIEW, _MODELS, _LIMITS, _NODE)
+DASHBOARDS = (_OVERVIEW, _TENANTS, _MODELS, _LIMITS, _NODE)
 
 
 def as_grafana_reads(dashboard: Dashboard) -> dict[str, Any]:

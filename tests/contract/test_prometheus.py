@@ -180,6 +180,18 @@ CASES = (
         {3: (), 15: (TICKET,), 60: ()},
     ),
     Case(
+        "PenstockLoopLate",
+        {
+            f'penstock_loop_lag_seconds_bucket{{{NODE[1:-1]},process="p",le="{bound}"}}': values
+            for bound, values in (
+                ("0.1", "0+600x20 12000+540x20 22800+600x60"),
+                ("0.25", "0+600x100"),
+                ("+Inf", "0+600x100"),
+            )
+        },
+        {15: (), 30: (TICKET,), 60: ()},
+    ),
+    Case(
         "PenstockUpstreamDown",
         {'penstock_endpoint_ready{endpoint="a",upstream="u"}': "1x3 0x8 1x20"},
         {3: (), 7: (PAGE,), 30: ()},

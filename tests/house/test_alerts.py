@@ -18,7 +18,7 @@ NAMES = {one.name for group in ALERTS.values() for one in group} | {one.name for
 
 OF_TARGETS = {"instance", "job"}
 """Labels that Prometheus gives to all series of a target."""
-NAME = re.compile(r"\b(?:penstock[\w:]+|up\b)(?:\{[^}]*\})?")
+NAME = re.compile(r"\b(?:penstock[\w:]+|gen_ai_(?:client|server)_\w+|up\b)(?:\{[^}]*\})?")
 MATCHER = re.compile(r'(\w+)=~?"([^"]*)"')
 GROUPED = re.compile(r"\bby \(([^)]*)\)")
 SHOWN = re.compile(r"\{\{ ?(?:\$labels\.)?(\w+) ?\}\}")
