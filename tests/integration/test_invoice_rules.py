@@ -17,6 +17,7 @@ from tests.fakes.postgresql_server import PostgresqlServer
 from penstock.billing import service
 from penstock.billing.documents import hash_of
 from penstock.billing.errors import INVOICE_UNBALANCED
+from penstock.billing.reading import read_content
 from penstock.billing.verifying import BILLING_CHECKS
 from penstock.kit.errors import PenstockError
 from penstock.ledger.verify_bills import CHECKS
@@ -220,6 +221,9 @@ async def test_a_large_month_has_the_time_it_takes(parallel: BillingRig) -> None
     await parallel.deliver(use(owner))
     draft = await parallel.draft(owner)
     shown = text("SHOW statement_timeout")
+    async with parallel.database.read(ALL) as session:
+        assert await read_content(session, draft) is not None
+        assert (await session._connection.execute(shown)).scalar() == "10min"
     async with parallel.database.write(ALL) as session:
         assert (await session._connection.execute(shown)).scalar() == "15s"
         await service.finalize_invoice(session, actor(), draft.id, grace_s=0)

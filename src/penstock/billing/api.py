@@ -196,6 +196,8 @@ def _add_reads(invoices: APIRouter) -> None:
         async with call.read() as session:
             found = await reading.get_invoice(session, invoice_id)
             call.check(organization_id=found.organization_id)
+        # A draft of a large month is read for long, beside what must be quick.
+        async with call.read(is_long=found.content is None) as session:
             content = await reading.read_content(session, found)
         return call.answer(InvoiceContentBody.of(found, content=content))
 

@@ -10,6 +10,7 @@ from penstock.billing.model import Bill, Invoice, Recipient
 from penstock.billing.parties import find_recipient
 from penstock.billing.rules import reckon
 from penstock.kit.errors import PenstockError
+from penstock.ledger.verify_store import STATEMENT_TIMEOUT_MS
 from penstock.storage.errors import OBJECT_UNKNOWN
 from penstock.storage.paging import Page, PageRequest
 from penstock.storage.sessions import ReadSession
@@ -37,13 +38,15 @@ async def list_invoices(
 async def read_content(session: ReadSession, invoice: Invoice) -> dict[str, Any] | None:
     """Return what an invoice says; of a draft what it would say now.
 
-    None for a draft while nobody has said how the organization is taxed.
+    A draft is read as long as it takes; it says nothing, None, while nobody has said how the
+    organization is taxed.
     """
     if invoice.content is not None:
         return said_of(invoice)
     recipient = await find_recipient(session, invoice.organization_id)
     if recipient is None:
         return None
+    await session.tune(statement_timeout=str(STATEMENT_TIMEOUT_MS))
     return describe(invoice, await reckon_charges(session, store.UNBILLED, invoice, recipient))
 
 

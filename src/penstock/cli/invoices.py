@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 INVOICES = "/api/v1/invoices"
 ISSUER = "/api/v1/billing-issuer"
 RECIPIENTS = "/api/v1/billing-recipients"
-_FINALIZE_TIMEOUT_S = 3_600.0
+_READ_TIMEOUT_S = 3_600.0
 """The control plane reads all of a month meanwhile."""
 
 app = typer.Typer(
@@ -126,7 +126,7 @@ def finalize(
     """Issue a draft: number, amounts and parties are fixed, and it is booked."""
     with connect(data) as client:
         path = f"{INVOICES}/{invoice}/finalize"
-        row = client.change("POST", path, timeout_s=_FINALIZE_TIMEOUT_S)
+        row = client.change("POST", path, timeout_s=_READ_TIMEOUT_S)
         sentence = f"Issued {row['number']} over {row['gross']} {row['currency']}."
         say_done(row, sentence, as_json=as_json)
 
@@ -170,7 +170,7 @@ def list_invoices(
 def show(invoice: InvoiceArgument, *, data: DataOption = None, as_json: JsonOption = False) -> None:
     """Show an invoice and its lines; of a draft what they would be now."""
     with connect(data) as client:
-        row = client.get(f"{INVOICES}/{invoice}")
+        row = client.get(f"{INVOICES}/{invoice}", timeout_s=_READ_TIMEOUT_S)
     if as_json:
         print_json(row)
         return
