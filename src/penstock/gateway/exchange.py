@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from penstock.contract.usage import Outcome
 from penstock.gateway.admit import Admission
 from penstock.gateway.dialects.openai import error_status, error_text
 from penstock.gateway.dispatch import Dispatch
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _OK: Final = 200
 _EVENT_STREAM: Final = b"text/event-stream"
+_BROKEN: Final = (FAILED, BAD_ANSWER)
 _PLAIN_ENCODINGS: Final = frozenset({b"", b"identity"})
 HEAD_LAYOUT: Final = b"%b%bx-request-id: %b\r\n%b"
 """Of what an engine is sent: its start, the credential, our name of the request, further lines."""
@@ -163,6 +165,7 @@ class Exchange(Dispatch):
             reply.relay(shown)
         refusal = self._redacted(Refusal(FAILED, error_text(error)))
         reply.end_in_error(refusal, self._form.stream_end, is_inside_frame=tap.is_inside_frame)
+        self._blame_engine()
         self._first_byte_ns = None
         self._settle("upstream_error", FAILED)
 
@@ -216,6 +219,22 @@ class Exchange(Dispatch):
         self._fail(refusal)
 
     # How it can end otherwise
+
+    def _fail(
+        self, refusal: Refusal, *, outcome: Outcome | None = None, status: int | None = None
+    ) -> None:
+        """End with an error; what shows that the engine is broken counts against its endpoint."""
+        if refusal.error in _BROKEN:
+            self._blame_engine()
+        super()._fail(refusal, outcome=outcome, status=status)
+
+    def _blame_engine(self) -> None:
+        connection, pool = self._connection, self._pool
+        if connection is None or pool is None:
+            return
+        if connection.serves(self):  # its answer is never completed
+            pool.health.failed()
+        connection.is_failure = True
 
     def pause(self) -> None:
         """Stop reading from the engine: the caller is slower."""

@@ -84,6 +84,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         "has_length",
         "idle_since_s",
         "is_counted",
+        "is_failure",
         "json_length",
         "outlet",
         "retry_after",
@@ -113,6 +114,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.json_length: bytes | None = None
         """`inference-header-content-length` of the answer: how much of its body is JSON."""
         self.has_length = False
+        self.is_failure = False
+        """The answer, as whole as it is, says that the engine is broken."""
         self._is_head_done = False
         self._is_complete = False
         self._keep_alive = True
@@ -243,9 +246,12 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def _complete(self, sender: Sender) -> None:
         self._sender = None
-        self._pool.health.succeeded()
         was_stream = self.content_type.startswith(_EVENT_STREAM)
         sender.answer_complete()  # reads this answer's head: before the connection is lent again
+        if self.is_failure:
+            self._pool.health.failed()
+        else:
+            self._pool.health.succeeded()
         if not self._keep_alive or self.transport.is_closing():
             self.transport.close()
         elif was_stream:

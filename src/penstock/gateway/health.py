@@ -39,7 +39,7 @@ class Health:
             self._decide()
 
     def failed(self) -> None:
-        """Note a connection that was not made, or an answer that broke off."""
+        """Note a connection that was not made, an answer that broke off or a broken engine's."""
         self._failures += 1
         self._eject()
 

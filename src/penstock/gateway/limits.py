@@ -87,8 +87,9 @@ ENDPOINT_COOL_DOWN_S = 2.0
 """How long an endpoint that refused a connection, or took too long, is passed over while others
 are there."""
 EJECT_AFTER = 5
-"""Requests to an endpoint that fail one after the other, with no answer between: then it is passed
-over while at least half of its upstream's endpoints are there."""
+"""Requests to an endpoint that fail one after the other, with nothing well between: no connection,
+no answer, half of one, or one that says that the engine is broken. Then it is passed over while at
+least half of its upstream's endpoints are there."""
 EJECTED_S = 10.0
 """For how long. Then one request tries it out, and another one each time that this has passed."""
 KNOWN_KEYS = 20_000

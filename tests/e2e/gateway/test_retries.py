@@ -45,7 +45,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 WORDS = "The request queue is full."
 BUSY = {"error": {"message": WORDS, "code": 503}}
 IN_STREAM = b"data: %b\n\n" % json.dumps(BUSY).encode()
-ALIASES = ("status", "under-200", "final", "budget", "gone", "elsewhere", "alone", "half", "late")
+FINALS = tuple(f"final-{number}" for number in range(10))
+ALIASES = ("status", "under-200", "budget", "gone", "elsewhere", "alone", "half", "late", *FINALS)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -181,20 +182,29 @@ async def test_a_full_queue_under_200_is_tried_again(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    "script",
-    [_sends(answer(BUSY | {"error": WORDS}, status)) for status in (400, 404, 422, 500, 501)]
-    + [
-        _sends(answer({"error": WORDS})),
-        _sends(b"", end="reset"),
-        _sends(answer(b"<html>", 200, kind="text/html")),
-        _sends(STREAM_HEAD, chunk(ROLE) + chunk(token("x")), chunk(IN_STREAM), LAST_CHUNK),
-        _sends(STREAM_HEAD, chunk(ROLE) + chunk(token("x")), end="reset"),
+    ("alias", "script"),
+    [
+        *zip(
+            FINALS,
+            [
+                _sends(answer(BUSY | {"error": WORDS}, status))
+                for status in (400, 404, 422, 500, 501)
+            ]
+            + [
+                _sends(answer({"error": WORDS})),
+                _sends(b"", end="reset"),
+                _sends(answer(b"<html>", 200, kind="text/html")),
+                _sends(STREAM_HEAD, chunk(ROLE) + chunk(token("x")), chunk(IN_STREAM), LAST_CHUNK),
+                _sends(STREAM_HEAD, chunk(ROLE) + chunk(token("x")), end="reset"),
+            ],
+            strict=True,
+        )
     ],
     ids=["400", "404", "422", "500", "501", "in-200", "reset", "html", "in-stream", "reset-stream"],
 )
-async def test_other_failures_are_final(case: Case, script: Script) -> None:
+async def test_other_failures_are_final(case: Case, alias: str, script: Script) -> None:
     """A request that was worked on, or that no engine will take, is not sent anywhere again."""
-    _, event = await case.ask("final", script, stream=True)
+    _, event = await case.ask(alias, script, stream=True)
     assert (case.seen, event.attempt_count) == ((1, 0), 1)
     assert event.outcome != "ok"
 
