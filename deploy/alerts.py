@@ -261,6 +261,13 @@ _NODES = (
         "penstock_limits_authority_up == 0",
         "2m",
     ),
+    Alert(
+        "PenstockTelemetryLost",
+        "ticket",
+        "Spans of {{ $labels.instance }} do not reach the collector.",
+        "sum by (instance) (rate(penstock_otlp_lost_total[10m])) > 0",
+        "10m",
+    ),
 )
 
 _ENGINES = (

@@ -25,6 +25,7 @@ from penstock.gateway import limits as gateway_limits
 from penstock.kit.errors import ErrorCode
 from penstock.kit.logs.event import Event
 from penstock.kit.logs.lines import LIBRARY
+from penstock.node.telemetry import spans
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src"
@@ -61,6 +62,15 @@ _LOG_EVENTS_HEAD = """\
 
 What agents (`node.`), workers (`gateway.`) and control planes log. Names are stable: look for them
 and not for words. [Read logs](../how-to/read-logs.md) says what a line looks like.
+"""
+
+_SPANS_HEAD = """\
+# Spans
+
+What a trace has of each request, where [traces are sent](../how-to/send-traces.md). The name of an
+attempt is its operation and model, such as `chat llama-70b`. Children are within their parents. No
+attribute holds anything of a prompt or an answer; texts are cut at 256 characters.
+
 """
 
 _ENGINES_HEAD = """\
@@ -350,6 +360,21 @@ def cli_page() -> str:
     return render_reference(app)
 
 
+def spans_page() -> str:
+    """Return the page of spans and their attributes."""
+    own = [(f"`{name}`", meaning) for name, meaning in spans.ATTRIBUTES.items()]
+    standard = [(f"`{name}`", meaning) for name, meaning in spans.STANDARD_ATTRIBUTES.items()]
+    parts = [(f"`{name}`", *facts) for name, facts in spans.SPANS.items()]
+    return (
+        _SPANS_HEAD
+        + _table(("Span", "Below", "From", "To"), parts)
+        + "\n## OpenTelemetry's attributes\n\n"
+        + _table(("Name", "Where, and what"), standard)
+        + "\n## Our attributes\n\n"
+        + _table(("Name", "What it is"), own)
+    )
+
+
 def event_schema_file() -> str:
     """Return the schema of usage events, as control planes serve it."""
     return json.dumps(event_schema(), indent=2) + "\n"
@@ -363,6 +388,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "limits.md": limits_page,
     "log-events.md": log_events_page,
     "metrics.md": metrics_page,
+    "spans.md": spans_page,
 }
 
 

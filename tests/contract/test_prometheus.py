@@ -192,6 +192,16 @@ CASES = (
         {15: (), 30: (TICKET,), 60: ()},
     ),
     Case(
+        "PenstockTelemetryLost",
+        {
+            f'penstock_otlp_lost_total{NODE[:-1]},reason="gave_up",signal="traces"}}': (
+                "0x3 0+50x30 1500x60"
+            ),
+            f'penstock_otlp_lost_total{OTHER[:-1]},reason="gave_up",signal="traces"}}': "7x93",
+        },
+        {3: (), 10: (), 18: (TICKET,), 50: ()},
+    ),
+    Case(
         "PenstockUpstreamDown",
         {'penstock_endpoint_ready{endpoint="a",upstream="u"}': "1x3 0x8 1x20"},
         {3: (), 7: (PAGE,), 30: ()},

@@ -76,6 +76,8 @@ class Course(msgspec.Struct, frozen=True, array_like=True, gc=False):
     error_source: str = ""
     """Whose fault its error is: `downstream`, `upstream` or `internal`."""
     refused_by: RefusedBy | None = None
+    provider: str = ""
+    """Kind of the engine that was asked last: `vllm`, `openai` ..."""
 
 
 class FinishedRequest(msgspec.Struct, frozen=True, gc=False):
@@ -94,6 +96,7 @@ class FinishedRequest(msgspec.Struct, frozen=True, gc=False):
     model: str
     """The alias that was asked for; "" where that was not admitted, so it may be anything."""
     served_model: str
+    provider: str
     upstream: str
     endpoints: tuple[str, ...]
     region: str
@@ -150,6 +153,7 @@ def finished_request(event: UsageEvent, course: Course | None, slot: int) -> Fin
         event.key_id,
         event.model,
         event.served_model,
+        went.provider,
         event.upstream,
         went.endpoints,
         event.region,

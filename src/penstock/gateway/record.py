@@ -285,6 +285,7 @@ class RequestRecord(ABC):
             self._reply.shown_bytes,
             "" if error is None else error.source,
             None if self._denial is None else self._denial.by,
+            self._admission.target.upstream.settings.provider,
         )
 
     def _give_back(

@@ -35,7 +35,7 @@ from penstock.node.discovery.discovery import Discovery
 from penstock.node.discovery.sources import make_follow
 from penstock.node.errors import SECRET_WEAK, SETTINGS_INVALID, AgentError
 from penstock.node.feed import Feed
-from penstock.node.finished import FinishedRequests
+from penstock.node.finished import FinishedRequests, Recipient
 from penstock.node.health import Health
 from penstock.node.holds import Holds
 from penstock.node.identity import AgentLock, read_or_create_node_id
@@ -51,6 +51,7 @@ from penstock.node.settings import AgentSettings
 from penstock.node.shipper import Shipper
 from penstock.node.stats import AGENT
 from penstock.node.supervisor import Desks, Supervisor
+from penstock.node.telemetry.choice import connect_telemetry
 from penstock.node.transport.choice import connect_store
 from penstock.node.worker import Worker
 
@@ -62,6 +63,8 @@ _DISCOVERY_PATIENCE_S = 0.5
 _SAME_SIGNAL_S = 1.0
 """Signals closer together are one wish to stop: some shells send each twice."""
 _SHIP_SLACK_S = 5.0
+_TELL_GRACE_S = 2.0
+"""How long a stopping agent takes to tell of the last requests."""
 _CALL_TIMEOUT_S = 10.0
 """Workers do not wait for so long; but what is held is known, and not asked for again."""
 
@@ -169,9 +172,8 @@ class _Agent:
             node_id,
             is_text=is_text(settings.log_format, sys.stdout),
         )
-        self._finished = FinishedRequests(
-            layout.journal, () if settings.access_log == "off" else (self._access_log.take,)
-        )
+        self._telemetry = connect_telemetry(settings.otlp, os.environ, node_id)
+        self._finished = self._make_finished(layout)
         self._inspections = Inspections(settings, self._list_workers)
         self._debug = self._make_debug_door(layout)
         self._supervisor = self._make_supervisor(layout, node_id, socket)
@@ -195,16 +197,28 @@ class _Agent:
             socket=socket,
             clock=self._clock,
             current_version=lambda: self._version,
-            desks=Desks(
-                self._credentials.messages,
-                self._rehashes,
-                self._limits.broker,
-                self._holds,
-                self._health.message,
-                self._contexts.message,
-                self._finished,
-                self._inspections,
-            ),
+            desks=self._make_desks(),
+        )
+
+    def _make_finished(self, layout: Layout) -> FinishedRequests:
+        recipients: list[Recipient] = []
+        if self._telemetry is not None:
+            recipients.append(self._telemetry.traces.take)
+        if self._settings.access_log != "off":
+            recipients.append(self._access_log.take)
+        return FinishedRequests(layout.journal, recipients)
+
+    def _make_desks(self) -> Desks:
+        return Desks(
+            self._credentials.messages,
+            self._rehashes,
+            self._limits.broker,
+            self._holds,
+            self._health.message,
+            self._contexts.message,
+            self._finished,
+            self._inspections,
+            None if self._telemetry is None else self._telemetry.tracing,
         )
 
     def _make_monitor(self) -> Monitor:
@@ -242,13 +256,16 @@ class _Agent:
         shipping = asyncio.create_task(
             self._shipper.run(self._workers_gone, self._settings.ship_grace_s), name="ship"
         )
+        telling = asyncio.create_task(self._finished.run(), name="finished")
         parts = {
             shipping,
+            telling,
             asyncio.create_task(self._monitor.run(), name="monitor"),
-            asyncio.create_task(self._finished.run(), name="finished"),
             asyncio.create_task(self._access_log.run(), name="access log"),
             asyncio.create_task(self._credentials.run(), name="credentials"),
         }
+        if self._telemetry is not None:
+            parts.add(asyncio.create_task(self._telemetry.traces.run(), name="traces"))
         try:
             await self._credentials.look(_CREDENTIALS_PATIENCE_S)
             await self._discovery.look(_DISCOVERY_PATIENCE_S)
@@ -277,12 +294,18 @@ class _Agent:
             await self._supervisor.stop(self._settings.drain_grace_s, self._hurry)
             self._workers_gone.set()
             await asyncio.wait([shipping], timeout=self._settings.ship_grace_s + _SHIP_SLACK_S)
+            self._finished.end()
+            await asyncio.wait([telling], timeout=_TELL_GRACE_S)
+            if self._telemetry is not None:
+                await self._telemetry.flush(_TELL_GRACE_S)
         finally:
             for part in parts:
                 part.cancel()
             await asyncio.gather(*parts, return_exceptions=True)
             await self._debug.close()
             self._vitals.stop()
+            if self._telemetry is not None:
+                await self._telemetry.close()
             await self._links.close()
             with contextlib.suppress(OSError):
                 self._runtime.rmdir()
@@ -394,6 +417,8 @@ class _Agent:
         yield Family(metrics.ENDPOINT_READY, {name: float(state) for name, state in states.items()})
         yield from self._discovery.families()
         yield from show_processes({"agent": os.getpid(), **self._supervisor.pids})
+        if self._telemetry is not None:
+            yield from self._telemetry.families()
 
     def _own_figures(self) -> Iterator[tuple[Metric, float]]:
         supervisor, shipper = self._supervisor, self._shipper

@@ -7,6 +7,7 @@ is there.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -46,6 +47,7 @@ class FinishedRequests:
         self._over: set[str] = set()
         """Journals that are read to their end, or were before we came."""
         self._is_first = True
+        self._ending = asyncio.Event()
 
     @property
     def is_wanted(self) -> bool:
@@ -53,14 +55,23 @@ class FinishedRequests:
         return bool(self._recipients)
 
     async def run(self) -> None:
-        """Read and tell, until cancelled."""
-        while self.is_wanted:
+        """Read and tell, until there is an end to it, and then once more what there is."""
+        is_last = False
+        while not is_last:
+            is_last = self._ending.is_set()
+            if not self.is_wanted:
+                await self._ending.wait()
+                continue
             try:
                 await self.look()
             except OSError as error:
                 log_events.FINISHED_REQUESTS_NOT_READ.log(error=error)
-            await asyncio.sleep(POLL_S)
-        await asyncio.Event().wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), POLL_S)
+
+    def end(self) -> None:
+        """Have `run` return, once what is there by now is told."""
+        self._ending.set()
 
     async def look(self) -> None:
         """Read what is new, and tell of it.

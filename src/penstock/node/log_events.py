@@ -192,6 +192,12 @@ JOURNAL_NOT_READ = Event(
 FINISHED_REQUESTS_NOT_READ = Event(
     "node.finished_requests_not_read", Level.WARNING, "Traces and access log lack some requests."
 )
+TELEMETRY_OFF = Event(
+    "node.telemetry_off", Level.WARNING, "Variables of OpenTelemetry are not good: nothing is sent."
+)
+TELEMETRY_NOT_TAKEN = Event(
+    "node.telemetry_not_taken", Level.WARNING, "The collector did not take spans or points."
+)
 JOURNAL_DAMAGED = Event(
     "node.journal_damaged", Level.ERROR, "Segments cannot be read to their end; they are kept."
 )

@@ -190,6 +190,24 @@ ACCESS_LOG_DROPPED = Metric(
     (),
     "Lines that the access log lacks, since its file or pipe was too slow or cannot be written.",
 )
+OTLP_SENT = Metric(
+    "penstock_otlp_sent_total",
+    "counter",
+    ("signal",),
+    "Spans or points of data that the collector took.",
+)
+OTLP_LOST = Metric(
+    "penstock_otlp_lost_total",
+    "counter",
+    ("signal", "reason"),
+    "Those that it did not take: it said so, they waited too long, or too many did.",
+)
+OTLP_FAILURES = Metric(
+    "penstock_otlp_failures_total",
+    "counter",
+    ("signal",),
+    "Deliveries to the collector that failed; most are tried again.",
+)
 
 AGENT_METRICS = (
     WORKERS,
@@ -227,4 +245,7 @@ AGENT_METRICS = (
     JOURNAL_DAMAGED,
     FINISHED_DROPPED,
     ACCESS_LOG_DROPPED,
+    OTLP_SENT,
+    OTLP_LOST,
+    OTLP_FAILURES,
 )

@@ -11,6 +11,7 @@ from penstock.kit.logs.setup import Form, LevelName
 from penstock.node.access_log import Which
 from penstock.node.discovery.settings import DiscoverySettings
 from penstock.node.errors import SETTINGS_INVALID, AgentError
+from penstock.node.telemetry.settings import OtlpSettings
 
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -93,6 +94,9 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """The same of models, by the names that callers use."""
     upstreams_shown: Names = 100
     """The same of upstreams."""
+    otlp: OtlpSettings | None = None
+    """A collector that spans of requests are sent to; what the variables of OpenTelemetry say when
+    None, and nowhere when they say nothing."""
     worker_command: tuple[str, ...] = ()
     """Starts a worker, its settings are added as JSON; our own gateway when empty."""
     log_to_stderr: bool = False

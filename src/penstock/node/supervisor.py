@@ -26,6 +26,7 @@ from penstock.contract.node import (
     RefusedRequests,
     Rehashed,
     Stats,
+    Tracing,
     WantHolds,
     WorkerSettings,
 )
@@ -75,6 +76,8 @@ class Desks:
     """Told of requests that workers refused, if it wants to know."""
     inspections: Inspections
     """Asks workers about themselves."""
+    tracing: Tracing | None
+    """How requests are traced."""
 
 
 class Supervisor:
@@ -412,6 +415,7 @@ class Supervisor:
             upstreams_shown=settings.upstreams_shown,
             log_format=settings.log_format,
             log_level=settings.log_level,
+            tracing=self._desks.tracing,
         )
 
     def _read_settings(self, slot: int) -> WorkerSettings | None:

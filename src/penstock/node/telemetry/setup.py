@@ -1,0 +1,89 @@
+"""What a node sends to a collector, as its settings say. Loaded only where there is one."""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+from penstock import __version__
+from penstock.contract.exposition import Family
+from penstock.kit.secrets import resolve_secret
+from penstock.node import metrics
+from penstock.node.telemetry.door import Door, GrpcDoor, HttpDoor
+from penstock.node.telemetry.messages import write_resource
+from penstock.node.telemetry.sender import Sender
+from penstock.node.telemetry.settings import OtlpSettings, read_pairs
+from penstock.node.telemetry.traces import Traces
+
+
+class Telemetry:
+    """A collector, and what goes there.
+
+    Args:
+        settings: Where it is.
+        node_id: Which node this is.
+
+    Raises:
+        ValueError: The settings are not good.
+        SecretUnavailableError: What it is shown cannot be read.
+        OSError: A PEM file cannot be read, or is none.
+        ImportError: The library of gRPC is wanted and not installed.
+    """
+
+    def __init__(self, settings: OtlpSettings, node_id: str) -> None:
+        """See the class."""
+        self.tracing = settings.tracing
+        self.resource = make_resource(settings, node_id)
+        self.sender = Sender(_open_door(settings), timeout_s=settings.timeout_s)
+        self.traces = Traces(
+            self.sender,
+            self.resource,
+            slow_s=settings.slow_s,
+            sends_refused=settings.sends_refused,
+        )
+
+    async def flush(self, grace_s: float) -> None:
+        """Send what is left, as far as there is time."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.traces.flush(), grace_s)
+
+    async def close(self) -> None:
+        """Let go of the collector."""
+        await self.sender.close()
+
+    def families(self) -> Iterator[Family]:
+        """Yield what is told of it in `/metrics`."""
+        sender = self.sender
+        for metric, counts in (
+            (metrics.OTLP_SENT, sender.sent),
+            (metrics.OTLP_FAILURES, sender.failures),
+        ):
+            yield Family(metric, {(signal,): float(count) for signal, count in counts.items()})
+        yield Family(metrics.OTLP_LOST, {labels: float(n) for labels, n in sender.lost.items()})
+
+
+def make_resource(settings: OtlpSettings, node_id: str) -> bytes:
+    """Return who is said to send, as a message.
+
+    Raises:
+        ValueError: The settings' attributes are none.
+    """
+    attributes = {
+        **read_pairs(settings.resource_attributes),
+        "service.name": settings.service_name,
+        "service.version": __version__,
+        "service.instance.id": node_id,
+    }
+    return write_resource(attributes)
+
+
+def _open_door(settings: OtlpSettings) -> Door:
+    headers = {} if settings.headers is None else read_pairs(resolve_secret(settings.headers))
+    if settings.protocol == "http/protobuf":
+        return HttpDoor(settings.endpoint, headers, ca=settings.ca, timeout_s=settings.timeout_s)
+    ca = None
+    if settings.ca is not None:
+        ssl.create_default_context(cafile=settings.ca)  # says what is wrong with it, if so
+        ca = Path(settings.ca).read_bytes()
+    return GrpcDoor(settings.endpoint, headers, ca=ca, timeout_s=settings.timeout_s)
