@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from penstock.cli.errors import NOT_FOUND, CommandError
+from penstock.cli.errors import BAD_OPTION, NOT_FOUND, CommandError
 from penstock.cli.instance import DataOption, NodeOption, connect, node_folder
+from penstock.cli.options import option
 from penstock.cli.output import JsonOption, console, examples, print_json, print_table, printable
+from penstock.cli.trace_log import find_lines, names
 from penstock.cli.trace_steps import list_steps
 
 if TYPE_CHECKING:
@@ -35,6 +37,10 @@ def trace(
         ),
     ],
     node: NodeOption = None,
+    log: Annotated[
+        Path | None,
+        option("--log", "Access log to look in; else `logs/access.log` of that node.", "FILE"),
+    ] = None,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -42,24 +48,45 @@ def trace(
 
     Usage, charges, transfers and the invoice come from the control plane, as far as the token may
     see them. The journals of a node on this machine say the rest: waits, endpoints, which limit
-    refused it, and requests whose usage is still on its way. Only they know trace ids.
+    refused it, and requests whose usage is still on its way; its access log has those that were
+    refused before any engine was asked. Only these two know trace ids.
     """
-    requests = _find(name, node_folder(node, data), data)
-    if not requests:
-        detail = f"There is no request {name!r} that was sent to an engine."
+    folder = node_folder(node, data)
+    requests = _find(name, folder, data)
+    lines = _list_lines(name, folder, log)
+    if not requests and not lines:
+        detail = f"Nobody here knows of a request {name!r}."
         remedy = (
-            "Usage arrives seconds after a request; refusals before an engine are in the access "
-            "log; a trace id needs --node on the machine that served it."
+            "Usage arrives seconds after a request. What was refused before an engine, and ids of "
+            "traces, are only on the machine that served it: give --node or --log there."
         )
         raise CommandError(NOT_FOUND, detail, remedy)
-    for request in requests:
-        steps = list_steps(request)
+    for request in requests or [_NOTHING]:
+        own = [line for line in lines if not requests or names(line, request["event_id"])]
+        steps = list_steps(request) if requests else []
         if as_json:
-            print_json({**request, "timeline": [step._asdict() for step in steps]})
+            timeline = [step._asdict() for step in steps]
+            print_json({**request, "timeline": timeline, "log": own})
             continue
-        _show_head(request)
-        rows = [[_relative(step.ms, step.at), printable(step.what)] for step in steps]
-        print_table(("When", "What"), rows, right=("When",))
+        if requests:
+            _show_head(request)
+            rows = [[_relative(step.ms, step.at), printable(step.what)] for step in steps]
+            print_table(("When", "What"), rows, right=("When",))
+        for line in own:
+            console().print(printable(line), markup=False)
+
+
+_NOTHING: dict[str, Any] = {"event_id": None, "usage": None, "node": None, "story": None}
+"""Stands for a request that only an access log knows."""
+
+
+def _list_lines(name: str, folder: Path | None, log: Path | None) -> list[str]:
+    if log is None:
+        return [] if folder is None else find_lines(folder / "logs" / "access.log", name)
+    if not log.is_file():
+        detail = f"--log {log} is no file."
+        raise CommandError(BAD_OPTION, detail, "Give the file that the agent writes.")
+    return find_lines(log, name)
 
 
 def _find(name: str, folder: Path | None, data: Path | None) -> list[dict[str, Any]]:

@@ -189,7 +189,9 @@ class Health:
         for place in places:
             if place not in self._asking:
                 self._seen[place] = _Seen()
-                self._asking[place] = asyncio.create_task(self._keep_asking(place))
+                self._asking[place] = asyncio.create_task(
+                    self._keep_asking(place), name="health of an endpoint"
+                )
 
     async def _keep_asking(self, place: Place) -> None:
         await asyncio.sleep(self._random() * min(PERIOD_S, _LOOK_S))

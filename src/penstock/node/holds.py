@@ -182,6 +182,6 @@ class Holds:
         return f"{self._node_id}/{slot}"
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+        task = asyncio.get_running_loop().create_task(work, name="hold")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

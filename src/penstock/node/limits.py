@@ -176,7 +176,7 @@ class Broker:
         self._uses.note(ask.bucket, remaining, self._time.now_ms())
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+        task = asyncio.get_running_loop().create_task(work, name="lease")
         self._tasks.add(task)
         task.add_done_callback(self._done)
 

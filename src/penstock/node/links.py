@@ -128,7 +128,7 @@ class Links:
         self._path.unlink(missing_ok=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer), name="link")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -97,7 +97,7 @@ class Operator:
                     if claim is None:
                         self._free.release()
                     else:
-                        group.create_task(self._serve(claim))
+                        group.create_task(self._serve(claim), name="operation")
         finally:
             await self._clients.close()
 

@@ -151,9 +151,33 @@ def test_what_is_nowhere_is_said(control: Control, tmp_path: Path) -> None:
     (tmp_path / "journal").mkdir()
     result = control.ask(tmp_path, "unknown")
     assert result.exit_code == 1
-    assert "access log" in result.stderr
+    assert "--log" in result.stderr
+    assert "is no file" in control.ask(tmp_path, "unknown", "--log", str(tmp_path)).stderr
     result = control.ask(tmp_path / "elsewhere", "unknown")
     assert "has no journals" in result.stderr
+
+
+def test_what_was_refused_is_in_the_access_log(
+    control: Control, journal: FakeJournal, tmp_path: Path
+) -> None:
+    """Lines that name the request as a whole word are shown, of one that nobody else knows too."""
+    _write(journal, FIRST, Course())
+    log = tmp_path / "logs" / "access.log"
+    log.parent.mkdir()
+    refused = '{"request_id":"r-1","status":429,"rule":"lim_1"}'
+    other = '{"request_id":"r-12","status":200}'
+    served = f"request served request_id=request-{FIRST} event_id={FIRST} note=\x1b[2J"
+    log.write_text(f"{refused}\n{other}\n{served}\n")
+    (found,) = control.ask_json(tmp_path, "r-1")
+    assert (found["log"], found["timeline"]) == ([refused], [])
+    assert control.ask(tmp_path, "r-1").stdout.strip() == refused
+    (found,) = control.ask_json(tmp_path, FIRST)
+    assert found["log"] == [served]
+    assert "\x1b" not in control.ask(tmp_path, FIRST).stdout
+    elsewhere = tmp_path / "moved.log"
+    log.rename(elsewhere)
+    assert control.ask(tmp_path, "r-1").exit_code == 1
+    assert control.ask(tmp_path, "r-1", "--log", str(elsewhere)).exit_code == 0
 
 
 def test_no_more_than_a_few_are_told(journal: FakeJournal, tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ class Discovery:
         await self._stop([name for name in self._states if name not in named])
         for name in named - self._states.keys():
             state = self._states[name] = _State(good_at_s=self._clock.monotonic_s())
-            state.task = asyncio.create_task(self._keep_asking(name, state))
+            state.task = asyncio.create_task(self._keep_asking(name, state), name=f"source {name}")
 
     async def _stop(self, names: Sequence[str]) -> None:
         tasks = [task for name in names if (task := self._states.pop(name).task) is not None]
