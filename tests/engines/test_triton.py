@@ -48,7 +48,7 @@ SYSTEM_PYTHON = Path("/usr/bin/python3.11")
 """Triton loads the interpreter that made its environment, and knows where the system's is."""
 MODELS = Path(__file__).with_name("triton_models.py")
 START_TIMEOUT_S = 120
-ALL_KEY = create_key()
+ALL_KEY, URGENT_KEY = create_key(), create_key()
 MODELS_BY_ALIAS = {"text": "writer", "numbers": "adder", "story-writer": "teller"}
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "serve-triton.md"
 
@@ -59,6 +59,12 @@ class Server(NamedTuple):
     http: int
     grpc: int
     log: Path
+
+    def list_levels(self) -> dict[str, int]:
+        """Return the levels of priority of all requests, by their ids, as it logged them."""
+        log = self.log.read_text(errors="replace")
+        found = re.findall(r"request id: ([\w-]+), model: .*?priority: (\d+), timeout", log)
+        return {name: int(level) for name, level in found}
 
     def count_cancellations(self) -> int:
         """Return how many requests it was told to cancel, and cancels."""
@@ -122,7 +128,17 @@ def worker(triton: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     )
     snapshot = msgspec.structs.replace(
         plain,
-        keys=(*plain.keys, Key("all", key_mac(PEPPER, ALL_KEY.encode()), "org-a", "project-a")),
+        keys=(
+            *plain.keys,
+            Key("all", key_mac(PEPPER, ALL_KEY.encode()), "org-a", "project-a"),
+            Key(
+                "urgent",
+                key_mac(PEPPER, URGENT_KEY.encode()),
+                "org-a",
+                "project-a",
+                scopes=("inference", "inference:priority"),
+            ),
+        ),
         upstreams=(upstream,),
         deployments=tuple(Deployment(name, "engine", name) for name in MODELS_BY_ALIAS.values()),
         routes=tuple(Route(name, (Choice(name),)) for name in MODELS_BY_ALIAS.values()),
@@ -168,6 +184,21 @@ def test_numbers_go_through_as_json_and_as_bytes(worker: WorkerProcess) -> None:
     answer = _post(worker, b"/v2/models/numbers/infer", sent, length)
     size = int(answer.header["inference-header-content-length"])
     assert struct.unpack("<2f", answer.body[size:]) == (2.0, 3.5)
+
+
+def test_urgent_requests_to_infer_have_a_level(triton: Server, worker: WorkerProcess) -> None:
+    """Triton takes the parameter of a key that may go first, and sees none of others."""
+    tensor = {"name": "a", "shape": [1, 1], "datatype": "FP32", "data": [1]}
+    wanted = {"first": (URGENT_KEY, 1), "last": (URGENT_KEY, 3), "unsaid": (URGENT_KEY, 0)}
+    for name, (key, level) in (wanted | {"other": (ALL_KEY, 1)}).items():
+        body = {"id": name, "inputs": [tensor], "parameters": {"priority": level}}
+        path = b"/v2/models/numbers/infer"
+        assert (
+            ask(worker.port, request(json.dumps(body).encode(), path=path, key=key)).status == 200
+        )
+    _wait(lambda: triton.list_levels().keys() >= {*wanted, "other"})
+    levels = triton.list_levels()
+    assert [levels[name] for name in (*wanted, "other")] == [1, 3, 2, 2]
 
 
 def test_mistakes_in_tensors_are_the_callers(worker: WorkerProcess) -> None:

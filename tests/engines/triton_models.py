@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from pytriton.decorators import batch
-from pytriton.model_config import ModelConfig, Tensor
+from pytriton.model_config import DynamicBatcher, ModelConfig, Tensor
 from pytriton.triton import Triton, TritonConfig
 
 WORDS = 3
@@ -87,7 +87,10 @@ def main(http: int, grpc: int, metrics: int) -> None:
         infer_func=batch(add),
         inputs=[Tensor(name="a", dtype=np.float32, shape=(-1,))],
         outputs=[Tensor(name="b", dtype=np.float32, shape=(-1,))],
-        config=ModelConfig(max_batch_size=8),
+        config=ModelConfig(
+            max_batch_size=8,
+            batcher=DynamicBatcher(priority_levels=3, default_priority_level=2),
+        ),
     )
     triton.serve()
 
