@@ -12,7 +12,6 @@ from penstock.contract.finished import Trace, part_span_id
 from penstock.contract.node import Tracing
 
 _IDS: Final = 1 << 64
-_DIGITS: Final = 4_700
 _SAMPLED: Final = 1
 _LENGTH: Final = 55
 _TRACEPARENT: Final = re.compile(
@@ -48,7 +47,7 @@ class Tracer:
         random_bits: Returns that many random bits.
     """
 
-    __slots__ = ("_bound", "_digits", "_is_on", "_is_parent_based", "_place", "_random_bits")
+    __slots__ = ("_bound", "_is_on", "_is_parent_based", "_random_bits")
 
     def __init__(self, tracing: Tracing | None, random_bits: Callable[[int], int]) -> None:
         """See the class."""
@@ -57,8 +56,6 @@ class Tracer:
         ratio = 0.0 if tracing is None else tracing.ratio
         self._bound = f"{round(ratio * _IDS):017x}"
         self._random_bits = random_bits
-        self._digits = ""
-        self._place = 0
 
     def begin(self, traceparent: bytes | None) -> Trace | None:
         """Return where a request belongs; None when nobody asks.
@@ -69,9 +66,9 @@ class Tracer:
         if traceparent is None:
             if not self._is_on:
                 return None
-            digits = self._take(47)
+            digits = self._random(24)
             trace_id = digits[:32]
-            return Trace(trace_id, digits[32:] + "0", "", self._chooses(trace_id))
+            return Trace(trace_id, digits[32:47] + "0", "", self._chooses(trace_id))
         text = traceparent.decode("ascii")
         trace_id, parent_id = text[3:35], text[36:52]
         is_sampled = bool(int(text[53:55], 16) & _SAMPLED)
@@ -79,20 +76,15 @@ class Tracer:
             return Trace(trace_id, "", parent_id, is_sampled)
         if not self._is_parent_based:
             is_sampled = self._chooses(trace_id)
-        return Trace(trace_id, self._take(15) + "0", parent_id, is_sampled)
+        return Trace(trace_id, self._random(8)[:15] + "0", parent_id, is_sampled)
 
     def _chooses(self, trace_id: str) -> bool:
         """Decide by the lower half of the id, as samplers of OpenTelemetry do; text, for speed."""
         return "0" + trace_id[16:] < self._bound
 
-    def _take(self, count: int) -> str:
-        """Return random digits; they are made for many requests at once."""
-        place = self._place
-        if place + count > len(self._digits):
-            self._digits = f"{self._random_bits(4 * _DIGITS):0{_DIGITS}x}"
-            place = 0
-        self._place = place + count
-        return self._digits[place : place + count]
+    def _random(self, size: int) -> str:
+        """Return so many random bytes, as hexadecimal digits."""
+        return self._random_bits(8 * size).to_bytes(size, "big").hex()
 
 
 def engine_traceparent(trace: Trace, attempt: int) -> bytes:

@@ -100,7 +100,12 @@ class FinishedRequests:
             [
                 finished_request(
                     interrupted_event(each, finished_at_ns),
-                    Course(each.trace, error_source="internal"),
+                    # It was about to be sent when its OPEN was written; more is not known.
+                    Course(
+                        each.trace,
+                        dispatched_at_ns=each.started_at_ns,
+                        error_source="internal",
+                    ),
                     slot,
                 )
                 for each in opened

@@ -113,6 +113,7 @@ def test_refused_and_interrupted_requests_are_told(tmp_path: Path) -> None:
     (interrupted,) = reading.told
     assert (interrupted.event_id, interrupted.outcome, interrupted.slot) == ("a", "interrupted", 2)
     assert (interrupted.error_source, interrupted.finished_at_ns) == ("internal", 2 * 10**18)
+    assert interrupted.dispatched_at_ns == interrupted.started_at_ns
     reading.requests.take(RefusedRequests((interrupted,), dropped=4))
     assert reading.told == [interrupted, interrupted]
     assert reading.requests.dropped == 4

@@ -13,8 +13,6 @@ FIRST_PAUSE_S: Final = 0.5
 MOST_PAUSE_S: Final = 10.0
 KEPT_S: Final = 60.0
 """How long a message is tried again: what comes after it waits."""
-_SAID_EVERY: Final = 20
-"""Failures in a row between two lines of log."""
 
 
 class Sender:
@@ -29,7 +27,6 @@ class Sender:
         """See the class."""
         self._door = door
         self._timeout_s = timeout_s
-        self._failures_in_row = 0
         self.sent: Counter[str] = Counter()
         """Parts (spans, points of data) that were taken, by signal."""
         self.lost: Counter[tuple[str, str]] = Counter()
@@ -53,7 +50,8 @@ class Sender:
                 rejected = min(await self._post(signal, content), count)
             except NotTakenError as error:
                 failures += 1
-                self._failed(signal, error)
+                self.failures[signal.name] += 1
+                log_events.TELEMETRY_NOT_TAKEN.log(signal=signal.name, why=str(error))
                 pause_s = error.wait_s or doubling_s(
                     failures, first_s=FIRST_PAUSE_S, most_s=MOST_PAUSE_S
                 ) * random.uniform(0.5, 1)  # noqa: S311 - no secret
@@ -62,7 +60,6 @@ class Sender:
                     continue
                 self.lost[signal.name, "gave_up" if error.may_retry else "refused"] += count
                 return False
-            self._failures_in_row = 0
             self.sent[signal.name] += count - rejected
             self.lost[signal.name, "refused"] += rejected
             return True
@@ -78,9 +75,3 @@ class Sender:
         except TimeoutError:
             message = "no answer in time"
             raise NotTakenError(message, may_retry=True) from None
-
-    def _failed(self, signal: Signal, error: NotTakenError) -> None:
-        self.failures[signal.name] += 1
-        if self._failures_in_row % _SAID_EVERY == 0:
-            log_events.TELEMETRY_NOT_TAKEN.log(signal=signal.name, why=str(error))
-        self._failures_in_row += 1
