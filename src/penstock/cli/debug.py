@@ -68,7 +68,13 @@ def debug(
 
 
 def ask(
-    folder: Path, process: str, path: str, parameters: Mapping[str, str], timeout_s: float
+    folder: Path,
+    process: str,
+    path: str,
+    parameters: Mapping[str, str],
+    timeout_s: float,
+    *,
+    method: str = "GET",
 ) -> dict[str, Any]:
     """Return what a process of this machine answers to its operator.
 
@@ -78,6 +84,7 @@ def ask(
         path: What is asked.
         parameters: And how.
         timeout_s: The longest that it may take.
+        method: `PUT` changes something.
 
     Raises:
         CommandError: It does not run, we are not its user, or it cannot answer that.
@@ -92,7 +99,7 @@ def ask(
             short_path(place) as short,
             httpx.Client(transport=httpx.HTTPTransport(uds=short), timeout=timeout_s) as client,
         ):
-            answer = client.get(f"http://{process}{path}", params=dict(parameters))
+            answer = client.request(method, f"http://{process}{path}", params=dict(parameters))
             found = answer.json()
     except (OSError, httpx.HTTPError, ValueError) as error:
         detail = f"The {process} does not answer at {place}: {str(error) or type(error).__name__}."

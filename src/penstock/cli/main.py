@@ -24,6 +24,7 @@ _PLACES = {
     "trace": Place("trace", _ASK, "trace"),
     "top": Place("top", _ASK, "top"),
     "debug": Place("debug", _ASK, "debug"),
+    "logs": Place("logs", _ASK),
     "reconcile": Place("reconcile", _ASK, "reconcile"),
     "notices": Place("notices", _ASK, "notices"),
     "holds": Place("holds", _MUCH, "holds"),

@@ -311,6 +311,14 @@ WorkerMessage = (
     | CheckHolds
     | Inspected
 )
+
+
+class LogLevel(msgspec.Struct, frozen=True, tag="log_level"):
+    """Agent to worker: log from this level on, as the agent does."""
+
+    level: LevelName
+
+
 AgentMessage = (
     Apply
     | ContextLengths
@@ -321,6 +329,7 @@ AgentMessage = (
     | HoldsGranted
     | HoldsChecked
     | Inspect
+    | LogLevel
     | NotReady
 )
 

@@ -21,6 +21,7 @@ from penstock.kit.inspection import Found, Inspector, Question
 from penstock.kit.kek.configure import KekSettingError
 from penstock.kit.kek.model import KekUnavailableError
 from penstock.kit.logs.setup import configure
+from penstock.kit.logs.switch import level_routes
 from penstock.kit.secrets import SecretUnavailableError
 from penstock.storage.database import Database
 
@@ -72,7 +73,10 @@ class _Server(uvicorn.Server):
         inspector = Inspector(msgspec.to_builtins(settings), self._count_connections)
         self._debug = DebugDoor(
             socket_path(Path(settings.data_dir), "control"),
-            debug_routes(lambda question, _: inspector.answer(question)),
+            {
+                **debug_routes(lambda question, _: inspector.answer(question)),
+                **level_routes(lambda _level: None),
+            },
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -26,6 +26,7 @@ from penstock.contract.node import (
     Inspect,
     Inspected,
     LimitsClock,
+    LogLevel,
     MessageTooLongError,
     NotReady,
     WorkerMessage,
@@ -35,6 +36,7 @@ from penstock.contract.node import (
 from penstock.gateway import log_events
 from penstock.gateway.limiter import Limiter
 from penstock.gateway.limits import AGENT_UNSENT_BYTES, CREDENTIALS, STATS_S
+from penstock.kit.logs.setup import change_level
 
 _RETRY_S = 0.15
 _READ_BYTES = 64 * 1024
@@ -170,6 +172,8 @@ class AgentLink:
                 self._orders.take_contexts(message)
             case Drain(grace_s):
                 self._orders.drain(grace_s)
+            case LogLevel(level):
+                change_level(level)
             case Inspect():
                 self._begin_inspection(message)
             case Granted() | HoldsGranted() | HoldsChecked() | LimitsClock():

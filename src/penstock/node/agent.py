@@ -12,7 +12,7 @@ from pathlib import Path
 from penstock.access.peppers import Peppers, read_peppers
 from penstock.contract.exposition import Family
 from penstock.contract.metrics import Metric
-from penstock.contract.node import ContextLengths, NotReady, Stats
+from penstock.contract.node import ContextLengths, LogLevel, NotReady, Stats
 from penstock.contract.operations import MAX_WAIT_S
 from penstock.contract.vitals import Vitals, show_processes
 from penstock.kit.clock import Clock
@@ -22,6 +22,7 @@ from penstock.kit.files import read_or_create_secret
 from penstock.kit.kek.configure import KekSettingError, configure_kek
 from penstock.kit.kek.model import Kek, KekUnavailableError
 from penstock.kit.logs.setup import is_text, know, tell_repeats
+from penstock.kit.logs.switch import level_routes
 from penstock.kit.moments import format_time
 from penstock.kit.secrets import find_secret_fault
 from penstock.node import log_events, metrics
@@ -226,7 +227,9 @@ class _Agent:
         return Monitor(self._families, self._readiness, host, port)
 
     def _make_debug_door(self, layout: Layout) -> DebugDoor:
-        return DebugDoor(socket_path(layout.data, "agent"), debug_routes(self._inspections.answer))
+        levels = level_routes(lambda level: self._supervisor.tell(LogLevel(level)))
+        routes = {**debug_routes(self._inspections.answer), **levels}
+        return DebugDoor(socket_path(layout.data, "agent"), routes)
 
     def _make_shipper(self, layout: Layout, node_id: str) -> Shipper:
         return Shipper(

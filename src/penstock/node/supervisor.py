@@ -22,6 +22,7 @@ from penstock.contract.node import (
     Credentials,
     FreeHolds,
     Inspected,
+    LogLevel,
     NotReady,
     RefusedRequests,
     Rehashed,
@@ -32,6 +33,7 @@ from penstock.contract.node import (
 )
 from penstock.kit.clock import Clock
 from penstock.kit.files import write_atomic
+from penstock.kit.logs.setup import get_level
 from penstock.node import log_events
 from penstock.node.backoff import RestartPauses
 from penstock.node.finished import FinishedRequests
@@ -177,8 +179,8 @@ class Supervisor:
         for worker in self._workers.values():
             self._tell_credentials(worker)
 
-    def tell(self, message: NotReady | ContextLengths) -> None:
-        """Tell every worker what is known of engines."""
+    def tell(self, message: NotReady | ContextLengths | LogLevel) -> None:
+        """Tell every worker the same."""
         for worker in self._workers.values():
             if worker.link is not None:
                 worker.link.send(message)
@@ -236,6 +238,8 @@ class Supervisor:
         else:
             worker.attach(link)
             log_events.WORKER_CONNECTED.log(slot=worker.slot, pid=worker.process.pid)
+        if get_level() != self._settings.log_level:  # an operator changed it since
+            link.send(LogLevel(get_level()))
         self._desks.broker.greet(link)
         if self._stopping.is_set():
             worker.drain(self._settings.drain_grace_s)

@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Literal, TextIO, get_args
 
+from penstock.kit import log_events
 from penstock.kit.logs.event import ROOT, Level
 from penstock.kit.logs.lines import JsonLines, TextLines
 from penstock.kit.logs.repeats import Repeats
@@ -102,6 +103,15 @@ def set_level(level: LevelName) -> None:
     number = Level[level.upper()]
     logging.getLogger().setLevel(max(number, Level.INFO))
     logging.getLogger(ROOT).setLevel(number)
+
+
+def change_level(level: LevelName) -> None:
+    """Log from this level on, until it is changed again or the process ends."""
+    before = get_level()
+    # Whichever of both levels says more, the change is said.
+    set_level(min(before, level, key=LEVELS.index))
+    log_events.LOG_LEVEL_CHANGED.log(before=before, now=level)
+    set_level(level)
 
 
 def get_level() -> LevelName:

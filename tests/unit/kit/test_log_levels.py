@@ -1,0 +1,50 @@
+"""Levels while a process runs: changed at the debug door, said, and passed on."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from penstock.kit.inspection import InspectionError
+from penstock.kit.logs.repeats import Repeats
+from penstock.kit.logs.setup import Handler, LevelName, change_level, get_level
+from penstock.kit.logs.switch import PATH, level_routes
+
+
+@pytest.fixture(autouse=True)
+def log() -> Iterator[io.StringIO]:
+    """Log into memory, and leave levels as they were."""
+    root, ours = logging.getLogger(), logging.getLogger("penstock")
+    before = root.level, ours.level, root.handlers[:]
+    stream = io.StringIO()
+    root.handlers[:] = [Handler(stream, "json", "test", Repeats(lambda: 0.0))]
+    yield stream
+    root.setLevel(before[0])
+    ours.setLevel(before[1])
+    root.handlers[:] = before[2]
+
+
+@pytest.mark.parametrize(("before", "now"), [("info", "error"), ("error", "debug")])
+def test_a_change_is_always_said(log: io.StringIO, before: LevelName, now: LevelName) -> None:
+    """Also a change from or to a level at which hardly anything is."""
+    change_level(before)
+    log.truncate(0)
+    log.seek(0)
+    change_level(now)
+    said = json.loads(log.getvalue())
+    assert (said["event"], said["before"], said["now"]) == ("kit.log_level_changed", before, now)
+    assert get_level() == now
+
+
+async def test_the_door_shows_and_changes_it() -> None:
+    """PUT changes it and tells who must follow; GET shows it; what is no level changes nothing."""
+    told: list[LevelName] = []
+    routes = level_routes(told.append)
+    assert await routes["PUT", PATH]({"level": "debug"}) == {"level": "debug"}
+    for wrong in ({}, {"level": "loud"}, {"level": "critical"}):
+        with pytest.raises(InspectionError, match="debug, info, warning, error"):
+            await routes["PUT", PATH](wrong)
+    assert await routes["GET", PATH]({}) == {"level": "debug"}
+    assert told == ["debug"]
