@@ -38,7 +38,7 @@ def test_every_event_is_used() -> None:
     """No event is declared that nothing logs."""
     used = {
         node.attr
-        for path in _sources()
+        for path in python_files("src")
         for node in nodes(path)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
         if node.value.id == "log_events"

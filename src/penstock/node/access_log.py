@@ -7,10 +7,12 @@ missing, which are counted, and nothing else slow. No line holds content of prom
 import asyncio
 import json
 import os
+import select
 import sys
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -19,6 +21,7 @@ import msgspec
 from penstock.contract.finished import FinishedRequest
 from penstock.kit.logs.event import line
 from penstock.kit.logs.redaction import redact
+from penstock.kit.logs.setup import Form, is_text
 from penstock.kit.moments import format_time
 from penstock.node import log_events
 
@@ -28,6 +31,8 @@ MAX_WAITING: Final = 50_000
 """Requests that wait for their line."""
 _AT_ONCE: Final = 1_000
 _ROUND_S: Final = 0.1
+_PATIENCE_MS: Final = 1_000
+"""How long a pipe may be full before lines are given up."""
 _ERROR_STATUS: Final = 400
 _APPEND: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 _encode = msgspec.json.Encoder().encode
@@ -101,17 +106,17 @@ class AccessLog:
         which: Which requests have one.
         path: The file; stdout when None. It is opened again after somebody moved it away.
         node: The node's id.
-        is_text: Whether lines are for people.
+        form: How lines look; `auto` is text on a terminal.
     """
 
-    def __init__(self, which: Which, path: Path | None, node: str, *, is_text: bool) -> None:
+    def __init__(self, which: Which, path: str | None, node: str, form: Form) -> None:
         """See the class."""
         self.dropped = 0
         """Lines that are missing, since writing was too slow or failed."""
         self._is_all = which == "all"
-        self._path = path
+        self._path = None if path is None else Path(path)
         self._node = node
-        self._is_text = is_text
+        self._is_text = form == "text" or (path is None and is_text(form, sys.stdout))
         self._waiting: deque[FinishedRequest] = deque()
         self._file: int | None = None
 
@@ -130,18 +135,21 @@ class AccessLog:
                 while self._waiting:
                     await asyncio.to_thread(self.write)
         finally:
-            while self._waiting:
-                self.write()
+            while self._waiting and self.write():
+                pass
 
-    def write(self) -> None:
-        """Write lines of some that wait; a disk that does not take them costs these lines."""
-        count = min(len(self._waiting), _AT_ONCE)
-        lines = [self._line(self._waiting.popleft()) for _ in range(count)]
+    def write(self) -> bool:
+        """Write lines of some that wait; return whether the disk or the reader took them."""
+        lines = deque(
+            self._line(self._waiting.popleft()) for _ in range(min(len(self._waiting), _AT_ONCE))
+        )
         try:
-            _write_all(self._open(), b"".join(lines))
+            _write_all(self._open(), lines)
         except OSError as error:
-            self.dropped += count
+            self.dropped += len(lines)
             log_events.ACCESS_LOG_NOT_WRITTEN.log(path=self._path, error=error)
+            return False
+        return True
 
     def _open(self) -> int:
         """Return the file, opened anew where the one that is open has no name any more."""
@@ -246,7 +254,27 @@ def _ms(began_at_ns: int, ended_at_ns: int) -> float | None:
     return round((ended_at_ns - began_at_ns) / 1e6, 3)
 
 
-def _write_all(file: int, content: bytes) -> None:
-    rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(file, rest) :]
+def _write_all(file: int, lines: deque[bytes]) -> None:
+    """Write lines, and take out those that are written.
+
+    A pipe takes as much as `PIPE_BUF` whole or not at all, and at once when it says that it can:
+    so a reader that hangs keeps nobody for longer than a moment, and no line is torn.
+
+    Raises:
+        OSError: The rest cannot be written, `TimeoutError` for a pipe that nobody reads.
+    """
+    ready = select.poll()
+    ready.register(file, select.POLLOUT)
+    while lines:
+        size, count = len(lines[0]), 1
+        while count < len(lines) and size + len(lines[count]) <= select.PIPE_BUF:
+            size += len(lines[count])
+            count += 1
+        if not ready.poll(_PATIENCE_MS):
+            message = "nobody reads it"
+            raise TimeoutError(message)
+        block = memoryview(b"".join(islice(lines, count)))
+        while block:
+            block = block[os.write(file, block) :]
+        for _ in range(count):
+            lines.popleft()

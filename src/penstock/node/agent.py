@@ -5,7 +5,6 @@ import contextlib
 import os
 import random
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from penstock.kit.errors import PenstockError
 from penstock.kit.files import read_or_create_secret
 from penstock.kit.kek.configure import KekSettingError, configure_kek
 from penstock.kit.kek.model import Kek, KekUnavailableError
-from penstock.kit.logs.setup import is_text, know, tell_repeats
+from penstock.kit.logs.setup import know, tell_repeats
 from penstock.kit.logs.switch import level_routes
 from penstock.kit.moments import format_time
 from penstock.kit.secrets import find_secret_fault
@@ -168,10 +167,7 @@ class _Agent:
         self._health = Health(publisher, clock, self._tell, random=random.random)
         self._contexts = Contexts(publisher, clock, self._credentials.find, self._tell)
         self._access_log = AccessLog(
-            settings.access_log,
-            None if settings.access_log_path is None else Path(settings.access_log_path),
-            node_id,
-            is_text=is_text(settings.log_format, sys.stdout),
+            settings.access_log, settings.access_log_path, node_id, settings.log_format
         )
         self._telemetry = connect_telemetry(settings.otlp, os.environ, node_id)
         self._finished = self._make_finished(layout)

@@ -84,7 +84,7 @@ class Stage:
     def __init__(self, worker: WorkerProcess, agent: FakeAgent, path: Path) -> None:
         """Take its parts."""
         self.worker, self._agent, self._path = worker, agent, path
-        self._log = AccessLog("all", path, "n-1", is_text=False)
+        self._log = AccessLog("all", str(path), "n-1", "auto")
         self._finished = FinishedRequests(Path(worker.settings.journal_path), (self._log.take,))
         self._told = 0
         asyncio.run(self._finished.look())  # what comes from now on is told

@@ -158,6 +158,10 @@ SECRETS = {
     "token eyJhbGciOiJI.CANARY.CANARY": "eyJ",
     "AKIACANARYCANARYCANA is unknown": "is unknown",
     "hvs.CANARYCANARY": "hvs.",
+    "sk-CANARYCANARY": "sk-",
+    "ghp-CANARYCANARY": "ghp",
+    "eyJhbGciOiJI.CANARYCANARY": "eyJ",
+    "basic\tCANARYCANARY": "basic",
     "-----BEGIN PRIVATE KEY-----\nCANARY\n-----END PRIVATE KEY-----": "BEGIN",
 }
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.fakes.agent_process import until
 
 from penstock.contract.finished import FinishedRequest
 from penstock.node import access_log
@@ -27,7 +28,7 @@ KEY = "ps_live_4mJ0wq8ZtK1c_CANARY"
 
 
 def _log(path: Path, which: access_log.Which = "all", *, is_text: bool = False) -> AccessLog:
-    return AccessLog(which, path, "n-1", is_text=is_text)
+    return AccessLog(which, str(path), "n-1", "text" if is_text else "auto")
 
 
 def test_errors_are_what_was_refused_failed_or_left(tmp_path: Path) -> None:
@@ -90,17 +91,21 @@ def test_a_file_that_was_moved_away_is_made_anew(tmp_path: Path) -> None:
 
 
 async def test_a_reader_that_hangs_stops_nothing(tmp_path: Path) -> None:
-    """While a pipe takes nothing requests are taken, up to the bound, and the loop goes on."""
+    """A pipe that nobody reads costs lines: neither the loop nor the end waits for it."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     log = _log(pipe)
     running = asyncio.create_task(log.run())
-    for _ in range(20):
+    for _ in range(70):
         log.take([OK] * 1_000)
-        await asyncio.sleep(0.01)
-    os.close(reader)  # whoever waits to write hears that nobody reads
+    # Those beyond the bound, and what the pipe did not take.
+    await until(lambda: log.dropped > 20_900, "lines are given up")
     running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
-    assert log.dropped > 0
+    async with asyncio.timeout(30):
+        await asyncio.wait([running])
+    assert running.cancelled()
+    taken = os.read(reader, 2**20)
+    assert taken.endswith(b"\n")
+    assert all(json.loads(line)["request_id"] == "r-1" for line in taken.splitlines())
+    os.close(reader)
