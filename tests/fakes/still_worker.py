@@ -1,16 +1,19 @@
 """A caller's connection without a network and without time: both are moved by hand."""
 
 import asyncio
+import random
 from collections.abc import Iterator
 from typing import cast
 
 from tests.fakes.worker_process import PEPPER, build_runtime, make_snapshot
 
 from penstock.gateway.offer import Contexts
+from penstock.gateway.refusals import Refusals
 from penstock.gateway.request import Request
 from penstock.gateway.runtime import Runtime
 from penstock.gateway.server import Downstream
 from penstock.gateway.stats import Stats
+from penstock.gateway.trace import Tracer
 from penstock.gateway.worker import Worker
 from penstock.kit.errors import Refusal
 
@@ -38,6 +41,12 @@ class StillWorker:
         self.time_s = START_S
         self.event_ids = CountedIds()
         self.stats = Stats()
+        self.refusals = Refusals(
+            is_wanted=False,
+            slot=0,
+            wall_ns=self.wall_ns,
+            tracer=Tracer(None, random.Random(1).getrandbits),
+        )
         self.runtime: Runtime = build_runtime(make_snapshot([1]), PEPPER)
         self.contexts: Contexts = {}
         self.forwards_headers = False
