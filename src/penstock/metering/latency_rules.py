@@ -7,9 +7,9 @@ in it.
 Source: the layout of HdrHistogram, with three bits below the highest one.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from penstock.contract.usage import UsageEvent
 from penstock.metering.bucket_rules import bucket_start
@@ -84,15 +84,20 @@ def times_of(event: UsageEvent) -> Iterator[tuple[Measure, int]]:
 
 def count_times(events: Iterable[UsageEvent]) -> dict[LatencyCell, Counts]:
     """Return what events add to the histograms of the hours in which they were let in."""
-    found: dict[LatencyCell, Counts] = {}
+    found: dict[tuple[Any, ...], defaultdict[str, list[str]]] = {}
     for event in events:
         hour_us = bucket_start("hour", event.started_at_ns // 1_000)
-        cell = LatencyCell(event.organization, hour_us, event.project, event.model)
-        counts = found.setdefault(cell, {})
-        counts.setdefault(OUTCOMES, Counter())[event.outcome] += 1
+        cell = (event.organization, hour_us, event.project, event.model)
+        words = found.get(cell)
+        if words is None:
+            words = found[cell] = defaultdict(list)
+        words[OUTCOMES].append(event.outcome)
         for measure, time_us in times_of(event):
-            counts.setdefault(measure, Counter())[str(bucket_of(time_us))] += 1
-    return found
+            words[measure].append(str(bucket_of(time_us)))
+    return {
+        LatencyCell(*cell): {name: Counter(each) for name, each in words.items()}
+        for cell, words in found.items()
+    }
 
 
 def merge(counts: Counts, others: Mapping[str, Mapping[str, int]]) -> None:

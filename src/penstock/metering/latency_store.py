@@ -1,9 +1,9 @@
 """Every SQL statement about how long requests took, each within a scope."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, select, tuple_, update
+from sqlalchemy import select
 
 from penstock.metering.bucket_model import BucketQuery, Part
 from penstock.metering.bucket_store import Source
@@ -21,7 +21,7 @@ _KEY = (
     UsageLatencyHours.project,
     UsageLatencyHours.model,
 )
-_ROWS = Bulk(UsageLatencyHours, (*(column.key for column in _KEY), "counts"))
+_ROWS = Bulk(UsageLatencyHours, (*(column.key for column in _KEY), "counts"), replaced=("counts",))
 
 
 async def add_counts(
@@ -32,23 +32,33 @@ async def add_counts(
         return
     scope.require(cell.organization for cell in found)
     cells = sorted(found)
-    await session.insert_many_new(_ROWS, [(*cell, {}) for cell in cells])
-    types = [column.type for column in _KEY]
+    there = await _lock(session, scope, cells)
+    missing = [cell for cell in cells if cell not in there]
+    if missing:
+        # Somebody else may make them at the same time: then theirs are locked, and added to.
+        await session.insert_many_new(_ROWS, [(*cell, {}) for cell in missing])
+        there = await _lock(session, scope, cells)
+    for cell in cells:
+        merge(found[cell], there[cell])
+    await session.add_many(_ROWS, [(*cell, found[cell]) for cell in cells])
+
+
+async def _lock(
+    session: WriteSession, scope: Scope, cells: Sequence[LatencyCell]
+) -> dict[LatencyCell, Mapping[str, Mapping[str, int]]]:
+    """Return what is there of cells, and maybe of others that have a part of each of some."""
+    # Not cell by cell: to write hundreds of them into a statement takes longer than all the rest.
+    parts = zip(_KEY, zip(*cells, strict=True), strict=True)
     statement = (
         select(*_KEY, UsageLatencyHours.counts)
-        .where(tuple_(*_KEY).in_([tuple_(*cell, types=types) for cell in cells]))
+        .where(
+            scope.where(UsageLatencyHours.organization),
+            *(column.in_(sorted({*values})) for column, values in parts),
+        )
         .order_by(*_KEY)
         .with_for_update()
     )
-    rows = []
-    for *key, there in await session.rows(statement):
-        cell = LatencyCell(*key)
-        merge(found[cell], there)
-        key_of = {f"key_{column.key}": part for column, part in zip(_KEY, cell, strict=True)}
-        rows.append({**key_of, "to_counts": found[cell]})
-    is_row = (column == bindparam(f"key_{column.key}", type_=column.type) for column in _KEY)
-    changed = update(UsageLatencyHours).where(*is_row).values(counts=bindparam("to_counts"))
-    await session.change_many(changed, rows)
+    return {LatencyCell(*key): counts for *key, counts in await session.rows(statement)}
 
 
 async def list_counts(

@@ -38,6 +38,8 @@ class Bulk:
     """Of these: what `WriteSession.add_many` adds to; no sum passes `MAX_SUM`."""
     pairs: tuple[tuple[str, str], ...] = ()
     """The same of exact amounts: a column of whole ones, and one of their rest, 0..REST-1."""
+    replaced: tuple[str, ...] = ()
+    """What `WriteSession.add_many` writes over: whoever calls it holds these rows."""
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -157,6 +159,7 @@ def _changes(bulk: Bulk, quote: Callable[[str], str], least: str) -> list[str]:
         new = f"EXCLUDED.{name}"
         room = f"{MAX_SUM} - {most}({new}, 0)"
         changes.append(f"{name} = {least}(old.{name}, {room}) + {new}")
+    changes += [f"{name} = EXCLUDED.{name}" for name in map(quote, bulk.replaced)]
     for whole, rest in bulk.pairs:
         rests = f"old.{quote(rest)} + EXCLUDED.{quote(rest)}"
         changes.append(
