@@ -82,6 +82,13 @@ DOCUMENT: dict[str, Any] = {
             "fallback": "small",
         },
         {"name": "small", "upstream": "spare", "model": "s", "max_output_tokens": 100},
+        {
+            "name": "legal",
+            "upstream": "gpu",
+            "model": "legal",
+            "adapter_of": "m",
+            "adapter_path": "/adapters/legal",
+        },
     ],
     "aliases": [
         {"name": "big", "route": "big", "is_open": False},
@@ -164,8 +171,8 @@ DOCUMENT: dict[str, Any] = {
 }
 
 
-OBJECTS = 36
-"""How many there are in it, with the deployment of the short route."""
+OBJECTS = 38
+"""How many there are in it, with the deployments of the short routes."""
 
 
 def changed(**sections: Any) -> dict[str, Any]:

@@ -104,6 +104,8 @@ _DEFAULTS: dict[str, Row] = {
         "credential_id": None,
         "continuous_usage": False,
         "max_output_tokens": 1_000_000,
+        "adapter_of": None,
+        "adapter_path": None,
         "is_disabled": False,
     },
     "routes": {"fallback_id": None},

@@ -81,6 +81,8 @@ async def test_objects_have_their_defaults(rig: AdminRig) -> None:
         "credential_id": None,
         "continuous_usage": False,
         "max_output_tokens": 1_000_000,
+        "adapter_of": None,
+        "adapter_path": None,
         "is_disabled": False,
     }
     assert made["routes"] == common | {
@@ -169,6 +171,25 @@ async def test_an_upstream_that_cannot_be_is_refused(
             expect_problem(answer, 400, INVALID)
             assert answer.json()["detail"].startswith(detail)
             assert "secret-xyz" not in answer.text
+
+
+async def test_adapters_are_deployments(rig: AdminRig) -> None:
+    """An adapter has a model beside it, and is loaded only by servers that can be told to."""
+    made = await _create_path(rig, "fast")
+    gpu = await rig.create("/upstreams", name="gpu", provider="vllm", endpoints=["http://gpu"])
+    adapter = {"adapter_of": "served", "adapter_path": "/adapters/legal"}
+    new = {"name": "legal", "upstream_id": gpu["id"], "model": "legal"}
+    legal = await rig.create("/deployments", **new, **adapter)
+    assert legal.items() >= adapter.items()
+    path = f"/deployments/{legal['id']}"
+    assert (await rig.call("PATCH", path, {"adapter_path": None})).json()["adapter_path"] is None
+    wrong: tuple[dict[str, Any], ...] = (
+        {"adapter_of": None, "adapter_path": "/adapters/legal"},
+        {"adapter_of": "legal"},
+        {"upstream_id": made["upstreams"]["id"], "adapter_path": "/adapters/legal"},
+    )
+    for changes in wrong:
+        expect_problem(await rig.call("PATCH", path, changes), 400, INVALID)
 
 
 async def test_routes_that_cannot_be_are_refused(rig: AdminRig) -> None:

@@ -3,8 +3,11 @@
 from penstock.audit.model import Actor
 from penstock.catalog import store
 from penstock.catalog.collection import Collection
+from penstock.catalog.errors import CATALOG_INVALID
 from penstock.catalog.objects import Deployment, DeploymentChanges, NewDeployment
 from penstock.catalog.upstreams import check_credential
+from penstock.engines.operating import loads_adapters
+from penstock.engines.registry import engine_of
 from penstock.kit.errors import PenstockError
 from penstock.storage.errors import OBJECT_UNKNOWN
 from penstock.storage.paging import Page, PageRequest
@@ -82,6 +85,9 @@ async def _check_references(session: ReadSession, deployment: Deployment) -> Non
     if upstream is None:
         raise PenstockError(OBJECT_UNKNOWN, "`upstream_id` names no upstream.")
     await check_credential(session, deployment.credential_id, upstream.provider)
+    if deployment.adapter_path and not loads_adapters(engine_of(upstream.provider)):
+        fault = f"`adapter_path`: servers of {upstream.provider} are not told to load adapters."
+        raise PenstockError(CATALOG_INVALID, fault)
 
 
 _deployments = Collection("deployment", Deployment, "dep", store.deployments, _check_references)

@@ -57,6 +57,8 @@ def tell_deployment(item: Deployment, names: Names) -> Record | None:
             continuous_usage=item.continuous_usage,
             max_output_tokens=item.max_output_tokens,
             credential=_reference(item.credential_id),
+            adapter_of=item.adapter_of,
+            adapter_path=item.adapter_path,
         )
     )
 

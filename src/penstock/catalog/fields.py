@@ -17,6 +17,7 @@ from penstock.catalog.discovery import parse_source
 from penstock.catalog.errors import quoted, suggest
 from penstock.catalog.rules import (
     MAX_TIMEOUT_MS,
+    check_adapter_path,
     check_forward_header,
     check_model,
     check_name,
@@ -233,6 +234,7 @@ Label = Annotated[str, AfterValidator(_told(check_label, "correct it"))]
 Labels = Annotated[dict[str, str], AfterValidator(_told(check_labels, "correct it"))]
 Slugs = Annotated[tuple[Slug, ...], AsTuple]
 ServedModel = Annotated[str, AfterValidator(check_model)]
+AdapterPath = Annotated[str, AfterValidator(check_adapter_path)]
 SecretReference = Annotated[str, AfterValidator(check_reference)]
 Secret = Annotated[str, AfterValidator(check_secret)]
 KeySecret = Annotated[str, AfterValidator(check_key_secret)]

@@ -17,6 +17,7 @@ from penstock.catalog.rules import (
     MAX_CONNECTIONS,
     MAX_OUTPUT_TOKENS,
     MAX_TIMEOUT_MS,
+    check_adapter_path,
     check_endpoints,
     check_forward_header,
     check_model,
@@ -24,6 +25,7 @@ from penstock.catalog.rules import (
     check_path,
     check_provider,
     check_reference,
+    find_adapter_fault,
     list_unreachable,
     parse_endpoint,
 )
@@ -62,10 +64,9 @@ def find_fault(item: AnyObject) -> str | None:
         msgspec.convert(dataclasses.asdict(item), type(item))
     except msgspec.ValidationError as error:
         return f"{error}."
-    if isinstance(item, Upstream):
-        contradiction = _find_contradiction(item)
-        if contradiction is not None:
-            return contradiction
+    contradiction = _find_contradiction(item)
+    if contradiction is not None:
+        return contradiction
     for member, check_value in _CHECKS[type(item)].items():
         value = getattr(item, member)
         try:
@@ -92,8 +93,15 @@ def check_fallbacks(names: Sequence[str]) -> None:
         raise PenstockError(FALLBACK_CYCLE, f"The fallbacks go round in a circle: {cycle}.")
 
 
-def _find_contradiction(upstream: Upstream) -> str | None:
-    """Return what is wrong with members of an upstream that are right each by itself."""
+def _find_contradiction(item: AnyObject) -> str | None:
+    """Return what is wrong with members that are right each by itself."""
+    if isinstance(item, Deployment):
+        fault = find_adapter_fault(item.model, item.adapter_of, item.adapter_path)
+        return None if fault is None else f"It {fault}."
+    return _find_contradiction_of(item) if isinstance(item, Upstream) else None
+
+
+def _find_contradiction_of(upstream: Upstream) -> str | None:
     if upstream.credential_id and upstream.credential_reference:
         return "`credential_id` and `credential_reference` exclude each other."
     if upstream.endpoints and upstream.discover:
@@ -194,6 +202,8 @@ _CHECKS: Mapping[type[AnyObject], Mapping[str, Callable[[Any], Any]]] = {
     Deployment: {
         "name": check_name,
         "model": check_model,
+        "adapter_of": check_model,
+        "adapter_path": check_adapter_path,
         "max_output_tokens": _check_range(1, MAX_OUTPUT_TOKENS),
     },
     Route: {"name": check_name, "choices": _check_choices},

@@ -86,6 +86,10 @@ class NewDeployment:
     """Ask the engine for cumulative usage in every chunk: exact on abort, but costly."""
     max_output_tokens: int = _deployment.max_output_tokens
     """The largest `max_tokens` that is let through."""
+    adapter_of: str | None = None
+    """The upstream's own name of the model that `model` is a LoRA adapter of, if it is one."""
+    adapter_path: str | None = None
+    """Where engines find the adapter, to load it when it is needed."""
     is_disabled: bool = False
 
 
@@ -107,6 +111,8 @@ class DeploymentChanges(TypedDict, total=False):
     credential_id: str | None
     continuous_usage: bool
     max_output_tokens: int
+    adapter_of: str | None
+    adapter_path: str | None
     is_disabled: bool
 
 

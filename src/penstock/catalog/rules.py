@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from penstock.catalog.errors import quoted, suggest
 from penstock.contract.snapshot import GRPC_SCHEMES, Endpoint, Timeouts
+from penstock.engines.model import MAX_ARGUMENT_CHARS
 from penstock.engines.registry import ENGINES
 from penstock.kit.addresses import Address, is_never_a_server
 
@@ -183,6 +184,23 @@ def check_model(text: str) -> str:
         message = f"is no model name; use 1 to {MAX_MODEL_CHARS} printable characters"
         raise ValueError(message)
     return text
+
+
+def check_adapter_path(text: str) -> str:
+    """Check where engines find a LoRA adapter: a path of theirs, or a name in a hub."""
+    if not 0 < len(text) <= MAX_ARGUMENT_CHARS or not text.isprintable():
+        message = f"is no place of an adapter; use 1 to {MAX_ARGUMENT_CHARS} printable characters"
+        raise ValueError(message)
+    return text
+
+
+def find_adapter_fault(model: str, adapter_of: str | None, adapter_path: str | None) -> str | None:
+    """Return what is wrong with a deployment's members about adapters; None for nothing."""
+    if adapter_of == model:
+        return "is an adapter of itself; name the model that it adapts in adapter_of"
+    if adapter_path is not None and adapter_of is None:
+        return "has an adapter_path and adapts no model; name the model in adapter_of"
+    return None
 
 
 def check_provider(text: str) -> str:

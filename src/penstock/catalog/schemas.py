@@ -12,6 +12,7 @@ from penstock.catalog.rules import (
     MAX_CONNECTIONS,
     MAX_OUTPUT_TOKENS,
     check_endpoints,
+    find_adapter_fault,
     parse_endpoint,
 )
 from penstock.catalog.written_rules import MAX_RULES, default_window_s
@@ -187,15 +188,29 @@ class UpstreamItem(Item):
         return self
 
 
-class DeploymentItem(Item):
-    """One model on one upstream."""
+class ServedItem(Item):
+    """What deployments and short routes have in common."""
 
-    name: fields.Name = Field(examples=["llama-70b-eu"])
+    name: fields.Name = Field(examples=["llama-70b"])
     upstream: str = Field(examples=["gpu-pool"])
     model: fields.ServedModel = Field(examples=["meta-llama/Llama-3.3-70B-Instruct"])
-    credential: str | None = None
     continuous_usage: bool = False
     max_output_tokens: int = Field(default=1_000_000, ge=1, le=MAX_OUTPUT_TOKENS)
+    adapter_of: fields.ServedModel | None = None
+    adapter_path: fields.AdapterPath | None = None
+
+    @model_validator(mode="after")
+    def _check_adapter(self) -> Self:
+        fault = find_adapter_fault(self.model, self.adapter_of, self.adapter_path)
+        if fault is not None:
+            raise ValueError(fault)
+        return self
+
+
+class DeploymentItem(ServedItem):
+    """One model on one upstream."""
+
+    credential: str | None = None
     is_disabled: bool = False
 
 
@@ -218,14 +233,9 @@ class RouteItem(Item):
     fallback: str | None = None
 
 
-class ShortRouteItem(Item):
+class ShortRouteItem(ServedItem):
     """A route with one deployment, which has the route's name."""
 
-    name: fields.Name = Field(examples=["llama-70b"])
-    upstream: str = Field(examples=["gpu-pool"])
-    model: fields.ServedModel = Field(examples=["meta-llama/Llama-3.3-70B-Instruct"])
-    continuous_usage: bool = False
-    max_output_tokens: int = Field(default=1_000_000, ge=1, le=MAX_OUTPUT_TOKENS)
     fallback: str | None = None
 
     @property

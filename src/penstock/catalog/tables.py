@@ -156,6 +156,8 @@ class Deployments(Versioned, Base):
     credential_id: Mapped[str | None] = mapped_column(ForeignKey("credentials.id"))
     continuous_usage: Mapped[bool]
     max_output_tokens: Mapped[int]
+    adapter_of: Mapped[str | None]
+    adapter_path: Mapped[str | None]
     is_disabled: Mapped[bool]
 
 

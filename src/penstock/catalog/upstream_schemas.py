@@ -85,6 +85,22 @@ Model = Annotated[
         examples=["meta-llama/Llama-3.3-70B-Instruct"],
     ),
 ]
+AdapterOf = Annotated[
+    Text | None,
+    Field(
+        description="The upstream's own name of the model that `model` is a LoRA adapter of; "
+        "null for none.",
+        examples=["meta-llama/Llama-3.3-70B-Instruct"],
+    ),
+]
+AdapterPath = Annotated[
+    Text | None,
+    Field(
+        description="Where engines find the adapter, to load it when it is needed; null when it "
+        "is used only where somebody loaded it.",
+        examples=["/adapters/legal"],
+    ),
+]
 OutputTokens = Annotated[
     StrictInt, Field(description="The largest `max_tokens` that is let through.")
 ]
@@ -251,6 +267,8 @@ class NewDeploymentBody(RequestBody):
     credential_id: CredentialId = None
     continuous_usage: StrictBool = False
     max_output_tokens: OutputTokens = _deployment.max_output_tokens
+    adapter_of: AdapterOf = None
+    adapter_path: AdapterPath = None
     is_disabled: StrictBool = False
 
     def to_new(self) -> NewDeployment:
@@ -268,6 +286,8 @@ class DeploymentChangesBody(RequestBody):
     credential_id: CredentialId = Field(default_factory=lambda: None)
     continuous_usage: StrictBool = Field(default_factory=bool)
     max_output_tokens: OutputTokens = Field(default_factory=int)
+    adapter_of: AdapterOf = Field(default_factory=lambda: None)
+    adapter_path: AdapterPath = Field(default_factory=lambda: None)
     is_disabled: StrictBool = Field(default_factory=bool)
 
     def to_changes(self) -> DeploymentChanges:
@@ -295,6 +315,8 @@ class DeploymentBody(AnswerBody):
         credential_id=None,
         continuous_usage=False,
         max_output_tokens=_deployment.max_output_tokens,
+        adapter_of=None,
+        adapter_path=None,
         is_disabled=False,
         version=1,
         **_TIMES,
@@ -307,6 +329,8 @@ class DeploymentBody(AnswerBody):
     credential_id: str | None
     continuous_usage: bool
     max_output_tokens: int
+    adapter_of: str | None
+    adapter_path: str | None
     is_disabled: bool
     version: int
     created_at: Time

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from penstock.cli.bodies import given, require_changes
+from penstock.cli.bodies import clearable, given, require_changes
 from penstock.cli.instance import DataOption, connect
 from penstock.cli.kinds import (
     NAME_AND_ID,
@@ -39,6 +39,8 @@ KIND = Kind(
         ("Credential", lambda row: names.name(CREDENTIALS, row["credential_id"])),
         ("Output tokens", text_of("max_output_tokens")),
         ("Usage in chunks", text_of("continuous_usage")),
+        ("Adapter of", text_of("adapter_of")),
+        ("Adapter path", text_of("adapter_path")),
     ),
     expendable=("Id",),
     example="llama-70b-gpu",
@@ -61,6 +63,14 @@ OutputTokensOption = Annotated[
     int | None,
     option("--max-output-tokens", "Most output tokens a request may ask for.", "N", min=1),
 ]
+AdapterOfOption = Annotated[
+    str | None,
+    option("--adapter-of", "The upstream's model that MODEL is a LoRA adapter of.", "MODEL"),
+]
+AdapterPathOption = Annotated[
+    str | None,
+    option("--adapter-path", "Where engines find the adapter, to load it when needed.", "PATH"),
+]
 UsageOption = Annotated[
     bool | None,
     typer.Option(
@@ -76,9 +86,11 @@ UsageOption = Annotated[
     epilog=examples(
         "penstock deployments create llama-70b-gpu --upstream gpu-pool \\",
         "  --model meta-llama/Llama-3.3-70B-Instruct",
+        "penstock deployments create legal --upstream gpu-pool --model legal \\",
+        "  --adapter-of meta-llama/Llama-3.3-70B-Instruct --adapter-path /adapters/legal",
     ),
 )
-def create(
+def create(  # noqa: PLR0913  # as in `upstreams`
     *,
     name: NameArgument,
     upstream: Annotated[str, _UPSTREAM],
@@ -86,6 +98,8 @@ def create(
     credential: CredentialOption = None,
     max_output_tokens: OutputTokensOption = None,
     continuous_usage: UsageOption = None,
+    adapter_of: AdapterOfOption = None,
+    adapter_path: AdapterPathOption = None,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -98,6 +112,7 @@ def create(
             max_output_tokens=max_output_tokens,
             continuous_usage=continuous_usage,
         )
+        body |= clearable(adapter_of=adapter_of, adapter_path=adapter_path)
         body |= clearable_reference(client, "credential_id", CREDENTIALS, credential)
         KIND.create(client, body, as_json=as_json)
 
@@ -132,7 +147,7 @@ add_show(app, KIND)
         "penstock deployments update llama-70b-gpu --credential none",
     ),
 )
-def update(
+def update(  # noqa: PLR0913  # as in `upstreams`
     *,
     name: Annotated[str, object_argument(KIND)],
     upstream: Annotated[str | None, _UPSTREAM] = None,
@@ -140,12 +155,15 @@ def update(
     credential: CredentialOption = None,
     max_output_tokens: OutputTokensOption = None,
     continuous_usage: UsageOption = None,
+    adapter_of: AdapterOfOption = None,
+    adapter_path: AdapterPathOption = None,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Change a deployment; what is not named stays.
 
-    `--credential none` takes it away: the upstream's is used.
+    `--credential none` takes it away: the upstream's is used. `--adapter-path none` ends that the
+    adapter is loaded when it is needed.
     """
     with connect(data) as client:
         changes = given(
@@ -154,6 +172,7 @@ def update(
             max_output_tokens=max_output_tokens,
             continuous_usage=continuous_usage,
         )
+        changes |= clearable(adapter_of=adapter_of, adapter_path=adapter_path)
         changes |= clearable_reference(client, "credential_id", CREDENTIALS, credential)
         require_changes(changes, "deployments update")
         before = get_catalog_object(client, DEPLOYMENTS, name)

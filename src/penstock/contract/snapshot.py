@@ -127,6 +127,16 @@ class Deployment(msgspec.Struct, frozen=True):
     """The largest `max_tokens` that is let through."""
     credential: str | None = None
     """As an upstream's, and used instead of it."""
+    adapter_of: str | None = None
+    """Where `model` is a LoRA adapter: the upstream's own name of the model that it adapts."""
+    adapter_path: str | None = None
+    """Where engines find its weights: it is loaded when it is needed. When None it is used where
+    somebody loaded it."""
+
+    @property
+    def base_model(self) -> str:
+        """What is served or adapted: how long requests may be, and whether it is ready, is its."""
+        return self.adapter_of or self.model
 
 
 class Choice(msgspec.Struct, frozen=True):

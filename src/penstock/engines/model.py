@@ -5,6 +5,9 @@ import msgspec
 OVERLOADED = frozenset({429, 503})
 """What most servers answer when they have no room for a request."""
 
+MAX_ARGUMENT_CHARS = 1_024
+"""Of what an operation is given, such as where an adapter is."""
+
 
 class Priority(msgspec.Struct, frozen=True):
     """How a server is told which request is more urgent."""
@@ -88,6 +91,8 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     """Field of forms by which it is asked for usage in a stream of a transcript."""
     most_choices: int | None = None
     """The largest `n` that it answers in full; None when it knows no bound."""
+    adapter_form: str = "{adapter}"
+    """How requests name a LoRA adapter; `{model}` stands for the model that it adapts."""
     operations: tuple[Operation, ...] = ()
     """What the platform's operator can have it do; callers reach none of these paths."""
     cancels: str

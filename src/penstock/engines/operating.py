@@ -5,9 +5,10 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from penstock.engines.model import Engine, Operation
+from penstock.engines.model import MAX_ARGUMENT_CHARS, Engine, Operation
 
-MAX_ARGUMENT_CHARS = 1_024
+LOAD_ADAPTER, UNLOAD_ADAPTER = "load_lora_adapter", "unload_lora_adapter"
+"""Names of the operations of every kind that has adapters."""
 _STEPS = frozenset({".", ".."})
 """What a part of a path must not be: it would lead elsewhere."""
 
@@ -15,6 +16,11 @@ _STEPS = frozenset({".", ".."})
 def find_operation(engine: Engine, name: str) -> Operation | None:
     """Return a kind's operation of that name; None when it has none."""
     return next((each for each in engine.operations if each.name == name), None)
+
+
+def loads_adapters(engine: Engine) -> bool:
+    """Return whether a kind can be told to load LoRA adapters."""
+    return find_operation(engine, LOAD_ADAPTER) is not None
 
 
 def find_fault(operation: Operation, arguments: Mapping[str, str]) -> str | None:

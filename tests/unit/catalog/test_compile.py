@@ -45,7 +45,9 @@ upstreams:
     credential: file:secrets/token
     timeouts: {idle_ms: 5}
     max_connections: 9
-routes: [{name: r, upstream: u, model: M, continuous_usage: true, max_output_tokens: 10}]
+routes:
+  - {name: r, upstream: u, model: M, continuous_usage: true, max_output_tokens: 10}
+  - {name: l, upstream: u, model: L, adapter_of: M, adapter_path: /adapters/l}
 aliases: [{name: a, route: r}]
 """
 SECRETS = {
@@ -131,8 +133,11 @@ def test_a_snapshot_holds_everything_and_no_secret() -> None:
                 max_connections=9,
             ),
         ),
-        deployments=(Deployment("r", "u", "M", continuous_usage=True, max_output_tokens=10),),
-        routes=(Route("r", (Choice("r"),)),),
+        deployments=(
+            Deployment("r", "u", "M", continuous_usage=True, max_output_tokens=10),
+            Deployment("l", "u", "L", adapter_of="M", adapter_path="/adapters/l"),
+        ),
+        routes=(Route("r", (Choice("r"),)), Route("l", (Choice("l"),))),
         aliases=(Alias("a", "r"),),
     )
     content = b"".join(records_of(snapshot).values())

@@ -83,6 +83,14 @@ def test_records_name_objects_by_their_names() -> None:
     assert tell_alias(ALIAS, NAMES) == alias_record(snapshot.Alias("a", "r", is_open=False))
 
 
+def test_an_adapter_is_told_with_its_model_and_where_it_is() -> None:
+    """Nodes are told which model an adapter adapts, and where it is to be loaded from."""
+    item = dataclasses.replace(DEPLOYMENT, adapter_of="base", adapter_path="/adapters/m")
+    told = snapshot.Deployment("d", "gpu", "m", adapter_of="base", adapter_path="/adapters/m")
+    assert tell_deployment(item, NAMES) == deployment_record(told)
+    assert (told.base_model, snapshot.Deployment("d", "gpu", "m").base_model) == ("base", "m")
+
+
 def test_a_credential_kept_here_is_named_by_its_id() -> None:
     """An upstream's credential is told as a reference that only the agent can open."""
     item = dataclasses.replace(UPSTREAM, credential_reference=None, credential_id="crd_1")

@@ -426,6 +426,9 @@ def test_everything_can_be_said() -> None:
         ),
         ("{name: main, provider", "{name: 'env:X', provider", "begins like a reference"),
         ("region: eu-de", "region: EU", "upstreams[0].region: is no name; use 1 to 63"),
+        ("model: t}", "model: t, adapter_of: t}", "routes[1]: is an adapter of itself; name the"),
+        ("model: t}", "model: t, adapter_path: /t}", "has an adapter_path and adapts no model; n"),
+        ("model: t}", 'model: t, adapter_of: m, adapter_path: ""}', "adapter_path: is no place of"),
     ],
 )
 def test_what_ties_entries_together_is_checked(old: str, new: str, expected: str) -> None:

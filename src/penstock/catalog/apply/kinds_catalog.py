@@ -34,7 +34,14 @@ _UPSTREAM = (
     "takes_priority",
     "is_disabled",
 )
-_DEPLOYMENT = ("model", "continuous_usage", "max_output_tokens", "is_disabled")
+_DEPLOYMENT = (
+    "model",
+    "continuous_usage",
+    "max_output_tokens",
+    "adapter_of",
+    "adapter_path",
+    "is_disabled",
+)
 
 
 def _credential(object_id: str | None) -> list[Mention]:
