@@ -20,6 +20,7 @@ from penstock.contract.metrics import Metric
 from penstock.contract.node import WorkerSettings
 from penstock.engines.isolation import ALWAYS_OURS, IDENTIFYING, STEERING
 from penstock.engines.model import Engine, Load, Priority
+from penstock.engines.operating import loads_adapters
 from penstock.engines.registry import ENGINES
 from penstock.gateway import limits as gateway_limits
 from penstock.kit.errors import ErrorCode
@@ -330,6 +331,7 @@ def _engine_entry(engine: Engine) -> str:
         "Fair among organizations by": _code(engine.fairness_header),
         "Usage in every chunk": "yes" if engine.usage_in_every_chunk else "",
         "Most choices": str(engine.most_choices or ""),
+        "An adapter's name in requests": _adapter_fact(engine),
         "Told by operators": ", ".join(_code(each.name) for each in engine.operations),
         "Ends a request by": engine.cancels,
     }
@@ -344,6 +346,12 @@ def _load_facts(load: Load) -> dict[str, str]:
         "Requests waiting": _code(load.waiting),
         "KV cache in use": _code(load.cache_use),
     }
+
+
+def _adapter_fact(engine: Engine) -> str:
+    if not loads_adapters(engine):
+        return ""
+    return _code(engine.adapter_form.format(model="MODEL", adapter="ADAPTER"))
 
 
 def _priority_fact(priority: Priority) -> str:

@@ -197,6 +197,37 @@ class Inspected(msgspec.Struct, frozen=True, tag="inspected"):
     """Why there is none."""
 
 
+class LoadedAdapters(msgspec.Struct, frozen=True, tag="loaded_adapters"):
+    """Agent to worker: which LoRA adapters are where; replaces all that was told.
+
+    It comes behind each Hello, when something changed, and again every few seconds; never where no
+    deployment is an adapter.
+    """
+
+    endpoints: tuple[tuple[str, str, tuple[str, ...]], ...]
+    """Each is the name of an upstream, the URL of an endpoint that was asked, and the names of the
+    adapters there, as far as a deployment has them."""
+    failing: tuple[tuple[str, str], ...] = ()
+    """Upstreams and adapters that could not be loaded lately, and are not tried just now."""
+
+
+class WantAdapter(msgspec.Struct, frozen=True, tag="want_adapter"):
+    """Worker to agent: have one endpoint of an upstream load an adapter. `LoadedAdapters` answers.
+
+    Where it is loaded from is in the snapshot alone.
+    """
+
+    upstream: str
+    adapter: str
+
+
+class UsedAdapters(msgspec.Struct, frozen=True, tag="used_adapters"):
+    """Worker to agent, once a second at most: adapters that requests were sent to since."""
+
+    used: tuple[tuple[str, str, str], ...]
+    """Each is the name of an upstream, the URL of an endpoint, and an adapter."""
+
+
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """Agent to worker: stop taking requests, finish those in flight within the grace, end."""
 
@@ -310,6 +341,8 @@ WorkerMessage = (
     | FreeHolds
     | CheckHolds
     | Inspected
+    | WantAdapter
+    | UsedAdapters
 )
 
 
@@ -326,6 +359,7 @@ AgentMessage = (
     | Drain
     | Granted
     | LimitsClock
+    | LoadedAdapters
     | HoldsGranted
     | HoldsChecked
     | Inspect

@@ -19,6 +19,7 @@ SGLANG = Engine(
     priority=Priority(("priority",), is_higher_earlier=True),
     takes_cache_salt=True,
     usage_in_every_chunk=True,
+    adapter_form="{model}:{adapter}",
     operations=(
         Operation(name="flush_cache", path="/flush_cache", title="Forget cached prefixes"),
         Operation(

@@ -26,6 +26,7 @@ from penstock.contract.node import (
     Inspect,
     Inspected,
     LimitsClock,
+    LoadedAdapters,
     LogLevel,
     MessageTooLongError,
     NotReady,
@@ -54,6 +55,8 @@ class Orders:
     """Endpoints that cannot be asked."""
     take_contexts: Callable[[ContextLengths], None]
     """How many tokens requests may have."""
+    take_adapters: Callable[[LoadedAdapters], None]
+    """Which LoRA adapters are where."""
     drain: Callable[[float | None], None]
     """The worker shall end, with its grace in seconds."""
     inspect: Callable[[Inspect], Awaitable[Inspected]]
@@ -170,6 +173,8 @@ class AgentLink:
                 self._orders.take_not_ready(message)
             case ContextLengths():
                 self._orders.take_contexts(message)
+            case LoadedAdapters():
+                self._orders.take_adapters(message)
             case Drain(grace_s):
                 self._orders.drain(grace_s)
             case LogLevel(level):

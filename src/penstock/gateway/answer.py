@@ -179,7 +179,8 @@ def error_answer(
 def models_body(runtime: Runtime, principal: Principal, contexts: Contexts) -> bytes:
     """Return the list of models that a key may use."""
     names = runtime.list_alias_names(principal)
-    return _encode({"object": "list", "data": [_model(runtime, name, contexts) for name in names]})
+    models = [_model(runtime, principal, name, contexts) for name in names]
+    return _encode({"object": "list", "data": models})
 
 
 def model_body(
@@ -196,16 +197,21 @@ def model_body(
     name = unquote(target[len(MODEL_PREFIX) :].decode("latin-1"))
     if not runtime.may_use(principal, name):
         return Refusal(MODEL_NOT_FOUND, param="model")
-    return _encode(_model(runtime, name, contexts))
+    return _encode(_model(runtime, principal, name, contexts))
 
 
-def _model(runtime: Runtime, name: str, contexts: Contexts) -> dict[str, str | int]:
+def _model(
+    runtime: Runtime, principal: Principal, name: str, contexts: Contexts
+) -> dict[str, str | int]:
     model: dict[str, str | int] = {
         "id": name,
         "object": "model",
         "created": runtime.created_s,
         "owned_by": "penstock",
     }
+    parent = runtime.find_parent(principal, name)
+    if parent is not None:
+        model["parent"] = parent
     most = runtime.find_context(name, contexts)
     if most is not None:
         model["max_model_len"] = most

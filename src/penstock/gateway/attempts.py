@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from penstock.contract.usage import Attempt
+from penstock.gateway.adapters import loaded_first
 from penstock.gateway.admit import Admission
 from penstock.gateway.endpoint import AnyEndpoint
 from penstock.gateway.errors import (
@@ -63,19 +64,35 @@ class Attempts:
     def choose(self, admission: Admission) -> Admission:
         """Return the request as it goes to the first of its targets that does not cool down."""
         worker = self._worker
-        ranked = rank(admission.offer.tiers, admission.turn)
+        tiers = admission.offer.tiers
+        if admission.offer.has_adapter:
+            tiers = tuple(loaded_first(tier, self._pools_of) for tier in tiers)
+        ranked = rank(tiers, admission.turn)
         self._ranked = cooling_last(ranked, worker.pools_of, worker.now_s)
         return self.next_target(admission) or admission
 
     def select(self, target: Target) -> AnyEndpoint | None:
-        """Return the endpoint of a target to try next; None when all of them were."""
+        """Return the endpoint of a target to try next; None when all of them were.
+
+        Of an adapter, only those that have it count.
+        """
         worker = self._worker
-        return select(worker.pools_of(target.upstream), self._tried, worker.now_s())
+        pools = worker.pools_of(target.upstream)
+        if target.is_adapter:
+            return worker.adapters.select(target, pools, self._tried)
+        return select(pools, self._tried, worker.now_s())
+
+    def can_come(self, target: Target) -> bool:
+        """Return whether a target is an adapter that no endpoint has, and that would be loaded."""
+        return target.is_adapter and self._worker.adapters.can_come(target, self._pools_of(target))
+
+    def _pools_of(self, target: Target) -> tuple[AnyEndpoint, ...]:
+        return self._worker.pools_of(target.upstream)
 
     def next_target(self, admission: Admission) -> Admission | None:
         """Return the request as it goes to the next target that has an endpoint to try."""
         for target in self._ranked:
-            if self.select(target) is None:
+            if self.select(target) is None and not self.can_come(target):
                 continue
             if target is admission.target:
                 return admission

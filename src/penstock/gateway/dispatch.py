@@ -9,17 +9,22 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from penstock.contract.usage import Outcome
+from penstock.engines.adapters import lacks_adapter
 from penstock.gateway.admit import Admission
 from penstock.gateway.endpoint import AnyEndpoint
 from penstock.gateway.errors import (
+    ADAPTER_UNAVAILABLE,
     CALLER_GONE,
     CONNECT_TIMEOUT,
     FIRST_BYTE_TIMEOUT,
     IDLE_TIMEOUT,
     INTERRUPTED,
+    MODEL_NOT_FOUND,
     TOTAL_TIMEOUT,
 )
 from penstock.gateway.failure import RETRIED_STATUSES, redacted, too_long
+from penstock.gateway.limits import ADAPTER_WAIT_S
+from penstock.gateway.offer import Target
 from penstock.gateway.record import Caller, RequestRecord
 from penstock.gateway.request import Request
 from penstock.gateway.runtime import Principal
@@ -82,14 +87,34 @@ class Dispatch(RequestRecord):
         self._total_deadline_s = min(self._total_deadline_s, deadline_s)
         pool = self._attempts.select(target)
         if pool is None:
+            self._await_adapter(target)
             return
         if not self._attempts.count:
             overhead_s = perf_counter() - self._request.received_s
-            self._worker.stats.overhead(overhead_s)
+            if self._late_error is not ADAPTER_UNAVAILABLE:  # it did not wait for an engine
+                self._worker.stats.overhead(overhead_s)
             self._dispatched_ns = self._worker.wall_ns()
             self._received_ns = self._dispatched_ns - int(overhead_s * 1e9)
             pool.retries.requests += 1
         self._acquire(pool)
+
+    def _await_adapter(self, target: Target) -> None:
+        """Wait until an endpoint has the target's adapter, or go to another: no endpoint has it."""
+        worker, attempts = self._worker, self._attempts
+        if attempts.can_come(target):
+            if self._late_error is not ADAPTER_UNAVAILABLE:
+                self._late_error = ADAPTER_UNAVAILABLE
+                self._deadline_s = worker.now_s() + ADAPTER_WAIT_S
+            if worker.adapters.wait(self, target):
+                return
+        another = attempts.next_target(self._admission) if worker.journal.can_admit else None
+        if another is not None:
+            self._admission = another
+            self._claim_or_open()
+        elif target.deployment.adapter_path is None:
+            self._fail(Refusal(MODEL_NOT_FOUND, param="model"))
+        else:
+            self._fail(Refusal(ADAPTER_UNAVAILABLE))
 
     def _acquire(self, pool: AnyEndpoint) -> None:
         self._pool = pool
@@ -170,6 +195,15 @@ class Dispatch(RequestRecord):
         self._answer_bytes = 0
         self._deadline_s = NEVER
 
+    def _adapter_gone(self, status: int | None, refusal: Refusal) -> Refusal:
+        """Return what an answer means when the engine says that it lacks the adapter by now."""
+        target, pool = self._admission.target, self._pool
+        if not target.is_adapter or not lacks_adapter(status, refusal.detail or ""):
+            return refusal
+        assert pool is not None  # noqa: S101 - it is who answered
+        pool.adapters = (pool.adapters or frozenset()) - {target.deployment.model}
+        return Refusal(ADAPTER_UNAVAILABLE)
+
     def _sent_elsewhere(self, status: int | None, refusal: Refusal) -> bool:
         """Send what an engine had no room for to another; False when there is none, or no budget.
 
@@ -179,7 +213,7 @@ class Dispatch(RequestRecord):
         """
         pool = self._pool
         assert pool is not None  # noqa: S101 - it is who answered
-        if status not in RETRIED_STATUSES:
+        if status not in RETRIED_STATUSES and refusal.error is not ADAPTER_UNAVAILABLE:
             return False
         if refusal.retry_after_s and status != _TOO_MANY_REQUESTS:  # which may be its owner's
             pool.rest(refusal.retry_after_s)
@@ -246,7 +280,7 @@ class Dispatch(RequestRecord):
     def _too_long(self, refusal: Refusal) -> Refusal:
         """Return what an engine's failure is when the request was too long for its model."""
         admission = self._admission
-        place = admission.target.upstream.name, admission.target.deployment.model
+        place = admission.target.upstream.name, admission.target.deployment.base_model
         most_tokens = self._worker.contexts.get(place)
         return too_long(refusal, most_tokens, admission.estimated_input_tokens)
 

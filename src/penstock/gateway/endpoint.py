@@ -49,6 +49,8 @@ class EndpointState(ABC, Generic[_Sender]):
         self.cool_until_s = 0.0
         """It refused a connection lately, or asked to be left alone: others go first until then."""
         self.health = Health(loop.time)
+        self.adapters: frozenset[str] | None = None
+        """LoRA adapters that it has; None when nobody knows."""
 
     def rest(self, seconds: int) -> None:
         """Be passed over for a while, as the endpoint asked for."""

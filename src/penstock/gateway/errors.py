@@ -404,6 +404,16 @@ UPSTREAM_SATURATED = _infrastructure(
     cause="All connections to its endpoints are in use and the waiting line is full.",
     operator="Add endpoints, or raise max_connections of the upstream.",
 )
+ADAPTER_UNAVAILABLE = _infrastructure(
+    "capacity:adapter_unavailable",
+    503,
+    "The model is being loaded. Retry.",
+    cause=(
+        "No endpoint has the LoRA adapter just now: loading it takes longer than 10 s or failed, "
+        "the engine let go of it, or the agent that has it loaded is away."
+    ),
+    operator="Look in the agent's log for what the engine said; have it take more adapters.",
+)
 
 # The model server
 

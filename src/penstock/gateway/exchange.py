@@ -144,7 +144,7 @@ class Exchange(Dispatch):
     def _fail_by_status(self, connection: UpstreamConnection) -> None:
         status = connection.status
         refusal = self._form.failure(self._admission, connection, b"".join(self._body))
-        refusal = self._too_long(refusal)
+        refusal = self._adapter_gone(status, self._too_long(refusal))
         if self._sent_elsewhere(status, refusal):
             return
         is_passed = refusal.error is REFUSED_BY_ENGINE and status in PASSED_STATUSES

@@ -125,6 +125,12 @@ ANSWER_ID_CHARS = 128
 """A longer id of an engine's answer is not recorded."""
 SERVICE_TIER_CHARS = 32
 """A longer name of an engine's service tier is not recorded."""
+ADAPTER_WAIT_S = 10.0
+"""How long a request waits for its LoRA adapter to be loaded; then 503."""
+ADAPTER_WAITING = 1_024
+"""Requests that may wait so; more are 503 at once."""
+ADAPTER_ASKED_S = 1.0
+"""How often an agent is asked to have the same adapter loaded."""
 LABELS = 16
 """Labels of a request, at most."""
 LABEL_NAME_CHARS = 32

@@ -96,6 +96,8 @@ class Target(msgspec.Struct, frozen=True):
     cache_salt: msgspec.Raw | None = None
     """What keeps the organization's prompts apart in the engine's cache, as JSON; None where the
     engine knows no such thing."""
+    is_adapter: bool = False
+    """Whether only those endpoints can be asked that have loaded it."""
 
     @property
     def most_choices(self) -> int:
@@ -115,6 +117,8 @@ class Offer(msgspec.Struct, frozen=True):
     """The largest of all targets'."""
     most_choices: int
     """The largest `n` that one of them answers in full."""
+    has_adapter: bool
+    """Whether one of them is a LoRA adapter, which is not at every endpoint."""
     is_complete: bool
     """Whether all could be used that may be: else it is worth looking again."""
     by_grpc: "Offer | None" = None
@@ -130,6 +134,7 @@ def offer_of(tiers: tuple[tuple[Target, ...], ...], *, is_complete: bool) -> Off
         has_choice=len(targets) > 1,
         max_output_tokens=max(each.deployment.max_output_tokens for each in targets),
         most_choices=max(each.most_choices for each in targets),
+        has_adapter=any(each.is_adapter for each in targets),
         is_complete=is_complete,
     )
 
@@ -212,6 +217,7 @@ class Catalog:
         self._upstreams: dict[str, Upstream | None] = {}
         self._served: dict[str, ServedUpstream] = {}
         self._places: dict[str, frozenset[tuple[str | None, str | None]]] = {}
+        self._aliases_by_model: dict[tuple[str, str], list[str]] | None = None
         self._told: set[tuple[Event, str]] = set()
 
     def make_offer(self, name: str, owner: Owner) -> Offer | Refusal | None:
@@ -258,10 +264,33 @@ class Catalog:
 
     def find_context(self, name: str, contexts: Contexts) -> int | None:
         """Return how many tokens a request for an alias may have wherever its route sends it."""
-        alias = self._find(self._records.find_alias, name)
-        tier = [] if alias is None else next(self._read_tiers(alias.route), [])
-        places = ((each.upstream.name, each.deployment.model) for each in tier)
+        places = self._read_first_places(name, lambda each: each.base_model)
         return min((contexts[place] for place in places if place in contexts), default=None)
+
+    def list_parents(self, name: str) -> Iterator[str]:
+        """Yield the aliases of the model that an alias' adapter adapts; nothing for others."""
+        for place in self._read_first_places(name, lambda each: each.adapter_of):
+            yield from self._list_aliases_by_model().get(place, ())
+
+    def _list_aliases_by_model(self) -> dict[tuple[str, str], list[str]]:
+        """Return all aliases by what their first choices serve, put together once a version."""
+        found = self._aliases_by_model
+        if found is None:
+            found = self._aliases_by_model = {}
+            for each in self._records.list_aliases():
+                for place in self._read_first_places(each.name, _plain_model):
+                    found.setdefault(place, []).append(each.name)
+        return found
+
+    def _read_first_places(
+        self, name: str, model_of: Callable[[Deployment], str | None]
+    ) -> Iterator[tuple[str, str]]:
+        """Yield the upstreams of an alias' first choices, each with a model of theirs."""
+        alias = self._find(self._records.find_alias, name)
+        for each in [] if alias is None else next(self._read_tiers(alias.route), []):
+            model = model_of(each.deployment)
+            if model is not None:
+                yield each.upstream.name, model
 
     def list_names(self, owner: Owner) -> tuple[str, ...]:
         """Return the names of all aliases that `may_use` holds for, in order."""
@@ -363,9 +392,23 @@ class Catalog:
         except (SecretUnavailableError, OSError, UnicodeError) as error:
             self._tell(log_events.CHOICE_UNUSABLE, deployment.name, error)
             return None
-        model = msgspec.Raw(_encode(deployment.model))
-        salt = _cache_salt(owner.organization) if served.engine.takes_cache_salt else None
-        return Target(alias, deployment, served, model, authorization, choice.weight, salt)
+        name, base = deployment.model, deployment.adapter_of
+        if base is not None:
+            name = served.engine.adapter_form.format(model=base, adapter=name)
+        return Target(
+            alias,
+            deployment,
+            served,
+            msgspec.Raw(_encode(name)),
+            authorization,
+            choice.weight,
+            _cache_salt(owner.organization) if served.engine.takes_cache_salt else None,
+            is_adapter=base is not None,
+        )
+
+
+def _plain_model(deployment: Deployment) -> str | None:
+    return deployment.model if deployment.adapter_of is None else None
 
 
 def _cache_salt(organization: str) -> msgspec.Raw:

@@ -228,6 +228,11 @@ class Runtime:
             names = self._lists[owner] = self._catalog.list_names(owner)
         return [n for n in names if principal.aliases is None or n in principal.aliases]
 
+    def find_parent(self, principal: Principal, alias: str) -> str | None:
+        """Return under which name a principal may use the model that an alias' adapter adapts."""
+        names = self._catalog.list_parents(alias)
+        return next((name for name in names if self.may_use(principal, name)), None)
+
     def find_context(self, alias: str, contexts: Contexts) -> int | None:
         """Return how many tokens a request for an alias may have; None when nobody said."""
         return self._catalog.find_context(alias, contexts) if contexts else None

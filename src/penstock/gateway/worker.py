@@ -21,6 +21,7 @@ from penstock.contract.node import (
     Hello,
     Inspect,
     Inspected,
+    LoadedAdapters,
     NotReady,
     Sample,
     WorkerMessage,
@@ -30,6 +31,7 @@ from penstock.contract.snapshot import Endpoint, SnapshotFormatError, Upstream
 from penstock.contract.snapshot_store import SnapshotReader
 from penstock.contract.vitals import Vitals
 from penstock.gateway import log_events
+from penstock.gateway.adapters import Adapters
 from penstock.gateway.agent_link import AgentLink, Orders
 from penstock.gateway.endpoint import AnyEndpoint
 from penstock.gateway.errors import DRAINING, JOURNAL_FULL
@@ -118,6 +120,7 @@ class Worker:
         self._pools: dict[_PoolName, tuple[ServedUpstream, tuple[AnyEndpoint, ...]]] = {}
         self._servers: list[asyncio.Server] = []
         self._told = Told(loop.time)
+        self.adapters = Adapters(loop.time, self._tell_agent)
         self.contexts: Contexts = {}
         """How many tokens requests may have, as far as engines say it."""
         self._tokens = Tokens()
@@ -206,6 +209,14 @@ class Worker:
         """Know these from now on."""
         self.contexts = {(upstream, model): tokens for upstream, model, tokens in message.lengths}
 
+    def _take_adapters(self, message: LoadedAdapters) -> None:
+        """Send requests for adapters to those that have them."""
+        self.adapters.take(message)
+        for upstream, pools in self._pools.values():
+            for pool in pools:
+                pool.adapters = self.adapters.find_loaded(upstream.name, pool.endpoint)
+        self.adapters.wake()
+
     def pools_of(self, upstream: ServedUpstream) -> tuple[AnyEndpoint, ...]:
         """Return the connection pools of an upstream's endpoints.
 
@@ -247,6 +258,7 @@ class Worker:
             if pool is None:
                 pool = self._make_pool(endpoint, upstream, retries)
                 pool.health.told(self._told.until_s(upstream.name, endpoint))
+                pool.adapters = self.adapters.find_loaded(upstream.name, endpoint)
             pools.append(pool)
         return tuple(pools)
 
@@ -334,6 +346,7 @@ class Worker:
                 self._take_tokens,
                 self._take_not_ready,
                 self._take_contexts,
+                self._take_adapters,
                 self.drain,
                 self._inspect,
             ),
@@ -359,7 +372,7 @@ class Worker:
     def _report(self) -> Iterator[WorkerMessage]:
         is_ready = bool(self._servers) and self.refusal() is None
         yield from self.stats.reports(self._figures(), is_ready=is_ready)
-        told = (self._old_hashes.take(), self.refusals.take())
+        told = (self._old_hashes.take(), self.refusals.take(), self.adapters.report())
         yield from (message for message in told if message is not None)
 
     def _figures(self) -> Iterator[Sample]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from penstock.access.peppers import Peppers, read_peppers
 from penstock.contract.exposition import Family
 from penstock.contract.metrics import Metric
-from penstock.contract.node import ContextLengths, LogLevel, NotReady, Stats
+from penstock.contract.node import ContextLengths, LoadedAdapters, LogLevel, NotReady, Stats
 from penstock.contract.operations import MAX_WAIT_S
 from penstock.contract.vitals import Vitals, show_processes
 from penstock.kit.clock import Clock
@@ -26,6 +26,7 @@ from penstock.kit.moments import format_time
 from penstock.kit.secrets import find_secret_fault
 from penstock.node import log_events, metrics
 from penstock.node.access_log import AccessLog
+from penstock.node.adapters import Adapters
 from penstock.node.calls import ControlCalls
 from penstock.node.checkpoints import Checkpoints
 from penstock.node.configuration import Configuration
@@ -173,6 +174,7 @@ class _Agent:
         self._finished = self._make_finished(layout)
         self._inspections = Inspections(settings, self._list_workers)
         self._debug = self._make_debug_door(layout)
+        self._adapters = self._make_adapters()
         self._supervisor = self._make_supervisor(layout, node_id, socket)
         self._links = Links(socket, self._supervisor)
         self._store = connect_store(settings, layout, clock, node_id=node_id)
@@ -216,6 +218,7 @@ class _Agent:
             self._finished,
             self._inspections,
             None if self._telemetry is None else self._telemetry.tracing,
+            self._adapters,
         )
 
     def _make_monitor(self) -> Monitor:
@@ -226,6 +229,16 @@ class _Agent:
         levels = level_routes(lambda level: self._supervisor.tell(LogLevel(level)))
         routes = {**debug_routes(self._inspections.answer), **levels}
         return DebugDoor(socket_path(layout.data, "agent"), routes)
+
+    def _make_adapters(self) -> Adapters:
+        return Adapters(
+            self._publisher,
+            self._clock,
+            self._credentials.find,
+            self._tell,
+            states=self._health.states,
+            random=random.random,
+        )
 
     def _make_shipper(self, layout: Layout, node_id: str) -> Shipper:
         return Shipper(
@@ -283,6 +296,7 @@ class _Agent:
                 asyncio.create_task(self._holds.run(), name="holds"),
                 asyncio.create_task(self._health.run(), name="health"),
                 asyncio.create_task(self._contexts.run(), name="contexts"),
+                asyncio.create_task(self._adapters.run(), name="adapters"),
                 asyncio.create_task(self._operator.run(), name="operator"),
                 asyncio.create_task(self._discovery.run(), name="discovery"),
                 *(asyncio.create_task(part, name=name) for name, part in self._limits.parts()),
@@ -361,7 +375,7 @@ class _Agent:
     def _tell_credentials(self) -> None:
         self._supervisor.tell_credentials()
 
-    def _tell(self, message: NotReady | ContextLengths) -> None:
+    def _tell(self, message: NotReady | ContextLengths | LoadedAdapters) -> None:
         self._supervisor.tell(message)
 
     async def _take_version(self) -> None:
@@ -415,6 +429,7 @@ class _Agent:
         states = self._health.states()
         yield Family(metrics.ENDPOINT_READY, {name: float(state) for name, state in states.items()})
         yield from self._discovery.families()
+        yield from self._adapters.families()
         yield from show_processes({"agent": os.getpid(), **self._supervisor.pids})
         if self._telemetry is not None:
             yield from self._telemetry.families()

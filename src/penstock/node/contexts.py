@@ -2,17 +2,17 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import httpx
-import msgspec
 
 from penstock.contract.node import ContextLengths
 from penstock.contract.snapshot import Endpoint
 from penstock.engines.registry import engine_of
 from penstock.kit.clock import Clock
-from penstock.node.engine_clients import EngineClients, FindToken, find_credential
+from penstock.node.engine_clients import EngineClients, FindToken
 from penstock.node.health import Store, models_by_upstream
+from penstock.node.model_lists import ask_for_list, read_entries
 
 PERIOD_S = 300.0
 """From one reading of a list to the next: what it says changes when a server starts anew."""
@@ -20,10 +20,8 @@ AGAIN_S = 10.0
 """To the next one when there was no answer: the server may be starting."""
 DEADLINE_S = 2.0
 _LOOK_S = 1.0
-_LIST_BYTES = 1024 * 1024
 _AT_ONCE = 16
 _MAX_TOKENS = 2**40
-_OK = 200
 
 
 class _Place(NamedTuple):
@@ -129,7 +127,14 @@ class Contexts:
 
     async def _read(self, place: _Place) -> None:
         async with self._at_once:
-            content = await self._ask(place)
+            content = await ask_for_list(
+                self._clients,
+                self._find_token,
+                place.endpoint,
+                place.path,
+                credential=place.credential,
+                tls_ca_file=place.tls_ca_file,
+            )
         found = None if content is None else read_lengths(content, place.member)
         if found is not None:
             self._seen[place.name] = {
@@ -138,23 +143,6 @@ class Contexts:
         pause_s = AGAIN_S if found is None else PERIOD_S
         self._due_s[place] = self._clock.monotonic_s() + pause_s
 
-    async def _ask(self, place: _Place) -> bytes | None:
-        headers = find_credential(place.credential, self._find_token)
-        if headers is None:
-            return None
-        try:
-            reply = await self._clients.ask(
-                "GET",
-                place.endpoint,
-                place.path,
-                place.tls_ca_file,
-                most_bytes=_LIST_BYTES,
-                headers=headers,
-            )
-        except (httpx.HTTPError, httpx.InvalidURL, OSError):
-            return None
-        return reply.body if reply.status == _OK and len(reply.body) <= _LIST_BYTES else None
-
 
 def read_lengths(content: bytes, member: str) -> dict[str, int] | None:
     """Return the context lengths in a list of models, by their ids; None when it is no such list.
@@ -162,17 +150,11 @@ def read_lengths(content: bytes, member: str) -> dict[str, int] | None:
     >>> read_lengths(b'{"data": [{"id": "m", "most": 4096}, {"id": "n"}]}', "most")
     {'m': 4096}
     """
-    try:
-        found: Any = msgspec.json.decode(content)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return None
-    entries = found.get("data") if isinstance(found, dict) else None
-    if not isinstance(entries, list):
+    entries = read_entries(content)
+    if entries is None:
         return None
     lengths = {}
     for entry in entries:
-        if not isinstance(entry, dict):
-            continue
         name, tokens = entry.get("id"), entry.get(member)
         if isinstance(name, str) and type(tokens) is int and 0 < tokens < _MAX_TOKENS:
             lengths[name] = tokens

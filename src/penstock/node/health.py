@@ -76,10 +76,10 @@ class _Seen:
 
 
 def models_by_upstream(store: Store) -> dict[str, set[str]]:
-    """Return the names that deployments have for models, by upstream."""
+    """Return the names that deployments have for models, by upstream; adapters are their models."""
     models: dict[str, set[str]] = {}
     for deployment in store.list_deployments():
-        models.setdefault(deployment.upstream, set()).add(deployment.model)
+        models.setdefault(deployment.upstream, set()).add(deployment.base_model)
     return models
 
 

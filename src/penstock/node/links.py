@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import msgspec
 
@@ -20,7 +20,9 @@ from penstock.contract.node import (
     Rehashed,
     Returned,
     Stats,
+    UsedAdapters,
     Want,
+    WantAdapter,
     WantHolds,
     WorkerMessage,
     decode_worker_message,
@@ -28,6 +30,10 @@ from penstock.contract.node import (
 )
 from penstock.node import log_events
 
+Wish: TypeAlias = (
+    Want | Returned | PermitsHeld | WantHolds | FreeHolds | CheckHolds | WantAdapter | UsedAdapters
+)
+"""What of limits, of money and of adapters workers say to their agent."""
 HELLO_TIMEOUT_S = 5.0
 _READ_BYTES = 256 * 1024
 
@@ -77,12 +83,8 @@ class Listener(Protocol):
         """A worker says which requests it refused."""
         ...
 
-    def on_limits(self, link: Link, message: Want | Returned | PermitsHeld) -> None:
-        """A worker wants to lease something of limits, or says what it does not need."""
-        ...
-
-    def on_holds(self, link: Link, message: WantHolds | FreeHolds | CheckHolds) -> None:
-        """A worker wants money to be held, or says what it does not need."""
+    def on_wish(self, link: Link, message: Wish) -> None:
+        """A worker wants something that its agent has to give or to get, or does not need it."""
         ...
 
     def on_inspected(self, inspected: Inspected) -> None:
@@ -170,10 +172,17 @@ class Links:
                 self._listener.on_rehashed(link, message)
             case RefusedRequests():
                 self._listener.on_refused(link, message)
-            case Want() | Returned() | PermitsHeld():
-                self._listener.on_limits(link, message)
-            case WantHolds() | FreeHolds() | CheckHolds():
-                self._listener.on_holds(link, message)
+            case (
+                Want()
+                | Returned()
+                | PermitsHeld()
+                | WantHolds()
+                | FreeHolds()
+                | CheckHolds()
+                | WantAdapter()
+                | UsedAdapters()
+            ):
+                self._listener.on_wish(link, message)
             case Inspected():
                 self._listener.on_inspected(message)
             case Hello():

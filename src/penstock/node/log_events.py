@@ -110,6 +110,13 @@ ENDPOINT_READY = Event("node.endpoint_ready", Level.WARNING, "An endpoint says i
 ENDPOINT_NOT_READY = Event(
     "node.endpoint_not_ready", Level.WARNING, "An endpoint says it is not; others are asked."
 )
+ADAPTER_LOADED = Event("node.adapter_loaded", Level.INFO, "A LoRA adapter was loaded for requests.")
+ADAPTER_UNLOADED = Event(
+    "node.adapter_unloaded", Level.INFO, "A LoRA adapter made room for another one."
+)
+ADAPTER_NOT_LOADED = Event(
+    "node.adapter_not_loaded", Level.WARNING, "An engine loads no LoRA adapter: `said` is why."
+)
 
 # Credentials
 

@@ -109,6 +109,12 @@ ENDPOINT_READY = Metric(
     "1 while an endpoint says that it can be asked, 0 when it says no or cannot be reached. No "
     "series where that is not known.",
 )
+ADAPTER_LOADS = Metric(
+    "penstock_adapter_loads_total",
+    "counter",
+    ("upstream", "outcome"),
+    "LoRA adapters that were loaded for requests, could not be (failed), or made room (unloaded).",
+)
 DISCOVERY_ENDPOINTS = Metric(
     "penstock_discovery_endpoints",
     "gauge",
@@ -232,6 +238,7 @@ AGENT_METRICS = (
     LIMITS_USED,
     HOLD_FAILURES,
     ENDPOINT_READY,
+    ADAPTER_LOADS,
     DISCOVERY_ENDPOINTS,
     DISCOVERY_AGE,
     DISCOVERY_FAILURES,

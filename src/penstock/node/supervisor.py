@@ -22,12 +22,15 @@ from penstock.contract.node import (
     Credentials,
     FreeHolds,
     Inspected,
+    LoadedAdapters,
     LogLevel,
     NotReady,
     RefusedRequests,
     Rehashed,
     Stats,
     Tracing,
+    UsedAdapters,
+    WantAdapter,
     WantHolds,
     WorkerSettings,
 )
@@ -35,14 +38,15 @@ from penstock.kit.clock import Clock
 from penstock.kit.files import write_atomic
 from penstock.kit.logs.setup import get_level
 from penstock.node import log_events
+from penstock.node.adapters import Adapters
 from penstock.node.backoff import RestartPauses
 from penstock.node.finished import FinishedRequests
 from penstock.node.holds import Holds
 from penstock.node.identity import next_epoch
 from penstock.node.inspections import Inspections
 from penstock.node.layout import Layout
-from penstock.node.limits import Broker, LimitsMessage
-from penstock.node.links import Link
+from penstock.node.limits import Broker
+from penstock.node.links import Link, Wish
 from penstock.node.process import Process
 from penstock.node.recovery import is_alive, list_journals
 from penstock.node.rehashes import Rehashes
@@ -80,6 +84,8 @@ class Desks:
     """Asks workers about themselves."""
     tracing: Tracing | None
     """How requests are traced."""
+    adapters: Adapters
+    """Knows where LoRA adapters are, and has them loaded."""
 
 
 class Supervisor:
@@ -179,7 +185,7 @@ class Supervisor:
         for worker in self._workers.values():
             self._tell_credentials(worker)
 
-    def tell(self, message: NotReady | ContextLengths | LogLevel) -> None:
+    def tell(self, message: NotReady | ContextLengths | LoadedAdapters | LogLevel) -> None:
         """Tell every worker the same."""
         for worker in self._workers.values():
             if worker.link is not None:
@@ -247,6 +253,8 @@ class Supervisor:
             self._tell_credentials(worker)
             link.send(self._desks.not_ready())
             link.send(self._desks.contexts())
+            for message in self._desks.adapters.messages():
+                link.send(message)
             self.offer(self._current_version())
         self._notify()
 
@@ -276,15 +284,17 @@ class Supervisor:
         """Pass on which requests were refused."""
         self._desks.finished.take(refused)
 
-    def on_limits(self, link: Link, message: LimitsMessage) -> None:
-        """Lease to a worker, unless it is dead or has another connection by now."""
-        if self._is_current(link):
-            self._desks.broker.hear(link, message)
-
-    def on_holds(self, link: Link, message: WantHolds | FreeHolds | CheckHolds) -> None:
-        """Have money held for a worker."""
-        if self._is_current(link):
-            self._desks.holds.hear(link, message)
+    def on_wish(self, link: Link, message: Wish) -> None:
+        """Serve a worker, unless it is dead or has another connection by now."""
+        if not self._is_current(link):
+            return
+        match message:
+            case WantHolds() | FreeHolds() | CheckHolds():
+                self._desks.holds.hear(link, message)
+            case WantAdapter() | UsedAdapters():
+                self._desks.adapters.hear(message)
+            case _:
+                self._desks.broker.hear(link, message)
 
     def on_inspected(self, inspected: Inspected) -> None:
         """Pass on what a worker says of itself."""

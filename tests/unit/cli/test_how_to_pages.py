@@ -19,6 +19,7 @@ BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
         "let-urgent-requests-go-first.md",
         "limit-usage.md",
         "manage-keys.md",
+        "serve-lora-adapters.md",
         "serve-a-model.md",
         "serve-llama-cpp.md",
         "serve-llm-d.md",

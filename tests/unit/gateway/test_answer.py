@@ -2,9 +2,11 @@
 
 import json
 
+import msgspec
 import pytest
 from tests.fakes.worker_process import PEPPER, build_runtime, make_snapshot
 
+from penstock.contract.snapshot import Alias, Choice, Deployment, Route
 from penstock.gateway.answer import (
     connection_line,
     error_answer,
@@ -193,3 +195,39 @@ def test_other_models_are_not_there(name: bytes) -> None:
     """What the key may not use and what does not exist are the same."""
     found = model_body(_RUNTIME, _BOUND, b"/v1/models/" + name, {})
     assert found == Refusal(MODEL_NOT_FOUND, param="model")
+
+
+def test_an_adapter_has_the_parent_that_its_caller_may_use() -> None:
+    """An adapter is listed under the first alias of its model that the key may use, if any."""
+    base = make_snapshot([1])
+    snapshot = msgspec.structs.replace(
+        base,
+        deployments=(
+            Deployment("base", "engine", "base"),
+            Deployment("legal", "engine", "legal", adapter_of="base", adapter_path="/secret"),
+        ),
+        routes=(Route("base", (Choice("base"),)), Route("legal", (Choice("legal"),))),
+        aliases=(
+            Alias("a-closed", "base", is_open=False),
+            Alias("big", "base"),
+            Alias("bigger", "base"),
+            Alias("legal", "legal"),
+        ),
+    )
+    runtime = build_runtime(snapshot, PEPPER)
+
+    def parents(*aliases: str) -> dict[str, str | None]:
+        principal = Principal("key", "org-a", "project-a", frozenset(aliases) or None, None)
+        lengths = {("engine", "base"): 4096}
+        body = models_body(runtime, principal, lengths)
+        assert b"secret" not in body
+        listed = json.loads(body)["data"]
+        assert {each["max_model_len"] for each in listed} == {4096}
+        one = model_body(runtime, principal, b"/v1/models/legal", lengths)
+        assert isinstance(one, bytes)
+        assert json.loads(one) == listed[-1]
+        return {each["id"]: each.get("parent") for each in listed}
+
+    assert parents() == {"big": None, "bigger": None, "legal": "big"}
+    assert parents("legal", "bigger") == {"bigger": None, "legal": "bigger"}
+    assert parents("legal", "a-closed") == {"legal": None}

@@ -124,6 +124,25 @@ def test_fallbacks_are_followed_so_far_and_no_further() -> None:
     assert found == [["on-eu"]] * (1 + FALLBACK_DEPTH)
 
 
+def test_an_adapter_is_asked_for_as_its_engine_wants_it() -> None:
+    """Most engines are asked for the adapter's name, SGLang for the model's and the adapter's."""
+    adapter = Deployment("a", "eu", "legal", adapter_of="base", adapter_path="/legal")
+    for provider, model in (("vllm", b'"legal"'), ("sglang", b'"base:legal"')):
+        snapshot = msgspec.structs.replace(
+            _SNAPSHOT,
+            upstreams=(Upstream("eu", provider, _ENDPOINTS),),
+            deployments=(adapter, Deployment("b", "eu", "base")),
+            routes=(Route("a", (Choice("a"),)), Route("b", (Choice("b"),))),
+            aliases=(Alias("a", "a"), Alias("b", "b")),
+        )
+        runtime = build_runtime(snapshot, PEPPER)
+        for alias, is_adapter in (("a", True), ("b", False)):
+            offer = runtime.find_offer(_A, msgspec.Raw(msgspec.json.encode(alias)))
+            assert isinstance(offer, Offer)
+            assert offer.has_adapter == offer.first.is_adapter == is_adapter
+            assert bytes(offer.first.model) == (model if is_adapter else b'"base"')
+
+
 @pytest.mark.parametrize("owner", [("org-a",), ("org-a", "project-a")], ids=["org", "project"])
 def test_a_closed_alias_wants_a_grant(records: MemoryRecords, owner: tuple[str, ...]) -> None:
     """An alias that is not open is there for the grant's owner alone."""
