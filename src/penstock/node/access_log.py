@@ -73,6 +73,7 @@ class AccessLine(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, 
     rule_limit: int | None = None
     retry_after_s: int | None = None
     upstream: str = ""
+    provider: str = ""
     endpoints: tuple[str, ...] = ()
     """Those that were tried, in order."""
     region: str = ""
@@ -213,6 +214,7 @@ def access_line(request: FinishedRequest, node: str) -> AccessLine:
         rule_limit=None if by is None else by.limit,
         retry_after_s=None if by is None else by.retry_after_s,
         upstream=request.upstream,
+        provider=request.provider,
         endpoints=request.endpoints,
         region=request.region,
         attempts=request.attempt_count,

@@ -175,7 +175,8 @@ async def test_a_request_that_went_well(stage: Stage) -> None:
     line = await stage.line(request_id)
     _said(line, event="node.request_ended", level="info", process="agent", node="n-1", slot=0)
     _said(line, organization="org-a", project="project-a", key_id="key-a", model="engine")
-    _said(line, status=200, outcome="ok", upstream="engine", attempts=1, operation="chat")
+    _said(line, status=200, outcome="ok", upstream="engine", provider="emulator")
+    _said(line, attempts=1, operation="chat")
     assert line["event_id"]
     assert line["total_ms"] >= line["first_byte_ms"] > 0
     assert line["admit_ms"] >= 0

@@ -5,22 +5,19 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 from tests.fakes.agent_process import until
+from tests.fakes.fake_worker import make_event, make_open
 
-from penstock.contract.finished import FinishedRequest
+from penstock.contract.finished import Course, finished_request
 from penstock.node import access_log
 from penstock.node.access_log import AccessLog
 
-_FIELDS: tuple[Any, ...] = (
-    *("e-1", "r-1", 0, None, "acme", "web", "key-1", "chat", "served", "local", ("127.0.0.1:1",)),
-    *("", "chat", False, "ok", 200, None, "", None, 1_000_000, 2_000_000, 3_000_000, 4_000_000),
-    *(9_000_000, 1, (), "engine", 3, 5, None, None, None, 10, 20, "", ""),
+OK = msgspec.structs.replace(
+    finished_request(make_event(make_open("e-1")), Course(), 0), request_id="r-1"
 )
-OK = FinishedRequest(*_FIELDS)
 REFUSED = msgspec.structs.replace(OK, request_id="r-2", outcome="refused", status=429)
 LEFT = msgspec.structs.replace(OK, request_id="r-3", outcome="caller_gone")
 HOSTILE = 'a\nb\u2028\x1b[31m\x7f"}'
