@@ -53,7 +53,8 @@ def _write(family: Family, *, is_openmetrics: bool) -> str:
     lines = [f"# HELP {title} {_escape_help(metric.help)}", f"# TYPE {title} {metric.kind}"]
     if metric.kind == "histogram":
         for labels, sample in family.histograms.items():
-            lines += _histogram_lines(metric, labels, sample)
+            exemplars = _exemplars(sample) if is_openmetrics else {}
+            lines += _histogram_lines(metric, labels, sample, exemplars)
     else:
         values = family.values or ({} if metric.labels else {(): 0.0})
         lines += [
@@ -64,11 +65,21 @@ def _write(family: Family, *, is_openmetrics: bool) -> str:
     return "\n".join(lines)
 
 
-def _histogram_lines(metric: Metric, labels: Labels, sample: HistogramSample) -> Iterable[str]:
+def _exemplars(sample: HistogramSample) -> dict[int, str]:
+    return {
+        one.bucket: f' # {{trace_id="{_escape(one.trace_id)}"}} {one.value!r} {one.at_s:.3f}'
+        for one in sample.exemplars
+    }
+
+
+def _histogram_lines(
+    metric: Metric, labels: Labels, sample: HistogramSample, exemplars: Mapping[int, str]
+) -> Iterable[str]:
     name, names = metric.name, metric.labels
-    bounds = _bounds(metric.buckets)
-    for bound, count in zip(bounds, accumulate(sample.counts), strict=True):
-        yield f"{name}_bucket{_label_text((*names, 'le'), (*labels, bound))} {count}"
+    bounds = zip(_bounds(metric.buckets), accumulate(sample.counts), strict=True)
+    for bucket, (bound, count) in enumerate(bounds):
+        text = _label_text((*names, "le"), (*labels, bound))
+        yield f"{name}_bucket{text} {count}{exemplars.get(bucket, '')}"
     text = _label_text(names, labels)
     yield f"{name}_count{text} {sum(sample.counts)}"
     yield f"{name}_sum{text} {float(sample.sum)!r}"

@@ -96,6 +96,17 @@ class Sample(msgspec.Struct, frozen=True, array_like=True):
     value: float
 
 
+class Exemplar(msgspec.Struct, frozen=True, array_like=True):
+    """A request that fell into a bucket of a histogram, and whose trace is kept."""
+
+    bucket: int
+    """Which, from 0."""
+    trace_id: str
+    value: float
+    at_s: float
+    """When it ended, seconds since the Unix epoch."""
+
+
 class HistogramSample(msgspec.Struct, frozen=True, array_like=True):
     """One histogram: counts per bucket (not cumulative; the last is +Inf) and the sum."""
 
@@ -103,6 +114,8 @@ class HistogramSample(msgspec.Struct, frozen=True, array_like=True):
     labels: tuple[str, ...]
     counts: tuple[int, ...]
     sum: float
+    exemplars: tuple[Exemplar, ...] = ()
+    """The last of each bucket that has one."""
 
 
 class Stats(msgspec.Struct, frozen=True, tag="stats"):

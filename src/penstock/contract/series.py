@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from itertools import islice
 
 from penstock.contract.metrics import Metric
-from penstock.contract.node import HistogramSample, Sample
+from penstock.contract.node import Exemplar, HistogramSample, Sample
 
 OTHER = "other"
 _OFTEN = 20
@@ -43,7 +43,7 @@ class Count:
 class Histogram:
     """A histogram. Where several have the same buckets, the hot path looks for the place once."""
 
-    __slots__ = ("counts", "labels", "metric", "sum")
+    __slots__ = ("_exemplars", "counts", "labels", "metric", "sum")
 
     def __init__(self, metric: Metric, labels: Labels = ()) -> None:
         """Start with nothing observed."""
@@ -52,6 +52,7 @@ class Histogram:
         self.counts = [0] * (len(metric.buckets) + 1)
         """By bucket, not cumulative; the last is that of all larger values."""
         self.sum: float = 0
+        self._exemplars: dict[int, Exemplar] = {}
 
     def observe(self, value: float) -> None:
         """Count a value."""
@@ -71,7 +72,24 @@ class Histogram:
 
     def sample(self) -> HistogramSample:
         """Return what was observed so far."""
-        return HistogramSample(self.metric.name, self.labels, tuple(self.counts), self.sum)
+        return HistogramSample(
+            self.metric.name,
+            self.labels,
+            tuple(self.counts),
+            self.sum,
+            tuple(self._exemplars.values()),
+        )
+
+    def exemplify(self, trace_id: str, value: float, at_s: float) -> None:
+        """Have a value stand for its bucket.
+
+        Args:
+            trace_id: What shows how it came about.
+            value: One that was observed.
+            at_s: When, seconds since the Unix epoch.
+        """
+        bucket = bisect_left(self.metric.buckets, value)
+        self._exemplars[bucket] = Exemplar(bucket, trace_id, value, at_s)
 
 
 class Names:

@@ -31,6 +31,16 @@ Tally = list[int]
 """How many values fell into each bucket, and behind that their sum."""
 
 
+class Traced(NamedTuple):
+    """A request whose trace is kept."""
+
+    duration_ns: int
+    first_ns: int | None
+    """To its first event, if there was one."""
+    trace_id: str
+    finished_at_ns: int
+
+
 class Key(NamedTuple):
     """What requests of a kind have in common."""
 
@@ -62,6 +72,7 @@ class Kind:
         "has_changed",
         "inputs",
         "outputs",
+        "slowest",
         "token_times",
     )
 
@@ -79,6 +90,8 @@ class Kind:
         self.durations: Tally = [0] * (len(DURATION_NS) + 2)
         self.firsts: Tally = [0] * (len(FIRST_NS) + 2)
         self.token_times: Tally = [0] * (len(TOKEN_NS) + 2)
+        self.slowest: Traced | None = None
+        """Of those whose traces are kept."""
 
     def add_parts(self, event: UsageEvent) -> None:
         """Count tokens that are among those of input or output."""
@@ -123,19 +136,27 @@ class Kind:
     def _move_times(self) -> Iterator[Histogram]:
         key, book, gen_ai = self._key, self._book, self._gen_ai
         error = "" if key.outcome == "ok" else key.outcome
-        yield from _move(
-            self.durations,
+        durations = (
             book.histogram(metrics.DURATION, *gen_ai, error),
             book.histogram(metrics.ORGANIZATION_DURATION, key.organization),
             book.histogram(metrics.UPSTREAM_DURATION, key.upstream),
         )
+        firsts = (
+            book.histogram(metrics.FIRST_TOKEN, *gen_ai),
+            book.histogram(metrics.ORGANIZATION_FIRST_TOKEN, key.organization),
+        )
+        slowest = self.slowest
+        if slowest is not None:
+            at_s = slowest.finished_at_ns * _NS
+            for histogram in durations:
+                histogram.exemplify(slowest.trace_id, slowest.duration_ns * _NS, at_s)
+            if slowest.first_ns is not None and key.is_stream:
+                for histogram in firsts:
+                    histogram.exemplify(slowest.trace_id, slowest.first_ns * _NS, at_s)
+        yield from _move(self.durations, *durations)
         yield from _move(self.firsts, book.histogram(metrics.FIRST_BYTE, key.upstream))
         if key.is_stream:  # other answers have all tokens at once
-            yield from _move(
-                self.firsts,
-                book.histogram(metrics.FIRST_TOKEN, *gen_ai),
-                book.histogram(metrics.ORGANIZATION_FIRST_TOKEN, key.organization),
-            )
+            yield from _move(self.firsts, *firsts)
             yield from _move(self.token_times, book.histogram(metrics.TOKEN_TIME, *gen_ai))
 
     @property

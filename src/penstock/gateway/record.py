@@ -212,7 +212,7 @@ class RequestRecord(ABC):
             event = self._event(outcome, error, measure, holds)
             provider = self._admission.target.upstream.settings.provider
             is_limited = self._taken is not None
-            worker.stats.ended(event, provider, error, is_limited=is_limited)
+            worker.stats.ended(event, provider, error, is_limited=is_limited, trace=self._trace)
             worker.journal.close(event, self, self._course(error))
             return
         if error is not None:

@@ -5,13 +5,22 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from penstock.contract import metrics
+from penstock.contract.finished import Trace
 from penstock.contract.limits import Limit
 from penstock.contract.metrics import Metric
 from penstock.contract.node import Sample
 from penstock.contract.node import Stats as Report
 from penstock.contract.series import OTHER, Count, Histogram, Names, SeriesBook
 from penstock.contract.usage import UsageEvent
-from penstock.gateway.kinds import DURATION_NS, FIRST_NS, TOKEN_NS, TOKENS, Key, Kind
+from penstock.gateway.kinds import (
+    DURATION_NS,
+    FIRST_NS,
+    TOKEN_NS,
+    TOKENS,
+    Key,
+    Kind,
+    Traced,
+)
 from penstock.kit.errors import ErrorCode, Source
 
 _SERIES: Final = 10_000
@@ -87,7 +96,13 @@ class Stats:
         self._book.add(metric, self._organizations.shown(organization), *labels)
 
     def ended(
-        self, event: UsageEvent, provider: str, error: ErrorCode | None, *, is_limited: bool
+        self,
+        event: UsageEvent,
+        provider: str,
+        error: ErrorCode | None,
+        *,
+        is_limited: bool,
+        trace: Trace | None = None,
     ) -> None:
         """Count a request that ended, whatever way.
 
@@ -96,6 +111,7 @@ class Stats:
             provider: The kind of server that it was sent to.
             error: What went wrong.
             is_limited: Whether limits or budgets apply to it.
+            trace: Where it belongs.
         """
         key = (
             event.organization,
@@ -144,6 +160,10 @@ class Stats:
                 tally = kind.token_times
                 tally[bisect_left(TOKEN_NS, token_ns)] += 1
                 tally[-1] += token_ns
+        if trace is not None and trace.is_sampled:
+            slowest = kind.slowest
+            if slowest is None or taken_ns > slowest.duration_ns:
+                kind.slowest = Traced(taken_ns, first_ns, trace.trace_id, event.finished_at_ns)
 
     def _find(self, organization: str, model: str, upstream: str, *rest: Any) -> Kind:
         """Return what requests count on that are not a kind of their own, or not yet."""

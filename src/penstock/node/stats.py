@@ -107,9 +107,12 @@ class StatsBook:
         if total is None:
             total = HistogramSample(added.name, labels, (0,) * len(added.counts), 0.0)
         counts, more = map(int.__add__, total.counts, added.counts), added.sum
+        exemplars = {one.bucket: one for one in (*total.exemplars, *added.exemplars)}
         if before is not None:
             counts, more = map(int.__sub__, counts, before.counts), more - before.sum
-        series[labels] = HistogramSample(added.name, labels, tuple(counts), total.sum + more)
+        series[labels] = HistogramSample(
+            added.name, labels, tuple(counts), total.sum + more, tuple(exemplars.values())
+        )
 
     def retire(self, worker: WorkerKey) -> None:
         """Keep a dead worker's counters for ever and forget its gauges."""

@@ -5,10 +5,14 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as read_openmetrics,
+)
 from prometheus_client.parser import text_string_to_metric_families
 
 from penstock.contract import metrics
 from penstock.contract.exposition import write_page
+from penstock.contract.finished import Trace
 from penstock.contract.journal import Open, interrupted_event
 from penstock.contract.node import HistogramSample, Sample, encode_message
 from penstock.contract.series import OTHER
@@ -127,6 +131,34 @@ def test_odd_requests(changes: dict[str, object], metric: metrics.Metric) -> Non
     )
     assert operation == ("text_completion" if "operation" in changes else "chat")
     assert found.sum >= 0
+
+
+def test_the_slowest_that_is_traced_stands_for_its_bucket() -> None:
+    """Buckets of times have the trace of a request that is kept, for those who read OpenMetrics."""
+    stats, book, ids = Stats(), StatsBook(), ("a" * 32, "b" * 32, "c" * 32)
+    for took_s, trace in (
+        (0.5, Trace(ids[0], is_sampled=True)),
+        (4.0, Trace(ids[1], is_sampled=True)),
+        (9.0, Trace(ids[2])),
+        (30.0, None),
+    ):
+        event = _event(finished_at_ns=SECOND_NS + int(took_s * SECOND_NS))
+        stats.ended(event, "vllm", None, is_limited=False, trace=trace)
+        for report in stats.reports((), is_ready=True):
+            book.report((0, 1), report)
+    page = "".join(write_page(book.families(), is_openmetrics=True))
+    found = {}
+    for family in read_openmetrics(page):  # type: ignore[no-untyped-call]
+        for sample in family.samples:
+            if sample.exemplar:
+                found[sample.name, sample.labels["le"]] = sample.exemplar
+    name = f"{metrics.DURATION.name}_bucket"
+    traces = {key: each.labels["trace_id"] for key, each in found.items() if key[0] == name}
+    assert traces == {(name, "0.64"): ids[0], (name, "5.12"): ids[1]}
+    assert found[name, "5.12"].value == 4.0
+    assert float(found[name, "5.12"].timestamp) == 5.0
+    assert (f"{metrics.FIRST_TOKEN.name}_bucket", "0.02") in found
+    assert "trace_id" not in "".join(write_page(book.families()))
 
 
 def test_only_what_changed_is_told_and_all_of_it_to_a_new_agent() -> None:
