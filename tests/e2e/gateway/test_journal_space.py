@@ -155,7 +155,7 @@ async def test_a_full_disk_stops_admission_and_loses_nothing(
         await _until_ready(worker)
         assert await _after(worker) == [200] * 200
         assert worker.stop() == 0
-        assert worker.log.read_text().count("cannot allocate") == 1, "it says so once"
+        assert worker.log.read_text().count("gateway.journal_not_ahead") == 1, "it says so once"
         _check_all_closed(worker, served + 30 + 200)
 
 
@@ -216,7 +216,7 @@ async def test_a_worker_without_space_does_not_start(
     """A worker that cannot allocate its first segment says so and ends."""
     with _small_disk(tmp_path / "disk") as disk:
         too_large = 1024 * DISK_BYTES if disk.is_mounted else 2**62
-        with pytest.raises(RuntimeError, match="cannot start"):
+        with pytest.raises(RuntimeError, match=r"gateway\.cannot_start"):
             running_worker(
                 tmp_path / "worker", [engine.port],
                 journal_path=str(disk.folder), journal_segment_bytes=too_large,

@@ -358,7 +358,7 @@ def test_a_pepper_that_is_added_is_read_with_the_next_snapshot(tmp_path: Path) -
 def test_without_a_pepper_no_worker_starts(tmp_path: Path) -> None:
     """A missing pepper is trouble at the start, not a worker that knows no key."""
     with (
-        pytest.raises(RuntimeError, match=r"cannot start: .*pepper"),
+        pytest.raises(RuntimeError, match=r"gateway\.cannot_start.*pepper"),
         running_worker(tmp_path, [1], pepper_path=str(tmp_path / "nowhere" / "pepper")),
     ):
         pass
