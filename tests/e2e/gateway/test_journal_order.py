@@ -207,5 +207,5 @@ async def test_a_failing_disk_ends_the_worker(
                 assert await caller.is_closed(), "no answer without its record on the disk"
         code = await asyncio.to_thread(worker.process.wait, 5)
         assert code == 70
-        assert worker.log.read_text().count("gateway.journal_not_synced") == 1
+        assert worker.log.read_text().count("journal not synced") == 1
         assert len(worker.opens()) == 1
