@@ -264,7 +264,7 @@ _NODES = (
     Alert(
         "PenstockTelemetryLost",
         "ticket",
-        "Spans of {{ $labels.instance }} do not reach the collector.",
+        "Spans or metrics of {{ $labels.instance }} do not reach the collector.",
         "sum by (instance) (rate(penstock_otlp_lost_total[10m])) > 0",
         "10m",
     ),

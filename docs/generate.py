@@ -26,7 +26,7 @@ from penstock.gateway import limits as gateway_limits
 from penstock.kit.errors import ErrorCode
 from penstock.kit.logs.event import Event
 from penstock.kit.logs.lines import LIBRARY
-from penstock.node.telemetry import spans
+from penstock.node.telemetry import points, spans
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src"
@@ -56,6 +56,14 @@ Labels hold only names that the configuration knows, so a caller cannot make new
 organizations, models and upstreams the large ones are shown, and the rest together as `other`
 (`organizations_shown` and others in [limits](limits.md)). Names that begin with `gen_ai` are those
 of OpenTelemetry's conventions. Times are in seconds, sizes in bytes.
+"""
+
+_METRICS_BY_OTLP = """
+## By OTLP
+
+[Pushed](../how-to/send-metrics.md) metrics have the names and labels above, and units as their
+names say, but for those that OpenTelemetry's conventions name:
+
 """
 
 _LOG_EVENTS_HEAD = """\
@@ -268,7 +276,15 @@ def metrics_page() -> str:
         for metric in metrics()
         if metric.buckets
     ]
-    return page + "\n## Buckets\n\n" + _table(("Histogram", "Upper bounds"), buckets)
+    named = [(f"`{name}`", f"`{said}`", unit) for name, (said, unit) in points.STANDARD.items()]
+    named += [(f"`{name}`", f"`{said}`", "") for name, said in points.STANDARD_LABELS.items()]
+    return (
+        page
+        + "\n## Buckets\n\n"
+        + _table(("Histogram", "Upper bounds"), buckets)
+        + _METRICS_BY_OTLP
+        + _table(("Name or label", "By OTLP", "Unit"), named)
+    )
 
 
 def log_events_page() -> str:

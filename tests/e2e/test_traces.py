@@ -1,4 +1,4 @@
-"""Traces of a node as they are in production: agent, worker, engine and collector."""
+"""Traces and metrics of a node as they are in production: agent, worker, engine and collector."""
 
 import secrets
 from collections.abc import AsyncIterator
@@ -90,7 +90,8 @@ async def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 
 
 async def test_requests_are_traced(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A caller's trace goes on to the engine; errors are there unsampled; nothing secret is."""
+    """A caller's trace goes on to the engine; errors and metrics arrive; nothing secret does."""
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "otlp")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
     await site.start()
     traced = f"00-{TRACE}-{SPAN}-01"
@@ -127,7 +128,11 @@ async def test_requests_are_traced(site: Site, monkeypatch: pytest.MonkeyPatch) 
         *(3, 5),
     )
     assert await site.node.stop() == 0, site.node.log()
+    asked = [each.sum for each in site.collector.metrics if each.name == "penstock_requests_total"]
+    outcomes = {attributes_of(each)["outcome"]: each.as_double for each in asked[-1].data_points}
+    assert outcomes == {"ok": 2, "upstream_error": 1}
     sent = b"".join(site.collector.bodies)
+    assert b"gen_ai.server.request.duration" in sent
     for secret in (KEY, KEY.split("_")[-1], OTHER_KEY, CREDENTIAL, PROMPT):
         assert secret.encode() not in sent
     assert any(CREDENTIAL in str(seen.fields) for seen in site.engine.seen)

@@ -25,6 +25,11 @@ class Family(NamedTuple):
     values: Mapping[Labels, float] = {}
     histograms: Mapping[Labels, HistogramSample] = {}
 
+    @property
+    def shown(self) -> Mapping[Labels, float]:
+        """Its values; without labels it is there from the start: 0 and "not there" differ."""
+        return self.values or ({} if self.metric.labels else {(): 0.0})
+
 
 def wants_openmetrics(accept: str) -> bool:
     """Return whether who sends this `Accept` reads OpenMetrics."""
@@ -33,8 +38,6 @@ def wants_openmetrics(accept: str) -> bool:
 
 def write_page(families: Iterable[Family], *, is_openmetrics: bool = False) -> Iterator[str]:
     """Yield the page of a scrape, a metric at a time: other work may be done between two.
-
-    A metric without labels is there from the start, so that 0 and "not there" differ.
 
     Args:
         families: All metrics; each is asked for when the one before was taken.
@@ -56,10 +59,9 @@ def _write(family: Family, *, is_openmetrics: bool) -> str:
             exemplars = _exemplars(sample) if is_openmetrics else {}
             lines += _histogram_lines(metric, labels, sample, exemplars)
     else:
-        values = family.values or ({} if metric.labels else {(): 0.0})
         lines += [
             f"{name}{_label_text(metric.labels, labels)} {float(value)!r}"
-            for labels, value in values.items()
+            for labels, value in family.shown.items()
         ]
     lines.append("")
     return "\n".join(lines)

@@ -170,7 +170,9 @@ class _Agent:
         self._access_log = AccessLog(
             settings.access_log, settings.access_log_path, node_id, settings.log_format
         )
-        self._telemetry = connect_telemetry(settings.otlp, os.environ, node_id)
+        self._telemetry = connect_telemetry(
+            settings.otlp, os.environ, node_id, self._families, clock
+        )
         self._finished = self._make_finished(layout)
         self._inspections = Inspections(settings, self._list_workers)
         self._debug = self._make_debug_door(layout)
@@ -201,7 +203,7 @@ class _Agent:
 
     def _make_finished(self, layout: Layout) -> FinishedRequests:
         recipients: list[Recipient] = []
-        if self._telemetry is not None:
+        if self._telemetry is not None and self._telemetry.traces is not None:
             recipients.append(self._telemetry.traces.take)
         if self._settings.access_log != "off":
             recipients.append(self._access_log.take)
@@ -277,7 +279,9 @@ class _Agent:
             asyncio.create_task(self._credentials.run(), name="credentials"),
         }
         if self._telemetry is not None:
-            parts.add(asyncio.create_task(self._telemetry.traces.run(), name="traces"))
+            parts |= {
+                asyncio.create_task(part, name=name) for name, part in self._telemetry.parts()
+            }
         try:
             await self._credentials.look(_CREDENTIALS_PATIENCE_S)
             await self._discovery.look(_DISCOVERY_PATIENCE_S)

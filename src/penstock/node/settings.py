@@ -95,8 +95,8 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     upstreams_shown: Names = 100
     """The same of upstreams."""
     otlp: OtlpSettings | None = None
-    """A collector that spans of requests are sent to; what the variables of OpenTelemetry say when
-    None, and nowhere when they say nothing."""
+    """A collector that spans of requests, and metrics, are sent to; what the variables of
+    OpenTelemetry say when None, and nowhere when they say nothing."""
     worker_command: tuple[str, ...] = ()
     """Starts a worker, its settings are added as JSON; our own gateway when empty."""
     log_to_stderr: bool = False

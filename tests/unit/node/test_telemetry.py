@@ -1,7 +1,7 @@
 """What is sent to a collector, when, and what becomes of what it does not take."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 from msgspec.structs import replace
@@ -13,6 +13,7 @@ from tests.fakes.worker_process import eventually
 
 from penstock.contract.finished import Course, FinishedRequest, RefusedBy, Trace, finished_request
 from penstock.contract.node import Tracing
+from penstock.kit.clock import ManualClock
 from penstock.node.errors import AgentError
 from penstock.node.telemetry import sender as sending
 from penstock.node.telemetry import traces
@@ -20,7 +21,7 @@ from penstock.node.telemetry.choice import connect_telemetry
 from penstock.node.telemetry.door import TRACES, NotTakenError, Signal
 from penstock.node.telemetry.sender import Sender
 from penstock.node.telemetry.settings import OtlpSettings, read_environment
-from penstock.node.telemetry.setup import make_resource
+from penstock.node.telemetry.setup import Telemetry, make_resource
 from penstock.node.telemetry.traces import Traces, is_noteworthy
 
 CANARY = "canary-header-9f2c"
@@ -49,6 +50,10 @@ class ScriptedDoor:
 
     async def close(self) -> None:
         """Do nothing."""
+
+
+def _connect(settings: OtlpSettings | None, said: Mapping[str, str]) -> Telemetry | None:
+    return connect_telemetry(settings, said, "node-1", tuple, ManualClock())
 
 
 def _later(wait_s: float | None = 0.001) -> NotTakenError:
@@ -181,6 +186,8 @@ def test_the_standard_environment_is_read() -> None:
             "OTEL_RESOURCE_ATTRIBUTES": "a=1",
             "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
             "OTEL_TRACES_SAMPLER_ARG": "0.1",
+            "OTEL_METRICS_EXPORTER": "otlp",
+            "OTEL_METRIC_EXPORT_INTERVAL": "15000",
         }
     )
     assert found == OtlpSettings(
@@ -192,8 +199,31 @@ def test_the_standard_environment_is_read() -> None:
         resource_attributes="a=1",
         sampler="parentbased_traceidratio",
         ratio=0.1,
+        sends_metrics=True,
+        metrics_interval_s=15.0,
     )
     assert found.tracing == Tracing(0.1, is_parent_based=True)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({}, (True, False)),
+        ({"OTEL_METRICS_EXPORTER": "otlp"}, (True, True)),
+        ({"OTEL_METRICS_EXPORTER": "prometheus"}, (True, False)),
+        ({"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "otlp"}, (False, True)),
+    ],
+)
+async def test_what_is_sent_is_said(said: dict[str, str], expected: tuple[bool, bool]) -> None:
+    """Traces go where a collector is named, metrics only when they are wanted there."""
+    telemetry = _connect(None, ENDPOINT | said)
+    assert telemetry is not None
+    sends_traces, sends_metrics = expected
+    assert (telemetry.traces is not None, telemetry.metrics is not None) == expected
+    assert (telemetry.tracing is not None) == sends_traces
+    names = [name for name, part in telemetry.parts() if part.close() is None]
+    assert names == ["traces"] * sends_traces + ["metrics"] * sends_metrics
+    await telemetry.close()
 
 
 @pytest.mark.parametrize(
@@ -203,7 +233,7 @@ def test_the_standard_environment_is_read() -> None:
 def test_without_a_collector_nothing_is_on(said: dict[str, str]) -> None:
     """Nobody exports who does not say where to, or says that nothing is to be."""
     assert read_environment(said) is None
-    assert connect_telemetry(None, said, "node-1") is None
+    assert _connect(None, said) is None
 
 
 @pytest.mark.parametrize(
@@ -215,6 +245,7 @@ def test_without_a_collector_nothing_is_on(said: dict[str, str]) -> None:
         (ENDPOINT | {"OTEL_TRACES_SAMPLER": "jaeger_remote"}, "sampler"),
         (ENDPOINT | {"OTEL_TRACES_SAMPLER_ARG": "1.5"}, "ratio"),
         (ENDPOINT | {"OTEL_TRACES_SAMPLER_ARG": "x"}, "SAMPLER_ARG"),
+        (ENDPOINT | {"OTEL_METRIC_EXPORT_INTERVAL": "10"}, "metrics_interval_s"),
         (ENDPOINT | {"OTEL_RESOURCE_ATTRIBUTES": "x"}, "name=value"),
         (ENDPOINT | {"OTEL_EXPORTER_OTLP_CERTIFICATE": "/nowhere/ca.pem"}, "No such file"),
     ],
@@ -223,7 +254,7 @@ def test_an_environment_that_is_wrong_turns_it_off(
     said: dict[str, str], words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It may be meant for others: what cannot be is named in the log, and the agent starts."""
-    assert connect_telemetry(None, said, "node-1") is None
+    assert _connect(None, said) is None
     assert words in caplog.text
 
 
@@ -238,7 +269,7 @@ def test_an_environment_that_is_wrong_turns_it_off(
 def test_settings_that_are_wrong_are_said_at_the_start(settings: OtlpSettings, words: str) -> None:
     """What is meant for us and cannot be is named, and the agent does not start."""
     with pytest.raises(AgentError, match=words):
-        connect_telemetry(settings, {}, "node-1")
+        _connect(settings, {})
 
 
 def test_headers_that_are_none_are_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +277,7 @@ def test_headers_that_are_none_are_not_repeated(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("HEADERS", CANARY)
     settings = OtlpSettings(endpoint="http://collector:4318", headers="env:HEADERS")
     with pytest.raises(AgentError) as caught:
-        connect_telemetry(settings, {}, "node-1")
+        _connect(settings, {})
     assert CANARY not in str(caught.value)
 
 

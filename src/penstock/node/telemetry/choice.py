@@ -3,17 +3,23 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from penstock.kit.clock import Clock
 from penstock.kit.secrets import SecretUnavailableError
 from penstock.node import log_events
 from penstock.node.errors import SETTINGS_INVALID, AgentError
 from penstock.node.telemetry.settings import OtlpSettings, read_environment
 
 if TYPE_CHECKING:
+    from penstock.node.telemetry.push import Families
     from penstock.node.telemetry.setup import Telemetry
 
 
 def connect_telemetry(
-    settings: OtlpSettings | None, environment: Mapping[str, str], node_id: str
+    settings: OtlpSettings | None,
+    environment: Mapping[str, str],
+    node_id: str,
+    families: "Families",
+    clock: Clock,
 ) -> "Telemetry | None":
     """Return what sends to the collector, and connects when it first does; None without one.
 
@@ -23,6 +29,8 @@ def connect_telemetry(
         settings: Where it is; as the environment says when None.
         environment: Variables by name.
         node_id: The node's id.
+        families: Returns all metrics.
+        clock: Tells the time.
 
     Raises:
         AgentError: Settings name one, and what it takes is not there or not good.
@@ -34,7 +42,7 @@ def connect_telemetry(
             return None
         from penstock.node.telemetry.setup import Telemetry  # noqa: PLC0415 - only where wanted
 
-        return Telemetry(found, node_id)
+        return Telemetry(found, node_id, families, clock)
     except ImportError:
         why = "gRPC: install penstock[otlp]"
     except (ValueError, OSError, SecretUnavailableError) as error:

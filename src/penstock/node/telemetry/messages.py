@@ -1,4 +1,4 @@
-"""Messages of OTLP as bytes: what is sent of traces, and what an answer says. Pure.
+"""Messages of OTLP as bytes: what is sent, of traces above all, and what an answer says. Pure.
 
 They are written field by field: that takes half the time of the usual library's objects, and for
 HTTP nothing has to be installed. Source: opentelemetry-proto, `trace.proto` and `common.proto`.
@@ -67,7 +67,7 @@ def write_span(span: Span) -> bytes:
             b"\x22\x08%b" % bytes.fromhex(span.parent_span_id) if span.parent_span_id else b"",
             b"\x2a%b%b\x30%c" % (varint(len(name)), name, span.kind),
             _TIMES.pack(_START_KEY, span.start_ns, _END_KEY, span.end_ns),
-            *_write_attributes(span.attributes, _SPANS_ATTRIBUTE),
+            *write_attributes(span.attributes, _SPANS_ATTRIBUTE),
             _ERROR if span.is_error else b"",
             _FLAGS.pack(_FLAGS_KEY, span.is_sampled),
         ]
@@ -76,10 +76,16 @@ def write_span(span: Span) -> bytes:
 
 def write_resource(attributes: Mapping[str, Value]) -> bytes:
     """Return who sends as a message."""
-    return b"".join(_write_attributes(attributes, _RESOURCES_ATTRIBUTE))
+    return b"".join(write_attributes(attributes, _RESOURCES_ATTRIBUTE))
 
 
-def _write_attributes(attributes: Mapping[str, Value], number: int) -> list[bytes]:
+def write_attributes(attributes: Mapping[str, Value], number: int) -> list[bytes]:
+    """Return attributes as fields, but for those that are not said.
+
+    Args:
+        attributes: By name.
+        number: Of the field that they are.
+    """
     """Return attributes as fields of a number, without those that say nothing."""
     return [
         _write_text(name, value, number)
@@ -106,17 +112,17 @@ def _as_unsigned(value: int) -> int:
     return max(-_LARGEST - 1, min(value, _LARGEST)) % _UINT64
 
 
-def write_traces(resource: bytes, scope: str, version: str, spans: Iterable[bytes]) -> bytes:
-    """Return a request that sends spans.
+def write_request(resource: bytes, scope: str, version: str, parts: Iterable[bytes]) -> bytes:
+    """Return a request that sends spans, or metrics: both look the same.
 
     Args:
         resource: Who sends, as `write_resource` has it.
-        scope: What made the spans.
+        scope: What made them.
         version: Of that.
-        spans: As `write_span` has them.
+        parts: Each a message, as `write_span` has it.
     """
     instrument = length_field(1, _text(scope)) + length_field(2, _text(version))
-    scoped = length_field(1, instrument) + b"".join(length_field(2, each) for each in spans)
+    scoped = length_field(1, instrument) + b"".join(length_field(2, each) for each in parts)
     return length_field(1, length_field(1, resource) + length_field(2, scoped))
 
 

@@ -38,6 +38,12 @@ class OtlpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     service_name: str = "penstock"
     resource_attributes: str = ""
     """Said with everything, as `deployment.environment.name=production,team=inference`."""
+    sends_metrics: bool = False
+    """Whether it gets what `/metrics` shows."""
+    metrics_interval_s: Annotated[float, Meta(ge=1)] = 60.0
+    """How often, and the most that one push may take."""
+    sends_traces: bool = True
+    """Whether it gets spans."""
     sampler: Sampler = "parentbased_always_on"
     """Which requests have their spans sent, by OpenTelemetry's names."""
     ratio: Annotated[float, Meta(ge=0, le=1)] = 1.0
@@ -48,15 +54,19 @@ class OtlpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """Whether requests that limits and budgets refused are always sent."""
 
     @property
-    def tracing(self) -> Tracing:
-        """How workers decide what is sampled."""
+    def tracing(self) -> Tracing | None:
+        """How workers decide what is sampled; None without traces."""
+        if not self.sends_traces:
+            return None
         way = self.sampler.removeprefix(_PARENT_BASED)
         ratio = {"always_on": 1.0, "always_off": 0.0}.get(way, self.ratio)
         return Tracing(ratio, is_parent_based=self.sampler.startswith(_PARENT_BASED))
 
 
 def read_environment(environment: Mapping[str, str]) -> OtlpSettings | None:
-    """Return what the variables of OpenTelemetry say; None when they name no collector.
+    """Return what the variables of OpenTelemetry say; None when nothing is to be sent.
+
+    Metrics are sent only when they say so: there is `/metrics` already.
 
     Args:
         environment: Variables by name.
@@ -66,9 +76,15 @@ def read_environment(environment: Mapping[str, str]) -> OtlpSettings | None:
     """
     endpoint = environment.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
     is_off = environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
-    if not endpoint or is_off or environment.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp":
+    sends_traces = environment.get("OTEL_TRACES_EXPORTER", "otlp") == "otlp"
+    sends_metrics = environment.get("OTEL_METRICS_EXPORTER") == "otlp"
+    if not endpoint or is_off or not (sends_traces or sends_metrics):
         return None
-    said: dict[str, object] = {"endpoint": endpoint}
+    said: dict[str, object] = {
+        "endpoint": endpoint,
+        "sends_traces": sends_traces,
+        "sends_metrics": sends_metrics,
+    }
     for variable, name in (
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "protocol"),
         ("OTEL_EXPORTER_OTLP_CERTIFICATE", "ca"),
@@ -83,6 +99,7 @@ def read_environment(environment: Mapping[str, str]) -> OtlpSettings | None:
     for variable, name, unit in (
         ("OTEL_TRACES_SAMPLER_ARG", "ratio", 1),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "timeout_s", 1_000),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "metrics_interval_s", 1_000),
     ):
         if environment.get(variable):
             said[name] = _number(variable, environment[variable]) / unit

@@ -3,15 +3,17 @@
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 
 from penstock import __version__
 from penstock.contract.exposition import Family
+from penstock.kit.clock import Clock
 from penstock.kit.secrets import resolve_secret
 from penstock.node import metrics
 from penstock.node.telemetry.door import Door, GrpcDoor, HttpDoor
 from penstock.node.telemetry.messages import write_resource
+from penstock.node.telemetry.push import Families, MetricsPush
 from penstock.node.telemetry.sender import Sender
 from penstock.node.telemetry.settings import OtlpSettings, read_pairs
 from penstock.node.telemetry.traces import Traces
@@ -23,6 +25,8 @@ class Telemetry:
     Args:
         settings: Where it is.
         node_id: Which node this is.
+        families: Returns all metrics.
+        clock: Tells the time.
 
     Raises:
         ValueError: The settings are not good.
@@ -31,22 +35,46 @@ class Telemetry:
         ImportError: The library of gRPC is wanted and not installed.
     """
 
-    def __init__(self, settings: OtlpSettings, node_id: str) -> None:
+    def __init__(
+        self, settings: OtlpSettings, node_id: str, families: Families, clock: Clock
+    ) -> None:
         """See the class."""
         self.tracing = settings.tracing
         self.resource = make_resource(settings, node_id)
         self.sender = Sender(_open_door(settings), timeout_s=settings.timeout_s)
-        self.traces = Traces(
-            self.sender,
-            self.resource,
-            slow_s=settings.slow_s,
-            sends_refused=settings.sends_refused,
-        )
+        self.traces: Traces | None = None
+        self.metrics: MetricsPush | None = None
+        if settings.sends_traces:
+            self.traces = Traces(
+                self.sender,
+                self.resource,
+                slow_s=settings.slow_s,
+                sends_refused=settings.sends_refused,
+            )
+        if settings.sends_metrics:
+            self.metrics = MetricsPush(
+                self.sender,
+                self.resource,
+                families,
+                clock,
+                interval_s=settings.metrics_interval_s,
+            )
+
+    def parts(self) -> Iterator[tuple[str, Coroutine[None, None, None]]]:
+        """Yield what is to run as long as the agent does, each with a name."""
+        if self.traces is not None:
+            yield "traces", self.traces.run()
+        if self.metrics is not None:
+            yield "metrics", self.metrics.run()
 
     async def flush(self, grace_s: float) -> None:
         """Send what is left, as far as there is time."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.traces.flush(), grace_s)
+            async with asyncio.timeout(grace_s), asyncio.TaskGroup() as group:
+                if self.traces is not None:
+                    group.create_task(self.traces.flush())
+                if self.metrics is not None:
+                    group.create_task(self.metrics.push())
 
     async def close(self) -> None:
         """Let go of the collector."""

@@ -9,7 +9,7 @@ from typing import Final
 from penstock import __version__
 from penstock.contract.finished import FinishedRequest
 from penstock.node.telemetry.door import TRACES
-from penstock.node.telemetry.messages import write_span, write_traces
+from penstock.node.telemetry.messages import write_request, write_span
 from penstock.node.telemetry.sender import Sender
 from penstock.node.telemetry.spans import make_spans
 
@@ -95,7 +95,7 @@ class Traces:
 
     def _encode(self, requests: Sequence[FinishedRequest]) -> tuple[bytes, int]:
         spans = [write_span(span) for request in requests for span in make_spans(request)]
-        return write_traces(self._resource, "penstock", __version__, spans), len(spans)
+        return write_request(self._resource, "penstock", __version__, spans), len(spans)
 
     def _lose(self, request: FinishedRequest) -> None:
         """Count the spans that a request would have had, about."""
