@@ -111,7 +111,8 @@ def test_answers_tell_nothing_of_the_house(rig: Rig, status: int) -> None:
     answer = rig.ask(ANSWERS[status])
     assert set(answer.header) <= {
         "allow", "connection", "content-length", "content-type", "retry-after",
-        "www-authenticate", "x-penstock-error-code", "x-penstock-error-source", "x-request-id",
+        "www-authenticate", "x-llm-d-request-dropped-reason", "x-penstock-error-code",
+        "x-penstock-error-source", "x-request-id",
     }  # fmt: skip
     for word in (b"127.0.0.1", b"uvloop", b"httptools", b"llhttp", b"Python", b"Traceback", b".py"):
         assert word not in answer.raw
