@@ -19,7 +19,7 @@ Measure = Literal["time_to_first_token", "time_per_output_token", "request_durat
 MEASURES: Final[tuple[Measure, ...]] = get_args(Measure)
 OUTCOMES: Final = "outcomes"
 """Where it is counted beside the measures how requests ended."""
-Counts: TypeAlias = dict[str, Counter[str]]
+Counts: TypeAlias = dict[str, dict[str, int]]
 """How many requests are in each bucket of each measure, by the bucket's number as a text, and how
 many ended with each outcome."""
 
@@ -101,6 +101,8 @@ def count_times(events: Iterable[UsageEvent]) -> dict[LatencyCell, Counts]:
 
 
 def merge(counts: Counts, others: Mapping[str, Mapping[str, int]]) -> None:
-    """Add what others count to the first."""
+    """Add what others count to the first; it takes as long as the others are large."""
     for measure, buckets in others.items():
-        counts.setdefault(measure, Counter()).update(buckets)
+        sums = counts.setdefault(measure, {})
+        for bucket, count in buckets.items():
+            sums[bucket] = sums.get(bucket, 0) + count

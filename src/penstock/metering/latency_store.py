@@ -39,13 +39,13 @@ async def add_counts(
         await session.insert_many_new(_ROWS, [(*cell, {}) for cell in missing])
         there = await _lock(session, scope, cells)
     for cell in cells:
-        merge(found[cell], there[cell])
-    await session.add_many(_ROWS, [(*cell, found[cell]) for cell in cells])
+        merge(there[cell], found[cell])
+    await session.add_many(_ROWS, [(*cell, there[cell]) for cell in cells])
 
 
 async def _lock(
     session: WriteSession, scope: Scope, cells: Sequence[LatencyCell]
-) -> dict[LatencyCell, Mapping[str, Mapping[str, int]]]:
+) -> dict[LatencyCell, Counts]:
     """Return what is there of cells, and maybe of others that have a part of each of some."""
     # Not cell by cell: to write hundreds of them into a statement takes longer than all the rest.
     parts = zip(_KEY, zip(*cells, strict=True), strict=True)
