@@ -11,7 +11,7 @@ from penstock.cli.errors import BAD_OPTION, CONTROL_FAILED, NOT_RUNNING, Command
 from penstock.cli.instance import DataOption, data_folder
 from penstock.cli.options import option
 from penstock.cli.output import JsonOption, examples, print_json, print_table, printable
-from penstock.kit.inspection import DEFAULT_ROWS, MAX_ROWS, MAX_TRACE_S, Topic
+from penstock.kit.inspection_topics import DEFAULT_ROWS, MAX_ROWS, MAX_TRACE_S, Topic
 
 EXAMPLES = examples(
     "penstock debug connections --worker 0   what its requests wait for, oldest first",

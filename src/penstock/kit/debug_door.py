@@ -17,7 +17,8 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
 from penstock.kit import log_events
-from penstock.kit.inspection import DEFAULT_ROWS, Found, InspectionError, Question, Topic
+from penstock.kit.inspection import Found, InspectionError, Question
+from penstock.kit.inspection_topics import DEFAULT_ROWS, Topic
 
 _FOLDER: Final = "debug"
 _HEAD_BYTES: Final = 8 * 1024

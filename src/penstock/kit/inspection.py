@@ -13,15 +13,13 @@ import tracemalloc
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from time import perf_counter
 from types import FrameType
 from typing import Any, Final, TypeAlias
 
-DEFAULT_ROWS: Final = 20
-MAX_ROWS: Final = 200
-MAX_TRACE_S: Final = 30.0
+from penstock.kit.inspection_topics import DEFAULT_ROWS, MAX_ROWS, MAX_TRACE_S, Topic
+
 DEPTH: Final = 20
 """Frames of a stack that are shown, the innermost ones."""
 NAME_CHARS: Final = 160
@@ -42,17 +40,6 @@ _PASSWORD: Final = re.compile(r"(?<=:)[^:/@]+(?=@)")
 """Of a URL."""
 
 Found: TypeAlias = dict[str, Any]
-
-
-class Topic(StrEnum):
-    """What every process can be asked about."""
-
-    TASKS = "tasks"
-    THREADS = "threads"
-    GC = "gc"
-    MEMORY = "memory"
-    SETTINGS = "settings"
-    CONNECTIONS = "connections"
 
 
 class InspectionError(Exception):
