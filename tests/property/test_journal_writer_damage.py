@@ -19,6 +19,8 @@ SEGMENT_BYTES = 65_536
 class _Request:
     """A request that does not mind when it goes on."""
 
+    request_id = "request"
+    trace_id = ""
     reserved_bytes = 0
 
     def opened(self) -> None:

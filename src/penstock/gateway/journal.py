@@ -47,6 +47,11 @@ class Recorded(Protocol):
 
     reserved_bytes: int
     """Room kept for its CLOSE; the journal's to set."""
+    request_id: str
+
+    @property
+    def trace_id(self) -> str:
+        """Its trace; "" when there is none."""
 
     def opened(self) -> None:
         """Go on: OPEN is written, the engine may see the request."""
@@ -387,4 +392,7 @@ class Journal:
             try:
                 then()
             except Exception as error:  # noqa: BLE001  # one request's bug must not strand those that wait beside it
-                log_events.REQUEST_FAILED.log(bug=error)
+                request: Recorded = then.__self__  # type: ignore[attr-defined]  # a method of it
+                log_events.REQUEST_FAILED.log(
+                    bug=error, request_id=request.request_id, trace_id=request.trace_id
+                )

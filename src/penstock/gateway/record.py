@@ -312,6 +312,11 @@ class RequestRecord(ABC):
             was_sent=self._was_sent,
         )
 
+    @property
+    def trace_id(self) -> str:
+        """The trace that it belongs to; "" when there is none."""
+        return "" if self._trace is None else self._trace.trace_id
+
     def describe(self, now_ns: int) -> dict[str, Any]:
         """Return what an operator may know of it while it is under way: no content, no key.
 

@@ -43,6 +43,8 @@ class Waiter:
         self.record = _open(number, padding)
         self.event = interrupted_event(self.record, 1_750_000_000_000_000_000 + number)
         self.reserved_bytes = 0
+        self.request_id = f"request-{number}"
+        self.trace_id = ""
         self.folder = folder
         self.steps: list[str] = []
         self.on_opened: Callable[[], None] = lambda: None
@@ -175,7 +177,9 @@ async def test_one_requests_bug_strands_no_other(
         journal.open(waiter.record, waiter)
     await _turn()
     assert [waiter.steps for waiter in waiters] == [["opened"]] * 4
-    assert caplog.text.count("request failed") == 2
+    first, second = (line for line in caplog.messages if "request failed" in line)
+    assert "request_id=request-0" in first
+    assert "request_id=request-2" in second
     journal.finish()
 
 
