@@ -130,10 +130,10 @@ async def post_rated(
 
 
 def _hours_of(postings: Sequence[UsagePosting], key: str) -> dict[tuple[Any, ...], int]:
-    """Return figures of hours, each of a project and model of its own: no sum is too large."""
+    """Return figures of hours, each posting in a project of its own: no sum is too large."""
     return {
         (
-            *(one.organization, f"{key}-{place}", "key", f"small-{key}-{place}", ""),
+            *(one.organization, f"{key}-{place}", "key", "small", ""),
             *(one.currency, kind, bucket_start("hour", one.at_us)),
         ): amount_atto
         for place, one in enumerate(postings)

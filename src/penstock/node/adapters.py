@@ -101,6 +101,8 @@ class Adapters:
         self._failed_until_s: dict[Name, float] = {}
         self._loading: dict[Name, asyncio.Task[None]] = {}
         self._busy: dict[_Place, asyncio.Lock] = {}
+        self._begun: Counter[_Place] = Counter()
+        """How often it was begun to load and unload there."""
         self._counts: Counter[tuple[str, ...]] = Counter()
         self._told = LoadedAdapters(())
 
@@ -173,6 +175,7 @@ class Adapters:
         self._paths = paths
         self._seen = {place: self._seen.get(place) for place in places}
         self._busy = {place: self._busy.get(place) or asyncio.Lock() for place in places}
+        self._begun = Counter({place: self._begun[place] for place in places})
         self._used_s = {
             (place, adapter): at_s
             for (place, adapter), at_s in self._used_s.items()
@@ -186,8 +189,12 @@ class Adapters:
         return {(place.upstream, place.endpoint.url): place for place in self._seen}
 
     async def _read(self, place: _Place) -> bool:
-        """Look at what an endpoint has; return whether it said so."""
+        """Look at what an endpoint has; return whether it said so.
+
+        What it said while something was loaded or unloaded there may be older than what we know.
+        """
         async with self._at_once:
+            begun = -1 if self._is_busy(place) else self._begun[place]
             content = await ask_for_list(
                 self._readers,
                 self._find_token,
@@ -199,9 +206,14 @@ class Adapters:
         entries = None if content is None else read_entries(content)
         if entries is None or place not in self._seen:
             return False
-        names = (each.get("id") for each in entries if each.get("parent"))
-        self._seen[place] = frozenset(name for name in names if isinstance(name, str))
+        if self._begun[place] == begun:
+            names = (each.get("id") for each in entries if each.get("parent"))
+            self._seen[place] = frozenset(name for name in names if isinstance(name, str))
         return True
+
+    def _is_busy(self, place: _Place) -> bool:
+        busy = self._busy.get(place)
+        return busy is not None and busy.locked()
 
     # What workers are told
 
@@ -255,8 +267,7 @@ class Adapters:
 
     def _crowd(self, place: _Place) -> int:
         """Return how many adapters an endpoint has or gets."""
-        busy = self._busy.get(place)
-        return len(self._seen.get(place) or ()) + (busy is not None and busy.locked())
+        return len(self._seen.get(place) or ()) + self._is_busy(place)
 
     async def _load_at(self, place: _Place, adapter: str) -> bool:
         path = self._paths.get((place.upstream, adapter))
@@ -264,6 +275,7 @@ class Adapters:
         if path is None or lock is None:  # a change took one of them away
             return False
         async with lock:
+            self._begun[place] += 1
             for _ in range(1 + _MAKES_ROOM):
                 reply = await self._do(place, LOAD_ADAPTER, lora_name=adapter, lora_path=path)
                 text = "no answer" if reply is None else reply.body.decode("utf-8", "replace")

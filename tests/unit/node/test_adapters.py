@@ -35,6 +35,9 @@ class Engines:
         self.told: list[tuple[str, str, bytes]] = []
         self.away: set[str] = set()
         self.refusal: httpx.Response | None = None
+        self.lists_wait: asyncio.Event | None = None
+        """Holds up lists of what is there that were asked for already."""
+        self.lists_waiting = 0
 
     async def respond(self, request: httpx.Request) -> httpx.Response:
         """Answer."""
@@ -50,7 +53,12 @@ class Engines:
         service = self.services[host]
         script = service.answer(request.method.encode(), path.encode(), (), request.content).script
         status = int(script.head.split()[1])
-        return httpx.Response(status, content=b"".join(script.steps()))
+        content = b"".join(script.steps())
+        if request.method == "GET" and self.lists_wait is not None:
+            self.lists_waiting += 1
+            await self.lists_wait.wait()
+            self.lists_waiting -= 1
+        return httpx.Response(status, content=content)
 
 
 class Node:
@@ -233,3 +241,20 @@ def test_words_are_known() -> None:
     assert not is_full("No adapter found for /a")
     assert is_loaded("The lora adapter 'a' has already been loaded.")
     assert not is_loaded("cannot be loaded")
+
+
+async def test_what_was_said_before_a_change_does_not_undo_it() -> None:
+    """A list that was asked for before an adapter was loaded comes too late to count."""
+    engines = Engines(kind="vllm")
+    engines.away.add(TWO.host)
+    async with running(engines) as node:
+        held = engines.lists_wait = asyncio.Event()
+        node.clock.advance(adapters.PERIOD_S)
+        await node.until(lambda: engines.lists_waiting)
+        engines.lists_wait = None
+        await node.want("a")
+        held.set()
+        await node.until(lambda: not engines.lists_waiting)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert node.loaded()[ONE.host] == ("a",)
