@@ -189,7 +189,8 @@ async def test_only_strict_mode_waits_for_the_disk(
         asking = [ask(worker.port, "", chat_body()) for _ in range(50)]
         started_s = time.monotonic()
         assert {found.status for found in await asyncio.gather(*asking)} == {200}
-        assert time.monotonic() - started_s < 5 * odd_disk_worker.SLOW_S, "waits are shared"
+        # One after the other they would take at least 50 times that long.
+        assert time.monotonic() - started_s < 25 * odd_disk_worker.SLOW_S, "waits are shared"
 
 
 @pytest.mark.parametrize("is_strict", [True, False])
