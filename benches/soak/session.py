@@ -20,6 +20,7 @@ HOURS = 4.0
 SLOPE_MB = 1.0
 """An hour: what caches of the first hours may still grow by."""
 _TELL_S = 60.0
+_SAMPLES_KEPT = 500
 
 
 def main(arguments: list[str]) -> int:
@@ -54,7 +55,7 @@ def main(arguments: list[str]) -> int:
         "postponed": seen.postponed,
         "faults": seen.faults(),
         "slope_mb_per_hour": seen.slope_mb_per_hour(),
-        "samples": seen.samples,
+        "samples": seen.samples[:: len(seen.samples) // _SAMPLES_KEPT + 1],
     }
     (results / "soak.json").write_text(json.dumps(data, indent=1) + "\n")
     is_good = not seen.faults() and seen.slope_mb_per_hour() <= SLOPE_MB
