@@ -9,6 +9,7 @@ import json
 import os
 import select
 import sys
+import threading
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -112,45 +113,60 @@ class AccessLog:
 
     def __init__(self, which: Which, path: str | None, node: str, form: Form) -> None:
         """See the class."""
-        self.dropped = 0
-        """Lines that are missing, since writing was too slow or failed."""
         self._is_all = which == "all"
         self._path = None if path is None else Path(path)
         self._node = node
         self._is_text = form == "text" or (path is None and is_text(form, sys.stdout))
         self._waiting: deque[FinishedRequest] = deque()
+        self._has_work = asyncio.Event()
+        self._turn = threading.Lock()
+        """One thread writes at a time: who ends may have left one behind."""
         self._file: int | None = None
+        # Two figures, since two threads count: of one, each could undo what the other counted.
+        self._too_many = self._not_written = 0
+
+    @property
+    def dropped(self) -> int:
+        """Lines that are missing, since writing was too slow or failed."""
+        return self._too_many + self._not_written
 
     def take(self, requests: Sequence[FinishedRequest]) -> None:
         """Take requests, as far as there is room."""
         wanted = requests if self._is_all else [each for each in requests if _is_error(each)]
         room = MAX_WAITING - len(self._waiting)
         self._waiting.extend(wanted[:room])
-        self.dropped += max(0, len(wanted) - room)
+        self._too_many += max(0, len(wanted) - room)
+        if wanted:
+            self._has_work.set()
 
     async def run(self) -> None:
         """Write until cancelled, and then what is left."""
         try:
             while True:
-                await asyncio.sleep(_ROUND_S)
+                await self._has_work.wait()
+                self._has_work.clear()
+                await asyncio.sleep(_ROUND_S)  # many lines are written at once
                 while self._waiting:
                     await asyncio.to_thread(self.write)
         finally:
-            while self._waiting and self.write():
-                pass
+            await asyncio.to_thread(self._write_rest)
 
     def write(self) -> bool:
         """Write lines of some that wait; return whether the disk or the reader took them."""
-        lines = deque(
-            self._line(self._waiting.popleft()) for _ in range(min(len(self._waiting), _AT_ONCE))
-        )
-        try:
-            _write_all(self._open(), lines)
-        except OSError as error:
-            self.dropped += len(lines)
-            log_events.ACCESS_LOG_NOT_WRITTEN.log(path=self._path, error=error)
-            return False
-        return True
+        with self._turn:
+            count = min(len(self._waiting), _AT_ONCE)
+            lines = deque(self._line(self._waiting.popleft()) for _ in range(count))
+            try:
+                _write_all(self._open(), lines)
+            except OSError as error:
+                self._not_written += len(lines)
+                log_events.ACCESS_LOG_NOT_WRITTEN.log(path=self._path, error=error)
+                return False
+            return True
+
+    def _write_rest(self) -> None:
+        while self._waiting and self.write():
+            pass
 
     def _open(self) -> int:
         """Return the file, opened anew where the one that is open has no name any more."""

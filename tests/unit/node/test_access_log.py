@@ -4,6 +4,9 @@ import asyncio
 import json
 import os
 import re
+import threading
+import time
+from collections import deque
 from pathlib import Path
 
 import msgspec
@@ -106,3 +109,27 @@ async def test_a_reader_that_hangs_stops_nothing(tmp_path: Path) -> None:
     assert taken.endswith(b"\n")
     assert all(json.loads(line)["request_id"] == "r-1" for line in taken.splitlines())
     os.close(reader)
+
+
+async def test_the_end_comes_behind_what_is_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who ends the log while a thread writes neither writes beside it nor leaves it behind."""
+    monkeypatch.setattr(access_log, "_AT_ONCE", 1)
+    write_all, is_writing = access_log._write_all, threading.Event()
+
+    def write_slowly(file: int, lines: deque[bytes]) -> None:
+        if not is_writing.is_set():
+            is_writing.set()
+            time.sleep(0.3)
+        write_all(file, lines)
+
+    monkeypatch.setattr(access_log, "_write_all", write_slowly)
+    log = _log(tmp_path / "log")
+    running = asyncio.create_task(log.run())
+    log.take([OK, REFUSED, LEFT])
+    await until(is_writing.is_set, "the first line is being written")
+    running.cancel()
+    await asyncio.wait([running])
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line["request_id"] for line in lines] == ["r-1", "r-2", "r-3"]
