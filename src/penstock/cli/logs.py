@@ -10,7 +10,6 @@ from penstock.cli.output import JsonOption, examples, print_json
 from penstock.kit.logs.setup import LevelName
 
 _TIMEOUT_S = 10.0
-_PATH = "/log-level"
 
 app = typer.Typer(name="logs", help="Change what running processes log.", no_args_is_help=True)
 
@@ -44,10 +43,12 @@ def level(
     On its machine, as its user. A restart takes the change back. Libraries say `info` and above,
     whatever the level is.
     """
+    from penstock.kit.logs.switch import PATH  # noqa: PLC0415  # start-up time
+
     process = "control" if control else "agent"
     parameters = {} if level is None else {"level": level}
     method = "GET" if level is None else "PUT"
-    found = ask(data_folder(data), process, _PATH, parameters, _TIMEOUT_S, method=method)
+    found = ask(data_folder(data), process, PATH, parameters, _TIMEOUT_S, method=method)
     if as_json:
         print_json(found)
     else:

@@ -6,7 +6,6 @@ long is done in parts, with the loop's other work in between.
 
 import asyncio
 import gc
-import re
 import sys
 import threading
 import tracemalloc
@@ -19,6 +18,8 @@ from types import FrameType
 from typing import Any, Final, TypeAlias
 
 from penstock.kit.inspection_topics import DEFAULT_ROWS, MAX_ROWS, MAX_TRACE_S, Topic
+from penstock.kit.logs.redaction import REDACTED, redact
+from penstock.kit.logs.values import is_secret_name
 
 DEPTH: Final = 20
 """Frames of a stack that are shown, the innermost ones."""
@@ -35,9 +36,6 @@ _TRACE_BYTES: Final = 58
 """What the tracer itself keeps of a block."""
 _STACKS: Final = 5_000
 _EXAMPLES: Final = 3
-_SECRET_NAME: Final = re.compile("(?:password|secret|token)$")
-_PASSWORD: Final = re.compile(r"(?<=:)[^:/@]+(?=@)")
-"""Of a URL."""
 
 Found: TypeAlias = dict[str, Any]
 
@@ -95,12 +93,12 @@ class Inspector:
         self._settings = settings
         self._most_blocks = most_blocks
         self._topics: dict[str, Look] = {
-            "tasks": list_tasks,
-            "threads": list_threads,
-            "gc": self._count_objects,
-            "memory": self._measure_memory,
-            "settings": self._show_settings,
-            "connections": connections,
+            Topic.TASKS: list_tasks,
+            Topic.THREADS: list_threads,
+            Topic.GC: self._count_objects,
+            Topic.MEMORY: self._measure_memory,
+            Topic.SETTINGS: self._show_settings,
+            Topic.CONNECTIONS: connections,
         }
         self._is_busy = False
 
@@ -134,7 +132,7 @@ class Inspector:
         return await measure_memory(question, self._most_blocks // _TRACED_PART)
 
     async def _show_settings(self, _question: Question) -> Found:
-        return {name: redact(name, value) for name, value in self._settings.items()}
+        return {name: show_setting(name, value) for name, value in self._settings.items()}
 
 
 async def list_tasks(question: Question) -> Found:
@@ -248,25 +246,25 @@ async def _trace(question: Question, most_traced: int) -> Found:
     return {"traced_s": round(passed_s, 3), "is_cut": is_full, "places": rows}
 
 
-def redact(name: str, value: Any) -> Any:
-    """Return a setting as it may be shown.
+def show_setting(name: str, value: Any) -> Any:
+    """Return a setting as it may be shown: as in the log, but for references to secrets.
 
     Settings name secrets by reference and hold none; this is for those that somebody got wrong.
 
-    >>> redact("nats_url", "nats://me:hunter2@host:4222"), redact("token", "hunter2")
-    ('nats://me:***@host:4222', '***')
-    >>> redact("kafka", {"password": "env:KAFKA_PASSWORD"})
+    >>> show_setting("nats_url", "nats://me:hunter2@host:4222"), show_setting("token", "hunter2")
+    ('nats://me:[redacted]@host:4222', '[redacted]')
+    >>> show_setting("kafka", {"password": "env:KAFKA_PASSWORD"})
     {'password': 'env:KAFKA_PASSWORD'}
     """
     if isinstance(value, dict):
-        return {inner: redact(inner, each) for inner, each in value.items()}
+        return {inner: show_setting(inner, each) for inner, each in value.items()}
     if isinstance(value, list | tuple):
-        return [redact(name, each) for each in value]
+        return [show_setting(name, each) for each in value]
     if not isinstance(value, str):
         return value
-    if _SECRET_NAME.search(name) and not value.startswith(("env:", "file:")):
-        return "***"
-    return _PASSWORD.sub("***", value)
+    if is_secret_name(name) and not value.startswith(("env:", "file:")):
+        return REDACTED
+    return redact(value)
 
 
 def _resident() -> dict[str, int]:

@@ -112,7 +112,7 @@ async def test_tracing_ends_early_and_when_nobody_waits() -> None:
 async def test_settings_are_shown_without_passwords(inspector: Inspector) -> None:
     """References are shown, and a password that should not be there is not."""
     found = await inspector.answer(Question("settings"))
-    assert found == {**SETTINGS, "limits_url": "redis://me:***@h:1/0"}
+    assert found == {**SETTINGS, "limits_url": "redis://me:[redacted]@h:1/0"}
 
 
 @pytest.mark.parametrize(

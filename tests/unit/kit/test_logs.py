@@ -137,10 +137,16 @@ def test_only_what_is_plain_is_shown(make: Callable[[Form], Rig]) -> None:
     """An object that may hold a secret shows as the name of its type, wherever it is."""
     rig = make("json")
     holder: object = Token("hunter2-hunter2")
-    HAPPENED.log(holder=holder, within=[{"a": holder}], password="hunter2")  # type: ignore[arg-type,dict-item]
+    HAPPENED.log(
+        holder=holder,  # type: ignore[arg-type]
+        within=[{"a": holder}],  # type: ignore[dict-item]
+        password="hunter2",
+        settings={"sasl": {"user_password": "hunter2"}},
+    )
     (line,) = rig.told
     assert (line["holder"], line["within"]) == ("<Token>", [{"a": "<Token>"}])
     assert line["password"] == "[redacted]"
+    assert line["settings"] == {"sasl": {"user_password": "[redacted]"}}
     assert "hunter2" not in rig.stream.getvalue()
 
 
@@ -232,13 +238,16 @@ def test_what_is_due_is_told_before_the_next_line_and_at_the_end(
     assert rig.told[-1]["suppressed"] == 4
 
 
-def test_kinds_are_bounded() -> None:
-    """However many kinds there are, memory holds a thousand."""
-    repeats = Repeats(ManualClock().monotonic_s)
+def test_kinds_are_bounded_and_none_is_lost(make: Callable[[Form], Rig]) -> None:
+    """However many kinds there are, memory holds a thousand; what was left out is told before."""
+    rig = make("json")
+    for number in range(MOST + 7):
+        HAPPENED.log(number=number)
     for number in range(MAX_KINDS + 500):
-        record = logging.LogRecord("x", logging.INFO, "", 0, f"message {number}", (), None)
-        assert repeats.take(record)
-    assert len(repeats._kinds) == MAX_KINDS
+        logging.getLogger("library").info(f"message {number}")  # noqa: G004 - a kind of its own
+        assert len(rig.handler._repeats._kinds) <= MAX_KINDS
+    (last,) = [line for line in rig.told if "suppressed" in line]
+    assert (last["number"], last["suppressed"]) == (MOST + 6, 6)
 
 
 def test_a_traceback_is_told_once(make: Callable[[Form], Rig]) -> None:

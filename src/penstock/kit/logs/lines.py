@@ -5,7 +5,6 @@ import json
 import logging
 import traceback
 from collections.abc import Mapping
-from types import TracebackType
 from typing import ClassVar
 
 from penstock.kit.logs.event import Entry, Event, Level, line
@@ -18,8 +17,6 @@ MAX_TRACEBACKS = 256
 """How many are remembered as told."""
 _TRACEBACK_ID_CHARS = 12
 _FRAMES = 40
-
-_ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
 class Lines(logging.Formatter):

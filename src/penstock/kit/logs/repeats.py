@@ -10,7 +10,7 @@ MOST = 20
 """Lines of one kind in an interval."""
 INTERVAL_S = 60.0
 MAX_KINDS = 1_000
-"""How many kinds are counted at a time; the oldest is forgotten for a new one."""
+"""How many kinds are counted at a time; the interval of the oldest ends early for a new one."""
 APART = frozenset(
     {"slot", "source", "upstream", "endpoint", "journal", "producer", "organization", "code"}
 )
@@ -47,12 +47,13 @@ class Repeats:
         self._kinds: dict[Hashable, _Kind] = {}
 
     def take(self, record: logging.LogRecord) -> bool:
-        """Count a record; return whether it is to be written now."""
+        """Count a record; return whether it is to be written now.
+
+        It may be the first of a kind, so what is due is asked for before.
+        """
         name = _kind_of(record)
         kind = self._kinds.get(name)
         if kind is None:
-            if len(self._kinds) >= MAX_KINDS:
-                del self._kinds[next(iter(self._kinds))]
             kind = self._kinds[name] = _Kind(self._now_s() + self._interval_s)
         kind.count += 1
         if kind.count <= self._most:
@@ -63,10 +64,11 @@ class Repeats:
     def due(self, *, is_end: bool = False) -> Iterator[logging.LogRecord]:
         """Yield what is to be written of intervals that are over; of all of them at the end."""
         now_s = self._now_s()
+        least = 0 if is_end else MAX_KINDS - 1
         while self._kinds:
             # All intervals have one length, so they end in the order in which they began.
             name, kind = next(iter(self._kinds.items()))
-            if kind.until_s > now_s and not is_end:
+            if kind.until_s > now_s and len(self._kinds) <= least:
                 return
             del self._kinds[name]
             if kind.last is not None:

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import PurePath
 from typing import cast
 
-from penstock.kit.logs.redaction import redact
+from penstock.kit.logs.redaction import REDACTED, redact
 
 Value = (
     str | int | float | bool | PurePath | BaseException | Sequence["Value"] | Mapping[str, "Value"]
@@ -39,12 +39,17 @@ def plain(name: str, value: object) -> Plain:
     'no'
     >>> plain("password", "hunter2")
     '[redacted]'
+    >>> plain("kafka", {"password": "hunter2"})
+    {'password': '[redacted]'}
     >>> plain("where", object())
     '<object>'
     """
-    if _SECRET_NAME.search(name) and value is not None:
-        return "[redacted]"
-    return _plain(value, MAX_CHARS, _MAX_DEPTH)
+    return _member(name, value, MAX_CHARS, _MAX_DEPTH)
+
+
+def is_secret_name(name: str) -> bool:
+    """Return whether what is called so is a secret, whatever it looks like."""
+    return _SECRET_NAME.search(name) is not None
 
 
 def text(value: str, max_chars: int = MAX_CHARS) -> str:
@@ -55,6 +60,12 @@ def text(value: str, max_chars: int = MAX_CHARS) -> str:
     whole = redact(value)
     kept = max(0, min(max_chars, len(whole) - _OVERLAP))
     return f"{whole[:kept]}[cut]"
+
+
+def _member(name: str, value: object, max_chars: int, depth: int) -> Plain:
+    if value is not None and is_secret_name(name):
+        return REDACTED
+    return _plain(value, max_chars, depth)
 
 
 def _plain(value: object, max_chars: int, depth: int) -> Plain:
@@ -69,7 +80,7 @@ def _plain(value: object, max_chars: int, depth: int) -> Plain:
     if depth and isinstance(value, Mapping):
         share = max_chars // max(1, min(len(value), MAX_ITEMS))
         return {
-            text(str(name), share): _plain(each, share, depth - 1)
+            text(str(name), share): _member(str(name), each, share, depth - 1)
             for name, each in islice(value.items(), MAX_ITEMS)
         }
     # And not what derives from them: a named tuple may have a field that nobody is to see.
