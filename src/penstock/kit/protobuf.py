@@ -5,6 +5,7 @@ before somebody asks for it. Source: the encoding's public description.
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -181,9 +182,15 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
+@lru_cache(maxsize=4_096)
+def length_head(number: int, size_bytes: int) -> bytes:
+    """Return what stands before the content of a field with a length."""
+    return varint(key_of(number)) + varint(size_bytes)
+
+
 def length_field(number: int, content: bytes) -> bytes:
     """Return a field with a length: text, bytes or a message."""
-    return b"%b%b%b" % (varint(key_of(number)), varint(len(content)), content)
+    return length_head(number, len(content)) + content
 
 
 def varint_field(number: int, value: int) -> bytes:

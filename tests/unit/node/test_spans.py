@@ -31,8 +31,8 @@ from penstock.contract.finished import (
     finished_request,
 )
 from penstock.contract.usage import Attempt
-from penstock.node.telemetry.messages import TEXT_CHARACTERS, read_rejected, write_span
-from penstock.node.telemetry.spans import ATTRIBUTES, STANDARD_ATTRIBUTES, make_spans
+from penstock.node.telemetry.messages import TEXT_CHARACTERS, read_rejected
+from penstock.node.telemetry.spans import ATTRIBUTES, STANDARD_ATTRIBUTES, write_spans
 
 MS = 1_000_000
 T = 1_750_000_000_000_000_000
@@ -59,7 +59,7 @@ def _request(**changes: object) -> FinishedRequest:
 
 def _spans(request: FinishedRequest) -> list[Span]:
     """Return the spans as a collector reads them."""
-    return [Span.FromString(write_span(span)) for span in make_spans(request)]
+    return [Span.FromString(span) for span in write_spans(request)]
 
 
 def _by_name(spans: list[Span]) -> dict[str, Span]:

@@ -1,19 +1,20 @@
 """Messages of OTLP as bytes: what is sent, of traces above all, and what an answer says. Pure.
 
-They are written field by field: that takes half the time of the usual library's objects, and for
+They are written field by field: that takes a small part of the time of the usual library, and for
 HTTP nothing has to be installed. Source: opentelemetry-proto, `trace.proto` and `common.proto`.
 """
 
 import struct
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from penstock.kit.protobuf import (
     MalformedError,
     Message,
     key_of,
     length_field,
+    length_head,
     once,
     signed,
     varint,
@@ -30,9 +31,15 @@ CLIENT: Final = 3
 TEXT_CHARACTERS: Final = 256
 """Longest text in an attribute."""
 _ERROR: Final = length_field(15, varint_field(3, 2))
-_FLAGS: Final = struct.Struct("<HI")
-_FLAGS_KEY: Final = 0x0185
-"""Field 16, 32 bits: a key of two bytes."""
+_FLAGS: Final = b"\x85\x01%b\0\0\0"
+"""Field 16, 32 bits."""
+ENDS: Final = {
+    (is_sampled, is_error): _FLAGS % (b"\1" if is_sampled else b"\0") + _ERROR * is_error
+    for is_sampled in (False, True)
+    for is_error in (False, True)
+}
+"""What a span says of itself, by whether it is sampled and whether it is an error."""
+_IDS: Final = struct.Struct("<2s16s2s8s")
 _TIMES: Final = struct.Struct("<BQBQ")
 _START_KEY, _END_KEY = 7 << 3 | 1, 8 << 3 | 1
 _SPANS_ATTRIBUTE, _RESOURCES_ATTRIBUTE = 9, 1
@@ -40,38 +47,47 @@ _LARGEST: Final = (1 << 63) - 1
 _UINT64: Final = 1 << 64
 
 
-class Span(NamedTuple):
-    """A span, before it is written."""
+def write_span(
+    trace_id: bytes, span_id: bytes, parent_id: bytes, during: tuple[int, int], *said: bytes
+) -> bytes:
+    """Return a span as a message.
 
-    trace_id: str
-    """32 hexadecimal digits; ids of spans have 16."""
-    span_id: str
-    parent_span_id: str
-    """"" when it has no parent."""
-    name: str
-    kind: Kind
-    start_ns: int
-    """Since the Unix epoch, >= 0."""
-    end_ns: int
-    is_sampled: bool
-    attributes: Mapping[str, Value]
-    is_error: bool = False
-
-
-def write_span(span: Span) -> bytes:
-    """Return a span as a message."""
-    name = _text(span.name)
+    Args:
+        trace_id: 16 bytes; ids of spans have 8.
+        span_id: The span's.
+        parent_id: b"" when it has no parent.
+        during: When it began and ended, nanoseconds since the Unix epoch, >= 0.
+        said: What `describe_span` returned, one of `ENDS`, and further attributes.
+    """
+    began_ns, ended_ns = during
     return b"".join(
-        [
-            b"\x0a\x10%b\x12\x08%b" % (bytes.fromhex(span.trace_id), bytes.fromhex(span.span_id)),
-            b"\x22\x08%b" % bytes.fromhex(span.parent_span_id) if span.parent_span_id else b"",
-            b"\x2a%b%b\x30%c" % (varint(len(name)), name, span.kind),
-            _TIMES.pack(_START_KEY, span.start_ns, _END_KEY, span.end_ns),
-            *write_attributes(span.attributes, _SPANS_ATTRIBUTE),
-            _ERROR if span.is_error else b"",
-            _FLAGS.pack(_FLAGS_KEY, span.is_sampled),
-        ]
+        (
+            _IDS.pack(b"\x0a\x10", trace_id, b"\x12\x08", span_id),
+            parent_id and b"\x22\x08" + parent_id,
+            _TIMES.pack(_START_KEY, began_ns, _END_KEY, ended_ns),
+            *said,
+        )
     )
+
+
+def describe_span(name: str, kind: Kind, attributes: Mapping[str, Value]) -> bytes:
+    """Return what many spans have in common: whoever writes many keeps it."""
+    return b"".join([length_field(5, _text(name)), varint_field(6, kind), describe(attributes)])
+
+
+def describe(attributes: Mapping[str, Value]) -> bytes:
+    """Return attributes of a span."""
+    return b"".join(write_attributes(attributes, _SPANS_ATTRIBUTE))
+
+
+def say_text(name: str, text: str) -> bytes:
+    """Return an attribute of a span that is another in each; "" is not said."""
+    return _write_text(name, text, _SPANS_ATTRIBUTE) if text else b""
+
+
+def say_number(name: str, value: int | None) -> bytes:
+    """Return an attribute of a span that is another in each; None is not said."""
+    return b"" if value is None else _write_number(name, value, _SPANS_ATTRIBUTE)
 
 
 def write_resource(attributes: Mapping[str, Value]) -> bytes:
@@ -86,7 +102,6 @@ def write_attributes(attributes: Mapping[str, Value], number: int) -> list[bytes
         attributes: By name.
         number: Of the field that they are.
     """
-    """Return attributes as fields of a number, without those that say nothing."""
     return [
         _write_text(name, value, number)
         if isinstance(value, str)
@@ -96,16 +111,26 @@ def write_attributes(attributes: Mapping[str, Value], number: int) -> list[bytes
     ]
 
 
-@lru_cache(maxsize=8_192)
 def _write_text(name: str, value: str, number: int) -> bytes:
-    return length_field(number, _name(name) + length_field(2, length_field(1, _text(value))))
+    """Return an attribute as a field of that number."""
+    text = _text(value)
+    return _text_head(name, len(text), number) + text
 
 
+@lru_cache(maxsize=4_096)
+def _text_head(name: str, size_bytes: int, number: int) -> bytes:
+    text = length_head(1, size_bytes)
+    value = length_head(2, len(text) + size_bytes) + text
+    said = _name(name) + value
+    return length_head(number, len(said) + size_bytes) + said
+
+
+@lru_cache(maxsize=8_192, typed=True)
 def _write_number(name: str, value: int, number: int) -> bytes:
+    """Return an attribute as a field of that number; True and False are flags."""
     is_flag = value is True or value is False
     said = b"\x10%c" % value if is_flag else b"\x18" + varint(_as_unsigned(value))
-    said = b"%b\x12%c%b" % (_name(name), len(said), said)
-    return b"%b%b%b" % (varint(key_of(number)), varint(len(said)), said)
+    return length_field(number, _name(name) + length_field(2, said))
 
 
 def _as_unsigned(value: int) -> int:
@@ -119,10 +144,13 @@ def write_request(resource: bytes, scope: str, version: str, parts: Iterable[byt
         resource: Who sends, as `write_resource` has it.
         scope: What made them.
         version: Of that.
-        parts: Each a message, as `write_span` has it.
+        parts: Each a message, as `write_span` returns it.
     """
     instrument = length_field(1, _text(scope)) + length_field(2, _text(version))
-    scoped = length_field(1, instrument) + b"".join(length_field(2, each) for each in parts)
+    pieces = [length_field(1, instrument)]
+    for part in parts:
+        pieces += length_head(2, len(part)), part
+    scoped = b"".join(pieces)
     return length_field(1, length_field(1, resource) + length_field(2, scoped))
 
 

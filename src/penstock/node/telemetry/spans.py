@@ -10,7 +10,8 @@
 Nothing of a prompt or an answer is in them: what they are made of has nothing of it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final
 
 from penstock.contract.finished import (
@@ -21,14 +22,27 @@ from penstock.contract.finished import (
     Trace,
     part_span_id,
 )
-from penstock.node.telemetry.messages import CLIENT, INTERNAL, SERVER, Kind, Span, Value
+from penstock.node.telemetry.messages import (
+    CLIENT,
+    ENDS,
+    INTERNAL,
+    SERVER,
+    describe,
+    describe_span,
+    say_number,
+    say_text,
+    write_span,
+)
 
 _OPERATIONS: Final = {"completions": "text_completion"}
 """Our operations that OpenTelemetry calls otherwise."""
 _SERVER_ERROR: Final = 500
 _OURS: Final = frozenset({"upstream", "internal"})
 """Whose fault errors of a server are: what callers do wrong is none."""
-_NOTHING: Final[Mapping[str, Value]] = {}
+_SERVED: Final = 0
+"""The part of a request that is all of it."""
+_KEPT: Final = 4_096
+"""Descriptions of each sort that are kept, with nothing in them that a caller can make up."""
 
 SPANS: Final = {
     "request": ("the caller's span", "its last byte came", "its usage was recorded"),
@@ -78,7 +92,7 @@ ATTRIBUTES: Final = {
 """Those that are ours, and what they are."""
 
 
-def make_spans(request: FinishedRequest) -> list[Span]:
+def write_spans(request: FinishedRequest) -> list[bytes]:
     """Return the spans of a request, its own first; none when it belongs to no trace of ours.
 
     Children begin and end within their parents, whatever the wall clock did meanwhile.
@@ -86,176 +100,226 @@ def make_spans(request: FinishedRequest) -> list[Span]:
     trace = request.trace
     if trace is None or not trace.span_id:
         return []
-    times, own = _Times(request), trace.span_id
-    attributes = _request_attributes(request)
-    is_error = request.error_source in _OURS or request.status >= _SERVER_ERROR
-    parent = trace.parent_span_id
-    spans = [
-        _span(
-            trace,
-            own,
-            parent,
-            "request",
-            times.whole,
-            kind=SERVER,
-            attributes=attributes,
-            is_error=is_error,
-        )
-    ]
-    if times.admit[0] < times.admit[1]:
-        spans.append(_span(trace, part_span_id(own, ADMIT_SPAN), own, "admit", times.admit))
+    writer = _Writer(trace)
+    finished_ns = request.finished_at_ns
+    begin_ns = max(min(request.received_at_ns, request.started_at_ns), 0)
+    end_ns = max(finished_ns, begin_ns)
+    admitted_ns = _between(begin_ns, request.started_at_ns, end_ns)
+    dispatched_ns = _between(admitted_ns, request.dispatched_at_ns or finished_ns, end_ns)
+    parent_id = bytes.fromhex(trace.parent_span_id)
+    spans = [_served(request, writer, parent_id, (begin_ns, end_ns))]
+    if begin_ns < admitted_ns:
+        during = begin_ns, admitted_ns
+        spans.append(writer.write(ADMIT_SPAN, writer.own_id, during, _describe_part("admit")))
     if request.event_id:
-        spans.append(_span(trace, part_span_id(own, QUEUE_SPAN), own, "queue", times.queue))
-    spans += _attempts(request, trace, times)
+        during = admitted_ns, dispatched_ns
+        spans.append(writer.write(QUEUE_SPAN, writer.own_id, during, _describe_part("queue")))
+    spans += _attempts(request, writer, dispatched_ns, end_ns)
     return spans
 
 
-class _Times:
-    """Moments of a request in the order in which they were, each not before the one before it."""
+class _Writer:
+    """Writes spans of a request: what all of them say is made once."""
 
-    def __init__(self, request: FinishedRequest) -> None:
-        begin = max(min(request.received_at_ns, request.started_at_ns), 0)
-        self._end = max(request.finished_at_ns, begin)
-        self._last = begin
-        admitted = self.next(request.started_at_ns)
-        dispatched = self.next(request.dispatched_at_ns or request.finished_at_ns)
-        self.whole = begin, self._end
-        self.admit = begin, admitted
-        self.queue = admitted, dispatched
+    __slots__ = ("_is_sampled", "_span_id", "_trace_id", "own_id")
 
-    def next(self, moment_ns: int) -> int:
-        """Return a moment, or the last one before it or the end where it is not between them."""
-        self._last = max(self._last, min(moment_ns, self._end))
-        return self._last
+    def __init__(self, trace: Trace) -> None:
+        self._is_sampled = trace.is_sampled
+        self._span_id = trace.span_id
+        self._trace_id = bytes.fromhex(trace.trace_id)
+        self.own_id = bytes.fromhex(trace.span_id)
 
-    @property
-    def last(self) -> int:
-        """The latest moment that was asked for."""
-        return self._last
+    def write(
+        self,
+        part: int,
+        parent_id: bytes,
+        during: tuple[int, int],
+        *said: bytes,
+        is_error: bool = False,
+    ) -> bytes:
+        """Return the span of a part."""
+        span_id = self.id_of(part) if part else self.own_id
+        end = ENDS[self._is_sampled, is_error]
+        return write_span(self._trace_id, span_id, parent_id, during, *said, end)
 
-    @property
-    def end(self) -> int:
-        """The end of the request."""
-        return self._end
+    def id_of(self, part: int) -> bytes:
+        """Return the id of a part's span."""
+        return bytes.fromhex(part_span_id(self._span_id, part))
 
 
-def _attempts(request: FinishedRequest, trace: Trace, times: _Times) -> Iterator[Span]:
+def _between(earliest: int, moment: int, latest: int) -> int:
+    """Return a moment, or the end of a period that it is beyond."""
+    if moment < earliest:
+        return earliest
+    return min(moment, latest)
+
+
+@lru_cache(maxsize=8)
+def _describe_part(name: str) -> bytes:
+    return describe_span(name, INTERNAL, {})
+
+
+# The request's own span
+
+
+def _served(
+    request: FinishedRequest, writer: _Writer, parent_id: bytes, during: tuple[int, int]
+) -> bytes:
+    status, error_source, by = request.status, request.error_source, request.refused_by
+    return writer.write(
+        _SERVED,
+        parent_id,
+        during,
+        _describe_request(
+            request.operation, request.model, status, request.attempt_count, request.slot
+        ),
+        _describe_end(
+            request.outcome,
+            request.error_code,
+            error_source,
+            None if by is None else by.rule,
+            None if by is None else by.metric,
+        ),
+        _describe_caller(request.organization, request.project, request.key_id),
+        say_number("http.request.body.size", request.request_bytes),
+        say_number("http.response.body.size", request.answer_bytes),
+        say_text("penstock.request_id", request.request_id),
+        say_text("penstock.event_id", request.event_id),
+        is_error=error_source in _OURS or status >= _SERVER_ERROR,
+    )
+
+
+@lru_cache(maxsize=_KEPT)
+def _describe_caller(organization: str, project: str, key_id: str) -> bytes:
+    return describe(
+        {
+            "penstock.organization": organization,
+            "penstock.project": project,
+            "penstock.key_id": key_id,
+        }
+    )
+
+
+@lru_cache(maxsize=_KEPT)
+def _describe_request(operation: str, model: str, status: int, attempts: int, slot: int) -> bytes:
+    return describe_span(
+        "request",
+        SERVER,
+        {
+            "gen_ai.operation.name": _OPERATIONS.get(operation, operation),
+            "gen_ai.request.model": model,
+            "http.response.status_code": status or None,
+            "penstock.attempts": attempts,
+            "penstock.worker": slot,
+        },
+    )
+
+
+@lru_cache(maxsize=_KEPT)
+def _describe_end(
+    outcome: str, error_code: str | None, error_source: str, rule: str | None, metric: str | None
+) -> bytes:
+    return describe(
+        {
+            "error.type": error_code,
+            "penstock.outcome": outcome,
+            "penstock.error_code": error_code,
+            "penstock.error_source": error_source,
+            "penstock.rule.id": rule,
+            "penstock.rule.metric": metric,
+        }
+    )
+
+
+# Those of its attempts
+
+
+def _attempts(
+    request: FinishedRequest, writer: _Writer, begin_ns: int, end_ns: int
+) -> Iterator[bytes]:
     """Yield spans of endpoints that were tried; the last may have been followed by a refusal."""
-    operation = _OPERATIONS.get(request.operation, request.operation)
-    own, number = trace.span_id, 0
+    operation, own_id, number = request.operation, writer.own_id, 0
     for number, attempt in enumerate(request.earlier_attempts, 1):
+        until_ns = _between(begin_ns, attempt.finished_at_ns, end_ns)
+        endpoint = _endpoint(request, number)
         # Another model than in the end may have been asked for, under another name.
-        name = f"{operation} {request.model}"
-        attributes = _attempt_attributes(request, number, request.model, attempt.upstream)
-        attributes["error.type"] = attempt.reason
-        during = times.last, times.next(attempt.finished_at_ns)
-        yield _span(
-            trace,
-            part_span_id(own, number),
-            own,
-            name,
-            during,
-            kind=CLIENT,
-            attributes=attributes,
-            is_error=True,
+        said = _describe_attempt(
+            operation, request.model, attempt.upstream, endpoint, attempt.reason
         )
+        yield writer.write(number, own_id, (begin_ns, until_ns), said, is_error=True)
+        begin_ns = until_ns
     if request.attempt_count <= number:
         return
-    last = part_span_id(own, number + 1)
-    name, during = f"{operation} {request.served_model}", (times.last, times.end)
-    attributes = _attempt_attributes(request, number + 1, request.served_model, request.upstream)
-    attributes |= _last_attributes(request)
-    is_error = request.error_source in _OURS
-    yield _span(
-        trace, last, own, name, during, kind=CLIENT, attributes=attributes, is_error=is_error
+    number += 1
+    yield writer.write(
+        number,
+        own_id,
+        (begin_ns, end_ns),
+        *_last_attempt(request, _endpoint(request, number)),
+        is_error=request.error_source in _OURS,
     )
     if request.first_byte_at_ns is not None and request.is_stream:
-        during = times.next(request.first_byte_at_ns), times.end
-        yield _span(trace, part_span_id(own, STREAM_SPAN), last, "stream", during)
+        during = _between(begin_ns, request.first_byte_at_ns, end_ns), end_ns
+        yield writer.write(STREAM_SPAN, writer.id_of(number), during, _describe_part("stream"))
 
 
-def _attempt_attributes(
-    request: FinishedRequest, number: int, model: str, upstream: str
-) -> dict[str, Value]:
+def _endpoint(request: FinishedRequest, number: int) -> str:
     endpoints = request.endpoints
-    host, _, port = endpoints[number - 1].rpartition(":") if number <= len(endpoints) else ("",) * 3
-    return {
-        "gen_ai.operation.name": _OPERATIONS.get(request.operation, request.operation),
-        "gen_ai.request.model": model,
-        "penstock.upstream": upstream,
-        "server.address": host,
-        "server.port": int(port) if port.isascii() and port.isdigit() else None,
-    }
+    return endpoints[number - 1] if number <= len(endpoints) else ""
 
 
-def _last_attributes(request: FinishedRequest) -> dict[str, Value]:
-    is_ok = request.outcome == "ok"
-    first_byte_ns = request.first_byte_at_ns
-    found: dict[str, Value] = {
-        "gen_ai.provider.name": request.provider,
-        "gen_ai.request.stream": request.is_stream,
-        "gen_ai.response.model": request.served_model if is_ok else None,
-        "error.type": None if is_ok else request.error_code or request.outcome,
-        "penstock.region": request.region,
-        "penstock.upstream_request_id": request.upstream_request_id,
-        "penstock.usage_source": request.usage_source,
-    }
-    if first_byte_ns is not None:
-        found |= {
-            "gen_ai.usage.input_tokens": request.input_tokens,
-            "gen_ai.usage.output_tokens": request.output_tokens,
-            "gen_ai.usage.cache_read.input_tokens": request.cached_input_tokens,
-            "gen_ai.usage.cache_creation.input_tokens": request.cache_write_input_tokens,
-            "gen_ai.usage.reasoning.output_tokens": request.reasoning_output_tokens,
+def _last_attempt(request: FinishedRequest, endpoint: str) -> list[bytes]:
+    """Return what is said of it."""
+    is_ok, model = request.outcome == "ok", request.served_model
+    error = None if is_ok else request.error_code or request.outcome
+    said = [
+        _describe_attempt(request.operation, model, request.upstream, endpoint, error),
+        _describe_answer(
+            request.provider, model if is_ok else None, request.region, request.usage_source
+        ),
+        say_number("gen_ai.request.stream", request.is_stream),
+        say_text("penstock.upstream_request_id", request.upstream_request_id),
+    ]
+    if request.first_byte_at_ns is not None:
+        said += (
+            say_number("gen_ai.usage.input_tokens", request.input_tokens),
+            say_number("gen_ai.usage.output_tokens", request.output_tokens),
+            say_number("gen_ai.usage.cache_read.input_tokens", request.cached_input_tokens),
+            say_number(
+                "gen_ai.usage.cache_creation.input_tokens", request.cache_write_input_tokens
+            ),
+            say_number("gen_ai.usage.reasoning.output_tokens", request.reasoning_output_tokens),
+        )
+    return said
+
+
+@lru_cache(maxsize=_KEPT)
+def _describe_attempt(
+    operation: str, model: str, upstream: str, endpoint: str, error: str | None
+) -> bytes:
+    operation = _OPERATIONS.get(operation, operation)
+    host, _, port = endpoint.rpartition(":")
+    return describe_span(
+        f"{operation} {model}",
+        CLIENT,
+        {
+            "gen_ai.operation.name": operation,
+            "gen_ai.request.model": model,
+            "penstock.upstream": upstream,
+            "server.address": host,
+            "server.port": int(port) if port.isascii() and port.isdigit() else None,
+            "error.type": error,
+        },
+    )
+
+
+@lru_cache(maxsize=_KEPT)
+def _describe_answer(provider: str, model: str | None, region: str, usage_source: str) -> bytes:
+    return describe(
+        {
+            "gen_ai.provider.name": provider,
+            "gen_ai.response.model": model,
+            "penstock.region": region,
+            "penstock.usage_source": usage_source,
         }
-    return found
-
-
-def _request_attributes(request: FinishedRequest) -> dict[str, Value]:
-    by = request.refused_by
-    return {
-        "gen_ai.operation.name": _OPERATIONS.get(request.operation, request.operation),
-        "gen_ai.request.model": request.model,
-        "http.response.status_code": request.status or None,
-        "http.request.body.size": request.request_bytes,
-        "http.response.body.size": request.answer_bytes,
-        "error.type": request.error_code,
-        "penstock.organization": request.organization,
-        "penstock.project": request.project,
-        "penstock.key_id": request.key_id,
-        "penstock.request_id": request.request_id,
-        "penstock.event_id": request.event_id,
-        "penstock.outcome": request.outcome,
-        "penstock.error_code": request.error_code,
-        "penstock.error_source": request.error_source,
-        "penstock.rule.id": None if by is None else by.rule,
-        "penstock.rule.metric": None if by is None else by.metric,
-        "penstock.attempts": request.attempt_count,
-        "penstock.worker": request.slot,
-    }
-
-
-def _span(
-    trace: Trace,
-    span_id: str,
-    parent_id: str,
-    name: str,
-    during: tuple[int, int],
-    *,
-    kind: Kind = INTERNAL,
-    attributes: Mapping[str, Value] = _NOTHING,
-    is_error: bool = False,
-) -> Span:
-    start_ns, end_ns = during
-    return Span(
-        trace.trace_id,
-        span_id,
-        parent_id,
-        name,
-        kind,
-        start_ns,
-        end_ns,
-        trace.is_sampled,
-        attributes,
-        is_error,
     )

@@ -9,9 +9,9 @@ from typing import Final
 from penstock import __version__
 from penstock.contract.finished import FinishedRequest
 from penstock.node.telemetry.door import TRACES
-from penstock.node.telemetry.messages import write_request, write_span
+from penstock.node.telemetry.messages import write_request
 from penstock.node.telemetry.sender import Sender
-from penstock.node.telemetry.spans import make_spans
+from penstock.node.telemetry.spans import write_spans
 
 QUEUED: Final = 8_192
 """Requests whose spans wait to be sent; beyond it the oldest are lost, counted."""
@@ -94,7 +94,7 @@ class Traces:
                 await self._sender.send(TRACES, content, spans)
 
     def _encode(self, requests: Sequence[FinishedRequest]) -> tuple[bytes, int]:
-        spans = [write_span(span) for request in requests for span in make_spans(request)]
+        spans = [span for request in requests for span in write_spans(request)]
         return write_request(self._resource, "penstock", __version__, spans), len(spans)
 
     def _lose(self, request: FinishedRequest) -> None:
