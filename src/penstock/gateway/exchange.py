@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 _OK: Final = 200
 _EVENT_STREAM: Final = b"text/event-stream"
-_BROKEN: Final = (FAILED, BAD_ANSWER)
+_BROKEN: Final = (FAILED, BAD_ANSWER, CLOSED_EARLY)
+"""What an engine is not well of which it is said."""
 _PLAIN_ENCODINGS: Final = frozenset({b"", b"identity"})
 HEAD_LAYOUT: Final = b"%b%bx-request-id: %b\r\n%b"
 """Of what an engine is sent: its start, the credential, our name of the request, further lines."""

@@ -191,10 +191,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         sender, self._sender = self._sender, None
         if sender is None:
             return
-        ends_here = self._is_head_done and not self.has_length and exc is None
-        if ends_here:
-            self._pool.health.succeeded()
-            sender.answer_complete()
+        if self._is_head_done and not self.has_length and exc is None:
+            self._answered(sender)
         else:
             self._pool.health.failed()
             sender.answer_failed(Refusal(CLOSED_EARLY))
@@ -247,17 +245,21 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def _complete(self, sender: Sender) -> None:
         self._sender = None
         was_stream = self.content_type.startswith(_EVENT_STREAM)
-        sender.answer_complete()  # reads this answer's head: before the connection is lent again
-        if self.is_failure:
-            self._pool.health.failed()
-        else:
-            self._pool.health.succeeded()
+        self._answered(sender)  # it reads this answer's head: before the connection is lent again
         if not self._keep_alive or self.transport.is_closing():
             self.transport.close()
         elif was_stream:
             self._pool.release_later(self)
         else:
             self._pool.release(self)
+
+    def _answered(self, sender: Sender) -> None:
+        """Hand on the end of an answer; who reads it says whether its engine is well."""
+        sender.answer_complete()
+        if self.is_failure:
+            self._pool.health.failed()
+        else:
+            self._pool.health.succeeded()
 
     def _fail(self, refusal: Refusal) -> None:
         sender, self._sender = self._sender, None

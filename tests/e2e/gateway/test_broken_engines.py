@@ -6,9 +6,11 @@ import msgspec
 import pytest
 import pytest_asyncio
 from tests.fakes.scripted_engine import (
+    DONE,
     LAST_CHUNK,
     ROLE,
     STREAM_HEAD,
+    STREAM_HEAD_TO_END,
     ScriptedEngine,
     Talk,
     answer,
@@ -35,10 +37,13 @@ ANSWERS = {
     "event-at-once": STREAM_HEAD + chunk(EVENT) + LAST_CHUNK,
     "event-later": STREAM_HEAD + chunk(ROLE + token("a")) + chunk(EVENT) + LAST_CHUNK,
     "event-and-silence": STREAM_HEAD + chunk(EVENT),
+    "status-500-and-gone": b"HTTP/1.1 500 Status\r\n\r\nInternal Server Error",
+    "event-stream-half-and-gone": STREAM_HEAD_TO_END + ROLE + token("a"),
+    "event-stream-and-gone": STREAM_HEAD_TO_END + ROLE + DONE,
     "callers-mistake": answer(ERROR, 400),
     "no-room": answer(ERROR, 429),
 }
-NO_FAULT = ("callers-mistake", "no-room")
+NO_FAULT = ("callers-mistake", "no-room", "event-stream-and-gone")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -81,6 +86,8 @@ async def test_who_only_says_that_it_is_broken_is_passed_over(
 
     async def script(talk: Talk) -> None:
         await talk.send(ANSWERS[name])
+        if name.endswith("-and-gone"):
+            talk.close()
 
     broken.script = script
     body = chat_body(model=name, stream=name.startswith("event"))
