@@ -41,14 +41,7 @@ NEVER: Final = float("inf")
 class Dispatch(RequestRecord):
     """One admitted request on its way; see `RequestRecord` for its arguments."""
 
-    __slots__ = (
-        "_deadline_s",
-        "_is_touched",
-        "_late_error",
-        "_pool",
-        "_silent_until_s",
-        "_total_deadline_s",
-    )
+    __slots__ = ("_deadline_s", "_is_touched", "_late_error", "_pool", "_total_deadline_s")
 
     def __init__(
         self,
@@ -66,8 +59,6 @@ class Dispatch(RequestRecord):
         """What a missed deadline means in the phase that the exchange is in."""
         self._deadline_s = NEVER
         self._total_deadline_s = NEVER
-        self._silent_until_s = NEVER
-        """When the caller of a stream is told again that it is worked on."""
 
     # Steps 4 and 5: select a target and an endpoint, forward the request
 
@@ -243,8 +234,6 @@ class Dispatch(RequestRecord):
         """Look at the deadlines; called every `limits.SWEEP_S`."""
         if self.is_settled:
             return
-        if self._worker.keep_alive_s and self._was_sent and not self._downstream.is_paused:
-            self._keep_alive(now_s)
         if now_s >= self._total_deadline_s:
             self._fail(Refusal(TOTAL_TIMEOUT), outcome="timeout")
         elif self._is_touched or self._downstream.is_paused:
@@ -254,17 +243,6 @@ class Dispatch(RequestRecord):
                 self._deadline_s = now_s + idle_ms / 1000
         elif now_s >= self._deadline_s:
             self._late()
-
-    def _keep_alive(self, now_s: float) -> None:
-        """Tell the caller of a stream that is silent for long that it is worked on."""
-        admission, tap = self._admission, self._tap
-        if not admission.is_stream or admission.call is not None or admission.upload is not None:
-            return
-        if self._is_touched or self._silent_until_s == NEVER:
-            self._silent_until_s = now_s + self._worker.keep_alive_s
-        elif now_s >= self._silent_until_s and (tap is None or not tap.is_inside_frame):
-            self._silent_until_s = now_s + self._worker.keep_alive_s
-            self._reply.keep_alive()
 
     def _late(self) -> None:
         """End since an engine took too long; while nothing was sent, try another first."""

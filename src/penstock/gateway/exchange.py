@@ -10,7 +10,7 @@ import msgspec
 from penstock.contract.usage import Outcome
 from penstock.gateway.admit import Admission
 from penstock.gateway.dialects.openai import error_status, error_text
-from penstock.gateway.dispatch import Dispatch
+from penstock.gateway.dispatch import NEVER, Dispatch
 from penstock.gateway.errors import BAD_ANSWER, CLOSED_EARLY, FAILED, REFUSED_BY_ENGINE
 from penstock.gateway.failure import PASSED_STATUSES, error_in_answer
 from penstock.gateway.form import Form
@@ -39,7 +39,7 @@ HEAD_LAYOUT: Final = b"%b%bx-request-id: %b\r\n%b"
 class Exchange(Dispatch):
     """One admitted request by HTTP; see `RequestRecord` for its arguments."""
 
-    __slots__ = ("_body", "_connection", "_form")
+    __slots__ = ("_body", "_connection", "_form", "_silent_until_s")
 
     _layout = HEAD_LAYOUT + b"content-length: %d\r\n\r\n%b"
     """Behind the head: the length of the body, and the body."""
@@ -60,6 +60,8 @@ class Exchange(Dispatch):
         super().__init__(worker, downstream, request, principal, admission)
         self._connection: UpstreamConnection | None = None
         self._body: list[bytes] = []
+        self._silent_until_s = NEVER
+        """When the caller of a stream is told again that it is worked on."""
 
     def connected(self, connection: UpstreamConnection) -> None:
         """Send the request on its connection."""
@@ -218,6 +220,25 @@ class Exchange(Dispatch):
             self._settle("ok", None)
             return
         self._fail(refusal)
+
+    def sweep(self, now_s: float) -> None:
+        """Look at the deadlines, and at how long the caller heard nothing."""
+        if self._worker.keep_alive_s and self._was_sent:
+            self._keep_alive(now_s)
+        super().sweep(now_s)
+
+    def _keep_alive(self, now_s: float) -> None:
+        """Tell the caller of a stream that is silent for long that it is worked on; see ADR 41."""
+        admission, tap = self._admission, self._tap
+        if not admission.is_stream or admission.call is not None or admission.upload is not None:
+            return
+        if self.is_settled or self._downstream.is_paused:
+            return
+        if self._is_touched or self._silent_until_s == NEVER:
+            self._silent_until_s = now_s + self._worker.keep_alive_s
+        elif now_s >= self._silent_until_s and (tap is None or not tap.is_inside_frame):
+            self._silent_until_s = now_s + self._worker.keep_alive_s
+            self._reply.keep_alive()
 
     # How it can end otherwise
 

@@ -93,7 +93,7 @@ class Reply:
         """Tell the caller by a comment that its stream is still worked on; see ADR 41."""
         comment = self._framed(_COMMENT)
         if not self.is_begun and not self.is_held:
-            self.content_type = self.content_type or _EVENT_STREAM
+            self.content_type = _EVENT_STREAM  # an answer that was given up had another
             self.status = _OK
             comment = self._stream_head() + comment
             self.is_held = True

@@ -171,6 +171,35 @@ async def test_no_room_behind_a_comment_is_tried_elsewhere(
     assert (event.outcome, event.attempt_count) == ("ok", 2)
 
 
+@pytest.mark.parametrize("is_given_up", [True, False], ids=["answer given up", "answer begun"])
+async def test_a_comment_is_in_a_stream_whatever_an_engine_began(
+    engines: tuple[ScriptedEngine, ScriptedEngine], worker: WorkerProcess, *, is_given_up: bool
+) -> None:
+    """What the head of a plain answer said before the silence is no part of the stream's head."""
+    asked: list[int] = []
+    plain = answer({"error": {"message": "Busy."}}, 503)
+
+    async def script(talk: Talk) -> None:
+        asked.append(talk.engine.port)
+        if is_given_up and len(asked) == 1:
+            await talk.send(plain)
+            return
+        if not is_given_up:
+            await talk.send(plain[:-1])
+        await asyncio.sleep(LONG_S)
+        if is_given_up:
+            await talk.stream(*ANSWER, DONE)
+        else:
+            await talk.send(plain[-1:])
+
+    for engine in engines:
+        engine.script = script
+    found = await ask(worker.port)
+    assert (found.status, found.header["content-type"]) == (200, "text/event-stream")
+    assert found.body.startswith(COMMENT)
+    assert found.body.endswith(DONE)
+
+
 async def test_a_caller_that_leaves_in_the_silence_is_noticed(
     engines: tuple[ScriptedEngine, ScriptedEngine], worker: WorkerProcess
 ) -> None:
