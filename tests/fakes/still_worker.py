@@ -73,6 +73,11 @@ class StillWorker:
         """Count a connection out."""
         self.connections.discard(downstream)
 
+    def note_refusal(self, request: Request, refusal: Refusal) -> None:
+        """Count a request that was not admitted."""
+        self.stats.refused(refusal.error)
+        self.refusals.note(request, refusal)
+
     def refusal(self) -> Refusal | None:
         """Return why nothing is admitted."""
         return self.trouble

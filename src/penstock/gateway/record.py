@@ -217,7 +217,7 @@ class RequestRecord(ABC):
             return
         if error is not None:
             worker.stats.refused(error)
-            if worker.refusals.is_wanted:
+            if worker.refusals.take_another():
                 event = self._event(outcome, error, measure, holds)
                 worker.refusals.add(event, self._course(error))
         self.closed()

@@ -33,22 +33,29 @@ class Refusals:
         self, *, is_wanted: bool, slot: int, wall_ns: Callable[[], int], tracer: Tracer
     ) -> None:
         """See the class."""
-        self.is_wanted = is_wanted
+        self._is_wanted = is_wanted
         self._slot = slot
         self._wall_ns = wall_ns
         self._tracer = tracer
         self._waiting: list[FinishedRequest] = []
         self._dropped = 0
 
-    def note(self, request: Request, refusal: Refusal, request_id: str) -> None:
-        """Take note of a request that was not admitted.
+    def take_another(self) -> bool:
+        """Return whether one more is taken note of; where only the room lacks, count it."""
+        if not self._is_wanted:
+            return False
+        is_full = len(self._waiting) >= REFUSALS_KEPT
+        self._dropped += is_full
+        return not is_full
+
+    def note(self, request: Request, refusal: Refusal) -> None:
+        """Take note of a request that was not admitted, if one more is taken.
 
         Args:
-            request: As far as it came.
+            request: As far as it came; with the id that its caller is told.
             refusal: What its caller is told.
-            request_id: What it is called there.
         """
-        if not self.is_wanted or self._is_full():
+        if not self.take_another():
             return
         now_ns = self._wall_ns()
         took_s = perf_counter() - request.received_s if request.received_s else 0.0
@@ -58,7 +65,7 @@ class Refusals:
             who = (principal.organization, principal.project, principal.key_id)
         event = UsageEvent(
             "",
-            request_id,
+            request.request_id or "",
             *who,
             model="",
             served_model="",
@@ -89,17 +96,13 @@ class Refusals:
     def add(self, event: UsageEvent, course: Course) -> None:
         """Take note of a request that was admitted, and ended before an engine was asked.
 
+        It is made only when `take_another` was asked, and said so: making it is the dear part.
+
         Args:
             event: What would have been its usage event.
             course: How it went.
         """
-        if not self._is_full():
-            self._waiting.append(finished_request(event, course, self._slot))
-
-    def _is_full(self) -> bool:
-        is_full = len(self._waiting) >= REFUSALS_KEPT
-        self._dropped += is_full
-        return is_full
+        self._waiting.append(finished_request(event, course, self._slot))
 
     def take(self) -> RefusedRequests | None:
         """Return what is to be told now; None when there is nothing."""

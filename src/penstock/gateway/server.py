@@ -119,11 +119,11 @@ class Downstream(asyncio.Protocol):
 
     def _refuse_connection(self) -> None:
         refusal = Refusal(CONNECTIONS_EXHAUSTED)
-        self._worker.stats.refused(refusal.error)
-        request_id = self._worker.event_ids.next().encode()
-        self._worker.refusals.note(Request(), refusal, request_id.decode())
+        request = Request()
+        request.request_id = request_id = self._worker.event_ids.next()
+        self._worker.note_refusal(request, refusal)
         line = connection_line(keep_alive=False, version="1.1")
-        self.transport.write(error_answer(refusal, request_id, line))
+        self.transport.write(error_answer(refusal, request_id.encode("ascii"), line))
         self.transport.close()
 
     def data_received(self, data: bytes) -> None:
@@ -482,8 +482,7 @@ class Downstream(asyncio.Protocol):
             return
         answer = answer_alone(worker, request)
         if request.refusal is not None:
-            worker.stats.refused(request.refusal.error)
-            worker.refusals.note(request, request.refusal, request.request_id or "")
+            worker.note_refusal(request, request.refusal)
         self.transport.write(answer)
         self._after_answer(keep_alive=request.keep_alive and not worker.is_draining)
 

@@ -283,6 +283,11 @@ class Worker:
         """Count a connection out."""
         self._connections.discard(downstream)
 
+    def note_refusal(self, request: Request, refusal: Refusal) -> None:
+        """Count a request that was not admitted, and tell the agent of it."""
+        self.stats.refused(refusal.error)
+        self.refusals.note(request, refusal)
+
     def refusal(self) -> Refusal | None:
         """Return why nothing is admitted at the moment, if so."""
         if self.is_draining:

@@ -41,8 +41,7 @@ class Pair:
             forwards_headers=False,
             refusal=lambda: None,
             event_ids=SimpleNamespace(next=lambda: "id"),
-            stats=SimpleNamespace(refused=lambda _: None),
-            refusals=SimpleNamespace(note=lambda *_: None),
+            note_refusal=lambda *_: None,
         )
 
         def accept(stream: Stream, fields: Fields, is_end: bool) -> None:  # noqa: FBT001 - as it is called

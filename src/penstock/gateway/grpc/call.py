@@ -332,10 +332,9 @@ class Call:
         if exchange is not None:
             self._exchange = None
             exchange.caller_gone()
-        self._worker.stats.refused(refusal.error)
         request = self._request
         request.request_id = request.request_id or self._worker.event_ids.next()
-        self._worker.refusals.note(request, refusal, request.request_id)
+        self._worker.note_refusal(request, refusal)
         self._end(refusal)
 
     def _end(self, refusal: Refusal | None, http_status: int | None = None) -> None:
