@@ -111,7 +111,11 @@ def choose(
 
 
 def assign_ports(
-    engines: Iterable[Engine], remembered: Mapping[str, str], taken: Iterable[int]
+    engines: Iterable[Engine],
+    remembered: Mapping[str, str],
+    taken: Iterable[int],
+    *,
+    is_any_good: bool,
 ) -> dict[str, int]:
     """Return a free port for each engine: the one of last time where it is free.
 
@@ -119,12 +123,14 @@ def assign_ports(
         engines: Engines to start.
         remembered: URL by engine's name, of last time.
         taken: Ports that are promised to others.
+        is_any_good: Whether a new engine gets any free port. Else it gets the one that it likes
+            best, which two that start at the same moment may both find free.
     """
     assigned: dict[str, int] = {}
     promised = set(taken)
     for engine in engines:
-        preferred = usual_port(engine, remembered)
-        port = ports.pick_free((preferred, engine.preferred_port), promised)
+        preferred = () if is_any_good else (engine.preferred_port,)
+        port = ports.pick_free((_port_before(engine, remembered), *preferred), promised)
         assigned[engine.name] = port
         promised.add(port)
     return assigned
@@ -132,8 +138,12 @@ def assign_ports(
 
 def usual_port(engine: Engine, remembered: Mapping[str, str]) -> int:
     """Return the port that the engine had last time, or the one that it likes best."""
+    return _port_before(engine, remembered) or engine.preferred_port
+
+
+def _port_before(engine: Engine, remembered: Mapping[str, str]) -> int:
+    """Return the port that the engine had last time, or 0."""
     try:
-        port = urlsplit(remembered.get(engine.name, "")).port
+        return urlsplit(remembered.get(engine.name, "")).port or 0
     except ValueError:
-        port = None
-    return port or engine.preferred_port
+        return 0

@@ -18,7 +18,7 @@ class DevOptions:
     data: Path
     """Absolute."""
     gateway_port: int
-    """Any free one when 0, as the others."""
+    """Any free one when 0, as the others; with it built-in engines take any free ones, too."""
     control_port: int
     metrics_port: int
     grpc_port: int | None = None
