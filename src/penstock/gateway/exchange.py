@@ -12,7 +12,7 @@ from penstock.gateway.admit import Admission
 from penstock.gateway.dialects.openai import error_status, error_text
 from penstock.gateway.dispatch import NEVER, Dispatch
 from penstock.gateway.errors import BAD_ANSWER, CLOSED_EARLY, FAILED, REFUSED_BY_ENGINE
-from penstock.gateway.failure import PASSED_STATUSES, error_in_answer
+from penstock.gateway.failure import BROKEN, PASSED_STATUSES, error_in_answer
 from penstock.gateway.form import Form
 from penstock.gateway.forms import form_of
 from penstock.gateway.forward import Pool, UpstreamConnection
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 _OK: Final = 200
 _EVENT_STREAM: Final = b"text/event-stream"
-_BROKEN: Final = (FAILED, BAD_ANSWER, CLOSED_EARLY)
-"""What an engine is not well of which it is said."""
 _PLAIN_ENCODINGS: Final = frozenset({b"", b"identity"})
 HEAD_LAYOUT: Final = b"%b%bx-request-id: %b\r\n%b"
 """Of what an engine is sent: its start, the credential, our name of the request, further lines."""
@@ -246,7 +244,7 @@ class Exchange(Dispatch):
         self, refusal: Refusal, *, outcome: Outcome | None = None, status: int | None = None
     ) -> None:
         """End with an error; what shows that the engine is broken counts against its endpoint."""
-        if refusal.error in _BROKEN:
+        if refusal.error in BROKEN:
             self._blame_engine()
         super()._fail(refusal, outcome=outcome, status=status)
 

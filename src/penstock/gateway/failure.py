@@ -7,6 +7,7 @@ from penstock.engines.registry import NO_ROOM
 from penstock.gateway.dialects.openai import error_status, error_text
 from penstock.gateway.errors import (
     BAD_ANSWER,
+    CLOSED_EARLY,
     CONTEXT_EXCEEDED,
     FAILED,
     MISCONFIGURED,
@@ -21,6 +22,8 @@ PASSED_STATUSES = frozenset({400, 413, 415, 422})
 """What an engine finds wrong with a request goes to the caller under its own status."""
 RETRIED_STATUSES = NO_ROOM | {502}
 """An engine that answers so, or what stands before it, did not begin with the request."""
+BROKEN = (FAILED, BAD_ANSWER, CLOSED_EARLY)
+"""What an engine is not well of which it is said."""
 _MISCONFIGURED_STATUSES = frozenset({401, 403, 404, 405})
 _UNAVAILABLE = 503
 _OVERLOAD_STATUSES = NO_ROOM - {_UNAVAILABLE}

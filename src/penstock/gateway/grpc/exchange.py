@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Final
 
+from penstock.contract.usage import Outcome
 from penstock.gateway.admit import Admission
 from penstock.gateway.dialects.grpc import Status, as_http, fields_of, read_words, write_timeout
 from penstock.gateway.dispatch import Dispatch
@@ -14,7 +15,7 @@ from penstock.gateway.errors import (
     REFUSED_BY_ENGINE,
     TOTAL_TIMEOUT,
 )
-from penstock.gateway.failure import PASSED_STATUSES, status_failure
+from penstock.gateway.failure import BROKEN, PASSED_STATUSES, status_failure
 from penstock.gateway.form_grpc import GrpcForm
 from penstock.gateway.grpc.reply import GrpcReply
 from penstock.gateway.http2.fields import Fields, encode_fields
@@ -215,6 +216,17 @@ class GrpcExchange(Dispatch):
             self._answer_bytes = answer.reading.text_bytes
         self._reply.end_plain(answer.body)
         self._settle("ok", None)
+
+    def _fail(
+        self, refusal: Refusal, *, outcome: Outcome | None = None, status: int | None = None
+    ) -> None:
+        """End with an error; what shows that the engine is broken counts against its endpoint.
+
+        An error within a stream does not: it may be the caller's mistake, and no code says so.
+        """
+        if refusal.error in BROKEN and self._stream is not None:
+            self._stream.is_failure = True
+        super()._fail(refusal, outcome=outcome, status=status)
 
     # What the caller's side calls
 

@@ -53,10 +53,10 @@ class EngineLink(Link[EnginesConnection]):
     def _closed(self, stream: Stream, code: ErrorCode | None) -> None:
         """Lend the room that became free, or close what has no more to do."""
         health = self._pool.health
-        if stream.is_remote_end:
-            health.succeeded()
-        elif code not in _NO_FAILURE:
+        if stream.is_failure or not (stream.is_remote_end or code in _NO_FAILURE):
             health.failed()
+        elif stream.is_remote_end:
+            health.succeeded()
         if not self.connection.streams:
             self.idle_since_s = self._loop.time()
             if self.connection.is_going_away:

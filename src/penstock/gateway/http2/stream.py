@@ -73,6 +73,7 @@ class Stream:
         "held_bytes",
         "id",
         "is_closed",
+        "is_failure",
         "is_remote_end",
         "receiver",
         "unsent_bytes",
@@ -90,6 +91,8 @@ class Stream:
         self.is_remote_end = False
         self.has_answer = False
         """The head of the answer has come."""
+        self.is_failure = False
+        """The answer, as whole as it is, says that the engine is broken."""
         self.unsent_bytes = 0
         self.held_bytes = 0
         """What its user keeps of what came."""
