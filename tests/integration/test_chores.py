@@ -1,7 +1,8 @@
-"""Credentials under any order of changes and rotations that die: the last secret is what opens."""
+"""What the control plane does by itself, and that one thing of it cannot keep it from the rest."""
 
 from pathlib import Path
 
+import pytest
 from tests.fakes.organizations import ALL, PEPPERS, create_organization
 from tests.fakes.sealed_credentials import create_credential, create_data_keys, read_secret
 
@@ -9,13 +10,14 @@ from penstock.audit import service as audit
 from penstock.audit.signing import CheckpointSigner
 from penstock.catalog.credentials.data_keys import DataKeys
 from penstock.control.budget_books import BudgetBooks
-from penstock.control.chores import CHECKPOINT_S, WATCH_S, Chores
+from penstock.control.chores import CHECKPOINT_S, TICK_S, WATCH_S, Chores
 from penstock.control.key_uses import KeyUses
 from penstock.control.ledger_books import LedgerBooks
 from penstock.control.quarantine import Quarantine
 from penstock.kit.clock import ManualClock
 from penstock.kit.kek.file import FileKek, add_key_version, remove_key_version
 from penstock.storage.database import Database
+from penstock.storage.errors import DatabaseUnavailableError
 
 
 async def _count_checkpoints(database: Database, signer: CheckpointSigner, chain: str) -> int:
@@ -25,15 +27,32 @@ async def _count_checkpoints(database: Database, signer: CheckpointSigner, chain
     return found.checkpoints
 
 
+class _FailingKeyUses(KeyUses):
+    """The first chore, which fails for a while."""
+
+    error: Exception | None = None
+    flushed = 0
+
+    async def flush(self) -> None:
+        """Fail, or count."""
+        if self.error is not None:
+            raise self.error
+        self.flushed += 1
+
+
 def _chores(
-    database: Database, signer: CheckpointSigner, keys: DataKeys, clock: ManualClock
+    database: Database,
+    signer: CheckpointSigner,
+    keys: DataKeys,
+    clock: ManualClock,
+    key_uses: KeyUses | None = None,
 ) -> Chores:
     return Chores(
         database,
         signer,
         keys,
         clock,
-        key_uses=KeyUses(database, PEPPERS, clock),
+        key_uses=key_uses or KeyUses(database, PEPPERS, clock),
         books=BudgetBooks(database, clock),
         quarantine=Quarantine(database),
         ledger=LedgerBooks(database, clock),
@@ -57,6 +76,26 @@ async def test_chains_are_signed_each_hour(database: Database, tmp_path: Path) -
     await chores.tick()
     assert await _count_checkpoints(database, signer, other.id) == 1
     assert await _count_checkpoints(database, signer, acme.id) == 1
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), DatabaseUnavailableError("too slow")])
+async def test_a_chore_that_fails_stops_nothing_else(
+    database: Database, tmp_path: Path, error: Exception
+) -> None:
+    """Those behind it are done all the same, and it is done itself once it can be."""
+    signer = CheckpointSigner.from_file(tmp_path / "signing")
+    clock = ManualClock()
+    data_keys = DataKeys(FileKek(tmp_path / "kek.json"), clock)
+    key_uses = _FailingKeyUses(database, PEPPERS, clock)
+    key_uses.error = error
+    chores = _chores(database, signer, data_keys, clock, key_uses)
+    acme = await create_organization(database, "acme")
+    await chores.tick()
+    assert await _count_checkpoints(database, signer, acme.id) == 1
+    key_uses.error = None
+    clock.advance(TICK_S)
+    await chores.tick()
+    assert key_uses.flushed == 1
 
 
 async def test_data_keys_follow_the_kek(database: Database, tmp_path: Path) -> None:

@@ -107,17 +107,13 @@ class Chores:
         self._done_at_s: dict[_Chore, float] = {}
 
     async def run(self) -> None:
-        """Work until cancelled; a database that is away is tried again at the next tick."""
+        """Work until cancelled, whatever fails."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._repeat(self._chores), name="chores")
             group.create_task(self._repeat(self._long_chores), name="long chores")
 
     async def tick(self) -> None:
-        """Do what is due.
-
-        Raises:
-            DatabaseUnavailableError: It cannot be done now; nothing is half done.
-        """
+        """Do what is due; of what fails nothing is half done, and it is tried again."""
         await self._do(self._chores)
         await self._do(self._long_chores)
 
@@ -125,18 +121,24 @@ class Chores:
         while True:
             await asyncio.sleep(TICK_S)
             tell_repeats()
-            try:
-                await self._do(chores)
-            except DatabaseUnavailableError as error:
-                log_events.CHORES_LATE.log(error=error)
+            await self._do(chores)
 
     async def _do(self, chores: list[_Chore]) -> None:
         now_s = self._clock.monotonic_s()
         for chore in chores:
             period_s, work = chore
-            if now_s - self._done_at_s.get(chore, float("-inf")) >= period_s:
+            if now_s - self._done_at_s.get(chore, float("-inf")) < period_s:
+                continue
+            # One that fails, or is too much for the database, must not keep the others from it.
+            try:
                 await work()
-                self._done_at_s[chore] = now_s
+            except DatabaseUnavailableError as error:
+                log_events.CHORES_LATE.log(chore=work.__qualname__, error=error)
+                continue
+            except Exception as error:  # noqa: BLE001
+                # Whatever it is, an end here would be noticed by nobody until holds never expire.
+                log_events.CHORE_FAILED.log(chore=work.__qualname__, bug=error)
+            self._done_at_s[chore] = now_s
 
     @property
     def _now_us(self) -> int:

@@ -17,7 +17,12 @@ IN_FLIGHT_LEFT = Event(
     "An idempotency key stays in flight until its lease ends.",
 )
 CHORES_LATE = Event(
-    "control.chores_late", Level.WARNING, "The database is away; they are done later."
+    "control.chores_late",
+    Level.WARNING,
+    "The database is away or too slow for one; it is tried again at once.",
+)
+CHORE_FAILED = Event(
+    "control.chore_failed", Level.ERROR, "A bug of ours; the others go on, it is tried again."
 )
 SECRETS_DUE = Event(
     "control.secrets_due", Level.INFO, "Rotations ended, or old secrets are still in use."
