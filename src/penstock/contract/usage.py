@@ -80,7 +80,7 @@ class UsageEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Admission, nanoseconds since the Unix epoch."""
     first_byte_at_ns: int | None
     """First byte of the engine's answer, of a stream the end of its first event; None when it gave
-    none, or an error ended its stream."""
+    none, only an error or nonsense, or an error ended its stream."""
     finished_at_ns: int
     flags: tuple[str, ...] = ()
     """What was odd about the engine's figures: `usage_negative`, `usage_not_a_number`,

@@ -273,6 +273,8 @@ class Dispatch(RequestRecord):
         if self.is_settled:
             return
         error, tap = refusal.error, self._tap
+        if not self._reply.is_begun:
+            self._first_byte_ns = None  # of an answer that nobody got: it is not paid for
         refusal = self._redacted(refusal)
         self._reply.fail(
             refusal,
