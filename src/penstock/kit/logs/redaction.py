@@ -23,7 +23,9 @@ _SECRETS = re.compile(
 )
 
 
-# Something of this is in each of them: most texts that are logged for each request have nothing.
+# Each of them has one of these, and something of the next. A text that is logged for each request
+# mostly has neither, such as an id of ours; a set is looked for six times as fast as words.
+_CHARACTERS = re.compile(r"[\s=:_gijkvxGIJKVX\x80-\U0010ffff]")
 _HINT = re.compile(r"[\s=:_]|[spr]k[-.]|hv[sb]|gh[opsu]|xox|eyj|a[ks]ia", re.IGNORECASE)
 
 
@@ -38,7 +40,9 @@ def redact(text: str) -> str:
     >>> redact("cannot reach postgresql://penstock:hunter2@db:5432/books")
     'cannot reach postgresql://penstock:[redacted]@db:5432/books'
     """
-    return _SECRETS.sub(_replacement, text) if _HINT.search(text) else text
+    if not _CHARACTERS.search(text) or not _HINT.search(text):
+        return text
+    return _SECRETS.sub(_replacement, text)
 
 
 def _replacement(match: re.Match[str]) -> str:
