@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -135,9 +135,8 @@ def test_who_breaks_streams_off_is_passed_over(tmp_path: Path, name: str) -> Non
     broken, well = Engine(stream=BREAKING_OFF[name]), Engine()
     with _calling(tmp_path, broken, well) as caller:
         for _ in range(EJECT_AFTER + 3):
-            call = caller.stream([text_request(MODEL)])
-            with pytest.raises(grpc.RpcError):
-                list(call)
+            with suppress(grpc.RpcError):
+                list(caller.stream([text_request(MODEL)]))
     assert (broken.count, well.count) == (EJECT_AFTER, 3)
 
 
@@ -147,9 +146,8 @@ def test_errors_within_streams_are_held_against_nobody(tmp_path: Path) -> None:
     one, two = Engine(stream=(says, grpc.StatusCode.OK)), Engine()
     with _calling(tmp_path, one, two) as caller:
         for _ in range(EJECT_AFTER + 3):
-            call = caller.stream([text_request(MODEL)])
-            with pytest.raises(grpc.RpcError):
-                list(call)
+            with suppress(grpc.RpcError):
+                list(caller.stream([text_request(MODEL)]))
     assert (one.count, two.count) == (EJECT_AFTER + 3, 0)
 
 
