@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 from tests.fakes.admin_rig import AdminRig, expect_problem, run_admin_api
 from tests.fakes.billing_rig import AUGUST_US, DAY_US, BillingRig, use
+from tests.fakes.organizations import ALL
 
+from penstock.access.tables import IdempotencyKeys
 from penstock.storage.database import Database
 
 DENIED = "err:control:access:operation_denied"
@@ -132,6 +135,25 @@ async def test_an_invoice_is_issued_paid_and_taken_back(
     assert (xml.status_code, xml.headers["content-type"]) == (200, "application/xml")
     assert "INV-3" in xml.text
     assert (await rig.call("POST", "/ledger/verify")).json()["is_right"] is True
+
+
+async def test_an_invoice_that_takes_long_is_not_begun_anew(
+    rig: AdminRig, project: dict[str, Any], database: Database
+) -> None:
+    """Who asks again in half an hour waits for the first: to begin anew would undo its work."""
+    owner = project["organization_id"]
+    await rig.call("PUT", f"/billing-recipients/{owner}", RECIPIENT)
+    draft = await rig.create("/invoices", organization_id=owner, month="2026-08")
+    path = f"/invoices/{draft['id']}/finalize"
+    assert (await rig.call("POST", path, idempotency_key="k")).status_code == 200
+    async with database.write(ALL) as session:  # as it is while the first is worked on
+        await session.change(update(IdempotencyKeys).values(answer=None))
+    rig.clock.advance(1_799)
+    again = await rig.call("POST", path, idempotency_key="k")
+    expect_problem(again, 409, "err:control:access:idempotency_in_flight")
+    rig.clock.advance(1)
+    again = await rig.call("POST", path, idempotency_key="k")
+    expect_problem(again, 409, "err:control:billing:state")
 
 
 async def test_wrong_particulars_are_refused_at_once(rig: AdminRig) -> None:

@@ -74,6 +74,7 @@ async def begin(
     key: str,
     request: bytes,
     now_us: int,
+    lease_s: int = LEASE_S,
 ) -> Ticket | Answer:
     """Claim an idempotency key, or return the answer of the request that had it first.
 
@@ -84,6 +85,8 @@ async def begin(
         key: The header's value.
         request: Method, path and body.
         now_us: The time.
+        lease_s: How long the work may take: then somebody else may begin it anew, and what is done
+            later than that is undone.
 
     Raises:
         PenstockError: `IDEMPOTENCY_KEY_INVALID`, `IDEMPOTENCY_MISMATCH`, `IDEMPOTENCY_IN_FLIGHT`.
@@ -100,7 +103,7 @@ async def begin(
         "organization_id": principal.organization_id or "",
         "fingerprint": hashlib.sha256(request).digest(),
         "attempt": attempt,
-        "lease_until": now_us + LEASE_S * _US,
+        "lease_until": now_us + lease_s * _US,
         "expires_at": now_us + KEEP_S * _US,
         "answer": None,
     }

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from penstock.access.authorization import find_refusal, scope_of
 from penstock.access.errors import GRANT_EXCEEDED, IDEMPOTENCY_IN_FLIGHT, OPERATION_DENIED
 from penstock.access.idempotency import (
+    LEASE_S,
     Answer,
     IdempotencyLostError,
     Ticket,
@@ -32,6 +33,9 @@ from penstock.storage.sessions import ReadSession
 
 REPLAYED: Final = "idempotency-replayed"
 """Header of an answer that was given before."""
+
+LEASE_S_OF: Final = {"invoices:finalize": 1_800}
+"""Of operations that take long: repeated in that time they are in flight, and not begun anew."""
 
 _DENIALS = (OPERATION_DENIED, GRANT_EXCEEDED)
 
@@ -155,6 +159,7 @@ class AdminCall:
                 key=key,
                 request=self.fingerprint(),
                 now_us=self.actor.at_us,
+                lease_s=LEASE_S_OF.get(self.operation, LEASE_S),
             )
         if isinstance(ticket, Answer):
             return _respond(ticket, is_replayed=True)
