@@ -212,15 +212,17 @@ async def test_usage_without_a_price_is_stored(rig: BudgetRig) -> None:
     assert rig.settlement.faults == {"price_unknown": 1}
 
 
-async def test_absurd_usage_is_stored(rig: BudgetRig) -> None:
-    """Tokens that no 64 bits of money could pay for are no reason to refuse the event."""
+@pytest.mark.parametrize("tokens", [20_000_000, 2**63 - 1])
+async def test_absurd_usage_costs_budgets_what_it_is_charged(rig: BudgetRig, tokens: int) -> None:
+    """An event for more than ten million units is stored, frees its hold and costs nothing."""
     budget = await rig.add_budget()
     await rig.add_price("dear", input=10**18, output=10**18)
-    event = rig.event(1, model="dear", input_tokens=2**63 - 1, output_tokens=2**63 - 1)
+    hold = await rig.hold(budget, 100)
+    event = rig.event(1, HoldUse(hold.id, 100), model="dear", input_tokens=tokens, output_tokens=0)
     assert (await rig.deliver(event, rig.event(2))).stored == 2
-    assert rig.settlement.faults == {"charge_absurd": 1}
+    assert rig.settlement.unrated["absurd"] == 1
     window = await rig.window(budget)
-    assert Fraction(window.settled_atto, ATTO) == _cost(12, 7)
+    assert (Fraction(window.settled_atto, ATTO), window.held) == (_cost(12, 7), 0)
 
 
 async def test_usage_counts_for_everybody_whose_it_is(rig: BudgetRig) -> None:

@@ -1,7 +1,7 @@
 """Settling: what usage really cost is taken off holds and counted in windows, once.
 
 Whatever an event says, it is counted as far as it can be and never refused: a hold that is not
-known, an alias without a price or an absurd figure is somebody's fault, and the usage is a fact.
+known or an alias without a price is somebody's fault, and the usage is a fact.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from penstock.limits.budget_model import (
 )
 from penstock.limits.budget_notices import notices_of
 from penstock.limits.budget_rules import counts_for, is_usable, subject_of
-from penstock.limits.prices import ATTO, ATTO_IN_NANO
+from penstock.limits.prices import ATTO_IN_NANO
 from penstock.limits.wallet_model import Cause, Overdraft, WalletMove
 from penstock.limits.wallet_store import insert_overdrafts
 from penstock.limits.wallets import blame, moved, overdrawn, window_of_wallet
@@ -33,8 +33,6 @@ from penstock.notices.model import Notice
 from penstock.notices.service import record_notices
 from penstock.storage.sessions import WriteSession
 
-MAX_CHARGE_ATTO = 10**9 * ATTO
-"""More than a thousand million units is no charge, but an absurd figure."""
 MAX_SETTLED_ATTO = (2**63 - 1) * ATTO_IN_NANO
 """What a window's column holds."""
 
@@ -208,9 +206,6 @@ def _charge(
     amount_atto = event.charges_atto.get(budget.currency)
     if amount_atto is None:
         faults[event.life, "price_unknown"] += 1
-        return None
-    if amount_atto > MAX_CHARGE_ATTO:
-        faults[event.life, "charge_absurd"] += 1
         return None
     return BudgetCharge(event.event_id, key, budget.organization_id, amount_atto)
 

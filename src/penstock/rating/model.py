@@ -141,7 +141,7 @@ class RatedBatch:
     """A charge of every event; a cost of those that one is known for."""
     budget_charges: Sequence[Mapping[str, int]]
     """Of each event: what it costs in every currency that its alias has a price in, in atto-units
-    and never less than 0."""
+    and never less than 0; nothing where nobody believes its figures."""
     unpriced: int
     """Events that used something and have no price."""
     absurd: int

@@ -114,11 +114,11 @@ class _Job:
         return meter_keys(self.read, self.used, self.organization, self.period_us)
 
     def rate(self, running: Mapping[MeterKey, Running]) -> int:
+        if self.is_absurd:  # nobody's usage may fill a month, or a budget, that is real
+            return 0
         if self.read.flat is not None:
             return rate_flat(self.read.flat, self.used)
-        # Nobody's usage may fill a month that is real.
-        months = {key: Running() for key in self.keys} if self.is_absurd else running
-        return rate_quantities(self.read, self.used, months, self.organization, self.period_us)
+        return rate_quantities(self.read, self.used, running, self.organization, self.period_us)
 
 
 class _Plan(NamedTuple):
