@@ -22,7 +22,7 @@ from penstock.gateway.errors import (
     MODEL_NOT_FOUND,
     TOTAL_TIMEOUT,
 )
-from penstock.gateway.failure import RETRIED_STATUSES, redacted, too_long
+from penstock.gateway.failure import BROKEN, RETRIED_STATUSES, redacted, too_long
 from penstock.gateway.limits import ADAPTER_WAIT_S
 from penstock.gateway.offer import Target
 from penstock.gateway.record import Caller, RequestRecord
@@ -204,6 +204,8 @@ class Dispatch(RequestRecord):
         """
         pool = self._pool
         assert pool is not None  # noqa: S101 - it is who answered
+        if refusal.error in BROKEN:
+            self._blame_engine()
         if status not in RETRIED_STATUSES and refusal.error is not ADAPTER_UNAVAILABLE:
             return False
         if refusal.retry_after_s and status != _TOO_MANY_REQUESTS:  # which may be its owner's
@@ -273,6 +275,8 @@ class Dispatch(RequestRecord):
         if self.is_settled:
             return
         error, tap = refusal.error, self._tap
+        if error in BROKEN:
+            self._blame_engine()
         if not self._reply.is_begun:
             self._first_byte_ns = None  # of an answer that nobody got: it is not paid for
         refusal = self._redacted(refusal)
@@ -286,6 +290,10 @@ class Dispatch(RequestRecord):
         self._settle(outcome, error)
 
     # What an exchange of each protocol does
+
+    @abstractmethod
+    def _blame_engine(self) -> None:
+        """Count against its endpoint that an answer says that the engine is broken; once."""
 
     @abstractmethod
     def pause(self) -> None:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from penstock.contract.usage import Outcome
 from penstock.gateway.admit import Admission
 from penstock.gateway.dialects.openai import error_status, error_text
 from penstock.gateway.dispatch import NEVER, Dispatch
 from penstock.gateway.errors import BAD_ANSWER, CLOSED_EARLY, FAILED, REFUSED_BY_ENGINE
-from penstock.gateway.failure import BROKEN, PASSED_STATUSES, error_in_answer
+from penstock.gateway.failure import PASSED_STATUSES, error_in_answer
 from penstock.gateway.form import Form
 from penstock.gateway.forms import form_of
 from penstock.gateway.forward import Pool, UpstreamConnection
@@ -240,17 +239,9 @@ class Exchange(Dispatch):
 
     # How it can end otherwise
 
-    def _fail(
-        self, refusal: Refusal, *, outcome: Outcome | None = None, status: int | None = None
-    ) -> None:
-        """End with an error; what shows that the engine is broken counts against its endpoint."""
-        if refusal.error in BROKEN:
-            self._blame_engine()
-        super()._fail(refusal, outcome=outcome, status=status)
-
     def _blame_engine(self) -> None:
         connection, pool = self._connection, self._pool
-        if connection is None or pool is None:
+        if connection is None or pool is None or connection.is_failure:
             return
         if connection.serves(self):  # its answer is never completed
             pool.health.failed()

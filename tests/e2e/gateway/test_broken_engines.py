@@ -32,6 +32,7 @@ ERROR = {"error": {"message": "The engine is dead.", "code": 500}}
 EVENT = b'data: {"error":{"message":"The engine is dead.","code":500}}\n\n'
 ANSWERS = {
     "status-500": answer(ERROR, 500),
+    "status-502": answer(ERROR, 502),
     "error-under-200": answer(ERROR),
     "page-under-200": answer(b"<html>", kind="text/html"),
     "event-at-once": STREAM_HEAD + chunk(EVENT) + LAST_CHUNK,
@@ -98,4 +99,5 @@ async def test_who_only_says_that_it_is_broken_is_passed_over(
     if name in NO_FAULT:
         assert asked[0] == EJECT_AFTER + 3
     else:
-        assert asked == (EJECT_AFTER, 3)
+        answered = EJECT_AFTER if name == "status-502" else 0
+        assert asked == (EJECT_AFTER, 3 + answered)

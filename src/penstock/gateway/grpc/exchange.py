@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING, Final
 
-from penstock.contract.usage import Outcome
 from penstock.gateway.admit import Admission
 from penstock.gateway.dialects.grpc import Status, as_http, fields_of, read_words, write_timeout
 from penstock.gateway.dispatch import Dispatch
@@ -15,7 +14,7 @@ from penstock.gateway.errors import (
     REFUSED_BY_ENGINE,
     TOTAL_TIMEOUT,
 )
-from penstock.gateway.failure import BROKEN, PASSED_STATUSES, status_failure
+from penstock.gateway.failure import PASSED_STATUSES, status_failure
 from penstock.gateway.form_grpc import GrpcForm
 from penstock.gateway.grpc.reply import GrpcReply
 from penstock.gateway.http2.fields import Fields, encode_fields
@@ -161,6 +160,7 @@ class GrpcExchange(Dispatch):
         if shown:
             self._reply.relay(shown)
         if tap.error is not None:
+            # Nobody is blamed: it may be the caller's mistake, and no code says so.
             refusal = self._redacted(Refusal(FAILED, tap.error.decode()))
             self._reply.end_in_error(refusal, b"", is_inside_frame=False)
             self._first_byte_ns = None
@@ -217,16 +217,9 @@ class GrpcExchange(Dispatch):
         self._reply.end_plain(answer.body)
         self._settle("ok", None)
 
-    def _fail(
-        self, refusal: Refusal, *, outcome: Outcome | None = None, status: int | None = None
-    ) -> None:
-        """End with an error; what shows that the engine is broken counts against its endpoint.
-
-        An error within a stream does not: it may be the caller's mistake, and no code says so.
-        """
-        if refusal.error in BROKEN and self._stream is not None:
+    def _blame_engine(self) -> None:
+        if self._stream is not None:
             self._stream.is_failure = True
-        super()._fail(refusal, outcome=outcome, status=status)
 
     # What the caller's side calls
 
