@@ -39,35 +39,56 @@ ENDS: Final = {
     for is_error in (False, True)
 }
 """What a span says of itself, by whether it is sampled and whether it is an error."""
-_IDS: Final = struct.Struct("<2s16s2s8s")
-_TIMES: Final = struct.Struct("<BQBQ")
+_ROOT: Final = struct.Struct("<H16sHQBQBQ")
+_CHILD: Final = struct.Struct("<H16sHQHQBQBQ")
+_TRACE_HEAD, _SPAN_HEAD, _PARENT_HEAD = 16 << 8 | 0x0A, 8 << 8 | 0x12, 8 << 8 | 0x22
+"""Key and length, as they lie."""
 _START_KEY, _END_KEY = 7 << 3 | 1, 8 << 3 | 1
 _SPANS_ATTRIBUTE, _RESOURCES_ATTRIBUTE = 9, 1
 _LARGEST: Final = (1 << 63) - 1
 _UINT64: Final = 1 << 64
 
 
+def span_number(span_id: str) -> int:
+    """Return the id of a span as the number that is written of it; 0 for "".
+
+    Its first digits are the lowest bits, so that a part's digit is set by `|`.
+    """
+    return int.from_bytes(bytes.fromhex(span_id), "little")
+
+
 def write_span(
-    trace_id: bytes, span_id: bytes, parent_id: bytes, during: tuple[int, int], *said: bytes
+    trace_id: bytes, span_id: int, parent_id: int, during: tuple[int, int], said: bytes
 ) -> bytes:
     """Return a span as a message.
 
     Args:
-        trace_id: 16 bytes; ids of spans have 8.
-        span_id: The span's.
-        parent_id: b"" when it has no parent.
+        trace_id: 16 bytes.
+        span_id: Of the span, as `span_number` returned it.
+        parent_id: The same of its parent; 0 when it has none.
         during: When it began and ended, nanoseconds since the Unix epoch, >= 0.
         said: What `describe_span` returned, one of `ENDS`, and further attributes.
     """
+    start, end = _START_KEY, _END_KEY
     began_ns, ended_ns = during
-    return b"".join(
-        (
-            _IDS.pack(b"\x0a\x10", trace_id, b"\x12\x08", span_id),
-            parent_id and b"\x22\x08" + parent_id,
-            _TIMES.pack(_START_KEY, began_ns, _END_KEY, ended_ns),
-            *said,
+    if parent_id:
+        head = _CHILD.pack(
+            _TRACE_HEAD,
+            trace_id,
+            _SPAN_HEAD,
+            span_id,
+            _PARENT_HEAD,
+            parent_id,
+            start,
+            began_ns,
+            end,
+            ended_ns,
         )
-    )
+    else:
+        head = _ROOT.pack(
+            _TRACE_HEAD, trace_id, _SPAN_HEAD, span_id, start, began_ns, end, ended_ns
+        )
+    return head + said
 
 
 def describe_span(name: str, kind: Kind, attributes: Mapping[str, Value]) -> bytes:
@@ -82,9 +103,13 @@ def describe(attributes: Mapping[str, Value]) -> bytes:
 
 def say_text(name: str, text: str) -> bytes:
     """Return an attribute of a span that is another in each; "" is not said."""
-    return _write_text(name, text, _SPANS_ATTRIBUTE) if text else b""
+    if not text:
+        return b""
+    content = text[:TEXT_CHARACTERS].encode("utf-8", "replace")
+    return _text_head(name, len(content), _SPANS_ATTRIBUTE) + content
 
 
+@lru_cache(maxsize=8_192, typed=True)
 def say_number(name: str, value: int | None) -> bytes:
     """Return an attribute of a span that is another in each; None is not said."""
     return b"" if value is None else _write_number(name, value, _SPANS_ATTRIBUTE)
@@ -125,7 +150,6 @@ def _text_head(name: str, size_bytes: int, number: int) -> bytes:
     return length_head(number, len(said) + size_bytes) + said
 
 
-@lru_cache(maxsize=8_192, typed=True)
 def _write_number(name: str, value: int, number: int) -> bytes:
     """Return an attribute as a field of that number; True and False are flags."""
     is_flag = value is True or value is False
@@ -150,8 +174,10 @@ def write_request(resource: bytes, scope: str, version: str, parts: Iterable[byt
     pieces = [length_field(1, instrument)]
     for part in parts:
         pieces += length_head(2, len(part)), part
-    scoped = b"".join(pieces)
-    return length_field(1, length_field(1, resource) + length_field(2, scoped))
+    # What all of it lies in is told from its size: a large message is put together once.
+    size_bytes = sum(map(len, pieces))
+    source = length_field(1, resource) + length_head(2, size_bytes)
+    return b"".join([length_head(1, len(source) + size_bytes), source, *pieces])
 
 
 def read_rejected(answer: bytes) -> int:

@@ -10,7 +10,6 @@
 Nothing of a prompt or an answer is in them: what they are made of has nothing of it.
 """
 
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
 
@@ -20,7 +19,6 @@ from penstock.contract.finished import (
     STREAM_SPAN,
     FinishedRequest,
     Trace,
-    part_span_id,
 )
 from penstock.node.telemetry.messages import (
     CLIENT,
@@ -31,6 +29,7 @@ from penstock.node.telemetry.messages import (
     describe_span,
     say_number,
     say_text,
+    span_number,
     write_span,
 )
 
@@ -39,8 +38,9 @@ _OPERATIONS: Final = {"completions": "text_completion"}
 _SERVER_ERROR: Final = 500
 _OURS: Final = frozenset({"upstream", "internal"})
 """Whose fault errors of a server are: what callers do wrong is none."""
-_SERVED: Final = 0
-"""The part of a request that is all of it."""
+_DIGIT: Final = 56
+"""Where the digit of a part lies in the number of a span."""
+_ADMIT, _QUEUE, _STREAM = (part << _DIGIT for part in (ADMIT_SPAN, QUEUE_SPAN, STREAM_SPAN))
 _KEPT: Final = 4_096
 """Descriptions of each sort that are kept, with nothing in them that a caller can make up."""
 
@@ -100,51 +100,24 @@ def write_spans(request: FinishedRequest) -> list[bytes]:
     trace = request.trace
     if trace is None or not trace.span_id:
         return []
-    writer = _Writer(trace)
+    trace_id, own_id = bytes.fromhex(trace.trace_id), span_number(trace.span_id)
+    parent_id = span_number(trace.parent_span_id) if trace.parent_span_id else 0
     finished_ns = request.finished_at_ns
     begin_ns = max(min(request.received_at_ns, request.started_at_ns), 0)
     end_ns = max(finished_ns, begin_ns)
     admitted_ns = _between(begin_ns, request.started_at_ns, end_ns)
     dispatched_ns = _between(admitted_ns, request.dispatched_at_ns or finished_ns, end_ns)
-    parent_id = bytes.fromhex(trace.parent_span_id)
-    spans = [_served(request, writer, parent_id, (begin_ns, end_ns))]
+    spans = [write_span(trace_id, own_id, parent_id, (begin_ns, end_ns), _served(request, trace))]
     if begin_ns < admitted_ns:
+        said = _describe_part("admit", trace.is_sampled)
         during = begin_ns, admitted_ns
-        spans.append(writer.write(ADMIT_SPAN, writer.own_id, during, _describe_part("admit")))
+        spans.append(write_span(trace_id, own_id | _ADMIT, own_id, during, said))
     if request.event_id:
+        said = _describe_part("queue", trace.is_sampled)
         during = admitted_ns, dispatched_ns
-        spans.append(writer.write(QUEUE_SPAN, writer.own_id, during, _describe_part("queue")))
-    spans += _attempts(request, writer, dispatched_ns, end_ns)
+        spans.append(write_span(trace_id, own_id | _QUEUE, own_id, during, said))
+    spans += _attempts(request, trace, trace_id, (dispatched_ns, end_ns))
     return spans
-
-
-class _Writer:
-    """Writes spans of a request: what all of them say is made once."""
-
-    __slots__ = ("_is_sampled", "_span_id", "_trace_id", "own_id")
-
-    def __init__(self, trace: Trace) -> None:
-        self._is_sampled = trace.is_sampled
-        self._span_id = trace.span_id
-        self._trace_id = bytes.fromhex(trace.trace_id)
-        self.own_id = bytes.fromhex(trace.span_id)
-
-    def write(
-        self,
-        part: int,
-        parent_id: bytes,
-        during: tuple[int, int],
-        *said: bytes,
-        is_error: bool = False,
-    ) -> bytes:
-        """Return the span of a part."""
-        span_id = self.id_of(part) if part else self.own_id
-        end = ENDS[self._is_sampled, is_error]
-        return write_span(self._trace_id, span_id, parent_id, during, *said, end)
-
-    def id_of(self, part: int) -> bytes:
-        """Return the id of a part's span."""
-        return bytes.fromhex(part_span_id(self._span_id, part))
 
 
 def _between(earliest: int, moment: int, latest: int) -> int:
@@ -155,37 +128,36 @@ def _between(earliest: int, moment: int, latest: int) -> int:
 
 
 @lru_cache(maxsize=8)
-def _describe_part(name: str) -> bytes:
-    return describe_span(name, INTERNAL, {})
+def _describe_part(name: str, is_sampled: bool) -> bytes:  # noqa: FBT001 - what is kept is found by place
+    return describe_span(name, INTERNAL, {}) + ENDS[is_sampled, False]
 
 
 # The request's own span
 
 
-def _served(
-    request: FinishedRequest, writer: _Writer, parent_id: bytes, during: tuple[int, int]
-) -> bytes:
+def _served(request: FinishedRequest, trace: Trace) -> bytes:
+    """Return what is said of all of it."""
     status, error_source, by = request.status, request.error_source, request.refused_by
-    return writer.write(
-        _SERVED,
-        parent_id,
-        during,
-        _describe_request(
-            request.operation, request.model, status, request.attempt_count, request.slot
-        ),
-        _describe_end(
-            request.outcome,
-            request.error_code,
-            error_source,
-            None if by is None else by.rule,
-            None if by is None else by.metric,
-        ),
-        _describe_caller(request.organization, request.project, request.key_id),
-        say_number("http.request.body.size", request.request_bytes),
-        say_number("http.response.body.size", request.answer_bytes),
-        say_text("penstock.request_id", request.request_id),
-        say_text("penstock.event_id", request.event_id),
-        is_error=error_source in _OURS or status >= _SERVER_ERROR,
+    is_error = error_source in _OURS or status >= _SERVER_ERROR
+    return b"".join(
+        (
+            _describe_request(
+                request.operation, request.model, status, request.attempt_count, request.slot
+            ),
+            _describe_end(
+                request.outcome,
+                request.error_code,
+                error_source,
+                None if by is None else by.rule,
+                None if by is None else by.metric,
+            ),
+            _describe_caller(request.organization, request.project, request.key_id),
+            say_number("http.request.body.size", request.request_bytes),
+            say_number("http.response.body.size", request.answer_bytes),
+            say_text("penstock.request_id", request.request_id),
+            say_text("penstock.event_id", request.event_id),
+            ENDS[trace.is_sampled, is_error],
+        )
     )
 
 
@@ -235,32 +207,38 @@ def _describe_end(
 
 
 def _attempts(
-    request: FinishedRequest, writer: _Writer, begin_ns: int, end_ns: int
-) -> Iterator[bytes]:
-    """Yield spans of endpoints that were tried; the last may have been followed by a refusal."""
-    operation, own_id, number = request.operation, writer.own_id, 0
-    for number, attempt in enumerate(request.earlier_attempts, 1):
+    request: FinishedRequest, trace: Trace, trace_id: bytes, during: tuple[int, int]
+) -> list[bytes]:
+    """Return spans of endpoints that were tried; the last may have been followed by a refusal."""
+    begin_ns, end_ns = during
+    own_id = span_number(trace.span_id)
+    spans: list[bytes] = []
+    number = 1
+    for attempt in request.earlier_attempts:
         until_ns = _between(begin_ns, attempt.finished_at_ns, end_ns)
-        endpoint = _endpoint(request, number)
         # Another model than in the end may have been asked for, under another name.
         said = _describe_attempt(
-            operation, request.model, attempt.upstream, endpoint, attempt.reason
+            request.operation,
+            request.model,
+            attempt.upstream,
+            _endpoint(request, number),
+            attempt.reason,
         )
-        yield writer.write(number, own_id, (begin_ns, until_ns), said, is_error=True)
+        said += ENDS[trace.is_sampled, True]
+        part_id = own_id | number << _DIGIT
+        spans.append(write_span(trace_id, part_id, own_id, (begin_ns, until_ns), said))
         begin_ns = until_ns
-    if request.attempt_count <= number:
-        return
-    number += 1
-    yield writer.write(
-        number,
-        own_id,
-        (begin_ns, end_ns),
-        *_last_attempt(request, _endpoint(request, number)),
-        is_error=request.error_source in _OURS,
-    )
+        number += 1
+    if request.attempt_count < number:
+        return spans
+    last_id = own_id | number << _DIGIT
+    said = _last_attempt(request, trace, _endpoint(request, number))
+    spans.append(write_span(trace_id, last_id, own_id, (begin_ns, end_ns), said))
     if request.first_byte_at_ns is not None and request.is_stream:
-        during = _between(begin_ns, request.first_byte_at_ns, end_ns), end_ns
-        yield writer.write(STREAM_SPAN, writer.id_of(number), during, _describe_part("stream"))
+        streamed = _between(begin_ns, request.first_byte_at_ns, end_ns), end_ns
+        said = _describe_part("stream", trace.is_sampled)
+        spans.append(write_span(trace_id, own_id | _STREAM, last_id, streamed, said))
+    return spans
 
 
 def _endpoint(request: FinishedRequest, number: int) -> str:
@@ -268,20 +246,27 @@ def _endpoint(request: FinishedRequest, number: int) -> str:
     return endpoints[number - 1] if number <= len(endpoints) else ""
 
 
-def _last_attempt(request: FinishedRequest, endpoint: str) -> list[bytes]:
+def _last_attempt(request: FinishedRequest, trace: Trace, endpoint: str) -> bytes:
     """Return what is said of it."""
     is_ok, model = request.outcome == "ok", request.served_model
     error = None if is_ok else request.error_code or request.outcome
-    said = [
-        _describe_attempt(request.operation, model, request.upstream, endpoint, error),
-        _describe_answer(
-            request.provider, model if is_ok else None, request.region, request.usage_source
-        ),
-        say_number("gen_ai.request.stream", request.is_stream),
-        say_text("penstock.upstream_request_id", request.upstream_request_id),
-    ]
-    if request.first_byte_at_ns is not None:
-        said += (
+    said = (
+        _describe_attempt(request.operation, model, request.upstream, endpoint, error)
+        + _describe_answer(
+            request.provider,
+            model if is_ok else None,
+            request.region,
+            request.usage_source,
+            request.is_stream,
+        )
+        + say_text("penstock.upstream_request_id", request.upstream_request_id)
+        + ENDS[trace.is_sampled, request.error_source in _OURS]
+    )
+    if request.first_byte_at_ns is None:
+        return said
+    return b"".join(
+        (
+            said,
             say_number("gen_ai.usage.input_tokens", request.input_tokens),
             say_number("gen_ai.usage.output_tokens", request.output_tokens),
             say_number("gen_ai.usage.cache_read.input_tokens", request.cached_input_tokens),
@@ -290,7 +275,7 @@ def _last_attempt(request: FinishedRequest, endpoint: str) -> list[bytes]:
             ),
             say_number("gen_ai.usage.reasoning.output_tokens", request.reasoning_output_tokens),
         )
-    return said
+    )
 
 
 @lru_cache(maxsize=_KEPT)
@@ -314,10 +299,17 @@ def _describe_attempt(
 
 
 @lru_cache(maxsize=_KEPT)
-def _describe_answer(provider: str, model: str | None, region: str, usage_source: str) -> bytes:
+def _describe_answer(
+    provider: str,
+    model: str | None,
+    region: str,
+    usage_source: str,
+    is_stream: bool,  # noqa: FBT001 - what is kept is found by place
+) -> bytes:
     return describe(
         {
             "gen_ai.provider.name": provider,
+            "gen_ai.request.stream": is_stream,
             "gen_ai.response.model": model,
             "penstock.region": region,
             "penstock.usage_source": usage_source,
