@@ -37,7 +37,13 @@ def main(arguments: list[str]) -> int:
             told_s = elapsed_s + _TELL_S
             console.print(f"{elapsed_s:7.0f} s", style="dim")
 
-    plan = Plan(options.streams, options.hours * 3_600, options.leaving, gap_ms=250, tell=tell)
+    plan = Plan(
+        options.streams,
+        options.hours * 3_600,
+        options.leaving,
+        gap_ms=options.gap_ms,
+        tell=tell,
+    )
     with (
         tempfile.TemporaryDirectory(prefix="penstock-soak-") as folder,
         running_site(Path(folder), nodes=1) as site,
@@ -66,6 +72,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benches/soak/run.py", description=__doc__)
     parser.add_argument("--hours", type=float, default=HOURS, help="new streams begin for so long")
     parser.add_argument("--streams", type=int, default=1_000, help="open at a time")
+    parser.add_argument("--gap-ms", type=int, default=250, help="between tokens of a stream")
     parser.add_argument("--leaving", type=float, default=0.2, help="which part of callers hang up")
     parser.add_argument("--check", action="store_true", help="fail when a requirement is not met")
     return parser.parse_args(arguments)

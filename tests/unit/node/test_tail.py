@@ -1,5 +1,6 @@
 """Reading a journal while it is written."""
 
+import tracemalloc
 from pathlib import Path
 
 from tests.fakes.fake_worker import FakeJournal, make_event, make_open
@@ -61,6 +62,22 @@ def test_an_idle_look_reads_no_segment(tmp_path: Path) -> None:
     for _ in range(100):
         reader.read()
     assert reader.bytes_read == before
+    journal.die()
+
+
+def test_a_look_at_little_takes_little_memory(tmp_path: Path) -> None:
+    """What is new costs a small chunk of memory, however much of the disk is allocated for more."""
+    journal = FakeJournal(tmp_path, segment_bytes=4 * 1024 * 1024)
+    reader = Reader(journal.path)
+    tracemalloc.start()
+    try:
+        for number in range(100):
+            journal.write(make_open(str(number)))
+            assert reader.read() == [str(number)]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 400_000
     journal.die()
 
 
