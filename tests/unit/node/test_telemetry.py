@@ -20,7 +20,7 @@ from penstock.node.telemetry import traces
 from penstock.node.telemetry.choice import connect_telemetry
 from penstock.node.telemetry.door import TRACES, NotTakenError, Signal
 from penstock.node.telemetry.sender import Sender
-from penstock.node.telemetry.settings import OtlpSettings, read_environment
+from penstock.node.telemetry.settings import OtlpSettings, Protocol, read_environment
 from penstock.node.telemetry.setup import Telemetry, make_resource
 from penstock.node.telemetry.traces import Traces, is_noteworthy
 
@@ -248,6 +248,8 @@ def test_without_a_collector_nothing_is_on(said: dict[str, str]) -> None:
         (ENDPOINT | {"OTEL_METRIC_EXPORT_INTERVAL": "10"}, "metrics_interval_s"),
         (ENDPOINT | {"OTEL_RESOURCE_ATTRIBUTES": "x"}, "name=value"),
         (ENDPOINT | {"OTEL_EXPORTER_OTLP_CERTIFICATE": "/nowhere/ca.pem"}, "No such file"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://[::1"}, "endpoint"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://xn--"}, "endpoint"),
     ],
 )
 def test_an_environment_that_is_wrong_turns_it_off(
@@ -272,10 +274,18 @@ def test_settings_that_are_wrong_are_said_at_the_start(settings: OtlpSettings, w
         _connect(settings, {})
 
 
-def test_headers_that_are_none_are_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+@pytest.mark.parametrize(
+    "said", [CANARY, f"a b={CANARY}", f"a={CANARY}%0Ab: c", f"a={CANARY}\u00e9", f"a-bin={CANARY}"]
+)
+def test_headers_that_are_none_are_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, said: str, protocol: Protocol
+) -> None:
     """They may be secret, so the error says only what was expected."""
-    monkeypatch.setenv("HEADERS", CANARY)
-    settings = OtlpSettings(endpoint="http://collector:4318", headers="env:HEADERS")
+    monkeypatch.setenv("HEADERS", said)
+    settings = OtlpSettings(
+        endpoint="http://collector:4318", headers="env:HEADERS", protocol=protocol
+    )
     with pytest.raises(AgentError) as caught:
         _connect(settings, {})
     assert CANARY not in str(caught.value)

@@ -1,5 +1,6 @@
 """Where a collector is and what it gets, as settings or as the standard environment says."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal, TypeAlias, get_args
 from urllib.parse import unquote
@@ -21,6 +22,8 @@ Sampler: TypeAlias = Literal[
 _Path = Annotated[str, Meta(min_length=1)]
 _HEADERS: Final = "OTEL_EXPORTER_OTLP_HEADERS"
 _PARENT_BASED: Final = "parentbased_"
+_FIELD_NAME: Final = re.compile(r"[A-Za-z0-9_.-]+(?<!-bin)", re.ASCII)
+"""Of a header field; gRPC has bytes, and no text, in those that end in `-bin`."""
 
 
 class OtlpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -136,6 +139,20 @@ def read_pairs(text: str) -> dict[str, str]:
             message = "name=value,other=value is expected"
             raise ValueError(message)
         pairs[name.strip()] = unquote(value.strip())
+    return pairs
+
+
+def read_headers(text: str) -> dict[str, str]:
+    """Return header fields, as `read_pairs` does, that both HTTP and gRPC can send.
+
+    Raises:
+        ValueError: They cannot; the message has nothing of them.
+    """
+    pairs = read_pairs(text)
+    for name, value in pairs.items():
+        if _FIELD_NAME.fullmatch(name) is None or not (value.isascii() and value.isprintable()):
+            message = "headers: names of letters, digits and _.- are expected, and values in ASCII"
+            raise ValueError(message)
     return pairs
 
 

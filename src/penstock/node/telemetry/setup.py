@@ -6,6 +6,8 @@ import ssl
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 
+import httpx
+
 from penstock import __version__
 from penstock.contract.exposition import Family
 from penstock.kit.clock import Clock
@@ -15,7 +17,7 @@ from penstock.node.telemetry.door import Door, GrpcDoor, HttpDoor
 from penstock.node.telemetry.messages import write_resource
 from penstock.node.telemetry.push import Families, MetricsPush
 from penstock.node.telemetry.sender import Sender
-from penstock.node.telemetry.settings import OtlpSettings, read_pairs
+from penstock.node.telemetry.settings import OtlpSettings, read_headers, read_pairs
 from penstock.node.telemetry.traces import Traces
 
 
@@ -107,7 +109,16 @@ def make_resource(settings: OtlpSettings, node_id: str) -> bytes:
 
 
 def _open_door(settings: OtlpSettings) -> Door:
-    headers = {} if settings.headers is None else read_pairs(resolve_secret(settings.headers))
+    """Return the way to a collector: what no connection could be asked with is refused here.
+
+    Later it would be a bug, which ends the agent.
+    """
+    headers = {} if settings.headers is None else read_headers(resolve_secret(settings.headers))
+    try:
+        httpx.URL(settings.endpoint).host  # noqa: B018 - names of other alphabets are read with it
+    except (httpx.InvalidURL, ValueError) as error:
+        message = f"endpoint: {error}"
+        raise ValueError(message) from None
     if settings.protocol == "http/protobuf":
         return HttpDoor(settings.endpoint, headers, ca=settings.ca, timeout_s=settings.timeout_s)
     ca = None
