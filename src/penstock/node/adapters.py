@@ -25,7 +25,12 @@ from penstock.engines.operating import (
 from penstock.engines.registry import engine_of
 from penstock.kit.clock import Clock
 from penstock.node import log_events, metrics
-from penstock.node.engine_clients import EngineClients, FindToken, Reply, find_credential
+from penstock.node.engine_clients import (
+    EngineClients,
+    FindToken,
+    find_credential,
+    read_words,
+)
 from penstock.node.health import Store
 from penstock.node.model_lists import ask_for_list, read_entries
 
@@ -278,8 +283,8 @@ class Adapters:
             self._begun[place] += 1
             for _ in range(1 + _MAKES_ROOM):
                 reply = await self._do(place, LOAD_ADAPTER, lora_name=adapter, lora_path=path)
-                text = "no answer" if reply is None else reply.body.decode("utf-8", "replace")
-                if reply is not None and (reply.status == _OK or is_loaded(text)):
+                status, text = reply or (None, "no answer")
+                if status == _OK or is_loaded(text):
                     self._note_loaded(place, adapter)
                     return True
                 if not is_full(text) or not await self._make_room(place):
@@ -331,8 +336,8 @@ class Adapters:
             self._used_s[place, adapter] = self._clock.monotonic_s()
             self._seen[place] = (self._seen[place] or frozenset()) | {adapter}
 
-    async def _do(self, place: _Place, name: str, **arguments: str) -> Reply | None:
-        """Have an endpoint do something; None when it did not answer."""
+    async def _do(self, place: _Place, name: str, **arguments: str) -> tuple[int, str] | None:
+        """Have an endpoint do something, and return status and words; None without an answer."""
         operation = find_operation(engine_of(place.provider), name)
         headers = find_credential(place.credential, self._find_token)
         if operation is None or headers is None:
@@ -340,7 +345,7 @@ class Adapters:
         path, body = write_request(operation, arguments)
         headers["content-type"] = "application/json"
         try:
-            return await self._loaders.ask(
+            reply = await self._loaders.ask(
                 "POST",
                 place.endpoint,
                 path,
@@ -351,3 +356,4 @@ class Adapters:
             )
         except (httpx.HTTPError, httpx.InvalidURL, OSError):
             return None
+        return reply.status, read_words(reply, headers, _TEXT_BYTES)

@@ -9,6 +9,7 @@ import httpx
 
 from penstock.contract.snapshot import Endpoint
 from penstock.kit.envelope import SecretBytes
+from penstock.kit.logs.redaction import REDACTED
 from penstock.kit.tls import verify_for
 
 FindToken: TypeAlias = Callable[[str], SecretBytes | None]
@@ -29,6 +30,19 @@ def find_credential(reference: str | None, find_token: FindToken) -> dict[str, s
         return {}
     token = find_token(reference)
     return None if token is None else {"authorization": f"Bearer {token.reveal().decode('ascii')}"}
+
+
+def read_words(reply: Reply, headers: Mapping[str, str], most_chars: int) -> str:
+    """Return the beginning of what an engine answered as text, without our credential.
+
+    Args:
+        reply: What it answered.
+        headers: What it was shown; some repeat that.
+        most_chars: How much of it.
+    """
+    text = reply.body.decode("utf-8", "replace")
+    token = headers.get("authorization", "").removeprefix("Bearer ")
+    return (text.replace(token, REDACTED) if token else text)[:most_chars]
 
 
 class EngineClients:
@@ -87,7 +101,8 @@ class EngineClients:
             body: What is sent.
 
         Raises:
-            httpx.HTTPError, httpx.InvalidURL: It did not answer, or cannot be asked.
+            httpx.HTTPError, httpx.InvalidURL: It did not answer, or with what is compressed, or
+                cannot be asked.
             OSError: The CA file cannot be read, or (`TimeoutError`) the deadline is over.
         """
         name = endpoint.server_name
@@ -95,10 +110,13 @@ class EngineClients:
             method,
             endpoint.url + path,
             content=body or None,
-            headers={"host": endpoint.authority, **(headers or {})},
+            headers={"host": endpoint.authority, "accept-encoding": "identity", **(headers or {})},
             extensions={"sni_hostname": name} if name else {},
         )
         async with asyncio.timeout(self._deadline_s), request as answer:
+            if answer.headers.get("content-encoding", "identity") != "identity":
+                message = "it is compressed"  # and may be a thousand times as large
+                raise httpx.DecodingError(message)
             content = b""
             async for piece in answer.aiter_bytes():
                 content += piece

@@ -21,7 +21,7 @@ from penstock.engines.registry import engine_of
 from penstock.node import log_events
 from penstock.node.backoff import doubling_s
 from penstock.node.calls import CallRefusedError, NotAnsweredError, PathUnknownError
-from penstock.node.engine_clients import EngineClients, FindToken, find_credential
+from penstock.node.engine_clients import EngineClients, FindToken, find_credential, read_words
 
 CLAIM_PATH = "/internal/v1/engine_operations/claim"
 OUTCOME_PATH = "/internal/v1/engine_operations/outcome"
@@ -175,6 +175,4 @@ class Operator:
             )
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             return Outcome(url, None, type(error).__name__)
-        text = reply.body.decode("utf-8", "replace")[:MAX_TEXT_CHARS]
-        token = headers.get("authorization", "").removeprefix("Bearer ")
-        return Outcome(url, reply.status, "" if token and token in text else text)
+        return Outcome(url, reply.status, read_words(reply, headers, MAX_TEXT_CHARS))

@@ -18,10 +18,12 @@ from penstock.emulator.settings import EmulatorSettings
 from penstock.emulator.statistics import Statistics
 from penstock.engines.adapters import is_full, is_loaded
 from penstock.kit.clock import ManualClock
+from penstock.kit.envelope import SecretBytes
 from penstock.node import adapters
 from penstock.node.adapters import FAILED_S, PERIOD_S, RESIDES_S, Adapters
 
 ONE, TWO = Endpoint("http", "10.0.0.1", 8000), Endpoint("http", "10.0.0.2", 8000)
+CANARY = "canary-token-78"
 PATIENCE_S = 20.0
 
 
@@ -78,7 +80,7 @@ class Node:
         self.adapters = Adapters(
             catalog,
             self.clock,
-            lambda _: None,
+            {"credential:c": SecretBytes(CANARY.encode())}.get,
             self.told.append,
             states=lambda: self.states,
             random=lambda: 0.5,
@@ -194,6 +196,21 @@ async def test_what_cannot_be_loaded_is_said_and_tried_again_later() -> None:
         await node.until(lambda: not node.told[-1].failing)
         await node.want("a")
         assert len(engines.told) == 3
+
+
+async def test_a_credential_that_is_repeated_is_not_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What a server says of a load is logged, but for the token that it was shown."""
+    engines = Engines(kind="vllm")
+    engines.refusal = httpx.Response(403, text=f"Who is {CANARY}?")
+    async with running(engines) as node:
+        node.catalog.upstreams = [Upstream("gpu", "vllm", (ONE,), credential="credential:c")]
+        node.catalog.version += 1
+        await node.until(lambda: len(node.loaded()) == 1)
+        await node.want("a")
+    assert "Who is [redacted]?" in caplog.text
+    assert CANARY not in caplog.text
 
 
 async def test_only_what_a_deployment_names_is_loaded() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gzip
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -217,6 +218,22 @@ async def test_a_server_is_ready_when_one_of_its_models_is() -> None:
         catalog.version = 2
         await _until(lambda: list(asker.states()) == [("gpu", TWO.url)])
         assert not asker.message().endpoints
+
+
+async def test_what_is_compressed_is_not_unfolded() -> None:
+    """Engines are asked for plain answers; one that is compressed all the same is not read."""
+    asked: list[httpx.Request] = []
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        bomb = gzip.compress(bytes(1024 * 1024))
+        return httpx.Response(200, content=bomb, headers={"content-encoding": "gzip"})
+
+    clients = EngineClients(20.0, httpx.MockTransport(respond))
+    with pytest.raises(httpx.HTTPError):
+        await clients.ask("GET", ONE, "/health", None, most_bytes=9)
+    await clients.close()
+    assert [each.headers["accept-encoding"] for each in asked] == ["identity"]
 
 
 async def test_an_endpoint_that_was_found_is_asked_by_its_name() -> None:

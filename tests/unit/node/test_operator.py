@@ -72,12 +72,12 @@ async def test_all_endpoints_do_it() -> None:
 
 
 async def test_one_endpoint_does_it() -> None:
-    """With an endpoint named, that one is asked and no other; what went wrong is told."""
+    """One that is named is asked and no other; told is what it says, without our token."""
     engines = Engines(httpx.Response(500, text=f"no, {TOKEN}!"))
     claim = Claim("eop_1", "gpu", "sleep", {"level": "2"}, TWO.url)
     report = await _perform(claim, engines, credential="credential:c")
     assert [str(each.url) for each in engines.seen] == [f"{TWO.url}/sleep?level=2"]
-    assert report.outcomes == (Outcome(TWO.url, 500, ""),)
+    assert report.outcomes == (Outcome(TWO.url, 500, "no, [redacted]!"),)
 
 
 async def test_servers_with_grpc_do_it_once() -> None:
