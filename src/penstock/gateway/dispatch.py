@@ -192,7 +192,8 @@ class Dispatch(RequestRecord):
         if not target.is_adapter or not lacks_adapter(status, refusal.detail or ""):
             return refusal
         assert pool is not None  # noqa: S101 - it is who answered
-        pool.adapters = (pool.adapters or frozenset()) - {target.deployment.model}
+        if pool.adapters is not None:  # of others there nothing is known as before
+            pool.adapters -= {target.deployment.model}
         return Refusal(ADAPTER_UNAVAILABLE)
 
     def _sent_elsewhere(self, status: int | None, refusal: Refusal) -> bool:

@@ -153,6 +153,14 @@ def test_an_adapter_that_nobody_loads_is_not_found(tmp_path: Path) -> None:
         assert site.counts() == [0, 1]
 
 
+def test_what_nobody_knows_stays_unknown(tmp_path: Path) -> None:
+    """That one endpoint lacks an adapter says nothing of others that it may have."""
+    with _running_site(tmp_path, []) as site:
+        assert site.ask("house", b"x-emulator-status: 404").status == 503
+        assert site.ask("house").status == 200
+        assert site.counts() == [0, 2]
+
+
 def test_requests_wait_while_it_is_loaded(tmp_path: Path) -> None:
     """All wait for one load; who leaves meanwhile is not sent; who waits too long is told so."""
     with _running_site(tmp_path, [], []) as site, ThreadPoolExecutor(CALLERS + 1) as pool:
