@@ -1,11 +1,23 @@
-"""What the control plane does by itself, and that one thing of it cannot keep it from the rest."""
+"""What control planes do by themselves: once, and whatever becomes of a part of it."""
 
+import asyncio
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.fakes.organizations import ALL, PEPPERS, create_organization
+from tests.fakes.budget_rig import BudgetRig
+from tests.fakes.ledger_rig import add_grant, read_amounts
+from tests.fakes.organizations import (
+    ALL,
+    NOW_US,
+    PEPPERS,
+    create_key,
+    create_organization,
+    create_place,
+)
 from tests.fakes.sealed_credentials import create_credential, create_data_keys, read_secret
 
+from penstock.access.model import NewKey
 from penstock.audit import service as audit
 from penstock.audit.signing import CheckpointSigner
 from penstock.catalog.credentials.data_keys import DataKeys
@@ -16,6 +28,7 @@ from penstock.control.ledger_books import LedgerBooks
 from penstock.control.quarantine import Quarantine
 from penstock.kit.clock import ManualClock
 from penstock.kit.kek.file import FileKek, add_key_version, remove_key_version
+from penstock.limits.budget_model import Life
 from penstock.storage.database import Database
 from penstock.storage.errors import DatabaseUnavailableError
 
@@ -96,6 +109,43 @@ async def test_a_chore_that_fails_stops_nothing_else(
     clock.advance(TICK_S)
     await chores.tick()
     assert key_uses.flushed == 1
+
+
+async def test_what_is_due_is_done_once_by_several_control_planes(
+    database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of three that look at the same moment each thing is done by one, and none of them fails."""
+    path, clock = tmp_path / "kek.json", ManualClock(NOW_US * 1_000)
+    made = await create_credential(database, create_data_keys(path))
+    signer = CheckpointSigner.from_file(tmp_path / "signing")
+    planes = [_chores(database, signer, DataKeys(FileKek(path), clock), clock) for _ in range(3)]
+    await asyncio.gather(*(plane.tick() for plane in planes))  # each has its connection then
+    acme, project = await create_place(database)
+    rig = BudgetRig(database, acme, project)
+    budget = await rig.add_budget()
+    for number in range(6):
+        await rig.hold(budget, 100, life=Life(f"node-{number}/0", 1))
+        await add_grant(
+            database, f"grt_{number}", 5, organization=acme.id, expires_at_us=NOW_US + 1
+        )
+        policy = NewKey(name=f"key-{number}", rotation_interval_s=7_200, rotation_grace_s=3_600)
+        await create_key(database, project, policy)
+    add_key_version(path)
+    clock.advance(25 * 3_600)
+    await asyncio.gather(*(plane.tick() for plane in planes))
+    assert sum(plane.books.expired for plane in planes) == 6
+    assert (await rig.window(budget)).held == 0
+    amounts = await read_amounts(database, acme.id)
+    assert amounts["wallet_promo"] == 0
+    assert amounts["breakage"] == -6 * 5
+    async with database.read(ALL) as session:
+        entries = await audit.list_entries(session, acme.id)
+    assert Counter(one.action for one in entries)["key.rotation_due"] == 6
+    assert await _count_checkpoints(database, signer, acme.id) == 1
+    remove_key_version(path, 1)
+    await read_secret(database, create_data_keys(path), made.id)
+    assert [plane.ledger.violations for plane in planes] == [0, 0, 0]
+    assert "chore failed" not in caplog.text
 
 
 async def test_data_keys_follow_the_kek(database: Database, tmp_path: Path) -> None:
