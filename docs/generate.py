@@ -19,6 +19,7 @@ from penstock.contract.cloud_event import SCHEMA_NAME, event_schema
 from penstock.contract.metrics import Metric
 from penstock.contract.node import WorkerSettings
 from penstock.engines.isolation import ALWAYS_OURS, IDENTIFYING, STEERING
+from penstock.engines.load import REPORT, REPORT_FORMAT
 from penstock.engines.model import Engine, Load, Priority
 from penstock.engines.operating import loads_adapters
 from penstock.engines.registry import ENGINES
@@ -337,6 +338,9 @@ def _engine_entry(engine: Engine) -> str:
         ),
         "Most tokens of a request, there": _code(engine.context_member),
         **(_load_facts(engine.load) if engine.load else {}),
+        "Load, in answers": (
+            f"`{REPORT}`, asked for by `{REPORT_FORMAT}`" if engine.reports_load else ""
+        ),
         "Never read": ", ".join(map(_code, engine.never_polled)),
         "Errors": engine.errors,
         "No room": ", ".join(map(str, sorted(engine.overloaded_statuses))),

@@ -235,8 +235,8 @@ class Node:
                 return float(text.rsplit(" ", 1)[1])
         return None
 
-    async def until_metric(self, name: str, value: float) -> None:
-        """Wait until a metric has a value."""
+    async def until_metric(self, name: str, value: float | None) -> None:
+        """Wait until a metric has a value, or is not there."""
         deadline = time.monotonic() + WAIT_S
         while (found := await self.metric(name)) != value:
             if time.monotonic() > deadline:

@@ -20,11 +20,13 @@ from tests.fakes.agent_process import (
     running_sink,
     until,
 )
+from tests.fakes.emulator_process import running_emulator
 from tests.fakes.fake_worker import FakeJournal, make_open
 from tests.fakes.ports import free_port
 
 from penstock.access.peppers import read_peppers
 from penstock.contract.node import (
+    EngineLoads,
     Hello,
     NotReady,
     Stats,
@@ -364,6 +366,27 @@ async def test_every_worker_is_told_of_endpoints_that_are_away(node: Node) -> No
     await caller.connect(epoch=7)
     assert (await caller.hear(NotReady)).endpoints == (("gpu", url),)
     await caller.end()
+    assert await node.stop() == 0, node.log()
+
+
+async def test_every_worker_is_told_how_busy_engines_are(node: Node) -> None:
+    """What two engines say is in the metrics and told to workers that come, until it is over."""
+    options = ("--kind", "vllm", "--batch", "4")
+    with (
+        running_emulator("m", options=options) as one,
+        running_emulator("m", options=options) as two,
+    ):
+        upstream = f'upstreams: [{{name: gpu, provider: vllm, endpoints: ["{one}", "{two}"]}}]\n'
+        node.config.write_text(CONFIG + upstream)
+        await node.start(engine_load_s=0.2)
+        await node.until_metric("penstock_endpoint_strain", 0)
+        caller = Caller(node)
+        await caller.connect(epoch=7)
+        while len((told := await caller.hear(EngineLoads)).endpoints) < len((one, two)):
+            pass
+        assert {row[1:] for row in told.endpoints} == {(one, 0, 0, 0), (two, 0, 0, 0)}
+        await caller.end()
+    await node.until_metric("penstock_endpoint_strain", None)
     assert await node.stop() == 0, node.log()
 
 

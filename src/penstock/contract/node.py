@@ -64,6 +64,9 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Largest multipart form that is taken, such as sound to transcribe."""
     stream_keep_alive_s: float = 0.0
     """After how much silence the caller of a stream gets a comment; never when 0."""
+    heeds_load: bool = True
+    """Whether endpoints get less when their engines say how busy they are; reports are asked for
+    then, too."""
     tells_refused: bool = False
     """Whether the agent wants to hear of each request that no engine was asked for."""
     tracing: Tracing | None = None
@@ -175,6 +178,19 @@ class NotReady(msgspec.Struct, frozen=True, tag="not_ready"):
 
     endpoints: tuple[tuple[str, str], ...]
     """Each is the name of an upstream and the endpoint's URL."""
+    believed_s: float
+    """After so long without another one, nothing is known any more."""
+
+
+class EngineLoads(msgspec.Struct, frozen=True, tag="engine_loads"):
+    """Agent to worker: how busy engines said that they are; replaces all that was told.
+
+    It comes behind each Hello, and after each round of reading, as long as somebody said anything.
+    """
+
+    endpoints: tuple[tuple[str, str, float | None, float | None, float | None], ...]
+    """Each is the name of an upstream, the endpoint's URL, requests that run and that wait there,
+    and the share of the KV cache in use; None for what the engine does not say."""
     believed_s: float
     """After so long without another one, nothing is known any more."""
 
@@ -370,6 +386,7 @@ AgentMessage = (
     | ContextLengths
     | Credentials
     | Drain
+    | EngineLoads
     | Granted
     | LimitsClock
     | LoadedAdapters

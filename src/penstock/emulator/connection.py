@@ -186,16 +186,24 @@ class Connection(asyncio.Protocol):
         settings = self._service.settings
         self._answered_count += 1
         is_last = self._answered_count == settings.keep_alive_requests
-        if prepared.whole is not None and not request.is_last and not is_last:
+        script = prepared.script
+        report = self._report_load(request, script) if request.load_format else b""
+        if prepared.whole is not None and not request.is_last and not is_last and not report:
             self._transport.write(prepared.whole)
             return
-        script = prepared.script
         if script.is_stream and request.is_old:
             script = error_script(settings.kind, 400, "a stream needs HTTP/1.1")
         head = script.head
         if head and (request.is_last or (is_last and settings.keep_alive_announced)):
             head = closing_head(head)
+        if head and report:
+            head = head[:-2] + report + head[-2:]
         self._play(request, script, head)
+
+    def _report_load(self, request: Request, script: Script) -> bytes:
+        if script.is_stream or request.method != b"POST":
+            return b""
+        return self._service.report_load(request.load_format)
 
     def _play(self, request: Request, script: Script, head: bytes) -> None:
         self._request = request

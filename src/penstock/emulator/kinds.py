@@ -3,10 +3,12 @@
 What is known of them is `penstock.engines`; here is what only an imitation needs.
 """
 
+import json
 from collections.abc import Callable
 from typing import Literal
 
 from penstock.engines.emulator import EMULATOR
+from penstock.engines.load import REPORT
 from penstock.engines.registry import ENGINES
 
 Kind = Literal["openai_compatible", "vllm", "sglang", "trtllm", "triton", "dynamo"]
@@ -65,6 +67,11 @@ _BUSY: dict[Kind, tuple[int, str]] = {
     "dynamo": (529, "The emulated service is overloaded."),
 }
 """Status and words of a server without room."""
+_REPORTED: dict[Kind, tuple[str, ...]] = {
+    "vllm": ("kv_cache_usage_perc", "num_requests_waiting"),
+    "triton": ("kv_cache_utilization",),
+}
+"""What those say in answers that do; Triton also says how many tokens fit, which tells nothing."""
 
 
 def error_object(
@@ -111,17 +118,54 @@ def metrics_path(kind: Kind) -> bytes | None:
     return None if load is None else load.path.encode()
 
 
-def metrics_text(kind: Kind, active_count: int) -> bytes:
+def load_figures(active_count: int, batch: int) -> tuple[int, int, float]:
+    """Return how many answers run and how many wait, and the share of the cache in use.
+
+    Args:
+        active_count: Answers on their way; none really waits here.
+        batch: How many run at most; all of them when 0.
+    """
+    running = min(active_count, batch) if batch else active_count
+    return running, active_count - running, running / batch if batch else 0.0
+
+
+def load_report(kind: Kind, form: bytes, active_count: int, batch: int) -> bytes:
+    """Return the header line in which an answer says how busy it is; b"" where none does.
+
+    Args:
+        kind: Whose.
+        form: Which one is asked for, `text` or `json`; Triton knows small letters only.
+        active_count: See `load_figures`.
+        batch: See there.
+    """
+    names = _REPORTED.get(kind)
+    form = form if kind == "triton" else form.lower()
+    if names is None or form not in (b"text", b"json"):
+        return b""
+    _, waiting, cache_use = load_figures(active_count, batch)
+    said = dict(zip(names, (cache_use, float(waiting)), strict=False))
+    if form == b"json":
+        text = "JSON " + json.dumps({"named_metrics": said})
+    else:
+        text = "TEXT " + ", ".join(
+            f"named_metrics.{name}={figure}" for name, figure in said.items()
+        )
+    return f"{REPORT}: {text}\r\n".encode()
+
+
+def metrics_text(kind: Kind, active_count: int, batch: int) -> bytes:
     """Return its metrics in Prometheus' text form.
 
     Args:
         kind: Whose.
-        active_count: Answers on their way; nothing ever waits here.
+        active_count: See `load_figures`.
+        batch: See there.
     """
     load = ENGINES[kind].load
     if load is None:
         return b""
-    figures = {load.running: active_count, load.waiting: 0, load.cache_use: 0.0}
+    names = (load.running, load.waiting, load.cache_use)
+    figures = dict(zip(names, load_figures(active_count, batch), strict=True))
     return "".join(f"{name} {figure}\n" for name, figure in figures.items() if name).encode()
 
 

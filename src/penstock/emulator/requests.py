@@ -6,6 +6,7 @@ import httptools
 import msgspec
 
 from penstock.emulator.overlay import JSON_LENGTH, PREFIX, Headers
+from penstock.engines.load import REPORT_FORMAT
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 
@@ -13,6 +14,7 @@ _LOWER_X = ord("x")
 _UPPER_X = ord("X")
 _REQUEST_ID = b"x-request-id"
 _EXPECT = b"expect"
+_LOAD_FORMAT = REPORT_FORMAT.encode()
 
 
 class BadFramingError(Exception):
@@ -33,6 +35,8 @@ class Request(msgspec.Struct, frozen=True):
     """The peer wants the connection closed after the answer."""
     is_old: bool
     """The peer speaks HTTP/1.0, which knows no chunked bodies, and did not ask for keep-alive."""
+    load_format: bytes
+    """How the answer shall say how busy the server is; empty when it need not."""
     all_headers: list[tuple[bytes, bytes]]
     """Empty unless the reader records."""
 
@@ -57,6 +61,7 @@ class RequestReader:
         "_headers",
         "_is_expectant",
         "_is_recording",
+        "_load_format",
         "_on_expectation",
         "_on_request",
         "_parser",
@@ -110,6 +115,7 @@ class RequestReader:
         self._body = b""
         self._body_bytes: bytearray | None = None
         self._is_expectant = False
+        self._load_format = b""
 
     def on_url(self, target: bytes) -> None:
         """Parser: a part of the target."""
@@ -129,6 +135,8 @@ class RequestReader:
             self._headers = (*self._headers, (JSON_LENGTH, value))
         elif len(name) == len(_EXPECT) and name.lower() == _EXPECT:
             self._is_expectant = value.lower() == b"100-continue"
+        elif len(name) == len(_LOAD_FORMAT) and name.lower() == _LOAD_FORMAT:
+            self._load_format = value
         if self._is_recording:
             self._all_headers.append((name, value))
 
@@ -160,6 +168,7 @@ class RequestReader:
             body,
             is_last,
             is_last and parser.get_http_version() == "1.0",
+            self._load_format,
             self._all_headers,
         )
         self._on_request(request)

@@ -9,7 +9,13 @@ import msgspec
 
 from penstock.emulator.answers import compose, error_script
 from penstock.emulator.generation import BadBodyError, Operation, parse_body
-from penstock.emulator.kinds import drained_path, health_paths, metrics_path, metrics_text
+from penstock.emulator.kinds import (
+    drained_path,
+    health_paths,
+    load_report,
+    metrics_path,
+    metrics_text,
+)
 from penstock.emulator.media import PATHS as MEDIA_PATHS
 from penstock.emulator.media import answer_media
 from penstock.emulator.oip import PREFIX as OIP_PREFIX
@@ -107,6 +113,11 @@ class Service:
             script = fixed_script(script.head, b"")
         return Prepared(script, script.find_whole())
 
+    def report_load(self, form: bytes) -> bytes:
+        """Return the header line in which an answer says how busy it is, if its kind has one."""
+        settings, active_count = self.settings, self.statistics.active_count
+        return load_report(settings.kind, form, active_count, settings.batch)
+
     def _look_again(self) -> None:
         """Answer from now on as an operator wants: with other models, or adapters."""
         models = self._operations.models
@@ -190,7 +201,7 @@ class Service:
 
     def _describe_load(self) -> Script:
         kind, active_count = self.settings.kind, self.statistics.active_count
-        text = metrics_text(kind, active_count)
+        text = metrics_text(kind, active_count, self.settings.batch)
         if kind == "vllm":
             text += self._operations.describe_adapters(active_count)
         return fixed_script(plain_head(200, len(text), b"text/plain; version=0.0.4"), text)

@@ -119,6 +119,9 @@ class EmulatorSettings(Behavior, frozen=True, kw_only=True, forbid_unknown_field
     """How many adapters can be loaded at once."""
     adapter_load_ms: Milliseconds = 0.0
     """How long the answer takes to a request that loads one."""
+    batch: Count = 0
+    """How many answers it says it works on at once: further ones wait, and its cache is as full as
+    that many are there. With 0 it says that nothing ever waits and nothing is in its cache."""
     embedding_dimensions: Positive = 16
     """Length of embedding vectors, for requests that do not give one."""
     keep_alive_requests: Count = 0

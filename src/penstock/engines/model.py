@@ -68,6 +68,8 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     paths: dict[str, str] = {}  # msgspec makes a new one for each
     """Where operations are that it has not at our path, by that."""
     load: Load | None = None
+    reports_load: bool = False
+    """Whether it says in an answer's head how busy it is, when a request asks for that."""
     never_polled: tuple[str, ...] = ()
     """Paths that change something when they are read: what one reader took, no other sees."""
     overloaded_statuses: frozenset[int] = OVERLOADED

@@ -17,6 +17,8 @@ TRITON = Engine(
     ready_path="/v2/models/{model}/ready",
     models_path=None,
     load=_LOAD,
+    # With TensorRT-LLM's backend; without, it logs that it has nothing to say.
+    reports_load=True,
     speaks_openai=False,
     speaks_oip=True,
     operations=(

@@ -53,6 +53,8 @@ VLLM = Engine(
         waiting="vllm:num_requests_waiting",
         cache_use="vllm:kv_cache_usage_perc",
     ),
+    # In plain answers of chat and completions; it makes all of its metrics for that.
+    reports_load=True,
     errors='`{"error": {"message", "type", "param", "code"}}`; in a stream under 200, too',
     # Anything but 0 is an error where the scheduler has no priorities.
     priority=Priority(("priority",), is_higher_earlier=False),

@@ -18,6 +18,7 @@ from penstock.contract.node import (
     ContextLengths,
     Credentials,
     Drain,
+    EngineLoads,
     Frames,
     Granted,
     Hello,
@@ -53,6 +54,8 @@ class Orders:
     """All opened credentials, by id: called once the last part of them came."""
     take_not_ready: Callable[[NotReady], None]
     """Endpoints that cannot be asked."""
+    take_loads: Callable[[EngineLoads], None]
+    """How busy engines say that they are."""
     take_contexts: Callable[[ContextLengths], None]
     """How many tokens requests may have."""
     take_adapters: Callable[[LoadedAdapters], None]
@@ -171,6 +174,8 @@ class AgentLink:
                 writer.write(encode_message(self._orders.apply()))
             case NotReady():
                 self._orders.take_not_ready(message)
+            case EngineLoads():
+                self._orders.take_loads(message)
             case ContextLengths():
                 self._orders.take_contexts(message)
             case LoadedAdapters():

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any, Generic, TypeVar
 
 from penstock.contract.snapshot import Endpoint
+from penstock.gateway.engine_load import WHOLE, EngineLoad
 from penstock.gateway.health import Health
 from penstock.gateway.limits import ENDPOINT_COOL_DOWN_S, ENDPOINT_RESTS_S
 from penstock.gateway.offer import ServedUpstream
@@ -43,7 +44,9 @@ class EndpointState(ABC, Generic[_Sender]):
         """What it is called in records."""
         self.retries = retries
         self._loop = loop
-        self.weight = endpoint.weight
+        self.weight = endpoint.weight * WHOLE
+        """In hundredths; less while its engine says that it is strained."""
+        self.load = EngineLoad(reports=False)
         self.in_flight = 0
         """Requests between `acquire` and their end, counted by the exchanges."""
         self.cool_until_s = 0.0

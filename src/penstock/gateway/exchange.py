@@ -78,6 +78,8 @@ class Exchange(Dispatch):
         fairness_header = upstream.engine.fairness_header
         if fairness_header is not None:
             lines += self._pseudonym_line(fairness_header, b"fairness\0")
+        if pool.load.is_wanted and not admission.is_stream:
+            lines += pool.load.ask(self._worker.now_s())
         name = self.request_id.encode("ascii")
         connection.send(
             self, self._layout % (head, target.authorization, name, lines, len(body), body)
@@ -105,6 +107,9 @@ class Exchange(Dispatch):
         self._began()
         self._reply.content_type = connection.content_type
         self._header_id = connection.answer_id
+        if connection.load_report is not None and self._pool is not None:
+            load, in_flight = self._pool.load, self._pool.in_flight
+            load.reported(connection.load_report, in_flight, self._worker.now_s())
         if connection.status == _OK and connection.content_encoding in _PLAIN_ENCODINGS:
             if connection.content_type[: len(_EVENT_STREAM)].lower() == _EVENT_STREAM:
                 self._tap = self._form.make_tap(self._admission, self._cap)

@@ -9,6 +9,7 @@ import httptools
 
 from penstock.contract.snapshot import Endpoint
 from penstock.gateway.endpoint import EndpointState, watch_peer
+from penstock.gateway.engine_load import EngineLoad
 from penstock.gateway.errors import (
     BAD_ANSWER,
     CLOSED_EARLY,
@@ -86,6 +87,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         "is_counted",
         "is_failure",
         "json_length",
+        "load_report",
         "outlet",
         "retry_after",
         "status",
@@ -113,6 +115,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         """`x-request-id` of the answer."""
         self.json_length: bytes | None = None
         """`inference-header-content-length` of the answer: how much of its body is JSON."""
+        self.load_report: bytes | None = None
+        """How busy the engine says that it is."""
         self.has_length = False
         self.is_failure = False
         """The answer, as whole as it is, says that the engine is broken."""
@@ -221,6 +225,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
                 self.answer_id = value
             case b"inference-header-content-length":
                 self.json_length = value
+            case b"endpoint-load-metrics":
+                self.load_report = value
 
     def on_headers_complete(self) -> None:
         """Note the status; answers like 100 Continue are passed over."""
@@ -288,6 +294,7 @@ class Pool(EndpointState[Sender]):
     ) -> None:
         """See the class."""
         super().__init__(endpoint, upstream, loop, retries)
+        self.load = EngineLoad(reports=upstream.engine.reports_load)
         self._heads: dict[str, bytes] = {}
         self._idle: list[UpstreamConnection] = []
         self._waiting: deque[Sender] = deque()

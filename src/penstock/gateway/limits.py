@@ -86,6 +86,16 @@ others are there."""
 ENDPOINT_COOL_DOWN_S = 2.0
 """How long an endpoint that refused a connection, or took too long, is passed over while others
 are there."""
+LOAD_ASKED_S = 1.0
+"""At least from one report of an engine's load to the next that a worker asks for: vLLM makes all
+of its metrics for each."""
+LOAD_ASKED_AGAIN_S = 60.0
+"""The same where a request that asked for it was answered without one."""
+LOAD_BELIEVED_S = 10.0
+"""How long a report counts; half as long nothing that the agent read counts beside it."""
+LOAD_MOST_OFF = 75
+"""How many hundredths of its weight an endpoint loses whose engine says that it is full. What
+engines say is late, and may be wrong: none gets more than four times what another gets by it."""
 EJECT_AFTER = 5
 """Requests to an endpoint that fail one after the other, with nothing well between: no connection,
 no answer, half of one, or one that says that the engine is broken. Then it is passed over while at

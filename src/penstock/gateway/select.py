@@ -89,7 +89,7 @@ def select(
     Endpoints that are known not to be ready, or that refused a connection lately, are passed over
     while there are others. When more than half of an upstream's are not ready, that is no reason
     any more: the others could not bear it, and whoever says so may be wrong. The own count is
-    exact and free; what engines report about themselves is stale by seconds.
+    exact and free; what engines say of themselves is late, and only changes weights (ADR 47).
 
     Args:
         pools: The upstream's endpoints, >= 1; earlier ones win ties.

@@ -18,6 +18,7 @@ from penstock.contract import metrics
 from penstock.contract.node import (
     Applied,
     ContextLengths,
+    EngineLoads,
     Hello,
     Inspect,
     Inspected,
@@ -34,6 +35,7 @@ from penstock.gateway import log_events
 from penstock.gateway.adapters import Adapters
 from penstock.gateway.agent_link import AgentLink, Orders
 from penstock.gateway.endpoint import AnyEndpoint
+from penstock.gateway.engine_load import ToldLoads, weigh
 from penstock.gateway.errors import DRAINING, JOURNAL_FULL
 from penstock.gateway.forward import Pool
 from penstock.gateway.health import Told
@@ -120,6 +122,7 @@ class Worker:
         self._pools: dict[_PoolName, tuple[ServedUpstream, tuple[AnyEndpoint, ...]]] = {}
         self._servers: list[asyncio.Server] = []
         self._told = Told(loop.time)
+        self._told_loads = ToldLoads(loop.time)
         self.adapters = Adapters(loop.time, self._tell_agent)
         self.contexts: Contexts = {}
         """How many tokens requests may have, as far as engines say it."""
@@ -205,6 +208,12 @@ class Worker:
             for pool in pools:
                 pool.health.told(self._told.until_s(upstream.name, pool.endpoint))
 
+    def _take_loads(self, message: EngineLoads) -> None:
+        """Send less to endpoints whose engines say that they are busy, from the next look on."""
+        self._told_loads.take(message)
+        for name, pool in self._all_pools():
+            self._told_loads.tell(name, pool)
+
     def _take_contexts(self, message: ContextLengths) -> None:
         """Know these from now on."""
         self.contexts = {(upstream, model): tokens for upstream, model, tokens in message.lengths}
@@ -259,6 +268,7 @@ class Worker:
                 pool = self._make_pool(endpoint, upstream, retries)
                 pool.health.told(self._told.until_s(upstream.name, endpoint))
                 pool.adapters = self.adapters.find_loaded(upstream.name, endpoint)
+                self._told_loads.tell(upstream.name, pool)
             pools.append(pool)
         return tuple(pools)
 
@@ -350,6 +360,7 @@ class Worker:
                 self._apply,
                 self._take_tokens,
                 self._take_not_ready,
+                self._take_loads,
                 self._take_contexts,
                 self._take_adapters,
                 self.drain,
@@ -422,6 +433,8 @@ class Worker:
         for _, pools in self._pools.values():
             for pool in pools:
                 pool.sweep(now)
+            if len(pools) > 1 and self._settings.heeds_load:
+                weigh(pools, now)
         self.limiter.sweep()
         self.runtime.sweep()
         tell_repeats()

@@ -11,7 +11,14 @@ from pathlib import Path
 from penstock.access.peppers import Peppers, read_peppers
 from penstock.contract.exposition import Family
 from penstock.contract.metrics import Metric
-from penstock.contract.node import ContextLengths, LoadedAdapters, LogLevel, NotReady, Stats
+from penstock.contract.node import (
+    ContextLengths,
+    EngineLoads,
+    LoadedAdapters,
+    LogLevel,
+    NotReady,
+    Stats,
+)
 from penstock.contract.operations import MAX_WAIT_S
 from penstock.contract.vitals import Vitals, show_processes
 from penstock.kit.clock import Clock
@@ -34,6 +41,7 @@ from penstock.node.contexts import Contexts
 from penstock.node.credentials import OpenCredentials
 from penstock.node.discovery.discovery import Discovery
 from penstock.node.discovery.sources import make_follow
+from penstock.node.engine_loads import EngineLoadsReader
 from penstock.node.errors import SECRET_WEAK, SETTINGS_INVALID, AgentError
 from penstock.node.feed import Feed
 from penstock.node.finished import FinishedRequests, Recipient
@@ -166,6 +174,13 @@ class _Agent:
         )
         self._operator = Operator(self._claims, node_id, publisher, self._credentials.find)
         self._health = Health(publisher, clock, self._tell, random=random.random)
+        self._loads = EngineLoadsReader(
+            publisher,
+            self._tell,
+            period_s=settings.engine_load_s,
+            states=self._health.states,
+            random=random.random,
+        )
         self._contexts = Contexts(publisher, clock, self._credentials.find, self._tell)
         self._access_log = AccessLog(
             settings.access_log, settings.access_log_path, node_id, settings.log_format
@@ -216,6 +231,7 @@ class _Agent:
             self._limits.broker,
             self._holds,
             self._health.message,
+            self._loads.message,
             self._contexts.message,
             self._finished,
             self._inspections,
@@ -299,6 +315,7 @@ class _Agent:
                 asyncio.create_task(self._rehashes.run(), name="rehashes"),
                 asyncio.create_task(self._holds.run(), name="holds"),
                 asyncio.create_task(self._health.run(), name="health"),
+                asyncio.create_task(self._loads.run(), name="engine loads"),
                 asyncio.create_task(self._contexts.run(), name="contexts"),
                 asyncio.create_task(self._adapters.run(), name="adapters"),
                 asyncio.create_task(self._operator.run(), name="operator"),
@@ -379,7 +396,7 @@ class _Agent:
     def _tell_credentials(self) -> None:
         self._supervisor.tell_credentials()
 
-    def _tell(self, message: NotReady | ContextLengths | LoadedAdapters) -> None:
+    def _tell(self, message: NotReady | EngineLoads | ContextLengths | LoadedAdapters) -> None:
         self._supervisor.tell(message)
 
     async def _take_version(self) -> None:
@@ -432,6 +449,7 @@ class _Agent:
         yield from self._limits.families()
         states = self._health.states()
         yield Family(metrics.ENDPOINT_READY, {name: float(state) for name, state in states.items()})
+        yield Family(metrics.ENDPOINT_STRAIN, self._loads.strains())
         yield from self._discovery.families()
         yield from self._adapters.families()
         yield from show_processes({"agent": os.getpid(), **self._supervisor.pids})

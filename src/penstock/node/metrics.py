@@ -109,6 +109,13 @@ ENDPOINT_READY = Metric(
     "1 while an endpoint says that it can be asked, 0 when it says no or cannot be reached. No "
     "series where that is not known.",
 )
+ENDPOINT_STRAIN = Metric(
+    "penstock_endpoint_strain",
+    "gauge",
+    ("upstream", "endpoint"),
+    "How busy an endpoint's engine says that it is, 0 to 1: the share of its requests that wait or "
+    "of its KV cache that is used, whichever is more. No series where it does not say.",
+)
 ADAPTER_LOADS = Metric(
     "penstock_adapter_loads_total",
     "counter",
@@ -238,6 +245,7 @@ AGENT_METRICS = (
     LIMITS_USED,
     HOLD_FAILURES,
     ENDPOINT_READY,
+    ENDPOINT_STRAIN,
     ADAPTER_LOADS,
     DISCOVERY_ENDPOINTS,
     DISCOVERY_AGE,

@@ -88,6 +88,9 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     stream_keep_alive_s: KeepAlive = 0.0
     """After how much silence the caller of a stream gets a comment, so that nothing on the way
     takes its connection for dead; never when 0. Errors that come later are events under 200."""
+    engine_load_s: Annotated[float, Meta(ge=0, le=60)] = 5.0
+    """How often engines are asked how busy they are, where an upstream has several endpoints; never
+    when 0, and what they say in answers is not heeded then, either."""
     organizations_shown: Names = 100
     """Organizations that have metrics of their own; the others are added up as `other`."""
     models_shown: Names = 50

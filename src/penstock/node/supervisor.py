@@ -20,6 +20,7 @@ from penstock.contract.node import (
     CheckHolds,
     ContextLengths,
     Credentials,
+    EngineLoads,
     FreeHolds,
     Inspected,
     LoadedAdapters,
@@ -76,6 +77,8 @@ class Desks:
     """Has money held for them."""
     not_ready: Callable[[], NotReady]
     """Returns which endpoints cannot be asked."""
+    loads: Callable[[], EngineLoads]
+    """Returns how busy engines say that they are."""
     contexts: Callable[[], ContextLengths]
     """Returns how many tokens requests may have."""
     finished: FinishedRequests
@@ -185,7 +188,9 @@ class Supervisor:
         for worker in self._workers.values():
             self._tell_credentials(worker)
 
-    def tell(self, message: NotReady | ContextLengths | LoadedAdapters | LogLevel) -> None:
+    def tell(
+        self, message: NotReady | EngineLoads | ContextLengths | LoadedAdapters | LogLevel
+    ) -> None:
         """Tell every worker the same."""
         for worker in self._workers.values():
             if worker.link is not None:
@@ -252,6 +257,7 @@ class Supervisor:
         else:
             self._tell_credentials(worker)
             link.send(self._desks.not_ready())
+            link.send(self._desks.loads())
             link.send(self._desks.contexts())
             for message in self._desks.adapters.messages():
                 link.send(message)
@@ -423,6 +429,7 @@ class Supervisor:
             metadata_labels=settings.metadata_labels,
             form_bytes=settings.form_bytes,
             stream_keep_alive_s=settings.stream_keep_alive_s,
+            heeds_load=settings.engine_load_s > 0,
             tells_refused=self._desks.finished.is_wanted,
             organizations_shown=settings.organizations_shown,
             models_shown=settings.models_shown,

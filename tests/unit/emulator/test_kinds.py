@@ -1,5 +1,6 @@
 """The emulator as each kind of model server: errors, lack of room, health, metrics."""
 
+from contextlib import AsyncExitStack
 from typing import get_args
 
 import pytest
@@ -73,6 +74,54 @@ async def test_health_and_load_are_where_that_kind_has_them(kind: Kind) -> None:
     lines = answer.body.decode().splitlines()
     assert f"{engine.load.running} 0" in lines
     assert f"{engine.load.waiting} 0" in lines
+
+
+@pytest.mark.parametrize(
+    ("kind", "form", "report"),
+    [
+        (
+            "vllm",
+            "TEXT",
+            b"TEXT named_metrics.kv_cache_usage_perc=1.0, named_metrics.num_requests_waiting=3.0",
+        ),
+        (
+            "vllm",
+            "json",
+            b'JSON {"named_metrics": {"kv_cache_usage_perc": 1.0, "num_requests_waiting": 3.0}}',
+        ),
+        ("triton", "text", b"TEXT named_metrics.kv_cache_utilization=1.0"),
+        ("triton", "TEXT", None),
+        ("vllm", "binary", None),
+        ("sglang", "text", None),
+    ],
+)
+@on_uvloop
+async def test_a_batch_is_full_when_so_many_are_on_their_way(
+    kind: Kind, form: str, report: bytes | None
+) -> None:
+    """Further ones wait, by its metrics and by what its kind says in the heads of plain answers."""
+    settings, load = EmulatorSettings(kind=kind, batch=2), ENGINES[kind].load
+    assert load is not None
+    slow = {"x-emulator-ttft-ms": "3600000"}
+    async with await start(settings) as server, AsyncExitStack() as stack:
+        for _ in range(5):
+            peer = await stack.enter_async_context(connect(server.port))
+            peer.send(request_bytes(chat_body(stream=True), headers=slow))
+        peer = await stack.enter_async_context(connect(server.port))
+        while True:
+            peer.send(request_bytes(b"", load.path, method="GET"))
+            lines = (await peer.read_answer()).body.decode().splitlines()
+            if f"{load.waiting} 3" in lines:
+                break
+        assert f"{load.running} 2" in lines
+        assert f"{load.cache_use} 1.0" in lines
+        peer.send(request_bytes(chat_body(), headers={"endpoint-load-metrics-format": form}))
+        answer = await peer.read_answer()
+        assert answer.json()["choices"]
+        found = answer.headers.get("endpoint-load-metrics")
+        assert found == (None if report is None else report.decode())
+        peer.send(request_bytes(chat_body()))
+        assert "endpoint-load-metrics" not in (await peer.read_answer()).headers
 
 
 @on_uvloop

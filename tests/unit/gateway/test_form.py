@@ -9,6 +9,7 @@ import pytest
 from tests.fakes.worker_process import PEPPER, build_runtime, make_snapshot
 
 from penstock.contract.snapshot import Alias, Choice, Deployment, Endpoint, Route, Upstream
+from penstock.engines.registry import ENGINES
 from penstock.gateway.admit import Admission, admit
 from penstock.gateway.admit_oip import admit_call
 from penstock.gateway.dialects.oip import Call, find_call
@@ -40,7 +41,8 @@ _WHO = Principal(
 )
 _NOTHING = cast("Any", None)
 _LOOP = cast("Any", SimpleNamespace(time=lambda: 0.0))
-_POOL = Pool(_TRITON.endpoints[0], _NOTHING, _LOOP, _NOTHING)
+_SERVED = cast("Any", SimpleNamespace(engine=ENGINES["triton"]))
+_POOL = Pool(_TRITON.endpoints[0], _SERVED, _LOOP, _NOTHING)
 
 
 def _call(verb: str, body: object) -> Admission:
