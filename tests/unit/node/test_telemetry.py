@@ -135,6 +135,19 @@ async def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(door.posted) == 3
 
 
+async def test_a_message_has_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would be too large for a collector is sent as several messages, all of it in order."""
+    monkeypatch.setattr(traces, "MESSAGE_BYTES", 5_000)
+    door = ScriptedDoor()
+    waiting, sender = _traces(door)
+    waiting.take([_request(str(number)) for number in range(20)])
+    await waiting.flush()
+    assert _ids(door) == [str(number) for number in range(20)]
+    assert len(door.posted) > 1
+    assert max(map(len, door.posted)) < 5_000 + 2_000
+    assert sender.sent["traces"] == 20 * 4
+
+
 async def test_who_is_chosen() -> None:
     """Sampled ones are sent, others only when they failed or were slow; none without a trace."""
     door = ScriptedDoor()

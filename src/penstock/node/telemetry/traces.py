@@ -15,8 +15,11 @@ from penstock.node.telemetry.spans import write_spans
 
 QUEUED: Final = 8_192
 """Requests whose spans wait to be sent; beyond it the oldest are lost, counted."""
-BATCH: Final = 256
-"""Requests whose spans are one message: about 1 MB at most, of 4 MB that collectors take."""
+BATCH: Final = 1_024
+"""Requests whose spans are written at once, mostly as one message: to send one takes as long as to
+write the spans of sixty."""
+MESSAGE_BYTES: Final = 2_000_000
+"""Beyond this the rest is another message; collectors take 4 MB, and a request has 0.1 at most."""
 _WAIT_S: Final = 1.0
 """How long a message waits to be full."""
 _SERVER_ERROR: Final = 500
@@ -87,14 +90,27 @@ class Traces:
     async def flush(self) -> None:
         """Send all that waits."""
         while self._waiting:
-            count = min(len(self._waiting), BATCH)
-            batch = [self._waiting.popleft() for _ in range(count)]
-            content, spans = await asyncio.to_thread(self._encode, batch)
-            if spans:
-                await self._sender.send(TRACES, content, spans)
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH))]
+            for content, count in await asyncio.to_thread(self._encode, batch):
+                await self._sender.send(TRACES, content, count)
 
-    def _encode(self, requests: Sequence[FinishedRequest]) -> tuple[bytes, int]:
-        spans = [span for request in requests for span in write_spans(request)]
+    def _encode(self, requests: Sequence[FinishedRequest]) -> list[tuple[bytes, int]]:
+        """Return messages, each with how many spans are in it."""
+        messages: list[tuple[bytes, int]] = []
+        spans: list[bytes] = []
+        size_bytes = 0
+        for request in requests:
+            more = write_spans(request)
+            spans += more
+            size_bytes += sum(map(len, more))
+            if size_bytes > MESSAGE_BYTES:
+                messages.append(self._message(spans))
+                spans, size_bytes = [], 0
+        if spans:
+            messages.append(self._message(spans))
+        return messages
+
+    def _message(self, spans: Sequence[bytes]) -> tuple[bytes, int]:
         return write_request(self._resource, "penstock", __version__, spans), len(spans)
 
     def _lose(self, request: FinishedRequest) -> None:
