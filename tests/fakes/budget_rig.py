@@ -160,7 +160,8 @@ class BudgetRig:
         delivery = metering.prepare_batch(batch, now_us)
         async with self.database.write(ALL) as session:
             (receipt,) = await metering.record_events(session, ALL, [delivery], self.settlement)
-            return receipt
+        self.settlement.committed()
+        return receipt
 
     async def windows(self, budget: Budget) -> list[BudgetWindow]:
         """Return what is spent and held of a budget, newest window first."""

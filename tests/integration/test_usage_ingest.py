@@ -63,13 +63,13 @@ async def test_a_batch_of_all_that_is_odd_is_taken(database: Database) -> None:
         assert int(whole or 0) * ATTO_IN_NANO + int(rest or 0) == 0
 
 
-async def test_amounts_are_shown_once_they_are_stored(database: Database) -> None:
-    """Graphs have what was charged and is committed, each event once, also after a failed try."""
+async def test_what_is_shown_is_counted_once_it_is_stored(database: Database) -> None:
+    """Graphs and alerts have what is committed, each event once, also after a failed try."""
     await add_price(database)
     books = UsageBooks("EUR")
-    batch = UsageBatch(
-        "node-1/0", 1, tuple(make_event(number, model="small") for number in range(5))
-    )
+    events = [make_event(number, model="small") for number in range(5)]
+    events.append(make_event(5, model="nameless", holds=(HoldUse("no-such-hold", 1),)))
+    batch = UsageBatch("node-1/0", 1, tuple(events))
 
     async def fail(session: WriteSession, arrivals: Sequence[Arrival]) -> None:
         await books(session, arrivals)
@@ -77,7 +77,7 @@ async def test_amounts_are_shown_once_they_are_stored(database: Database) -> Non
 
     with pytest.raises(DatabaseUnavailableError):
         await Intake(database, SystemClock(), fail, books.committed)(batch, ALL)
-    assert books.amounts.charges == {}
+    assert (books.amounts.charges, books.faults, books.unrated.total()) == ({}, {}, 0)
     take = Intake(database, SystemClock(), books, books.committed)
     for _ in range(2):
         await take(batch, ALL)
@@ -87,6 +87,7 @@ async def test_amounts_are_shown_once_they_are_stored(database: Database) -> Non
     assert nano > 0
     assert sum(books.amounts.charges.values()) == pytest.approx(int(nano) / 10**9)
     assert {currency for _, currency in books.amounts.charges} == {"EUR"}
+    assert (books.faults, books.unrated["unpriced"]) == ({"hold_unknown": 1}, 1)
 
 
 async def test_quarantine_is_alarmed(database: Database) -> None:

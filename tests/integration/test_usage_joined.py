@@ -164,6 +164,7 @@ async def test_lives_are_settled_together(rig: BudgetRig) -> None:
     ]
     async with rig.database.write(ALL) as session:
         receipts = await service.record_events(session, ALL, deliveries, rig.settlement)
+    rig.settlement.committed()
     assert [one.stored for one in receipts] == [1, 1]
     window = await rig.window(budget)
     assert window.held == 200 - 40 - 30

@@ -5,13 +5,14 @@ It stands here because rooms that rate, that book and that limit do not know eac
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 from penstock.contract.series import Labels, Names
 from penstock.control import log_events
 from penstock.ledger.model import UsagePosting
 from penstock.ledger.service import find_currencies, post_usage
 from penstock.limits.budget_model import Life, RatedEvent
-from penstock.limits.budget_settling import settle
+from penstock.limits.budget_settling import Faults, settle
 from penstock.limits.prices import ATTO
 from penstock.limits.wallet_model import WalletMove
 from penstock.metering.model import Arrival
@@ -21,6 +22,15 @@ from penstock.storage.sessions import WriteSession
 
 _SHOWN = 100
 """Organizations whose amounts are shown by name; the others are shown together."""
+
+
+@dataclass(slots=True)
+class _Entered:
+    """What was entered last: it counts when it is committed, for else it comes again."""
+
+    postings: Sequence[UsagePosting] = ()
+    faults: Faults = field(default_factory=Counter)
+    unrated: Counter[str] = field(default_factory=Counter)
 
 
 class UsageBooks:
@@ -41,8 +51,7 @@ class UsageBooks:
         """Events since the start that were rated at nothing, by why."""
         self.amounts = Amounts()
         """What was charged since the start."""
-        self._new: Sequence[UsagePosting] = ()
-        """What is not committed yet."""
+        self._entered = _Entered()
 
     async def __call__(self, session: WriteSession, arrivals: Sequence[Arrival]) -> None:
         """Rate, book and settle events that are stored for the first time.
@@ -54,7 +63,7 @@ class UsageBooks:
             session: One of all organizations, in which they are stored.
             arrivals: At least one, each id once, in order of id.
         """
-        self._new = ()
+        self._entered = _Entered()
         events = await list_unrated(session, [one.event for one in arrivals])
         if not events:
             return
@@ -68,43 +77,44 @@ class UsageBooks:
         await record_rated(session, batch.rated, posted.transfers, recorded_at_us=now_us)
         by_id = {one.event.event_id: one for one in arrivals}
         rated = [by_id[event.event_id] for event in events]
-        await self._settle(session, rated, batch, now_us, posted.moves)
-        self.unrated.update(unpriced=batch.unpriced, absurd=batch.absurd)
-        self._new = postings
+        faults = await _settle(session, rated, batch, now_us, posted.moves)
+        unrated = Counter(unpriced=batch.unpriced, absurd=batch.absurd)
+        self._entered = _Entered(postings, faults, unrated)
 
     def committed(self) -> None:
         """Take note that what was entered last is stored for good."""
-        self.amounts.add(self._new)
-        self._new = ()
-
-    async def _settle(
-        self,
-        session: WriteSession,
-        arrivals: Sequence[Arrival],
-        batch: RatedBatch,
-        now_us: int,
-        moves: Sequence[WalletMove],
-    ) -> None:
-        rated = [
-            RatedEvent(
-                event_id=one.event.event_id,
-                organization_id=one.event.organization,
-                project_id=one.event.project,
-                key_id=one.event.key_id,
-                alias=one.event.model,
-                at_us=one.used_at_us,
-                charges_atto=charged,
-                life=Life(*one.delivery.life),
-                holds=one.event.holds,
-            )
-            for one, charged in zip(arrivals, batch.budget_charges, strict=True)
-        ]
-        faults = await settle(session, rated, now_us, moves)
-        for (life, fault), count in faults.items():
+        entered, self._entered = self._entered, _Entered()
+        self.amounts.add(entered.postings)
+        self.unrated.update(entered.unrated)
+        for (life, fault), count in entered.faults.items():
             self.faults[fault] += count
             log_events.USAGE_NOT_SETTLED.log(
                 producer=life.producer, epoch=life.epoch, fault=fault, count=count
             )
+
+
+async def _settle(
+    session: WriteSession,
+    arrivals: Sequence[Arrival],
+    batch: RatedBatch,
+    now_us: int,
+    moves: Sequence[WalletMove],
+) -> Faults:
+    rated = [
+        RatedEvent(
+            event_id=one.event.event_id,
+            organization_id=one.event.organization,
+            project_id=one.event.project,
+            key_id=one.event.key_id,
+            alias=one.event.model,
+            at_us=one.used_at_us,
+            charges_atto=charged,
+            life=Life(*one.delivery.life),
+            holds=one.event.holds,
+        )
+        for one, charged in zip(arrivals, batch.budget_charges, strict=True)
+    ]
+    return await settle(session, rated, now_us, moves)
 
 
 class Amounts:
