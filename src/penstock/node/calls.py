@@ -5,6 +5,7 @@ from pathlib import Path
 import httpx
 
 from penstock.kit.tls import verify_for
+from penstock.node.answers import let_go
 
 _REFUSALS = frozenset({400, 413, 422})
 """Answers that say that this content will never be taken, whoever asks how often."""
@@ -80,6 +81,7 @@ class ControlCalls:
             raise NotDoneError(_say(error)) from None
         except (httpx.HTTPError, ValueError) as error:
             raise NotAnsweredError(_say(error)) from None
+        let_go(answer)
         if answer.status_code in _REFUSALS:
             message = f"status {answer.status_code}"
             raise CallRefusedError(message)

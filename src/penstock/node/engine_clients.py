@@ -11,6 +11,7 @@ from penstock.contract.snapshot import Endpoint
 from penstock.kit.envelope import SecretBytes
 from penstock.kit.logs.redaction import REDACTED
 from penstock.kit.tls import verify_for
+from penstock.node.answers import let_go
 
 FindToken: TypeAlias = Callable[[str], SecretBytes | None]
 """Returns what a reference to a credential stands for, if it can be had."""
@@ -122,7 +123,8 @@ class EngineClients:
                 content += piece
                 if len(content) > most_bytes:
                     break
-            return Reply(answer.status_code, content)
+        let_go(answer)
+        return Reply(answer.status_code, content)
 
     async def close(self) -> None:
         """Let go of all of them."""

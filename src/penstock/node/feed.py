@@ -16,6 +16,7 @@ from penstock.contract.snapshot import SnapshotFormatError
 from penstock.kit.clock import Clock
 from penstock.kit.tls import verify_for
 from penstock.node import log_events
+from penstock.node.answers import let_go
 from penstock.node.publisher import Publisher
 
 PATH = "/node/v1/snapshot"
@@ -142,6 +143,7 @@ class Feed:
         except (httpx.HTTPError, OSError, ValueError) as error:
             message = f"{type(error).__name__}: {error}"
             raise FeedUnavailableError(message) from None
+        let_go(answer)
         if answer.status_code != _NOTHING and not answer.is_success:
             message = f"status {answer.status_code}"
             raise FeedUnavailableError(message)

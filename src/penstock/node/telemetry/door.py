@@ -11,6 +11,7 @@ from typing import Final, Protocol
 import httpx
 
 from penstock.kit.tls import verify_for
+from penstock.node.answers import let_go
 from penstock.node.telemetry.messages import read_rejected
 
 _RETRIED: Final = frozenset({429, 502, 503, 504})
@@ -97,6 +98,7 @@ class HttpDoor:
             answer = await self._client.post(self._endpoint + signal.path, content=content)
         except (httpx.HTTPError, OSError) as error:
             raise NotTakenError(type(error).__name__, may_retry=True) from None
+        let_go(answer)
         if not answer.is_success:
             status = answer.status_code
             wait_s = _seconds(answer.headers.get("retry-after", ""))
