@@ -55,7 +55,8 @@ from penstock.gateway.admit import admit
 from penstock.gateway.attempts import Attempts
 from penstock.gateway.authenticate import authenticate
 from penstock.gateway.claim import Claim, Denial
-from penstock.gateway.demand import Demand, Members, read_demand
+from penstock.gateway.demand import Demand, read_demand
+from penstock.gateway.dialects.members import Members
 from penstock.gateway.dialects.openai import CHAT
 from penstock.gateway.dialects.openai_usage import Usage
 from penstock.gateway.limiter import Limiter

@@ -10,12 +10,12 @@ import re
 import msgspec
 
 from penstock.engines.isolation import ALWAYS_OURS, IDENTIFYING, STEERING
-from penstock.gateway.demand import NO_TOKENS, Demand, Members, read_demand
+from penstock.gateway.demand import NO_TOKENS, Demand, read_demand
+from penstock.gateway.dialects.members import Members, read_members
 from penstock.gateway.dialects.oip import Call
 from penstock.gateway.dialects.openai import Operation
 from penstock.gateway.dialects.translate import check_sayable
 from penstock.gateway.errors import (
-    BODY_NOT_JSON,
     MEMBER_INVALID,
     MEMBER_MISSING,
     MODEL_NOT_FOUND,
@@ -31,7 +31,6 @@ _decode_members = msgspec.json.Decoder(Members).decode
 _decode_int = msgspec.json.Decoder(int).decode
 _encode = msgspec.json.Encoder().encode
 
-_NOT_JSON = Refusal(BODY_NOT_JSON)
 _NO_MODEL = Refusal(MEMBER_MISSING, "The member 'model' is missing.", "model")
 _UNKNOWN_MODEL = Refusal(MODEL_NOT_FOUND, param="model")
 _INCLUDE_USAGE = msgspec.Raw(b'{"include_usage":true}')
@@ -87,7 +86,7 @@ def admit(
         operation: What for.
         body: The whole body.
     """
-    members = _split(body)
+    members = read_members(body)
     if isinstance(members, Refusal):
         return members
     offer = find_offer(runtime, principal, members.get("model"))
@@ -243,16 +242,6 @@ def demand_of(
         cap = most if is_for_money else None
         return msgspec.structs.replace(demand, cap=cap, kind=0, can_be_capped=False)
     return demand
-
-
-def _split(body: bytes) -> Members | Refusal:
-    try:
-        members = _decode_members(body)
-        if not body.isascii():
-            body.decode()  # the split does not look into strings
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return _NOT_JSON
-    return members
 
 
 def find_offer(

@@ -6,17 +6,16 @@ import msgspec
 
 from penstock.gateway.admit import Admission, check_numbers, demand_of, find_offer
 from penstock.gateway.demand import NO_TOKENS, Demand
+from penstock.gateway.dialects.members import Members, read_members
 from penstock.gateway.dialects.oip import GENERATE_STREAM, INFER, READS, Call
 from penstock.gateway.dialects.oip_tensors import (
     NOT_PASSED,
     NOT_PASSED_OF_URGENT,
     InferBody,
-    Members,
     flat_integers,
     flatten,
     isolate,
     read_infer,
-    read_members,
 )
 from penstock.gateway.errors import MEMBER_INVALID, MEMBER_MISSING, PROTOCOL_UNSUPPORTED
 from penstock.gateway.limits import CHOICES, INPUT_OVERHEAD_TOKENS

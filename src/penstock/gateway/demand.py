@@ -4,10 +4,9 @@ from functools import lru_cache
 
 import msgspec
 
+from penstock.gateway.dialects.members import Members
 from penstock.gateway.dialects.openai import CAP_MEMBERS, UNKNOWN_CAPS, Operation
 from penstock.gateway.limits import INPUT_OVERHEAD_TOKENS, MEDIA_TOKENS
-
-Members = dict[str, msgspec.Raw]
 
 _TOOLS = frozenset({"tools", "functions"})
 _TIMES = frozenset({"n", "best_of"})

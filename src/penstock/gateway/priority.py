@@ -3,7 +3,7 @@
 import msgspec
 
 from penstock.engines.model import Priority
-from penstock.gateway.demand import Members
+from penstock.gateway.dialects.members import Members
 
 MOST = 100
 """The scale: -100 to 100, the larger the sooner; 0 is how requests go that say nothing."""

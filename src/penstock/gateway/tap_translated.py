@@ -48,7 +48,7 @@ class TranslatedTap(OipTap):
         super()._inspect(frame)
         if self.error is not None:
             return b""
-        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+        with contextlib.suppress(msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             is_first, self._is_begun = not self._is_begun, True
             return self._voice.part(text_of(payload_of(frame)), is_first=is_first)
         return b""

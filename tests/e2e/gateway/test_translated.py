@@ -60,6 +60,20 @@ def test_chats_and_completions_are_answered_as_openai_does(
     assert (event.input_tokens, event.output_tokens) == (1, 32)
 
 
+@pytest.mark.parametrize("place", ["beside", "in a message"])
+def test_what_is_nested_deeply_is_answered_or_refused(worker: WorkerProcess, place: str) -> None:
+    """What is admitted can be put to the engine, however deep: no depth is left alone."""
+    statuses = []
+    for depth in range(850, 1000):
+        further = b',"further":' + b"[" * depth + b"]" * depth
+        message = b'{"role":"user","content":"x"'
+        message += further * (place != "beside") + b"}"
+        body = b'{"model":"model-a","messages":[%b]%b}' % (message, further * (place == "beside"))
+        statuses.append(ask(worker.port, request(body, path=PATH)).status)
+    assert set(statuses) == {200, 400}
+    assert statuses == sorted(statuses)
+
+
 def test_streams_have_openais_shape_and_end(worker: WorkerProcess, client: openai.OpenAI) -> None:
     """Chunks as the events come, usage only where it was asked for, `[DONE]` at the end."""
     stream = client.chat.completions.create(

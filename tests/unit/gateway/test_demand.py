@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from penstock.gateway.demand import Demand, Members, cap_tail, read_demand, write_cap
+from penstock.gateway.demand import Demand, cap_tail, read_demand, write_cap
+from penstock.gateway.dialects.members import Members
 from penstock.gateway.dialects.openai import (
     CAP_MEMBERS,
     CHAT,

@@ -9,8 +9,8 @@ from typing import Final
 
 import msgspec
 
+from penstock.gateway.dialects.members import Members
 from penstock.gateway.dialects.oip_tensors import (
-    Members,
     Tensor,
     flat_integers,
     read_outputs,

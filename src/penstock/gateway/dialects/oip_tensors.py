@@ -12,11 +12,11 @@ from typing import Final, NamedTuple
 import msgspec
 
 from penstock.engines.isolation import STEERING
-from penstock.gateway.errors import BODY_NOT_JSON, MEMBER_INVALID, MEMBER_MISSING
+from penstock.gateway.dialects.members import Members, read_members
+from penstock.gateway.errors import MEMBER_INVALID, MEMBER_MISSING
 from penstock.gateway.limits import TENSOR_HEADER_BYTES, TENSOR_JSON_BYTES, TENSORS
 from penstock.kit.errors import Refusal
 
-Members = dict[str, msgspec.Raw]
 Pseudonym = Callable[[bytes], bytes]
 """Returns 32 hexadecimal digits that stand for a name, different for each organization."""
 
@@ -61,7 +61,6 @@ _decode_size = msgspec.json.Decoder(int).decode
 _decode_shape = msgspec.json.Decoder(list[int]).decode
 _decode_numbers = msgspec.json.Decoder(int | list[int | list[int]]).decode
 _encode = msgspec.json.Encoder().encode
-_NOT_JSON = Refusal(BODY_NOT_JSON)
 
 
 class Tensor(NamedTuple):
@@ -203,17 +202,6 @@ def read_infer(
     content = _encode(members)
     json_bytes = None if length is None else len(content)
     return InferBody(content + tail, json_bytes, tuple(inputs), tail)
-
-
-def read_members(head: bytes) -> Members | Refusal:
-    """Return the members of a JSON object, each once."""
-    try:
-        members = _decode_members(head)
-        if not head.isascii():
-            head.decode()  # the split does not look into strings
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return _NOT_JSON
-    return members
 
 
 def flatten(members: Members) -> Members | Refusal:

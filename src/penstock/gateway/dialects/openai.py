@@ -251,7 +251,7 @@ def _flat_error(content: bytes) -> bytes | None:
     """Return an object that is an error as a whole, as SGLang, TensorRT-LLM and Dynamo write it."""
     try:
         found = _decode_flat(content)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
     says_so = found.object == "error" or (found.code is not None and found.code >= _ERRORS_FROM)
     return content if says_so and found.message is not None else None

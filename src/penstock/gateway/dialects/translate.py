@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import msgspec
 
-from penstock.gateway.demand import Members
+from penstock.gateway.dialects.members import Members
 from penstock.gateway.dialects.oip_answers import read_generated
 from penstock.gateway.dialects.openai import CHAT, COMPLETIONS, Operation, Reading
 from penstock.gateway.dialects.openai_usage import Usage
