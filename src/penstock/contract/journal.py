@@ -81,7 +81,7 @@ Record = Begin | Open | Close
 _CLOSE_MARK = b"\x02"
 _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(Record)
-_close_decoder = msgspec.msgpack.Decoder(Close)
+_decode_close = msgspec.msgpack.Decoder(Close).decode
 _crc32c = google_crc32c.value
 
 
@@ -111,25 +111,27 @@ def scan(content: bytes | memoryview, offset: int = 0) -> Iterator[tuple[Record,
         yield record, end
 
 
-def scan_closes(content: bytes) -> Iterator[tuple[Close | None, int]]:
+def read_closes(content: bytes) -> tuple[list[Close], int]:
     """Read only the ends of requests of a segment: for those to whom nothing else means anything.
 
     Args:
         content: Of a segment, from a frame's beginning on.
 
-    Yields:
-        As `scan`, but None for every other record, which is not decoded.
+    Returns:
+        Each of the intact records that is a CLOSE, and the offset behind the last one of all: see
+        `scan`. The others are not decoded.
     """
+    closes: list[Close] = []
+    behind = 0
     for payload, end in _frames(content, 0):
         # The tag stands behind one byte for the array's head: a CLOSE has fewer than 16 members.
-        if payload[1:2] != _CLOSE_MARK:
-            yield None, end
-            continue
-        try:
-            close = _close_decoder.decode(payload)
-        except msgspec.DecodeError:
-            return
-        yield close, end
+        if payload[1:2] == _CLOSE_MARK:
+            try:
+                closes.append(_decode_close(payload))
+            except msgspec.DecodeError:
+                break
+        behind = end
+    return closes, behind
 
 
 def _frames(content: bytes | memoryview, offset: int) -> Iterator[tuple[bytes, int]]:

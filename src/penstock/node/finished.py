@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from penstock.contract.finished import Course, FinishedRequest, finished_request
-from penstock.contract.journal import Open, interrupted_event, scan_closes
+from penstock.contract.journal import Open, interrupted_event, read_closes
 from penstock.contract.node import RefusedRequests
 from penstock.node import log_events
 from penstock.node.progress import Position
@@ -176,15 +176,11 @@ class _Reader:
 
     def _parse(self, segment: int, content: bytes, offset: int) -> int:
         del segment, offset
-        consumed = 0
-        for close, end in scan_closes(content):
-            consumed = end
-            if close is None:
-                continue
-            if len(self._found) < AT_ONCE:
-                self._found.append(finished_request(close.event, close.course, self._journal.slot))
-            else:
-                self._passed_over += 1
+        closes, consumed = read_closes(content)
+        room = AT_ONCE - len(self._found)
+        slot = self._journal.slot
+        self._found += [finished_request(each.event, each.course, slot) for each in closes[:room]]
+        self._passed_over += max(0, len(closes) - room)
         return consumed
 
 

@@ -13,8 +13,8 @@ from penstock.contract.journal import (
     Close,
     Open,
     encode_record,
+    read_closes,
     scan,
-    scan_closes,
 )
 from penstock.contract.money import HoldUse
 from penstock.contract.usage import (
@@ -158,11 +158,11 @@ def test_a_new_journal_is_read_by_the_old() -> None:
 def test_ends_are_read_alone() -> None:
     """Who wants only the ends of requests finds the same ones, at the same places."""
     content = (GOLDEN / "segment.before-labels.journal").read_bytes()
-    closes = [
-        (each, end) if isinstance(each, Close) else (None, end) for each, end in scan(content)
-    ]
-    assert list(scan_closes(content)) == closes
-    assert list(scan_closes(content[: closes[-1][1] - 1])) == closes[:-1]
+    records = list(scan(content))
+    closes = [record for record, _ in records if isinstance(record, Close)]
+    assert read_closes(content) == (closes, records[-1][1])
+    assert read_closes(content[: records[-1][1] - 1]) == (closes[:-1], records[-2][1])
+    assert isinstance(records[-1][0], Close)
 
 
 def _newest() -> UsageEvent:
