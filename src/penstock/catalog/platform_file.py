@@ -36,6 +36,8 @@ from penstock.catalog.references import (
 )
 from penstock.catalog.rules import list_unreachable
 from penstock.contract.snapshot import Snapshot
+from penstock.engines.operating import loads_adapters
+from penstock.engines.registry import engine_of
 from penstock.kit.secrets import resolve_secret as resolve_real_secret
 
 MAX_FILE_BYTES = 8 * 1024 * 1024
@@ -191,7 +193,8 @@ def examine(
     names, duplicates = read_names(sections)
     platform, faults = _read_entries(sections, kinds, names)
     findings = [finding for file in files for finding in file.findings]
-    findings += [*faults, *duplicates, *find_faults(sections, names), *_check_timeouts(platform)]
+    findings += [*faults, *duplicates, *find_faults(sections, names)]
+    findings += [*_check_timeouts(platform), *_check_adapters(platform)]
     return Examined(
         platform=platform,
         sections=sections,
@@ -280,6 +283,20 @@ def _check_timeouts(platform: PlatformFile) -> Iterator[Finding]:
                 "shorten it or raise total_ms"
             )
             yield upstream.finding(("timeouts", name), problem)
+
+
+def _check_adapters(platform: PlatformFile) -> Iterator[Finding]:
+    providers = {upstream.item.name: upstream.item.provider for upstream in platform.upstreams}
+    for entry in platform.deployments:
+        provider = providers.get(entry.item.upstream)
+        if provider is None or entry.item.adapter_path is None:
+            continue
+        if not loads_adapters(engine_of(provider)):
+            problem = (
+                f"servers of {provider} are not told to load adapters; "
+                "remove it, or name in provider what serves the upstream"
+            )
+            yield entry.finding(("adapter_path",), problem)
 
 
 def _check_ca_files(platform: PlatformFile) -> Iterator[Finding]:

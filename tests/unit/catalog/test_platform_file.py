@@ -172,6 +172,16 @@ def test_a_fault_is_named_with_place_and_remedy(old: str, new: str, expected: st
     assert all(finding.startswith("penstock.yaml:") and ";" in finding for finding in shown)
 
 
+@pytest.mark.parametrize(("provider", "is_told"), [("vllm", True), ("openai_compatible", False)])
+def test_an_adapter_is_loaded_by_servers_that_can_be_told(provider: str, *, is_told: bool) -> None:
+    """Before anything is applied it is said that nobody would load it, with place and remedy."""
+    adapter = "model: legal, adapter_of: base, adapter_path: /adapters/legal"
+    text = VALID.replace("model: Org/Emulated-70B:v1", adapter)
+    shown = findings(text.replace("provider: emulator", f"provider: {provider}"))
+    problem = f"routes[0].adapter_path: servers of {provider} are not told to load adapters; remove"
+    assert [problem in finding for finding in shown] == ([] if is_told else [True])
+
+
 def test_all_faults_are_said_at_once_in_the_order_of_the_file() -> None:
     """Faults of different kinds in different entries are all reported, sorted by place."""
     text = (
