@@ -110,7 +110,8 @@ def write_line(request: FinishedRequest, node: str, *, is_text: bool) -> bytes:
 
 def access_line(request: FinishedRequest, node: str) -> AccessLine:
     """Return what is said of a request."""
-    by = request.refused_by
+    request_id, event_id, by = request.request_id, request.event_id, request.refused_by
+    trace = request.trace
     has_engine = request.attempt_count > 0
     return AccessLine(
         ts=format_time(request.finished_at_ns // 1_000),
@@ -120,10 +121,10 @@ def access_line(request: FinishedRequest, node: str) -> AccessLine:
         node=node,
         slot=request.slot,
         # The only words of callers and engines in it.
-        request_id=redact(request.request_id),
+        request_id=request_id if request_id == event_id else redact(request_id),
         upstream_request_id=redact(request.upstream_request_id),
-        event_id=request.event_id,
-        trace_id=request.trace_id,
+        event_id=event_id,
+        trace_id="" if trace is None else trace.trace_id,
         organization=request.organization,
         project=request.project,
         key_id=request.key_id,

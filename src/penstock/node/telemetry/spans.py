@@ -116,7 +116,7 @@ def write_spans(request: FinishedRequest) -> list[bytes]:
         said = _describe_part("queue", trace.is_sampled)
         during = admitted_ns, dispatched_ns
         spans.append(write_span(trace_id, own_id | _QUEUE, own_id, during, said))
-    spans += _attempts(request, trace, trace_id, (dispatched_ns, end_ns))
+    spans += _attempts(request, trace, (trace_id, own_id), (dispatched_ns, end_ns))
     return spans
 
 
@@ -207,11 +207,10 @@ def _describe_end(
 
 
 def _attempts(
-    request: FinishedRequest, trace: Trace, trace_id: bytes, during: tuple[int, int]
+    request: FinishedRequest, trace: Trace, ids: tuple[bytes, int], during: tuple[int, int]
 ) -> list[bytes]:
     """Return spans of endpoints that were tried; the last may have been followed by a refusal."""
-    begin_ns, end_ns = during
-    own_id = span_number(trace.span_id)
+    (trace_id, own_id), (begin_ns, end_ns) = ids, during
     spans: list[bytes] = []
     number = 1
     for attempt in request.earlier_attempts:
@@ -269,12 +268,23 @@ def _last_attempt(request: FinishedRequest, trace: Trace, endpoint: str) -> byte
             said,
             say_number("gen_ai.usage.input_tokens", request.input_tokens),
             say_number("gen_ai.usage.output_tokens", request.output_tokens),
-            say_number("gen_ai.usage.cache_read.input_tokens", request.cached_input_tokens),
-            say_number(
-                "gen_ai.usage.cache_creation.input_tokens", request.cache_write_input_tokens
+            _describe_parts(
+                request.cached_input_tokens,
+                request.cache_write_input_tokens,
+                request.reasoning_output_tokens,
             ),
-            say_number("gen_ai.usage.reasoning.output_tokens", request.reasoning_output_tokens),
         )
+    )
+
+
+@lru_cache(maxsize=_KEPT)
+def _describe_parts(cached: int | None, cache_write: int | None, reasoning: int | None) -> bytes:
+    return describe(
+        {
+            "gen_ai.usage.cache_read.input_tokens": cached,
+            "gen_ai.usage.cache_creation.input_tokens": cache_write,
+            "gen_ai.usage.reasoning.output_tokens": reasoning,
+        }
     )
 
 
