@@ -78,6 +78,8 @@ class Course(msgspec.Struct, frozen=True, array_like=True, gc=False):
     refused_by: RefusedBy | None = None
     provider: str = ""
     """Kind of the engine that was asked last: `vllm`, `openai` ..."""
+    dropped_reason: str = ""
+    """Why an endpoint picker behind the upstream dropped it, e.g. `rejected-saturated`."""
 
 
 class FinishedRequest(msgspec.Struct, frozen=True, gc=False):
@@ -127,6 +129,7 @@ class FinishedRequest(msgspec.Struct, frozen=True, gc=False):
     answer_bytes: int
     service_tier: str
     upstream_request_id: str
+    dropped_reason: str
 
     @property
     def trace_id(self) -> str:
@@ -181,6 +184,7 @@ def finished_request(event: UsageEvent, course: Course | None, slot: int) -> Fin
         went.answer_bytes,
         event.service_tier,
         event.upstream_request_id,
+        went.dropped_reason,
     )
 
 

@@ -37,7 +37,7 @@ _INCLUDE_USAGE = msgspec.Raw(b'{"include_usage":true}')
 _CONTINUOUS_USAGE = msgspec.Raw(b'{"include_usage":true,"continuous_usage_stats":true}')
 _NOT_PASSED = STEERING.union(IDENTIFYING)
 _EMPTY = re.compile(rb'null|""|\[[ \t\r\n]*\]')
-_STEER_SCOPE = "inference:steer"
+STEER_SCOPE = "inference:steer"
 _BYTES_PER_TOKEN = 4
 
 
@@ -180,7 +180,7 @@ def _isolate(members: Members, runtime: Runtime, principal: Principal) -> int:
     """Take out what would steer the engine, and names of persons; return how urgent it is."""
     if _NOT_PASSED.isdisjoint(members):
         return 0
-    may_steer = _STEER_SCOPE in principal.scopes  # and says it in the engine's own words
+    may_steer = STEER_SCOPE in principal.scopes  # and says it in the engine's own words
     steering = ALWAYS_OURS if may_steer else STEERING
     priority = 0 if may_steer else read_priority(members, principal.scopes)
     for name in steering.intersection(members):

@@ -52,7 +52,8 @@ _DROPPED = {
     CONNECT_TIMEOUT: b"rejected-no-endpoints",
     DRAINING: b"shutting-down",
 }
-"""Why nobody worked on a request, in llm-d's words, for callers that know those."""
+"""Why nobody worked on a request, in llm-d's words, for callers that know those; where somebody
+behind us said why, that is told instead."""
 _UNAVAILABLE = 503
 _UNAUTHORIZED = 401
 
@@ -136,8 +137,8 @@ def error_lines(refusal: Refusal, status: int) -> bytes:
         error.code.encode(),
         failed,
     )
-    reason = _DROPPED.get(error)
-    if reason is not None:
+    reason = refusal.reason.encode("ascii") or _DROPPED.get(error)
+    if reason:
         lines += b"x-llm-d-request-dropped-reason: %b\r\n" % reason
     is_waited_for = status == _UNAVAILABLE or error is OVERLOADED
     if is_waited_for or refusal.retry_after_s is not None:

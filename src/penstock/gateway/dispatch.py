@@ -280,6 +280,7 @@ class Dispatch(RequestRecord):
             self._blame_engine()
         if not self._reply.is_begun:
             self._first_byte_ns = None  # of an answer that nobody got: it is not paid for
+        self._dropped_reason = refusal.reason
         refusal = self._redacted(refusal)
         self._reply.fail(
             refusal,

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from penstock.gateway.admit import Admission
+from penstock.gateway.admit import STEER_SCOPE, Admission
 from penstock.gateway.dialects.openai import error_status, error_text
 from penstock.gateway.dispatch import NEVER, Dispatch
 from penstock.gateway.errors import BAD_ANSWER, CLOSED_EARLY, FAILED, REFUSED_BY_ENGINE
-from penstock.gateway.failure import PASSED_STATUSES, error_in_answer
+from penstock.gateway.failure import PASSED_STATUSES, dropped, error_in_answer
 from penstock.gateway.form import Form
 from penstock.gateway.forms import form_of
 from penstock.gateway.forward import Pool, UpstreamConnection
@@ -75,9 +75,8 @@ class Exchange(Dispatch):
         session_id = request.session_id or admission.session
         if session_id is not None:
             lines += self._session_line(bytes(session_id), lines, upstream)
-        fairness_header = upstream.engine.fairness_header
-        if fairness_header is not None:
-            lines += self._pseudonym_line(fairness_header, b"fairness\0")
+        if upstream.engine.fairness_header is not None:
+            lines += self._fairness_line(upstream.engine.fairness_header)
         if pool.load.is_wanted and not admission.is_stream:
             lines += pool.load.ask(self._worker.now_s())
         name = self.request_id.encode("ascii")
@@ -93,6 +92,16 @@ class Exchange(Dispatch):
         if header is None or b"x-session-id" in passed:
             return b""
         return self._pseudonym_line(header, b"session\0" + session_id)
+
+    def _fairness_line(self, header: str) -> bytes:
+        """Return the line that says among whom an engine is to be fair: organizations.
+
+        Who may steer engines may say among whom else, as a platform that has users of its own.
+        """
+        fairness_id = self._request.fairness_id
+        if fairness_id is None or STEER_SCOPE not in self._principal.scopes:
+            return self._pseudonym_line(header, b"fairness\0")
+        return b"%b: %b\r\n" % (header.encode("ascii"), fairness_id)
 
     def _pseudonym_line(self, header: str, of: bytes) -> bytes:
         name = self._worker.runtime.pseudonym(self._principal.organization, of)
@@ -150,6 +159,7 @@ class Exchange(Dispatch):
         status = connection.status
         refusal = self._form.failure(self._admission, connection, b"".join(self._body))
         refusal = self._adapter_gone(status, self._too_long(refusal))
+        refusal = dropped(refusal, connection.dropped_reason)
         if self._sent_elsewhere(status, refusal):
             return
         is_passed = refusal.error is REFUSED_BY_ENGINE and status in PASSED_STATUSES

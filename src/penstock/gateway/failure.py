@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
 from penstock.engines.registry import NO_ROOM
 from penstock.gateway.dialects.openai import error_status, error_text
@@ -43,8 +44,11 @@ _PLACE = re.compile(
 _UNREADABLE = re.compile(r"unable to parse|failed to parse", re.IGNORECASE)
 """With which Triton begins to tell of what it could not read, under 500."""
 _NOT_FOUND, _ERROR, _NOT_IMPLEMENTED = 404, 500, 501
+_REASON = re.compile(rb"[a-z]+(?:-[a-z]+){0,7}")
+"""A word like `rejected-ttl-expired`, and no text in which there could be anything."""
 _REDACTED = "[address]"
 _ERRORS_FROM = 400
+_REASON_BYTES = 64
 _RETRY_AFTER_DIGITS = 6
 """A longer wait than eleven days is no wait."""
 
@@ -142,13 +146,25 @@ def redacted(refusal: Refusal, authorization: bytes, hosts: Iterable[str]) -> Re
         return refusal
     credential = authorization.partition(b"Bearer ")[2].strip().decode("ascii")
     if credential and credential in text:
-        return Refusal(refusal.error, retry_after_s=refusal.retry_after_s)
+        return replace(refusal, detail="")
     shown = _PLACE.sub(_REDACTED, text)
     for host in (host for host in hosts if host in shown):
         shown = re.sub(rf"(?<![\w.-]){re.escape(host)}(?![\w-])", _REDACTED, shown)
     if shown == text:
         return refusal
-    return Refusal(refusal.error, shown, refusal.param, refusal.retry_after_s)
+    return replace(refusal, detail=shown)
+
+
+def dropped(refusal: Refusal, reason: bytes | None) -> Refusal:
+    """Return a refusal with the word that an endpoint picker has for why it dropped the request.
+
+    Args:
+        refusal: What its answer means.
+        reason: Its `x-llm-d-request-dropped-reason`, if there was one.
+    """
+    if reason is None or len(reason) > _REASON_BYTES or _REASON.fullmatch(reason) is None:
+        return refusal
+    return replace(refusal, reason=reason.decode("ascii"))
 
 
 def error_in_answer(raw: bytes) -> Refusal:

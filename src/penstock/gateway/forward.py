@@ -82,6 +82,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         "answer_id",
         "content_encoding",
         "content_type",
+        "dropped_reason",
         "has_length",
         "idle_since_s",
         "is_counted",
@@ -117,6 +118,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         """`inference-header-content-length` of the answer: how much of its body is JSON."""
         self.load_report: bytes | None = None
         """How busy the engine says that it is."""
+        self.dropped_reason: bytes | None = None
+        """Why an endpoint picker dropped the request, if so."""
         self.has_length = False
         self.is_failure = False
         """The answer, as whole as it is, says that the engine is broken."""
@@ -227,6 +230,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
                 self.json_length = value
             case b"endpoint-load-metrics":
                 self.load_report = value
+            case b"x-llm-d-request-dropped-reason":
+                self.dropped_reason = value
 
     def on_headers_complete(self) -> None:
         """Note the status; answers like 100 Continue are passed over."""

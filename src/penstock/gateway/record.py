@@ -61,6 +61,7 @@ class RequestRecord(ABC):
         "_denial",
         "_dispatched_ns",
         "_downstream",
+        "_dropped_reason",
         "_event_id",
         "_first_byte_ns",
         "_header_id",
@@ -107,6 +108,8 @@ class RequestRecord(ABC):
         self._attempts = Attempts(worker, self._started_ns)
         self._header_id: bytes | None = None
         """What the head of the answer calls it."""
+        self._dropped_reason = ""
+        """In the word of who dropped it behind the upstream."""
         self._says: Reading | None = None
         """What a whole plain answer says."""
         self._taken: Claim | Till | None = None
@@ -286,6 +289,7 @@ class RequestRecord(ABC):
             "" if error is None else error.source,
             None if self._denial is None else self._denial.by,
             self._admission.target.upstream.settings.provider,
+            self._dropped_reason,
         )
 
     def _give_back(

@@ -69,6 +69,8 @@ class Request:
     has_traceparent = False
     session_id: bytes | None = None
     """What keeps requests together on one engine, as the caller names it."""
+    fairness_id: bytes | None = None
+    """Among whom llm-d is to be fair, as the caller names it; heeded of who may steer engines."""
     labels: Labels = ()
     """By which the caller finds its costs."""
     forwarded: list[tuple[bytes, bytes]] | None = None
@@ -325,6 +327,11 @@ def _take_session_id(request: Request, value: bytes) -> None:
         request.session_id = value
 
 
+def _take_fairness_id(request: Request, value: bytes) -> None:
+    if _CALLER_REQUEST_ID.fullmatch(value) is not None:
+        request.fairness_id = value
+
+
 def _take_labels(request: Request, value: bytes) -> None:
     if request.labels:
         request.refuse(Refusal(LABELS_INVALID, "Two x-penstock-labels headers were sent."))
@@ -351,6 +358,7 @@ _TAKERS = {
     b"traceparent": _take_traceparent,
     b"tracestate": _take_tracestate,
     b"x-session-id": _take_session_id,
+    b"x-llm-d-inference-fairness-id": _take_fairness_id,
     b"x-penstock-labels": _take_labels,
     b"inference-header-content-length": _take_json_length,
 }

@@ -90,6 +90,8 @@ class Refusal:
     """The offending member of the request, if one is to blame."""
     retry_after_s: int | None = None
     """Seconds until a retry makes sense, if known."""
+    reason: str = ""
+    """Why, in a word of whoever refused it behind us, if it said one; safe to show."""
 
     @property
     def message(self) -> str:

@@ -49,6 +49,8 @@ class AccessLine(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, 
     """The error's code: what it means and what to do is in the reference of errors."""
     error_source: str = ""
     """`downstream`, `upstream` or `internal`."""
+    dropped_reason: str = ""
+    """Why llm-d, or another endpoint picker, dropped it, in its word."""
     rule: str = ""
     """Id of the limit or budget that said no, and what it counts and gives."""
     rule_metric: str = ""
@@ -136,6 +138,7 @@ def access_line(request: FinishedRequest, node: str) -> AccessLine:
         outcome=request.outcome,
         error=request.error_code or "",
         error_source=request.error_source,
+        dropped_reason=request.dropped_reason,
         rule="" if by is None else by.rule,
         rule_metric="" if by is None else by.metric,
         rule_limit=None if by is None else by.limit,

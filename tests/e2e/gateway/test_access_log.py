@@ -44,11 +44,15 @@ from penstock.node.finished import FinishedRequests
 PROMPT = "canary-prompt-77"
 KEY_A = owner_name("key", "org-a", "key-a")
 ORGANIZATION = owner_name("organization", "org-a")
-UPSTREAMS = ("engine", "hasty", "away", "broken", "locked")
+UPSTREAMS = ("engine", "hasty", "away", "broken", "dropping", "locked")
+DROPPED = (
+    b"HTTP/1.1 429 Too Many Requests\r\nx-llm-d-request-dropped-reason: rejected-ttl-expired\r\n"
+    b"content-length: 2\r\n\r\n{}"
+)
 LONG = b"X-Emulator-Ttft-Ms: 20000"
 
 
-def _snapshot(engine: int, nobody: int, broken: int) -> Snapshot:
+def _snapshot(engine: int, nobody: int, broken: int, dropping: int) -> Snapshot:
     """Return a snapshot with an alias for each end that a request can come to."""
     plain = make_snapshot([engine])
     (here,) = plain.upstreams
@@ -61,6 +65,7 @@ def _snapshot(engine: int, nobody: int, broken: int) -> Snapshot:
             msgspec.structs.replace(here, name="hasty", timeouts=Timeouts(first_byte_ms=200)),
             Upstream("away", "emulator", away),
             Upstream("broken", "emulator", (Endpoint("http", "127.0.0.1", broken),)),
+            Upstream("dropping", "llm_d", (Endpoint("http", "127.0.0.1", dropping),)),
             msgspec.structs.replace(here, name="locked"),
         ),
         deployments=tuple(
@@ -129,24 +134,28 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     limit = Limit("r-1", Metric.REQUESTS, 1, alias="limited")
     price = Price("EUR", 0, PRICE_SCALE, PRICE_SCALE, PRICE_SCALE)
 
-    def break_off() -> None:
-        """Take each request and hang up."""
+    def hang_up(server: socket.socket, answer: bytes) -> None:
+        """Take each request, say something, or nothing, and hang up."""
         while True:
             try:
-                connection, _ = broken.accept()
+                connection, _ = server.accept()
             except OSError:
                 return
             with connection:
                 connection.recv(65_536)
+                connection.sendall(answer)
 
     with (
         running_engine() as engine,
         socket.create_server(("127.0.0.1", 0)) as broken,
+        socket.create_server(("127.0.0.1", 0)) as dropping,
         running_agent(books.clock, answer=books.answer) as agent,
         running_worker(
             folder,
             [],
-            snapshot=_snapshot(engine.port, free_port(), broken.getsockname()[1]),
+            snapshot=_snapshot(
+                engine.port, free_port(), broken.getsockname()[1], dropping.getsockname()[1]
+            ),
             fed=dict(
                 [
                     limits_record(KEY_A, OwnerLimits(limits=(limit,))),
@@ -158,7 +167,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
             tells_refused=True,
         ) as worker,
     ):
-        threading.Thread(target=break_off, daemon=True).start()
+        for server, answer in ((broken, b""), (dropping, DROPPED)):
+            threading.Thread(target=hang_up, args=(server, answer), daemon=True).start()
         agent.wait(Stats)
         path = folder / "access.log"
         path.touch()
@@ -219,6 +229,14 @@ async def test_two_endpoints_failed(stage: Stage) -> None:
     (given_up,) = line["given_up"]
     _said(given_up, upstream="away", reason="connect_failed")
     assert len(line["endpoints"]) == 2
+
+
+async def test_an_endpoint_picker_dropped_it(stage: Stage) -> None:
+    """A 429 says why in the word of whoever was behind the upstream."""
+    line = await stage.line(stage.send("dropping"))
+    _said(line, status=429, upstream="dropping", dropped_reason="rejected-ttl-expired")
+    _said(line, error="err:gateway:upstream:overloaded", error_source="upstream")
+    assert "dropped_reason" not in await stage.line(stage.send("engine"))
 
 
 async def test_an_engine_took_too_long(stage: Stage) -> None:

@@ -50,7 +50,14 @@ def worker(
     plain = make_snapshot([engine.port])
     snapshot = msgspec.structs.replace(
         plain,
-        keys=tuple(msgspec.structs.replace(key, aliases=None) for key in plain.keys),
+        keys=tuple(
+            msgspec.structs.replace(
+                key,
+                aliases=None,
+                scopes=("inference", "inference:steer") if key.id == "key-b" else key.scopes,
+            )
+            for key in plain.keys
+        ),
         upstreams=tuple(
             msgspec.structs.replace(plain.upstreams[0], name=kind, provider=kind)
             for kind in HEADERS
@@ -67,6 +74,19 @@ async def _seen(
     engine: ScriptedEngine, worker: WorkerProcess, kind: str, **fields: str
 ) -> Received:
     assert (await ask(worker.port, "", chat_body(model=kind), **fields)).status == 200
+    return engine.requests[-1]
+
+
+async def _seen_of_other(
+    engine: ScriptedEngine, worker: WorkerProcess, kind: str, lines: str = ""
+) -> Received:
+    """Return what arrives of a request of the other organization, whose key may steer engines."""
+    async with calling(worker.port) as caller:
+        body = chat_body(model=kind)
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {OTHER_KEY}"
+        head += f"\r\n{lines}content-length: {len(body)}\r\n\r\n"
+        await caller.send(head.encode() + body)
+        assert (await caller.read_answer()).status == 200
     return engine.requests[-1]
 
 
@@ -104,15 +124,28 @@ async def test_organizations_are_told_apart_where_they_are_served_fairly(
     """llm-d gets one name for all requests of an organization, never a caller's, others none."""
     fields = {FAIRNESS.replace("-", "_"): "of-somebody-else"}
     first, again = [(await _seen(engine, worker, "llm_d", **fields)).header for _ in range(2)]
-    async with calling(worker.port) as caller:
-        body = chat_body(model="llm_d")
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {OTHER_KEY}"
-        await caller.send(f"{head}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
-        assert (await caller.read_answer()).status == 200
-    other = engine.requests[-1].header
+    other = await _seen_of_other(engine, worker, "llm_d")
     assert len(first[FAIRNESS]) == 32
-    assert first[FAIRNESS] == again[FAIRNESS] != other[FAIRNESS]
+    assert first[FAIRNESS] == again[FAIRNESS] != other.header[FAIRNESS]
     assert FAIRNESS not in (await _seen(engine, worker, "vllm", **fields)).header
+
+
+@pytest.mark.parametrize(
+    ("said", "is_heeded"),
+    [("batch-7", True), ("two words", False), ("", False), ("x" * 129, False)],
+)
+async def test_who_may_steer_says_among_whom_to_be_fair(
+    engine: ScriptedEngine,
+    worker: WorkerProcess,
+    said: str,
+    is_heeded: bool,  # noqa: FBT001 - a table
+) -> None:
+    """With the operator's scope a sane name is passed as it is, to servers that know such names."""
+    line = f"{FAIRNESS}: {said}\r\n"
+    found = (await _seen_of_other(engine, worker, "llm_d", line)).header[FAIRNESS]
+    assert (found == said) is is_heeded
+    assert is_heeded or len(found) == 32
+    assert FAIRNESS not in (await _seen_of_other(engine, worker, "vllm", line)).header
 
 
 @pytest.mark.parametrize("kind", HEADERS)

@@ -107,6 +107,10 @@ def test_errors_speak_openais_dialect() -> None:
             Refusal(OVERLOADED, retry_after_s=17),
             {b"retry-after: 17", b"x-llm-d-request-dropped-reason: rejected-saturated"},
         ),
+        (
+            Refusal(OVERLOADED, reason="evicted-priority"),
+            {b"retry-after: 1", b"x-llm-d-request-dropped-reason: evicted-priority"},
+        ),
         (Refusal(FAILED), {b"x-penstock-error-source: upstream", b"HTTP/1.1 502 Bad Gateway"}),
         (Refusal(MODEL_NOT_FOUND), {b"x-penstock-error-source: gateway"}),
     ],

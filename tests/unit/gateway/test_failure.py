@@ -12,7 +12,13 @@ from penstock.gateway.errors import (
     REFUSED_BY_ENGINE,
     UNAVAILABLE,
 )
-from penstock.gateway.failure import error_in_answer, redacted, status_failure, too_long
+from penstock.gateway.failure import (
+    dropped,
+    error_in_answer,
+    redacted,
+    status_failure,
+    too_long,
+)
 from penstock.kit.errors import ErrorCode, Refusal
 
 _BODY = b'{"error":{"message":"its words"}}'
@@ -158,3 +164,27 @@ def test_too_long_requests(
     told = too_long(refusal, most, tokens)
     assert (told.error is CONTEXT_EXCEEDED) is is_so
     assert told == refusal or is_so
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (None, ""),
+        (b"evicted", "evicted"),
+        (b"rejected-ttl-expired", "rejected-ttl-expired"),
+        (b"", ""),
+        (b"Rejected", ""),
+        (b"rejected-", ""),
+        (b"rejected at 10.0.0.1", ""),
+        (b"gpu7.internal", ""),
+        (b"\xff", ""),
+        (b"a" * 65, ""),
+    ],
+)
+def test_only_a_word_is_a_reason(said: bytes | None, reason: str) -> None:
+    """What is said of why a request was dropped is shown when it can hold nothing else."""
+    refusal = dropped(Refusal(OVERLOADED, "full: 10.0.0.1", retry_after_s=3), said)
+    shown = redacted(refusal, b"", ())
+    assert shown == Refusal(OVERLOADED, "full: [address]", None, 3, reason)
+    secret = b"Authorization: Bearer full"
+    assert redacted(refusal, secret, ()) == Refusal(OVERLOADED, "", None, 3, reason)
