@@ -1,6 +1,7 @@
 """What a worker knows of one endpoint, in whatever protocol it is spoken to."""
 
 import asyncio
+import errno
 import socket
 from abc import ABC, abstractmethod
 from typing import Any, Generic, TypeVar
@@ -16,6 +17,7 @@ _KEEP_ALIVE_IDLE_S, _KEEP_ALIVE_INTERVAL_S, _KEEP_ALIVE_PROBES = 15, 5, 3
 """A vanished peer is noticed within 30 s."""
 
 _PLACE_CHARACTERS = 128
+_OUR_LACKS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL})
 
 _Sender = TypeVar("_Sender")
 
@@ -64,6 +66,11 @@ class EndpointState(ABC, Generic[_Sender]):
         """Be passed over for a while: no connection came about."""
         self.cool_until_s = self._loop.time() + ENDPOINT_COOL_DOWN_S
         self.health.failed()
+
+    def not_connected(self, error: Exception) -> None:
+        """Be passed over for a while, unless it is this process that has no file or port left."""
+        if not isinstance(error, OSError) or error.errno not in _OUR_LACKS:
+            self.cool()
 
     @property
     @abstractmethod

@@ -394,7 +394,7 @@ CONNECTIONS_EXHAUSTED = _infrastructure(
     503,
     "This node has too many connections. Retry.",
     source=Source.INTERNAL,
-    cause="`max_connections` of the worker is reached.",
+    cause="`max_connections` of the worker is reached, or what its open files allow.",
     operator="Add workers or nodes, or raise max_connections and the open file limit.",
 )
 UPSTREAM_SATURATED = _infrastructure(

@@ -435,8 +435,8 @@ class Pool(EndpointState[Sender]):
             if transport.is_closing():
                 raise ConnectionResetError  # the engine hung up before anything was sent
             watch_peer(transport)
-        except (OSError, UnicodeError):  # TLS and name resolution fail as one, too
-            self.cool()
+        except (OSError, UnicodeError) as error:  # TLS and name resolution fail as one, too
+            self.not_connected(error)
             if self._connecting.pop(sender, None) is not None:
                 sender.connect_failed(self, Refusal(CONNECT_FAILED))
             self._make_for_waiting()

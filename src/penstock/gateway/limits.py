@@ -17,6 +17,9 @@ HEADER_DEADLINE_S = 10.0
 """From a request's first byte (or the connection's start) to the end of its header; then 408."""
 BODY_IDLE_S = 30.0
 """Between two reads of a request's body; then 408."""
+FILES_KEPT = 128
+"""Of the files that a worker may open, those that no connection takes. Half of the others are for
+callers' connections, if `max_connections` is not less, and half for those to engines."""
 KEEP_ALIVE_S = 75.0
 """Between two requests of a connection; then it is closed."""
 WRITE_STALL_S = 60.0

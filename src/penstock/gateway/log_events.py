@@ -4,6 +4,11 @@ from penstock.kit.logs.event import Event, Level
 
 CANNOT_START = Event("gateway.cannot_start", Level.ERROR, "The worker ends; `why` says what to do.")
 WORKER_READY = Event("gateway.worker_ready", Level.INFO, "The worker serves.")
+FEWER_CONNECTIONS = Event(
+    "gateway.fewer_connections",
+    Level.INFO,
+    "It takes fewer than its settings say: else files would lack for engines. Raise `ulimit -Hn`.",
+)
 DRAINING = Event("gateway.draining", Level.INFO, "It was told to end; streams finish.")
 CREDENTIALS_MISSING = Event(
     "gateway.credentials_missing",

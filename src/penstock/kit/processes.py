@@ -1,6 +1,7 @@
 """What the system says of a process."""
 
 import os
+import resource
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +9,10 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 _USER, _SYSTEM = 11, 12
 """Places of processor times behind the name in `/proc/<pid>/stat`: fields 14 and 15."""
+
+
+_FILES_ENOUGH = 1 << 20
+"""More are of no use to a process, and there may be no limit."""
 
 
 class ProcessUse(NamedTuple):
@@ -19,6 +24,15 @@ class ProcessUse(NamedTuple):
     """Since its start, on all cores."""
     open_files: int
     """Descriptors, connections included."""
+
+
+def raise_open_files() -> int:
+    """Let this process open as many files as it may be allowed; return how many these are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _FILES_ENOUGH if hard == resource.RLIM_INFINITY else min(hard, _FILES_ENOUGH)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most
 
 
 def find_use(pid: int) -> ProcessUse | None:

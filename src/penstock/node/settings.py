@@ -64,7 +64,7 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     tls_key: str | None = None
     """PEM file with the certificate's key."""
     max_connections: Positive = 20_000
-    """Connections of one worker."""
+    """Connections of callers to one worker, as far as it may open two files for each."""
     journal_strict: bool = False
     """Wait for fsync, not only for write, before the last byte."""
     journal_segment_bytes: Annotated[int, Meta(ge=65_536)] = 16 * 1024 * 1024

@@ -1,6 +1,7 @@
 """Connections to an endpoint: lending, waiting, giving up, and reading answers at every cut."""
 
 import asyncio
+import errno
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -304,6 +305,21 @@ async def test_a_failed_connection_lets_the_next_try() -> None:
         assert sender.refusal == Refusal(CONNECT_FAILED)
     assert pool.cool_until_s == loop.now_s + ENDPOINT_COOL_DOWN_S
     assert pool.connection_count == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "is_cool"), [(errno.ECONNREFUSED, True), (errno.EMFILE, False), (errno.ENFILE, False)]
+)
+async def test_an_endpoint_is_not_blamed_for_our_lack_of_files(code: int, *, is_cool: bool) -> None:
+    """The request fails, but only what refused a connection is passed over."""
+    loop = FakeLoop()
+    pool, sender = _pool(loop), FakeSender()
+    pool.acquire(sender)
+    await _turn()
+    loop.asked[0].set_exception(OSError(code, "no"))
+    await _turn()
+    assert sender.refusal is not None
+    assert (pool.cool_until_s > loop.now_s) is is_cool
 
 
 async def test_a_connection_lost_before_it_is_lent_failed_to_connect() -> None:

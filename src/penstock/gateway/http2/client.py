@@ -196,9 +196,9 @@ class Http2Pool(EndpointState[StreamSender]):
         try:
             async with asyncio.timeout(self.upstream.timeouts.connect_ms / 1000):
                 link = await self._make_link()
-        except (OSError, UnicodeError):  # TLS, name resolution and time-outs are among them
+        except (OSError, UnicodeError) as error:  # TLS, name resolution, time-outs are among them
             self._connecting = None
-            self._connect_failed()
+            self._connect_failed(error)
             return
         self._connecting = None
         self._links.append(link)
@@ -223,9 +223,9 @@ class Http2Pool(EndpointState[StreamSender]):
         watch_peer(transport)
         return link
 
-    def _connect_failed(self) -> None:
+    def _connect_failed(self, error: Exception) -> None:
         """Tell those who waited, unless they can wait for room on another connection."""
-        self.cool()
+        self.not_connected(error)
         if self._links:
             return
         waiting, self._waiting = self._waiting, {}
