@@ -231,6 +231,11 @@ _MODELS = Dashboard(
             },
         ),
         Panel(
+            "How strained engines are",
+            "percentunit",
+            {"{{upstream}} {{endpoint}}": "max by (upstream, endpoint) (penstock_endpoint_strain)"},
+        ),
+        Panel(
             "Connections to engines",
             "short",
             {"{{upstream}}": "sum by (upstream) (penstock_upstream_connections)"},

@@ -46,6 +46,24 @@ def test_pages_are_read_as_they_are_written() -> None:
     assert read_metrics(_load("dynamo"), page) == Figures(3.0, 2.0, None)
 
 
+@pytest.mark.parametrize("name", [name for name, each in ENGINES.items() if each.load])
+def test_each_kind_is_understood(name: str) -> None:
+    """Whatever its metrics are called and labelled, a page with them says how strained it is."""
+    load = _load(name)
+
+    def series(metric: str, figure: float) -> str:
+        start, _, label = metric.rstrip("}").partition("{")
+        labels = 'model="m",' + (label or 'engine="0"')
+        return f"# TYPE {start} gauge\n{start}{{{labels}}} {figure}\n"
+
+    page = series(load.running, 3.0) + series(load.waiting, 1.0)
+    if load.cache_use:
+        page += series(load.cache_use, 0.5)
+    figures = read_metrics(load, page.encode())
+    assert figures == Figures(3.0, 1.0, 0.5 if load.cache_use else None)
+    assert find_strain(figures) == (0.5 if load.cache_use else 0.25)
+
+
 @pytest.mark.parametrize(
     "page",
     [
