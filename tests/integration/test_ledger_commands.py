@@ -62,6 +62,9 @@ def test_an_invoice_is_issued_taken_back_and_paid(control: ControlServer, tmp_pa
     asyncio.run(_use(tmp_path / "data" / "usage.db", owner["id"]))
     drafting = ("invoices", "draft", "--organization", "acme", "--month", MONTH)
     (draft,) = run_json(control, *drafting)
+    strange = run(control, "invoices", "void", f"{draft['id']}/finalize?", "--yes")
+    (kept,) = run_json(control, "invoices", "list")
+    assert (strange.exit_code, kept["state"]) == (1, "draft")
     asked = run(control, "invoices", "void", draft["id"])
     assert (asked.exit_code, "--yes" in asked.output) == (2, True)
     for verb, sentence in (

@@ -32,6 +32,8 @@ def test_notices_go_on_behind_a_cursor(sqlite_template: Path, tmp_path: Path) ->
         (second,) = run_json(server, "notices", "--after", first[-1]["cursor"])
         assert second["payload"] == {"count": 1, "event_ids": [make_event(2).event_id]}
         assert run_json(server, "notices", "--after", second["cursor"]) == []
+        nothing = run(server, "notices", "--after", second["cursor"]).stdout
+        assert nothing == "There are no notices.\n"
         shown = run(server, "notices").stdout
         assert shown.count("usage.quarantined") == 2
         assert run(server, "notices", "--after", "made-up").exit_code == 1

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -125,8 +126,7 @@ def finalize(
 ) -> None:
     """Issue a draft: number, amounts and parties are fixed, and it is booked."""
     with connect(data) as client:
-        path = f"{INVOICES}/{invoice}/finalize"
-        row = client.change("POST", path, timeout_s=_READ_TIMEOUT_S)
+        row = client.change("POST", _path(invoice, "/finalize"), timeout_s=_READ_TIMEOUT_S)
         sentence = f"Issued {row['number']} over {row['gross']} {row['currency']}."
         say_done(row, sentence, as_json=as_json)
 
@@ -170,7 +170,7 @@ def list_invoices(
 def show(invoice: InvoiceArgument, *, data: DataOption = None, as_json: JsonOption = False) -> None:
     """Show an invoice and its lines; of a draft what they would be now."""
     with connect(data) as client:
-        row = client.get(f"{INVOICES}/{invoice}", timeout_s=_READ_TIMEOUT_S)
+        row = client.get(_path(invoice), timeout_s=_READ_TIMEOUT_S)
     if as_json:
         print_json(row)
         return
@@ -202,7 +202,7 @@ def _print_content(said: "Row") -> None:
 def xml(invoice: InvoiceArgument, *, data: DataOption = None) -> None:
     """Write an issued invoice to stdout as XML: EN 16931, in the syntax of UN/CEFACT (CII)."""
     with connect(data) as client:
-        for part in client.download(f"{INVOICES}/{invoice}/xml", {}):
+        for part in client.download(_path(invoice, "/xml"), {}):
             typer.echo(part, nl=False)
 
 
@@ -218,7 +218,7 @@ def pay(
 ) -> None:
     """Book that an invoice was paid in full."""
     with connect(data) as client:
-        row = client.change("POST", f"{INVOICES}/{invoice}/pay", {"reference": reference})
+        row = client.change("POST", _path(invoice, "/pay"), {"reference": reference})
         say_done(row, f"{row['number']} is paid.", as_json=as_json)
 
 
@@ -233,8 +233,13 @@ def void(
     """Take an invoice back that nobody paid, by a credit note."""
     confirm(f"Take {invoice} back, for good?", is_confirmed=yes)
     with connect(data) as client:
-        row = client.change("POST", f"{INVOICES}/{invoice}/void")
+        row = client.change("POST", _path(invoice, "/void"))
         say_done(row, f"Credit note {row['number']} takes it back.", as_json=as_json)
+
+
+def _path(invoice: str, step: str = "") -> str:
+    """Return where an invoice is, whatever was typed as its id: it is one step of the path."""
+    return f"{INVOICES}/{quote(invoice, safe='')}{step}"
 
 
 def _read(path: Path) -> dict[str, Any]:

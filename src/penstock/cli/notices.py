@@ -47,17 +47,21 @@ def notices(
         filters = find_place(client, org, None).filters
         try:
             while True:
-                after = _show(client, {**filters, **given(after=after)}, as_json=as_json)
+                wanted = {**filters, **given(after=after)}
+                after, count = _show(client, wanted, as_json=as_json)
                 if not follow:
-                    return
+                    break
                 time.sleep(_FOLLOW_S)
         except KeyboardInterrupt:
             # The way to end it, so no failure.
             return
+        if not count and not as_json:
+            typer.echo("There are no notices.")
 
 
-def _show(client: "ControlClient", filters: dict[str, str], *, as_json: bool) -> str:
-    """Print what there is now, and return the cursor behind it."""
+def _show(client: "ControlClient", filters: dict[str, str], *, as_json: bool) -> tuple[str, int]:
+    """Print what there is now, and return the cursor behind it and how much it was."""
+    count = 0
     while True:
         page: Row = client.get(NOTICES, filters)
         for row in page["data"]:
@@ -67,5 +71,6 @@ def _show(client: "ControlClient", filters: dict[str, str], *, as_json: bool) ->
                 typer.echo("  ".join(str(row[name]) for name in _COLUMNS))
         sys.stdout.flush()
         filters = {**filters, "after": page["cursor"]}
+        count += len(page["data"])
         if not page["data"]:
-            return str(page["cursor"])
+            return str(page["cursor"]), count

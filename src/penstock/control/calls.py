@@ -34,7 +34,7 @@ from penstock.storage.sessions import ReadSession
 REPLAYED: Final = "idempotency-replayed"
 """Header of an answer that was given before."""
 
-LEASE_S_OF: Final = {"invoices:finalize": 1_800}
+LEASE_S_OF: Final = {"invoices:finalize": 3_600}
 """Of operations that take long: repeated in that time they are in flight, and not begun anew."""
 
 _DENIALS = (OPERATION_DENIED, GRANT_EXCEEDED)
