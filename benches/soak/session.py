@@ -24,7 +24,7 @@ _SAMPLES_KEPT = 500
 
 
 def main(arguments: list[str]) -> int:
-    """Run the bench and write `results/soak.md` and `soak.json`."""
+    """Run the bench and write `results/<name>.md` and `.json`."""
     options = _parse(arguments)
     console = Console()
     machine = describe_machine(Path(tempfile.gettempdir()))
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
     text = _render(machine.lines(), plan, seen)
     console.print(text, highlight=False, soft_wrap=True)
     results = REPOSITORY / "benches" / "results"
-    (results / "soak.md").write_text(text)
+    (results / f"{options.name}.md").write_text(text)
     data = {
         "machine": machine.export(),
         "hours": options.hours,
@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
         "slope_mb_per_hour": seen.slope_mb_per_hour(),
         "samples": seen.samples[:: len(seen.samples) // _SAMPLES_KEPT + 1],
     }
-    (results / "soak.json").write_text(json.dumps(data, indent=1) + "\n")
+    (results / f"{options.name}.json").write_text(json.dumps(data, indent=1) + "\n")
     is_good = not seen.faults() and seen.slope_mb_per_hour() <= SLOPE_MB
     return 0 if is_good or not options.check else 1
 
@@ -74,6 +74,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--streams", type=int, default=1_000, help="open at a time")
     parser.add_argument("--gap-ms", type=int, default=250, help="between tokens of a stream")
     parser.add_argument("--leaving", type=float, default=0.2, help="which part of callers hang up")
+    parser.add_argument("--name", default="soak", help="of the files that are written")
     parser.add_argument("--check", action="store_true", help="fail when a requirement is not met")
     return parser.parse_args(arguments)
 
@@ -81,6 +82,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 def _render(machine: list[str], plan: Plan, seen: Soaked) -> str:
     memory = [mb for _, mb in seen.samples]
     slope = seen.slope_mb_per_hour()
+    cost = (max(memory) - memory[0]) * 1_000 / plan.streams
     rows = [
         ("streams that failed", str(sum(seen.failed.values())), "0"),
         ("requests in flight at the end", f"{seen.in_flight:.0f}", "0"),
@@ -104,8 +106,8 @@ def _render(machine: list[str], plan: Plan, seen: Soaked) -> str:
         *(f"| {what} | {value} | {wanted} |" for what, value, wanted in rows),
         "",
         f"Memory of agent and workers: {memory[0]:.1f} MB at the first sample, {max(memory):.1f}",
-        f"at most, {memory[-1]:.1f} at the last. The slope is the median of those of all pairs of",
-        "samples of the second half.",
+        f"at most, {memory[-1]:.1f} at the last: at most {cost:.0f} KB more for each stream. The",
+        "slope is the median of those of all pairs of samples of the second half.",
         "",
         *(f"- {count:,} streams failed: {how}" for how, count in seen.failed.most_common()),
     ]
