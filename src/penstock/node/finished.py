@@ -23,7 +23,7 @@ from penstock.node.tail import Tail, count_frames, list_segments
 POLL_S: Final = 0.25
 AT_ONCE: Final = 5_000
 """Requests that are told of in one round; those beyond are passed over."""
-_CHUNKS_AT_ONCE: Final = 64
+_CHUNKS_AT_ONCE: Final = 512
 
 Recipient: TypeAlias = Callable[[Sequence[FinishedRequest]], None]
 """Takes requests at once: what it cannot take, it drops and counts itself."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tests.fakes.fake_worker import FakeJournal, make_event, make_open
 
-from penstock.contract.journal import Close
+from penstock.contract.journal import Close, encode_record
 from penstock.node.checkpoints import Checkpoints
 from penstock.node.progress import Checkpoint
 from penstock.node.recovery import Journal, is_alive, is_dead, list_journals
@@ -225,3 +225,16 @@ def test_checkpoints_of_deleted_journals_are_forgotten(
     checkpoints.save("0-00000009", Checkpoint(done_at_ns=1))
     sweep(list_journals(journals), checkpoints, 5, 1)
     assert checkpoints.list_names() == []
+
+
+def test_a_long_journal_is_counted_at_once(journals: Path, checkpoints: Checkpoints) -> None:
+    """Four megabytes of records are counted in one go, however little is read at once."""
+    worker = FakeJournal(journals)
+    shipment = Shipment(only(journals), checkpoints)
+    frames = b"".join(encode_record(make_open(f"{number:032d}")) for number in range(500))
+    rounds = 4_000_000 // len(frames) + 1
+    for _ in range(rounds):
+        worker.write_raw(frames)
+    shipment.count()
+    assert shipment.unshipped.records > rounds * 500
+    worker.die()
