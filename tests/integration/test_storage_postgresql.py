@@ -42,6 +42,7 @@ from penstock.metering.rules import day_of
 from penstock.metering.tables import UsageDays, UsageEvents, UsageLabelDays, UsageQuarters
 from penstock.rating.tables import ChargeLabelDays
 from penstock.storage import engine as sqlite
+from penstock.storage import migrate
 from penstock.storage import postgresql as pg
 from penstock.storage.base import Base, Json
 from penstock.storage.changes import get_last_change, list_changes, record_change
@@ -85,11 +86,15 @@ _OLD_ROW = {
 """Of the first version: one of the seven output tokens was for reasoning."""
 
 
+HASTE_MS = 500
+"""Of a server that waits for no statement longer."""
+
+
 @pytest.fixture
 async def pg_database(postgresql: PostgresqlServer) -> AsyncIterator[Database]:
     """An empty, migrated PostgreSQL database."""
     name = await postgresql.create()
-    database = Database(postgresql.role_dsn(name), statement_timeout_ms=500)
+    database = Database(postgresql.role_dsn(name), statement_timeout_ms=HASTE_MS)
     await database.open()
     yield database
     await database.close()
@@ -364,6 +369,17 @@ async def test_a_statement_ends_in_time(pg_database: Database) -> None:
         async with pg_database.read(ALL) as session:
             await session.rows(select(cast(func.pg_sleep(5), Text)))
     await pg_database.check()
+
+
+async def test_a_migration_takes_as_long_as_it_needs(pg_database: Database) -> None:
+    """A migration that waits for another process' is not ended as statements of requests are."""
+    async with pg_database.write(ALL) as session:
+        held = select(func.pg_advisory_xact_lock(migrate._MIGRATION_LOCK))
+        await session._connection.execute(held)
+        upgraded = asyncio.create_task(pg_database.open())
+        await asyncio.sleep(3 * HASTE_MS / 1_000)
+        assert not upgraded.done()
+    await upgraded
 
 
 async def test_a_server_that_is_away_is_unavailable(

@@ -4,7 +4,7 @@ import functools
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, column, func, inspect, literal, select, table
+from sqlalchemy import Connection, column, func, inspect, select, table, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from penstock.storage.errors import SchemaUnknownError
@@ -39,7 +39,7 @@ async def downgrade(engine: AsyncEngine, revision: str) -> None:
     from alembic import command  # noqa: PLC0415  # start-up time: few starts migrate
 
     async with engine.begin() as connection:
-        await connection.run_sync(_see_everything)
+        await connection.run_sync(_prepare)
         await connection.run_sync(
             lambda sync_connection: command.downgrade(configure(sync_connection), revision)
         )
@@ -63,21 +63,28 @@ def newest_revision() -> str:
 
 
 def _upgrade(connection: Connection, revision: str) -> None:
-    if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
-    _see_everything(connection)
+    _prepare(connection)
     current = _read_revisions(connection)
     # The usual start: to load Alembic and all migrations would take longer than all else here.
     if current != [newest_revision() if revision == "head" else revision]:
         _migrate(connection, current, revision)
 
 
-def _see_everything(connection: Connection) -> None:
-    """Let this transaction see the rows of all organizations: PostgreSQL hides them otherwise."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(
-            select(func.set_config(literal(PLATFORM_SETTING), literal("on"), True))  # noqa: FBT003 - local to the transaction
-        )
+def _prepare(connection: Connection) -> None:
+    """Let this transaction see all rows, take as long as it needs, and be the only one.
+
+    PostgreSQL hides those of organizations otherwise, and would end a statement that fills a table,
+    or waits for another process' migration, as it ends those of requests.
+    """
+    if connection.dialect.name != "postgresql":
+        return
+    settings = {PLATFORM_SETTING: "on", "statement_timeout": "0", "lock_timeout": "0"}
+    connection.execute(
+        select(*(func.set_config(name, value, True) for name, value in settings.items()))  # noqa: FBT003 - local to the transaction
+    )
+    connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+    # Who waits for a table holds up everybody who comes after: that stays as short as it is.
+    connection.execute(text("SET LOCAL lock_timeout TO DEFAULT"))
 
 
 def _read_revisions(connection: Connection) -> list[str]:
