@@ -97,7 +97,7 @@ class _Sql:
 
     def folds(self) -> Iterator[str]:
         """Yield what adds hours up."""
-        day, month = starts(is_postgresql=self._is_postgresql)
+        eighth, day, month = starts(is_postgresql=self._is_postgresql)
         projects = _CHARGED.replace("key_id, ", "")
         models = projects.replace("project, ", "")
         for table, source, names, at in (
@@ -106,6 +106,9 @@ class _Sql:
             ("charge_project_quarters", "charge_quarters", projects, "at"),
             ("charge_project_days", "charge_days", projects, "at"),
             ("charge_model_quarters", "charge_project_quarters", models, "at"),
+            ("charge_eighths", "charge_quarters", _CHARGED, eighth),
+            ("charge_project_eighths", "charge_eighths", projects, "at"),
+            ("charge_model_eighths", "charge_project_eighths", models, "at"),
         ):
             yield (
                 f"INSERT INTO {table} ({names}, at, amount, amount_rest) SELECT {names}, {at}, "

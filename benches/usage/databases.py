@@ -35,12 +35,13 @@ def numbers(name: str, first: int, last: int, *, is_postgresql: bool) -> str:
     )
 
 
-def starts(*, is_postgresql: bool) -> tuple[str, str]:
-    """Return when the day and the month begin that `at` is in."""
+def starts(*, is_postgresql: bool) -> tuple[str, str, str]:
+    """Return when the eighth of a day, the day and the month begin that `at` is in."""
     if is_postgresql:
-        return "date_trunc('day', at, 'UTC')", "date_trunc('month', at, 'UTC')"
+        eighth = "date_bin('3 hours', at, TIMESTAMPTZ '1970-01-01 00:00:00+00')"
+        return eighth, "date_trunc('day', at, 'UTC')", "date_trunc('month', at, 'UTC')"
     month = "strftime('%s', at / 1000000, 'unixepoch', 'start of month')"
-    return "at - at % 86400000000", f"CAST({month} AS INTEGER) * 1000000"
+    return "at - at % 10800000000", "at - at % 86400000000", f"CAST({month} AS INTEGER) * 1000000"
 
 
 def _measure(kind: Kind, measure: Measure) -> float:

@@ -19,8 +19,9 @@ from benches.usage.plane import KINDS, Kind
 from sqlalchemy import text
 
 from penstock.contract.usage import METERS
-from penstock.metering.bucket_model import BucketQuery
+from penstock.metering.bucket_model import BucketPage, BucketQuery
 from penstock.metering.bucket_service import list_usage_buckets
+from penstock.rating.cost_model import CostResult
 from penstock.rating.cost_service import list_costs, month_charges
 from penstock.storage.database import Database
 from penstock.storage.scope import Scope
@@ -38,50 +39,67 @@ PARTS = 20
 LIMIT_MS = 300
 ROUNDS = 7
 
-_QUERIES: dict[str, dict[str, Any]] = {
+_WIDE: dict[str, dict[str, Any]] = {
     "by month": {"width": "month"},
     "by month and model": {"width": "month", "group_by": ("model",)},
     "by month and project": {"width": "month", "group_by": ("project",)},
-    "by month and key, first 1,000": {"width": "month", "group_by": ("key_id",)},
-    "by day": {"width": "day"},
-    "by day and model, first 1,000": {"width": "day", "group_by": ("model",)},
-    "by day and key, first 1,000": {"width": "day", "group_by": ("key_id",)},
-    "by day of one project": {"width": "day", "filters": {"project": "project-7"}},
-    "by day of one key": {"width": "day", "filters": {"key_id": "key-77"}},
+    "by month and key": {"width": "month", "group_by": ("key_id",)},
     "by month of one key": {"width": "month", "filters": {"key_id": "key-77"}},
+    "by day": {"width": "day"},
+    "by day and model": {"width": "day", "group_by": ("model",)},
+    "by day and class": {"width": "day", "group_by": ("data_class",)},
+    "by day and project": {"width": "day", "group_by": ("project",)},
+    "by day and key": {"width": "day", "group_by": ("key_id",)},
+    "by day, key and model": {"width": "day", "group_by": ("key_id", "model")},
+    "by day of one model": {"width": "day", "filters": {"model": "model-3"}},
+    "by day of one project": {"width": "day", "filters": {"project": "project-7"}},
+    "by day and key of one project": {
+        "width": "day",
+        "group_by": ("key_id",),
+        "filters": {"project": "project-7"},
+    },
+    "by day of one key": {"width": "day", "filters": {"key_id": "key-77"}},
 }
-_BERLIN: dict[str, Any] = {"zone": ZoneInfo("Europe/Berlin")}
-_QUERIES |= {f"{name}, Berlin": {**members, **_BERLIN} for name, members in _QUERIES.items()}
-_AUCKLAND: dict[str, Any] = {"zone": ZoneInfo("Pacific/Auckland")}
-_QUERIES |= {
-    f"{name}, Auckland": {**_QUERIES[name], **_AUCKLAND}
-    for name in (
-        "by month",
-        "by month and project",
-        "by day",
-        "by day and model, first 1,000",
-        "by day of one project",
-        "by day of one key",
-    )
+_HOURS: dict[str, dict[str, Any]] = {
+    "by hour": {"width": "hour"},
+    "by hour and model": {"width": "hour", "group_by": ("model",)},
+    "by hour and project": {"width": "hour", "group_by": ("project",)},
+    "by hour and key": {"width": "hour", "group_by": ("key_id",)},
+    "by hour of one project": {"width": "hour", "filters": {"project": "project-7"}},
+    "by hour of one key": {"width": "hour", "filters": {"key_id": "key-77"}},
 }
-_QUERIES |= {
-    "by day, New York": {"width": "day", "zone": ZoneInfo("America/New_York")},
-    "by day, Tokyo": {"width": "day", "zone": ZoneInfo("Asia/Tokyo")},
-    "by day, Kathmandu": {"width": "day", "zone": ZoneInfo("Asia/Kathmandu")},
-}
-KEY_DAYS = 4
-"""The first days: of these all keys have quarters, and of the others one in fifty."""
+ZONES = ("Europe/Berlin", "Pacific/Auckland", "Asia/Kathmandu", "America/St_Johns")
+_QUERIES = (
+    _WIDE
+    | _HOURS
+    | {
+        f"{name}, {zone.rpartition('/')[2]}": {**members, "zone": ZoneInfo(zone)}
+        for zone in ZONES
+        for name, members in _WIDE.items()
+    }
+)
+"""A page is of 1,000 results: of groups, a part of the year."""
+KEY_DAYS = (0, 1, 2, 3, 30, 31, 58, 59)
+"""Days of which all keys have quarters: those that pages of days and months are read from."""
+PROJECT_DAYS = 45
+"""The same of the keys of the one project. Of the other days one key of a hundred has quarters."""
 
 
-def _rows(first: int, last: int, *, is_postgresql: bool) -> str:
-    """Return a query of one row for each key, model and day, of those of these numbers."""
-    at = f"{FIRST_US} + (n % {DAYS}) * {DAY_US}"
+def _at(day: str, *, is_postgresql: bool) -> str:
+    """Return when a day begins, counted from the first."""
     if is_postgresql:
-        at = f"to_timestamp({FIRST_US // 1_000_000}::bigint + (n % {DAYS}) * 86400)"
-    key = f"n / {MODELS * DAYS}"
+        return f"to_timestamp({FIRST_US // 1_000_000}::bigint + {day} * 86400)"
+    return f"{FIRST_US} + {day} * {DAY_US}"
+
+
+def _rows(keys: int, first: int, last: int, *, is_postgresql: bool) -> str:
+    """Return a query of one row for each key, model and day, of those of these numbers."""
+    # As usage comes: one day after the other.
+    day, key = f"(n / {MODELS * keys})", f"(n % {keys})"
+    at = _at(day, is_postgresql=is_postgresql)
     return (
         f"SELECT '{ORGANIZATION}' AS organization, 'project-' || ({key} % {PROJECTS}) AS project, "
-        f"'key-' || ({key}) AS key_id, 'model-' || (n / {DAYS} % {MODELS}) AS model, "
+        f"'key-' || {key} AS key_id, 'model-' || (n / {keys} % {MODELS}) AS model, "
         f"'internal' AS data_class, 'eu' AS region, {at} AS at, 1000 + n % 977 AS figure "
         f"FROM {numbers('n', first, last, is_postgresql=is_postgresql)}"
     )
@@ -91,7 +109,7 @@ def _statements(keys: int, *, is_postgresql: bool) -> list[str]:
     meters = ", ".join(METERS)
     figures = ", ".join("figure" for _ in METERS)
     sums = ", ".join(f"sum({meter})" for meter in METERS)
-    _, month = starts(is_postgresql=is_postgresql)
+    eighth, _, month = starts(is_postgresql=is_postgresql)
     fold = "sum(amount) + sum(amount_rest) / 1000000000, sum(amount_rest) % 1000000000"
     place, all_keys = "organization, project, model, data_class", "key_id, "
     amounts = "currency, kind, amount, amount_rest"
@@ -100,7 +118,7 @@ def _statements(keys: int, *, is_postgresql: bool) -> list[str]:
     statements = []
     for first in range(0, count, step):
         last = min(first + step, count) - 1
-        rows = f"({_rows(first, last, is_postgresql=is_postgresql)}) AS rows"
+        rows = f"({_rows(keys, first, last, is_postgresql=is_postgresql)}) AS rows"
         names = f"{all_keys}{place}, at"
         day = f"INSERT INTO usage_days ({names}, region, {meters})"
         statements.append(f"{day} SELECT {names}, region, {figures} FROM {rows}")
@@ -116,16 +134,17 @@ def _statements(keys: int, *, is_postgresql: bool) -> list[str]:
             statements.append(f"{into} SELECT {names}, {at}, {folded} {group}")
     quarters = ", ".join(f"({quarter})" for quarter in range(96))
     later = "at + quarter * 900000000"
-    early = f"at < {FIRST_US + KEY_DAYS * DAY_US}"
+    whole = ", ".join(_at(str(day), is_postgresql=is_postgresql) for day in KEY_DAYS)
+    early = f"at < {_at(str(PROJECT_DAYS), is_postgresql=is_postgresql)}"
+    dense = f"at IN ({whole}) OR key_id LIKE '%77' OR project = 'project-7' AND {early}"
     if is_postgresql:
         later = "at + quarter * interval '15 minutes'"
-        early = f"at < to_timestamp({(FIRST_US + KEY_DAYS * DAY_US) // 1_000_000})"
     for kind, more, columns in (
         ("usage", "region", meters),
         ("charge", "currency, kind", "amount, amount_rest"),
     ):
         for suffix, key, which in (
-            ("quarters", all_keys, f"WHERE {early} OR key_id LIKE '%77'"),
+            ("quarters", all_keys, f"WHERE {dense}"),
             ("project_quarters", "", ""),
         ):
             names = f"{key}{place}, {more}"
@@ -135,11 +154,18 @@ def _statements(keys: int, *, is_postgresql: bool) -> list[str]:
             source = f"{kind}_{days}, {listed} {which} ORDER BY {later}"
             into = f"INSERT INTO {kind}_{suffix} ({names}, at, {columns})"
             statements.append(f"{into} SELECT {names}, {later}, {columns} FROM {source}")
-        names = f"organization, model, data_class, {more}"
-        into = f"INSERT INTO {kind}_model_quarters ({names}, at, {columns})"
-        source = f"{kind}_project_quarters GROUP BY {names}, at ORDER BY at"
         folded = sums if kind == "usage" else fold
-        statements.append(f"{into} SELECT {names}, at, {folded} FROM {source}")
+        project = f"organization, project, model, data_class, {more}"
+        model = project.replace("project, ", "")
+        for table, source, names, at in (
+            ("model_quarters", "project_quarters", model, "at"),
+            ("eighths", "quarters", f"key_id, {project}", eighth),
+            ("project_eighths", "project_quarters", project, eighth),
+            ("model_eighths", "model_quarters", model, eighth),
+        ):
+            into = f"INSERT INTO {kind}_{table} ({names}, at, {columns})"
+            rows = f"FROM {kind}_{source} GROUP BY {names}, {at} ORDER BY {at}"
+            statements.append(f"{into} SELECT {names}, {at}, {folded} {rows}")
     return statements
 
 
@@ -159,12 +185,14 @@ async def _time(database: Database, name: str, members: dict[str, Any]) -> tuple
     scope = Scope.of(ORGANIZATION)
     query = BucketQuery(**({"filters": {}} | members), limit=1_000)
     usage_ms, costs_ms = [], []
+    costs: BucketPage[CostResult] = BucketPage([], None)
     for _ in range(ROUNDS):
         async with database.read(scope) as session:
             begin = time.perf_counter()
             usage = await list_usage_buckets(session, scope, query)
             middle = time.perf_counter()
-            costs = await list_costs(session, scope, query, has_costs=False)
+            if query.width != "hour":
+                costs = await list_costs(session, scope, query, has_costs=False)
             end = time.perf_counter()
         usage_ms.append((middle - begin) * 1_000)
         costs_ms.append((end - middle) * 1_000)

@@ -1,8 +1,10 @@
 """Costs by day and month: whatever they are grouped by, they are what the events were rated at."""
 
+import sqlite3
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete
+from tests.fakes.databases import create_template
 from tests.fakes.rated_usage import RatedUsage
 from tests.unit.metering.usage_events import make_event
 
@@ -23,10 +26,13 @@ from penstock.rating.model import Rated
 from penstock.rating.service import record_rated
 from penstock.rating.tables import (
     ChargeDays,
+    ChargeEighths,
     ChargeLabelDays,
+    ChargeModelEighths,
     ChargeModelQuarters,
     ChargeMonths,
     ChargeProjectDays,
+    ChargeProjectEighths,
     ChargeProjectQuarters,
     ChargeQuarters,
 )
@@ -40,14 +46,17 @@ KEPT = (HealthCheck.function_scoped_fixture,)
 """One database for all examples: each empties the figures."""
 FIGURES = (
     ChargeDays,
+    ChargeEighths,
     ChargeQuarters,
     ChargeMonths,
     ChargeProjectDays,
+    ChargeProjectEighths,
     ChargeProjectQuarters,
+    ChargeModelEighths,
     ChargeModelQuarters,
     ChargeLabelDays,
 )
-ZONES = (None, *map(ZoneInfo, ("Europe/Berlin", "Asia/Kathmandu", "Australia/Lord_Howe")))
+ZONES = (None, *map(ZoneInfo, ("Europe/Berlin", "Asia/Kathmandu", "Pacific/Auckland")))
 DIMENSIONS = ("organization", "project", "key_id", "model", "data_class")
 WIDTHS: tuple[Literal["day", "month"], ...] = ("day", "month")
 
@@ -225,6 +234,19 @@ async def test_a_margin_is_of_one_currency(
     results = await _walk(database, BucketQuery(width="month", filters={}), ALL, has_costs=True)
     found = [(one.currency, one.amount_atto, one.cost_atto, one.margin_atto) for one in results]
     assert found == expected
+
+
+def test_charges_of_one_key_are_found_by_it(tmp_path: Path) -> None:
+    """In a file, one key's charges are read by the key's index: an organization has many keys."""
+    database = sqlite3.connect(create_template(tmp_path))
+    for table in ("charge_days", "charge_eighths", "charge_quarters"):
+        plan = database.execute(
+            f"EXPLAIN QUERY PLAN SELECT sum(amount) FROM {table} WHERE organization = 'x' "  # noqa: S608 - a test's own
+            "AND at >= 1 AND at < 2 AND project = 'x' AND key_id = 'x' AND kind = 'charge'"
+        )
+        (step,) = (row[3] for row in plan)
+        assert f"USING INDEX ix_{table}_key_id_at (key_id=? AND at>? AND at<?)" in step
+    database.close()
 
 
 async def test_a_months_charges_by_model(database: Database) -> None:

@@ -22,7 +22,8 @@ DAY_1 = NOW_US - NOW_US % DAY_US
 TABLES = (
     "ledger_accounts", "transfers", "entries", "credit_grants", "balance_snapshots", "rated_usage",
     "charge_quarters", "charge_days", "charge_months", "charge_project_quarters",
-    "charge_project_days", "charge_model_quarters",
+    "charge_project_days", "charge_model_quarters", "charge_eighths", "charge_project_eighths",
+    "charge_model_eighths",
 )  # fmt: skip
 WORDS = {
     "FIRST": "(SELECT id FROM sealed_transfers WHERE kind = 'charge' "
@@ -213,7 +214,7 @@ DAMAGES = (
         ("UPDATE charge_months SET amount_rest = 1 WHERE kind = 'cost'",),
     ),
     Damage(
-        {"charge_days", "charge_quarters", "charge_project_days"},
+        {"charge_days", "charge_eighths", "charge_project_days"},
         "a day's figure is gone",
         ("DELETE FROM charge_days WHERE kind = 'charge'",),
     ),
@@ -233,13 +234,23 @@ DAMAGES = (
         ("DELETE FROM charge_model_quarters WHERE kind = 'charge'",),
     ),
     Damage(
-        {"charge_project_days", "charge_project_quarters"},
+        {"charge_eighths", "charge_quarters"},
+        "an eighth of a day says more",
+        ("UPDATE charge_eighths SET amount = amount + 1 WHERE kind = 'charge'",),
+    ),
+    Damage(
+        {"charge_model_eighths"},
+        "a model's eighth of a day is gone",
+        ("DELETE FROM charge_model_eighths WHERE kind = 'charge'",),
+    ),
+    Damage(
+        {"charge_project_days", "charge_project_eighths"},
         "a project's day says less",
         ("UPDATE charge_project_days SET amount = amount - 1 WHERE kind = 'charge'",),
     ),
     Damage(
         # Each row says more: so two projects say more than the model of both.
-        {"charge_months", "charge_model_quarters"},
+        {"charge_months", "charge_model_quarters", "charge_model_eighths"},
         "all figures of charges say more",
         tuple(
             f"UPDATE {table} SET amount = amount + 1 WHERE kind = 'charge'"  # noqa: S608 - a test's own

@@ -150,6 +150,8 @@ def test_each_damage_is_named(node: Node, tmp_path: Path, subtests: pytest.Subte
         ("UPDATE usage_quarters SET output = output - 1", {"usage_quarters.output_tokens"}),
         ("UPDATE usage_months SET output = output + 1", {"usage_months.output_tokens"}),
         ("UPDATE usage_model_quarters SET input = 0", {"usage_model_quarters.input_tokens"}),
+        ("UPDATE usage_eighths SET output = output - 1", {"usage_eighths.output_tokens"}),
+        ("UPDATE usage_model_eighths SET input = 0", {"usage_model_eighths.input_tokens"}),
         (
             "INSERT INTO usage_embedding_hours SELECT * FROM usage_quarters",
             {f"usage_embedding_hours.{name}" for name in USED},

@@ -97,13 +97,15 @@ async def test_what_is_moved_to_another_is_seen(database: Database) -> None:
     moves = {
         "key_id": (
             "usage_quarters",
+            "usage_eighths",
             "usage_days",
             "charge_quarters",
+            "charge_eighths",
             "charge_days",
             "charge_months",
             "usage_months",
         ),
-        "project": ("usage_project_quarters", "usage_project_days"),
+        "project": ("usage_project_quarters", "usage_project_eighths", "usage_project_days"),
         "value": ("usage_label_days", "charge_label_days"),
     }
     for name, tables in moves.items():
@@ -117,7 +119,8 @@ async def test_what_is_moved_to_another_is_seen(database: Database) -> None:
             chain = await read_chain(session, STARTED)
             await done.rollback()
         seen = {one.figure.partition(".")[0] for one in chain.differences}
-        assert seen == {*tables} - {"charge_quarters", "charge_months", "usage_months"}, name
+        others = {"charge_quarters", "charge_eighths", "charge_months", "usage_months"}
+        assert seen == {*tables} - others, name
         assert sum(one.found - one.expected for one in chain.differences) == 0
         assert {one.found == 0 for one in chain.differences if one.of[name] != "x"} == {True}
         assert {one.expected == 0 for one in chain.differences if one.of[name] == "x"} == {True}
@@ -166,7 +169,7 @@ async def test_a_cell_of_a_month_or_of_embeddings_is_compared(database: Database
     await _store(database, [*EVENTS, *embedding])
     await _rate(database, [*EVENTS, *embedding], key="k")
     assert (await _chain(database, STARTED)).differences == []
-    for table in ("usage_months", "usage_embedding_hours", "usage_model_quarters"):
+    for table in ("usage_months", "usage_embedding_hours", "usage_model_eighths"):
         async with database.write(ALL) as session, session._connection.begin_nested() as done:
             changed = text(f"UPDATE {table} SET requests = requests + 1")  # noqa: S608 - a test's own
             assert (await session._connection.execute(changed)).rowcount == 1

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Column,
     Connection,
     MetaData,
+    Select,
     Table,
     Text,
     cast,
@@ -39,8 +40,28 @@ from penstock.contract.usage import METERS
 from penstock.metering import figure_store, store
 from penstock.metering.figure_rules import add_up
 from penstock.metering.rules import day_of
-from penstock.metering.tables import UsageDays, UsageEvents, UsageLabelDays, UsageQuarters
-from penstock.rating.tables import ChargeLabelDays
+from penstock.metering.tables import (
+    UsageDays,
+    UsageEighths,
+    UsageEvents,
+    UsageLabelDays,
+    UsageLatencyHours,
+    UsageModelEighths,
+    UsageModelQuarters,
+    UsageProjectEighths,
+    UsageProjectQuarters,
+    UsageQuarters,
+)
+from penstock.metering.zone_rules import EIGHTH_US, QUARTER_US
+from penstock.rating.tables import (
+    ChargeEighths,
+    ChargeLabelDays,
+    ChargeModelEighths,
+    ChargeModelQuarters,
+    ChargeProjectEighths,
+    ChargeProjectQuarters,
+    ChargeQuarters,
+)
 from penstock.storage import engine as sqlite
 from penstock.storage import migrate
 from penstock.storage import postgresql as pg
@@ -248,6 +269,69 @@ async def test_labels_of_before_have_no_project(engine: AsyncEngine) -> None:
     ]
 
 
+async def test_eighths_are_made_of_quarters(engine: AsyncEngine) -> None:
+    """An upgrade adds quarters of hours up by eighths of days, exactly, to what a column holds."""
+    usage = dict.fromkeys(map(str, METERS), 2**62) | {"requests": 7}
+    charge = {"amount": -1, "amount_rest": 600_000_000}
+    eighths: dict[Any, Any] = {
+        UsageQuarters: UsageEighths,
+        UsageProjectQuarters: UsageProjectEighths,
+        UsageModelQuarters: UsageModelEighths,
+        ChargeQuarters: ChargeEighths,
+        ChargeProjectQuarters: ChargeProjectEighths,
+        ChargeModelQuarters: ChargeModelEighths,
+    }
+    await upgrade(engine, "0027")
+    for table in eighths:
+        figures = usage if hasattr(table, "requests") else charge
+        names = {column.name for column in table.__table__.columns} - {"at", *figures}
+        cell = dict.fromkeys(names, "x")
+        # The first and the last quarter of one eighth of a day, and the first one of the next.
+        rows = [{**cell, **figures, "at": quarter * QUARTER_US} for quarter in (12, 23, 24)]
+        await _insert(engine, table, rows)
+    await upgrade(engine, "0028")
+    for table in eighths.values():
+        figures = usage if hasattr(table, "requests") else charge
+        statement = select(table.at, *(getattr(table, name) for name in figures))
+        first, second = await _read_all(engine, statement.order_by(table.at))
+        assert (first[0], second) == (EIGHTH_US, (2 * EIGHTH_US, *figures.values()))
+        is_used = figures is usage
+        assert first[1:] == (
+            (14, *[2**63 - 1] * (len(METERS) - 1)) if is_used else (-1, 200_000_000)
+        )
+
+
+async def test_how_requests_ended_before_is_counted(engine: AsyncEngine) -> None:
+    """An upgrade counts how the requests of before ended, by hour; their times stay unknown."""
+    hour_us = 3_600_000_000
+    ended = (("ok", 0), ("ok", hour_us - 1), ("timeout", 5), ("ok", hour_us))
+    column = UsageEvents.__table__.columns
+    row = {
+        name: {"VARCHAR": "x", "JSON": [], "BLOB": b"", "BOOLEAN": True}.get(str(kind.type), 1)
+        for name, kind in column.items()
+    }
+    rows = [
+        row | {"event_id": f"e{number}", "outcome": outcome, "started_at": at_us}
+        for number, (outcome, at_us) in enumerate(ended)
+    ]
+    await upgrade(engine, "0025")
+    await _insert(engine, UsageEvents, rows)
+    await upgrade(engine, "0026")
+    hours = UsageLatencyHours
+    read = select(hours.organization, hours.at, hours.project, hours.model, hours.counts)
+    assert await _read_all(engine, read.order_by(hours.at)) == [
+        ("x", 0, "x", "x", {"outcomes": {"ok": 2, "timeout": 1}}),
+        ("x", hour_us, "x", "x", {"outcomes": {"ok": 1}}),
+    ]
+
+
+async def _insert(engine: AsyncEngine, table: type[Base], rows: list[dict[str, Any]]) -> None:
+    async with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            await pg.set_scope(connection, ALL)
+        await connection.execute(insert(table), rows)
+
+
 async def _insert_labels(engine: AsyncEngine, usage: Any, charge: Any) -> None:
     async with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
@@ -259,11 +343,12 @@ async def _insert_labels(engine: AsyncEngine, usage: Any, charge: Any) -> None:
             await connection.execute(insert(table).values(row))
 
 
-async def _read_all(engine: AsyncEngine, statement: str) -> list[tuple[Any, ...]]:
+async def _read_all(engine: AsyncEngine, statement: str | Select[Any]) -> list[tuple[Any, ...]]:
     async with engine.connect() as connection:
         if connection.dialect.name == "postgresql":
             await pg.set_scope(connection, ALL)
-        return [tuple(row) for row in await connection.execute(text(statement))]
+        read = text(statement) if isinstance(statement, str) else statement
+        return [tuple(row) for row in await connection.execute(read)]
 
 
 async def _insert_keys(connection: AsyncConnection, scopes: dict[str, list[str]]) -> None:

@@ -26,11 +26,14 @@ from penstock.metering.figure_rules import add_up
 from penstock.metering.figure_store import add_figures
 from penstock.metering.tables import (
     UsageDays,
+    UsageEighths,
     UsageEmbeddingHours,
     UsageLabelDays,
+    UsageModelEighths,
     UsageModelQuarters,
     UsageMonths,
     UsageProjectDays,
+    UsageProjectEighths,
     UsageProjectQuarters,
     UsageQuarters,
 )
@@ -43,14 +46,17 @@ TABLES = (
     UsageEmbeddingHours,
     UsageQuarters,
     UsageDays,
+    UsageEighths,
     UsageMonths,
     UsageProjectDays,
+    UsageProjectEighths,
     UsageProjectQuarters,
+    UsageModelEighths,
     UsageModelQuarters,
     UsageLabelDays,
 )
 ZONES = sorted(available_timezones() - {"localtime"})
-FINE_ZONES = ("Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe", "America/St_Johns")
+FINE_ZONES = ("Pacific/Auckland", "Asia/Kathmandu", "Australia/Lord_Howe", "America/St_Johns")
 ALL = Scope.all_organizations()
 FIRST = datetime(2025, 12, 30, 22, tzinfo=UTC)
 WIDTHS: tuple[Width, ...] = ("hour", "day", "month")

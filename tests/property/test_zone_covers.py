@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from penstock.metering.bucket_model import Width
 from penstock.metering.bucket_rules import DAY_US, advance, bucket_start
-from penstock.metering.zone_rules import QUARTER_US, Cover, list_covers
+from penstock.metering.zone_rules import EIGHTH_US, QUARTER_US, Cover, list_covers
 
 _ZONES = sorted(available_timezones() - {"localtime"})
 _moments = st.integers(0, 58 * 365 * 86_400).map(
@@ -18,7 +18,7 @@ _moments = st.integers(0, 58 * 365 * 86_400).map(
 
 def _times(cover: Cover, label_end_us: int, at_us: int) -> int:
     """Return how often a moment is counted in a bucket that is put together."""
-    edges = sum(sign for (first, behind), sign in cover.edges if first <= at_us < behind)
+    edges = sum(sign for _, (first, behind), sign in cover.edges if first <= at_us < behind)
     return (cover.label_us <= at_us < label_end_us) + edges
 
 
@@ -42,6 +42,17 @@ def test_a_moment_counts_once_in_its_bucket(zone: ZoneInfo, at_us: int, width: W
         moments |= {edge_us - QUARTER_US, edge_us}
     for moment_us in moments:
         assert _times(cover, label_end_us, moment_us) == (start_us <= moment_us < end_us)
+
+
+@given(zone=st.sampled_from(_ZONES).map(ZoneInfo), at_us=_moments)
+def test_edges_are_of_few_figures(zone: ZoneInfo, at_us: int) -> None:
+    """An edge is of whole eighths of a day, and of six quarters of an hour at most."""
+    start_us = bucket_start("day", at_us, zone)
+    (cover,) = list_covers(zone, "day", start_us, advance("day", start_us, 1, zone))
+    for grain, (first, behind), _ in cover.edges:
+        unit_us = EIGHTH_US if grain == "eighth" else QUARTER_US
+        assert first % unit_us == behind % unit_us == 0
+        assert 0 < (behind - first) // unit_us <= (7 if grain == "eighth" else 6)
 
 
 @given(zone=st.sampled_from(_ZONES).map(ZoneInfo), day=st.integers(0, 20_000))

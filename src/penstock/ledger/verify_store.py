@@ -155,11 +155,16 @@ _CHECKS: Final[dict[str, str]] = {
         ) both_sides GROUP BY organization, currency, kind HAVING IS_NOT_ZERO
     """,
     "charge_days": _compare("charge_months", "charge_days", "MONTH_OF_AT", _KEYS),
-    "charge_quarters": _compare("charge_days", "charge_quarters", "DAY_OF_AT", _KEYS),
+    "charge_eighths": _compare("charge_days", "charge_eighths", "DAY_OF_AT", _KEYS),
+    "charge_quarters": _compare("charge_eighths", "charge_quarters", "EIGHTH_OF_AT", _KEYS),
     "charge_project_days": _compare("charge_project_days", "charge_days", "at", _PROJECTS),
-    "charge_project_quarters": _compare(
-        "charge_project_days", "charge_project_quarters", "DAY_OF_AT", _PROJECTS
+    "charge_project_eighths": _compare(
+        "charge_project_days", "charge_project_eighths", "DAY_OF_AT", _PROJECTS
     ),
+    "charge_project_quarters": _compare(
+        "charge_project_eighths", "charge_project_quarters", "EIGHTH_OF_AT", _PROJECTS
+    ),
+    "charge_model_eighths": _compare("charge_model_eighths", "charge_project_eighths", "at", ""),
     "charge_model_quarters": _compare("charge_model_quarters", "charge_project_quarters", "at", ""),
     # Each snapshot is the one before it and what was booked between them.
     "snapshot": """
@@ -228,6 +233,9 @@ _SLOW: Final = (
     "transfer_sum",
     "charge_project_quarters",
     "charge_model_quarters",
+    "charge_eighths",
+    "charge_project_eighths",
+    "charge_model_eighths",
 )
 LONGEST_FIRST: Final = (*_SLOW, *(name for name in NAMES if name not in _SLOW))
 """In this order none is left that takes long when all others have ended."""
@@ -253,6 +261,7 @@ _TIMES: Final = {
     True: {
         "MONTH_OF_AT": "date_trunc('month', at, 'UTC')",
         "DAY_OF_AT": "date_trunc('day', at, 'UTC')",
+        "EIGHTH_OF_AT": "date_bin('3 hours', at, TIMESTAMPTZ '1970-01-01 00:00:00+00')",
         "AN_HOUR": "INTERVAL '1 hour'",
     },
     False: {
@@ -260,10 +269,11 @@ _TIMES: Final = {
             "CAST(strftime('%s', at / 1000000, 'unixepoch', 'start of month') AS INTEGER) * 1000000"
         ),
         "DAY_OF_AT": "at - at % 86400000000",
+        "EIGHTH_OF_AT": "at - at % 10800000000",
         "AN_HOUR": "3600000000",
     },
 }
-"""When a month and a day begin, and how long an hour is, on PostgreSQL and on SQLite."""
+"""When a month, a day and its eighths begin, and how long an hour is: PostgreSQL, and SQLite."""
 
 
 def _statement(name: str, *, is_postgresql: bool) -> TextClause:

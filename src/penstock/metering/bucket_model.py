@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, NamedTuple, Protocol, TypeVar, get_args
+from typing import Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, get_args
 from zoneinfo import ZoneInfo
 
 from penstock.contract.usage import Meter
 
 Width = Literal["hour", "day", "month"]
+Grain = Literal["quarter", "eighth"]
+"""What edges of days of zones are put together from: quarters of hours, eighths of days."""
+Stretch: TypeAlias = tuple[int, int]
+"""From when to when."""
 Dimension = Literal["organization", "project", "key_id", "model", "data_class", "region"]
 DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
 LABEL = "label_value"
@@ -61,8 +65,10 @@ class Part(NamedTuple):
     """Behind which result."""
     limit: int
     """Most results."""
-    stretches_us: Sequence[tuple[int, int]] | None = None
-    """From where to where each is, if not hours, days or months are meant but these."""
+    stretches: Sequence[Stretch] | None = None
+    """If not hours, days or months are meant but these."""
+    grain: Grain | None = None
+    """What these are put together from."""
 
 
 class InBucket(Protocol):

@@ -18,13 +18,13 @@ from penstock.metering.bucket_model import (
     Result,
     Width,
 )
-from penstock.metering.zone_rules import QUARTER_US, local_advance, local_start
+from penstock.metering.zone_rules import EIGHTH_US, QUARTER_US, local_advance, local_start
 
 HOUR_US = 4 * QUARTER_US
 DAY_US = 24 * HOUR_US
 _UNITS: dict[Width, int] = {"hour": HOUR_US, "day": DAY_US}
 _FIRST_SPAN = 4
-_GROWTH = 4
+_MOST_GROWTH = 16
 _MAX_MOMENT_US = 253_370_764_800_000_000
 """The year 9999 begins."""
 
@@ -34,6 +34,11 @@ Fetch = Callable[[Part], Awaitable[list[Result]]]
 def quarter_start(at_us: int) -> int:
     """Return when the quarter of an hour begins that a moment is in."""
     return at_us - at_us % QUARTER_US
+
+
+def eighth_start(at_us: int) -> int:
+    """Return when the eighth of a day begins that a moment is in."""
+    return at_us - at_us % EIGHTH_US
 
 
 def bucket_start(width: Width, at_us: int, zone: ZoneInfo | None = None) -> int:
@@ -111,7 +116,7 @@ async def collect(
     """Return a page of results, reading no more than about what it needs.
 
     A page of many groups is full after a few buckets, and one without groups needs all of them: so
-    the buckets are asked for in spans, each longer than the one before.
+    the buckets are asked for in spans, as long as those before let expect.
 
     Args:
         query: What is asked for.
@@ -126,13 +131,19 @@ async def collect(
         passed = 0 if after.group else 1
         start_us = max(start_us, advance(query.width, after.start_us, passed, query.zone))
     results: list[Result] = []
-    span = 1 if is_single else _FIRST_SPAN
+    # Without groups a bucket has one result at most.
+    span = _FIRST_SPAN if query.group_by else query.limit + 1
+    read = 0
     while start_us < end_us and len(results) <= query.limit:
+        span = 1 if is_single else span
         span_end_us = min(advance(query.width, start_us, span, query.zone), end_us)
         wanted = query.limit + 1 - len(results)
         results += await fetch(Part(start_us, span_end_us, after, wanted))
         start_us = span_end_us
-        span *= 1 if is_single else _GROWTH
+        read += span
+        missing = query.limit + 1 - len(results)
+        most = span * _MOST_GROWTH
+        span = min(most, missing * read // len(results) + 1) if results else most
     if len(results) <= query.limit:
         return BucketPage(results, None)
     results = results[: query.limit]

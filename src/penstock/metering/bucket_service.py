@@ -42,14 +42,13 @@ async def list_usage_buckets(
 async def _list_of_zone(
     session: ReadSession, scope: Scope, query: BucketQuery
 ) -> BucketPage[UsageResult]:
-    whole, quarters = store.find_source(query), store.find_quarters(query)
-    ends = await store.find_ends(session, scope, query, quarters)
+    sources = store.find_sources(query)
+    ends = await store.find_ends(session, scope, query, sources["quarter"])
     if ends is None:
         return BucketPage([], None)
 
     async def read(part: Part) -> list[UsageResult]:
-        source = whole if part.stretches_us is None else quarters
-        return await store.list_usage(session, scope, query, source, part)
+        return await store.list_usage(session, scope, query, sources[part.grain], part)
 
     fetch = ZoneReader(query, read, add_terms).fetch
     return await collect(query, *snap(query, *ends), fetch)

@@ -3,31 +3,36 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Self, TypeAlias
 
-from sqlalchemy import ColumnElement, Select, and_, column, or_, select, true, tuple_, values
+from sqlalchemy import ColumnElement, Select, and_, or_, select, true, tuple_
 
 from penstock.access.tables import ApiKeys
 from penstock.contract.usage import METERS
 from penstock.metering.bucket_model import (
     LABEL,
     BucketQuery,
+    Grain,
     Part,
     UsageResult,
     Width,
 )
 from penstock.metering.tables import (
     UsageDays,
+    UsageEighths,
     UsageEmbeddingHours,
     UsageLabelDays,
+    UsageModelEighths,
     UsageModelQuarters,
     UsageMonths,
     UsageProjectDays,
+    UsageProjectEighths,
     UsageProjectQuarters,
     UsageQuarters,
 )
-from penstock.storage.base import Timestamp, by_code_point, hour_start
+from penstock.storage.base import by_code_point, hour_start
 from penstock.storage.exact_sums import read_sums
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession
+from penstock.storage.spans import spans
 from penstock.tenancy.tables import Organizations, Projects
 
 _Place: TypeAlias = tuple[int, tuple[str, ...]]
@@ -38,6 +43,9 @@ _NAMED: Mapping[str, Any] = {
     "key_id": (ApiKeys, ApiKeys.organization_id),
 }
 """What has a name besides its id: its table, and the column of its owner."""
+_QUARTERS = (UsageQuarters, UsageProjectQuarters, UsageModelQuarters)
+_EIGHTHS = (UsageEighths, UsageProjectEighths, UsageModelEighths)
+"""For `find_smallest`."""
 
 
 class Source(NamedTuple):
@@ -65,17 +73,31 @@ def find_source(query: BucketQuery) -> Source:
     if query.width == "month":
         return Source.of(UsageMonths, "month")
     if query.width == "hour":
-        return find_quarters(query)
-    return Source.of(UsageDays if "key_id" in query.names else UsageProjectDays, "day")
+        return Source.of(find_smallest(query, *_QUARTERS), "hour")
+    return Source.of(find_smallest(query, UsageDays, UsageProjectDays), "day")
 
 
-def find_quarters(query: BucketQuery) -> Source:
-    """Return the smallest table that has the same by quarters of hours."""
+def find_sources(query: BucketQuery) -> Mapping[Grain | None, Source]:
+    """Return what `find_source` does, and what edges of days of zones are read from."""
+    return {
+        None: find_source(query),
+        "quarter": Source.of(find_smallest(query, *_QUARTERS), "hour"),
+        "eighth": Source.of(find_smallest(query, *_EIGHTHS), "day"),
+    }
+
+
+def find_smallest(query: BucketQuery, keys: Any, projects: Any, models: Any = None) -> Any:
+    """Return the smallest of some tables that has what is asked for.
+
+    Args:
+        query: What is asked for.
+        keys: The table that has all.
+        projects: The one without keys.
+        models: The one without projects, too, if there is one.
+    """
     if "key_id" in query.names:
-        return Source.of(UsageQuarters, "hour")
-    return Source.of(
-        UsageProjectQuarters if "project" in query.names else UsageModelQuarters, "hour"
-    )
+        return keys
+    return projects if models is None or "project" in query.names else models
 
 
 EMBEDDINGS = Source.of(UsageEmbeddingHours, "hour")
@@ -162,8 +184,8 @@ async def list_groups(
     """
     table = source.table
     groups = [*(getattr(table, _column(name)) for name in query.group_by), *more]
-    at, within = _time(source, part)
-    is_kept = part.stretches_us is not None or source.width == query.width
+    at, within = _time(source, part, is_postgresql=session.is_postgresql)
+    is_kept = part.stretches is not None or source.width == query.width
     conditions = [
         scope.where(source.organization),
         *within,
@@ -173,7 +195,7 @@ async def list_groups(
         conditions.append(table.name == query.label)
     conditions += only
     conditions += _behind(part, at, groups, is_kept=is_kept)
-    if part.stretches_us is not None and session.is_postgresql:
+    if part.stretches is not None and session.is_postgresql:
         statement = _of_each(at, select(*groups, *sums).where(*conditions).group_by(*groups))
     else:
         order = [at, *groups] if is_kept else groups
@@ -209,14 +231,12 @@ def _is(column: Any, value: str | tuple[str, ...]) -> ColumnElement[bool]:
     return found
 
 
-def _time(source: Source, part: Part) -> tuple[Any, list[ColumnElement[bool]]]:
+def _time(source: Source, part: Part, *, is_postgresql: bool) -> tuple[Any, list[Any]]:
     """Return when the bucket or stretch of a row begins, and which rows are in one."""
     at = source.table.at
-    if part.stretches_us is None:
+    if part.stretches is None:
         return source.at, [at >= part.start_us, at < part.end_us]
-    kind = Timestamp()
-    listed = values(column("first", kind), column("behind", kind)).data([*part.stretches_us])
-    stretch = listed.cte("stretch").c
+    stretch = spans(part.stretches, is_postgresql=is_postgresql).c
     return stretch.first, [at >= stretch.first, at < stretch.behind]
 
 

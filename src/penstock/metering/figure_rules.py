@@ -1,14 +1,16 @@
 """What events add to the figures of stretches of time: pure, no clock, no I/O."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from penstock.contract.usage import METERS, Meter, UsageEvent, quantities
-from penstock.metering.bucket_rules import bucket_start, quarter_start
+from penstock.metering.bucket_rules import bucket_start, eighth_start, quarter_start
 from penstock.metering.model import Cell, Figures, LabelCell, ModelCell, ProjectCell
 
 EMBEDDINGS = "embeddings"
 """The operation whose figures are kept by themselves, too."""
+_From = TypeVar("_From", Cell, ProjectCell)
+_To = TypeVar("_To", Cell, ProjectCell, ModelCell)
 _PLACES = {meter: place for place, meter in enumerate(METERS)}
 
 
@@ -51,33 +53,52 @@ def add_up(
         for name, value in {*event.labels}:
             where = (event.organization, name, day_us, value, event.model, event.project)
             _add(label_days, LabelCell(*where), [found.get(meter, 0) for meter in METERS])
-    days: dict[Cell, list[int]] = {}
-    project_quarters: dict[ProjectCell, list[int]] = {}
-    for cell, figures in quarters.items():
-        _add(days, cell._replace(at_us=bucket_start("day", cell.at_us)), figures)
-        _add(project_quarters, _project_cell(cell), figures)
-    model_quarters: dict[ModelCell, list[int]] = {}
-    for place, figures in project_quarters.items():
-        _add(model_quarters, ModelCell(*place[:2], *place[3:]), figures)
-    months: dict[Cell, list[int]] = {}
-    project_days: dict[ProjectCell, list[int]] = {}
-    for cell, figures in days.items():
-        _add(months, cell._replace(at_us=bucket_start("month", cell.at_us)), figures)
-        _add(project_days, _project_cell(cell), figures)
+    project_quarters = _fold(quarters, _drop_key)
+    eighths = _fold(quarters, _to_eighth)
+    project_eighths = _fold(eighths, _drop_key)
+    days = _fold(eighths, _to_day)
     return Figures(
         quarters=quarters,
         days=days,
-        months=months,
-        project_days=project_days,
+        months=_fold(days, _to_month),
+        project_days=_fold(days, _drop_key),
         label_days=label_days,
         embedding_hours=embedding_hours,
         project_quarters=project_quarters,
-        model_quarters=model_quarters,
+        model_quarters=_fold(project_quarters, _drop_project),
+        eighths=eighths,
+        project_eighths=project_eighths,
+        model_eighths=_fold(project_eighths, _drop_project),
     )
 
 
-def _project_cell(cell: Cell) -> ProjectCell:
+def _fold(
+    figures: Mapping[_From, list[int]], place: Callable[[_From], _To]
+) -> dict[_To, list[int]]:
+    folded: dict[_To, list[int]] = {}
+    for cell, sums in figures.items():
+        _add(folded, place(cell), sums)
+    return folded
+
+
+def _drop_key(cell: Cell) -> ProjectCell:
     return ProjectCell(*cell[:3], cell.model, cell.data_class, cell.region)
+
+
+def _drop_project(cell: ProjectCell) -> ModelCell:
+    return ModelCell(*cell[:2], *cell[3:])
+
+
+def _to_eighth(cell: Cell) -> Cell:
+    return cell._replace(at_us=eighth_start(cell.at_us))
+
+
+def _to_day(cell: Cell) -> Cell:
+    return cell._replace(at_us=bucket_start("day", cell.at_us))
+
+
+def _to_month(cell: Cell) -> Cell:
+    return cell._replace(at_us=bucket_start("month", cell.at_us))
 
 
 def _add(sums: dict[Any, list[int]], key: Any, figures: Iterable[int]) -> None:

@@ -7,11 +7,14 @@ from penstock.contract.usage import METERS
 from penstock.metering.model import Cell, Figures, LabelCell, ModelCell, ProjectCell
 from penstock.metering.tables import (
     UsageDays,
+    UsageEighths,
     UsageEmbeddingHours,
     UsageLabelDays,
+    UsageModelEighths,
     UsageModelQuarters,
     UsageMonths,
     UsageProjectDays,
+    UsageProjectEighths,
     UsageProjectQuarters,
     UsageQuarters,
 )
@@ -33,6 +36,9 @@ _MONTHS = _bulk(UsageMonths, Cell._fields)
 _PROJECT_DAYS = _bulk(UsageProjectDays, ProjectCell._fields)
 _PROJECT_QUARTERS = _bulk(UsageProjectQuarters, ProjectCell._fields)
 _MODEL_QUARTERS = _bulk(UsageModelQuarters, ModelCell._fields)
+_EIGHTHS = _bulk(UsageEighths, Cell._fields)
+_PROJECT_EIGHTHS = _bulk(UsageProjectEighths, ProjectCell._fields)
+_MODEL_EIGHTHS = _bulk(UsageModelEighths, ModelCell._fields)
 _LABEL_DAYS = _bulk(UsageLabelDays, LabelCell._fields)
 
 
@@ -49,6 +55,9 @@ async def add_figures(session: WriteSession, scope: Scope, figures: Figures) -> 
     await session.add_many(_PROJECT_DAYS, _rows(figures.project_days))
     await session.add_many(_PROJECT_QUARTERS, _rows(figures.project_quarters))
     await session.add_many(_MODEL_QUARTERS, _rows(figures.model_quarters))
+    await session.add_many(_EIGHTHS, _rows(figures.eighths))
+    await session.add_many(_PROJECT_EIGHTHS, _rows(figures.project_eighths))
+    await session.add_many(_MODEL_EIGHTHS, _rows(figures.model_eighths))
     await session.add_many(_LABEL_DAYS, _rows(figures.label_days))
     await session.add_many(_EMBEDDING_HOURS, _rows(figures.embedding_hours))
 

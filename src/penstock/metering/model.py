@@ -185,7 +185,7 @@ class Cell(NamedTuple):
 
     organization: str
     at_us: int
-    """When the quarter of an hour, the hour, the day or the month begins."""
+    """When the quarter of an hour, the hour, the eighth of a day, the day or the month begins."""
     project: str
     key_id: str
     model: str
@@ -198,7 +198,7 @@ class ProjectCell(NamedTuple):
 
     organization: str
     at_us: int
-    """When the quarter of an hour or the day begins."""
+    """When the quarter of an hour, the eighth of a day or the day begins."""
     project: str
     model: str
     data_class: str
@@ -210,7 +210,7 @@ class ModelCell(NamedTuple):
 
     organization: str
     at_us: int
-    """When the quarter of an hour begins."""
+    """When the quarter of an hour or the eighth of a day begins."""
     model: str
     data_class: str
     region: str
@@ -250,6 +250,9 @@ class Figures:
     embedding_hours: Mapping[Cell, Sequence[int]]
     project_quarters: Mapping[ProjectCell, Sequence[int]]
     model_quarters: Mapping[ModelCell, Sequence[int]]
+    eighths: Mapping[Cell, Sequence[int]]
+    project_eighths: Mapping[ProjectCell, Sequence[int]]
+    model_eighths: Mapping[ModelCell, Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)

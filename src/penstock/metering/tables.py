@@ -162,6 +162,13 @@ class UsageQuarters(_Cells, Base):
     __table_args__ = (Index(None, "at"), Index(None, "key_id", "at"))
 
 
+class UsageEighths(_Cells, Base):
+    """Figures of each three hours: so that a day that begins far from UTC's is read at once."""
+
+    __tablename__ = "usage_eighths"
+    __table_args__ = (Index(None, "at"), Index(None, "project", "at"), Index(None, "key_id", "at"))
+
+
 class UsageEmbeddingHours(_Cells, Base):
     """Figures of each hour, of events for embeddings; all else is answered with text."""
 
@@ -222,17 +229,35 @@ class UsageProjectQuarters(_ProjectCells, Base):
     __table_args__ = (Index(None, "at"), Index(None, "project", "at"))
 
 
-class UsageModelQuarters(_Figures, Base):
-    """The same of all projects together: so that a year of days of a zone is read at once."""
+class UsageProjectEighths(_ProjectCells, Base):
+    """Figures of each eighth of a day by project."""
 
-    __tablename__ = "usage_model_quarters"
-    __table_args__ = (Index(None, "at"),)
+    __tablename__ = "usage_project_eighths"
+    __table_args__ = (Index(None, "at"), Index(None, "project", "at"))
+
+
+class _ModelCells(_Figures):
+    """Figures of all projects together: so that a year of days of a zone is read at once."""
 
     organization: Mapped[str] = mapped_column(primary_key=True)
     at: Mapped[Microseconds] = mapped_column(primary_key=True)
     model: Mapped[str] = mapped_column(primary_key=True)
     data_class: Mapped[str] = mapped_column(primary_key=True)
     region: Mapped[str] = mapped_column(primary_key=True)
+
+
+class UsageModelQuarters(_ModelCells, Base):
+    """Figures of each quarter of an hour by model."""
+
+    __tablename__ = "usage_model_quarters"
+    __table_args__ = (Index(None, "at"),)
+
+
+class UsageModelEighths(_ModelCells, Base):
+    """Figures of each eighth of a day by model."""
+
+    __tablename__ = "usage_model_eighths"
+    __table_args__ = (Index(None, "at"),)
 
 
 class UsageLatencyHours(Base):

@@ -1,28 +1,38 @@
 """Days and months of time zones, put together from those of UTC and their edges: pure, no I/O.
 
 A day of Berlin in winter is the day of UTC of the same date, with the last hour of the day before
-and without its own last one. So a year needs no more than its days and what is at their edges.
+and without its own last one. So a year needs no more than its days and what is at their edges. An
+edge of many hours is put together from eighths of days, and quarters of hours for the rest.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import TypeAlias
+from itertools import pairwise
+from operator import itemgetter
+from typing import Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
-from penstock.contract.usage import Meter
+from penstock.contract.usage import METERS
 from penstock.kit.errors import PenstockError
 from penstock.kit.moments import microseconds
 from penstock.kit.time_zones import day_start, local_date
-from penstock.metering.bucket_model import UsageResult, Width
+from penstock.metering.bucket_model import Grain, Stretch, UsageResult, Width
 from penstock.metering.errors import GROUPING_UNKNOWN
 
 QUARTER_US = 900_000_000
+EIGHTH_US = 12 * QUARTER_US
 _LAST_DAY = date(9998, 12, 1)
+_in_order = itemgetter(*METERS)
 
-Stretch: TypeAlias = tuple[int, int]
-"""From when to when."""
+
+class Edge(NamedTuple):
+    """What the begin or end of a day of a zone has more or less than that of UTC."""
+
+    grain: Grain
+    stretch: Stretch
+    sign: Literal[1, -1]
+    """Whether it is added or taken off."""
 
 
 def local_start(zone: ZoneInfo, width: Width, at_us: int) -> int:
@@ -49,8 +59,8 @@ class Cover:
     start_us: int
     label_us: int
     """When the day or month of UTC begins that has the same date."""
-    edges: Sequence[tuple[Stretch, int]]
-    """What is added to that one, or taken off it: 1 or -1."""
+    edges: Sequence[Edge]
+    """What is added to that one, or taken off it."""
 
 
 def list_covers(zone: ZoneInfo, width: Width, start_us: int, end_us: int) -> Iterator[Cover]:
@@ -64,18 +74,18 @@ def list_covers(zone: ZoneInfo, width: Width, start_us: int, end_us: int) -> Ite
         day = local_date(zone, start_us)
         behind = _later(width, day, 1)
         behind_us = day_start(zone, behind)
-        # At the end it is the other way round: what is before the label's end is not in it.
-        edges = [*_between(start_us, _label(day), 1), *_between(behind_us, _label(behind), -1)]
+        edges = [*_between(start_us, _label(day)), *_between(_label(behind), behind_us)]
         yield Cover(start_us, _label(day), edges)
         start_us = behind_us
 
 
-def edges_of(covers: Iterable[Cover]) -> dict[Stretch, list[tuple[int, int]]]:
+def edges_of(covers: Iterable[Cover]) -> dict[Grain, dict[Stretch, list[tuple[int, int]]]]:
     """Return of each edge which buckets it is of: their labels, each with its sign."""
-    found: dict[Stretch, list[tuple[int, int]]] = {}
+    found: dict[Grain, dict[Stretch, list[tuple[int, int]]]] = {}
     for cover in covers:
-        for stretch, sign in cover.edges:
-            found.setdefault(stretch, []).append((cover.label_us, sign))
+        for grain, stretch, sign in cover.edges:
+            of_grain = found.setdefault(grain, {})
+            of_grain.setdefault(stretch, []).append((cover.label_us, sign))
     return found
 
 
@@ -83,24 +93,31 @@ def add_terms(
     start_us: int, group: tuple[str, ...], terms: Iterable[tuple[int, UsageResult]]
 ) -> UsageResult | None:
     """Add figures up, each 1 or -1 times; None when nothing is left of them."""
-    figures: Counter[Meter] = Counter()
-    for sign, term in terms:
-        for meter, figure in term.figures.items():
-            figures[meter] += sign * figure
-    if not any(figures.values()):
-        return None
-    return UsageResult(start_us, group, figures)
+    signed = [[sign * figure for figure in _in_order(term.figures)] for sign, term in terms]
+    sums = [*map(sum, zip(*signed, strict=True))]
+    return UsageResult(start_us, group, dict(zip(METERS, sums, strict=True))) if any(sums) else None
 
 
-def _between(start_us: int, label_us: int, sign: int) -> Iterator[tuple[Stretch, int]]:
-    """Yield what is between a beginning and its label: added where it begins before, else off."""
-    if start_us % QUARTER_US:
+def _between(start_us: int, end_us: int) -> Iterator[Edge]:
+    """Yield what is from one moment to another, taken off if it goes back.
+
+    One of them is where a day of UTC begins. So it goes by eighths from there to the one nearest to
+    the other moment, and by quarters from there: six of these at most.
+    """
+    if start_us % QUARTER_US or end_us % QUARTER_US:
         message = "days of that zone begin between quarters of hours then"
         raise PenstockError(GROUPING_UNKNOWN, message)
-    if start_us < label_us:
-        yield (start_us, label_us), sign
-    elif start_us > label_us:
-        yield (label_us, start_us), -sign
+    places_us = [start_us, *map(_nearest_eighth, (start_us, end_us)), end_us]
+    grains: tuple[Grain, ...] = ("quarter", "eighth", "quarter")
+    for grain, (one_us, other_us) in zip(grains, pairwise(places_us), strict=True):
+        if one_us < other_us:
+            yield Edge(grain, (one_us, other_us), 1)
+        elif one_us > other_us:
+            yield Edge(grain, (other_us, one_us), -1)
+
+
+def _nearest_eighth(at_us: int) -> int:
+    return (at_us + EIGHTH_US // 2) // EIGHTH_US * EIGHTH_US
 
 
 def _later(width: Width, day: date, count: int) -> date:

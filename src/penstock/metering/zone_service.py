@@ -7,8 +7,6 @@ from typing import Generic, TypeAlias
 from penstock.metering.bucket_model import BucketPosition, BucketQuery, Part, Result
 from penstock.metering.zone_rules import Cover, edges_of, list_covers
 
-_BUCKETS = 128
-"""So many are put together at a time."""
 _ALL = 2**31 - 1
 
 Read: TypeAlias = Callable[[Part], Awaitable[list[Result]]]
@@ -32,15 +30,7 @@ class ZoneReader(Generic[Result]):
         zone = self.query.zone
         assert zone is not None  # noqa: S101 - nobody else makes one
         covers = list(list_covers(zone, self.query.width, part.start_us, part.end_us))
-        found: list[Result] = []
-        after = part.after
-        for first in range(0, len(covers), _BUCKETS):
-            some = covers[first : first + _BUCKETS]
-            found += await self._fetch_covers(some, after, part.limit - len(found))
-            if len(found) >= part.limit:
-                break
-            after = None
-        return found
+        return await self._fetch_covers(covers, part.after, part.limit)
 
     async def _fetch_covers(
         self, covers: Sequence[Cover], after: BucketPosition | None, limit: int
@@ -80,10 +70,11 @@ class ZoneReader(Generic[Result]):
         terms: dict[Place, list[tuple[int, Result]]] = {}
         for day in days:
             terms.setdefault((day.start_us, day.group), []).append((1, day))
-        if uses:
-            # No two edges begin at the same time.
-            by_start = {stretch[0]: labels for stretch, labels in uses.items()}
-            part = Part(covers[0].start_us, covers[-1].label_us, None, _ALL, sorted(uses))
+        for grain, labels_of in uses.items():
+            # No two edges of a grain begin at the same time.
+            by_start = {stretch[0]: labels for stretch, labels in labels_of.items()}
+            ends = covers[0].start_us, covers[-1].label_us
+            part = Part(*ends, None, _ALL, sorted(labels_of), grain)
             for edge in await self.read(part):
                 for label_us, sign in by_start[edge.start_us]:
                     terms.setdefault((label_us, edge.group), []).append((sign, edge))

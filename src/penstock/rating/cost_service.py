@@ -43,13 +43,13 @@ async def list_costs(
 async def _list_of_zone(
     session: ReadSession, scope: Scope, query: BucketQuery, *, has_costs: bool
 ) -> BucketPage[CostResult]:
-    whole, quarters = store.find_source(query), store.find_quarters(query)
-    ends = await find_ends(session, scope, query, quarters)
+    sources = store.find_sources(query)
+    ends = await find_ends(session, scope, query, sources["quarter"])
     if ends is None:
         return BucketPage([], None)
 
     async def read(part: Part) -> list[CostResult]:
-        source = whole if part.stretches_us is None else quarters
+        source = sources[part.grain]
         return await store.list_costs(session, scope, query, source, part, has_costs=has_costs)
 
     fetch = ZoneReader(query, read, _add_terms).fetch

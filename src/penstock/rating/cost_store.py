@@ -1,20 +1,24 @@
 """Every SQL statement that reads what days and months were rated at, each within a scope."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import ColumnElement, case, func
 
 from penstock.limits.prices import join_amount
-from penstock.metering.bucket_model import BucketQuery, Part
-from penstock.metering.bucket_store import Source, list_groups
+from penstock.metering.bucket_model import BucketQuery, Grain, Part
+from penstock.metering.bucket_store import Source, find_smallest, list_groups
 from penstock.rating.cost_model import CostResult
 from penstock.rating.model import RatedKind
 from penstock.rating.tables import (
     ChargeDays,
+    ChargeEighths,
     ChargeLabelDays,
+    ChargeModelEighths,
     ChargeModelQuarters,
     ChargeMonths,
     ChargeProjectDays,
+    ChargeProjectEighths,
     ChargeProjectQuarters,
     ChargeQuarters,
 )
@@ -29,16 +33,18 @@ def find_source(query: BucketQuery) -> Source:
         return Source.of(ChargeLabelDays, "day")
     if query.width == "month":
         return Source.of(ChargeMonths, "month")
-    return Source.of(ChargeDays if "key_id" in query.names else ChargeProjectDays, "day")
+    return Source.of(find_smallest(query, ChargeDays, ChargeProjectDays), "day")
 
 
-def find_quarters(query: BucketQuery) -> Source:
-    """Return the smallest table that has the same by quarters of hours."""
-    if "key_id" in query.names:
-        return Source.of(ChargeQuarters, "hour")
-    return Source.of(
-        ChargeProjectQuarters if "project" in query.names else ChargeModelQuarters, "hour"
-    )
+def find_sources(query: BucketQuery) -> Mapping[Grain | None, Source]:
+    """Return what `find_source` does, and what edges of days of zones are read from."""
+    quarters = find_smallest(query, ChargeQuarters, ChargeProjectQuarters, ChargeModelQuarters)
+    eighths = find_smallest(query, ChargeEighths, ChargeProjectEighths, ChargeModelEighths)
+    return {
+        None: find_source(query),
+        "quarter": Source.of(quarters, "hour"),
+        "eighth": Source.of(eighths, "day"),
+    }
 
 
 async def list_costs(

@@ -1,28 +1,32 @@
 """Every SQL statement of the rating room about usage that was rated."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias, cast
 
 from sqlalchemy import bindparam, select, tuple_, update
 from sqlalchemy.orm import InstrumentedAttribute
 
 from penstock.contract.usage import Meter
 from penstock.limits.prices import join_amount, split_amount
-from penstock.metering.bucket_rules import bucket_start
+from penstock.metering.bucket_rules import bucket_start, eighth_start
 from penstock.metering.rules import day_of
 from penstock.rating.rules import MeterKey, Running
 from penstock.rating.tables import (
     ChargeDays,
+    ChargeEighths,
     ChargeLabelDays,
+    ChargeModelEighths,
     ChargeModelQuarters,
     ChargeMonths,
     ChargeProjectDays,
+    ChargeProjectEighths,
     ChargeProjectQuarters,
     ChargeQuarters,
     RatedMeters,
     RatedUsage,
 )
+from penstock.storage.base import Base
 from penstock.storage.bulk import Bulk, Values
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import WriteSession
@@ -37,14 +41,23 @@ _METER_KEY = (
 )
 _AMOUNT = ("amount", "amount_rest")
 _DAY_KEY = ("organization", "project", "key_id", "model", "data_class", "currency", "kind", "at")
-_QUARTERS = Bulk(ChargeQuarters, (*_DAY_KEY, *_AMOUNT), pairs=(_AMOUNT,))
-_DAYS = Bulk(ChargeDays, (*_DAY_KEY, *_AMOUNT), pairs=(_AMOUNT,))
-_MONTHS = Bulk(ChargeMonths, (*_DAY_KEY, *_AMOUNT), pairs=(_AMOUNT,))
 _PROJECT_KEY = tuple(name for name in _DAY_KEY if name != "key_id")
-_PROJECT_DAYS = Bulk(ChargeProjectDays, (*_PROJECT_KEY, *_AMOUNT), pairs=(_AMOUNT,))
-_PROJECT_QUARTERS = Bulk(ChargeProjectQuarters, (*_PROJECT_KEY, *_AMOUNT), pairs=(_AMOUNT,))
 _MODEL_KEY = tuple(name for name in _PROJECT_KEY if name != "project")
-_MODEL_QUARTERS = Bulk(ChargeModelQuarters, (*_MODEL_KEY, *_AMOUNT), pairs=(_AMOUNT,))
+
+
+def _bulk(table: type[Base], key: tuple[str, ...]) -> Bulk:
+    return Bulk(table, (*key, *_AMOUNT), pairs=(_AMOUNT,))
+
+
+_QUARTERS = _bulk(ChargeQuarters, _DAY_KEY)
+_PROJECT_QUARTERS = _bulk(ChargeProjectQuarters, _PROJECT_KEY)
+_MODEL_QUARTERS = _bulk(ChargeModelQuarters, _MODEL_KEY)
+_EIGHTHS = _bulk(ChargeEighths, _DAY_KEY)
+_PROJECT_EIGHTHS = _bulk(ChargeProjectEighths, _PROJECT_KEY)
+_MODEL_EIGHTHS = _bulk(ChargeModelEighths, _MODEL_KEY)
+_DAYS = _bulk(ChargeDays, _DAY_KEY)
+_MONTHS = _bulk(ChargeMonths, _DAY_KEY)
+_PROJECT_DAYS = _bulk(ChargeProjectDays, _PROJECT_KEY)
 _LABEL_DAYS = Bulk(
     ChargeLabelDays,
     ("organization", "name", "value", "project", "currency", "kind", "at", *_AMOUNT),
@@ -68,7 +81,8 @@ _RATED = Bulk(
 )
 _ORGANIZATION = _RATED.names.index("organization")
 
-Sums = Mapping[tuple[Any, ...], int]
+_Key: TypeAlias = tuple[Any, ...]
+Sums: TypeAlias = Mapping[_Key, int]
 """Atto-units by primary key."""
 
 
@@ -153,29 +167,56 @@ async def insert_rated(session: WriteSession, scope: Scope, rows: Sequence[Value
 
 async def add_charged(session: WriteSession, scope: Scope, quarters: Sums, labels: Sums) -> None:
     """Add to the figures of quarters, and so to all that are made of them; and to labels'."""
-    days, months, project_quarters, model_quarters, project_days = (
-        Counter[tuple[Any, ...]]() for _ in range(5)
-    )
-    for (organization, project, key_id, *others, at_us), amount_atto in quarters.items():
-        day_us, month_us = bucket_start("day", at_us), bucket_start("month", at_us)
-        days[organization, project, key_id, *others, day_us] += amount_atto
-        months[organization, project, key_id, *others, month_us] += amount_atto
-        project_quarters[organization, project, *others, at_us] += amount_atto
-        model_quarters[organization, *others, at_us] += amount_atto
-        project_days[organization, project, *others, day_us] += amount_atto
+    project_quarters = _fold(quarters, _drop_key)
+    model_quarters = _fold(project_quarters, _drop_project)
+    eighths = _fold(quarters, _to_eighth)
+    project_eighths = _fold(eighths, _drop_key)
+    days = _fold(eighths, _to_day)
     for bulk, sums in (
         (_QUARTERS, quarters),
         (_PROJECT_QUARTERS, project_quarters),
         (_MODEL_QUARTERS, model_quarters),
+        (_EIGHTHS, eighths),
+        (_PROJECT_EIGHTHS, project_eighths),
+        (_MODEL_EIGHTHS, _fold(project_eighths, _drop_project)),
         (_DAYS, days),
-        (_MONTHS, months),
-        (_PROJECT_DAYS, project_days),
+        (_MONTHS, _fold(days, _to_month)),
+        (_PROJECT_DAYS, _fold(days, _drop_key)),
         (_LABEL_DAYS, labels),
     ):
         scope.require(key[0] for key in sums)
         # In order of the key: so no writer waits for one that waits for it.
         rows = [(*key, *split_amount(sums[key])) for key in sorted(sums)]
         await session.add_many(bulk, rows)
+
+
+def _fold(sums: Sums, place: Callable[[_Key], _Key]) -> Sums:
+    folded = Counter[_Key]()
+    for key, amount_atto in sums.items():
+        folded[place(key)] += amount_atto
+    return folded
+
+
+def _drop_key(key: _Key) -> _Key:
+    organization, project, _, *rest = key
+    return organization, project, *rest
+
+
+def _drop_project(key: _Key) -> _Key:
+    organization, _, *rest = key
+    return organization, *rest
+
+
+def _to_eighth(key: _Key) -> _Key:
+    return *key[:-1], eighth_start(key[-1])
+
+
+def _to_day(key: _Key) -> _Key:
+    return *key[:-1], bucket_start("day", key[-1])
+
+
+def _to_month(key: _Key) -> _Key:
+    return *key[:-1], bucket_start("month", key[-1])
 
 
 def _is_key(columns: Iterable[InstrumentedAttribute[Any]]) -> list[Any]:

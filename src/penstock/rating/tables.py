@@ -4,6 +4,7 @@ An amount is two columns: whole nano-units, rounded down, and the rest of 0..999
 So both databases add up exactly, and a sum is that of the one times 10**9 and that of the other.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index, text
@@ -173,83 +174,100 @@ class _ChargedProject(_Charged):
     data_class: Mapped[str] = mapped_column(primary_key=True)
 
 
-class ChargeDays(_ChargedProject, Base):
+class _ChargedKey(_ChargedProject):
+    """The same, of one key."""
+
+    key_id: Mapped[str] = mapped_column(primary_key=True)
+
+
+class _ChargedModel(_Charged):
+    """The same, of all projects together."""
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    data_class: Mapped[str] = mapped_column(primary_key=True)
+
+
+def _kept(*indexed: Sequence[str]) -> tuple[Any, ...]:
+    """Return the indexes of a table of amounts, and its check."""
+    return (
+        *(Index(None, *columns) for columns in indexed),
+        CheckConstraint("amount_rest BETWEEN 0 AND 999999999", name="amount_rest"),
+    )
+
+
+_BY_TIME = ("organization", "at")
+_BY_KEY = ("key_id", "at")
+_BY_PROJECT = ("project", "at")
+
+
+class ChargeDays(_ChargedKey, Base):
     """What a day's usage was rated at, by all that it is asked by."""
 
     __tablename__ = "charge_days"
-    __table_args__ = (
-        Index(None, "organization", "at"),
-        Index(None, "key_id", "at"),
-        CheckConstraint("amount_rest BETWEEN 0 AND 999999999", name="amount_rest"),
-    )
-
-    key_id: Mapped[str] = mapped_column(primary_key=True)
+    __table_args__ = _kept((*_BY_TIME, "project"), _BY_KEY)
 
 
-class ChargeQuarters(_ChargedProject, Base):
+class ChargeQuarters(_ChargedKey, Base):
     """The same of quarters of hours: what days of time zones have at their edges."""
 
     __tablename__ = "charge_quarters"
-    __table_args__ = (
-        Index(None, "organization", "at"),
-        Index(None, "key_id", "at"),
-        CheckConstraint("amount_rest BETWEEN 0 AND 999999999", name="amount_rest"),
-    )
-
-    key_id: Mapped[str] = mapped_column(primary_key=True)
+    __table_args__ = _kept((*_BY_TIME, "project"), _BY_KEY)
 
 
-class ChargeMonths(_ChargedProject, Base):
+class ChargeEighths(_ChargedKey, Base):
+    """The same of eighths of days: what days that begin far from UTC's have there."""
+
+    __tablename__ = "charge_eighths"
+    __table_args__ = _kept(("at",), _BY_PROJECT, _BY_KEY)
+
+
+class ChargeMonths(_ChargedKey, Base):
     """The same of months: those of its days, so that a year is read at once."""
 
     __tablename__ = "charge_months"
-    __table_args__ = (
-        Index(None, "organization", "at"),
-        CheckConstraint("amount_rest BETWEEN 0 AND 999999999", name="amount_rest"),
-    )
-
-    key_id: Mapped[str] = mapped_column(primary_key=True)
+    __table_args__ = _kept(_BY_TIME)
 
 
 class ChargeProjectDays(_ChargedProject, Base):
     """The same of days, of all keys of a project together: as small as a chart is."""
 
     __tablename__ = "charge_project_days"
-    __table_args__ = (
-        Index(None, "organization", "at"),
-        CheckConstraint("amount_rest BETWEEN 0 AND 999999999", name="amount_rest"),
-    )
+    __table_args__ = _kept(_BY_TIME)
 
 
 class ChargeProjectQuarters(_ChargedProject, Base):
     """The same of quarters of hours."""
 
     __tablename__ = "charge_project_quarters"
-    __table_args__ = (
-        Index(None, "organization", "at"),
-        Index(None, "project", "at"),
-        CheckConstraint("amount_rest BETWEEN 0 AND 999999999", name="amount_rest"),
-    )
+    __table_args__ = _kept(_BY_TIME, _BY_PROJECT)
 
 
-class ChargeModelQuarters(_Charged, Base):
+class ChargeProjectEighths(_ChargedProject, Base):
+    """The same of eighths of days."""
+
+    __tablename__ = "charge_project_eighths"
+    __table_args__ = _kept(("at",), _BY_PROJECT)
+
+
+class ChargeModelQuarters(_ChargedModel, Base):
     """The same of all projects together: so that a year of days of a zone is read at once."""
 
     __tablename__ = "charge_model_quarters"
-    __table_args__ = (
-        Index(None, "organization", "at"),
-        CheckConstraint("amount_rest BETWEEN 0 AND 999999999", name="amount_rest"),
-    )
+    __table_args__ = _kept(_BY_TIME)
 
-    model: Mapped[str] = mapped_column(primary_key=True)
-    data_class: Mapped[str] = mapped_column(primary_key=True)
+
+class ChargeModelEighths(_ChargedModel, Base):
+    """The same of eighths of days."""
+
+    __tablename__ = "charge_model_eighths"
+    __table_args__ = _kept(("at",))
 
 
 class ChargeLabelDays(_Charged, Base):
     """The same by label; a request with several labels is in several rows."""
 
     __tablename__ = "charge_label_days"
-    __table_args__ = (CheckConstraint("amount_rest BETWEEN 0 AND 999999999", name="amount_rest"),)
+    __table_args__ = _kept()
 
     name: Mapped[str] = mapped_column(primary_key=True)
     value: Mapped[str] = mapped_column(primary_key=True)
