@@ -34,7 +34,7 @@ from penstock.contract.usage import UsageEvent
 from penstock.gateway import log_events
 from penstock.gateway.limits import SYNC_S
 
-_CLOSE_EXTRA_BYTES = 1280
+_CLOSE_EXTRA_BYTES = 1536
 """How much longer a CLOSE can be than its OPEN: counts, times, error code, flags, secret, the
 engine's names, what was tried before and where, and who said no."""
 _SLACK_BYTES = 4096

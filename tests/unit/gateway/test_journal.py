@@ -12,10 +12,35 @@ import msgspec
 import pytest
 from tests.fakes.worker_process import eventually
 
-from penstock.contract.journal import LOCK_FILE, Begin, Close, Open, Record, interrupted_event, scan
+from penstock.contract.finished import Course, RefusedBy, Trace
+from penstock.contract.journal import (
+    LOCK_FILE,
+    Begin,
+    Close,
+    Open,
+    Record,
+    encode_record,
+    interrupted_event,
+    scan,
+)
+from penstock.contract.usage import Attempt, UsageEvent
+from penstock.gateway import errors
 from penstock.gateway.journal import Journal
+from penstock.gateway.limits import ANSWER_ID_CHARS, ATTEMPTS, SERVICE_TIER_CHARS
+from penstock.kit.errors import ErrorCode
 
 SEGMENT_BYTES = 65_536
+NAME_CHARS = 128
+"""Of an upstream, and of an endpoint's place, at most."""
+ERRORS = [each for each in vars(errors).values() if isinstance(each, ErrorCode)]
+FLAGS = tuple(
+    f"usage_{name}" for name in ("negative", "not_a_number", "absurd", "missing", "inconsistent")
+)
+COUNTS = [
+    name
+    for name, kind in UsageEvent.__annotations__.items()
+    if kind in {int, int | None} and name not in Open.__struct_fields__
+]
 
 
 def _open(number: int, padding: int = 0) -> Open:
@@ -283,7 +308,7 @@ async def test_admission_stops_while_every_close_still_fits(tmp_path: Path) -> N
         if len(waiters) % 10 == 0:
             await _turn()
     await _turn()
-    assert len(waiters) > 30
+    assert len(waiters) > 20
     for waiter in waiters:
         journal.close(waiter.event, waiter)
     await _turn()
@@ -302,6 +327,36 @@ def _hold_up_space(journal: Journal) -> threading.Event:
     gate = threading.Event()
     journal._space_thread.submit(gate.wait, 5)
     return gate
+
+
+async def test_no_close_is_longer_than_what_is_kept_for_it(tmp_path: Path) -> None:
+    """Whatever is said of a request when it ends has room, also on a disk that is full by then."""
+    moment, slug = 2**63 - 1, "u" * NAME_CHARS
+    trace = Trace("a" * 32, "b" * 16, "c" * 16, is_sampled=True)
+    opened = msgspec.structs.replace(_open(1), upstream=slug, trace=trace)
+    attempts = (Attempt(slug, "upstream_saturated", moment, moment),) * (ATTEMPTS - 1)
+    event = msgspec.structs.replace(
+        interrupted_event(opened, moment),
+        **dict.fromkeys(COUNTS, moment),
+        outcome="upstream_error",
+        error_code=max((each.code for each in ERRORS), key=len),
+        flags=FLAGS,
+        key_secret_id="s" * 36,
+        service_tier="t" * SERVICE_TIER_CHARS,
+        upstream_request_id="i" * ANSWER_ID_CHARS,
+        earlier_attempts=attempts,
+    )
+    by = RefusedBy("r" * 36, "output_tokens", moment, moment)
+    places = ("h" * NAME_CHARS,) * ATTEMPTS
+    course = Course(
+        trace, moment, moment, places, moment, moment, "downstream", by, "p" * 20, "d" * 64
+    )
+    journal, request = _journal(tmp_path), Waiter(1, tmp_path)
+    request.record = opened
+    journal.open(opened, request)
+    assert len(encode_record(Close(event, course))) <= request.reserved_bytes
+    journal.close(request.event, request)
+    journal.finish()
 
 
 async def test_a_slow_disk_does_not_hold_up_the_next_segment(tmp_path: Path) -> None:
