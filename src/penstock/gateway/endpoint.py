@@ -14,6 +14,7 @@ from penstock.gateway.offer import ServedUpstream
 from penstock.gateway.retries import RetryBudget
 
 _KEEP_ALIVE_IDLE_S, _KEEP_ALIVE_INTERVAL_S, _KEEP_ALIVE_PROBES = 15, 5, 3
+_UNHEARD_MS = 30_000
 """A vanished peer is noticed within 30 s."""
 
 _PLACE_CHARACTERS = 128
@@ -102,10 +103,19 @@ AnyEndpoint = EndpointState[Any]
 """In whatever protocol."""
 
 
-def watch_peer(transport: asyncio.Transport) -> None:
-    """Have the kernel probe a silent connection, so that a vanished engine is noticed."""
+def watch_peer(transport: asyncio.Transport, *, is_shared: bool = False) -> None:
+    """Have the kernel probe a silent connection, so that a vanished engine is noticed.
+
+    Args:
+        transport: The connection.
+        is_shared: Requests go on to be sent on it while others wait: then it is never silent, and
+            ends when nothing of what is sent arrives. Alone, a request has its own deadlines, and
+            an engine may take its time to read a large one.
+    """
     sock = transport.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEP_ALIVE_IDLE_S)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEP_ALIVE_INTERVAL_S)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEP_ALIVE_PROBES)
+    if is_shared:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNHEARD_MS)

@@ -242,7 +242,7 @@ class Worker:
             if served is upstream:
                 return pools
             if served.settings == upstream.settings:
-                if upstream.version > served.version:
+                if upstream.version >= served.version:  # the next one is found at once
                     self._pools[name] = (upstream, pools)
                 return pools
             if _but_endpoints(served.settings) == _but_endpoints(upstream.settings):

@@ -220,7 +220,7 @@ class Http2Pool(EndpointState[StreamSender]):
             transport.abort()
         if transport.is_closing():
             raise ConnectionResetError  # the engine hung up, or does not speak HTTP/2
-        watch_peer(transport)
+        watch_peer(transport, is_shared=True)
         return link
 
     def _connect_failed(self, error: Exception) -> None:
