@@ -207,6 +207,23 @@ async def test_an_invoice_is_paid_once_or_taken_back_once(rig: BillingRig, acme:
     assert statement.closing.total_atto == 0
 
 
+async def test_the_same_usage_makes_the_same_invoice(rig: BillingRig) -> None:
+    """In whatever order usage comes, and billed anew after a credit note, no byte changes."""
+    said = set()
+    for name, order in (("one", 1), ("other", -1)):
+        owner = (await create_organization(rig.database, name)).id
+        await rig.set_recipient(owner)
+        for number in range(12)[::order]:
+            place = {"project": f"p{number % 3}", "input_tokens": 15_003 * number}
+            await rig.deliver(use(owner, AUGUST_US + number * DAY_US, **place))
+        first = await rig.bill(owner)
+        await rig.void(first.id)
+        for invoice in (first, await rig.bill(owner)):
+            text = (invoice.content or "").replace(f'"{invoice.label}"', "-")
+            said.add(text.replace(owner, "-"))
+    assert len(said) == 1
+
+
 async def test_each_currency_has_its_own_invoices(rig: BillingRig, acme: str) -> None:
     """A month that was charged in two has one of each, over its own charges alone."""
     rating = RatingRig(rig.database)

@@ -78,8 +78,8 @@ COLUMNS: tuple[Column, ...] = (
 )
 """Those of FOCUS that we have something to say in, in its order; then our own.
 
-Two are always null: there is no commitment, and no charge is on an invoice yet. They are there
-because the specification's validator looks at them."""
+Two are always null: there is no commitment, and charges of a day can be on several invoices, which
+this room does not know. They are there because the specification's validator looks at them."""
 
 
 def build_rows(
