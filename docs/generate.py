@@ -364,6 +364,7 @@ def _load_facts(load: Load) -> dict[str, str]:
         "Load": _code(load.path) + (f" on port {load.port}" if load.port else ""),
         "Requests running": _code(load.running),
         "Requests waiting": _code(load.waiting),
+        "Requests waiting in front of backends": _code(load.queued or None),
         "KV cache in use": _code(load.cache_use),
     }
 

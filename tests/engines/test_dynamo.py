@@ -16,6 +16,8 @@ from tests.fakes.served_upstreams import ServedUpstreams
 from tests.fakes.worker_process import KEY, WorkerProcess, make_snapshot, running_worker
 
 from penstock.contract.snapshot import Deployment, Endpoint, Upstream
+from penstock.engines.dynamo import DYNAMO
+from penstock.engines.load import Figures, read_metrics
 from penstock.kit.clock import SystemClock
 from penstock.node.health import Health
 
@@ -156,6 +158,17 @@ def test_models_are_those_of_the_gateway(site: Site) -> None:
     assert names == ["model-a"]
     (model,) = site.dynamo.get("/v1/models").json()["data"]
     assert (model["id"], model["context_window"]) == (MODEL, CONTEXT_TOKENS)
+
+
+def test_its_metrics_say_how_many_wait(site: Site) -> None:
+    """Once it was asked something; nothing of that is under way any more."""
+    load = DYNAMO.load
+    assert load is not None
+    assert site.client.post(CHAT, json=_chat()).status_code == 200
+    _until(
+        lambda: read_metrics(load, site.dynamo.get(load.path).content) == Figures(0.0, 0.0, None),
+        "Dynamo says that nothing runs and nothing waits",
+    )
 
 
 async def test_the_agent_knows_whether_its_models_can_be_asked(site: Site) -> None:

@@ -40,6 +40,8 @@ from tests.fakes.worker_process import (
 
 from penstock.access.rules import create_key, key_mac
 from penstock.contract.snapshot import Alias, Choice, Deployment, Endpoint, Key, Route
+from penstock.engines.load import REPORT, REPORT_FORMAT, Figures, read_metrics
+from penstock.engines.triton import TRITON
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -58,6 +60,7 @@ class Server(NamedTuple):
 
     http: int
     grpc: int
+    metrics: int
     log: Path
 
     def list_levels(self) -> dict[str, int]:
@@ -93,7 +96,7 @@ def triton(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         )
     try:
         _wait_ready(ports[0], process, folder / "log")
-        yield Server(ports[0], ports[1], folder / "log")
+        yield Server(ports[0], ports[1], ports[2], folder / "log")
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         try:
@@ -156,6 +159,20 @@ def _post(worker: WorkerProcess, path: bytes, body: object, *fields: bytes) -> A
 
 def _refusal(answer: Answer) -> tuple[int, str]:
     return answer.status, answer.header["x-penstock-error-code"].removeprefix("err:gateway:")
+
+
+def test_its_metrics_say_how_many_wait(triton: Server) -> None:
+    """Also without TensorRT-LLM's backend, in which case heads of answers say nothing."""
+    load = TRITON.load
+    assert load is not None
+    page = httpx.get(f"http://127.0.0.1:{triton.metrics}{load.path}").content
+    assert read_metrics(load, page) == Figures(None, 0.0, None)
+    question = {"text_input": "x", "max_tokens": 2}
+    head = {REPORT_FORMAT: "text"}
+    url = f"http://127.0.0.1:{triton.http}/v2/models/writer/generate"
+    answer = httpx.post(url, json=question, headers=head)
+    assert answer.status_code == 200, answer.text
+    assert REPORT not in answer.headers
 
 
 def test_models_tell_of_themselves_by_their_alias(worker: WorkerProcess) -> None:

@@ -69,6 +69,7 @@ def read_metrics(load: Load, page: bytes) -> Figures | None:
         page: May be cut off; its last line is not read then.
     """
     running, waiting = list(_values(page, load.running)), list(_values(page, load.waiting))
+    waiting += _values(page, load.queued) if load.queued else ()
     shares = list(_values(page, load.cache_use)) if load.cache_use else []
     if not waiting and not shares:
         return None

@@ -28,6 +28,8 @@ class Load(msgspec.Struct, frozen=True):
     """Requests that wait."""
     cache_use: str = ""
     """Share of the KV cache in use, 0 to 1; "" when it does not say."""
+    queued: str = ""
+    """Requests that wait in front of its backends; "" when those that wait are all in `waiting`."""
     port: int | None = None
     """Where that is, if not where requests go."""
 

@@ -7,6 +7,8 @@ _LOAD = Load(
     running='nv_trt_llm_request_metrics{request_type="scheduled"}',
     waiting='nv_trt_llm_request_metrics{request_type="waiting"}',
     cache_use='nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="fraction"}',
+    # Of every backend: without TensorRT-LLM's it is all that is said.
+    queued="nv_inference_pending_request_count",
     port=8002,
 )
 TRITON = Engine(

@@ -44,18 +44,21 @@ class EngineLoad:
         self._strain = 0.0
         self._until_s = 0.0
 
-    def told(self, figures: Figures | None, now_s: float, until_s: float) -> None:
+    def told(
+        self, figures: Figures | None, now_s: float, until_s: float, in_flight: int = 0
+    ) -> None:
         """Take what the agent read; what a report said lately is newer.
 
         Args:
             figures: None when it read nothing.
+            in_flight: Requests of this worker that the engine has.
             now_s: The loop's time.
             until_s: For how long it counts.
         """
         self._running = 0.0 if figures is None else figures.running or 0.0
         if now_s - self._reported_s < LOAD_BELIEVED_S / 2:
             return
-        strain = None if figures is None else find_strain(figures)
+        strain = None if figures is None else find_strain(figures, in_flight)
         self._strain = strain or 0.0
         self._until_s = 0.0 if strain is None else until_s
 
@@ -117,7 +120,7 @@ class ToldLoads:
     def tell(self, upstream: str, pool: "AnyEndpoint") -> None:
         """Tell an endpoint of an upstream what is known of it."""
         figures = self._figures.get((upstream, pool.endpoint.url))
-        pool.load.told(figures, self._now_s(), self._until_s)
+        pool.load.told(figures, self._now_s(), self._until_s, pool.in_flight)
 
 
 def weigh(pools: Sequence["AnyEndpoint"], now_s: float) -> None:

@@ -42,6 +42,9 @@ def test_pages_are_read_as_they_are_written() -> None:
     """Series of all ranks count, those of like names or other labels do not."""
     assert read_metrics(_load("vllm"), VLLM_PAGE) == Figures(12.0, 4.0, 0.5)
     assert read_metrics(_load("triton"), TRITON_PAGE) == Figures(6.0, 2.0, 0.1)
+    pending = b'nv_inference_pending_request_count{model="adder",version="1"} 3\n'
+    assert read_metrics(_load("triton"), TRITON_PAGE + pending) == Figures(6.0, 5.0, 0.1)
+    assert read_metrics(_load("triton"), pending) == Figures(None, 3.0, None)
     page = b"dynamo_frontend_queued_requests 2\ndynamo_frontend_inflight_requests 3\n"
     assert read_metrics(_load("dynamo"), page) == Figures(3.0, 2.0, None)
 

@@ -140,6 +140,13 @@ def test_a_report_is_newer_than_what_was_read() -> None:
     assert load.find_strain(99.0) == 1.0
 
 
+def test_those_that_run_are_at_least_our_own() -> None:
+    """An engine that says how many wait, and not how many run, has what this worker sent it."""
+    load = EngineLoad(reports=False)
+    load.told(Figures(None, 2.0, None), 0.0, 10.0, in_flight=8)
+    assert load.find_strain(1.0) == 0.25
+
+
 @pytest.mark.parametrize(
     "report", [b"", b"JSON {", b"TEXT other=1", b"BIN AAAA", b"JSON 7", b"TEXT named_metrics.=1"]
 )
