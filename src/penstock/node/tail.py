@@ -7,6 +7,7 @@ segment and is not zeros is damage. Segments are allocated ahead: that a file is
 """
 
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -17,6 +18,7 @@ from penstock.node.progress import Position
 CHUNK_BYTES = 128 * 1024
 """Read at once; more than any record. Segments are allocated ahead, so so much is read however
 little is new: a megabyte at a time leaves holes in the heap that add up in hours."""
+_read_length = struct.Struct("<I").unpack_from
 _LENGTH_BYTES = 4
 """Of a frame's head: zeros here end the records."""
 
@@ -134,10 +136,11 @@ def count_frames(content: bytes) -> tuple[int, int]:
         content: Of a segment, from a frame's beginning on.
     """
     count = offset = 0
-    while offset + FRAME_BYTES <= len(content):
-        length = int.from_bytes(content[offset : offset + 4], "little")
+    size = len(content)
+    while offset + FRAME_BYTES <= size:
+        (length,) = _read_length(content, offset)
         end = offset + FRAME_BYTES + length
-        if not 0 < length <= MAX_RECORD_BYTES or end > len(content):
+        if not 0 < length <= MAX_RECORD_BYTES or end > size:
             break
         count += 1
         offset = end
