@@ -100,6 +100,8 @@ class EngineLoadsReader:
                 if self._period_s and self._store.version != version:
                     version = self._store.version
                     self._pages = await asyncio.to_thread(list_pages, self._store)
+                    for page in self._seen.keys() - self._pages:
+                        del self._seen[page]
                 await asyncio.gather(*map(self._read, self._pages))
                 message = self.message()
                 if message.endpoints or told.endpoints:

@@ -113,8 +113,9 @@ ENDPOINT_STRAIN = Metric(
     "penstock_endpoint_strain",
     "gauge",
     ("upstream", "endpoint"),
-    "How busy an endpoint's engine says that it is, 0 to 1: the share of its requests that wait or "
-    "of its KV cache that is used, whichever is more. No series where it does not say.",
+    "How busy an endpoint's engine says that it is, 0 to 1: the share of its requests that wait "
+    "(of those that wait alone, where it does not say how many run), or of its KV cache that is "
+    "used, whichever is more. No series where it says neither.",
 )
 ADAPTER_LOADS = Metric(
     "penstock_adapter_loads_total",
