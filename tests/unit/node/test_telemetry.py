@@ -149,7 +149,7 @@ async def test_a_message_has_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_who_is_chosen() -> None:
-    """Sampled ones are sent, others only when they failed or were slow; none without a trace."""
+    """Sampled ones are sent, others when they failed or were slow; none without trace or key."""
     door = ScriptedDoor()
     waiting, _ = _traces(door)
     waiting.take(
@@ -157,6 +157,7 @@ async def test_who_is_chosen() -> None:
             _request("sampled"),
             _request("not", is_sampled=False),
             _request("nobody", organization=""),
+            _request("nobody, at the door", organization="", error_source="internal", status=503),
             _request("failed", is_sampled=False, error_source="upstream"),
             replace(_request("foreign", error_source="upstream"), trace=Trace("1" * 32)),
             replace(_request("none", error_source="internal"), trace=None),

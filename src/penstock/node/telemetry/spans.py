@@ -72,7 +72,7 @@ STANDARD_ATTRIBUTES: Final = {
 }
 """Those that OpenTelemetry names: on which span, and what."""
 ATTRIBUTES: Final = {
-    "penstock.organization": "who pays; not there when nobody was authenticated",
+    "penstock.organization": "who pays",
     "penstock.project": "of the organization",
     "penstock.key_id": "id of the key that was shown",
     "penstock.request_id": "`x-request-id` of the answer",

@@ -67,10 +67,10 @@ class Traces:
         """Have those sent that are to be; called with each request that has ended."""
         for request in requests:
             trace = request.trace
-            if trace is None or not trace.span_id:
+            # Who shows no key decides nothing here, by errors either: it could fill a collector.
+            if trace is None or not trace.span_id or not request.organization:
                 continue
-            # Who shows no key decides nothing here: it could fill the collector.
-            if (trace.is_sampled and request.organization) or is_noteworthy(
+            if trace.is_sampled or is_noteworthy(
                 request, slow_s=self._slow_s, sends_refused=self._sends_refused
             ):
                 self._waiting.append(request)
