@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Text, cast, select
 
 from penstock.metering.bucket_model import BucketQuery, Part
 from penstock.metering.bucket_store import Source
@@ -63,11 +63,14 @@ async def _lock(
 
 async def list_counts(
     session: ReadSession, scope: Scope, query: BucketQuery, part: Part
-) -> list[tuple[int, tuple[str, ...], Mapping[str, Mapping[str, int]]]]:
-    """Return what each hour of a part counts, by the query's group; several rows may have one."""
+) -> list[tuple[int, tuple[str, ...], str]]:
+    """Return what each hour of a part counts, by the query's group; several rows may have one.
+
+    Counts are the text that the database keeps: to read many of them is work for a thread.
+    """
     table = UsageLatencyHours
     groups: list[Any] = [getattr(table, name) for name in query.group_by]
-    statement = select(table.at, *groups, table.counts).where(
+    statement = select(table.at, *groups, cast(table.counts, Text)).where(
         scope.where(table.organization),
         table.at >= part.start_us,
         table.at < part.end_us,
