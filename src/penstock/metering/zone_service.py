@@ -1,7 +1,8 @@
 """Figures of days and months of a time zone, from those of UTC and what is at their edges."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Generic, TypeAlias
 
 from penstock.metering.bucket_model import BucketPosition, BucketQuery, Part, Result
@@ -47,7 +48,8 @@ class ZoneReader(Generic[Result]):
             end = None
             if len(days) >= limit:
                 end = BucketPosition(days[-1].start_us, days[-1].group)
-            found += await self._put_together(covers, days, behind, end)
+            results = await self._put_together(covers, days, behind, end)
+            found += islice(results, limit - len(found))
             if end is None or len(found) >= limit:
                 return found
             behind = end
@@ -58,7 +60,7 @@ class ZoneReader(Generic[Result]):
         days: Sequence[Result],
         behind: BucketPosition | None,
         end: BucketPosition | None,
-    ) -> list[Result]:
+    ) -> Iterator[Result]:
         """Return results of which all is known: those behind one place, up to another."""
         meant = {
             cover.label_us: cover
@@ -66,25 +68,29 @@ class ZoneReader(Generic[Result]):
             if (behind is None or cover.label_us >= behind.start_us)
             and (end is None or cover.label_us <= end.start_us)
         }
-        uses = edges_of(meant.values())
         terms: dict[Place, list[tuple[int, Result]]] = {}
+
+        def keep(place: Place, sign: int, result: Result) -> None:
+            if (behind is None or place > behind) and (end is None or place <= end):
+                terms.setdefault(place, []).append((sign, result))
+
         for day in days:
-            terms.setdefault((day.start_us, day.group), []).append((1, day))
-        for grain, labels_of in uses.items():
+            keep((day.start_us, day.group), 1, day)
+        for grain, labels_of in edges_of(meant.values()).items():
             # No two edges of a grain begin at the same time.
             by_start = {stretch[0]: labels for stretch, labels in labels_of.items()}
             ends = covers[0].start_us, covers[-1].label_us
             part = Part(*ends, None, _ALL, sorted(labels_of), grain)
             for edge in await self.read(part):
                 for label_us, sign in by_start[edge.start_us]:
-                    terms.setdefault((label_us, edge.group), []).append((sign, edge))
-        found = []
-        for place in sorted(terms):
-            is_meant = (behind is None or place > behind) and (end is None or place <= end)
-            if is_meant and place[0] in meant:
-                result = self.add(meant[place[0]].start_us, place[1], terms[place])
-                found += [] if result is None else [result]
-        return found
+                    keep((label_us, edge.group), sign, edge)
+        # One after the other: a page is often full before.
+        added = (
+            self.add(meant[place[0]].start_us, place[1], terms[place])
+            for place in sorted(terms)
+            if place[0] in meant
+        )
+        return (result for result in added if result is not None)
 
 
 def _find_label(covers: Sequence[Cover], after: BucketPosition) -> BucketPosition | None:
