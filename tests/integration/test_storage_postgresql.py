@@ -517,6 +517,31 @@ async def test_a_connection_that_breaks_is_unavailable(
     assert await _count(pg_database, ALL) == 0
 
 
+async def test_a_server_that_takes_no_writes_is_unavailable(
+    postgresql: PostgresqlServer, pg_database: Database
+) -> None:
+    """After a failover to one that is read-only nothing is a bug of ours, and the next is asked."""
+    async with pg_database.read(ALL) as session:
+        name = (await session.rows(select(func.current_database())))[0][0]
+
+    async def write(number: int) -> None:
+        async with pg_database.write(ALL) as session:
+            await _write(session, number)
+
+    await postgresql.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    await postgresql.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE usename = 'penstock' AND pid <> pg_backend_pid()"
+    )
+    with pytest.raises(DatabaseUnavailableError):
+        await write(1)
+    assert await _count(pg_database, ALL) == 0
+    # The connection stays read-only, as one to a primary that is demoted and not stopped.
+    await postgresql.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+    await write(2)
+    assert await _count(pg_database, ALL) == 1
+
+
 @pytest.mark.parametrize("address", ["postgresql://[", "postgresql://a:b:c@x:port/y"])
 def test_an_address_that_cannot_be_read_is_refused(address: str) -> None:
     """The error of a malformed address does not repeat it: it may hold a password."""

@@ -208,7 +208,15 @@ class Database:
                 raise
             stack, connection = await self._begin(engine, scope, is_alone=is_alone)
         async with stack:
-            yield connection
+            try:
+                yield connection
+            except DBAPIError as error:
+                if engine is not self._writer or not postgresql.is_read_only(error):
+                    raise
+                # All connections lead to a server that is not the primary one any more.
+                await self._writer.dispose()
+                await self._reader.dispose()
+                raise _unavailable(error.orig or error) from None
 
     async def _begin(
         self, engine: AsyncEngine, scope: Scope, *, is_alone: bool

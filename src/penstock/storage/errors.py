@@ -10,7 +10,7 @@ UNAVAILABLE = ErrorCode(
     public="The database does not answer at the moment; try again.",
     conventional_type="server_error",
     conventional_code="service_unavailable",
-    cause="The database is locked by another process, full, away, damaged or was replaced.",
+    cause="The database is locked by another process, full, away, read-only, damaged or replaced.",
     caller_action="Repeat the same request after the time that Retry-After gives.",
     operator_action=(
         "Read the warning of penstock.storage in the control log: it has the database's own words. "

@@ -41,6 +41,7 @@ _FLUSH = select(func.pg_logical_emit_message(True, "penstock", ""))  # noqa: FBT
 # system, internal; and deadlocks, serialization failures and locks that were not to be had.
 _UNAVAILABLE_CLASSES = ("08", "28", "3D", "53", "57", "58", "XX", "40")
 _LOCK_NOT_AVAILABLE = "55P03"
+_READ_ONLY = "25006"
 
 
 def is_dsn(location: object) -> bool:
@@ -165,6 +166,14 @@ async def set_scope(connection: AsyncConnection, scope: Scope, *, is_alone: bool
         _BEGIN_ALONE if is_alone else _SET_SCOPE,
         {"organization": scope.organization or "", "is_platform": is_platform},
     )
+
+
+def is_read_only(error: DBAPIError) -> bool:
+    """Return whether an error says that the transaction may not write.
+
+    If it was begun to write, another server is the primary one by now, or an operator wants that.
+    """
+    return getattr(error.orig, "sqlstate", None) == _READ_ONLY
 
 
 def is_unavailable(error: DBAPIError) -> bool:
