@@ -49,11 +49,15 @@ def trace(
     Usage, charges, transfers and the invoice come from the control plane, as far as the token may
     see them. The journals of a node on this machine say the rest: waits, endpoints, which limit
     refused it, and requests whose usage is still on its way; its access log has those that were
-    refused before any engine was asked. Only these two know trace ids.
+    refused before any engine was asked. Only these two know trace ids; and when the control plane
+    does not answer, what they know is told.
     """
     folder = node_folder(node, data)
-    requests = _find(name, folder, data)
     lines = _list_lines(name, folder, log)
+    requests, fault = _find(name, folder, data, has_lines=bool(lines))
+    if fault is not None:
+        told = f"{fault} Only this machine's journals and access log are told."
+        console(is_error=True).print(printable(told), markup=False)
     if not requests and not lines:
         detail = f"Nobody here knows of a request {name!r}."
         remedy = (
@@ -69,7 +73,7 @@ def trace(
             print_json({**request, "timeline": timeline, "log": own})
             continue
         if requests:
-            _show_head(request)
+            _show_head(request, is_complete=fault is None)
             rows = [[_relative(step.ms, step.at), printable(step.what)] for step in steps]
             print_table(("When", "What"), rows, right=("When",))
         for line in own:
@@ -89,22 +93,34 @@ def _list_lines(name: str, folder: Path | None, log: Path | None) -> list[str]:
     return find_lines(log, name)
 
 
-def _find(name: str, folder: Path | None, data: Path | None) -> list[dict[str, Any]]:
-    """Return what is known of requests that are called so, in the order in which they began."""
+def _find(
+    name: str, folder: Path | None, data: Path | None, *, has_lines: bool
+) -> tuple[list[dict[str, Any]], CommandError | None]:
+    """Return what is known of requests that are called so, in the order in which they began.
+
+    And why the control plane did not say anything, if this machine knows something all the same.
+    """
     from penstock.node.trail import find_trails  # noqa: PLC0415  # start-up time
 
     found = [] if folder is None else find_trails(folder / "journal", name)
     trails = {trail.event_id: trail for trail in found}
     stories: dict[str, Row] = {}
-    with connect(data) as client:
-        for each in dict.fromkeys((name, *trails)):
-            if each not in stories:
-                told = client.get(PATH, {"id": each})["data"]
-                stories |= {story["usage"]["event_id"]: story for story in told}
-    return [
+    fault = None
+    try:
+        with connect(data) as client:
+            for each in dict.fromkeys((name, *trails)):
+                if each not in stories:
+                    told = client.get(PATH, {"id": each})["data"]
+                    stories |= {story["usage"]["event_id"]: story for story in told}
+    except CommandError as error:
+        if not trails and not has_lines:
+            raise
+        fault = error
+    joined = [
         _join(event_id, stories.get(event_id), trails.get(event_id))
         for event_id in sorted({*stories, *trails})
     ]
+    return joined, fault
 
 
 def _join(event_id: str, story: "Row | None", trail: "Trail | None") -> dict[str, Any]:
@@ -118,7 +134,7 @@ def _join(event_id: str, story: "Row | None", trail: "Trail | None") -> dict[str
     return {"event_id": event_id, "usage": usage, "node": found, "story": told or None}
 
 
-def _show_head(request: dict[str, Any]) -> None:
+def _show_head(request: dict[str, Any], *, is_complete: bool) -> None:
     usage, node = request["usage"], request["node"] or {}
     places = [
         usage.get(f"{part}_name") or usage[name]
@@ -139,7 +155,7 @@ def _show_head(request: dict[str, Any]) -> None:
     ):
         if text:
             console().print(f"{label:<9} {printable(text)}", markup=False)
-    if request["story"] is None:
+    if request["story"] is None and is_complete:
         console().print("Its usage has not arrived at the control plane.", markup=False)
 
 

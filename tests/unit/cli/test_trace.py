@@ -146,6 +146,21 @@ def test_names_cannot_steer_the_terminal(
     assert not {"\x1b", "\x9b", "\r", "\u202e"} & set(text)
 
 
+def test_a_node_tells_what_it_knows_without_the_control_plane(
+    control: Control, journal: FakeJournal, tmp_path: Path
+) -> None:
+    """When it does not answer, the journal is told all the same, and that it is not the whole."""
+    _write(journal, FIRST, Course(trace=Trace(TRACE_ID)))
+    control.url = "http://127.0.0.1:1"
+    (found,) = control.ask_json(tmp_path, TRACE_ID)
+    assert (found["event_id"], found["story"]) == (FIRST, None)
+    shown = control.ask(tmp_path, FIRST)
+    assert shown.exit_code == 0
+    assert "does not answer" in shown.stderr
+    assert "has not arrived" not in shown.stdout
+    assert control.ask(tmp_path, SECOND).exit_code == 1
+
+
 def test_what_is_nowhere_is_said(control: Control, tmp_path: Path) -> None:
     """An id that nobody knows ends with 1 and says where else to look."""
     (tmp_path / "journal").mkdir()
