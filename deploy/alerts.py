@@ -145,6 +145,13 @@ _MONEY = (
         "penstock_usage_conflicts > 0",
     ),
     Alert(
+        "PenstockChoresFail",
+        "ticket",
+        "The control plane cannot do what it does by itself, such as to verify the ledger.",
+        "penstock_chores_failing > 0",
+        "10m",
+    ),
+    Alert(
         "PenstockUsageForged",
         "page",
         "A broker carries usage that none of our nodes wrote.",

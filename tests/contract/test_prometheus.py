@@ -139,6 +139,7 @@ CASES = (
     gauge("PenstockLedgerViolations", PAGE, "penstock_ledger_violations"),
     gauge("PenstockBudgetDifferences", PAGE, "penstock_budget_differences"),
     gauge("PenstockUsageConflicts", PAGE, "penstock_usage_conflicts"),
+    gauge("PenstockChoresFail", TICKET, "penstock_chores_failing", 10),
     gauge("PenstockJournalDamaged", PAGE, f"penstock_journal_damaged_segments_total{NODE}"),
     gauge("PenstockJournalFull", PAGE, f"penstock_journal_full{NODE}"),
     gauge("PenstockTargetDown", PAGE, f"up{NODE}", 2, good=1),

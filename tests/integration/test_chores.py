@@ -105,10 +105,11 @@ async def test_a_chore_that_fails_stops_nothing_else(
     acme = await create_organization(database, "acme")
     await chores.tick()
     assert await _count_checkpoints(database, signer, acme.id) == 1
+    assert chores.failing == {"_FailingKeyUses.flush"}
     key_uses.error = None
     clock.advance(TICK_S)
     await chores.tick()
-    assert key_uses.flushed == 1
+    assert (key_uses.flushed, chores.failing) == (1, set())
 
 
 async def test_what_is_due_is_done_once_by_several_control_planes(

@@ -41,6 +41,7 @@ from penstock.control.limit_uses import create_limit_uses_router
 from penstock.control.metrics import (
     BUDGET_DIFFERENCES,
     CHARGES,
+    CHORES_FAILING,
     COSTS,
     HOLDS_EXPIRED,
     LEDGER_VIOLATIONS,
@@ -101,7 +102,6 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
     take = Intake(database, clock, usage_books, usage_books.committed)
     vitals = Vitals("control")
     brokers = create_broker_usages(settings, node_token, take)
-    collect = partial(_collect, books, usage_books, quarantine, ledger, brokers, vitals=vitals)
     chores = Chores(
         database,
         signer,
@@ -112,6 +112,7 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
         quarantine=quarantine,
         ledger=ledger,
     )
+    collect = partial(_collect, chores, usage_books, quarantine, brokers, vitals=vitals)
     app = ControlApp(
         title="Penstock control plane",
         version=penstock.__version__,
@@ -192,19 +193,19 @@ def _add_secret_scanning(
 
 
 def _collect(
-    books: BudgetBooks,
+    chores: Chores,
     usage_books: UsageBooks,
     quarantine: Quarantine,
-    ledger: LedgerBooks,
     brokers: Sequence[BrokerUsage],
     *,
     vitals: Vitals,
 ) -> Iterator[Family]:
     for metric, figure in (
-        (BUDGET_DIFFERENCES, books.differences),
-        (LEDGER_VIOLATIONS, ledger.violations),
-        (HOLDS_EXPIRED, books.expired),
+        (BUDGET_DIFFERENCES, chores.books.differences),
+        (LEDGER_VIOLATIONS, chores.ledger.violations),
+        (HOLDS_EXPIRED, chores.books.expired),
         (USAGE_CONFLICTS, quarantine.size),
+        (CHORES_FAILING, len(chores.failing)),
         (USAGE_FORGED, sum(broker.forged for broker in brokers)),
     ):
         yield Family(metric, {(): figure})

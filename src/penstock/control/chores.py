@@ -105,6 +105,8 @@ class Chores:
             (RECONCILE_S, ledger.verify),
         ]
         self._done_at_s: dict[_Chore, float] = {}
+        self.failing: set[str] = set()
+        """Chores that could not be done when they were last tried."""
 
     async def run(self) -> None:
         """Work until cancelled, whatever fails."""
@@ -129,15 +131,20 @@ class Chores:
             period_s, work = chore
             if now_s - self._done_at_s.get(chore, float("-inf")) < period_s:
                 continue
+            name = work.__qualname__
             # One that fails, or is too much for the database, must not keep the others from it.
             try:
                 await work()
             except DatabaseUnavailableError as error:
-                log_events.CHORES_LATE.log(chore=work.__qualname__, error=error)
+                self.failing.add(name)
+                log_events.CHORES_LATE.log(chore=name, error=error)
                 continue
             except Exception as error:  # noqa: BLE001
                 # Whatever it is, an end here would be noticed by nobody until holds never expire.
-                log_events.CHORE_FAILED.log(chore=work.__qualname__, bug=error)
+                self.failing.add(name)
+                log_events.CHORE_FAILED.log(chore=name, bug=error)
+            else:
+                self.failing.discard(name)
             self._done_at_s[chore] = now_s
 
     @property

@@ -54,6 +54,13 @@ LEDGER_VIOLATIONS = Metric(
     (),
     "Rows that the ledger should not have, when it was last verified: must be 0.",
 )
+CHORES_FAILING = Metric(
+    "penstock_chores_failing",
+    "gauge",
+    (),
+    "Things that the control plane does by itself and could not do when it last tried: must be 0. "
+    "What they keep, such as other metrics that must be 0, is old meanwhile.",
+)
 USAGE_FORGED = Metric(
     "penstock_usage_forged_messages_total",
     "counter",
