@@ -98,6 +98,7 @@ class AccessLog:
                 _write_all(self._open(), lines)
             except OSError as error:
                 self._not_written += len(lines)
+                self._close()
                 log_events.ACCESS_LOG_NOT_WRITTEN.log(path=self._path, error=error)
                 return False
             return True
@@ -107,17 +108,35 @@ class AccessLog:
             pass
 
     def _open(self) -> int:
-        """Return the file, opened anew where the one that is open has no name any more."""
+        """Return the file, opened anew where the one that is open has no name any more.
+
+        A line that was torn, by a full disk or a kill, is ended then: it would spoil the next one.
+        """
         if self._path is None:
             return sys.stdout.fileno()
         if self._file is not None:
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(self._file), self._path.stat()):
                     return self._file
+            self._close()
+        self._file = os.open(self._path, _APPEND, 0o600)
+        if _is_torn(self._path):
+            os.write(self._file, b"\n")
+        return self._file
+
+    def _close(self) -> None:
+        if self._file is not None:
             os.close(self._file)
             self._file = None
-        self._file = os.open(self._path, _APPEND, 0o600)
-        return self._file
+
+
+def _is_torn(path: Path) -> bool:
+    """Tell whether a file ends within a line; pipes do not."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
 
 
 def _is_error(request: FinishedRequest) -> bool:

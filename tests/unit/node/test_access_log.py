@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import resource
 import threading
 import time
 from collections import deque
@@ -77,6 +78,29 @@ def test_a_disk_that_says_no_costs_lines_only(tmp_path: Path) -> None:
     log.take([OK])
     log.write()
     assert (tmp_path / "folder" / "log").read_text().count("\n") == 1
+
+
+def test_a_line_that_a_full_disk_tore_spoils_no_other(tmp_path: Path) -> None:
+    """What fits of a line when space ends is a line of its own; those written later are whole."""
+    path = tmp_path / "log"
+    log = _log(path)
+    log.take([OK, OK])
+    log.write()
+    whole = path.stat().st_size
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    log.take([OK, OK])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (whole + 10, usual[1]))
+    try:
+        assert not log.write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert (path.stat().st_size, log.dropped) == (whole + 10, 2)
+    log.take([REFUSED])
+    log.write()
+    *before, torn, last = path.read_text().splitlines()
+    assert len(before) == 2
+    assert before[0].startswith(torn)
+    assert json.loads(last)["request_id"] == "r-2"
 
 
 def test_a_file_that_was_moved_away_is_made_anew(tmp_path: Path) -> None:
