@@ -23,8 +23,8 @@ from penstock.metering.zone_rules import EIGHTH_US, QUARTER_US, local_advance, l
 HOUR_US = 4 * QUARTER_US
 DAY_US = 24 * HOUR_US
 _UNITS: dict[Width, int] = {"hour": HOUR_US, "day": DAY_US}
-_FIRST_SPAN = 4
-_MOST_GROWTH = 16
+_FIRST_SPAN = 1
+_MOST_GROWTH = 32
 _MAX_MOMENT_US = 253_370_764_800_000_000
 """The year 9999 begins."""
 
