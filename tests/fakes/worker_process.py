@@ -205,6 +205,7 @@ def build_runtime(
     turn: Callable[[], float] = lambda: 0.0,
     old_hashes: OldHashes | None = None,
     now_s: Callable[[], float] = lambda: 1.0,
+    heeds_prefixes: bool = False,
 ) -> Runtime:
     """Return what a worker makes of a snapshot.
 
@@ -216,6 +217,7 @@ def build_runtime(
         turn: Decides between choices.
         old_hashes: Told of keys under the old pepper.
         now_s: The time.
+        heeds_prefixes: Whether it matters how prompts begin.
     """
     held = Tokens()
     held.replace(tokens or {})
@@ -226,6 +228,7 @@ def build_runtime(
         turn=turn,
         old_hashes=old_hashes or OldHashes(),
         now_s=now_s,
+        heeds_prefixes=heeds_prefixes,
     )
 
 

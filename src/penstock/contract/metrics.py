@@ -33,6 +33,14 @@ RETRIES = Metric(
     ("upstream", "reason"),
     "Attempts that were given up for another endpoint, by where and why.",
 )
+PREFIX_CHOICES = Metric(
+    "penstock_prefix_choices_total",
+    "counter",
+    ("upstream", "choice"),
+    "Requests by how their prompts' beginnings were known among an upstream's endpoints: `known` "
+    "went to one that had it, `passed` to another since those were too busy or away, of `new` "
+    "no endpoint had it.",
+)
 INPUT_TOKENS = Metric(
     "penstock_input_tokens_total",
     "counter",
@@ -243,6 +251,7 @@ WORKER_METRICS = (
     REQUESTS,
     ERRORS,
     RETRIES,
+    PREFIX_CHOICES,
     INPUT_TOKENS,
     OUTPUT_TOKENS,
     TOKEN_PARTS,

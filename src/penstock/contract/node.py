@@ -67,6 +67,9 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     heeds_load: bool = True
     """Whether endpoints get less when their engines say how busy they are; reports are asked for
     then, too."""
+    prefix_index_bytes: int = 32 * 1024 * 1024
+    """How much is remembered of which endpoint had which prompts; nothing when 0, and how prompts
+    begin decides nothing then."""
     tells_refused: bool = False
     """Whether the agent wants to hear of each request that no engine was asked for."""
     tracing: Tracing | None = None

@@ -75,6 +75,8 @@ class KvCache:
         self._most_blocks = most_blocks
         self._tells_salts = tells_salts
         self._blocks: OrderedDict[int, None] = OrderedDict()
+        self.known_tokens = 0
+        """How many tokens of the last prompt it had before."""
 
     def read(self, body: bytes) -> list[Event]:
         """Take in what a request asks; return what became of the cache by it.
@@ -82,6 +84,7 @@ class KvCache:
         Args:
             body: Of a request; one without a prompt changes nothing.
         """
+        self.known_tokens = 0
         try:
             prompt = _decode_prompt(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -105,6 +108,7 @@ class KvCache:
                 parent, known = key, known + 1
             else:
                 new.append(key)
+        self.known_tokens = known * BLOCK_TOKENS
         new = new[: self._most_blocks]
         if not new:
             return []
@@ -113,7 +117,7 @@ class KvCache:
             self._blocks.popitem(last=False)[0]
             for _ in range(len(self._blocks) - self._most_blocks)
         ]
-        first = known * BLOCK_TOKENS
+        first = self.known_tokens
         extra_keys: list[tuple[str, ...] | None] | None = None
         if salt and self._tells_salts:
             extra_keys = [(salt,) if not known and not at else None for at in range(len(new))]

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from penstock.emulator.answers import compose, error_script
-from penstock.emulator.generation import BadBodyError, Operation, parse_body
+from penstock.emulator.generation import (
+    CHARACTERS_PER_TOKEN,
+    BadBodyError,
+    Operation,
+    parse_body,
+)
 from penstock.emulator.kinds import (
     drained_path,
     health_paths,
@@ -16,6 +21,7 @@ from penstock.emulator.kinds import (
     metrics_path,
     metrics_text,
 )
+from penstock.emulator.kv_cache import KvCache
 from penstock.emulator.media import PATHS as MEDIA_PATHS
 from penstock.emulator.media import answer_media
 from penstock.emulator.oip import PREFIX as OIP_PREFIX
@@ -41,6 +47,7 @@ _OPERATIONS: dict[bytes, Operation] = {
     b"/v1/completions": "completions",
     b"/v1/embeddings": "embeddings",
 }
+_TTFT, _CACHED = b"x-emulator-ttft-ms", b"x-emulator-cached-tokens"
 _MODELS = b"/v1/models"
 _STATS = b"/emulator/stats"
 _RESET = b"/emulator/reset"
@@ -73,6 +80,10 @@ class Service:
         self._operations = Operations(settings)
         self.kv_events: KvEvents | None = None
         """Told what is asked, if so."""
+        self._kv_cache: KvCache | None = None
+        """What `cached_tokens` are told from, if so."""
+        if settings.prefix_cache:
+            self._kv_cache = KvCache(settings.kv_blocks, tells_salts=False)
         self._gets = self._list_gets()
         self._drained_count = 0
         self._cache: dict[_Key, Prepared] = {}
@@ -88,8 +99,7 @@ class Service:
             body: The whole of it.
         """
         if method == b"POST":
-            if self.kv_events is not None:
-                self.kv_events.read(body)
+            headers = self._read_prompt(headers, body)
             prepared = self._cache.get((target, body, headers))
             if prepared is not None:
                 return prepared
@@ -97,8 +107,8 @@ class Service:
         operated = self._operations.answer(method, path, body)
         if operated is not None:
             self._look_again()
-            if path in _FORGETTING and self.kv_events is not None:
-                self.kv_events.clear()
+            if path in _FORGETTING:
+                self._forget_prompts()
             return Prepared(operated, operated.find_whole())
         operation = _OPERATIONS.get(path)
         if operation is not None and method == b"POST":
@@ -117,6 +127,30 @@ class Service:
         """Return the header line in which an answer says how busy it is, if its kind has one."""
         settings, active_count = self.settings, self.statistics.active_count
         return load_report(settings.kind, form, active_count, settings.batch)
+
+    def _read_prompt(self, headers: Headers, body: bytes) -> Headers:
+        """Take in a prompt; return the headers by which its request is answered."""
+        if self.kv_events is not None:
+            self.kv_events.read(body)
+        cache = self._kv_cache
+        if cache is None:
+            return headers
+        cache.read(body)
+        settings, names = self.settings, {name for name, _ in headers}
+        late = settings.prefill_ms_per_1k_tokens
+        if late and _TTFT not in names:
+            new_tokens = max(len(body) // CHARACTERS_PER_TOKEN - cache.known_tokens, 0)
+            ttft_ms = round(settings.ttft_ms + late * new_tokens / 1000)
+            headers = (*headers, (_TTFT, b"%d" % ttft_ms))
+        if _CACHED not in names:
+            headers = (*headers, (_CACHED, b"%d" % cache.known_tokens))
+        return headers
+
+    def _forget_prompts(self) -> None:
+        if self.kv_events is not None:
+            self.kv_events.clear()
+        if self._kv_cache is not None:
+            self._kv_cache.clear()
 
     def _look_again(self) -> None:
         """Answer from now on as an operator wants: with other models, or adapters."""
@@ -169,8 +203,7 @@ class Service:
         if get is not None:
             return get()
         self.statistics.reset()
-        if self.kv_events is not None:
-            self.kv_events.clear()
+        self._forget_prompts()
         return _OK
 
     def _list_gets(self) -> dict[bytes, Callable[[], Script]]:

@@ -110,6 +110,11 @@ class EmulatorSettings(Behavior, frozen=True, kw_only=True, forbid_unknown_field
     """How such an event is written: its members by name, or in their order as older versions do."""
     kv_blocks: Positive = 1_024
     """Blocks of 16 tokens that the cache holds."""
+    prefix_cache: bool = False
+    """Report in `cached_tokens` how many tokens of a prompt's beginning the cache had: for requests
+    that do not say what is to be reported."""
+    prefill_ms_per_1k_tokens: Milliseconds = 0.0
+    """With that: how much longer the first token takes for each 1,000 tokens that it had not."""
     models: str = "emulated-70b"
     """Names of the models served, with commas between them; other names answer 404. `*` serves
     every name."""

@@ -57,14 +57,23 @@ class Adapters:
 
         What nobody will load may be where nobody has looked: the engine will say so.
         """
+        pool = select(self.list_pools(target, pools), tried, self._now_s())
+        if pool is not None:
+            self.note_use(target, pool)
+        return pool
+
+    def list_pools(self, target: Target, pools: Sequence[AnyEndpoint]) -> list[AnyEndpoint]:
+        """Return the endpoints that may be asked for a target's adapter."""
         deployment = target.deployment
         found = _having(deployment.model, pools)
         if not found and deployment.adapter_path is None:
             found = [pool for pool in pools if pool.adapters is None]
-        pool = select(found, tried, self._now_s())
-        if pool is not None:
-            self._used.add((deployment.upstream, pool.endpoint.url, deployment.model))
-        return pool
+        return found
+
+    def note_use(self, target: Target, pool: AnyEndpoint) -> None:
+        """Take note that an endpoint is asked for a target's adapter."""
+        deployment = target.deployment
+        self._used.add((deployment.upstream, pool.endpoint.url, deployment.model))
 
     def can_come(self, target: Target, pools: Sequence[AnyEndpoint]) -> bool:
         """Return whether a target's adapter is nowhere and would be loaded."""

@@ -21,6 +21,7 @@ from penstock.gateway.errors import (
     MODEL_NOT_FOUND,
 )
 from penstock.gateway.offer import Offer, Target
+from penstock.gateway.prefix import Prefix
 from penstock.gateway.priority import erase_priority, read_priority, write_priority
 from penstock.gateway.runtime import Principal, Runtime
 from penstock.gateway.select import rank
@@ -71,6 +72,8 @@ class Admission(msgspec.Struct, frozen=True, gc=False):
     """On the scale of `gateway.priority`."""
     session: msgspec.Raw | None = None
     """What its body says that it belongs together with, as JSON."""
+    prefix: Prefix | None = None
+    """How its prompt begins, where that decides to which endpoint it goes."""
 
 
 def admit(
@@ -130,6 +133,7 @@ def admit(
         members.get("metadata"),
         priority=priority,
         session=_session_of(members),
+        prefix=runtime.read_prefix(principal, operation, members) if offer.is_spread else None,
     )
 
 

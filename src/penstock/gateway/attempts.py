@@ -1,6 +1,6 @@
 """Where one request was tried, and where it may be tried yet."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from penstock.contract.usage import Attempt
@@ -17,7 +17,9 @@ from penstock.gateway.errors import (
 from penstock.gateway.forms import form_of
 from penstock.gateway.limits import ATTEMPTS
 from penstock.gateway.offer import Target
-from penstock.gateway.select import cooling_last, rank, select
+from penstock.gateway.prefix import Prefix
+from penstock.gateway.prefixes import Keeper
+from penstock.gateway.select import cooling_last, prefer, rank, select
 from penstock.kit.errors import Refusal
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class Attempts:
     """
 
     __slots__ = (
+        "_keeper",
         "_last_ns",
         "_overloaded",
         "_ranked",
@@ -55,6 +58,8 @@ class Attempts:
         """Targets that may be tried yet, where there is a choice."""
         self._tried: tuple[AnyEndpoint, ...] = ()
         self._overloaded: Refusal | None = None
+        self._keeper: Keeper | None = None
+        """That the endpoint that is tried will have the prompt."""
         self.count = 0
         self.earlier: tuple[Attempt, ...] = ()
         """What was given up for another endpoint."""
@@ -80,7 +85,42 @@ class Attempts:
         pools = worker.pools_of(target.upstream)
         if target.is_adapter:
             return worker.adapters.select(target, pools, self._tried)
-        return select(pools, self._tried, worker.now_s())
+        return select(pools, self._tried, worker.now_s(), worker.endpoint_turn)
+
+    def place(self, admission: Admission) -> AnyEndpoint | None:
+        """Return the endpoint that is tried next; None when all of the target's were."""
+        if admission.prefix is None:
+            return self.select(admission.target)
+        return self._place_by(admission.prefix, admission.target)
+
+    def _place_by(self, prefix: Prefix, target: Target) -> AnyEndpoint | None:
+        """Return the endpoint that had a prompt's beginning, or another; it has it from now on."""
+        worker, tried = self._worker, self._tried
+        pools: Sequence[AnyEndpoint] = worker.pools_of(target.upstream)
+        if len(pools) == 1:
+            return self.select(target)
+        keepers = worker.prefixes.find(prefix, target, pools)
+        if target.is_adapter:
+            pools = worker.adapters.list_pools(target, pools)
+            keepers = [pool for pool in keepers if pool in pools]
+            if not pools:
+                return None
+        now_s, turn = worker.now_s(), worker.endpoint_turn
+        pool = prefer(pools, tried, now_s, keepers=keepers, home=prefix.home, turn=turn)
+        if pool is None:
+            pool = self.select(target)
+        elif target.is_adapter:
+            worker.adapters.note_use(target, pool)
+        if pool is not None:
+            choice = "new" if not keepers else "known" if pool in keepers else "passed"
+            worker.stats.placed(target.upstream.name, choice)
+            self._keeper = worker.prefixes.book(prefix, target, pool)
+        return pool
+
+    def answered(self) -> None:
+        """Take note that the endpoint that is tried has the prompt: it answers."""
+        if self._keeper is not None:
+            self._worker.prefixes.confirm(self._keeper)
 
     def can_come(self, target: Target) -> bool:
         """Return whether a target is an adapter that no endpoint has, and that would be loaded."""
@@ -109,6 +149,9 @@ class Attempts:
     def failed(self, pool: AnyEndpoint, refusal: Refusal) -> bool:
         """Take note that an endpoint was tried in vain; return whether another one may be."""
         self._tried = (*self._tried, pool)
+        if self._keeper is not None:
+            self._keeper.until_s = 0.0
+            self._keeper = None
         if self._overloaded is None and refusal.error is OVERLOADED:
             self._overloaded = refusal
         return self.count < ATTEMPTS

@@ -76,7 +76,7 @@ class Dispatch(RequestRecord):
         deadline_s = self._worker.now_s() + target.upstream.timeouts.total_ms / 1000
         # Another target never gives it more time than the first.
         self._total_deadline_s = min(self._total_deadline_s, deadline_s)
-        pool = self._attempts.select(target)
+        pool = self._attempts.place(self._admission)
         if pool is None:
             self._await_adapter(target)
             return
@@ -162,7 +162,7 @@ class Dispatch(RequestRecord):
         if not attempts.failed(pool, refusal) or worker.now_s() >= self._total_deadline_s:
             return False
         admission = self._admission
-        another = attempts.select(admission.target)
+        another = attempts.place(admission)
         if another is None:
             # One more record is written: not into the room of others' CLOSE.
             readdressed = attempts.next_target(admission) if worker.journal.can_admit else None

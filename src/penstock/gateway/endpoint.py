@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import socket
+import weakref
 from abc import ABC, abstractmethod
 from typing import Any, Generic, TypeVar
 
@@ -57,6 +58,10 @@ class EndpointState(ABC, Generic[_Sender]):
         self.health = Health(loop.time)
         self.adapters: frozenset[str] | None = None
         """LoRA adapters that it has; None when nobody knows."""
+        self.position = 0
+        """Which of its upstream's endpoints it is."""
+        self.ref = weakref.ref(self)
+        """For whoever remembers it, and must not keep it."""
 
     def rest(self, seconds: int) -> None:
         """Be passed over for a while, as the endpoint asked for."""

@@ -119,7 +119,10 @@ class Exchange(Dispatch):
         if connection.load_report is not None and self._pool is not None:
             load, in_flight = self._pool.load, self._pool.in_flight
             load.reported(connection.load_report, in_flight, self._worker.now_s())
-        if connection.status == _OK and connection.content_encoding in _PLAIN_ENCODINGS:
+        if connection.status != _OK:
+            return
+        self._attempts.answered()
+        if connection.content_encoding in _PLAIN_ENCODINGS:
             if connection.content_type[: len(_EVENT_STREAM)].lower() == _EVENT_STREAM:
                 self._tap = self._form.make_tap(self._admission, self._cap)
             else:

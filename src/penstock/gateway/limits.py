@@ -99,6 +99,28 @@ LOAD_BELIEVED_S = 10.0
 LOAD_MOST_OFF = 75
 """How many hundredths of its weight an endpoint loses whose engine says that it is full. What
 engines say is late, and may be wrong: none gets more than four times what another gets by it."""
+PREFIX_LEAST_BYTES = 1024
+"""Prompts that are shorter go to any endpoint; longer ones where one that began alike went."""
+PREFIX_MOST_BYTES = 256 * 1024
+"""How much of a prompt's beginning is looked at."""
+PREFIX_MESSAGES = 4
+"""Messages that are new since the prompt before in a conversation, at most, for it to be found as a
+whole; else it is found by a beginning of 1, 2, 4 ... KiB."""
+PREFIX_KEEPERS = 8
+"""Endpoints that are remembered for one beginning."""
+PREFIX_BOOKED_S = 30.0
+"""How long they are remembered for it before they begin to answer."""
+PREFIX_KEPT_S = 600.0
+"""The same once they did. Engines forget prompts when others need the room, and do not say it."""
+PREFIX_LOAD = 1.25
+"""So many times as many requests in flight as an upstream's endpoints have on average, by weight,
+one of them may have by getting prompts that it had."""
+PREFIX_SLACK = 4
+"""And so many more: one worker has few in flight, and engines batch."""
+ENDPOINTS_COMPARED = 16
+"""Endpoints that a request looks at in an upstream of more than ENDPOINTS_SEEN."""
+ENDPOINTS_SEEN = 128
+"""Up to so many it looks at all."""
 EJECT_AFTER = 5
 """Requests to an endpoint that fail one after the other, with nothing well between: no connection,
 no answer, half of one, or one that says that the engine is broken. Then it is passed over while at

@@ -119,6 +119,8 @@ class Offer(msgspec.Struct, frozen=True):
     """The largest `n` that one of them answers in full."""
     has_adapter: bool
     """Whether one of them is a LoRA adapter, which is not at every endpoint."""
+    is_spread: bool
+    """Whether one of them is at several endpoints."""
     is_complete: bool
     """Whether all could be used that may be: else it is worth looking again."""
     by_grpc: "Offer | None" = None
@@ -135,6 +137,7 @@ def offer_of(tiers: tuple[tuple[Target, ...], ...], *, is_complete: bool) -> Off
         max_output_tokens=max(each.deployment.max_output_tokens for each in targets),
         most_choices=max(each.most_choices for each in targets),
         has_adapter=any(each.is_adapter for each in targets),
+        is_spread=any(len(each.upstream.endpoints) > 1 for each in targets),
         is_complete=is_complete,
     )
 

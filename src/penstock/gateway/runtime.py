@@ -12,8 +12,11 @@ from penstock.access.rules import key_mac
 from penstock.contract.snapshot import Key, Upstream
 from penstock.contract.snapshot_store import Meta
 from penstock.gateway import log_events, offer, quota
+from penstock.gateway.dialects.members import Members
+from penstock.gateway.dialects.openai import Operation
 from penstock.gateway.limits import KNOWN_KEYS, KNOWN_LISTS, KNOWN_OFFERS
 from penstock.gateway.offer import Catalog, Contexts, Offer, Owner, header_patterns
+from penstock.gateway.prefix import Prefix, read_prefix
 from penstock.gateway.priced import Pricing
 from penstock.gateway.quota import Quota, read_quota
 from penstock.gateway.rehash import OldHashes
@@ -67,6 +70,7 @@ class Runtime:
         turn: Returns a number in [0, 1), for requests that have a choice.
         old_hashes: Told of keys that are stored under another pepper than the active one.
         now_s: Returns seconds since the Unix epoch.
+        heeds_prefixes: Whether it matters how prompts begin.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class Runtime:
         turn: Callable[[], float],
         old_hashes: OldHashes,
         now_s: Callable[[], float],
+        heeds_prefixes: bool = False,
     ) -> None:
         """See the class."""
         self._records = records
@@ -88,6 +93,8 @@ class Runtime:
         self._old_hashes = old_hashes
         self._now_s = now_s
         self._told_hashes: set[bytes] = set()
+        # No key begins so: this is the hash of none. It is the same in all workers and nodes.
+        self._prefix_key = key_mac(self._peppers[0], b"prefix\0") if heeds_prefixes else None
         self.version = records.meta.version
         self.created_s = records.meta.created_at_ns // 1_000_000_000
         self._known: dict[bytes, Principal] = {}
@@ -211,6 +218,15 @@ class Runtime:
         # No key begins so: this is the hash of none.
         text = b"user\0%b\0%b" % (organization.encode(), name)
         return key_mac(self._peppers[0], text).hex()[:32].encode()
+
+    def read_prefix(
+        self, principal: Principal, operation: Operation, members: Members
+    ) -> Prefix | None:
+        """Return how the prompt of a request begins; None when that does not matter."""
+        if self._prefix_key is None or not operation.can_stream:
+            return None
+        question, tools = members[operation.input_member], members.get("tools", b"")
+        return read_prefix(question, tools, principal.organization.encode(), self._prefix_key)
 
     def may_use(self, principal: Principal, alias: str) -> bool:
         """Return whether there is such an alias for this principal."""

@@ -3,6 +3,12 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from penstock.gateway.endpoint import AnyEndpoint
+from penstock.gateway.limits import (
+    ENDPOINTS_COMPARED,
+    ENDPOINTS_SEEN,
+    PREFIX_LOAD,
+    PREFIX_SLACK,
+)
 from penstock.gateway.offer import ServedUpstream, Target
 
 _GOLDEN_RATIO = 0.6180339887498949
@@ -82,29 +88,98 @@ def cooling_last(
 
 
 def select(
-    pools: Sequence[AnyEndpoint], tried: Sequence[AnyEndpoint], now_s: float
+    pools: Sequence[AnyEndpoint],
+    tried: Sequence[AnyEndpoint],
+    now_s: float,
+    turn: Callable[[], float] | None = None,
 ) -> AnyEndpoint | None:
     """Return the endpoint with the fewest requests of this worker in flight, by its weight.
 
     Endpoints that are known not to be ready, or that refused a connection lately, are passed over
     while there are others. When more than half of an upstream's are not ready, that is no reason
     any more: the others could not bear it, and whoever says so may be wrong. The own count is
-    exact and free; what engines say of themselves is late, and only changes weights (ADR 47).
+    exact and free; what engines say of themselves is late, and only changes weights (ADR 47). Of
+    very many endpoints some are compared: it costs the same for any number (ADR 49).
 
     Args:
         pools: The upstream's endpoints, >= 1; earlier ones win ties.
         tried: Endpoints that this request tried in vain, of this upstream or of others.
         now_s: The loop's time.
+        turn: Returns a number in [0, 1), to take some of very many; else all are compared.
 
     Returns:
         None when every endpoint was tried.
     """
     if len(pools) == 1:
         return None if pools[0] in tried else pools[0]
+    if turn is not None and len(pools) > ENDPOINTS_SEEN:
+        some = _some(pools, tried, now_s, turn)
+        if some:
+            return _least_busy(some, tried, now_s)
     for pool in pools:
         if pool.health.out_until_s > now_s:
             return _heed(pools, tried, now_s)
     return _least_busy(pools, tried, now_s)
+
+
+def prefer(
+    pools: Sequence[AnyEndpoint],
+    tried: Sequence[AnyEndpoint],
+    now_s: float,
+    *,
+    keepers: Sequence[AnyEndpoint],
+    home: int,
+    turn: Callable[[], float],
+) -> AnyEndpoint | None:
+    """Return the endpoint that is likely to have a prompt's beginning in its cache, if it has room.
+
+    Of those that had it the least busy one, while it has not many more requests in flight than
+    endpoints have on average. A beginning that nobody had goes where all workers would send it,
+    if that one is not busier than others are: so they agree without a word (ADR 49).
+
+    Args:
+        pools: The endpoints that may be asked, >= 1.
+        tried: As for `select`.
+        now_s: The loop's time.
+        keepers: Those of them that had the beginning.
+        home: A number that stands for the beginning.
+        turn: Returns a number in [0, 1), to take some of very many.
+
+    Returns:
+        None when `select` is to decide.
+    """
+    if len(pools) > ENDPOINTS_SEEN:
+        others = _some(pools, tried, now_s, turn)
+    else:
+        others = [pool for pool in pools if _can_be_asked(pool, tried, now_s)]
+    in_flight = sum(pool.in_flight for pool in others)
+    weight = sum(pool.weight for pool in others)
+    if keepers:
+        kept = [pool for pool in keepers if _can_be_asked(pool, tried, now_s)]
+        best = _least_busy(kept, tried, now_s)
+        if best is None:
+            return None
+        more = best.in_flight + 1 - PREFIX_SLACK
+        return best if more * weight <= PREFIX_LOAD * (in_flight + 1) * best.weight else None
+    first = pools[home % len(pools)]
+    has_room = first.in_flight * weight <= in_flight * first.weight
+    return first if has_room and _can_be_asked(first, tried, now_s) else None
+
+
+def _can_be_asked(pool: AnyEndpoint, tried: Sequence[AnyEndpoint], now_s: float) -> bool:
+    return pool.cool_until_s <= now_s and pool.health.out_until_s <= now_s and pool not in tried
+
+
+def _some(
+    pools: Sequence[AnyEndpoint],
+    tried: Sequence[AnyEndpoint],
+    now_s: float,
+    turn: Callable[[], float],
+) -> list[AnyEndpoint]:
+    """Return some of very many endpoints, those of them that can be asked."""
+    count = len(pools)
+    drawn = (pools[int(turn() * count)] for _ in range(ENDPOINTS_COMPARED))
+    return [pool for pool in drawn if _can_be_asked(pool, tried, now_s)]
 
 
 def _heed(

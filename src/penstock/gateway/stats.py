@@ -80,6 +80,10 @@ class Stats:
         """Count an attempt that was given up for another endpoint."""
         self._book.add(metrics.RETRIES, self.upstreams.shown(upstream), reason)
 
+    def placed(self, upstream: str, choice: str) -> None:
+        """Count a request whose prompt's beginning was looked for among endpoints."""
+        self._book.add(metrics.PREFIX_CHOICES, self.upstreams.shown(upstream), choice)
+
     def limit_refused(self, organization: str, metric: str) -> None:
         """Count a request that a limit or a budget refused."""
         self._add_for(metrics.LIMIT_REFUSED, organization, metric)

@@ -46,6 +46,7 @@ from penstock.gateway.limiter import Limiter
 from penstock.gateway.limits import CREDENTIALS_WAIT_S, SWEEP_S
 from penstock.gateway.listeners import listen
 from penstock.gateway.offer import Contexts, ServedUpstream
+from penstock.gateway.prefixes import Prefixes
 from penstock.gateway.refusals import Refusals
 from penstock.gateway.rehash import OldHashes
 from penstock.gateway.request import Request
@@ -126,6 +127,7 @@ class Worker:
         self.adapters = Adapters(loop.time, self._tell_agent)
         self.contexts: Contexts = {}
         """How many tokens requests may have, as far as engines say it."""
+        self.prefixes = Prefixes(settings.prefix_index_bytes, loop.time)
         self._tokens = Tokens()
         self._has_tokens = asyncio.Event()
         self._old_hashes = OldHashes()
@@ -138,21 +140,28 @@ class Worker:
             send=self._tell_agent,
             stats=self.stats,
         )
-        self._turns = Turns(random.random())  # noqa: S311 - which engine goes first is no secret
+        # Which engine goes first is no secret.
+        self._turns = Turns(random.random())  # noqa: S311
+        self.endpoint_turn = Turns(random.random()).next  # noqa: S311
+        """Returns numbers by which some of very many endpoints are drawn."""
         self._records = SnapshotReader(Path(settings.snapshot_path))
         self._serve_from(self._read_runtime())
-        self.journal = journal_type(
+        self.journal = self._make_journal(journal_type)
+        self.journal.on_broken = lambda: self._finish(_EXIT_BROKEN)
+        self.journal.on_synced = self.stats.journal_synced
+
+    def _make_journal(self, journal_type: type[Journal]) -> Journal:
+        settings = self._settings
+        return journal_type(
             Path(settings.journal_path),
             node_id=settings.node_id,
             slot=settings.slot,
             epoch=settings.epoch,
-            loop=loop,
+            loop=self._loop,
             wall_ns=time.time_ns,
             segment_bytes=settings.journal_segment_bytes,
             is_strict=settings.journal_strict,
         )
-        self.journal.on_broken = lambda: self._finish(_EXIT_BROKEN)
-        self.journal.on_synced = self.stats.journal_synced
 
     # Configuration
 
@@ -164,6 +173,7 @@ class Worker:
             turn=self._turns.next,
             old_hashes=self._old_hashes,
             now_s=time.time,
+            heeds_prefixes=self._settings.prefix_index_bytes > 0,
         )
 
     def _serve_from(self, runtime: Runtime) -> None:
@@ -254,6 +264,8 @@ class Worker:
             return pools
         if found is not None:
             self._close_pools(pool for pool in found[1] if pool not in pools)
+        for position, pool in enumerate(pools):
+            pool.position = position
         self._pools[name] = (upstream, pools)
         return pools
 

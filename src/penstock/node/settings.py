@@ -91,6 +91,9 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     engine_load_s: Annotated[float, Meta(ge=0, le=60)] = 5.0
     """How often engines are asked how busy they are, where an upstream has several endpoints; never
     when 0, and what they say in answers is not heeded then, either."""
+    prefix_index_bytes: Annotated[int, Meta(ge=0, le=16 * 1024**3)] = 32 * 1024 * 1024
+    """How much a worker remembers of which endpoint had which prompts, so that those that begin
+    alike go to the same; nothing when 0, and they go to any then."""
     organizations_shown: Names = 100
     """Organizations that have metrics of their own; the others are added up as `other`."""
     models_shown: Names = 50

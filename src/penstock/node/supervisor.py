@@ -430,6 +430,7 @@ class Supervisor:
             form_bytes=settings.form_bytes,
             stream_keep_alive_s=settings.stream_keep_alive_s,
             heeds_load=settings.engine_load_s > 0,
+            prefix_index_bytes=settings.prefix_index_bytes,
             tells_refused=self._desks.finished.is_wanted,
             organizations_shown=settings.organizations_shown,
             models_shown=settings.models_shown,

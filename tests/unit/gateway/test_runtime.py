@@ -15,6 +15,8 @@ from penstock.contract.snapshot import (
     Snapshot,
     Upstream,
 )
+from penstock.gateway.admit import Admission, admit
+from penstock.gateway.dialects.openai import COMPLETIONS, EMBEDDINGS
 from penstock.gateway.errors import UNUSABLE
 from penstock.gateway.offer import Offer, Target
 from penstock.gateway.runtime import Principal, Runtime
@@ -60,6 +62,22 @@ def test_records_are_found() -> None:
         "engine",
     )
     assert bytes(target.model) == b'"served-model"'
+
+
+def test_beginnings_are_read_where_they_decide() -> None:
+    """Of chats and completions, for upstreams with several endpoints, unless it is turned off."""
+    question = "s" * 2_000
+    body = {"model": "model-a", "prompt": question, "input": question}
+    for engines, heeds_prefixes, operation, has_prefix in (
+        ([1, 2], True, COMPLETIONS, True),
+        ([1], True, COMPLETIONS, False),
+        ([1, 2], False, COMPLETIONS, False),
+        ([1, 2], True, EMBEDDINGS, False),
+    ):
+        runtime = build_runtime(make_snapshot(engines), PEPPER, heeds_prefixes=heeds_prefixes)
+        found = admit(runtime, _ANYONE, operation, msgspec.json.encode(body))
+        assert isinstance(found, Admission)
+        assert (found.prefix is not None) is has_prefix
 
 
 def test_names_are_found_however_json_writes_them() -> None:
