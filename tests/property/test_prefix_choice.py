@@ -82,7 +82,7 @@ def test_whoever_cannot_be_asked_is_no_choice(
 
 @given(st.integers(0, 2**64 - 1), _turns, _turns)
 def test_workers_agree_on_what_is_new(home: int, one: Any, other: Any) -> None:
-    """A beginning that nobody had goes to the same endpoint, unless it is busier than others."""
+    """A beginning that nobody had goes to the same endpoint, unless it is busier."""
     pools = _pools([1] * 5)
     first, second = (_choose(pools, [], home, turn) for turn in (one, other))
     assert first is second

@@ -117,6 +117,10 @@ PREFIX_LOAD = 1.25
 one of them may have by getting prompts that it had."""
 PREFIX_SLACK = 4
 """And so many more: one worker has few in flight, and engines batch."""
+PREFIX_HOME_SLACK = 0.5
+"""How many requests more than they have on average an endpoint may have in flight to get a prompt
+that begins as none before, and that all workers would send there. More would have workers agree
+more often, and prompts that have nothing in common wait longer."""
 ENDPOINTS_COMPARED = 16
 """Endpoints that a request looks at in an upstream of more than ENDPOINTS_SEEN."""
 ENDPOINTS_SEEN = 128

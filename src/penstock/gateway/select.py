@@ -6,6 +6,7 @@ from penstock.gateway.endpoint import AnyEndpoint
 from penstock.gateway.limits import (
     ENDPOINTS_COMPARED,
     ENDPOINTS_SEEN,
+    PREFIX_HOME_SLACK,
     PREFIX_LOAD,
     PREFIX_SLACK,
 )
@@ -135,7 +136,7 @@ def prefer(
 
     Of those that had it the least busy one, while it has not many more requests in flight than
     endpoints have on average. A beginning that nobody had goes where all workers would send it,
-    if that one is not busier than others are: so they agree without a word (ADR 49).
+    if that one is hardly busier than others are: so they agree without a word (ADR 49).
 
     Args:
         pools: The endpoints that may be asked, >= 1.
@@ -162,7 +163,7 @@ def prefer(
         more = best.in_flight + 1 - PREFIX_SLACK
         return best if more * weight <= PREFIX_LOAD * (in_flight + 1) * best.weight else None
     first = pools[home % len(pools)]
-    has_room = first.in_flight * weight <= in_flight * first.weight
+    has_room = (first.in_flight - PREFIX_HOME_SLACK) * weight <= in_flight * first.weight
     return first if has_room and _can_be_asked(first, tried, now_s) else None
 
 
