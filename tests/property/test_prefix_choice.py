@@ -110,9 +110,32 @@ def test_of_very_many_each_has_its_share(count: int, turn: Any, data: st.DataObj
 
 @given(_turns)
 def test_the_last_of_very_many_is_found(turn: Any) -> None:
-    """When all that are drawn cannot be asked, all are looked at."""
+    """When most that are drawn cannot be asked, all are looked at."""
     pools = _pools([1] * (ENDPOINTS_SEEN + 1))
     for pool in pools[1:]:
         pool.cool_until_s = _NOW_S + 1
     assert select(pools, (), _NOW_S, turn) is pools[0]
     assert select(pools, pools, _NOW_S, turn) is None
+
+
+@given(_turns)
+def test_when_most_of_very_many_are_out_all_are_asked(turn: Any) -> None:
+    """As of few: the others could not bear it, and whoever says so may be wrong."""
+    pools = _pools([1] * 200)
+    for pool in pools[20:]:
+        pool.health.out_until_s = _NOW_S + 1
+    for pool in pools[:20]:
+        pool.in_flight = 5
+    chosen: Any = select(pools, (), _NOW_S, turn)
+    assert chosen.number >= 20
+
+
+def test_a_keeper_beside_nobody_known_is_not_preferred() -> None:
+    """Where none of those that are drawn can be asked, nothing says that it is not too busy."""
+    pools = _pools([1] * 200)
+    pools[0].in_flight = 100
+    pools[-1].cool_until_s = _NOW_S + 1
+    last = 1 - 2**-20
+    for keepers in (pools[:1], []):
+        found = prefer(pools, (), _NOW_S, keepers=keepers, home=0, turn=lambda: last)
+        assert found is None

@@ -100,7 +100,8 @@ def select(
     while there are others. When more than half of an upstream's are not ready, that is no reason
     any more: the others could not bear it, and whoever says so may be wrong. The own count is
     exact and free; what engines say of themselves is late, and only changes weights (ADR 47). Of
-    very many endpoints some are compared: it costs the same for any number (ADR 49).
+    very many endpoints some are compared, so that it costs the same for any number (ADR 49); all
+    where half of these cannot be asked.
 
     Args:
         pools: The upstream's endpoints, >= 1; earlier ones win ties.
@@ -115,7 +116,7 @@ def select(
         return None if pools[0] in tried else pools[0]
     if turn is not None and len(pools) > ENDPOINTS_SEEN:
         some = _some(pools, tried, now_s, turn)
-        if some:
+        if 2 * len(some) >= ENDPOINTS_COMPARED:
             return _least_busy(some, tried, now_s)
     for pool in pools:
         if pool.health.out_until_s > now_s:
@@ -153,6 +154,8 @@ def prefer(
         others = _some(pools, tried, now_s, turn)
     else:
         others = [pool for pool in pools if _can_be_asked(pool, tried, now_s)]
+    if not others:
+        return None
     in_flight = sum(pool.in_flight for pool in others)
     weight = sum(pool.weight for pool in others)
     if keepers:
