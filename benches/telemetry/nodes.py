@@ -40,7 +40,7 @@ class Node:
     worker_pid: int
     scrapes_s: list[float] = field(default_factory=list)
     """How long each scrape took."""
-    series: int = 0
+    _lines: list[bytes] = field(default_factory=list)
     """Of the last scrape."""
 
     def request(self, organization: int = 0, model: int = 0) -> Request:
@@ -69,7 +69,17 @@ class Node:
         with urllib.request.urlopen(url, timeout=30) as answer:
             page = answer.read()
         self.scrapes_s.append(time.perf_counter() - began_s)
-        self.series = sum(not line.startswith(b"#") for line in page.splitlines())
+        self._lines = [line for line in page.splitlines() if not line.startswith(b"#")]
+
+    @property
+    def series(self) -> int:
+        """How many the page had last."""
+        return len(self._lines)
+
+    def total(self, *metrics: str) -> float:
+        """Return the sum of all series of some counters, as the page had them last."""
+        starts = tuple(f"{name}{end}".encode() for name in metrics for end in " {")
+        return sum(float(line.split()[-1]) for line in self._lines if line.startswith(starts))
 
     @contextmanager
     def scraped(self) -> Iterator[None]:

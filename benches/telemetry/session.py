@@ -28,6 +28,11 @@ CALM_CONNECTIONS = 8
 SCRAPES = 30
 TURN_S = 2.0
 CALM_TURN_S = 4.0
+DROPPED = (
+    "penstock_finished_requests_dropped_total",
+    "penstock_access_log_dropped_total",
+    "penstock_otlp_lost_total",
+)
 _NOISE = 1.15
 """How much a p99 may differ and be the same: two turns without any scrape do as well."""
 
@@ -69,6 +74,8 @@ class Figures:
     """Not scraped, then scraped each second."""
     scrapes_ms: list[float]
     series: int
+    dropped_percent: float
+    """Requests at full load of which traces or the access log lack something, at most."""
     hung_bytes: int
     """Memory of the agent whose collector answers nothing, at the end."""
     others_percent: float
@@ -76,6 +83,7 @@ class Figures:
     def rows(self) -> list[tuple[str, str, str, bool]]:
         """Return what, how much, what is wanted, and whether that is so."""
         rate = self.cost.ratio(lambda turn: turn.per_second)
+        dropped = self.dropped_percent
         hung = self.hung.ratio(lambda turn: turn.per_second)
         worker = self.cost.ratio(lambda turn: turn.worker_us)
         p99 = self.scraped.ratio(lambda turn: turn.p99_us)
@@ -86,6 +94,7 @@ class Figures:
         return [
             ("throughput, all telemetry on / off", f"{rate:.3f}", ">= 0.9", rate >= 0.9),
             ("the worker's time a request, on / off", f"{worker:.3f}", "<= 1.1", worker <= 1.1),
+            ("requests left out by then, %", f"{dropped:.2f}", "<= 0.1", dropped <= 0.1),
             ("throughput, collector hangs / off", f"{hung:.3f}", ">= 0.9", hung >= 0.9),
             ("memory of its agent, MB", f"{memory_mb:.0f}", "<= 250", memory_mb <= 250),
             ("series of a scrape", f"{series:,}", ">= 10,000", series >= 10_000),
@@ -165,6 +174,9 @@ def _measure(folder: Path, blocks: int, console: Console) -> Figures:
         busy = partial(_compare, folder, seconds=TURN_S, connections=BUSY_CONNECTIONS)
         console.print("throughput, telemetry off and on")
         cost = busy(off, on, blocks=blocks)
+        time.sleep(2.0)  # until the rest was told and sent
+        on.scrape()
+        dropped_percent = 100 * on.total(*DROPPED) / on.total("penstock_requests_total")
         console.print("throughput, telemetry off and with a collector that hangs")
         without = busy(off, hung, blocks=blocks // 2)
         hung_bytes = psutil.Process(hung.running.pid).memory_info().rss
@@ -173,7 +185,9 @@ def _measure(folder: Path, blocks: int, console: Console) -> Figures:
             folder, on, on, blocks=blocks // 2, seconds=CALM_TURN_S, connections=CALM_CONNECTIONS
         )
     others = meter.others_percent()
-    return Figures(cost, without, scraped, scrapes_ms, on.series, hung_bytes, others)
+    return Figures(
+        cost, without, scraped, scrapes_ms, on.series, dropped_percent, hung_bytes, others
+    )
 
 
 def _compare(
