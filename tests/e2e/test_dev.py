@@ -221,7 +221,7 @@ def look_inside(dev: Dev) -> None:
     assert debug(dev, "gc", "--worker", "0")["types"]
     assert debug(dev, "memory", "--worker", "0", "--trace", "0.1")["traced_s"]
     assert debug(dev, "settings")["data_path"] == str(dev.data)
-    names = [row["names"] for row in debug(dev, "tasks")["tasks"]]
+    names = [row["names"] for row in debug(dev, "tasks", "--rows", "100")["tasks"]]
     assert ["supervise"] in names
     assert debug(dev, "threads", "--control")["threads"]
     for base in (dev.facts["base_url"], dev.facts["control_url"], dev.facts["metrics_url"]):

@@ -19,7 +19,8 @@ from penstock.ledger.balances import list_balances, list_statements, make_snapsh
 from penstock.ledger.credits import EXPIRY_GRACE_US, expire_grants
 from penstock.ledger.model import Balance, Statement
 from penstock.ledger.months import find_month, month_of
-from penstock.metering.bucket_rules import DAY_US, HOUR_US
+from penstock.metering.bucket_rules import DAY_US
+from penstock.metering.zone_rules import EIGHTH_US
 from penstock.rating.tables import ChargeDays
 from penstock.storage.database import Database
 from penstock.storage.scope import Scope
@@ -186,7 +187,7 @@ async def test_right_books_have_no_violations(database: Database) -> None:
     for place in range(3):
         await post_rated(
             database,
-            posting(large, cost="0.3", at_us=DAY_1 + place * HOUR_US),
+            posting(large, cost="0.3", at_us=DAY_1 + place * EIGHTH_US),
             posting(2, cost="-0.000000000000000001", organization="other", currency="USD"),
             key=f"{place}",
             recorded_at_us=DAY_1 + place,

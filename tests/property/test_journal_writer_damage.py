@@ -14,6 +14,8 @@ from penstock.contract.journal import Begin, Close, Open, Record, interrupted_ev
 from penstock.gateway.journal import Journal
 
 SEGMENT_BYTES = 65_536
+IN_FLIGHT = 25
+"""Requests that a segment has room for with the longest CLOSE that each may have."""
 
 
 class _Request:
@@ -58,7 +60,7 @@ async def _write(folder: Path, request_ids: list[str], order: list[int]) -> list
         written.append(Close(event))
 
     for number, request_id in enumerate(request_ids):
-        if len(waiting) > 40:
+        if len(waiting) > IN_FLIGHT:
             close_oldest()
         await eventually(lambda: journal.can_admit)
         record, request = _open(number, request_id), _Request()
