@@ -89,6 +89,7 @@ _OVERVIEW = Dashboard(
                 "ledger": "max(penstock_ledger_violations)",
                 "budgets": "max(penstock_budget_differences)",
                 "quarantine": "max(penstock_usage_conflicts)",
+                "chores": "max(penstock_chores_failing)",
             },
         ),
     ),
@@ -234,6 +235,15 @@ _MODELS = Dashboard(
             "How strained engines are",
             "percentunit",
             {"{{upstream}} {{endpoint}}": "max by (upstream, endpoint) (penstock_endpoint_strain)"},
+        ),
+        Panel(
+            "Prompts, by how their beginnings were known",
+            "reqps",
+            {
+                "{{upstream}} {{choice}}": _rate(
+                    "penstock_prefix_choices_total", "upstream", "choice"
+                )
+            },
         ),
         Panel(
             "Connections to engines",

@@ -9,8 +9,6 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 _USER, _SYSTEM = 11, 12
 """Places of processor times behind the name in `/proc/<pid>/stat`: fields 14 and 15."""
-
-
 _FILES_ENOUGH = 1 << 20
 """More are of no use to a process, and there may be no limit."""
 

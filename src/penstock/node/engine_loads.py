@@ -153,11 +153,14 @@ def _places(upstream: Upstream, load: Load) -> Iterator[tuple[Endpoint, Endpoint
 
     A page on a port of its own is the same for HTTP and for gRPC.
     """
-    plain = upstream.plain_endpoints
-    by_grpc = tuple(each for each in upstream.endpoints if each.scheme in GRPC_SCHEMES)
-    if len(plain) > 1 and load.port is None:
-        for each in plain:
-            yield each, msgspec.structs.replace(each, weight=1, engine="")
+    choices = [upstream.plain_endpoints]
     if load.port is not None:
-        for each in (*(plain if len(plain) > 1 else ()), *(by_grpc if len(by_grpc) > 1 else ())):
-            yield each, Endpoint("http", each.host, load.port)
+        choices.append(tuple(each for each in upstream.endpoints if each.scheme in GRPC_SCHEMES))
+    for endpoints in choices:
+        if len(endpoints) == 1:
+            continue  # there is no other
+        for each in endpoints:
+            if load.port is None:
+                yield each, msgspec.structs.replace(each, weight=1, engine="")
+            else:
+                yield each, Endpoint("http", each.host, load.port)
