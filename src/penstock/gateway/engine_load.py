@@ -51,9 +51,9 @@ class EngineLoad:
 
         Args:
             figures: None when it read nothing.
-            in_flight: Requests of this worker that the engine has.
             now_s: The loop's time.
             until_s: For how long it counts.
+            in_flight: Requests of this worker that the engine has.
         """
         self._running = 0.0 if figures is None else figures.running or 0.0
         if now_s - self._reported_s < LOAD_BELIEVED_S / 2:

@@ -42,7 +42,7 @@ def read_prefix(
 ) -> Prefix | None:
     """Return how a prompt begins; None when it is short.
 
-    One pass over the first `PREFIX_MOST_BYTES`, and no more than 9 + `PREFIX_MESSAGES` numbers.
+    One pass over the first `PREFIX_MOST_BYTES`, and no more than 10 + `PREFIX_MESSAGES` numbers.
 
     Args:
         question: The messages, or the text, as JSON.
@@ -56,7 +56,8 @@ def read_prefix(
     text = bytes(memoryview(tools)[:PREFIX_MOST_BYTES])
     text += bytes(memoryview(question)[: PREFIX_MOST_BYTES - len(text)])
     ends = _ends(text) if size == len(text) else []
-    lengths = {PREFIX_LEAST_BYTES << step for step in range((len(text) // 1024).bit_length())}
+    steps = (len(text) // PREFIX_LEAST_BYTES).bit_length()
+    lengths = {PREFIX_LEAST_BYTES << step for step in range(steps)}
     whole = ends[0] if ends else None
     least = organization + b"\0" + text[:PREFIX_LEAST_BYTES]
     home = int.from_bytes(blake2b(least, digest_size=_NUMBER_BYTES, key=key).digest())

@@ -82,15 +82,6 @@ async def engine() -> AsyncIterator[ScriptedEngine]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def worker(
-    engine: ScriptedEngine, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[WorkerProcess]:
-    """Return a worker in front of the engine."""
-    with running_worker(tmp_path_factory.mktemp("worker"), [engine.port]) as running:
-        yield running
-
-
 @pytest.fixture
 def narrow(engine: ScriptedEngine, tmp_path: Path) -> Iterator[WorkerProcess]:
     """Return a worker that makes one connection to the engine, and no more."""

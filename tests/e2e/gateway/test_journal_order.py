@@ -4,7 +4,7 @@ import asyncio
 import fcntl
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -44,15 +44,6 @@ async def engine() -> AsyncIterator[ScriptedEngine]:
     """Return an engine that answers at once."""
     async with running_scripted_engine(_plain) as running:
         running.scripts["stream"] = _stream
-        yield running
-
-
-@pytest.fixture(scope="module")
-def worker(
-    engine: ScriptedEngine, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[WorkerProcess]:
-    """Return a worker in front of the engine."""
-    with running_worker(tmp_path_factory.mktemp("worker"), [engine.port]) as running:
         yield running
 
 

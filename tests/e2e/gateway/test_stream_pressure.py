@@ -2,11 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
 
 import psutil
 import pytest
-import pytest_asyncio
 from tests.fakes.scripted_engine import (
     CHAT,
     DONE,
@@ -17,33 +15,16 @@ from tests.fakes.scripted_engine import (
     answer,
     chunk,
     counts,
-    running_scripted_engine,
     token,
     usage_frame,
 )
 from tests.fakes.stream_caller import ask, calling, chat_body
-from tests.fakes.worker_process import WorkerProcess, running_worker
+from tests.fakes.worker_process import WorkerProcess
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 FRAMES = b"".join(token(f"word {number}") for number in range(100_000, 100_900))
 PIECES = 50_000_000 // len(FRAMES) + 1
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine() -> AsyncIterator[ScriptedEngine]:
-    """Return an engine whose scripts each test brings."""
-    async with running_scripted_engine() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def worker(
-    engine: ScriptedEngine, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[WorkerProcess]:
-    """Return a worker in front of the engine."""
-    with running_worker(tmp_path_factory.mktemp("worker"), [engine.port]) as running:
-        yield running
 
 
 async def _until_it_stalls(talk: Talk) -> int:

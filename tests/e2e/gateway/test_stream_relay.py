@@ -3,10 +3,9 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
-import pytest_asyncio
 from tests.fakes.scripted_engine import (
     DONE,
     LAST_CHUNK,
@@ -18,7 +17,6 @@ from tests.fakes.scripted_engine import (
     chunk,
     counts,
     cut,
-    running_scripted_engine,
     token,
     usage_frame,
 )
@@ -41,22 +39,6 @@ ODD = b"".join(
         b'data: {"choices":[{"index":0,"delta":{"content":"\x00\xff"}}]}\n\n',
     ]
 )
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine() -> AsyncIterator[ScriptedEngine]:
-    """Return an engine whose scripts each test brings."""
-    async with running_scripted_engine() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def worker(
-    engine: ScriptedEngine, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[WorkerProcess]:
-    """Return a worker in front of the engine."""
-    with running_worker(tmp_path_factory.mktemp("worker"), [engine.port]) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,8 @@
 import gzip
 import json
 import random
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
-import pytest_asyncio
 from tests.fakes.scripted_engine import (
     CHAT,
     DONE,
@@ -19,12 +17,11 @@ from tests.fakes.scripted_engine import (
     chat,
     chunk,
     counts,
-    running_scripted_engine,
     token,
     usage_frame,
 )
 from tests.fakes.stream_caller import ask, chat_body
-from tests.fakes.worker_process import WorkerProcess, running_worker
+from tests.fakes.worker_process import WorkerProcess
 
 from penstock.contract.usage import UsageEvent, quantities
 
@@ -37,22 +34,6 @@ TRTLLM = {"error": WORDS}
 DYNAMO = {"message": WORDS, "type": "Overloaded", "code": 529}
 TRITON = {"error": WORDS}
 SHAPES = {"vllm": VLLM, "sglang": SGLANG, "trtllm": TRTLLM, "dynamo": DYNAMO, "triton": TRITON}
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine() -> AsyncIterator[ScriptedEngine]:
-    """Return an engine whose script each test brings."""
-    async with running_scripted_engine() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def worker(
-    engine: ScriptedEngine, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[WorkerProcess]:
-    """Return a worker in front of the engine."""
-    with running_worker(tmp_path_factory.mktemp("worker"), [engine.port]) as running:
-        yield running
 
 
 class Case:

@@ -2,10 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
-import pytest_asyncio
 from tests.fakes.scripted_engine import (
     CHAT,
     DONE,
@@ -19,7 +18,6 @@ from tests.fakes.scripted_engine import (
     chunk,
     counts,
     hanging_port,
-    running_scripted_engine,
     token,
 )
 from tests.fakes.stream_caller import ask, calling, chat_body
@@ -42,13 +40,6 @@ CHUNKS = 60
 """Of some 150 KB each: more than all buffers between engine and caller hold."""
 LATE_S = 1.0
 """How much later than its bound a time-out may be: sweeps, and a busy machine."""
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine() -> AsyncIterator[ScriptedEngine]:
-    """Return an engine whose scripts each test brings."""
-    async with running_scripted_engine() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,10 @@
 """What usage events say besides figures: labels, where it ran, the engine's names, attempts."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
-import pytest_asyncio
 from tests.fakes.ports import free_port
 from tests.fakes.scripted_engine import (
     CHAT,
@@ -17,7 +16,6 @@ from tests.fakes.scripted_engine import (
     answer,
     chunk,
     counts,
-    running_scripted_engine,
 )
 from tests.fakes.stream_caller import Answer, ask, calling, chat_body
 from tests.fakes.worker_process import (
@@ -56,13 +54,6 @@ def _snapshot(engine: int) -> Snapshot:
             Route("second", (Choice("here"),)),
         ),
     )
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine() -> AsyncIterator[ScriptedEngine]:
-    """Return an engine whose script each test brings."""
-    async with running_scripted_engine() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

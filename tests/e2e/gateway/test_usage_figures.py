@@ -1,11 +1,9 @@
 """Usage through a real worker: whatever an engine says, one sane record says what was used."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from tests.fakes.scripted_engine import (
     CHAT,
     DONE,
@@ -17,34 +15,17 @@ from tests.fakes.scripted_engine import (
     answer,
     chunk,
     counts,
-    running_scripted_engine,
     token,
     usage_frame,
 )
 from tests.fakes.stream_caller import ask, chat_body
-from tests.fakes.worker_process import WorkerProcess, running_worker
+from tests.fakes.worker_process import WorkerProcess
 
 from penstock.contract.usage import UsageEvent
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 HUGE = 10**12
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine() -> AsyncIterator[ScriptedEngine]:
-    """Return an engine whose script each test brings."""
-    async with running_scripted_engine() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def worker(
-    engine: ScriptedEngine, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[WorkerProcess]:
-    """Return a worker in front of the engine."""
-    with running_worker(tmp_path_factory.mktemp("worker"), [engine.port]) as running:
-        yield running
 
 
 class Case:

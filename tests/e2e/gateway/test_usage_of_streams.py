@@ -2,11 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from tests.fakes.scripted_engine import (
     DONE,
     LAST_CHUNK,
@@ -16,11 +14,10 @@ from tests.fakes.scripted_engine import (
     Talk,
     chunk,
     counts,
-    running_scripted_engine,
     usage_frame,
 )
 from tests.fakes.stream_caller import ask, calling, chat_body
-from tests.fakes.worker_process import WorkerProcess, running_worker
+from tests.fakes.worker_process import WorkerProcess
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -47,22 +44,6 @@ STREAMS: dict[str, list[bytes]] = {
     "nothing to show": [_frame({"content": ""}) for _ in range(COUNT)],
 }
 EACH = pytest.mark.parametrize("name", STREAMS)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine() -> AsyncIterator[ScriptedEngine]:
-    """Return an engine whose script each test brings."""
-    async with running_scripted_engine() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def worker(
-    engine: ScriptedEngine, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[WorkerProcess]:
-    """Return a worker in front of the engine."""
-    with running_worker(tmp_path_factory.mktemp("worker"), [engine.port]) as running:
-        yield running
 
 
 @EACH
