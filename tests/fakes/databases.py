@@ -6,10 +6,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from sqlalchemy import func, select
 from tests.fakes.postgresql_server import PostgresqlServer
+from tests.unit.metering.usage_events import arrive, make_event
 
+from penstock.metering import store
+from penstock.metering.tables import UsageEvents
 from penstock.storage.database import Database
+from penstock.storage.postgresql import STATEMENT_TIMEOUT_MS
 from penstock.storage.scope import Scope
+from penstock.storage.sessions import WriteSession
 
 
 def create_template(folder: Path) -> Path:
@@ -23,6 +29,18 @@ def create_template(folder: Path) -> Path:
 
     asyncio.run(create())
     return path
+
+
+async def write_event(session: WriteSession, number: int, organization: str = "acme") -> None:
+    """Store the usage event with a number, and nothing that follows from it."""
+    arrivals = arrive(make_event(number, organization=organization))
+    await store.record_events(session, Scope.all_organizations(), arrivals)
+
+
+async def count_events(database: Database, scope: Scope) -> int:
+    """Return how many usage events a session sees that says nothing of whose."""
+    async with database.read(scope) as session:
+        return (await session.rows(select(func.count(UsageEvents.event_id))))[0][0]
 
 
 async def forget_usage(database: Database) -> None:
@@ -53,10 +71,12 @@ async def sqlite_database(template: Path, folder: Path) -> AsyncIterator[Databas
 
 
 @asynccontextmanager
-async def postgresql_database(server: PostgresqlServer) -> AsyncIterator[Database]:
+async def postgresql_database(
+    server: PostgresqlServer, statement_timeout_ms: int = STATEMENT_TIMEOUT_MS
+) -> AsyncIterator[Database]:
     """Hand out a database of its own on a server."""
     name = await server.create()
-    database = Database(server.role_dsn(name))
+    database = Database(server.role_dsn(name), statement_timeout_ms=statement_timeout_ms)
     await database.open()
     try:
         yield database

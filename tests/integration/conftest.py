@@ -50,3 +50,10 @@ async def database(open_database: OpenDatabase) -> AsyncIterator[Database]:
     """An empty database of each kind."""
     async with open_database() as database:
         yield database
+
+
+@pytest.fixture
+async def pg_database(postgresql: PostgresqlServer) -> AsyncIterator[Database]:
+    """An empty, migrated PostgreSQL database."""
+    async with postgresql_database(postgresql) as database:
+        yield database
