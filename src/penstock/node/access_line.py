@@ -122,7 +122,7 @@ def access_line(request: FinishedRequest, node: str) -> AccessLine:
         process="agent",
         node=node,
         slot=request.slot,
-        # The only words of callers and engines in it.
+        # The only words of callers and engines in it that may be any.
         request_id=request_id if request_id == event_id else redact(request_id),
         upstream_request_id=redact(request.upstream_request_id),
         event_id=event_id,
