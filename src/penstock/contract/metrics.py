@@ -37,7 +37,7 @@ PREFIX_CHOICES = Metric(
     "penstock_prefix_choices_total",
     "counter",
     ("upstream", "choice"),
-    "Requests by how their prompts' beginnings were known among an upstream's endpoints: `known` "
+    "Attempts by how their prompts' beginnings were known among an upstream's endpoints: `known` "
     "went to one that had it, `passed` to another since those were too busy or away, of `new` "
     "no endpoint had it.",
 )

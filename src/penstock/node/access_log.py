@@ -131,8 +131,8 @@ class AccessLog:
 
 
 def _is_torn(path: Path) -> bool:
-    """Tell whether a file ends within a line; pipes do not."""
-    if not path.is_file() or path.stat().st_size == 0:
+    """Tell whether a file ends within a line; pipes do not, nor does what we may write alone."""
+    if not path.is_file() or path.stat().st_size == 0 or not os.access(path, os.R_OK):
         return False
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
