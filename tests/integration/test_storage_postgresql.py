@@ -1,12 +1,13 @@
 """Sessions of PostgreSQL, and what is told of a server that is slow, away or read-only."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Text, cast, func, select, text
+from sqlalchemy import Text, cast, column, func, select, table, text
 from sqlalchemy.exc import DBAPIError
 from tests.fakes.databases import count_events, postgresql_database, write_event
 from tests.fakes.postgresql_server import PostgresqlServer
@@ -122,25 +123,56 @@ async def test_a_server_that_takes_no_writes_is_unavailable(
     postgresql: PostgresqlServer, pg_database: Database
 ) -> None:
     """After a failover to one that is read-only nothing is a bug of ours, and the next is asked."""
-    async with pg_database.read(ALL) as session:
+    name = await _forbid_writes(postgresql, pg_database)
+    with pytest.raises(DatabaseUnavailableError):
+        await _write(pg_database)
+    assert await count_events(pg_database, ALL) == 0
+    # The connection stays read-only, as one to a primary that is demoted and not stopped.
+    await postgresql.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+    await _write(pg_database)
+    assert await count_events(pg_database, ALL) == 1
+
+
+async def test_connections_that_are_given_up_are_closed(
+    postgresql: PostgresqlServer, pg_database: Database
+) -> None:
+    """However often a server that takes no writes is tried, none is left for the collector."""
+    await _forbid_writes(postgresql, pg_database)
+    gc.disable()
+    try:
+        for _ in range(5):
+            with pytest.raises(DatabaseUnavailableError):
+                await _write(pg_database)
+        async with asyncio.timeout(20):
+            while await _count_connections(pg_database) > 1:  # noqa: ASYNC110 - nobody would tell
+                await asyncio.sleep(0.05)
+    finally:
+        gc.enable()
+
+
+async def _forbid_writes(postgresql: PostgresqlServer, database: Database) -> str:
+    """Let new connections only read, end those that are there, and return the database's name."""
+    async with database.read(ALL) as session:
         name = (await session.rows(select(func.current_database())))[0][0]
-
-    async def write(number: int) -> None:
-        async with pg_database.write(ALL) as session:
-            await write_event(session, number)
-
     await postgresql.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     await postgresql.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
         "WHERE usename = 'penstock' AND pid <> pg_backend_pid()"
     )
-    with pytest.raises(DatabaseUnavailableError):
-        await write(1)
-    assert await count_events(pg_database, ALL) == 0
-    # The connection stays read-only, as one to a primary that is demoted and not stopped.
-    await postgresql.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
-    await write(2)
-    assert await count_events(pg_database, ALL) == 1
+    return str(name)
+
+
+async def _write(database: Database) -> None:
+    async with database.write(ALL) as session:
+        await write_event(session, 1)
+
+
+async def _count_connections(database: Database) -> int:
+    """Return how many there are, with the one that asks."""
+    activity = table("pg_stat_activity", column("datname"))
+    mine = activity.c.datname == func.current_database()
+    async with database.read(ALL) as session:
+        return (await session.rows(select(func.count()).select_from(activity).where(mine)))[0][0]
 
 
 @pytest.mark.parametrize("address", ["postgresql://[", "postgresql://a:b:c@x:port/y"])

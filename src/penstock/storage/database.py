@@ -213,7 +213,9 @@ class Database:
             except DBAPIError as error:
                 if engine is not self._writer or not postgresql.is_read_only(error):
                     raise
-                # All connections lead to a server that is not the primary one any more.
+                # All connections lead to a server that is not the primary one any more. Those that
+                # are in use are not closed by their pool: this one would be left to the collector.
+                await connection.invalidate()
                 await self._writer.dispose()
                 await self._reader.dispose()
                 raise _unavailable(error.orig or error) from None
