@@ -57,22 +57,23 @@ def main(arguments: list[str]) -> int:
     (results / f"{options.name}.md").write_text(text)
     data = {
         "machine": machine.export(),
-        "hours": options.hours,
+        "hours": seen.seconds / 3_600,
         "complete": seen.complete,
         "left": seen.left,
         "postponed": seen.postponed,
         "faults": seen.faults(),
-        "slope_mb_per_hour": _slope(plan, seen),
+        "slope_mb_per_hour": _slope(seen),
         "samples": seen.samples[:: len(seen.samples) // _SAMPLES_KEPT + 1],
     }
     (results / f"{options.name}.json").write_text(json.dumps(data, indent=1) + "\n")
-    is_good = not seen.faults() and (_slope(plan, seen) or 0) <= SLOPE_MB
+    is_good = not seen.faults() and (_slope(seen) or 0) <= SLOPE_MB
     return 0 if is_good or not options.check else 1
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benches/soak/run.py", description=__doc__)
-    parser.add_argument("--hours", type=float, default=HOURS, help="new streams begin for so long")
+    so_long = "new streams begin for so long, or until SIGTERM"
+    parser.add_argument("--hours", type=float, default=HOURS, help=so_long)
     parser.add_argument("--streams", type=int, default=1_000, help="open at a time")
     parser.add_argument("--gap-ms", type=int, default=250, help="between tokens of a stream")
     parser.add_argument("--leaving", type=float, default=0.2, help="which part of callers hang up")
@@ -81,13 +82,13 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _slope(plan: Plan, seen: Soaked) -> float | None:
-    return seen.slope_mb_per_hour() if plan.seconds >= _TELLING_S else None
+def _slope(seen: Soaked) -> float | None:
+    return seen.slope_mb_per_hour() if seen.seconds >= _TELLING_S else None
 
 
 def _render(machine: list[str], plan: Plan, seen: Soaked) -> str:
     memory = [mb for _, mb in seen.samples]
-    slope = _slope(plan, seen)
+    slope = _slope(seen)
     cost = (max(memory) - memory[0]) * 1_000 / plan.streams
     rows = [
         ("streams that failed", str(sum(seen.failed.values())), "0"),
@@ -105,7 +106,7 @@ def _render(machine: list[str], plan: Plan, seen: Soaked) -> str:
         "",
         *machine,
         "",
-        f"{plan.streams:,} streams at a time for {plan.seconds / 3_600:.2f} h, each of",
+        f"{plan.streams:,} streams at a time for {seen.seconds / 3_600:.2f} h, each of",
         f"{plan.tokens} tokens {plan.gap_ms} ms apart: {seen.complete:,} came to their end,",
         f"{seen.left:,} callers hung up, at any moment; {seen.postponed:,} times 503 was answered",
         "and they came again. One agent and two workers; control plane on SQLite.",

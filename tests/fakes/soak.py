@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 import re
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -58,6 +59,8 @@ class Plan:
 class Soaked:
     """What was seen, and what was left."""
 
+    seconds: float
+    """New streams began for so long: shorter than planned when SIGTERM came."""
     complete: int = 0
     left: int = 0
     postponed: int = 0
@@ -129,11 +132,11 @@ class _Caller:
             f"x-emulator-itl-ms: {plan.gap_ms}\r\ncontent-length: {len(body)}\r\n\r\n{body}"
         ).encode()
 
-    async def run(self, until_s: float, seen: Soaked) -> None:
-        """Go on until then; the last stream is seen to its end."""
+    async def run(self, began_s: float, seen: Soaked) -> None:
+        """Go on for as long as streams begin; the last one is seen to its end."""
         longest_s = self._plan.tokens * self._plan.gap_ms / 1_000
         await asyncio.sleep(self._draw.uniform(0, longest_s))  # they do not come all at once
-        while time.monotonic() < until_s:
+        while time.monotonic() - began_s < seen.seconds:
             leaves = self._draw.random() < self._plan.leaving
             leave_s = self._draw.uniform(0, longest_s) if leaves else None
             try:
@@ -186,6 +189,8 @@ def _gauge(text: str, name: str) -> float:
 async def soak(site: Site, plan: Plan) -> Soaked:
     """Run a plan on the first node of a site, and look at what is left.
 
+    SIGTERM ends it sooner, and as well: what was seen by then counts.
+
     Args:
         site: Its alias has no price yet.
         plan: What happens.
@@ -194,26 +199,30 @@ async def soak(site: Site, plan: Plan) -> Soaked:
     account = open_account(site, "soak", price=PRICE * GENEROUS, tokens=plan.tokens)
     account.price = PRICE / MILLION
     await site.until_told()
-    seen = Soaked()
+    seen = Soaked(seconds=plan.seconds)
     node = site.nodes[0]
     asked_before = _asked(site)
     began_s = time.monotonic()
-    until_s = began_s + plan.seconds
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _cut_short, began_s, seen)
     draw = random.Random(plan.seed)
     callers = [
-        asyncio.ensure_future(_Caller(node.api_port, account, plan, draw).run(until_s, seen))
+        asyncio.ensure_future(_Caller(node.api_port, account, plan, draw).run(began_s, seen))
         for _ in range(plan.streams)
     ]
     done = asyncio.gather(*callers)
     while not done.done():
         await asyncio.wait([done], timeout=_SAMPLE_S)
         elapsed_s = time.monotonic() - began_s
-        if elapsed_s < plan.seconds:
+        if elapsed_s < seen.seconds:
             seen.samples.append((elapsed_s, _weigh(node)))
         plan.tell(elapsed_s)
     await done
     await _settle(site, account, seen, asked_before)
     return seen
+
+
+def _cut_short(began_s: float, seen: Soaked) -> None:
+    seen.seconds = min(seen.seconds, time.monotonic() - began_s)
 
 
 def _asked(site: Site) -> int:
