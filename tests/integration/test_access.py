@@ -1,6 +1,7 @@
 """API keys, on both kinds of database."""
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable
 
 import pytest
@@ -24,7 +25,7 @@ from penstock.access.errors import (
     ROTATION_CONFLICT,
     SECRET_REVOKED,
 )
-from penstock.access.model import KeyRefusal, NewKey, Principal, VerifiedKey
+from penstock.access.model import KeyChanges, KeyRefusal, NewKey, Principal, VerifiedKey
 from penstock.access.peppers import Peppers
 from penstock.access.rehash import count_by_pepper, record_macs
 from penstock.access.rules import create_key as make_key_text
@@ -321,6 +322,58 @@ async def test_nobody_makes_a_key_that_can_do_more(database: Database) -> None:
         assert await _refused(work) is GRANT_EXCEEDED
     await create_key(database, project, NewKey(name="s", scopes=["inference:steer"]))
     await create("inference_only")
+
+
+@pytest.mark.parametrize("scope", ["inference:steer", "inference:priority"])
+async def test_only_the_operator_widens_what_the_operator_gave(
+    database: Database, scope: str
+) -> None:
+    """An organization's owner cannot have a key with an operator's scope do more than it does."""
+    acme, project = await create_place(database)
+    new = NewKey(name="fast", scopes=["inference", scope], allowed_cidrs=["10.0.0.0/8"])
+    key_id = (await create_key(database, project, new)).key.id
+    owner = Principal(
+        kind="api_key",
+        id="k",
+        roles=frozenset({"org_owner"}),
+        scopes=frozenset({"admin"}),
+        organization_id=acme.id,
+    )
+    holder = dataclasses.replace(owner, scopes=frozenset({"admin", scope}))
+
+    async def change(grantor: Principal, **members: object) -> None:
+        async with database.write(Scope.of(acme.id)) as session:
+            changes: KeyChanges = members  # type: ignore[assignment]  # one of them at a time
+            await service.update_key(session, actor(), grantor, key_id, changes)
+
+    async def rotate(grantor: Principal) -> None:
+        async with database.write(Scope.of(acme.id)) as session:
+            await rotation.rotate_key(session, actor(), grantor, PEPPERS, key_id=key_id, grace_s=0)
+
+    async def enable(grantor: Principal) -> None:
+        async with database.write(Scope.of(acme.id)) as session:
+            await service.enable_key(session, actor(), grantor, key_id)
+
+    await change(owner, name="renamed", labels={"team": "a"}, scopes=new.scopes)
+    async with database.write(Scope.of(acme.id)) as session:
+        await service.disable_key(session, actor(), key_id)
+    wider: list[dict[str, object]] = [
+        {"role": "developer"},
+        {"scopes": ["admin", "inference", scope]},
+        {"allowed_aliases": ["a"]},
+        {"allowed_cidrs": None},
+        {"expires_at_us": NOW_US + SECOND_US},
+        {"rotation_interval_s": 7_200},
+    ]
+    for members in wider:
+        assert await _refused(change(owner, **members)) is GRANT_EXCEEDED
+        assert await _refused(change(holder, **members)) is GRANT_EXCEEDED
+    for work in (rotate(owner), enable(owner), enable(holder)):
+        assert await _refused(work) is GRANT_EXCEEDED
+    await rotate(holder)
+    await enable(OPERATOR)
+    for members in wider:
+        await change(OPERATOR, **members)
 
 
 async def test_a_key_of_a_service_account_follows_it(database: Database) -> None:

@@ -19,7 +19,7 @@ from penstock.access.matrix import may_grant
 from penstock.access.model import ApiKey, CreatedKey, KeySecret, Principal, SecretState
 from penstock.access.peppers import Peppers
 from penstock.access.rules import replace_secret
-from penstock.access.service import build_secret, clean_reason, insert_secret
+from penstock.access.service import build_secret, check_scopes, clean_reason, insert_secret
 from penstock.access.telling import tell_secrets
 from penstock.audit.model import Actor
 from penstock.kit.errors import PenstockError
@@ -64,6 +64,8 @@ async def rotate_key(
     key = await _lock(session, key_id, expected_version)
     if not may_grant(grantor.roles, key.role):
         raise PenstockError(GRANT_EXCEEDED)
+    # With a key that has a scope itself, nothing is got at by another secret that has it.
+    check_scopes(grantor, set(key.scopes) - grantor.scopes)
     if not may_hold(grantor, key):
         message = "Your key belongs to somebody, and this one does not belong to the same one."
         raise PenstockError(GRANT_EXCEEDED, message)

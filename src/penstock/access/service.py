@@ -56,6 +56,8 @@ _NORMALIZE: Mapping[str, Callable[[Any], Any]] = {
     "allowed_cidrs": normalize_cidrs,
     "labels": check_labels,
 }
+_OWN = frozenset({"name", "labels"})
+"""What an organization changes of all its keys; everything else may let a key be used more."""
 _MAX_REASON_CHARS = 200
 _TAKEN = "The secret is, or was, that of a key."
 
@@ -100,7 +102,7 @@ async def create_key(
     """
     organization_id = await _require_place(session, project_id, check)
     _check_grant(grantor, new.role)
-    _check_scopes(grantor, new.scopes)
+    check_scopes(grantor, new.scopes)
     new = _inherit_owner(grantor, new)
     conflict = PenstockError(NAME_TAKEN)
     if text is None:
@@ -130,6 +132,18 @@ async def insert_secret(session: WriteSession, secret: KeySecret) -> None:
         await store.insert_secret(session, session.scope, secret)
     except RowConflictError:
         raise PenstockError(KEY_INVALID, _TAKEN) from None
+
+
+def check_scopes(grantor: Principal, scopes: Collection[str]) -> None:
+    """Check that somebody may give scopes, or let a key that has them be used more than before.
+
+    Raises:
+        PenstockError: `GRANT_EXCEEDED`: one is for the platform's operator alone to give.
+    """
+    reserved = OPERATORS_SCOPES.intersection(scopes)
+    if reserved and grantor.organization_id is not None:
+        message = f"Only the platform's operator may give, or manage, the scope {min(reserved)}."
+        raise PenstockError(GRANT_EXCEEDED, message)
 
 
 def build_secret(key: ApiKey, text: str, peppers: Peppers, actor: Actor) -> KeySecret:
@@ -204,6 +218,8 @@ async def update_key(
 ) -> ApiKey:
     """Change the members that are given; secrets, usage and limits stay.
 
+    Of a key with a scope that the operator gave, an organization changes only what it is known by.
+
     An earlier expiry also ends a grace period that would have gone on longer. With another policy
     of rotation, an end that the one before gave to a secret is off, unless it has come.
 
@@ -217,7 +233,8 @@ async def update_key(
     # Whoever changes a key must have its rights, before and after.
     _check_grant(grantor, before.role)
     _check_grant(grantor, wanted.role)
-    _check_scopes(grantor, set(wanted.scopes) - set(before.scopes))
+    if any(getattr(before, name) != value for name, value in values.items() if name not in _OWN):
+        check_scopes(grantor, {*before.scopes, *wanted.scopes})
     if wanted.expires_at_us != before.expires_at_us:
         check_expiry(wanted.expires_at_us, actor.at_us)
     check_rotation(wanted.rotation_interval_s, wanted.rotation_grace_s)
@@ -256,6 +273,7 @@ async def enable_key(
     """
     before = await _lock_usable(session, key_id, expected_version)
     _check_grant(grantor, before.role)
+    check_scopes(grantor, before.scopes)
     return await _change(session, actor, "key.enable", before, {"is_disabled": False})
 
 
@@ -431,13 +449,6 @@ def _build_key(new: NewKey, place: tuple[str, str], actor: Actor, key_id: str) -
 def _check_grant(grantor: Principal, role: str) -> None:
     if not may_grant(grantor.roles, role):
         raise PenstockError(GRANT_EXCEEDED, f"You may not give, or manage, the role {role}.")
-
-
-def _check_scopes(grantor: Principal, given: Collection[str]) -> None:
-    reserved = OPERATORS_SCOPES.intersection(given)
-    if reserved and grantor.organization_id is not None:
-        message = f"Only the platform's operator may give the scope {min(reserved)}."
-        raise PenstockError(GRANT_EXCEEDED, message)
 
 
 def _inherit_owner(grantor: Principal, new: NewKey) -> NewKey:
