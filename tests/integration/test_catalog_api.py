@@ -136,7 +136,7 @@ BAD_UPSTREAMS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"name": "a" * 64}, "`name`: is no name"),
     ({"provider": "vlm"}, '`provider`: no provider is named "vlm"; did you mean "vllm"?'),
     ({"endpoints": []}, "`endpoints`: has 0 addresses; list some, or say"),
-    ({"endpoints": ["http://a"] * 257}, "`endpoints`: has 257 addresses; list at most 256"),
+    ({"endpoints": ["http://a"] * 257}, "`endpoints`: has more than 256 addresses; list fewer"),
     ({"endpoints": ["http://a", "HTTP"]}, "`endpoints`: [1] has no scheme"),
     ({"endpoints": ["http://a", "http://A:80/"]}, "`endpoints`: has an address twice"),
     ({"endpoints": ["http://user:secret-xyz@a"]}, "`endpoints`: [0] holds a user name"),

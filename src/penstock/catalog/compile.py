@@ -14,7 +14,7 @@ from penstock.access.rules import key_mac
 from penstock.catalog.errors import Finding, PlatformFileError
 from penstock.catalog.fields import check_key_secret, check_secret
 from penstock.catalog.model import Entry, PlatformFile, ResolveSecret
-from penstock.catalog.rules import REFERENCE, parse_endpoint
+from penstock.catalog.rules import REFERENCE, list_endpoints
 from penstock.catalog.schemas import CredentialItem, KeyItem, UpstreamItem
 from penstock.contract.snapshot import (
     Alias,
@@ -239,7 +239,7 @@ def _upstream(entry: Entry[UpstreamItem], credentials: dict[str, str]) -> Upstre
     return Upstream(
         name=item.name,
         provider=item.provider,
-        endpoints=tuple(map(parse_endpoint, item.endpoints)),
+        endpoints=list_endpoints(item.endpoints),
         credential=credential,
         forward_headers=item.forward_headers,
         timeouts=Timeouts(**item.timeouts.model_dump()),

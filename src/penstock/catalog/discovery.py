@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
-from penstock.catalog.rules import MAX_PORT, parse_endpoint, parse_host
+from penstock.catalog.rules import MAX_PORTS, parse_endpoint, parse_host, parse_ports
 from penstock.contract.snapshot import GRPC_SCHEMES, Endpoint
 
 MAX_SOURCE_CHARS = 400
@@ -35,8 +35,10 @@ class Source:
     kind: Kind
     name: str
     """Of what is looked up; the path of a file; which labels pods have."""
-    port: int | str | None = None
-    """Of each endpoint, where what is found does not say it; in a cluster, a number or a name."""
+    ports: tuple[int, ...] = ()
+    """Of what is found, where that does not say it: each is an endpoint of its own."""
+    port_names: tuple[str, ...] = ()
+    """The same in a cluster, where ports have names."""
     scheme: str = "http"
     server_name: str = ""
     """What endpoints are called in `Host` and by their certificates; "" for as they are found."""
@@ -59,16 +61,16 @@ def parse_source(text: str) -> Source:
     """Return the source that a text names.
 
     Args:
-        text: `dns://NAME:PORT`, `srv://_SERVICE._PROTOCOL.NAME`, `file:///PATH`, or
-            `kubernetes://NAMESPACE/` with `services/NAME:PORT`, `pods/LABEL=VALUE,...:PORT` or
+        text: `dns://NAME:PORTS`, `srv://_SERVICE._PROTOCOL.NAME`, `file:///PATH`, or
+            `kubernetes://NAMESPACE/` with `services/NAME:PORTS`, `pods/LABEL=VALUE,...:PORTS` or
             `inferencepools/NAME`; behind each, `?scheme=https`, `host=NAME` or `path=/PREFIX`,
             with `&` between them.
 
     Raises:
         ValueError: What is wrong and the remedy.
 
-    >>> parse_source("dns://vllm.models.svc:8000").port
-    8000
+    >>> parse_source("dns://vllm.models.svc:8000-8002").ports
+    (8000, 8001, 8002)
     >>> parse_source("file:///etc/penstock/gpu.json?scheme=https&path=/v1").path_prefix
     '/v1'
     """
@@ -87,11 +89,11 @@ def parse_source(text: str) -> Source:
 
 
 def _read_dns(place: str, path: str) -> Source:
-    name, _, port = place.rpartition(":")
+    name, _, ports = place.rpartition(":")
     if not name or path:
         message = "is not of the form dns://NAME:PORT; correct it"
         raise ValueError(message)
-    return Source("dns", parse_host(name), parse_port(port))
+    return Source("dns", parse_host(name), parse_ports(ports))
 
 
 def _read_srv(place: str, path: str) -> Source:
@@ -110,15 +112,16 @@ def _read_file(place: str, path: str) -> Source:
 
 def _read_kubernetes(place: str, path: str) -> Source:
     kind, _, rest = path.removeprefix("/").partition("/")
-    name, _, port = rest.partition(":")
+    name, _, ports = rest.partition(":")
     if _OBJECT.fullmatch(place) is None:
         message = "has no namespace; write kubernetes://NAMESPACE/services/NAME:PORT"
         raise ValueError(message)
     if kind == "services" and _OBJECT.fullmatch(name):
-        return Source("services", name, _port_or_name(port) if port else None, namespace=place)
+        numbers, names = _ports_or_names(ports) if ports else ((), ())
+        return Source("services", name, numbers, names, namespace=place)
     if kind == "pods" and _SELECTOR.fullmatch(name):
-        return Source("pods", name, _port_or_name(port), namespace=place)
-    if kind == "inferencepools" and _OBJECT.fullmatch(name) and not port:
+        return Source("pods", name, *_ports_or_names(ports), namespace=place)
+    if kind == "inferencepools" and _OBJECT.fullmatch(name) and not ports:
         return Source("inferencepools", name, namespace=place)
     message = (
         "names nothing in the namespace; write services/NAME:PORT, pods/LABEL=VALUE:PORT or "
@@ -127,21 +130,12 @@ def _read_kubernetes(place: str, path: str) -> Source:
     raise ValueError(message)
 
 
-def _port_or_name(text: str) -> int | str:
-    return text if _PORT_NAME.fullmatch(text) else parse_port(text)
-
-
-def parse_port(text: str) -> int:
-    """Return the port that a text names.
-
-    Raises:
-        ValueError: What is wrong and the remedy.
-    """
-    port = int(text) if text.isdecimal() and len(text) <= len(str(MAX_PORT)) else 0
-    if not 0 < port <= MAX_PORT:
-        message = f"has no port; write one behind the name, 1 to {MAX_PORT}"
-        raise ValueError(message)
-    return port
+def _ports_or_names(text: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Return numbers of ports, or else names of some."""
+    names = tuple(dict.fromkeys(text.split(",")))
+    if len(names) <= MAX_PORTS and all(map(_PORT_NAME.fullmatch, names)):
+        return (), names
+    return parse_ports(text), ()
 
 
 def _with_options(source: Source, query: str) -> Source:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from penstock.catalog.object_rules import find_fault
 from penstock.catalog.objects import Alias, Deployment, Route, Upstream
-from penstock.catalog.rules import parse_endpoint
+from penstock.catalog.rules import list_endpoints
 from penstock.contract import snapshot
 from penstock.contract.snapshot import CREDENTIAL_SCHEME
 from penstock.contract.snapshot_store import (
@@ -31,7 +31,7 @@ def tell_upstream(item: Upstream, _: Names) -> Record | None:
         snapshot.Upstream(
             name=item.name,
             provider=item.provider,
-            endpoints=tuple(map(parse_endpoint, item.endpoints)),
+            endpoints=list_endpoints(item.endpoints),
             credential=_reference(item.credential_id) or item.credential_reference,
             forward_headers=tuple(item.forward_headers),
             timeouts=snapshot.Timeouts(**item.timeouts),

@@ -25,7 +25,7 @@ from penstock.catalog.rules import (
     check_provider,
     check_reference,
     is_header_safe,
-    parse_endpoint,
+    parse_endpoints,
 )
 from penstock.contract.limits import Enforcement, Metric
 from penstock.kit.decimals import parse_decimal
@@ -91,7 +91,7 @@ def _check_version(number: int) -> int:
 
 
 def _check_url(text: str) -> str:
-    parse_endpoint(text)
+    parse_endpoints(text)
     return text
 
 

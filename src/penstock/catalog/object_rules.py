@@ -27,9 +27,9 @@ from penstock.catalog.rules import (
     check_reference,
     find_adapter_fault,
     list_unreachable,
-    parse_endpoint,
+    parse_endpoints,
 )
-from penstock.contract.snapshot import Timeouts
+from penstock.contract.snapshot import Endpoint, Timeouts
 from penstock.kit.errors import PenstockError
 from penstock.kit.slugs import check_slug
 
@@ -112,10 +112,12 @@ def _find_contradiction_of(upstream: Upstream) -> str | None:
 
 
 def _check_endpoints(urls: list[str]) -> None:
-    if len(urls) > MAX_ENDPOINTS:
-        message = f"has {len(urls)} addresses; list at most {MAX_ENDPOINTS}"
-        raise ValueError(message)
-    endpoints = list(_each(urls, parse_endpoint))
+    endpoints: list[Endpoint] = []
+    for found in _each(urls, parse_endpoints):
+        endpoints += found
+        if len(endpoints) > MAX_ENDPOINTS:
+            message = f"has more than {MAX_ENDPOINTS} addresses; list fewer"
+            raise ValueError(message)
     if len(set(endpoints)) < len(endpoints):
         message = "has an address twice; list each once"
         raise ValueError(message)

@@ -50,7 +50,7 @@ FRAMING_HEADERS = (
 
 _URL = re.compile(
     r"(?P<scheme>[a-z]+)://(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+))"
-    r"(?::(?P<port>[0-9]{1,5}))?(?P<prefix>(?:/[A-Za-z0-9._~-]+)*)/?"
+    r"(?::(?P<ports>[0-9,-]+))?(?P<prefix>(?:/[A-Za-z0-9._~-]+)*)/?"
 )
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMERIC = re.compile(r"[0-9]+|0x[0-9a-f]*")
@@ -58,25 +58,45 @@ _HEADER = re.compile(r"[a-z0-9!#$%&'+.^_`|~-]+\*?")
 _DEFAULT_PORT = {"http": 80, "https": 443} | dict.fromkeys(GRPC_SCHEMES, 8001)
 _MAX_HOST_CHARS = 253
 MAX_PORT = 65_535
+MAX_PORTS = 64
+"""Of one host: with data parallelism, one a rank of a machine."""
+_PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 
 def parse_endpoint(url: str) -> Endpoint:
-    """Return the endpoint that a URL names, in canonical form.
+    """Return the endpoint that a URL names, which has one port.
+
+    Raises:
+        ValueError: What is wrong and the remedy, as of `parse_endpoints`.
+
+    >>> parse_endpoint("https://[::1]").port
+    443
+    """
+    endpoints = parse_endpoints(url)
+    if len(endpoints) > 1:
+        message = "has several ports; name one"
+        raise ValueError(message)
+    return endpoints[0]
+
+
+def parse_endpoints(url: str) -> tuple[Endpoint, ...]:
+    """Return the endpoints that a URL names, one a port, in canonical form.
 
     There is one reading of a URL here and none is guessed: what another parser could take for
     something else is refused.
 
     Args:
-        url: `scheme://host[:port][/prefix]`; the port is the scheme's own when absent.
+        url: `scheme://host[:ports][/prefix]`; the port is the scheme's own when absent, and
+            `8000-8003` or `8000,8002` are several.
 
     Raises:
         ValueError: What is wrong and the remedy. The message never repeats the URL, which may
             hold a password.
 
-    >>> parse_endpoint("http://Models.internal:8000/serve/")
-    Endpoint(scheme='http', host='models.internal', port=8000, path_prefix='/serve')
-    >>> parse_endpoint("https://[::1]").port
-    443
+    >>> parse_endpoints("http://Models.internal:8000/serve/")
+    (Endpoint(scheme='http', host='models.internal', port=8000, path_prefix='/serve'),)
+    >>> [each.port for each in parse_endpoints("http://gpu:8000-8002")]
+    [8000, 8001, 8002]
     """
     match = _URL.fullmatch(url)
     if match is None:
@@ -85,10 +105,7 @@ def parse_endpoint(url: str) -> Endpoint:
     if scheme not in _DEFAULT_PORT:
         message = "has another scheme than http, https, grpc and grpcs; write http://host:port"
         raise ValueError(message)
-    port = int(match["port"]) if match["port"] else _DEFAULT_PORT[scheme]
-    if not 0 < port <= MAX_PORT:
-        message = "has a port that does not exist; use 1 to 65535"
-        raise ValueError(message)
+    ports = parse_ports(match["ports"]) if match["ports"] else (_DEFAULT_PORT[scheme],)
     prefix = match["prefix"]
     if {".", ".."} & set(prefix.split("/")):
         message = 'has "." or ".." in its path; write the path that is meant'
@@ -97,7 +114,38 @@ def parse_endpoint(url: str) -> Endpoint:
         message = "has a path, which gRPC does not know; leave it out"
         raise ValueError(message)
     host = _parse_ipv6(match["ipv6"]) if match["ipv6"] else parse_host(match["host"])
-    return Endpoint(scheme, host, port, prefix)
+    return tuple(Endpoint(scheme, host, port, prefix) for port in ports)
+
+
+def parse_ports(text: str) -> tuple[int, ...]:
+    """Return the ports that a text names, in order, each once.
+
+    Args:
+        text: One port, or several with commas between them, each also as a range.
+
+    Raises:
+        ValueError: What is wrong and the remedy.
+
+    >>> parse_ports("8000-8002,9000")
+    (8000, 8001, 8002, 9000)
+    """
+    found: set[int] = set()
+    for part in text.split(","):
+        match = _PORTS.fullmatch(part)
+        first = int(match[1]) if match else 0
+        last = int(match[2] or first) if match else 0
+        if not 0 < first <= last <= MAX_PORT:
+            message = "has a port that does not exist; use 1 to 65535, several as 8000-8003"
+            raise ValueError(message)
+        if last - first >= MAX_PORTS or len(found := found | {*range(first, last + 1)}) > MAX_PORTS:
+            message = f"has more than {MAX_PORTS} ports; name fewer"
+            raise ValueError(message)
+    return tuple(sorted(found))
+
+
+def list_endpoints(urls: Iterable[str]) -> tuple[Endpoint, ...]:
+    """Return the endpoints of URLs that `parse_endpoints` takes, in order."""
+    return tuple(endpoint for url in urls for endpoint in parse_endpoints(url))
 
 
 def check_endpoints(endpoints: Iterable[Endpoint]) -> None:

@@ -13,7 +13,7 @@ from penstock.catalog.rules import (
     MAX_OUTPUT_TOKENS,
     check_endpoints,
     find_adapter_fault,
-    parse_endpoint,
+    list_endpoints,
 )
 from penstock.catalog.written_rules import MAX_RULES, default_window_s
 from penstock.contract import snapshot
@@ -25,7 +25,7 @@ _timeouts = snapshot.Timeouts()
 
 
 def _check_endpoints(urls: tuple[str, ...]) -> tuple[str, ...]:
-    check_endpoints(map(parse_endpoint, urls))
+    check_endpoints(list_endpoints(urls))
     return urls
 
 

@@ -46,7 +46,10 @@ NameText = Annotated[
 Provider = Annotated[Text, Field(description="One of `/providers`.")]
 Endpoints = Annotated[
     list[Text],
-    Field(description="Up to 256 addresses, `scheme://host:port/prefix`, each once."),
+    Field(
+        description="Up to 256 addresses, `scheme://host:port/prefix`, each once. `8000-8003` and "
+        "`8000,8002` are several ports, each of them an address."
+    ),
 ]
 Discover = Annotated[
     Text | None,

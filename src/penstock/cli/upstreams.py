@@ -59,7 +59,12 @@ def _timeout(name: str, text: str, least: int = 1) -> Any:
 
 EndpointOption = Annotated[
     list[str] | None,
-    option("--endpoint", "Address, as http://host:port or grpc://host:8001; repeat it.", "URL"),
+    option(
+        "--endpoint",
+        "Address, as http://host:port or grpc://host:8001, with one port, 8000-8003 or 8000,8002; "
+        "repeat it.",
+        "URL",
+    ),
 ]
 DiscoverOption = Annotated[
     str | None,

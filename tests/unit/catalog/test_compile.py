@@ -41,7 +41,7 @@ keys:
 upstreams:
   - name: u
     provider: vllm
-    endpoints: [http://h:8000/p]
+    endpoints: ["http://h:8000-8001/p"]
     credential: file:secrets/token
     timeouts: {idle_ms: 5}
     max_connections: 9
@@ -127,7 +127,7 @@ def test_a_snapshot_holds_everything_and_no_secret() -> None:
             Upstream(
                 "u",
                 "vllm",
-                (Endpoint("http", "h", 8000, "/p"),),
+                (Endpoint("http", "h", 8000, "/p"), Endpoint("http", "h", 8001, "/p")),
                 credential="file:/conf/secrets/token",
                 timeouts=Timeouts(idle_ms=5),
                 max_connections=9,

@@ -5,18 +5,27 @@ import pytest
 from penstock.catalog.discovery import MAX_SOURCE_CHARS, Source, parse_source
 
 GOOD = {
-    "dns://vllm.models.svc:8000": Source("dns", "vllm.models.svc", 8000),
-    "dns://Gpu:443?scheme=https": Source("dns", "gpu", 443, "https"),
+    "dns://vllm.models.svc:8000": Source("dns", "vllm.models.svc", (8000,)),
+    "dns://Gpu:443?scheme=https": Source("dns", "gpu", (443,), scheme="https"),
     "srv://_http._tcp.gpu.svc?host=Gpu.example": Source(
         "srv", "_http._tcp.gpu.svc", server_name="gpu.example"
     ),
     "file:///etc/gpu.json?path=/serve/v1": Source("file", "/etc/gpu.json", path_prefix="/serve/v1"),
     "file:///a/b.yaml": Source("file", "/a/b.yaml"),
-    "kubernetes://ns/services/vllm:http": Source("services", "vllm", "http", namespace="ns"),
-    "kubernetes://ns/services/vllm:8000": Source("services", "vllm", 8000, namespace="ns"),
+    "kubernetes://ns/services/vllm:http": Source(
+        "services", "vllm", port_names=("http",), namespace="ns"
+    ),
+    "kubernetes://ns/services/vllm:8000": Source("services", "vllm", (8000,), namespace="ns"),
     "kubernetes://ns/services/vllm": Source("services", "vllm", namespace="ns"),
     "kubernetes://ns/pods/app.kubernetes.io/name=vllm,role!=prefill:8000": Source(
-        "pods", "app.kubernetes.io/name=vllm,role!=prefill", 8000, namespace="ns"
+        "pods", "app.kubernetes.io/name=vllm,role!=prefill", (8000,), namespace="ns"
+    ),
+    "dns://gpu:8000-8002": Source("dns", "gpu", (8000, 8001, 8002)),
+    "kubernetes://ns/services/vllm:rank-0,rank-1": Source(
+        "services", "vllm", port_names=("rank-0", "rank-1"), namespace="ns"
+    ),
+    "kubernetes://ns/pods/app=vllm,role=decode:8000-8001,9000": Source(
+        "pods", "app=vllm,role=decode", (8000, 8001, 9000), namespace="ns"
     ),
     "kubernetes://ns/inferencepools/gpu": Source("inferencepools", "gpu", namespace="ns"),
 }
@@ -28,8 +37,8 @@ BAD = {
     f"dns://{'a.' * MAX_SOURCE_CHARS}a:1": "is no source",
     "http://gpu:80": "has a scheme that nothing is found by",
     "dns://gpu": "is not of the form dns://NAME:PORT",
-    "dns://gpu:0": "has no port",
-    "dns://gpu:65536": "has no port",
+    "dns://gpu:0": "has a port that does not exist",
+    "dns://gpu:65536": "has a port that does not exist",
     "dns://gpu:80/x": "is not of the form dns://NAME:PORT",
     "dns://u:secret@gpu:80": "has a user name",
     "dns://gpu:80#x": "has a user name",
@@ -44,8 +53,10 @@ BAD = {
     "kubernetes://ns/services/": "names nothing in the namespace",
     "kubernetes://ns/services/a/b:80": "names nothing in the namespace",
     "kubernetes://ns/pods/app:80": "names nothing in the namespace",
-    "kubernetes://ns/pods/app=vllm": "has no port",
-    "kubernetes://ns/services/vllm:0": "has no port",
+    "kubernetes://ns/pods/app=vllm": "has a port that does not exist",
+    "kubernetes://ns/services/vllm:0": "has a port that does not exist",
+    "kubernetes://ns/pods/app=vllm:web,8000": "has a port that does not exist",
+    "dns://gpu:8000-9000": "has more than 64 ports",
     "kubernetes://ns/services/..:80": "names nothing in the namespace",
     "kubernetes://ns/inferencepools/gpu:80": "names nothing in the namespace",
     "kubernetes://ns/secrets/token": "names nothing in the namespace",

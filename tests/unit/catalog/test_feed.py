@@ -27,7 +27,7 @@ UPSTREAM = Upstream(
     id="ups_1",
     name="gpu",
     provider="vllm",
-    endpoints=["http://A:80/v/", "https://b"],
+    endpoints=["http://A:80/v/", "https://b:443-444"],
     region="eu-de",
     data_class="eu_only",
     credential_reference="env:TOKEN",
@@ -63,6 +63,7 @@ def test_records_name_objects_by_their_names() -> None:
             endpoints=(
                 snapshot.Endpoint("http", "a", 80, "/v"),
                 snapshot.Endpoint("https", "b", 443),
+                snapshot.Endpoint("https", "b", 444),
             ),
             credential="env:TOKEN",
             forward_headers=("x-trace-*",),

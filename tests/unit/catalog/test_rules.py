@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.catalog.rules import is_header_safe, parse_endpoint
+from penstock.catalog.rules import MAX_PORTS, is_header_safe, parse_endpoint, parse_endpoints
 from penstock.contract.snapshot import Endpoint
 
 
@@ -21,6 +21,23 @@ from penstock.contract.snapshot import Endpoint
 def test_urls_have_one_canonical_form(url: str, endpoint: Endpoint) -> None:
     """Scheme, host, port and prefix are read as they are meant."""
     assert parse_endpoint(url) == endpoint
+
+
+@pytest.mark.parametrize(
+    ("ports", "expected"),
+    [
+        ("8000", [8000]),
+        ("8000-8000", [8000]),
+        ("8000-8003", [8000, 8001, 8002, 8003]),
+        ("9000,8000-8002,8001", [8000, 8001, 8002, 9000]),
+        (f"1-{MAX_PORTS}", [*range(1, MAX_PORTS + 1)]),
+    ],
+)
+def test_each_port_of_a_url_is_an_endpoint(ports: str, expected: list[int]) -> None:
+    """Ranges and lists of ports stand for the same place at each of them, once."""
+    assert parse_endpoints(f"http://[::1]:{ports}/serve") == tuple(
+        Endpoint("http", "::1", port, "/serve") for port in expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -44,6 +61,15 @@ def test_urls_have_one_canonical_form(url: str, endpoint: Endpoint) -> None:
         ("http://host:0", "port that does not exist"),
         ("http://host:65536", "port that does not exist"),
         ("http://host:1x", "not of the form"),
+        ("http://host:8000-8001", "several ports"),
+        ("http://host:8001-8000", "port that does not exist"),
+        ("http://host:8000-", "port that does not exist"),
+        ("http://host:,8000", "port that does not exist"),
+        ("http://host:8000--1", "port that does not exist"),
+        ("http://host:0-3", "port that does not exist"),
+        ("http://host:65535-65536", "port that does not exist"),
+        ("http://host:1-65535", "more than 64 ports"),
+        ("http://host:1-64,100", "more than 64 ports"),
         ("http://host/../x", '"." or ".."'),
         ("http://host/%2e%2e/x", "not of the form"),
         ("http://host//x", "not of the form"),

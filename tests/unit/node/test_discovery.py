@@ -64,7 +64,7 @@ class Site:
         await until(lambda: self.seen(source) == list(hosts))
 
     async def _follow(self, source: Source) -> AsyncGenerator[Answer, None]:
-        queue = self.following[f"{source.kind}://{source.name}:{source.port}"] = asyncio.Queue()
+        queue = self.following[f"{source.kind}://{source.name}:{source.ports[0]}"] = asyncio.Queue()
         while True:
             yield await queue.get()
 

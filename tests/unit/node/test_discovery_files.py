@@ -11,7 +11,7 @@ import pytest
 from penstock.catalog.discovery import Source, parse_source
 from penstock.contract.snapshot import Endpoint
 from penstock.node.discovery.answer import Answer
-from penstock.node.discovery.files import MAX_BYTES, follow_file, read_targets
+from penstock.node.discovery.files import MAX_BYTES, MAX_LISTED, follow_file, read_targets
 
 ONE, TWO = Endpoint("http", "10.0.0.1", 8000), Endpoint("http", "10.0.0.2", 8000)
 SOURCE = parse_source("file:///etc/gpu.json?scheme=https&host=gpu.example&path=/v1")
@@ -56,6 +56,8 @@ def test_targets_are_as_prometheus_writes_them() -> None:
         SOURCE, json.dumps([{"targets": ["http://10.0.0.1:8000"], "labels": labels}]).encode()
     )
     assert (one.weight, one.engine) == (3, "trtllm")
+    ranks = read_targets(Source("file", "/a.json"), b'[{"targets": ["10.0.0.1:8000-8002"]}]')
+    assert [each.port for each in ranks] == [8000, 8001, 8002]
     text = b"- targets: ['10.0.0.1:8000', 10.0.0.2:8000]\n  labels: {job: gpu}\n"
     assert read_targets(Source("file", "/a.yaml"), text) == (ONE, TWO)
 
@@ -130,3 +132,11 @@ async def test_a_pipe_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(path)
     async with aclosing(_follow(path)) as answers:
         assert (await anext(answers)).fault == "it is no regular file"
+
+
+def test_ranges_of_ports_have_a_bound() -> None:
+    """A small file that stands for very many endpoints is refused, and is not written out first."""
+    few = [f"10.0.0.1:{first}-{first + 63}" for first in range(1, 64_000, 64)]
+    content = json.dumps([{"targets": few * 10}]).encode()
+    with pytest.raises(ValueError, match=f"more than {MAX_LISTED} endpoints"):
+        read_targets(Source("file", "/a.json"), content)

@@ -181,6 +181,24 @@ def test_ports_of_a_service(token: Path) -> None:
     play(token, parse_source("kubernetes://models/services/vllm"), ambiguous)
 
 
+def test_each_rank_of_a_pod_is_an_endpoint(token: Path) -> None:
+    """Of several ports each counts that a slice has, by number or name, and each of all pods."""
+
+    async def script(world: World) -> None:
+        await world.server.put(SLICES_AT, slice_of("a", "10.0.0.1"))
+        await world.server.put(SLICES_AT, slice_of("b", "10.0.0.2", port=8001))
+        await world.until("10.0.0.1:8000", "10.0.0.1:9000", "10.0.0.2:8001", "10.0.0.2:9000")
+
+    play(token, parse_source("kubernetes://models/services/vllm:8000-8003,9000"), script)
+    play(token, parse_source("kubernetes://models/services/vllm:http,metrics,other"), script)
+
+    async def of_pods(world: World) -> None:
+        await world.server.put(PODS_AT, pod("a", "10.0.0.1"))
+        await world.until("10.0.0.1:8000", "10.0.0.1:8001")
+
+    play(token, parse_source("kubernetes://models/pods/app=vllm:8000-8001"), of_pods)
+
+
 def test_pods_by_label(token: Path) -> None:
     """Those that are ready and not being deleted, at a port by number or by name."""
 

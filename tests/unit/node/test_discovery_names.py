@@ -38,6 +38,15 @@ async def test_all_addresses_of_both_families_are_endpoints(server: DnsServer) -
     assert _at("10.0.0.1").authority == f"{NAME}:8000"
 
 
+async def test_each_rank_behind_an_address_is_an_endpoint(server: DnsServer) -> None:
+    """Of several ports there is one at each address, and the name is looked up once."""
+    server.records = {("gpu", "A"): ["10.0.0.1", "10.0.0.2"]}
+    source = parse_source("dns://gpu:8000-8001")
+    answer, _ = await Names(source, server.make_resolver()).look()
+    found = [(each.host, each.port) for each in answer.endpoints or ()]
+    assert found == [(f"10.0.0.{host}", 8000 + rank) for host in (1, 2) for rank in (0, 1)]
+
+
 async def test_servers_of_srv_records_are_endpoints(server: DnsServer) -> None:
     """Those of the best priority, each with its own port, name and weight."""
     service = "_http._tcp.models.svc"

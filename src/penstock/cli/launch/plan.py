@@ -10,7 +10,7 @@ from penstock.catalog.compile import resolve_secrets
 from penstock.catalog.errors import PlatformFileError
 from penstock.catalog.model import PlatformFile
 from penstock.catalog.platform_file import check_platform_file
-from penstock.catalog.rules import parse_endpoint
+from penstock.catalog.rules import list_endpoints
 from penstock.cli.config import CONFIG_FILE
 from penstock.cli.errors import BAD_CONFIG, BAD_OPTION, DATA_UNUSABLE, CommandError
 from penstock.cli.instance import Facts, find_facts
@@ -163,9 +163,7 @@ def _engines_of_own_config(
         detail = f"{config} is your own configuration, so --engine and --model do not apply."
         remedy = "Add the engine to the file, or delete the file to have a new one written."
         raise CommandError(BAD_OPTION, detail, remedy)
-    endpoints = (
-        parse_endpoint(url) for upstream in platform.upstreams for url in upstream.item.endpoints
-    )
+    endpoints = list_endpoints(url for each in platform.upstreams for url in each.item.endpoints)
     wanted = {endpoint.port for endpoint in endpoints if endpoint.host in _LOCAL_HOSTS}
     remembered = before.engines if before is not None else {}
     usual = [(engine, builtin.usual_port(engine, remembered)) for engine in builtin.ENGINES]

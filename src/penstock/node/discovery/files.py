@@ -18,7 +18,7 @@ import msgspec
 from penstock.catalog.discovery import Source
 from penstock.catalog.document import read_document
 from penstock.catalog.errors import PlatformFileError
-from penstock.catalog.rules import check_endpoints, parse_endpoint
+from penstock.catalog.rules import check_endpoints, parse_endpoints
 from penstock.contract.snapshot import Endpoint
 from penstock.node.discovery.answer import Answer
 from penstock.node.discovery.labels import FILE_ENGINE, FILE_WEIGHT, labelled
@@ -26,6 +26,8 @@ from penstock.node.discovery.labels import FILE_ENGINE, FILE_WEIGHT, labelled
 PERIOD_S = 1.0
 """From one look to the next; a file has to be the same in two of them."""
 MAX_BYTES = 1024 * 1024
+MAX_LISTED = 65_536
+"""Ranges of ports make much of few bytes."""
 _SCHEME = "__scheme__"
 
 Fingerprint = tuple[int, int, int]
@@ -35,7 +37,7 @@ class Group(msgspec.Struct, frozen=True):
     """Targets that have their labels in common."""
 
     targets: Annotated[list[str], msgspec.Meta(max_length=10_000)]
-    """Each `HOST:PORT`, or a URL."""
+    """Each `HOST:PORTS`, or a URL."""
     labels: dict[str, Any] = {}
     """`__scheme__`, `__weight__` and `__engine__` are the targets'; others are not for us."""
 
@@ -63,30 +65,27 @@ def read_targets(source: Source, content: bytes) -> tuple[Endpoint, ...]:
         if findings:
             raise ValueError(str(findings[0]))
         groups = msgspec.convert(root.plain(), list[Group])
-    found = tuple(
-        labelled(
-            _endpoint(source, target, group.labels.get(_SCHEME)),
-            group.labels,
-            FILE_ENGINE,
-            FILE_WEIGHT,
-        )
-        for group in groups
-        for target in group.targets
-    )
+    found: list[Endpoint] = []
+    for target, labels in ((each, group.labels) for group in groups for each in group.targets):
+        endpoints = _endpoints(source, target, labels.get(_SCHEME))
+        found += (labelled(each, labels, FILE_ENGINE, FILE_WEIGHT) for each in endpoints)
+        if len(found) > MAX_LISTED:
+            message = f"it lists more than {MAX_LISTED} endpoints"
+            raise ValueError(message)
     check_endpoints(found)
-    return found
+    return tuple(found)
 
 
-def _endpoint(source: Source, target: str, scheme: object) -> Endpoint:
+def _endpoints(source: Source, target: str, scheme: object) -> list[Endpoint]:
     url = target
     if "://" not in target:
         url = f"{scheme or source.scheme}://{target}{source.path_prefix}"
     try:
-        found = parse_endpoint(url)
+        found = parse_endpoints(url)
     except ValueError as error:
         message = f"a target {error}"
         raise ValueError(message) from None
-    return msgspec.structs.replace(found, server_name=source.server_name)
+    return [msgspec.structs.replace(each, server_name=source.server_name) for each in found]
 
 
 async def follow_file(source: Source, period_s: float = PERIOD_S) -> AsyncGenerator[Answer, None]:

@@ -140,10 +140,14 @@ def find_in_slices(source: Source, slices: Iterable[Slice]) -> tuple[Endpoint, .
     for each in slices:
         if each.address_type == "FQDN":
             continue
-        port = _port_of(source, each.ports or ())
-        for endpoint in (each.endpoints or ()) if port else ():
+        ports = _ports_of(source, each.ports or ())
+        for endpoint in each.endpoints or ():
             conditions = endpoint.conditions or Conditions()
-            found = [source.endpoint(host, port, name) for host in endpoint.addresses[:1]]
+            found = [
+                source.endpoint(host, port, name)
+                for host in endpoint.addresses[:1]
+                for port in ports
+            ]
             if not conditions.terminating and conditions.ready is not False:
                 ready += found
             elif conditions.terminating and conditions.serving:
@@ -151,18 +155,19 @@ def find_in_slices(source: Source, slices: Iterable[Slice]) -> tuple[Endpoint, .
     return tuple(ready or ending)
 
 
-def _port_of(source: Source, ports: tuple[Port, ...]) -> int:
-    """Return the port of a slice's endpoints; 0 when it has not the one that is meant."""
-    usable = [port for port in ports if port.protocol in {"TCP", None} and port.port]
-    if isinstance(source.port, int):
+def _ports_of(source: Source, ports: tuple[Port, ...]) -> list[int]:
+    """Return the ports of a slice's endpoints, as far as it has those that are meant."""
+    usable = {port.port: port.name for port in ports if port.protocol in {"TCP", None}}
+    numbers = sorted(port for port in usable if port)
+    if source.ports:
         # A slice without ports has all of them.
-        return source.port if not ports or any(source.port == each.port for each in usable) else 0
-    if source.port is not None:
-        usable = [port for port in usable if port.name == source.port]
-    if len({port.port for port in usable}) > 1:
-        message = "the Service has several ports; name one behind it"
+        return [port for port in source.ports if not ports or port in numbers]
+    if source.port_names:
+        return [port for port in numbers if usable[port] in source.port_names]
+    if len(numbers) > 1:
+        message = "the Service has several ports; name those that are meant behind it"
         raise ValueError(message)
-    return next((port.port or 0 for port in usable), 0)
+    return numbers
 
 
 def find_in_pods(
@@ -251,7 +256,7 @@ async def follow_cluster(source: Source, cluster: Cluster) -> AsyncGenerator[Ans
         reader = _Reader(Slice, partial(find_in_slices, source))
     else:
         collection = _pods(source, source.name)
-        reader = _reader_of_pods(source, (source.port or 0,))
+        reader = _reader_of_pods(source, source.ports or source.port_names)
     async with aclosing(cluster.follow(collection)) as states:
         async for seen in states:
             yield reader.answer(seen)

@@ -6,7 +6,7 @@ when it was said `EMPTY_AFTER` times running: servers that start say it, too.
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import dns.exception
 import msgspec
@@ -44,13 +44,17 @@ class Pace(NamedTuple):
         return min(max(ttl_s, self.least_s), self.most_s)
 
 
+_Target: TypeAlias = tuple[str, tuple[int, ...], int]
+"""A name, at which ports it is, and the weight of each."""
+
+
 class _Records(NamedTuple):
     """What was said to one question: records, or that there are none."""
 
     texts: tuple[str, ...] = ()
     """Addresses."""
-    targets: tuple[tuple[str, int, int], ...] = ()
-    """Names, ports and weights, of SRV records of the best priority."""
+    targets: tuple[_Target, ...] = ()
+    """Of SRV records of the best priority."""
     ttl_s: float = float("inf")
 
 
@@ -90,14 +94,14 @@ class Names:
             return Answer(None, "the name has no address"), 0.0
         return Answer(()), _EMPTY_S
 
-    async def _list_targets(self) -> tuple[tuple[tuple[str, int, int], ...], float]:
-        if isinstance(self._source.port, int):
-            return ((self._source.name, self._source.port, 1),), float("inf")
+    async def _list_targets(self) -> tuple[tuple[_Target, ...], float]:
+        if self._source.ports:
+            return ((self._source.name, self._source.ports, 1),), float("inf")
         records = await self._ask(self._source.name, "SRV")
         return records.targets[:MAX_TARGETS], records.ttl_s
 
     async def _find(
-        self, name: str, port: int, weight: int, faults: list[str]
+        self, name: str, ports: tuple[int, ...], weight: int, faults: list[str]
     ) -> tuple[list[Endpoint], float]:
         ttl_s = float("inf")
         for kind in _ADDRESSES:
@@ -109,7 +113,7 @@ class Names:
                 self._known[name, kind] = records.texts
                 ttl_s = min(ttl_s, records.ttl_s)
         texts = [text for kind in _ADDRESSES for text in self._known.get((name, kind), ())]
-        found = (self._source.endpoint(text, port, name) for text in texts)
+        found = (self._source.endpoint(text, port, name) for text in texts for port in ports)
         return [msgspec.structs.replace(each, weight=weight) for each in found], ttl_s
 
     def _forget_others(self, names: set[str]) -> None:
@@ -137,7 +141,7 @@ class Names:
                 sorted(
                     (
                         record.target.to_text(omit_final_dot=True).lower(),
-                        record.port,
+                        (record.port,),
                         max(1, record.weight),
                     )
                     for record in records
