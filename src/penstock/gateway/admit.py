@@ -11,15 +11,11 @@ import msgspec
 
 from penstock.engines.isolation import ALWAYS_OURS, IDENTIFYING, STEERING
 from penstock.gateway.demand import NO_TOKENS, Demand, read_demand
+from penstock.gateway.dialects.errors import MEMBER_INVALID, MEMBER_MISSING, MODEL_NOT_FOUND
 from penstock.gateway.dialects.members import Members, read_members
 from penstock.gateway.dialects.oip import Call
 from penstock.gateway.dialects.openai import Operation
 from penstock.gateway.dialects.translate import check_sayable
-from penstock.gateway.errors import (
-    MEMBER_INVALID,
-    MEMBER_MISSING,
-    MODEL_NOT_FOUND,
-)
 from penstock.gateway.offer import Offer, Target
 from penstock.gateway.prefix import Prefix
 from penstock.gateway.priority import erase_priority, read_priority, write_priority

@@ -4,14 +4,10 @@ import msgspec
 
 from penstock.gateway.admit import Admission, find_offer
 from penstock.gateway.demand import Demand
+from penstock.gateway.dialects.errors import MEMBER_INVALID, MEMBER_MISSING, OPERATION_UNSUPPORTED
 from penstock.gateway.dialects.media import FORMATS
 from penstock.gateway.dialects.openai import Operation
-from penstock.gateway.errors import (
-    FIELD_TOO_LATE,
-    MEMBER_INVALID,
-    MEMBER_MISSING,
-    OPERATION_UNSUPPORTED,
-)
+from penstock.gateway.errors import FIELD_TOO_LATE
 from penstock.gateway.limits import (
     FORM_BYTES_PER_SOUND,
     FORM_FIELD_BYTES,

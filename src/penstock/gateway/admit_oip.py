@@ -6,6 +6,7 @@ import msgspec
 
 from penstock.gateway.admit import Admission, check_numbers, demand_of, find_offer
 from penstock.gateway.demand import NO_TOKENS, Demand
+from penstock.gateway.dialects.errors import MEMBER_INVALID, MEMBER_MISSING, PROTOCOL_UNSUPPORTED
 from penstock.gateway.dialects.members import Members, read_members
 from penstock.gateway.dialects.oip import GENERATE_STREAM, INFER, READS, Call
 from penstock.gateway.dialects.oip_tensors import (
@@ -17,7 +18,6 @@ from penstock.gateway.dialects.oip_tensors import (
     isolate,
     read_infer,
 )
-from penstock.gateway.errors import MEMBER_INVALID, MEMBER_MISSING, PROTOCOL_UNSUPPORTED
 from penstock.gateway.limits import CHOICES, INPUT_OVERHEAD_TOKENS
 from penstock.gateway.offer import Offer, Target, offer_of
 from penstock.gateway.priority import SCOPE

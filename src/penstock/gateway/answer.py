@@ -4,12 +4,12 @@ from urllib.parse import unquote
 
 import msgspec
 
+from penstock.gateway.dialects.errors import MODEL_NOT_FOUND
 from penstock.gateway.dialects.openai import error_body
 from penstock.gateway.errors import (
     CONNECT_FAILED,
     CONNECT_TIMEOUT,
     DRAINING,
-    MODEL_NOT_FOUND,
     OVERLOADED,
     UNAVAILABLE,
     UPSTREAM_SATURATED,

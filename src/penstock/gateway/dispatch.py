@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from penstock.contract.usage import Outcome
 from penstock.engines.adapters import lacks_adapter
 from penstock.gateway.admit import Admission
+from penstock.gateway.dialects.errors import MODEL_NOT_FOUND
 from penstock.gateway.endpoint import AnyEndpoint
 from penstock.gateway.errors import (
     ADAPTER_UNAVAILABLE,
@@ -19,7 +20,6 @@ from penstock.gateway.errors import (
     FIRST_BYTE_TIMEOUT,
     IDLE_TIMEOUT,
     INTERRUPTED,
-    MODEL_NOT_FOUND,
     TOTAL_TIMEOUT,
 )
 from penstock.gateway.failure import BROKEN, RETRIED_STATUSES, redacted, too_long

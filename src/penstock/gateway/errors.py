@@ -1,65 +1,11 @@
-"""Every way in which the worker can fail a request."""
+"""Every way in which the worker can fail a request, but for bad questions: see `dialects`."""
 
-from penstock.kit.errors import ErrorCode, Source
-
-_INVALID = "invalid_request_error"
-_SERVER = "server_error"
-
-
-def _downstream(  # noqa: PLR0913 - a form to fill in, every field by name
-    code: str,
-    status: int,
-    public: str,
-    *,
-    cause: str,
-    fix: str,
-    conventional: str | None = None,
-    conventional_type: str = _INVALID,
-    retryable: bool = False,
-    operator: str = "None: the caller's request is at fault.",
-) -> ErrorCode:
-    return ErrorCode(
-        code=f"err:gateway:{code}",
-        status=status,
-        source=Source.DOWNSTREAM,
-        retryable=retryable,
-        public=public,
-        conventional_type=conventional_type,
-        conventional_code=conventional or code.rpartition(":")[2],
-        cause=cause,
-        caller_action=fix,
-        operator_action=operator,
-    )
-
-
-def _infrastructure(
-    code: str,
-    status: int,
-    public: str,
-    *,
-    cause: str,
-    operator: str,
-    source: Source = Source.UPSTREAM,
-    retryable: bool = True,
-    fix: str = "Retry after the time in Retry-After; report the x-request-id when it goes on.",
-) -> ErrorCode:
-    return ErrorCode(
-        code=f"err:gateway:{code}",
-        status=status,
-        source=source,
-        retryable=retryable,
-        public=public,
-        conventional_type=_SERVER,
-        conventional_code=code.rpartition(":")[2],
-        cause=cause,
-        caller_action=fix,
-        operator_action=operator,
-    )
-
+from penstock.gateway.declare import downstream, infrastructure
+from penstock.kit.errors import Source
 
 # Who is calling
 
-KEY_MISSING = _downstream(
+KEY_MISSING = downstream(
     "auth:key_missing",
     401,
     "No API key was sent. Send it as 'Authorization: Bearer <key>'.",
@@ -68,7 +14,7 @@ KEY_MISSING = _downstream(
     cause="None of Authorization, x-api-key and api-key holds a key.",
     fix="Send the key in one of these headers.",
 )
-KEY_INVALID = _downstream(
+KEY_INVALID = downstream(
     "auth:key_invalid",
     401,
     "The API key is not valid.",
@@ -78,7 +24,7 @@ KEY_INVALID = _downstream(
     fix="Check the key, or ask the project's administrator for another.",
     operator="`penstock config check` lists the keys that the node serves.",
 )
-KEYS_CONFLICT = _downstream(
+KEYS_CONFLICT = downstream(
     "auth:keys_conflict",
     400,
     "Two different API keys were sent. Send one.",
@@ -86,7 +32,7 @@ KEYS_CONFLICT = _downstream(
     fix="Send the key in one header only.",
 )
 
-SCOPE_MISSING = _downstream(
+SCOPE_MISSING = downstream(
     "auth:scope_missing",
     403,
     "The API key may not do this.",
@@ -95,7 +41,7 @@ SCOPE_MISSING = _downstream(
     fix="Use a key with the scope `inference` (or `models:read` to list models).",
     operator="Create a key with that scope; the scopes of a key do not change.",
 )
-NETWORK_NOT_ALLOWED = _downstream(
+NETWORK_NOT_ALLOWED = downstream(
     "auth:network_not_allowed",
     403,
     "The API key may not be used from this network.",
@@ -104,7 +50,7 @@ NETWORK_NOT_ALLOWED = _downstream(
     fix="Call from an allowed network, or ask for yours to be added.",
     operator="Check the key's CIDR list against the address that reaches the gateway.",
 )
-RESIDENCY_DENIED = _downstream(
+RESIDENCY_DENIED = downstream(
     "auth:residency_denied",
     403,
     "This model runs nowhere that the data of this project may be sent to.",
@@ -116,7 +62,7 @@ RESIDENCY_DENIED = _downstream(
         "of the upstreams; an upstream without one is in none."
     ),
 )
-MODEL_UNPRICED = _downstream(
+MODEL_UNPRICED = downstream(
     "auth:model_unpriced",
     403,
     "This model has no price for your organization, which pays for what it uses.",
@@ -132,14 +78,14 @@ MODEL_UNPRICED = _downstream(
 
 # The request as HTTP
 
-MALFORMED = _downstream(
+MALFORMED = downstream(
     "request:malformed",
     400,
     "The request is not valid HTTP/1.1.",
     cause="Framing, header or request line break RFC 9112, or could be read in two ways.",
     fix="Use a common HTTP client; look for a proxy on the way that rewrites requests.",
 )
-LABELS_INVALID = _downstream(
+LABELS_INVALID = downstream(
     "request:labels_invalid",
     400,
     "The labels in x-penstock-labels are malformed, too many, or may not be used.",
@@ -147,49 +93,49 @@ LABELS_INVALID = _downstream(
     fix="Correct the header, or leave it out: labels are for reports and change nothing else.",
     operator="List the name in `labels` of the node's settings if it is to be used.",
 )
-HOST_INVALID = _downstream(
+HOST_INVALID = downstream(
     "request:host_invalid",
     400,
     "The Host header is missing, doubled or malformed.",
     cause="HTTP/1.1 wants exactly one Host header that names a host.",
     fix="Send one Host header.",
 )
-VERSION_UNSUPPORTED = _downstream(
+VERSION_UNSUPPORTED = downstream(
     "request:version_unsupported",
     505,
     "Only HTTP/1.1 and HTTP/1.0 are spoken here.",
     cause="The request line names another version.",
     fix="Use HTTP/1.1.",
 )
-HEADER_TOO_LARGE = _downstream(
+HEADER_TOO_LARGE = downstream(
     "request:header_too_large",
     431,
     "The request's header is larger than 64 KiB or has more than 100 fields.",
     cause="See the limits of the reference.",
     fix="Send fewer or smaller header fields.",
 )
-TARGET_TOO_LONG = _downstream(
+TARGET_TOO_LONG = downstream(
     "request:target_too_long",
     414,
     "The request's target is longer than 8 KiB.",
     cause="See the limits of the reference.",
     fix="Put the data into the body.",
 )
-BODY_TOO_LARGE = _downstream(
+BODY_TOO_LARGE = downstream(
     "request:body_too_large",
     413,
     "The request's body is larger than 32 MiB.",
     cause="See the limits of the reference.",
     fix="Send less, e.g. smaller images or fewer inputs a request.",
 )
-FORM_INVALID = _downstream(
+FORM_INVALID = downstream(
     "request:form_invalid",
     400,
     "The body must be a well-formed multipart/form-data form.",
     cause="Its content type names no boundary, or parts are malformed or ambiguous.",
     fix="Have an HTTP client write the form, e.g. `curl -F`; see the message.",
 )
-FORM_TOO_LARGE = _downstream(
+FORM_TOO_LARGE = downstream(
     "request:form_too_large",
     413,
     "The form has too many parts, or a part or all of it is too large.",
@@ -197,14 +143,14 @@ FORM_TOO_LARGE = _downstream(
     fix="Send less: a shorter recording, or one that is compressed better.",
     operator="Raise `form_bytes` of the node's settings if larger recordings shall be taken.",
 )
-FIELD_TOO_LATE = _downstream(
+FIELD_TOO_LATE = downstream(
     "request:field_too_late",
     400,
     "A field that decides what is done with a large form must stand before its file.",
     cause="The form is larger than 4 MiB, and it is sent on while it arrives.",
     fix="Send the fields first and the file last, as OpenAI's SDKs do.",
 )
-HEADER_TIMEOUT = _downstream(
+HEADER_TIMEOUT = downstream(
     "request:header_timeout",
     408,
     "The request's header did not arrive within 10 seconds.",
@@ -212,7 +158,7 @@ HEADER_TIMEOUT = _downstream(
     cause="The connection is too slow, or the caller stopped in the middle.",
     fix="Retry on a new connection.",
 )
-BODY_TIMEOUT = _downstream(
+BODY_TIMEOUT = downstream(
     "request:body_timeout",
     408,
     "The request's body stopped arriving for 30 seconds.",
@@ -220,35 +166,35 @@ BODY_TIMEOUT = _downstream(
     cause="The connection is too slow, or the caller stopped in the middle.",
     fix="Retry on a new connection.",
 )
-EXPECTATION_UNKNOWN = _downstream(
+EXPECTATION_UNKNOWN = downstream(
     "request:expectation_unknown",
     417,
     "Only 'Expect: 100-continue' is understood.",
     cause="The Expect header holds something else.",
     fix="Leave the Expect header out.",
 )
-ENCODING_UNSUPPORTED = _downstream(
+ENCODING_UNSUPPORTED = downstream(
     "request:encoding_unsupported",
     415,
     "Compressed request bodies are not accepted.",
     cause="Content-Encoding is not identity.",
     fix="Send the body uncompressed.",
 )
-NOT_FOUND = _downstream(
+NOT_FOUND = downstream(
     "request:not_found",
     404,
     "There is nothing at this path.",
     cause="The path is none of the API's; paths are compared exactly.",
     fix="Check the base URL; it ends in /v1.",
 )
-SERVICE_NOT_FOUND = _downstream(
+SERVICE_NOT_FOUND = downstream(
     "request:service_not_found",
     404,
     "There is no such service here.",
     cause="A health check names another service than inference.GRPCInferenceService.",
     fix="Name that one, or none.",
 )
-METHOD_NOT_ALLOWED = _downstream(
+METHOD_NOT_ALLOWED = downstream(
     "request:method_not_allowed",
     405,
     "This path does not take this method; see the Allow header.",
@@ -256,77 +202,7 @@ METHOD_NOT_ALLOWED = _downstream(
     fix="Use a method that Allow lists.",
 )
 
-# The request as a question to a model
-
-BODY_NOT_JSON = _downstream(
-    "request:body_not_json",
-    400,
-    "The request's body is not a JSON object in UTF-8.",
-    cause="It does not parse, is nested absurdly deep, or is no object.",
-    fix="Send a JSON object, without a byte order mark, in UTF-8.",
-)
-MESSAGE_MALFORMED = _downstream(
-    "request:message_malformed",
-    400,
-    "The message is none of this call's.",
-    cause="It is no protocol buffer of this kind, has a field twice, or far too many.",
-    fix="Send what a library makes of the protocol's description.",
-)
-MEMBER_MISSING = _downstream(
-    "request:member_missing",
-    400,
-    "A required member of the request's body is missing.",
-    conventional="missing_required_parameter",
-    cause="The operation needs the member that `param` names.",
-    fix="Add it.",
-)
-MEMBER_INVALID = _downstream(
-    "request:member_invalid",
-    400,
-    "A member of the request's body has a wrong type or is out of range.",
-    conventional="invalid_value",
-    cause="The member that `param` names is of another type or range than the message says.",
-    fix="Correct it.",
-)
-MODEL_NOT_FOUND = _downstream(
-    "request:model_not_found",
-    404,
-    "The model does not exist or this API key may not use it.",
-    conventional="model_not_found",
-    cause=(
-        "No alias of that name exists, the key's aliases do not have it, or it is not open and "
-        "neither organization nor project has a grant; which is not told."
-    ),
-    fix="GET /v1/models lists what the key may use.",
-    operator="Check the alias, its route, its grants, and the aliases of the key.",
-)
-VERSION_NOT_FOUND = _downstream(
-    "request:model_version_not_found",
-    404,
-    "The model has no such version.",
-    conventional="model_not_found",
-    cause="The path names a version of the model that its server does not have.",
-    fix="Leave the version out of the path, or name one that the model's metadata lists.",
-)
-PROTOCOL_UNSUPPORTED = _downstream(
-    "request:protocol_unsupported",
-    400,
-    "This model is not served by the Open Inference Protocol.",
-    conventional="unsupported_operation",
-    cause="None of the upstreams of the alias is of a kind that speaks it.",
-    fix="Ask the model at /v1, or use another one.",
-    operator="The upstream's `provider` says which kind it is: `triton` speaks it.",
-)
-GRPC_UNSUPPORTED = _downstream(
-    "request:grpc_unsupported",
-    400,
-    "This model is not served by gRPC; ask for it by HTTP.",
-    conventional="unsupported_operation",
-    cause="None of the upstreams of the alias has an endpoint grpc:// or grpcs://.",
-    fix="Ask the model at /v2, or use another one.",
-    operator="Give the upstream an endpoint grpc://host:8001 beside that of HTTP.",
-)
-CONNECTION_FULL = _downstream(
+CONNECTION_FULL = downstream(
     "request:connection_full",
     429,
     "This connection's calls have too much under way. Retry when some are answered.",
@@ -334,46 +210,10 @@ CONNECTION_FULL = _downstream(
     cause="Messages and answers of one connection's calls of gRPC exceed what may be held.",
     fix="Wait for answers, or spread large messages over several connections.",
 )
-OPERATION_UNSUPPORTED = _downstream(
-    "request:operation_unsupported",
-    400,
-    "This model cannot be asked in this way.",
-    conventional="unsupported_operation",
-    cause=(
-        "The model takes a text and answers with one: what `param` names, or the whole operation, "
-        "cannot be put to it."
-    ),
-    fix="Leave it out, or use another model.",
-    operator="Add a choice to the route that speaks OpenAI's protocol: it gets such requests.",
-)
-ADMIN_PATH = _downstream(
-    "request:admin_path",
-    403,
-    "This is for the operators of the model server, and not reachable through the gateway.",
-    conventional_type="permission_error",
-    cause="Loading models, shared memory, tracing, logging, settings and statistics of a server.",
-    fix="Ask the platform team.",
-    operator="None; `penstock engines operate` has engines do some of this.",
-)
-REFUSED_BY_ENGINE = _downstream(
-    "request:refused_by_engine",
-    400,
-    "The model server refused the request.",
-    cause="The engine found the request invalid (e.g. too long for its context).",
-    fix="Read the message; it is the engine's own.",
-)
-CONTEXT_EXCEEDED = _downstream(
-    "request:context_length_exceeded",
-    400,
-    "The request has more tokens than the model takes.",
-    conventional="context_length_exceeded",
-    cause="The engine said so, or failed with a request longer than its context.",
-    fix="Shorten it; `max_model_len` in /v1/models says how many tokens fit, where it is known.",
-)
 
 # Capacity of this node
 
-DRAINING = _infrastructure(
+DRAINING = infrastructure(
     "capacity:draining",
     503,
     "This node is shutting down. Retry.",
@@ -381,7 +221,7 @@ DRAINING = _infrastructure(
     cause="The worker drains: it finishes what is in flight and takes nothing new.",
     operator="None in a rolling restart; other nodes serve.",
 )
-JOURNAL_FULL = _infrastructure(
+JOURNAL_FULL = infrastructure(
     "capacity:journal_full",
     503,
     "This node cannot record usage at the moment. Retry.",
@@ -389,7 +229,7 @@ JOURNAL_FULL = _infrastructure(
     cause="The journal's disk is full: work that could not be billed is not admitted.",
     operator="Free space on the journal's disk; admission resumes by itself.",
 )
-CONNECTIONS_EXHAUSTED = _infrastructure(
+CONNECTIONS_EXHAUSTED = infrastructure(
     "capacity:connections_exhausted",
     503,
     "This node has too many connections. Retry.",
@@ -397,14 +237,14 @@ CONNECTIONS_EXHAUSTED = _infrastructure(
     cause="`max_connections` of the worker is reached, or what its open files allow.",
     operator="Add workers or nodes, or raise max_connections and the open file limit.",
 )
-UPSTREAM_SATURATED = _infrastructure(
+UPSTREAM_SATURATED = infrastructure(
     "capacity:upstream_saturated",
     503,
     "The model has no free capacity at the moment. Retry.",
     cause="All connections to its endpoints are in use and the waiting line is full.",
     operator="Add endpoints, or raise max_connections of the upstream.",
 )
-ADAPTER_UNAVAILABLE = _infrastructure(
+ADAPTER_UNAVAILABLE = infrastructure(
     "capacity:adapter_unavailable",
     503,
     "The model is being loaded. Retry.",
@@ -417,21 +257,21 @@ ADAPTER_UNAVAILABLE = _infrastructure(
 
 # The model server
 
-CONNECT_FAILED = _infrastructure(
+CONNECT_FAILED = infrastructure(
     "upstream:connect_failed",
     503,
     "The model cannot be reached at the moment. Retry.",
     cause="No endpoint accepted a connection.",
     operator="Check the endpoints of the upstream and the network between.",
 )
-CONNECT_TIMEOUT = _infrastructure(
+CONNECT_TIMEOUT = infrastructure(
     "upstream:connect_timeout",
     504,
     "The model did not accept a connection in time.",
     cause="timeouts.connect_ms ran out, at every endpoint that was tried.",
     operator="Check the endpoints; raise timeouts.connect_ms if they are just far away.",
 )
-FIRST_BYTE_TIMEOUT = _infrastructure(
+FIRST_BYTE_TIMEOUT = infrastructure(
     "upstream:first_byte_timeout",
     504,
     "The model did not begin to answer in time.",
@@ -439,56 +279,56 @@ FIRST_BYTE_TIMEOUT = _infrastructure(
     operator="Look at the engine's queue; for long prompts set "
     "timeouts.first_byte_ms_per_1k_tokens.",
 )
-IDLE_TIMEOUT = _infrastructure(
+IDLE_TIMEOUT = infrastructure(
     "upstream:idle_timeout",
     504,
     "The model stopped in the middle of its answer.",
     cause="timeouts.idle_ms ran out between two reads.",
     operator="Look at the engine: preemption, a crash, or a lost network path.",
 )
-TOTAL_TIMEOUT = _infrastructure(
+TOTAL_TIMEOUT = infrastructure(
     "upstream:total_timeout",
     504,
     "The answer took longer than this model allows.",
     cause="timeouts.total_ms ran out.",
     operator="Raise timeouts.total_ms if such long answers are wanted.",
 )
-CLOSED_EARLY = _infrastructure(
+CLOSED_EARLY = infrastructure(
     "upstream:closed_early",
     502,
     "The model server closed the connection before its answer was complete.",
     cause="The engine died, was restarted, or a proxy cut the connection.",
     operator="Look at the engine's log at that time.",
 )
-BAD_ANSWER = _infrastructure(
+BAD_ANSWER = infrastructure(
     "upstream:bad_answer",
     502,
     "The model server gave an answer that is not valid.",
     cause="Not HTTP, not JSON, HTML under 200, empty, compressed, or too large.",
     operator="Check that the endpoint is a model server of the configured kind.",
 )
-FAILED = _infrastructure(
+FAILED = infrastructure(
     "upstream:failed",
     502,
     "The model server failed.",
     cause="It answered 5xx, or an error object under 200 or inside a stream.",
     operator="Look at the engine's log; the message carries its own words.",
 )
-OVERLOADED = _infrastructure(
+OVERLOADED = infrastructure(
     "upstream:overloaded",
     429,
     "The model is overloaded. Retry.",
     cause="The engine had no room: it answered 429, 529, or 503 with words that say so.",
     operator="Add endpoints or limit what tenants may send.",
 )
-UNAVAILABLE = _infrastructure(
+UNAVAILABLE = infrastructure(
     "upstream:unavailable",
     503,
     "The model is not available at the moment. Retry.",
     cause="The engine, or what stands before it, answered 503 and not that it is busy.",
     operator="Look whether the engine is up and its model loaded.",
 )
-UNUSABLE = _infrastructure(
+UNUSABLE = infrastructure(
     "upstream:unusable",
     503,
     "The gateway cannot use this model at the moment. Retry.",
@@ -500,7 +340,7 @@ UNUSABLE = _infrastructure(
     ),
     operator="The worker's log names what is missing; a credential takes effect once it is there.",
 )
-MISCONFIGURED = _infrastructure(
+MISCONFIGURED = infrastructure(
     "upstream:misconfigured",
     502,
     "The gateway's access to this model is not set up correctly.",
@@ -512,7 +352,7 @@ MISCONFIGURED = _infrastructure(
 
 # Limits and budgets
 
-RATE_EXCEEDED = _downstream(
+RATE_EXCEEDED = downstream(
     "limits:rate_exceeded",
     429,
     "A rate limit is reached. Retry after the time in Retry-After.",
@@ -523,7 +363,7 @@ RATE_EXCEEDED = _downstream(
     fix="Retry after the time in Retry-After; spread requests, or ask for a larger limit.",
     operator="`penstock limits show` says what is used of which rule; raise it if it is meant.",
 )
-CONCURRENCY_EXCEEDED = _downstream(
+CONCURRENCY_EXCEEDED = downstream(
     "limits:concurrency_exceeded",
     429,
     "Too many requests are in flight. Retry when one of them has ended.",
@@ -534,7 +374,7 @@ CONCURRENCY_EXCEEDED = _downstream(
     fix="Wait for answers before sending more, or ask for a larger limit.",
     operator="`penstock limits show` says what is used of which rule; raise it if it is meant.",
 )
-REQUEST_TOO_LARGE = _downstream(
+REQUEST_TOO_LARGE = downstream(
     "limits:request_too_large",
     400,
     "This request takes more than a limit gives at any time.",
@@ -542,7 +382,7 @@ REQUEST_TOO_LARGE = _downstream(
     fix="Send less input or a smaller max_tokens, or ask for a larger limit.",
     operator="Raise the limit if such requests are meant to be served.",
 )
-QUOTA_EXHAUSTED = _downstream(
+QUOTA_EXHAUSTED = downstream(
     "limits:quota_exhausted",
     429,
     "What is left of a budget does not pay for this request.",
@@ -552,7 +392,7 @@ QUOTA_EXHAUSTED = _downstream(
     fix="Ask for fewer output tokens, wait for the budget's next period, or have it raised.",
     operator="`penstock budgets show` says what is spent and held; raise the budget if need be.",
 )
-PRICE_MISSING = _downstream(
+PRICE_MISSING = downstream(
     "limits:price_missing",
     403,
     "This model has no price in the currency of a budget that has to be kept.",
@@ -560,7 +400,7 @@ PRICE_MISSING = _downstream(
     fix="Use another model, or have the platform team set a price.",
     operator="`penstock prices set` sets one.",
 )
-LIMITS_UNAVAILABLE = _infrastructure(
+LIMITS_UNAVAILABLE = infrastructure(
     "limits:unavailable",
     503,
     "The gateway cannot tell at the moment what is left of a limit. Retry.",
@@ -574,21 +414,21 @@ LIMITS_UNAVAILABLE = _infrastructure(
 
 # Ends of a request that no answer can tell of
 
-CALLER_GONE = _downstream(
+CALLER_GONE = downstream(
     "downstream:caller_gone",
     499,
     "The caller closed the connection.",
     cause="The connection was closed before the answer was complete; the engine was stopped.",
     fix="None if it was meant; else raise the client's time-out.",
 )
-CALLER_STALLED = _downstream(
+CALLER_STALLED = downstream(
     "downstream:caller_stalled",
     499,
     "The caller took nothing of the answer for 60 seconds.",
     cause="The reader hung; the engine was stopped.",
     fix="Read the answer while it arrives.",
 )
-INTERRUPTED = _infrastructure(
+INTERRUPTED = infrastructure(
     "internal:interrupted",
     503,
     "The node stopped before the answer was complete. Retry.",

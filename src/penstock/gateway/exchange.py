@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from penstock.gateway.admit import STEER_SCOPE, Admission
+from penstock.gateway.dialects.errors import REFUSED_BY_ENGINE
 from penstock.gateway.dialects.openai import error_status, error_text
 from penstock.gateway.dispatch import NEVER, Dispatch
-from penstock.gateway.errors import BAD_ANSWER, CLOSED_EARLY, FAILED, REFUSED_BY_ENGINE
+from penstock.gateway.errors import BAD_ANSWER, CLOSED_EARLY, FAILED
 from penstock.gateway.failure import PASSED_STATUSES, dropped, error_in_answer
 from penstock.gateway.form import Form
 from penstock.gateway.forms import form_of

@@ -5,17 +5,15 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from penstock.engines.registry import NO_ROOM
+from penstock.gateway.dialects.errors import CONTEXT_EXCEEDED, REFUSED_BY_ENGINE, VERSION_NOT_FOUND
 from penstock.gateway.dialects.openai import error_status, error_text
 from penstock.gateway.errors import (
     BAD_ANSWER,
     CLOSED_EARLY,
-    CONTEXT_EXCEEDED,
     FAILED,
     MISCONFIGURED,
     OVERLOADED,
-    REFUSED_BY_ENGINE,
     UNAVAILABLE,
-    VERSION_NOT_FOUND,
 )
 from penstock.kit.errors import ErrorCode, Refusal
 

@@ -8,13 +8,9 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from penstock.engines.isolation import IDENTIFYING, STEERING
+from penstock.gateway.dialects.errors import MEMBER_INVALID
 from penstock.gateway.dialects.media import TEXT_FORMATS
-from penstock.gateway.errors import (
-    FIELD_TOO_LATE,
-    FORM_INVALID,
-    FORM_TOO_LARGE,
-    MEMBER_INVALID,
-)
+from penstock.gateway.errors import FIELD_TOO_LATE, FORM_INVALID, FORM_TOO_LARGE
 from penstock.gateway.limits import FORM_FIELD_BYTES, FORM_HELD_BYTES
 from penstock.gateway.multipart import FormReader, Part
 from penstock.kit.errors import Refusal

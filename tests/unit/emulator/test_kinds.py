@@ -18,7 +18,8 @@ from penstock.emulator.kinds import Kind, busy_answer, error_object
 from penstock.emulator.settings import EmulatorSettings
 from penstock.emulator.wire import encode_json
 from penstock.engines.registry import ENGINES
-from penstock.gateway.errors import FAILED, OVERLOADED, REFUSED_BY_ENGINE, UNAVAILABLE
+from penstock.gateway.dialects.errors import REFUSED_BY_ENGINE
+from penstock.gateway.errors import FAILED, OVERLOADED, UNAVAILABLE
 from penstock.gateway.failure import error_in_answer, status_failure
 
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -13,6 +13,12 @@ from penstock.contract.snapshot import Alias, Choice, Deployment, Route
 from penstock.engines.isolation import ALWAYS_OURS, IDENTIFYING, STEERING
 from penstock.gateway.admit import Admission, admit, readdress
 from penstock.gateway.demand import NO_TOKENS, cap_tail
+from penstock.gateway.dialects.errors import (
+    BODY_NOT_JSON,
+    MEMBER_INVALID,
+    MEMBER_MISSING,
+    MODEL_NOT_FOUND,
+)
 from penstock.gateway.dialects.openai import (
     CHAT,
     COMPLETIONS,
@@ -22,12 +28,6 @@ from penstock.gateway.dialects.openai import (
     SCORE,
     TOKENIZE,
     Operation,
-)
-from penstock.gateway.errors import (
-    BODY_NOT_JSON,
-    MEMBER_INVALID,
-    MEMBER_MISSING,
-    MODEL_NOT_FOUND,
 )
 from penstock.gateway.limits import CHOICES
 from penstock.gateway.quota import Quota

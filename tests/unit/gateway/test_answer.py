@@ -16,15 +16,8 @@ from penstock.gateway.answer import (
     plain_head,
     stream_head,
 )
-from penstock.gateway.errors import (
-    DRAINING,
-    FAILED,
-    KEY_INVALID,
-    METHOD_NOT_ALLOWED,
-    MODEL_NOT_FOUND,
-    OVERLOADED,
-    REFUSED_BY_ENGINE,
-)
+from penstock.gateway.dialects.errors import MODEL_NOT_FOUND, REFUSED_BY_ENGINE
+from penstock.gateway.errors import DRAINING, FAILED, KEY_INVALID, METHOD_NOT_ALLOWED, OVERLOADED
 from penstock.gateway.runtime import Principal
 from penstock.kit.errors import Refusal
 

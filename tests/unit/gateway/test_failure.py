@@ -3,15 +3,8 @@
 import msgspec
 import pytest
 
-from penstock.gateway.errors import (
-    BAD_ANSWER,
-    CONTEXT_EXCEEDED,
-    FAILED,
-    MISCONFIGURED,
-    OVERLOADED,
-    REFUSED_BY_ENGINE,
-    UNAVAILABLE,
-)
+from penstock.gateway.dialects.errors import CONTEXT_EXCEEDED, REFUSED_BY_ENGINE
+from penstock.gateway.errors import BAD_ANSWER, FAILED, MISCONFIGURED, OVERLOADED, UNAVAILABLE
 from penstock.gateway.failure import (
     dropped,
     error_in_answer,

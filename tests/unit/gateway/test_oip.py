@@ -15,20 +15,19 @@ from tests.fakes.worker_process import PEPPER, build_runtime, make_snapshot
 from penstock.engines.isolation import STEERING
 from penstock.gateway.admit import Admission
 from penstock.gateway.admit_oip import admit_call
-from penstock.gateway.dialects.oip import Call, find_call
-from penstock.gateway.dialects.oip_answers import read_generated, read_infer_answer
-from penstock.gateway.errors import (
+from penstock.gateway.dialects.errors import (
     ADMIN_PATH,
     BODY_NOT_JSON,
     MEMBER_INVALID,
     MEMBER_MISSING,
     MODEL_NOT_FOUND,
-    NOT_FOUND,
-    OVERLOADED,
     PROTOCOL_UNSUPPORTED,
     REFUSED_BY_ENGINE,
     VERSION_NOT_FOUND,
 )
+from penstock.gateway.dialects.oip import Call, find_call
+from penstock.gateway.dialects.oip_answers import read_generated, read_infer_answer
+from penstock.gateway.errors import NOT_FOUND, OVERLOADED
 from penstock.gateway.failure import oip_failure
 from penstock.gateway.limits import TENSOR_HEADER_BYTES, TENSOR_JSON_BYTES, TENSORS
 from penstock.gateway.quota import Quota

@@ -10,6 +10,7 @@ from tests.fakes.effort import tries
 from tests.fakes.grpc_caller import fields_of, named, number_parameter, raw, tensor, text_request
 
 from penstock.gateway.admit_oip import check_infer
+from penstock.gateway.dialects.errors import MEMBER_INVALID
 from penstock.gateway.dialects.grpc import (
     FrameReader,
     Status,
@@ -29,7 +30,7 @@ from penstock.gateway.dialects.oip_grpc import (
     renamed,
 )
 from penstock.gateway.dialects.oip_tensors import NOT_PASSED_OF_URGENT
-from penstock.gateway.errors import ENCODING_UNSUPPORTED, KEY_MISSING, MEMBER_INVALID, OVERLOADED
+from penstock.gateway.errors import ENCODING_UNSUPPORTED, KEY_MISSING, OVERLOADED
 from penstock.gateway.tap_grpc import GrpcTap
 from penstock.kit.errors import Refusal
 from penstock.kit.protobuf import length_field, varint, varint_field

@@ -8,15 +8,13 @@ from enum import IntEnum
 from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
+from penstock.gateway.dialects.errors import ADMIN_PATH, GRPC_UNSUPPORTED, PROTOCOL_UNSUPPORTED
 from penstock.gateway.errors import (
-    ADMIN_PATH,
     BODY_TOO_LARGE,
     CALLER_GONE,
     CONNECT_FAILED,
     ENCODING_UNSUPPORTED,
-    GRPC_UNSUPPORTED,
     NOT_FOUND,
-    PROTOCOL_UNSUPPORTED,
 )
 from penstock.kit.errors import Refusal, Source
 

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from penstock.gateway.errors import BODY_NOT_JSON
+from penstock.gateway.dialects.errors import BODY_NOT_JSON
 from penstock.kit.errors import Refusal
 
 Members = dict[str, msgspec.Raw]

@@ -9,8 +9,9 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
+from penstock.gateway.dialects.errors import ADMIN_PATH, VERSION_NOT_FOUND
 from penstock.gateway.dialects.openai import Operation
-from penstock.gateway.errors import ADMIN_PATH, NOT_FOUND, VERSION_NOT_FOUND
+from penstock.gateway.errors import NOT_FOUND
 from penstock.kit.errors import Refusal
 
 V2: Final = b"/v2"

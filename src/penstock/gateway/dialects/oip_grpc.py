@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from penstock.gateway.dialects.errors import MEMBER_INVALID, MEMBER_MISSING, MESSAGE_MALFORMED
 from penstock.gateway.dialects.oip_answers import reading_of
 from penstock.gateway.dialects.oip_tensors import (
     ITEM_BYTES,
@@ -23,7 +24,6 @@ from penstock.gateway.dialects.oip_tensors import (
     sequence_name,
 )
 from penstock.gateway.dialects.openai import Reading
-from penstock.gateway.errors import MEMBER_INVALID, MEMBER_MISSING, MESSAGE_MALFORMED
 from penstock.gateway.limits import MESSAGE_FIELDS, TENSORS
 from penstock.kit.errors import Refusal
 from penstock.kit.protobuf import (

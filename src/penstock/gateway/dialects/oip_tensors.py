@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from penstock.engines.isolation import STEERING
+from penstock.gateway.dialects.errors import MEMBER_INVALID, MEMBER_MISSING
 from penstock.gateway.dialects.members import Members, read_members
-from penstock.gateway.errors import MEMBER_INVALID, MEMBER_MISSING
 from penstock.gateway.limits import TENSOR_HEADER_BYTES, TENSOR_JSON_BYTES, TENSORS
 from penstock.kit.errors import Refusal
 

@@ -13,11 +13,11 @@ from uuid import uuid4
 
 import msgspec
 
+from penstock.gateway.dialects.errors import OPERATION_UNSUPPORTED
 from penstock.gateway.dialects.members import Members
 from penstock.gateway.dialects.oip_answers import read_generated
 from penstock.gateway.dialects.openai import CHAT, COMPLETIONS, Operation, Reading
 from penstock.gateway.dialects.openai_usage import Usage
-from penstock.gateway.errors import OPERATION_UNSUPPORTED
 from penstock.gateway.limits import TRANSLATED_OUTPUT_TOKENS
 from penstock.kit.errors import Refusal
 

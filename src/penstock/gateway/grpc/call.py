@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from penstock.gateway.admit_grpc import admit_message
 from penstock.gateway.answer import error_lines
 from penstock.gateway.authenticate import identify
+from penstock.gateway.dialects.errors import MESSAGE_MALFORMED
 from penstock.gateway.dialects.grpc import (
     PREFIX_BYTES,
     FrameReader,
@@ -28,7 +29,6 @@ from penstock.gateway.errors import (
     CONNECTION_FULL,
     DRAINING,
     ENCODING_UNSUPPORTED,
-    MESSAGE_MALFORMED,
     NOT_FOUND,
     TOTAL_TIMEOUT,
 )

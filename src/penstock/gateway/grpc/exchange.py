@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 from penstock.gateway.admit import Admission
+from penstock.gateway.dialects.errors import REFUSED_BY_ENGINE
 from penstock.gateway.dialects.grpc import Status, as_http, fields_of, read_words, write_timeout
 from penstock.gateway.dispatch import Dispatch
 from penstock.gateway.errors import (
@@ -11,7 +12,6 @@ from penstock.gateway.errors import (
     CONNECT_FAILED,
     CONNECTION_FULL,
     FAILED,
-    REFUSED_BY_ENGINE,
     TOTAL_TIMEOUT,
 )
 from penstock.gateway.failure import PASSED_STATUSES, status_failure

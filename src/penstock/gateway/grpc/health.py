@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from penstock.gateway.errors import MESSAGE_MALFORMED, SERVICE_NOT_FOUND
+from penstock.gateway.dialects.errors import MESSAGE_MALFORMED
+from penstock.gateway.errors import SERVICE_NOT_FOUND
 from penstock.gateway.form_grpc import SERVICE
 from penstock.gateway.limits import MESSAGE_FIELDS
 from penstock.kit.errors import Refusal

@@ -3,6 +3,7 @@
 from typing import Final, NamedTuple
 
 from penstock import __version__
+from penstock.gateway.dialects.errors import ADMIN_PATH
 from penstock.gateway.dialects.oip import (
     EXTENSIONS,
     INFER,
@@ -14,7 +15,7 @@ from penstock.gateway.dialects.oip import (
     V2_READY,
 )
 from penstock.gateway.dialects.openai import Operation
-from penstock.gateway.errors import ADMIN_PATH, NOT_FOUND
+from penstock.gateway.errors import NOT_FOUND
 from penstock.gateway.form_grpc import SERVICE
 from penstock.kit.errors import Refusal
 from penstock.kit.protobuf import length_field, varint_field
