@@ -1,0 +1,260 @@
+"""What servers publish of their KV caches: batches of events in MessagePack. Pure.
+
+Batches and events are maps, or arrays as older servers write them. What is not known is passed
+over: kinds of events, members of maps, further elements of arrays. What makes no sense is no event.
+Nothing of it is trusted: its size is bounded before anything is made of it.
+
+Source: the wire forms of vLLM's `kv_events` and SGLang's, which Dynamo's workers publish, too.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Final, NamedTuple, TypeAlias
+
+import msgspec
+
+from penstock.engines.model import KvPorts
+
+MAX_BATCH_BYTES = 4 * 1024 * 1024
+"""A batch that is larger is not read; a prompt of 128,000 tokens takes a quarter of it."""
+MAX_EVENTS = 10_000
+"""Events of a batch."""
+MAX_HASH_BYTES = 64
+MAX_TOKENS = 1_000_000
+"""Of one event, and of a block."""
+MAX_RANK = 1_023
+END: Final = (-1).to_bytes(8, "big", signed=True)
+"""The number of what comes behind the last batch that was asked for again."""
+
+_NAME_CHARS = 1_024
+_NOTHING: Final = b"\xc0"
+_DEVICE: Final = frozenset({None, "GPU"})
+
+Hash: TypeAlias = int | bytes
+"""By which a server names a block. Servers make them in ways that cannot be compared."""
+_Hash = int | Annotated[bytes, msgspec.Meta(max_length=MAX_HASH_BYTES)]
+_Hashes = Annotated[list[_Hash], msgspec.Meta(max_length=MAX_TOKENS)]
+_Token = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
+_Tokens = Annotated[list[_Token], msgspec.Meta(max_length=MAX_TOKENS)]
+_Size = Annotated[int, msgspec.Meta(ge=1, le=MAX_TOKENS)]
+_Text = Annotated[str, msgspec.Meta(max_length=_NAME_CHARS)]
+_Extras = Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_TOKENS)]
+_Rank = Annotated[int, msgspec.Meta(ge=0, le=MAX_RANK)]
+
+
+class Stored(NamedTuple):
+    """Blocks that follow one another were put into a cache."""
+
+    hashes: list[Hash]
+    parent: Hash | None
+    """What they follow; None when they begin a prompt."""
+    tokens: list[int]
+    """`block_size` for each."""
+    block_size: int
+    adapter: str
+    """The LoRA adapter that they were computed with; "" for none."""
+    extras: list[bytes] | None
+    """What else sets each block apart, as it was written; b"" for nothing. None for all."""
+    place: "Place"
+
+
+class Removed(NamedTuple):
+    """Blocks had to go."""
+
+    hashes: list[Hash]
+    place: "Place"
+
+
+class Cleared(NamedTuple):
+    """The cache is empty."""
+
+
+Event: TypeAlias = Stored | Removed | Cleared
+Place: TypeAlias = tuple[str, int] | None
+"""Where blocks are beside the GPU's first group of layers: the medium, and the group. Some are in
+several places, and go from each by itself."""
+
+
+class Batch(NamedTuple):
+    """Events that happened together."""
+
+    at_s: float
+    """When, by the server's clock, seconds since the Unix epoch."""
+    events: list[Event]
+    rank: int
+    """Of the server's data-parallel ranks: each has a cache of its own."""
+    passed_count: int
+    """Events that were not understood."""
+
+
+class _ArrayBatch(msgspec.Struct, array_like=True):
+    ts: float
+    events: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_EVENTS)]
+    data_parallel_rank: _Rank | None = None
+
+
+class _MapBatch(msgspec.Struct):
+    ts: float
+    events: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_EVENTS)]
+    data_parallel_rank: _Rank | None = None
+
+
+class _ArrayStored(msgspec.Struct, array_like=True, tag="BlockStored"):
+    block_hashes: _Hashes
+    parent_block_hash: _Hash | None
+    token_ids: _Tokens
+    block_size: _Size
+    lora_id: int | None = None
+    medium: _Text | None = None
+    lora_name: _Text | None = None
+    extra_keys: _Extras | None = None
+    group_idx: int | None = None
+
+
+class _MapStored(msgspec.Struct, tag="BlockStored"):
+    block_hashes: _Hashes
+    parent_block_hash: _Hash | None
+    token_ids: _Tokens
+    block_size: _Size
+    lora_id: int | None = None
+    medium: _Text | None = None
+    lora_name: _Text | None = None
+    extra_keys: _Extras | None = None
+    group_idx: int | None = None
+
+
+class _ArrayRemoved(msgspec.Struct, array_like=True, tag="BlockRemoved"):
+    block_hashes: _Hashes
+    medium: _Text | None = None
+    group_idx: int | None = None
+
+
+class _MapRemoved(msgspec.Struct, tag="BlockRemoved"):
+    block_hashes: _Hashes
+    medium: _Text | None = None
+    group_idx: int | None = None
+
+
+class _ArrayCleared(msgspec.Struct, array_like=True, tag="AllBlocksCleared"):
+    pass
+
+
+class _MapCleared(msgspec.Struct, tag="AllBlocksCleared"):
+    pass
+
+
+def _decoder(of: Any) -> Callable[[bytes | msgspec.Raw], Any]:
+    return msgspec.msgpack.Decoder(of).decode
+
+
+_read_array_batch, _read_map_batch = _decoder(_ArrayBatch), _decoder(_MapBatch)
+_read_array_event = _decoder(_ArrayStored | _ArrayRemoved | _ArrayCleared)
+_read_map_event = _decoder(_MapStored | _MapRemoved | _MapCleared)
+_MEANINGLESS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def read_batch(content: bytes) -> Batch | None:
+    """Return what a batch says; None when it makes no sense as a whole."""
+    if not 0 < len(content) <= MAX_BATCH_BYTES:
+        return None
+    try:
+        read = _read_map_batch if _is_map(content[0]) else _read_array_batch
+        batch = read(content)
+    except _MEANINGLESS:
+        return None
+    events = list(_read_events(batch.events))
+    passed = len(batch.events) - len(events)
+    return Batch(batch.ts, events, batch.data_parallel_rank or 0, passed)
+
+
+def parse_ports(text: str) -> KvPorts:
+    """Return where events are published.
+
+    Args:
+        text: `PORT`, or `PORT/REPLAY_PORT` where they can be had again; each may be `FIRST-LAST`,
+            a port for each data-parallel rank.
+
+    Raises:
+        ValueError: What is wrong and the remedy.
+
+    >>> parse_ports("5557/5558")
+    KvPorts(events=(5557,), replay=(5558,))
+    >>> parse_ports("5557-5558").events
+    (5557, 5558)
+    """
+    events, has_replay, replay = text.partition("/")
+    ports = KvPorts(_parse_range(events), _parse_range(replay) if has_replay else ())
+    if has_replay and len(ports.events) != len(ports.replay):
+        message = "names more ports of one kind than of the other; write as many of both"
+        raise ValueError(message)
+    return ports
+
+
+def _parse_range(text: str) -> tuple[int, ...]:
+    first, is_range, last = text.partition("-")
+    try:
+        if not (first.isdecimal() and first.isascii()):
+            raise ValueError  # noqa: TRY301 - as what follows
+        numbers = range(int(first), int(last if is_range else first) + 1)
+    except ValueError:
+        numbers = range(0)
+    if not numbers or numbers[0] < 1 or numbers[-1] > _MAX_PORT or len(numbers) > MAX_RANKS:
+        message = (
+            f"is no port; write PORT or PORT/REPLAY_PORT, 1 to {_MAX_PORT}, each as FIRST-LAST "
+            f"for up to {MAX_RANKS} data-parallel ranks"
+        )
+        raise ValueError(message)
+    return tuple(numbers)
+
+
+_MAX_PORT = 65_535
+MAX_RANKS = 64
+"""Data-parallel ranks of a server that publish on ports of their own."""
+
+
+def _is_map(first: int) -> bool:
+    """Return whether a value of MessagePack that begins so is a map."""
+    return first & 0xF0 == 0x80 or first in {0xDE, 0xDF}  # noqa: PLR2004 - as its specification says
+
+
+def _read_events(written: list[msgspec.Raw]) -> Iterator[Event]:
+    for each in written:
+        content = memoryview(each)
+        read = _read_map_event if content and _is_map(content[0]) else _read_array_event
+        try:
+            event = _as_event(read(each))
+        except _MEANINGLESS:
+            continue
+        if event is not None:
+            yield event
+
+
+def _as_event(told: Any) -> Event | None:
+    if isinstance(told, _ArrayCleared | _MapCleared):
+        return Cleared()
+    medium, group = told.medium, told.group_idx or 0
+    place = None if medium in _DEVICE and not group else (medium or "", group)
+    if isinstance(told, _ArrayRemoved | _MapRemoved):
+        return Removed(told.block_hashes, place)
+    if len(told.token_ids) != len(told.block_hashes) * told.block_size:
+        return None
+    extras = told.extra_keys
+    if extras is not None:
+        if len(extras) != len(told.block_hashes):
+            return None
+        extras = [b"" if each == _NOTHING else bytes(each) for each in map(bytes, extras)]
+    return Stored(
+        told.block_hashes,
+        told.parent_block_hash,
+        told.token_ids,
+        told.block_size,
+        _adapter(told.lora_name, told.lora_id),
+        extras,
+        place,
+    )
+
+
+def _adapter(name: str | None, number: int | None) -> str:
+    """Return what stands for an adapter. Older servers say a number, which nobody here knows."""
+    if name is None and number is not None:
+        return f"\0{number}"
+    return name or ""
