@@ -7,6 +7,7 @@ from typing import cast
 
 from tests.fakes.worker_process import PEPPER, build_runtime, make_snapshot
 
+from penstock.gateway.errors import DRAINING
 from penstock.gateway.offer import Contexts
 from penstock.gateway.refusals import Refusals
 from penstock.gateway.request import Request
@@ -81,6 +82,10 @@ class StillWorker:
     def refusal(self) -> Refusal | None:
         """Return why nothing is admitted."""
         return self.trouble
+
+    def unreadiness(self) -> Refusal | None:
+        """Return why callers had better go elsewhere."""
+        return Refusal(DRAINING) if self.is_draining else self.trouble
 
     def keep_forwarded(self, request: Request, name: bytes, value: bytes) -> None:
         """Keep nothing."""

@@ -51,6 +51,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tls_key: str | None = None
     max_connections: int = 20_000
     drain_grace_s: float = 30.0
+    drain_delay_s: float = 0.0
+    """How much of that callers are let in for, who have not yet seen that it is not ready."""
     orphan_grace_s: float = 60.0
     """How long a worker serves on without an agent before it drains and ends."""
     journal_strict: bool = False

@@ -43,7 +43,7 @@ def answer_alone(worker: "Worker", request: Request) -> bytes:
     elif request.target in {LIVE, V2_LIVE}:
         found = _LIVE_BODY
     elif request.target in {READY, V2_READY}:
-        found = worker.refusal() or _READY_BODY
+        found = worker.unreadiness() or _READY_BODY
     elif request.target == V2:
         found = _V2_BODY
     elif request.principal is not None and request.target == MODELS:

@@ -218,7 +218,7 @@ DRAINING = infrastructure(
     503,
     "This node is shutting down. Retry.",
     source=Source.INTERNAL,
-    cause="The worker drains: it finishes what is in flight and takes nothing new.",
+    cause="The worker drains: it serves those who are connected, and ends.",
     operator="None in a rolling restart; other nodes serve.",
 )
 JOURNAL_FULL = infrastructure(

@@ -17,6 +17,8 @@ HEADER_DEADLINE_S = 10.0
 """From a request's first byte (or the connection's start) to the end of its header; then 408."""
 BODY_IDLE_S = 30.0
 """Between two reads of a request's body; then 408."""
+ARRIVAL_S = 1.0
+"""How long a connection that is new may take to bring its first request once the worker drains."""
 FILES_KEPT = 128
 """Of the files that a worker may open, those that no connection takes. Half of the others are for
 callers' connections, if `max_connections` is not less, and half for those to engines."""

@@ -32,6 +32,7 @@ from penstock.gateway.exchange import Exchange
 from penstock.gateway.exchange_form import FormExchange
 from penstock.gateway.labels import add_metadata
 from penstock.gateway.limits import (
+    ARRIVAL_S,
     BODY_BYTES,
     BODY_IDLE_S,
     DRAINED_BODY_BYTES,
@@ -73,6 +74,7 @@ class Downstream(asyncio.Protocol):
         "_exchange",
         "_header_bytes",
         "_is_deaf",
+        "_is_new",
         "_is_reading",
         "_parser",
         "_request",
@@ -99,6 +101,8 @@ class Downstream(asyncio.Protocol):
         self._header_bytes = 0
         self._is_deaf = False
         """Nothing more is understood on this connection: it ends after the answers under way."""
+        self._is_new = True
+        """No request has begun on it."""
         self._is_reading = True
         self._deadline_s = worker.now_s() + HEADER_DEADLINE_S
         self._stalled_at_s = _NEVER
@@ -189,6 +193,7 @@ class Downstream(asyncio.Protocol):
         if self._is_deaf:
             return
         self._request = Request()
+        self._is_new = False
         self._deadline_s = self._worker.now_s() + HEADER_DEADLINE_S
 
     def on_url(self, url: bytes) -> None:
@@ -562,8 +567,13 @@ class Downstream(asyncio.Protocol):
         self._end_with(request)
 
     def drain(self) -> None:
-        """Close if idle; otherwise the answer under way is the last."""
-        if self._exchange is None and self._request is None and not self._waiting:
+        """Close if idle; otherwise the answer under way, or to come, is the last."""
+        if self._exchange is not None or self._request is not None or self._waiting:
+            return
+        if self._is_new:
+            arrives_until_s = self._worker.now_s() + ARRIVAL_S
+            self._deadline_s = min(self._deadline_s, arrives_until_s)
+        else:
             self.transport.close()
 
     def interrupt(self) -> None:

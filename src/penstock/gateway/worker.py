@@ -44,7 +44,7 @@ from penstock.gateway.http2.server import Http2Downstream
 from penstock.gateway.journal import Journal
 from penstock.gateway.limiter import Limiter
 from penstock.gateway.limits import CREDENTIALS_WAIT_S, SWEEP_S
-from penstock.gateway.listeners import listen
+from penstock.gateway.listeners import Door, listen
 from penstock.gateway.offer import Contexts, ServedUpstream
 from penstock.gateway.prefixes import Prefixes
 from penstock.gateway.refusals import Refusals
@@ -119,9 +119,11 @@ class Worker:
         self.keep_alive_s = settings.stream_keep_alive_s
         """After how much silence callers of streams get a comment; never when 0."""
         self._ended: asyncio.Future[int] = loop.create_future()
+        self._end: asyncio.Task[None] | None = None
+        """What drains the worker."""
         self._connections: set[Downstream | Http2Downstream] = set()
         self._pools: dict[_PoolName, tuple[ServedUpstream, tuple[AnyEndpoint, ...]]] = {}
-        self._servers: list[asyncio.Server] = []
+        self._doors: list[Door] = []
         self._told = Told(loop.time)
         self._told_loads = ToldLoads(loop.time)
         self.adapters = Adapters(loop.time, self._tell_agent)
@@ -312,11 +314,14 @@ class Worker:
 
     def refusal(self) -> Refusal | None:
         """Return why nothing is admitted at the moment, if so."""
-        if self.is_draining:
-            return _DRAINING
-        if not self.journal.can_admit:
-            return _JOURNAL_FULL
-        return None
+        return None if self.journal.can_admit else _JOURNAL_FULL
+
+    def unreadiness(self) -> Refusal | None:
+        """Return why callers had better go elsewhere, if so.
+
+        What comes all the same while the worker drains is served.
+        """
+        return _DRAINING if self.is_draining else self.refusal()
 
     def keep_forwarded(self, request: Request, name: bytes, value: bytes) -> None:
         """Keep a header field that some upstream wants passed on."""
@@ -341,7 +346,7 @@ class Worker:
             link.add_done_callback(self._link_ended)
             await self._await_tokens()
         if not self.is_draining:
-            self._servers += await listen(self, self._settings)
+            self._doors += await listen(self, self._settings)
         gc.collect()
         gc.freeze()
         self._vitals.start(self._loop)
@@ -398,7 +403,7 @@ class Worker:
         )
 
     def _report(self) -> Iterator[WorkerMessage]:
-        is_ready = bool(self._servers) and self.refusal() is None
+        is_ready = bool(self._doors) and self.unreadiness() is None
         yield from self.stats.reports(self._figures(), is_ready=is_ready)
         told = (self._old_hashes.take(), self.refusals.take(), self.adapters.report())
         yield from (message for message in told if message is not None)
@@ -455,32 +460,34 @@ class Worker:
     # The end
 
     def drain(self, grace_s: float | None) -> None:
-        """Take nothing new, let what is in flight finish within the grace, then end.
+        """Say that callers had better go elsewhere, let what there is finish, then end.
 
         Args:
-            grace_s: Seconds; the settings' when None.
+            grace_s: Seconds for all of it; the settings' when None.
         """
         if self.is_draining:
             return
         self.is_draining = True
         grace = self._settings.drain_grace_s if grace_s is None else grace_s
         log_events.DRAINING.log(grace_s=grace, connections=len(self._connections))
-        for server in self._servers:
-            server.close()
-        self._drain_until(self._loop.time() + grace)
+        self._end = self._loop.create_task(self._drain(grace), name="drain")
 
-    def _drain_until(self, deadline_s: float) -> None:
-        for downstream in list(self._connections):
-            downstream.drain()
-        if not self._connections:
+    async def _drain(self, grace_s: float) -> None:
+        deadline_s = self._loop.time() + grace_s
+        try:
+            await asyncio.sleep(min(self._settings.drain_delay_s, grace_s))
+            await asyncio.gather(*(door.close() for door in self._doors))
+            while self._connections and self._loop.time() < deadline_s:
+                for downstream in list(self._connections):
+                    downstream.drain()
+                await asyncio.sleep(_DRAIN_POLL_S)
+            if self._connections:
+                for downstream in list(self._connections):
+                    downstream.interrupt()
+                # What was interrupted is journaled and told to the callers in the coming turns.
+                await asyncio.sleep(_DRAIN_POLL_S * 5)
+        finally:
             self._finish(0)
-        elif self._loop.time() < deadline_s:
-            self._loop.call_later(_DRAIN_POLL_S, self._drain_until, deadline_s)
-        else:
-            for downstream in list(self._connections):
-                downstream.interrupt()
-            # What was interrupted is journaled and told to the callers in the coming turns.
-            self._loop.call_later(_DRAIN_POLL_S * 5, self._finish, 0)
 
     def _finish(self, code: int) -> None:
         if not self._ended.done():

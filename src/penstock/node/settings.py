@@ -73,6 +73,9 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """How long journals are kept after all in them is stored."""
     drain_grace_s: Seconds = 30.0
     """How long streams may finish when the node stops."""
+    drain_delay_s: Seconds = 0.0
+    """How much of that callers are still let in for, though the node says that it is not ready: so
+    long load balancers take to see it."""
     orphan_grace_s: Seconds = 60.0
     """How long workers serve on without an agent."""
     ship_grace_s: Seconds = 10.0

@@ -422,6 +422,7 @@ class Supervisor:
             tls_key=settings.tls_key,
             max_connections=settings.max_connections,
             drain_grace_s=settings.drain_grace_s,
+            drain_delay_s=settings.drain_delay_s,
             orphan_grace_s=settings.orphan_grace_s,
             journal_strict=settings.journal_strict,
             journal_segment_bytes=settings.journal_segment_bytes,

@@ -40,6 +40,7 @@ class Pair:
             now_s=lambda: 1.0,
             forwards_headers=False,
             refusal=lambda: None,
+            unreadiness=lambda: None,
             event_ids=SimpleNamespace(next=lambda: "id"),
             note_refusal=lambda *_: None,
         )

@@ -4,8 +4,9 @@ import pytest
 from tests.fakes.http_rig import CHAT, chunk, get, request
 from tests.fakes.still_worker import StillConnection, StillWorker
 
-from penstock.gateway.errors import DRAINING, JOURNAL_FULL
+from penstock.gateway.errors import JOURNAL_FULL
 from penstock.gateway.limits import (
+    ARRIVAL_S,
     BODY_IDLE_S,
     HEADER_DEADLINE_S,
     KEEP_ALIVE_S,
@@ -223,8 +224,9 @@ def test_a_drain_closes_idle_connections() -> None:
     """A worker that drains closes what is idle and waits for what has begun."""
     worker = StillWorker()
     idle, busy = StillConnection(worker), StillConnection(worker)
+    idle.send(_LIVE)
     busy.send(_LIVE[:-2])
-    worker.is_draining, worker.trouble = True, Refusal(DRAINING)
+    worker.is_draining = True
     for connection in (idle, busy):
         connection.downstream.drain()
     assert idle.transport.ends == ["close"]
@@ -232,6 +234,23 @@ def test_a_drain_closes_idle_connections() -> None:
     busy.send(_LIVE[-2:] + _LIVE)
     assert busy.take_answers() == [200]
     assert busy.transport.ends == ["eof"]
+
+
+def test_a_drain_waits_for_the_first_request_of_who_has_just_come() -> None:
+    """A new connection has a second for it, however often it is asked to end; then it is closed."""
+    worker = StillWorker()
+    quick, slow = StillConnection(worker), StillConnection(worker)
+    worker.is_draining = True
+    for connection in (quick, slow):
+        connection.downstream.drain()
+    slow.wait(ARRIVAL_S / 2)
+    slow.downstream.drain()
+    quick.send(_LIVE)
+    assert quick.take_answers() == [200]
+    assert quick.transport.ends == ["eof"]
+    assert slow.transport.ends == []
+    slow.wait(ARRIVAL_S / 2)
+    assert slow.transport.ends == ["close"]
 
 
 def test_readiness_follows_admission() -> None:

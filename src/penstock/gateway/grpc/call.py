@@ -258,7 +258,7 @@ class Call:
 
     def _answer(self, message: bytes) -> None:
         """Answer what no engine is asked for."""
-        is_ready = self._worker.refusal() is None
+        is_ready = self._worker.unreadiness() is None
         told: bytes | Refusal
         if not self._method.is_health:
             told = own_message(self._method, is_ready=is_ready)
@@ -278,7 +278,7 @@ class Call:
     def _look(self) -> None:
         """Tell a watcher what changed."""
         assert self._watch is not None  # noqa: S101 - it is who watches
-        told = self._watch.look(is_ready=self._worker.refusal() is None)
+        told = self._watch.look(is_ready=self._worker.unreadiness() is None)
         if told:
             self.write(frame(told))
 
