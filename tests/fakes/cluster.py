@@ -1,7 +1,15 @@
-"""An API server of Kubernetes, as far as lists and watches go, and what a test has it do."""
+"""An API server of Kubernetes, as far as lists and watches go, and what a test has it do.
+
+As a real one: all pages of a list are of one moment and their tokens may expire, watches end by
+themselves when their time is over, lists are compressed for those who take that, it is too busy at
+times, and it does not know tokens that were renewed elsewhere.
+
+Source: kubernetes.io, "Kubernetes API Concepts", "API Priority and Fairness".
+"""
 
 import asyncio
 import contextlib
+import gzip
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -26,8 +34,22 @@ class FakeCluster(httpx.AsyncBaseTransport):
         """Of every answer from now on; 200 for the usual ones."""
         self.page = 2
         """Objects of a page of a list."""
+        self.page_s = 0.0
+        """How long a list takes for a page."""
         self.torn = False
         """Whether connections break in the middle of the next event."""
+        self.token = TOKEN
+        """What it has to be shown."""
+        self.busy = 0
+        """How many of the next requests it is too busy for."""
+        self.expired_pages = 0
+        """How many of the next pages behind the first have been forgotten."""
+        self.is_silent = False
+        """Whether watches say nothing any more, not even that they end."""
+        self.refused: list[int] = []
+        """Statuses of answers that were no success."""
+        self._pages: dict[str, tuple[str, list[Object]]] = {}
+        """What is left of lists, and of which version they are, by the token of the next page."""
         self._history: list[tuple[str, int, str, Object]] = []
         self._gone_before = 0
         self._news = asyncio.Condition()
@@ -68,17 +90,29 @@ class FakeCluster(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Answer."""
-        assert request.headers["authorization"] == f"Bearer {TOKEN}"
         params, path = request.url.params, request.url.path
         self.asked.append(params)
+        if request.headers["authorization"] != f"Bearer {self.token}":
+            return self._refuse(401)
+        if self.busy:
+            self.busy -= 1
+            return self._refuse(429, {"retry-after": "3"})
         if self.status != 200:
-            return httpx.Response(self.status, json={"kind": "Status", "code": self.status})
+            return self._refuse(self.status)
         if "watch" not in params:
-            return httpx.Response(200, content=self._list(path, params))
+            await asyncio.sleep(self.page_s)
+            return self._list(path, request)
         version = int(params["resourceVersion"])
         if version < self._gone_before:
-            return httpx.Response(410, json={"kind": "Status", "code": 410})
-        return httpx.Response(200, stream=_Stream(self._watch(path, version)))
+            return self._refuse(410)
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + int(params["timeoutSeconds"])
+        return httpx.Response(200, stream=_Stream(self._watch(path, version, until_s)))
+
+    def _refuse(self, code: int, headers: dict[str, str] | None = None) -> httpx.Response:
+        self.refused.append(code)
+        status = {"kind": "Status", "metadata": {}, "status": "Failure", "code": code}
+        return httpx.Response(code, json=status, headers=headers)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer on a connection, which carries one request."""
@@ -109,6 +143,8 @@ class FakeCluster(httpx.AsyncBaseTransport):
         request = httpx.Request("GET", f"http://cluster.invalid{target}", headers=fields)
         answer = await self.handle_async_request(request)
         status = f"HTTP/1.1 {answer.status_code} Any\r\nconnection: close\r\n"
+        for name in {"content-encoding", "retry-after"} & answer.headers.keys():
+            status += f"{name}: {answer.headers[name]}\r\n"
         writer.write(f"{status}transfer-encoding: chunked\r\n\r\n".encode())
         assert isinstance(answer.stream, httpx.AsyncByteStream)
         async for piece in answer.stream:
@@ -117,22 +153,42 @@ class FakeCluster(httpx.AsyncBaseTransport):
         writer.write(b"0\r\n\r\n")
         await writer.drain()
 
-    def _list(self, path: str, params: httpx.QueryParams) -> bytes:
-        begin = int(params.get("continue", 0))
-        self.lists += begin == 0
-        items = [*self.objects.get(path, {}).values()]
-        end = begin + self.page
-        metadata = {"resourceVersion": str(self.version)}
-        if end < len(items):
-            metadata["continue"] = str(end)
-        return msgspec.json.encode({"metadata": metadata, "items": items[begin:end]})
+    def _list(self, path: str, request: httpx.Request) -> httpx.Response:
+        token = request.url.params.get("continue")
+        if token is None:
+            self.lists += 1
+            version, items = str(self.version), [*self.objects.get(path, {}).values()]
+        elif self.expired_pages:
+            self.expired_pages -= 1
+            return self._refuse(410)
+        else:
+            version, items = self._pages.pop(token)
+        metadata: Object = {"resourceVersion": version}
+        if len(items) > self.page:
+            metadata["continue"] = f"page-{len(self.asked)}"
+            metadata["remainingItemCount"] = len(items) - self.page
+            self._pages[metadata["continue"]] = version, items[self.page :]
+        # A real one says null where there is nothing.
+        page = {"kind": "List", "metadata": metadata, "items": items[: self.page] or None}
+        content = msgspec.json.encode(page)
+        if "gzip" not in request.headers.get("accept-encoding", ""):
+            return httpx.Response(200, content=content)
+        headers = {"content-encoding": "gzip"}
+        return httpx.Response(200, content=gzip.compress(content), headers=headers)
 
-    async def _watch(self, path: str, version: int) -> AsyncIterator[bytes]:
+    async def _watch(self, path: str, version: int, until_s: float) -> AsyncIterator[bytes]:
         dropped = self._drop
         while True:
-            async with self._news:
-                while self._drop == dropped and self._find(path, version) is None:
-                    await self._news.wait()
+            try:
+                async with asyncio.timeout_at(until_s), self._news:
+                    while self._drop == dropped and (
+                        self.is_silent or self._find(path, version) is None
+                    ):
+                        await self._news.wait()
+            except TimeoutError:
+                if self.is_silent:
+                    await asyncio.Event().wait()  # its farewell is lost, too
+                return
             found = self._find(path, version)
             if self._drop != dropped or found is None:
                 raise httpx.ReadError(_BROKEN)

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import trustme
 from hypothesis import given, settings
@@ -293,6 +294,87 @@ def test_a_server_that_fails_takes_nothing_away(token: Path) -> None:
     play(token, PODS, script)
 
 
+def test_a_busy_server_is_left_alone_as_long_as_it_wants(token: Path) -> None:
+    """What it has no room for is asked again when it says, and is a fault only when it goes on."""
+
+    async def script(world: World) -> None:
+        server, loop = world.server, asyncio.get_running_loop()
+        server.busy = 2
+        await server.put(PODS_AT, pod("a", "10.0.0.1"))
+        began_s = loop.time()
+        await world.until("10.0.0.1:8000")
+        assert loop.time() - began_s >= 6
+        assert (server.refused, world.faults) == ([429, 429], [])
+        server.busy = 10
+        await server.drop()
+        await world.until_fault()
+        assert world.found == ["10.0.0.1:8000"]
+        assert world.faults == [f"the API server answers 429 to {PODS_AT}"]
+        await server.put(PODS_AT, pod("b", "10.0.0.2"))
+        await world.until("10.0.0.1:8000", "10.0.0.2:8000")
+
+    play(token, PODS, script)
+
+
+def test_a_list_is_of_one_moment(token: Path) -> None:
+    """What changes between its pages is seen behind it, and pages that expired are begun anew."""
+
+    async def script(world: World) -> None:
+        server = world.server
+        for number in range(1, 6):
+            await server.put(PODS_AT, pod(f"pod-{number}", f"10.0.0.{number}"))
+        server.expired_pages, server.page_s = 2, 10.0
+        while server.lists < 3:  # noqa: ASYNC110  # it costs no time in a virtual loop
+            await asyncio.sleep(1)
+        await server.delete(PODS_AT, "pod-5")
+        await server.put(PODS_AT, pod("pod-1", "10.0.0.9"))
+        await world.until(*(f"10.0.0.{number}:8000" for number in (2, 3, 4, 9)))
+        assert server.refused == [410, 410]
+        assert server.lists == 3
+
+    assert play(token, PODS, script).faults == []
+
+
+def test_watches_end_and_go_on(token: Path) -> None:
+    """For hours: they go on from the version of the last bookmark, and nothing is listed again."""
+
+    async def script(world: World) -> None:
+        server = world.server
+        await server.put(PODS_AT, pod("a", "10.0.0.1"))
+        await world.until("10.0.0.1:8000")
+        for _ in range(50):
+            await server.bookmark(PODS_AT)
+            await asyncio.sleep(90)
+        await server.put(PODS_AT, pod("b", "10.0.0.2"))
+        await world.until("10.0.0.1:8000", "10.0.0.2:8000")
+        assert server.lists == 1
+        watches = [params for params in server.asked if "watch" in params]
+        assert len(watches) > 50
+        assert int(watches[-1]["resourceVersion"]) > 50
+
+    assert play(token, PODS, script).faults == []
+
+
+def test_a_token_that_was_renewed_is_shown(tmp_path: Path) -> None:
+    """Kubelets renew it in its file: the old one is a fault, and the new one needs no restart."""
+
+    async def script(world: World) -> None:
+        server = world.server
+        (tmp_path / "token").write_text(TOKEN)
+        await server.put(PODS_AT, pod("a", "10.0.0.1"))
+        await world.until("10.0.0.1:8000")
+        server.token = "renewed"
+        await server.drop()
+        await server.put(PODS_AT, pod("b", "10.0.0.2"))
+        await world.until_fault()
+        assert world.faults == [f"the API server answers 401 to {PODS_AT}"]
+        assert world.found == ["10.0.0.1:8000"]
+        (tmp_path / "token").write_text("renewed")
+        await world.until("10.0.0.1:8000", "10.0.0.2:8000")
+
+    play(tmp_path / "token", PODS, script)
+
+
 def test_without_a_token_nothing_is_asked(tmp_path: Path) -> None:
     """A token that is not there is a fault, and one that comes later is used."""
 
@@ -308,10 +390,16 @@ def test_without_a_token_nothing_is_asked(tmp_path: Path) -> None:
 
 
 NAMES = st.sampled_from("abcd")
+
+
 STEPS = st.one_of(
     st.tuples(st.just("put"), NAMES, st.integers(1, 9), st.booleans()),
     st.tuples(st.just("delete"), NAMES),
-    st.tuples(st.sampled_from(["bookmark", "drop", "forget", "tear", "410", "500", "wait"])),
+    st.tuples(
+        st.sampled_from(
+            ["bookmark", "drop", "forget", "tear", "410", "500", "wait", "busy", "expire"]
+        )
+    ),
 )
 
 
@@ -328,23 +416,34 @@ def test_any_events_end_in_what_a_list_says(token: Path, steps: list[tuple[Any, 
                     await server.put(PODS_AT, pod(name, f"10.0.0.{number}", is_ready=is_ready))
                 case "delete", name:
                     await server.delete(PODS_AT, name)
-                case ("bookmark",):
-                    await server.bookmark(PODS_AT)
-                case ("drop",):
-                    await server.drop()
-                case ("forget",):
-                    await server.forget()
-                case ("tear",):
-                    server.torn = True
-                case ("410" | "500" as code,):
-                    await server.fail_watches(int(code))
-                case _:
-                    await asyncio.sleep(1)
+                case (trouble,):
+                    await _have(server, trouble)
         pods = server.objects.get(PODS_AT, {}).values()
         ready = {each["status"]["podIP"] for each in pods if _is_ready(each)}
         await world.until(*(f"{host}:8000" for host in ready))
 
     play(token, PODS, script)
+
+
+async def _have(server: FakeCluster, trouble: str) -> None:
+    """Have something happen to a server; what it does for a while, besides what it did already."""
+    match trouble:
+        case "bookmark":
+            await server.bookmark(PODS_AT)
+        case "drop":
+            await server.drop()
+        case "forget":
+            await server.forget()
+        case "tear":
+            server.torn = True
+        case "busy":
+            server.busy += 3
+        case "expire":
+            server.expired_pages += 1
+        case "410" | "500":
+            await server.fail_watches(int(trouble))
+        case _:
+            await asyncio.sleep(1)
 
 
 def _is_ready(item: Object) -> bool:
@@ -388,5 +487,28 @@ async def test_a_real_connection_with_tls(token: Path, tmp_path: Path) -> None:
         await server.delete(PODS_AT, "a")
         while (await anext(answers)).endpoints != (PODS.endpoint("10.0.0.2", 8000),):
             pass
+    listener.close()
+    await server.end()
+
+
+async def test_a_watch_that_falls_silent_is_begun_anew(token: Path) -> None:
+    """A connection whose other end is gone without a word is given up, and nothing is lost."""
+    server = FakeCluster()
+    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    place = DiscoverySettings(
+        kubernetes_url=f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}",
+        kubernetes_token_file=str(token),
+    )
+    cluster = Cluster(place, float, timeout=httpx.Timeout(30.0, read=1.0))
+    async with asyncio.timeout(60), aclosing(follow_cluster(PODS, cluster)) as answers:
+        await anext(answers)
+        server.is_silent = True
+        await server.put(PODS_AT, pod("a", "10.0.0.1"))
+        begun = len(server.asked)
+        async for answer in answers:
+            # The watch that is silent, and one that was begun since.
+            server.is_silent = len(server.asked) < begun + 2
+            if answer.endpoints:
+                break
     listener.close()
     await server.end()

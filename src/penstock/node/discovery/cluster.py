@@ -30,6 +30,9 @@ _EVENT_BYTES = 4 * 1024 * 1024
 _FIRST_S, _LAST_S = 0.5, 30.0
 _TIMEOUT = httpx.Timeout(10.0, read=WATCH_S + 10.0)
 _GONE = 410
+_BUSY = 429
+_BUSY_TRIES = 4
+"""How often it is asked while it says that it is too busy; then that is a fault."""
 
 
 class Metadata(msgspec.Struct, frozen=True, rename="camel"):
@@ -93,6 +96,7 @@ class Cluster:
         settings: Where it is, and what it is shown; as pods are told when they do not say.
         random: Returns a number in [0, 1): nodes do not come back in step.
         transport: Replaces the network in tests.
+        timeout: How long a connection, or what comes on it, is waited for.
     """
 
     def __init__(
@@ -100,11 +104,14 @@ class Cluster:
         settings: DiscoverySettings,
         random: Callable[[], float],
         transport: httpx.AsyncBaseTransport | None = None,
+        *,
+        timeout: httpx.Timeout = _TIMEOUT,
     ) -> None:
         """See the class."""
         self._settings = settings
         self._random = random
         self._transport = transport
+        self._timeout = timeout
 
     async def follow(self, collection: Collection) -> AsyncGenerator[Seen, None]:
         """Yield a collection whenever something was said of it, and faults."""
@@ -200,17 +207,23 @@ class Cluster:
     async def _read(
         self, client: httpx.AsyncClient, path: str, params: dict[str, str]
     ) -> AsyncGenerator[bytes, None]:
-        headers = {"authorization": f"Bearer {self._read_token()}", "accept": "application/json"}
+        """Yield an answer as it comes; a server that is too busy is asked again when it says."""
         try:
-            async with client.stream("GET", path, params=params, headers=headers) as answer:
-                if answer.status_code == _GONE:
-                    raise _GoneError
-                if not answer.is_success:
-                    message = f"the API server answers {answer.status_code} to {path}"
-                    raise ClusterError(message)
-                yield b""  # it has begun
-                async for piece in answer.aiter_bytes():
-                    yield piece
+            for tries_left in reversed(range(_BUSY_TRIES)):
+                headers = {"authorization": f"Bearer {self._read_token()}"}
+                headers["accept"] = "application/json"
+                async with client.stream("GET", path, params=params, headers=headers) as answer:
+                    if answer.is_success:
+                        yield b""  # it has begun
+                        async for piece in answer.aiter_bytes():
+                            yield piece
+                        return
+                    if answer.status_code == _GONE:
+                        raise _GoneError
+                    if answer.status_code != _BUSY or not tries_left:
+                        message = f"the API server answers {answer.status_code} to {path}"
+                        raise ClusterError(message)
+                await asyncio.sleep(_pause_s(answer) * (1 + self._random() / 2))
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             message = f"the API server does not answer: {type(error).__name__}"
             raise _LostError(message) from None
@@ -226,7 +239,7 @@ class Cluster:
             verify = ssl.create_default_context(cafile=self._settings.kubernetes_ca_file)
         return httpx.AsyncClient(
             base_url=url,
-            timeout=_TIMEOUT,
+            timeout=self._timeout,
             trust_env=False,
             transport=self._transport,
             verify=verify,
@@ -259,6 +272,13 @@ def _apply(event: _Event, objects: dict[str, msgspec.Raw]) -> str:
             message = f"the watch says {event.type}, code {named.code}"
             raise ClusterError(message)
     return named.metadata.resource_version
+
+
+def _pause_s(answer: httpx.Response) -> float:
+    """Return how long a server wants to be left alone; not how long is for it alone to say."""
+    seconds = answer.headers.get("retry-after", "")
+    asked_s = float(seconds) if seconds.isascii() and seconds.isdigit() else _FIRST_S
+    return min(max(asked_s, _FIRST_S), _LAST_S)
 
 
 def _name(item: msgspec.Raw) -> str:
