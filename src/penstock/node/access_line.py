@@ -1,15 +1,17 @@
 """A line of the access log: what is said of a request that ended. Pure.
 
-No line holds content of prompts or answers.
+No line holds content of prompts or answers. What many requests have in common is written once and
+kept: only `RequestPart` is written of each.
 """
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
 
-from penstock.contract.finished import FinishedRequest
+from penstock.contract.finished import FinishedRequest, RefusedBy
 from penstock.contract.usage import Attempt
 from penstock.kit.logs.event import line
 from penstock.kit.logs.redaction import redact
@@ -17,34 +19,34 @@ from penstock.kit.moments import format_time
 from penstock.node import log_events
 
 _LEVEL: Final = log_events.REQUEST_ENDED.level.name.lower()
+_KEPT: Final = 4_096
+"""Parts of each sort that are kept, with nothing in them that a caller can make up."""
 _encode = msgspec.json.Encoder().encode
 
 
-class AccessLine(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
-    """What a line says, in its order; what is not known or does not apply is left out.
+class CommonPart(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """What lines begin with, behind their time: where a request was served, and how it ended.
 
-    Times are milliseconds of this request.
+    Of all parts: they say things in this order, and leave out what is not known or does not apply.
     """
 
-    ts: str
     level: str
     event: str
     process: str
     node: str
     slot: int
-    request_id: str
-    event_id: str = ""
-    """Names its usage event, if an engine was asked: see `attempts`."""
-    trace_id: str = ""
-    organization: str = ""
-    project: str = ""
-    key_id: str = ""
-    model: str = ""
-    served_model: str = ""
-    operation: str = ""
-    stream: bool = False
     status: int
     outcome: str
+    operation: str = ""
+    stream: bool = False
+    model: str = ""
+    served_model: str = ""
+    upstream: str = ""
+    provider: str = ""
+    region: str = ""
+    attempts: int = 0
+    usage_source: str = ""
+    service_tier: str = ""
     error: str = ""
     """The error's code: what it means and what to do is in the reference of errors."""
     error_source: str = ""
@@ -56,12 +58,25 @@ class AccessLine(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, 
     rule_metric: str = ""
     rule_limit: int | None = None
     retry_after_s: int | None = None
-    upstream: str = ""
-    provider: str = ""
+
+
+class CallerPart(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """Whose request it was."""
+
+    organization: str = ""
+    project: str = ""
+    key_id: str = ""
+
+
+class RequestPart(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """What is another in each line. Times are milliseconds of this request."""
+
+    request_id: str
+    event_id: str = ""
+    """Names its usage event, if an engine was asked: see `attempts`."""
+    trace_id: str = ""
     endpoints: tuple[str, ...] = ()
     """Those that were tried, in order."""
-    region: str = ""
-    attempts: int = 0
     given_up: tuple[dict[str, Any], ...] = ()
     """Attempts before the last one: `upstream`, `reason`, `ms`."""
     admit_ms: float | None = None
@@ -77,10 +92,8 @@ class AccessLine(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, 
     cache_write_input_tokens: int | None = None
     output_tokens: int = 0
     reasoning_output_tokens: int | None = None
-    usage_source: str = ""
     request_bytes: int = 0
     answer_bytes: int = 0
-    service_tier: str = ""
     upstream_request_id: str = ""
 
 
@@ -92,17 +105,39 @@ def write_line(request: FinishedRequest, node: str, *, is_text: bool) -> bytes:
         node: The node's id.
         is_text: Whether people read it; else it is JSON.
     """
-    said = access_line(request, node)
-    if is_text:
-        fields = msgspec.to_builtins(said)
-        ts, level = fields.pop("ts"), fields.pop("level")
-        for name in ("event", "process", "node"):
-            del fields[name]
-        return (
-            line(f"{ts} {level.upper():<8} {log_events.REQUEST_ENDED.words}", fields).encode()
-            + b"\n"
+    raw = b"".join(
+        (
+            b'{"ts":"',
+            format_time(request.finished_at_ns // 1_000).encode(),
+            b'",',
+            _common_part(
+                (
+                    node,
+                    request.slot,
+                    request.status,
+                    request.outcome,
+                    request.operation,
+                    request.is_stream,
+                    request.model,
+                    request.served_model,
+                    request.upstream,
+                    request.provider,
+                    request.region,
+                    request.attempt_count,
+                    request.usage_source if request.attempt_count else "",
+                    request.service_tier,
+                    request.error_code or "",
+                    request.error_source,
+                    request.dropped_reason,
+                ),
+                request.refused_by,
+            ),
+            _caller_part(request.organization, request.project, request.key_id),
+            _encode(_request_part(request))[1:],
         )
-    raw = _encode(said)
+    )
+    if is_text:
+        return _in_words(msgspec.json.decode(raw))
     if not raw.isascii() or b"\x7f" in raw:
         # As in every log: what ends a line, or is half a character, differs between readers.
         raw = json.dumps(msgspec.json.decode(raw), separators=(",", ":")).encode()
@@ -110,61 +145,57 @@ def write_line(request: FinishedRequest, node: str, *, is_text: bool) -> bytes:
     return raw + b"\n"
 
 
-def access_line(request: FinishedRequest, node: str) -> AccessLine:
-    """Return what is said of a request."""
-    request_id, event_id, by = request.request_id, request.event_id, request.refused_by
-    trace = request.trace
-    has_engine = request.attempt_count > 0
-    return AccessLine(
-        ts=format_time(request.finished_at_ns // 1_000),
-        level=_LEVEL,
-        event=log_events.REQUEST_ENDED.name,
-        process="agent",
-        node=node,
-        slot=request.slot,
+def _in_words(said: dict[str, Any]) -> bytes:
+    ts, level = said.pop("ts"), said.pop("level")
+    for name in ("event", "process", "node"):
+        del said[name]
+    return line(f"{ts} {level.upper():<8} {log_events.REQUEST_ENDED.words}", said).encode() + b"\n"
+
+
+@lru_cache(maxsize=_KEPT)
+def _common_part(what: tuple[Any, ...], by: RefusedBy | None) -> bytes:
+    """Return a part, with a comma behind it.
+
+    Args:
+        what: Its members from `node` to `dropped_reason`.
+        by: The rest.
+    """
+    rule = () if by is None else msgspec.structs.astuple(by)
+    part = CommonPart(_LEVEL, log_events.REQUEST_ENDED.name, "agent", *what, *rule)
+    return _encode(part)[1:-1] + b","
+
+
+@lru_cache(maxsize=_KEPT)
+def _caller_part(organization: str, project: str, key_id: str) -> bytes:
+    said = _encode(CallerPart(organization, project, key_id))[1:-1]
+    return said + b"," if said else b""
+
+
+def _request_part(request: FinishedRequest) -> RequestPart:
+    request_id, event_id, trace = request.request_id, request.event_id, request.trace
+    received_at_ns, admitted_at_ns = request.received_at_ns, request.started_at_ns
+    dispatched_at_ns, finished_at_ns = request.dispatched_at_ns, request.finished_at_ns
+    limited_at_ns = dispatched_at_ns or (finished_at_ns if request.refused_by else 0)
+    earlier = request.earlier_attempts
+    return RequestPart(
         # The only words of callers and engines in it that may be any.
-        request_id=request_id if request_id == event_id else redact(request_id),
-        upstream_request_id=redact(request.upstream_request_id),
-        event_id=event_id,
-        trace_id="" if trace is None else trace.trace_id,
-        organization=request.organization,
-        project=request.project,
-        key_id=request.key_id,
-        model=request.model,
-        served_model=request.served_model,
-        operation=request.operation,
-        stream=request.is_stream,
-        status=request.status,
-        outcome=request.outcome,
-        error=request.error_code or "",
-        error_source=request.error_source,
-        dropped_reason=request.dropped_reason,
-        rule="" if by is None else by.rule,
-        rule_metric="" if by is None else by.metric,
-        rule_limit=None if by is None else by.limit,
-        retry_after_s=None if by is None else by.retry_after_s,
-        upstream=request.upstream,
-        provider=request.provider,
-        endpoints=request.endpoints,
-        region=request.region,
-        attempts=request.attempt_count,
-        given_up=_given_up(request.earlier_attempts) if request.earlier_attempts else (),
-        admit_ms=_ms(request.received_at_ns, request.started_at_ns),
-        limits_ms=_ms(
-            request.started_at_ns,
-            request.dispatched_at_ns or (0 if by is None else request.finished_at_ns),
-        ),
-        first_byte_ms=_ms(request.dispatched_at_ns, request.first_byte_at_ns or 0),
-        total_ms=_ms(request.received_at_ns, request.finished_at_ns),
-        input_tokens=request.input_tokens,
-        cached_input_tokens=request.cached_input_tokens,
-        cache_write_input_tokens=request.cache_write_input_tokens,
-        output_tokens=request.output_tokens,
-        reasoning_output_tokens=request.reasoning_output_tokens,
-        usage_source=request.usage_source if has_engine else "",
-        request_bytes=request.request_bytes,
-        answer_bytes=request.answer_bytes,
-        service_tier=request.service_tier,
+        request_id if request_id == event_id else redact(request_id),
+        event_id,
+        "" if trace is None else trace.trace_id,
+        request.endpoints,
+        _given_up(earlier) if earlier else (),
+        _ms(received_at_ns, admitted_at_ns),
+        _ms(admitted_at_ns, limited_at_ns),
+        _ms(dispatched_at_ns, request.first_byte_at_ns or 0),
+        _ms(received_at_ns, finished_at_ns),
+        request.input_tokens,
+        request.cached_input_tokens,
+        request.cache_write_input_tokens,
+        request.output_tokens,
+        request.reasoning_output_tokens,
+        request.request_bytes,
+        request.answer_bytes,
+        redact(request.upstream_request_id),
     )
 
 

@@ -1,7 +1,7 @@
 """The access log: one line for each request that ended, enough to explain what became of it.
 
-Lines are made and written in a thread, of what waits in a bounded queue: a slow disk makes lines
-missing, which are counted, and nothing else slow. No line holds content of prompts or answers.
+Lines wait in a bounded queue and are written in a thread: a slow disk makes lines missing, which
+are counted, and nothing else slow. No line holds content of prompts or answers.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from penstock.node.access_line import write_line
 Which = Literal["off", "errors", "all"]
 """`errors` are requests that were refused, failed, or whose caller left."""
 MAX_WAITING: Final = 50_000
-"""Requests that wait for their line."""
+"""Lines that wait to be written."""
 _AT_ONCE: Final = 1_000
 _ROUND_S: Final = 0.1
 _FILE_BYTES: Final = 64 * 1024
@@ -52,8 +52,7 @@ class AccessLog:
         self._path = None if path is None else Path(path)
         self._node = node
         self._is_text = form == "text" or (path is None and is_text(form, sys.stdout))
-        self._waiting: deque[FinishedRequest] = deque()
-        self._has_work = asyncio.Event()
+        self._waiting: deque[bytes] = deque()
         self._turn = threading.Lock()
         """One thread writes at a time: who ends may have left one behind."""
         self._file: int | None = None
@@ -66,20 +65,18 @@ class AccessLog:
         return self._too_many + self._not_written
 
     def take(self, requests: Sequence[FinishedRequest]) -> None:
-        """Take requests, as far as there is room."""
+        """Make lines of requests, as far as there is room; in any thread, in one at a time."""
         wanted = requests if self._is_all else [each for each in requests if _is_error(each)]
         room = MAX_WAITING - len(self._waiting)
-        self._waiting.extend(wanted[:room])
         self._too_many += max(0, len(wanted) - room)
-        if wanted:
-            self._has_work.set()
+        self._waiting.extend(
+            [write_line(each, self._node, is_text=self._is_text) for each in wanted[:room]]
+        )
 
     async def run(self) -> None:
         """Write until cancelled, and then what is left."""
         try:
             while True:
-                await self._has_work.wait()
-                self._has_work.clear()
                 await asyncio.sleep(_ROUND_S)  # many lines are written at once
                 while self._waiting:
                     await asyncio.to_thread(self.write)
@@ -90,10 +87,7 @@ class AccessLog:
         """Write lines of some that wait; return whether the disk or the reader took them."""
         with self._turn:
             count = min(len(self._waiting), _AT_ONCE)
-            lines = deque(
-                write_line(self._waiting.popleft(), self._node, is_text=self._is_text)
-                for _ in range(count)
-            )
+            lines = deque(self._waiting.popleft() for _ in range(count))
             try:
                 _write_all(self._open(), lines)
             except OSError as error:

@@ -4,10 +4,14 @@ What workers wrote into their journals is read a second time, beside the shipper
 that waits for the control plane, and nobody who looks for trouble should. Nothing waits for this
 reading: it takes so much at a time, and passes over the rest, counted. It begins at the end of what
 is there.
+
+What is told of is turned to bytes at once, by those who want to know, in the thread that reads: so
+few objects live at a time, and lie where the processor has them.
 """
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -27,7 +31,8 @@ second there are some 7,000 in a round, since to tell of them takes time, too.""
 _CHUNKS_AT_ONCE: Final = 512
 
 Recipient: TypeAlias = Callable[[Sequence[FinishedRequest]], None]
-"""Takes requests at once: what it cannot take, it drops and counts itself."""
+"""Takes requests at once: what it cannot take, it drops and counts itself. It is called in a
+thread, not in two at a time."""
 
 
 class FinishedRequests:
@@ -47,6 +52,8 @@ class FinishedRequests:
         self._readers: dict[str, _Reader] = {}
         self._over: set[str] = set()
         """Journals that are read to their end, or were before we came."""
+        self._handed: deque[Sequence[FinishedRequest]] = deque()
+        """Told of by others, in their turn."""
         self._is_first = True
         self._ending = asyncio.Event()
 
@@ -80,24 +87,22 @@ class FinishedRequests:
         Raises:
             OSError: The folder of the journals cannot be read.
         """
-        found, passed_over = await asyncio.to_thread(self._read)
-        self.dropped += passed_over
-        self._tell(found)
+        self.dropped += await asyncio.to_thread(self._read)
 
     def take(self, message: RefusedRequests) -> None:
-        """Tell of what a worker refused."""
+        """Tell of what a worker refused, in the next round."""
         self.dropped += message.dropped
-        self._tell(message.requests)
+        self._hand(message.requests)
 
     def interrupted(self, opened: Iterable[Open], slot: int, finished_at_ns: int) -> None:
-        """Tell of what a dead worker left open.
+        """Tell of what a dead worker left open, in the next round.
 
         Args:
             opened: Its requests.
             slot: The worker's.
             finished_at_ns: When it last wrote.
         """
-        self._tell(
+        self._hand(
             [
                 finished_request(
                     interrupted_event(each, finished_at_ns),
@@ -113,24 +118,34 @@ class FinishedRequests:
             ]
         )
 
-    def _tell(self, requests: Sequence[FinishedRequest]) -> None:
-        if requests:
-            for recipient in self._recipients:
-                recipient(requests)
+    def _hand(self, requests: Sequence[FinishedRequest]) -> None:
+        if sum(map(len, self._handed)) + len(requests) > AT_ONCE:
+            self.dropped += len(requests)
+        elif requests and self.is_wanted:
+            self._handed.append(requests)
 
-    def _read(self) -> tuple[list[FinishedRequest], int]:
-        found: list[FinishedRequest] = []
-        passed_over = 0
+    def _tell(self, requests: Sequence[FinishedRequest]) -> None:
+        for recipient in self._recipients:
+            recipient(requests)
+
+    def _read(self) -> int:
+        """Tell of what was handed over, and of what is new; return how many were passed over."""
+        while self._handed:
+            self._tell(self._handed.popleft())
         self._find()
+        told = passed_over = 0
         for name, reader in list(self._readers.items()):
             try:
-                passed_over += reader.read(found)
+                more, too_many = reader.read(self._tell, AT_ONCE - told)
             except OSError as error:  # its place has not moved
                 log_events.JOURNAL_NOT_READ.log(journal=name, error=error)
+            else:
+                told += more
+                passed_over += too_many
             if reader.is_over:
                 del self._readers[name]
                 self._over.add(name)
-        return found, passed_over
+        return passed_over
 
     def _find(self) -> None:
         journals = {journal.name: journal for journal in list_journals(self._journals)}
@@ -159,13 +174,18 @@ class _Reader:
         self._journal = journal
         self._tail = Tail(journal.path, _end_of(journal.path) if is_old else Position())
         self._is_idle = False
-        self._found: list[FinishedRequest] = []
-        self._passed_over = 0
+        self._tell: Recipient = _tell_nobody
+        self._room = self._told = self._passed_over = 0
 
-    def read(self, found: list[FinishedRequest]) -> int:
-        """Add what is new, and return how many requests were passed over."""
-        self._found = found
-        self._passed_over = 0
+    def read(self, tell: Recipient, room: int) -> tuple[int, int]:
+        """Tell of what is new; return of how many requests, and how many were passed over.
+
+        Args:
+            tell: Told of each.
+            room: How many it may be told of.
+        """
+        self._tell, self._room = tell, room
+        self._told = self._passed_over = 0
         # Asked before the reading: what is read after a "yes" is all that there is.
         may_be_over = self._is_idle and is_dead(self._journal)
         for _ in range(_CHUNKS_AT_ONCE):
@@ -173,16 +193,21 @@ class _Reader:
             if self._is_idle:
                 self.is_over = may_be_over
                 break
-        return self._passed_over
+        return self._told, self._passed_over
 
     def _parse(self, segment: int, content: bytes, offset: int) -> int:
         del segment, offset
         closes, consumed = read_closes(content)
-        room = AT_ONCE - len(self._found)
+        wanted = closes[: self._room - self._told]
         slot = self._journal.slot
-        self._found += [finished_request(each.event, each.course, slot) for each in closes[:room]]
-        self._passed_over += max(0, len(closes) - room)
+        self._tell([finished_request(each.event, each.course, slot) for each in wanted])
+        self._told += len(wanted)
+        self._passed_over += len(closes) - len(wanted)
         return consumed
+
+
+def _tell_nobody(_: Sequence[FinishedRequest]) -> None:
+    """Take nothing."""
 
 
 def _end_of(folder: Path) -> Position:

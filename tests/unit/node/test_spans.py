@@ -10,7 +10,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTracePartialSuccess,
     ExportTraceServiceResponse,
 )
-from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, Status
 from opentelemetry.semconv._incubating.attributes import (
     error_attributes,
     gen_ai_attributes,
@@ -59,7 +59,7 @@ def _request(**changes: object) -> FinishedRequest:
 
 def _spans(request: FinishedRequest) -> list[Span]:
     """Return the spans as a collector reads them."""
-    return [Span.FromString(span) for span in write_spans(request)]
+    return list(ScopeSpans.FromString(b"".join(write_spans(request))).spans)
 
 
 def _by_name(spans: list[Span]) -> dict[str, Span]:

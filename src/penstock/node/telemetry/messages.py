@@ -5,7 +5,7 @@ HTTP nothing has to be installed. Source: opentelemetry-proto, `trace.proto` and
 """
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
@@ -45,6 +45,8 @@ _TRACE_HEAD, _SPAN_HEAD, _PARENT_HEAD = 16 << 8 | 0x0A, 8 << 8 | 0x12, 8 << 8 | 
 """Key and length, as they lie."""
 _START_KEY, _END_KEY = 7 << 3 | 1, 8 << 3 | 1
 _SPANS_ATTRIBUTE, _RESOURCES_ATTRIBUTE = 9, 1
+_PARTS: Final = 2
+"""Of a scope: its spans, or its metrics."""
 _LARGEST: Final = (1 << 63) - 1
 _UINT64: Final = 1 << 64
 
@@ -60,7 +62,7 @@ def span_number(span_id: str) -> int:
 def write_span(
     trace_id: bytes, span_id: int, parent_id: int, during: tuple[int, int], said: bytes
 ) -> bytes:
-    """Return a span as a message.
+    """Return a span as a field of the message that has many.
 
     Args:
         trace_id: 16 bytes.
@@ -88,7 +90,7 @@ def write_span(
         head = _ROOT.pack(
             _TRACE_HEAD, trace_id, _SPAN_HEAD, span_id, start, began_ns, end, ended_ns
         )
-    return head + said
+    return length_head(_PARTS, len(head) + len(said)) + head + said
 
 
 def describe_span(name: str, kind: Kind, attributes: Mapping[str, Value]) -> bytes:
@@ -161,23 +163,26 @@ def _as_unsigned(value: int) -> int:
     return max(-_LARGEST - 1, min(value, _LARGEST)) % _UINT64
 
 
-def write_request(resource: bytes, scope: str, version: str, parts: Iterable[bytes]) -> bytes:
+def write_part(content: bytes) -> bytes:
+    """Return a metric as a field of the message that has many, as `write_span` does it."""
+    return length_field(_PARTS, content)
+
+
+def write_request(resource: bytes, scope: str, version: str, parts: Sequence[bytes]) -> bytes:
     """Return a request that sends spans, or metrics: both look the same.
 
     Args:
         resource: Who sends, as `write_resource` has it.
         scope: What made them.
         version: Of that.
-        parts: Each a message, as `write_span` returns it.
+        parts: As `write_span` and `write_part` return them.
     """
     instrument = length_field(1, _text(scope)) + length_field(2, _text(version))
-    pieces = [length_field(1, instrument)]
-    for part in parts:
-        pieces += length_head(2, len(part)), part
+    head = length_field(1, instrument)
     # What all of it lies in is told from its size: a large message is put together once.
-    size_bytes = sum(map(len, pieces))
-    source = length_field(1, resource) + length_head(2, size_bytes)
-    return b"".join([length_head(1, len(source) + size_bytes), source, *pieces])
+    size_bytes = len(head) + sum(map(len, parts))
+    source = length_field(1, resource) + length_head(2, size_bytes) + head
+    return b"".join([length_head(1, len(source) - len(head) + size_bytes), source, *parts])
 
 
 def read_rejected(answer: bytes) -> int:

@@ -2,14 +2,14 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeAlias
 
 from penstock import __version__
 from penstock.contract.exposition import Family
 from penstock.kit.clock import Clock
 from penstock.node.telemetry.door import METRICS
-from penstock.node.telemetry.messages import write_request
+from penstock.node.telemetry.messages import write_part, write_request
 from penstock.node.telemetry.points import POINTS, Starts, write_family
 from penstock.node.telemetry.sender import Sender
 
@@ -73,7 +73,7 @@ class MetricsPush:
         points = 0
         for family in self._families():
             for part, count in write_family(family, self._starts):
-                parts.append(part)
+                parts.append(write_part(part))
                 points += count
                 if points >= POINTS:
                     messages.append((self._write(parts), points))
@@ -83,5 +83,5 @@ class MetricsPush:
             messages.append((self._write(parts), points))
         return messages
 
-    def _write(self, parts: Iterable[bytes]) -> bytes:
+    def _write(self, parts: Sequence[bytes]) -> bytes:
         return write_request(self._resource, "penstock", __version__, parts)

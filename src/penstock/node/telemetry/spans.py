@@ -10,6 +10,7 @@
 Nothing of a prompt or an answer is in them: what they are made of has nothing of it.
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -18,13 +19,14 @@ from penstock.contract.finished import (
     QUEUE_SPAN,
     STREAM_SPAN,
     FinishedRequest,
-    Trace,
+    RefusedBy,
 )
 from penstock.node.telemetry.messages import (
     CLIENT,
     ENDS,
     INTERNAL,
     SERVER,
+    Value,
     describe,
     describe_span,
     say_number,
@@ -107,16 +109,19 @@ def write_spans(request: FinishedRequest) -> list[bytes]:
     end_ns = max(finished_ns, begin_ns)
     admitted_ns = _between(begin_ns, request.started_at_ns, end_ns)
     dispatched_ns = _between(admitted_ns, request.dispatched_at_ns or finished_ns, end_ns)
-    spans = [write_span(trace_id, own_id, parent_id, (begin_ns, end_ns), _served(request, trace))]
+    is_sampled = trace.is_sampled
+    said = _served(request, is_sampled)
+    spans = [write_span(trace_id, own_id, parent_id, (begin_ns, end_ns), said)]
     if begin_ns < admitted_ns:
-        said = _describe_part("admit", trace.is_sampled)
+        said = _describe_part("admit", is_sampled)
         during = begin_ns, admitted_ns
         spans.append(write_span(trace_id, own_id | _ADMIT, own_id, during, said))
     if request.event_id:
-        said = _describe_part("queue", trace.is_sampled)
+        said = _describe_part("queue", is_sampled)
         during = admitted_ns, dispatched_ns
         spans.append(write_span(trace_id, own_id | _QUEUE, own_id, during, said))
-    spans += _attempts(request, trace, (trace_id, own_id), (dispatched_ns, end_ns))
+    if request.attempt_count:
+        spans += _attempts(request, is_sampled, (trace_id, own_id), (dispatched_ns, end_ns))
     return spans
 
 
@@ -135,28 +140,29 @@ def _describe_part(name: str, is_sampled: bool) -> bytes:  # noqa: FBT001 - what
 # The request's own span
 
 
-def _served(request: FinishedRequest, trace: Trace) -> bytes:
+def _served(request: FinishedRequest, is_sampled: bool) -> bytes:  # noqa: FBT001 - as below
     """Return what is said of all of it."""
-    status, error_source, by = request.status, request.error_source, request.refused_by
-    is_error = error_source in _OURS or status >= _SERVER_ERROR
     return b"".join(
         (
             _describe_request(
-                request.operation, request.model, status, request.attempt_count, request.slot
-            ),
-            _describe_end(
-                request.outcome,
-                request.error_code,
-                error_source,
-                None if by is None else by.rule,
-                None if by is None else by.metric,
+                (
+                    request.operation,
+                    request.model,
+                    request.status,
+                    request.attempt_count,
+                    request.slot,
+                    request.outcome,
+                    request.error_code,
+                    request.error_source,
+                    request.refused_by,
+                    is_sampled,
+                )
             ),
             _describe_caller(request.organization, request.project, request.key_id),
             say_number("http.request.body.size", request.request_bytes),
             say_number("http.response.body.size", request.answer_bytes),
             say_text("penstock.request_id", request.request_id),
             say_text("penstock.event_id", request.event_id),
-            ENDS[trace.is_sampled, is_error],
         )
     )
 
@@ -173,8 +179,13 @@ def _describe_caller(organization: str, project: str, key_id: str) -> bytes:
 
 
 @lru_cache(maxsize=_KEPT)
-def _describe_request(operation: str, model: str, status: int, attempts: int, slot: int) -> bytes:
-    return describe_span(
+def _describe_request(
+    what: tuple[str, str, int, int, int, str, str | None, str, RefusedBy | None, bool],
+) -> bytes:
+    operation, model, status, attempts, slot, outcome, error_code, error_source, by, is_sampled = (
+        what
+    )
+    said = describe_span(
         "request",
         SERVER,
         {
@@ -183,31 +194,25 @@ def _describe_request(operation: str, model: str, status: int, attempts: int, sl
             "http.response.status_code": status or None,
             "penstock.attempts": attempts,
             "penstock.worker": slot,
-        },
-    )
-
-
-@lru_cache(maxsize=_KEPT)
-def _describe_end(
-    outcome: str, error_code: str | None, error_source: str, rule: str | None, metric: str | None
-) -> bytes:
-    return describe(
-        {
             "error.type": error_code,
             "penstock.outcome": outcome,
             "penstock.error_code": error_code,
             "penstock.error_source": error_source,
-            "penstock.rule.id": rule,
-            "penstock.rule.metric": metric,
-        }
+            "penstock.rule.id": None if by is None else by.rule,
+            "penstock.rule.metric": None if by is None else by.metric,
+        },
     )
+    return said + ENDS[is_sampled, error_source in _OURS or status >= _SERVER_ERROR]
 
 
 # Those of its attempts
 
 
 def _attempts(
-    request: FinishedRequest, trace: Trace, ids: tuple[bytes, int], during: tuple[int, int]
+    request: FinishedRequest,
+    is_sampled: bool,  # noqa: FBT001 - as below
+    ids: tuple[bytes, int],
+    during: tuple[int, int],
 ) -> list[bytes]:
     """Return spans of endpoints that were tried; the last may have been followed by a refusal."""
     (trace_id, own_id), (begin_ns, end_ns) = ids, during
@@ -223,7 +228,7 @@ def _attempts(
             _endpoint(request, number),
             attempt.reason,
         )
-        said += ENDS[trace.is_sampled, True]
+        said += ENDS[is_sampled, True]
         part_id = own_id | number << _DIGIT
         spans.append(write_span(trace_id, part_id, own_id, (begin_ns, until_ns), said))
         begin_ns = until_ns
@@ -231,11 +236,11 @@ def _attempts(
     if request.attempt_count < number:
         return spans
     last_id = own_id | number << _DIGIT
-    said = _last_attempt(request, trace, _endpoint(request, number))
+    said = _last_attempt(request, _endpoint(request, number), is_sampled)
     spans.append(write_span(trace_id, last_id, own_id, (begin_ns, end_ns), said))
     if request.first_byte_at_ns is not None and request.is_stream:
         streamed = _between(begin_ns, request.first_byte_at_ns, end_ns), end_ns
-        said = _describe_part("stream", trace.is_sampled)
+        said = _describe_part("stream", is_sampled)
         spans.append(write_span(trace_id, own_id | _STREAM, last_id, streamed, said))
     return spans
 
@@ -245,22 +250,27 @@ def _endpoint(request: FinishedRequest, number: int) -> str:
     return endpoints[number - 1] if number <= len(endpoints) else ""
 
 
-def _last_attempt(request: FinishedRequest, trace: Trace, endpoint: str) -> bytes:
+def _last_attempt(
+    request: FinishedRequest,
+    endpoint: str,
+    is_sampled: bool,  # noqa: FBT001 - as below
+) -> bytes:
     """Return what is said of it."""
-    is_ok, model = request.outcome == "ok", request.served_model
-    error = None if is_ok else request.error_code or request.outcome
-    said = (
-        _describe_attempt(request.operation, model, request.upstream, endpoint, error)
-        + _describe_answer(
+    said = _describe_last(
+        (
+            request.operation,
+            request.served_model,
+            request.upstream,
+            endpoint,
+            None if request.outcome == "ok" else request.error_code or request.outcome,
             request.provider,
-            model if is_ok else None,
             request.region,
             request.usage_source,
             request.is_stream,
+            request.error_source,
+            is_sampled,
         )
-        + say_text("penstock.upstream_request_id", request.upstream_request_id)
-        + ENDS[trace.is_sampled, request.error_source in _OURS]
-    )
+    ) + say_text("penstock.upstream_request_id", request.upstream_request_id)
     if request.first_byte_at_ns is None:
         return said
     return b"".join(
@@ -289,6 +299,26 @@ def _describe_parts(cached: int | None, cache_write: int | None, reasoning: int 
 
 
 @lru_cache(maxsize=_KEPT)
+def _describe_last(
+    what: tuple[str, str, str, str, str | None, str, str, str, bool, str, bool],
+) -> bytes:
+    operation, model, upstream, endpoint, error, provider = what[:6]
+    region, usage_source, is_stream, error_source, is_sampled = what[6:]
+    said: Mapping[str, Value] = {
+        "gen_ai.provider.name": provider,
+        "gen_ai.request.stream": is_stream,
+        "gen_ai.response.model": model if error is None else None,
+        "penstock.region": region,
+        "penstock.usage_source": usage_source,
+    }
+    return (
+        _describe_attempt(operation, model, upstream, endpoint, error)
+        + describe(said)
+        + ENDS[is_sampled, error_source in _OURS]
+    )
+
+
+@lru_cache(maxsize=_KEPT)
 def _describe_attempt(
     operation: str, model: str, upstream: str, endpoint: str, error: str | None
 ) -> bytes:
@@ -305,23 +335,4 @@ def _describe_attempt(
             "server.port": int(port) if port.isascii() and port.isdigit() else None,
             "error.type": error,
         },
-    )
-
-
-@lru_cache(maxsize=_KEPT)
-def _describe_answer(
-    provider: str,
-    model: str | None,
-    region: str,
-    usage_source: str,
-    is_stream: bool,  # noqa: FBT001 - what is kept is found by place
-) -> bytes:
-    return describe(
-        {
-            "gen_ai.provider.name": provider,
-            "gen_ai.request.stream": is_stream,
-            "gen_ai.response.model": model,
-            "penstock.region": region,
-            "penstock.usage_source": usage_source,
-        }
     )

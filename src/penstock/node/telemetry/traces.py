@@ -1,7 +1,7 @@
 """Chooses which requests have their spans sent, and sends them: a batch at a time, bounded."""
 
 import asyncio
-import contextlib
+import threading
 from collections import deque
 from collections.abc import Sequence
 from typing import Final
@@ -13,16 +13,17 @@ from penstock.node.telemetry.messages import write_request
 from penstock.node.telemetry.sender import Sender
 from penstock.node.telemetry.spans import write_spans
 
-QUEUED: Final = 8_192
-"""Requests whose spans wait to be sent; beyond it the oldest are lost, counted."""
-BATCH: Final = 1_024
-"""Requests whose spans are written at once, mostly as one message: to send one takes as long as to
-write the spans of sixty."""
+QUEUED_BYTES: Final = 32_000_000
+"""Spans that wait to be sent; those that come while there is no room are lost, counted."""
 MESSAGE_BYTES: Final = 2_000_000
-"""Beyond this the rest is another message; collectors take 4 MB, and a request has 0.1 at most."""
+"""What is sent at once, as soon as there is so much: collectors take 4 MB."""
+_PIECE_BYTES: Final = 128_000
+"""Spans are kept in pieces of so much, and a request's more: that has 0.1 MB at most."""
 _WAIT_S: Final = 1.0
-"""How long a message waits to be full."""
+"""How long a span waits for others."""
+_LOOK_S: Final = 0.1
 _SERVER_ERROR: Final = 500
+_FULL: Final = (TRACES.name, "full")
 
 
 def is_noteworthy(request: FinishedRequest, *, slow_s: float | None, sends_refused: bool) -> bool:
@@ -60,59 +61,71 @@ class Traces:
         self._resource = resource
         self._slow_s = slow_s
         self._sends_refused = sends_refused
-        self._waiting: deque[FinishedRequest] = deque()
-        self._is_full = asyncio.Event()
+        self._waiting: deque[tuple[bytes, int]] = deque()
+        """Pieces, each with how many spans are in it."""
+        self._size_bytes = 0
+        self._lock = threading.Lock()
+        """Of these two: spans are taken in one thread, and sent by another."""
+        # Counted in another thread than the rest of it: so it is there before somebody looks.
+        sender.lost[_FULL] = 0
 
     def take(self, requests: Sequence[FinishedRequest]) -> None:
-        """Have those sent that are to be; called with each request that has ended."""
+        """Have those sent that are to be, of all that have ended; in one thread at a time."""
+        spans: list[bytes] = []
+        size_bytes = 0
+        has_room = self._size_bytes < QUEUED_BYTES
         for request in requests:
             trace = request.trace
             # Who shows no key decides nothing here, by errors either: it could fill a collector.
             if trace is None or not trace.span_id or not request.organization:
                 continue
-            if trace.is_sampled or is_noteworthy(
+            if not trace.is_sampled and not is_noteworthy(
                 request, slow_s=self._slow_s, sends_refused=self._sends_refused
             ):
-                self._waiting.append(request)
-        while len(self._waiting) > QUEUED:
-            self._lose(self._waiting.popleft())
-        if len(self._waiting) >= BATCH:
-            self._is_full.set()
+                continue
+            if not has_room:
+                self._sender.lost[_FULL] += 3 + request.attempt_count  # about
+                continue
+            more = write_spans(request)
+            spans += more
+            size_bytes += sum(map(len, more))
+            if size_bytes >= _PIECE_BYTES:
+                self._keep(spans, size_bytes)
+                spans, size_bytes = [], 0
+                has_room = self._size_bytes < QUEUED_BYTES
+        if spans:
+            self._keep(spans, size_bytes)
+
+    def _keep(self, spans: Sequence[bytes], size_bytes: int) -> None:
+        with self._lock:
+            self._waiting.append((b"".join(spans), len(spans)))
+            self._size_bytes += size_bytes
 
     async def run(self) -> None:
         """Send until cancelled."""
         while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._is_full.wait(), _WAIT_S)
-            self._is_full.clear()
+            waited_s = 0.0
+            while waited_s < _WAIT_S and self._size_bytes < MESSAGE_BYTES:
+                await asyncio.sleep(_LOOK_S)
+                waited_s += _LOOK_S
             await self.flush()
 
     async def flush(self) -> None:
         """Send all that waits."""
         while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH))]
-            for content, count in await asyncio.to_thread(self._encode, batch):
-                await self._sender.send(TRACES, content, count)
+            pieces, count = self._next()
+            content = write_request(self._resource, "penstock", __version__, pieces)
+            await self._sender.send(TRACES, content, count)
 
-    def _encode(self, requests: Sequence[FinishedRequest]) -> list[tuple[bytes, int]]:
-        """Return messages, each with how many spans are in it."""
-        messages: list[tuple[bytes, int]] = []
-        spans: list[bytes] = []
-        size_bytes = 0
-        for request in requests:
-            more = write_spans(request)
-            spans += more
-            size_bytes += sum(map(len, more))
-            if size_bytes > MESSAGE_BYTES:
-                messages.append(self._message(spans))
-                spans, size_bytes = [], 0
-        if spans:
-            messages.append(self._message(spans))
-        return messages
-
-    def _message(self, spans: Sequence[bytes]) -> tuple[bytes, int]:
-        return write_request(self._resource, "penstock", __version__, spans), len(spans)
-
-    def _lose(self, request: FinishedRequest) -> None:
-        """Count the spans that a request would have had, about."""
-        self._sender.lost[TRACES.name, "full"] += 3 + request.attempt_count
+    def _next(self) -> tuple[list[bytes], int]:
+        """Take out as much as is sent at once; return pieces, and how many spans are in them."""
+        pieces: list[bytes] = []
+        count = size_bytes = 0
+        with self._lock:
+            while self._waiting and size_bytes < MESSAGE_BYTES:
+                piece, more = self._waiting.popleft()
+                pieces.append(piece)
+                count += more
+                size_bytes += len(piece)
+            self._size_bytes -= size_bytes
+        return pieces, count
