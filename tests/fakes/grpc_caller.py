@@ -23,7 +23,11 @@ class Caller:
 
     def __init__(self, port: int, key: str | None) -> None:
         """See the class."""
-        options = [("grpc.max_receive_message_length", -1), ("grpc.enable_retries", 0)]
+        options = [
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.enable_retries", 0),
+            ("grpc.use_local_subchannel_pool", 1),  # else callers share a connection
+        ]
         self._channel = grpc.insecure_channel(f"127.0.0.1:{port}", options)
         self._key = key
 

@@ -66,6 +66,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Largest multipart form that is taken, such as sound to transcribe."""
     stream_keep_alive_s: float = 0.0
     """After how much silence the caller of a stream gets a comment; never when 0."""
+    overloaded_status: int = 429
+    """HTTP status of answers that say that engines have no room."""
     heeds_load: bool = True
     """Whether endpoints get less when their engines say how busy they are; reports are asked for
     then, too."""

@@ -6,6 +6,7 @@ STEERING = frozenset(
         "bootstrap_host",
         "bootstrap_port",
         "bootstrap_room",
+        "conversation_id",
         "data_parallel_rank",
         "disagg_prefill_dp_rank",
         "disaggregated_params",

@@ -53,5 +53,5 @@ SGLANG = Engine(
             required=("lora_name",),
         ),
     ),
-    cancels="closing the connection, at once",
+    cancels="closing the connection, at once; none is shared, so `/abort_request` is not needed",
 )

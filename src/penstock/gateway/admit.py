@@ -33,6 +33,8 @@ _UNKNOWN_MODEL = Refusal(MODEL_NOT_FOUND, param="model")
 _INCLUDE_USAGE = msgspec.Raw(b'{"include_usage":true}')
 _CONTINUOUS_USAGE = msgspec.Raw(b'{"include_usage":true,"continuous_usage_stats":true}')
 _NOT_PASSED = STEERING.union(IDENTIFYING)
+_SESSIONS = ("prompt_cache_key", "user")
+"""The first one that says something counts."""
 _EMPTY = re.compile(rb'null|""|\[[ \t\r\n]*\]')
 STEER_SCOPE = "inference:steer"
 _BYTES_PER_TOKEN = 4
@@ -112,6 +114,7 @@ def admit(
         if isinstance(options, Refusal):
             return options
     demand = demand_of(principal, operation, members, body, offer.max_output_tokens)
+    session = _session_of(members)
     priority = _isolate(members, runtime, principal)
     _address(members, target, priority)
     estimated = len(body) // _BYTES_PER_TOKEN if operation.has_usage else 0
@@ -128,7 +131,7 @@ def admit(
         demand,
         members.get("metadata"),
         priority=priority,
-        session=_session_of(members),
+        session=session,
         prefix=runtime.read_prefix(principal, operation, members) if offer.is_spread else None,
     )
 
@@ -161,11 +164,12 @@ def readdress(admission: Admission, target: Target) -> Admission | None:
 
 
 def _session_of(members: Members) -> msgspec.Raw | None:
-    """Return the text by which a caller says what has a beginning in common, if it does."""
-    session = members.get("prompt_cache_key")
-    if session is None or not bytes(session).startswith(b'"') or bytes(session) == b'""':
-        return None
-    return session
+    """Return the text by which a caller says what belongs together, if it does."""
+    for name in _SESSIONS:
+        session = members.get(name)
+        if session is not None and bytes(session).startswith(b'"') and bytes(session) != b'""':
+            return session
+    return None
 
 
 def _address(members: Members, target: Target, priority: int) -> None:

@@ -20,6 +20,7 @@ from penstock.gateway.errors import (
     FIRST_BYTE_TIMEOUT,
     IDLE_TIMEOUT,
     INTERRUPTED,
+    OVERLOADED,
     TOTAL_TIMEOUT,
 )
 from penstock.gateway.failure import BROKEN, RETRIED_STATUSES, redacted, too_long
@@ -281,6 +282,8 @@ class Dispatch(RequestRecord):
         if not self._reply.is_begun:
             self._first_byte_ns = None  # of an answer that nobody got: it is not paid for
         self._dropped_reason = refusal.reason
+        if error is OVERLOADED:
+            status = self._worker.overloaded_status
         refusal = self._redacted(refusal)
         self._reply.fail(
             refusal,

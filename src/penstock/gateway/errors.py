@@ -319,7 +319,7 @@ OVERLOADED = infrastructure(
     429,
     "The model is overloaded. Retry.",
     cause="The engine had no room: it answered 429, 529, or 503 with words that say so.",
-    operator="Add endpoints or limit what tenants may send.",
+    operator="Add endpoints or limit what tenants may send; `overloaded_status` makes it a 503.",
 )
 UNAVAILABLE = infrastructure(
     "upstream:unavailable",

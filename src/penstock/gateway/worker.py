@@ -118,6 +118,8 @@ class Worker:
         """How large a form may be."""
         self.keep_alive_s = settings.stream_keep_alive_s
         """After how much silence callers of streams get a comment; never when 0."""
+        self.overloaded_status = settings.overloaded_status
+        """Of answers that say that engines have no room."""
         self._ended: asyncio.Future[int] = loop.create_future()
         self._end: asyncio.Task[None] | None = None
         """What drains the worker."""

@@ -1,7 +1,7 @@
 """What an agent is started with."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -91,6 +91,9 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     stream_keep_alive_s: KeepAlive = 0.0
     """After how much silence the caller of a stream gets a comment, so that nothing on the way
     takes its connection for dead; never when 0. Errors that come later are events under 200."""
+    overloaded_status: Literal[429, 503] = 429
+    """What callers are answered when engines have no room, `Retry-After` beside it: 429, or 503 for
+    clients to whom 429 means that they themselves asked too much."""
     engine_load_s: Annotated[float, Meta(ge=0, le=60)] = 5.0
     """How often engines are asked how busy they are, where an upstream has several endpoints; never
     when 0, and what they say in answers is not heeded then, either."""

@@ -430,6 +430,7 @@ class Supervisor:
             metadata_labels=settings.metadata_labels,
             form_bytes=settings.form_bytes,
             stream_keep_alive_s=settings.stream_keep_alive_s,
+            overloaded_status=settings.overloaded_status,
             heeds_load=settings.engine_load_s > 0,
             prefix_index_bytes=settings.prefix_index_bytes,
             tells_refused=self._desks.finished.is_wanted,

@@ -26,6 +26,44 @@ HEADERS = {
     "trtllm": None,
     "llm_d": None,
 }
+STEERING = {
+    *(
+        f"x-override-{what}"
+        for what in (
+            "rid",
+            "bootstrap-host",
+            "bootstrap-port",
+            "bootstrap-room",
+            "conversation-id",
+            "routed-dp-rank",
+            "disagg-prefill-dp-rank",
+            "priority",
+        )
+    ),
+    *(
+        f"x-dynamo-{what}"
+        for what in (
+            "request-priority",
+            "strict-priority",
+            "session-id",
+            "meta-policy-class",
+            "dp-rank",
+        )
+    ),
+    "x-worker-instance-id",
+    "x-prefill-instance-id",
+    "x-tenant-id",
+    "x-data-parallel-rank",
+    "x-vllm-priority",
+    "x-smg-routing-key",
+    "x-gateway-destination-endpoint",
+    "x-gateway-destination-endpoint-subset",
+    "x-gateway-inference-fairness-id",
+    "x-llm-d-inference-objective",
+    "x-llm-d-model-name-rewrite",
+    "endpoint-load-metrics-format",
+}
+"""By which servers are told which worker answers, for whom, how urgently, and under which name."""
 FAIRNESS = "x-llm-d-inference-fairness-id"
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -109,11 +147,17 @@ async def test_engines_know_sessions_by_pseudonyms(
     assert len(first) == 32
     without = await _seen(engine, worker, kind)
     assert HEADERS[kind] not in without.header
-    body = chat_body(model=kind, prompt_cache_key="chat-1")
+    told: list[str] = []
+    for members in ({"prompt_cache_key": "chat-1"}, {"user": "ada"}, {"user": "grace"}):
+        assert (await ask(worker.port, "", chat_body(model=kind, **members))).status == 200
+        told.append(engine.requests[-1].header[HEADERS[kind] or ""])
+        assert len(told[-1]) == 32
+    assert len(set(told)) == 3
+    body = chat_body(model=kind, user="ada", prompt_cache_key="chat-1")
     assert (await ask(worker.port, "", body)).status == 200
-    assert len(engine.requests[-1].header[HEADERS[kind] or ""]) == 32
+    assert engine.requests[-1].header[HEADERS[kind] or ""] == told[0]
     for nothing in (None, "", 7):
-        body = chat_body(model=kind, prompt_cache_key=nothing)
+        body = chat_body(model=kind, prompt_cache_key=nothing, user=nothing)
         assert (await ask(worker.port, "", body)).status == 200
         assert HEADERS[kind] not in engine.requests[-1].header
 
@@ -158,12 +202,10 @@ async def test_engines_get_request_id_and_trace(
     assert (seen.header["x-request-id"], seen.header["traceparent"]) == ("mine-1", TRACEPARENT)
 
 
-@pytest.mark.parametrize(
-    "field", ["x-override-rid", "x-worker-instance-id", "x-data-parallel-rank"]
-)
+@pytest.mark.parametrize("kind", HEADERS)
 async def test_headers_that_steer_do_not_arrive(
-    engine: ScriptedEngine, worker: WorkerProcess, field: str
+    engine: ScriptedEngine, worker: WorkerProcess, kind: str
 ) -> None:
-    """A caller reaches no worker, rank or request of an engine by a header."""
-    seen = await _seen(engine, worker, "dynamo", **{field.replace("-", "_"): "1"})
-    assert field not in seen.header
+    """A caller reaches no worker, rank, tenant, priority or request of an engine by a header."""
+    seen = await _seen(engine, worker, kind, **{name.replace("-", "_"): "1" for name in STEERING})
+    assert STEERING.isdisjoint(seen.header)

@@ -29,6 +29,7 @@ from penstock.contract.snapshot_store import (
     owner_name,
     prices_record,
 )
+from penstock.gateway.limits import H2_STREAMS
 
 MODEL = "model-a"
 TOKEN = NANO // 1_000_000
@@ -151,20 +152,54 @@ def _long_request() -> bytes:
     )
 
 
-def test_cancellation_reaches_the_engine_soon(tmp_path: Path, engine: Engine) -> None:
+@pytest.mark.parametrize("is_stream", [True, False], ids=["in a stream", "before an answer"])
+def test_cancellation_reaches_the_engine_soon(
+    tmp_path: Path, engine: Engine, *, is_stream: bool
+) -> None:
     """Without a sweep or a time-out between: at once, on a quiet machine within 100 ms."""
     with _serving(tmp_path, engine) as (_, caller):
         taken_s = []
         for _ in range(3):
             aborted = engine.count("aborted_count") + 1
-            stream = caller.stream([text_request(MODEL, tokens=32)], ("x-emulator-itl-ms", "200"))
-            next(stream)
+            if is_stream:
+                slowly = ("x-emulator-itl-ms", "200")
+                call = caller.stream([text_request(MODEL, tokens=32)], slowly)
+                next(call)
+            else:
+                slowly = ("x-emulator-ttft-ms", "30000")
+                call = caller.begin("ModelInfer", text_request(MODEL), slowly)
+                _wait(lambda: engine.count("active_count") == 1)
             began_s = time.monotonic()
-            stream.cancel()
+            call.cancel()
             while engine.count("aborted_count") < aborted:
                 assert time.monotonic() < began_s + 60
             taken_s.append(time.monotonic() - began_s)
         assert min(taken_s) < 1, taken_s
+
+
+def test_who_leaves_the_queue_is_never_dispatched(tmp_path: Path, engine: Engine) -> None:
+    """A call that is cancelled while it waits for room at its engine never gets there."""
+    plain = engine.snapshot.upstreams[0]
+    narrow = msgspec.structs.replace(plain, max_connections=1)
+    snapshot = msgspec.structs.replace(engine.snapshot, upstreams=(narrow,))
+    port, slowly = free_port(), ("x-emulator-ttft-ms", "60000")
+    with (
+        running_worker(tmp_path, [], snapshot=snapshot, grpc_port=port) as worker,
+        calling(port, KEY) as first,
+        calling(port, KEY) as second,
+    ):
+        before = engine.count("request_count")
+        calls = [first.begin("ModelInfer", text_request(MODEL), slowly) for _ in range(H2_STREAMS)]
+        _wait(lambda: engine.count("active_count") == H2_STREAMS)
+        queued = second.begin("ModelInfer", text_request(MODEL))
+        _wait(lambda: len(worker.opens()) == H2_STREAMS + 1)
+        queued.cancel()
+        event = worker.wait_events(1, timeout_s=60)[0]
+        assert (event.outcome, event.input_tokens, event.output_tokens) == ("caller_gone", 0, 0)
+        for call in calls:
+            call.cancel()
+        _wait(lambda: engine.count("active_count") == 0)
+        assert engine.count("request_count") == before + H2_STREAMS
 
 
 def test_a_call_under_way_is_finished_before_the_worker_ends(

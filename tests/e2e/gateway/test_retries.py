@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -46,7 +47,18 @@ WORDS = "The request queue is full."
 BUSY = {"error": {"message": WORDS, "code": 503}}
 IN_STREAM = b"data: %b\n\n" % json.dumps(BUSY).encode()
 FINALS = tuple(f"final-{number}" for number in range(10))
-ALIASES = ("status", "under-200", "budget", "gone", "elsewhere", "alone", "half", "late", *FINALS)
+ALIASES = (
+    "status",
+    "under-200",
+    "budget",
+    "gone",
+    "elsewhere",
+    "alone",
+    "half",
+    "late",
+    "past",
+    *FINALS,
+)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -88,7 +100,7 @@ def _snapshot(first: int, second: int) -> Snapshot:
                 name,
                 "emulator",
                 tuple(Endpoint("http", "127.0.0.1", port) for port in each),
-                timeouts=Timeouts(total_ms=600 if name == "late" else 60_000),
+                timeouts=Timeouts(total_ms=600 if name == "past" else 60_000),
             )
             for name, each in ports.items()
         ),
@@ -227,6 +239,18 @@ async def test_an_engine_that_asks_for_rest_gets_it(case: Case) -> None:
     assert (case.seen, event.attempt_count) == ((0, 1), 1)
 
 
+async def test_what_is_turned_away_too_late_is_tried_nowhere(case: Case) -> None:
+    """A request whose time is over is not sent to another engine any more."""
+
+    async def script(talk: Talk) -> None:
+        await asyncio.sleep(0.7)
+        await talk.send(answer(BUSY, 503))
+
+    found, event = await case.ask("past", script)
+    assert (case.seen, event.attempt_count) == ((1, 0), 1)
+    assert found.code in {"upstream:overloaded", "upstream:total_timeout"}
+
+
 async def test_another_model_stands_in(case: Case) -> None:
     """With all endpoints of a choice tried, the next choice gets the request in its own words."""
     found, event = await case.ask("elsewhere", _sends(answer(BUSY, 529)))
@@ -247,6 +271,20 @@ async def test_with_nobody_else_the_caller_is_told(case: Case) -> None:
         assert (found.header["retry-after"], found.error["message"]) == ("17", WORDS)
         assert (case.seen, event.attempt_count) == ((1, 0), attempts)
         assert (event.outcome, event.input_tokens) == ("upstream_error", 0)
+
+
+@pytest.mark.parametrize("status", [429, 503, 529])
+async def test_no_room_is_503_where_an_operator_wants_it(
+    first: ScriptedEngine, tmp_path: Path, status: int
+) -> None:
+    """The answer says all else that it says with 429: its code, and when to come again."""
+    first.script = _sends(answer(BUSY, status))
+    with running_worker(tmp_path, [first.port], overloaded_status=503) as worker:
+        found = await ask(worker.port, "", chat_body())
+        assert (found.status, found.code) == (503, "upstream:overloaded")
+        assert (found.header["retry-after"], found.error["message"]) == ("1", WORDS)
+        (event,) = worker.wait_events(1)
+        assert (event.status, event.outcome) == (503, "upstream_error")
 
 
 async def test_a_caller_may_leave_while_the_other_is_asked(
