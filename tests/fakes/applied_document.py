@@ -71,10 +71,13 @@ DOCUMENT: dict[str, Any] = {
             "credential": "main",
             "region": "eu-de",
             "timeouts": {"connect_ms": 1_000},
+            "kv_events": "5557/5558",
         },
         {"name": "spare", "endpoints": ["http://10.0.0.2:8000"], "credential": "env:SPARE"},
     ],
-    "deployments": [{"name": "big-eu", "upstream": "gpu", "model": "m", "credential": "main"}],
+    "deployments": [
+        {"name": "big-eu", "upstream": "gpu", "model": "m", "credential": "main", "tokenizer": "/m"}
+    ],
     "routes": [
         {
             "name": "big",

@@ -98,6 +98,7 @@ _DEFAULTS: dict[str, Row] = {
         "timeouts": {},
         "max_connections": 16_384,
         "tls_ca_file": None,
+        "kv_events": None,
         "is_disabled": False,
     },
     "deployments": {
@@ -106,6 +107,7 @@ _DEFAULTS: dict[str, Row] = {
         "max_output_tokens": 1_000_000,
         "adapter_of": None,
         "adapter_path": None,
+        "tokenizer": None,
         "is_disabled": False,
     },
     "routes": {"fallback_id": None},

@@ -68,6 +68,10 @@ class Plane:
         self._start("node", msgspec.json.encode(settings).decode())
         await self._until_ready(f"http://127.0.0.1:{self.metrics_port}/health/ready")
 
+    def process_id(self, name: str) -> int:
+        """Return the id of a process that runs."""
+        return self._processes[name].pid
+
     async def end(self, name: str, number: signal.Signals) -> None:
         """Send a process a signal and wait for its end."""
         process = self._processes.pop(name)

@@ -61,6 +61,7 @@ async def test_objects_have_their_defaults(rig: AdminRig) -> None:
     assert made["upstreams"] == common | {
         "id": made["upstreams"]["id"],
         "takes_priority": False,
+        "kv_events": None,
         "provider": "openai_compatible",
         "endpoints": ["http://127.0.0.1:8000"],
         "discover": None,
@@ -83,6 +84,7 @@ async def test_objects_have_their_defaults(rig: AdminRig) -> None:
         "max_output_tokens": 1_000_000,
         "adapter_of": None,
         "adapter_path": None,
+        "tokenizer": None,
         "is_disabled": False,
     }
     assert made["routes"] == common | {

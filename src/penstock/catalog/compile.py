@@ -15,7 +15,7 @@ from penstock.catalog.errors import Finding, PlatformFileError
 from penstock.catalog.fields import check_key_secret, check_secret
 from penstock.catalog.model import Entry, PlatformFile, ResolveSecret
 from penstock.catalog.rules import REFERENCE, list_endpoints
-from penstock.catalog.schemas import CredentialItem, KeyItem, UpstreamItem
+from penstock.catalog.schemas import CredentialItem, DeploymentItem, KeyItem, UpstreamItem
 from penstock.contract.snapshot import (
     Alias,
     Choice,
@@ -115,12 +115,7 @@ def compile_snapshot(
         ),
         upstreams=tuple(_upstream(entry, credentials) for entry in upstreams),
         deployments=tuple(
-            Deployment(
-                **{
-                    **entry.item.model_dump(exclude={"is_disabled"}),
-                    "credential": credentials.get(entry.item.credential or ""),
-                }
-            )
+            _deployment(entry, credentials)
             for entry in platform.deployments
             if not entry.item.is_disabled
         ),
@@ -248,7 +243,19 @@ def _upstream(entry: Entry[UpstreamItem], credentials: dict[str, str]) -> Upstre
         region=item.region,
         data_class=item.data_class,
         takes_priority=item.takes_priority,
+        kv_events=item.kv_events,
         discover=item.discover,
+    )
+
+
+def _deployment(entry: Entry[DeploymentItem], credentials: dict[str, str]) -> Deployment:
+    item, folder = entry.item, entry.written.folder
+    return Deployment(
+        **{
+            **item.model_dump(exclude={"is_disabled"}),
+            "credential": credentials.get(item.credential or ""),
+            "tokenizer": None if item.tokenizer is None else str(folder / item.tokenizer),
+        }
     )
 
 

@@ -40,6 +40,7 @@ def tell_upstream(item: Upstream, _: Names) -> Record | None:
             region=item.region,
             data_class=item.data_class,
             takes_priority=item.takes_priority,
+            kv_events=item.kv_events,
             discover=item.discover,
         )
     )
@@ -59,6 +60,7 @@ def tell_deployment(item: Deployment, names: Names) -> Record | None:
             credential=_reference(item.credential_id),
             adapter_of=item.adapter_of,
             adapter_path=item.adapter_path,
+            tokenizer=item.tokenizer,
         )
     )
 

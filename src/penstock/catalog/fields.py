@@ -15,6 +15,7 @@ from penstock.access import key_rules
 from penstock.access.model import KeyScope
 from penstock.catalog.discovery import parse_source
 from penstock.catalog.errors import quoted, suggest
+from penstock.catalog.kv_events import parse_kv_events
 from penstock.catalog.rules import (
     MAX_TIMEOUT_MS,
     check_adapter_path,
@@ -208,6 +209,15 @@ def _normalize_networks(networks: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(key_rules.normalize_cidrs(networks) or ())
 
 
+def _as_text(value: Any) -> Any:
+    return str(value) if type(value) is int else value
+
+
+def _check_kv_ports(text: str) -> str:
+    parse_kv_events(text)
+    return text
+
+
 def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
@@ -242,6 +252,7 @@ CredentialName = Annotated[str, AfterValidator(_check_credential_name)]
 CredentialOrReference = Annotated[str, AfterValidator(_check_credential)]
 Url = Annotated[str, AfterValidator(_check_url)]
 Source = Annotated[str, AfterValidator(_check_source)]
+KvPorts = Annotated[str, BeforeValidator(_as_text), AfterValidator(_check_kv_ports)]
 HeaderPattern = Annotated[str, AfterValidator(check_forward_header)]
 FilePath = Annotated[str, AfterValidator(check_path)]
 Time = Annotated[str, AfterValidator(_check_time)]

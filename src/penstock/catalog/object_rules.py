@@ -12,6 +12,7 @@ import msgspec
 
 from penstock.catalog.discovery import parse_source
 from penstock.catalog.errors import CATALOG_INVALID, FALLBACK_CYCLE
+from penstock.catalog.kv_events import parse_kv_events
 from penstock.catalog.objects import Alias, Deployment, Grant, Route, Upstream
 from penstock.catalog.rules import (
     MAX_CONNECTIONS,
@@ -200,12 +201,14 @@ _CHECKS: Mapping[type[AnyObject], Mapping[str, Callable[[Any], Any]]] = {
         "timeouts": _check_timeouts,
         "max_connections": _check_range(1, MAX_CONNECTIONS),
         "tls_ca_file": _check_file,
+        "kv_events": parse_kv_events,
     },
     Deployment: {
         "name": check_name,
         "model": check_model,
         "adapter_of": check_model,
         "adapter_path": check_adapter_path,
+        "tokenizer": _check_file,
         "max_output_tokens": _check_range(1, MAX_OUTPUT_TOKENS),
     },
     Route: {"name": check_name, "choices": _check_choices},

@@ -41,6 +41,8 @@ class NewUpstream:
     """PEM file on each node; the system's store when None."""
     takes_priority: bool = False
     """Whether its engines were started to serve urgent requests first."""
+    kv_events: str | None = None
+    """Ports where its engines tell of their KV caches, as `kv_events` reads them."""
     is_disabled: bool = False
 
 
@@ -69,6 +71,7 @@ class UpstreamChanges(TypedDict, total=False):
     max_connections: int
     tls_ca_file: str | None
     takes_priority: bool
+    kv_events: str | None
     is_disabled: bool
 
 
@@ -90,6 +93,8 @@ class NewDeployment:
     """The upstream's own name of the model that `model` is a LoRA adapter of, if it is one."""
     adapter_path: str | None = None
     """Where engines find the adapter, to load it when it is needed."""
+    tokenizer: str | None = None
+    """Folder on each node with the model's `tokenizer.json`."""
     is_disabled: bool = False
 
 
@@ -113,6 +118,7 @@ class DeploymentChanges(TypedDict, total=False):
     max_output_tokens: int
     adapter_of: str | None
     adapter_path: str | None
+    tokenizer: str | None
     is_disabled: bool
 
 

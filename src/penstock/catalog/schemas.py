@@ -173,6 +173,7 @@ class UpstreamItem(Item):
     max_connections: int = Field(default=16_384, ge=1, le=MAX_CONNECTIONS)
     tls_ca_file: fields.FilePath | None = None
     takes_priority: bool = False
+    kv_events: fields.KvPorts | None = None
     is_disabled: bool = False
 
     @model_validator(mode="after")
@@ -198,6 +199,7 @@ class ServedItem(Item):
     max_output_tokens: int = Field(default=1_000_000, ge=1, le=MAX_OUTPUT_TOKENS)
     adapter_of: fields.ServedModel | None = None
     adapter_path: fields.AdapterPath | None = None
+    tokenizer: fields.FilePath | None = None
 
     @model_validator(mode="after")
     def _check_adapter(self) -> Self:

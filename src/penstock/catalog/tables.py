@@ -116,6 +116,7 @@ class Upstreams(Versioned, Base):
     max_connections: Mapped[int]
     tls_ca_file: Mapped[str | None]
     takes_priority: Mapped[bool] = mapped_column(server_default=text("false"))
+    kv_events: Mapped[str | None]
     is_disabled: Mapped[bool]
 
 
@@ -158,6 +159,7 @@ class Deployments(Versioned, Base):
     max_output_tokens: Mapped[int]
     adapter_of: Mapped[str | None]
     adapter_path: Mapped[str | None]
+    tokenizer: Mapped[str | None]
     is_disabled: Mapped[bool]
 
 

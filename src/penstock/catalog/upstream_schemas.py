@@ -81,6 +81,22 @@ TakesPriority = Annotated[
     StrictBool,
     Field(description="Whether its engines were started to serve urgent requests first."),
 ]
+KvEvents = Annotated[
+    Text | None,
+    Field(
+        description="Ports of its endpoints' hosts where engines publish events of their KV "
+        "caches: `PORT`, or `PORT/REPLAY_PORT`; null where they do not.",
+        examples=["5557/5558"],
+    ),
+]
+Tokenizer = Annotated[
+    Text | None,
+    Field(
+        description="Absolute path of a folder on each node with the model's `tokenizer.json`: "
+        "prompts are looked up in what engines tell of their KV caches.",
+        examples=["/models/llama-70b"],
+    ),
+]
 Model = Annotated[
     Text,
     Field(
@@ -167,6 +183,7 @@ class NewUpstreamBody(RequestBody):
     max_connections: Connections = _upstream.max_connections
     tls_ca_file: CaFile = None
     takes_priority: TakesPriority = False
+    kv_events: KvEvents = None
     is_disabled: StrictBool = False
 
     def to_new(self) -> NewUpstream:
@@ -193,6 +210,7 @@ class UpstreamChangesBody(RequestBody):
     max_connections: Connections = Field(default_factory=int)
     tls_ca_file: CaFile = Field(default_factory=lambda: None)
     takes_priority: TakesPriority = Field(default_factory=bool)
+    kv_events: KvEvents = Field(default_factory=lambda: None)
     is_disabled: StrictBool = Field(default_factory=bool)
 
     def to_changes(self) -> UpstreamChanges:
@@ -228,6 +246,7 @@ class UpstreamBody(AnswerBody):
         max_connections=_upstream.max_connections,
         tls_ca_file=None,
         takes_priority=False,
+        kv_events=None,
         is_disabled=False,
         version=1,
         **_TIMES,
@@ -247,6 +266,7 @@ class UpstreamBody(AnswerBody):
     max_connections: int
     tls_ca_file: str | None
     takes_priority: bool
+    kv_events: str | None
     is_disabled: bool
     version: int
     created_at: Time
@@ -272,6 +292,7 @@ class NewDeploymentBody(RequestBody):
     max_output_tokens: OutputTokens = _deployment.max_output_tokens
     adapter_of: AdapterOf = None
     adapter_path: AdapterPath = None
+    tokenizer: Tokenizer = None
     is_disabled: StrictBool = False
 
     def to_new(self) -> NewDeployment:
@@ -291,6 +312,7 @@ class DeploymentChangesBody(RequestBody):
     max_output_tokens: OutputTokens = Field(default_factory=int)
     adapter_of: AdapterOf = Field(default_factory=lambda: None)
     adapter_path: AdapterPath = Field(default_factory=lambda: None)
+    tokenizer: Tokenizer = Field(default_factory=lambda: None)
     is_disabled: StrictBool = Field(default_factory=bool)
 
     def to_changes(self) -> DeploymentChanges:
@@ -320,6 +342,7 @@ class DeploymentBody(AnswerBody):
         max_output_tokens=_deployment.max_output_tokens,
         adapter_of=None,
         adapter_path=None,
+        tokenizer=None,
         is_disabled=False,
         version=1,
         **_TIMES,
@@ -334,6 +357,7 @@ class DeploymentBody(AnswerBody):
     max_output_tokens: int
     adapter_of: str | None
     adapter_path: str | None
+    tokenizer: str | None
     is_disabled: bool
     version: int
     created_at: Time

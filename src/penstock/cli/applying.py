@@ -143,4 +143,6 @@ def _send(section: str, written: Written, secret: str | None) -> "dict[str, Any]
             entry["credential"] = anchor_reference(credential, written.folder)
         if ca_file is not None:
             entry["tls_ca_file"] = str(written.folder / ca_file)
+    if entry.get("tokenizer") is not None:
+        entry["tokenizer"] = str(written.folder / entry["tokenizer"])
     return entry

@@ -41,6 +41,7 @@ KIND = Kind(
         ("Usage in chunks", text_of("continuous_usage")),
         ("Adapter of", text_of("adapter_of")),
         ("Adapter path", text_of("adapter_path")),
+        ("Tokenizer", text_of("tokenizer")),
     ),
     expendable=("Id",),
     example="llama-70b-gpu",
@@ -66,6 +67,15 @@ OutputTokensOption = Annotated[
 AdapterOfOption = Annotated[
     str | None,
     option("--adapter-of", "The upstream's model that MODEL is a LoRA adapter of.", "MODEL"),
+]
+TokenizerOption = Annotated[
+    str | None,
+    option(
+        "--tokenizer",
+        "Folder on the nodes with the model's tokenizer.json: prompts go where engines tell that "
+        "their KV caches have them.",
+        "PATH",
+    ),
 ]
 AdapterPathOption = Annotated[
     str | None,
@@ -100,6 +110,7 @@ def create(  # noqa: PLR0913  # as in `upstreams`
     continuous_usage: UsageOption = None,
     adapter_of: AdapterOfOption = None,
     adapter_path: AdapterPathOption = None,
+    tokenizer: TokenizerOption = None,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -112,7 +123,7 @@ def create(  # noqa: PLR0913  # as in `upstreams`
             max_output_tokens=max_output_tokens,
             continuous_usage=continuous_usage,
         )
-        body |= clearable(adapter_of=adapter_of, adapter_path=adapter_path)
+        body |= clearable(adapter_of=adapter_of, adapter_path=adapter_path, tokenizer=tokenizer)
         body |= clearable_reference(client, "credential_id", CREDENTIALS, credential)
         KIND.create(client, body, as_json=as_json)
 
@@ -157,6 +168,7 @@ def update(  # noqa: PLR0913  # as in `upstreams`
     continuous_usage: UsageOption = None,
     adapter_of: AdapterOfOption = None,
     adapter_path: AdapterPathOption = None,
+    tokenizer: TokenizerOption = None,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -172,7 +184,7 @@ def update(  # noqa: PLR0913  # as in `upstreams`
             max_output_tokens=max_output_tokens,
             continuous_usage=continuous_usage,
         )
-        changes |= clearable(adapter_of=adapter_of, adapter_path=adapter_path)
+        changes |= clearable(adapter_of=adapter_of, adapter_path=adapter_path, tokenizer=tokenizer)
         changes |= clearable_reference(client, "credential_id", CREDENTIALS, credential)
         require_changes(changes, "deployments update")
         before = get_catalog_object(client, DEPLOYMENTS, name)

@@ -41,6 +41,7 @@ KIND = Kind(
         ("Connections", text_of("max_connections")),
         ("CA file", text_of("tls_ca_file")),
         ("Takes priority", text_of("takes_priority")),
+        ("KV events", text_of("kv_events")),
     ),
     expendable=("Id", "Endpoints"),
     example="gpu-pool",
@@ -113,6 +114,15 @@ PriorityOption = Annotated[
         show_default=False,
     ),
 ]
+KvEventsOption = Annotated[
+    str | None,
+    option(
+        "--kv-events",
+        "Ports of its endpoints' hosts where engines publish events of their KV caches, as 5557; "
+        "behind a slash where those that were missed can be had again, as 5557/5558.",
+        "PORTS",
+    ),
+]
 ConnectOption = Annotated[int | None, _timeout("connect", "Longest wait for a connection")]
 FirstByteOption = Annotated[int | None, _timeout("first-byte", "Longest wait for an answer")]
 PrefillOption = Annotated[
@@ -127,7 +137,7 @@ TotalOption = Annotated[int | None, _timeout("total", "Longest time for a whole 
     "update",
     help="Change an upstream; what is not named stays.\n\n"
     "--endpoint and --header replace the whole list. `none` takes away what was set by --region, "
-    "--data-class, --credential, --header or --tls-ca-file.",
+    "--data-class, --credential, --header, --tls-ca-file or --kv-events.",
     epilog=examples(
         "penstock upstreams update gpu-pool --endpoint http://10.0.0.5:8000",
         "penstock upstreams update gpu-pool --credential none --timeout-ms-idle 30000",
@@ -163,6 +173,7 @@ def write(  # noqa: PLR0913  # each option is a parameter: Typer reads them from
     tls_ca_file: CaFileOption = None,
     max_connections: ConnectionsOption = None,
     takes_priority: PriorityOption = None,
+    kv_events: KvEventsOption = None,
     timeout_ms_connect: ConnectOption = None,
     timeout_ms_first_byte: FirstByteOption = None,
     timeout_ms_first_byte_per_1k_tokens: PrefillOption = None,
@@ -176,6 +187,7 @@ def write(  # noqa: PLR0913  # each option is a parameter: Typer reads them from
     members |= _place_members(endpoint, discover)
     members |= given(takes_priority=takes_priority)
     members |= clearable(region=region, data_class=data_class, tls_ca_file=tls_ca_file)
+    members |= clearable(kv_events=kv_events)
     if header:
         members["forward_headers"] = [] if header == [NOTHING] else header
     timeouts = given(

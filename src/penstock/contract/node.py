@@ -247,6 +247,14 @@ class LoadedAdapters(msgspec.Struct, frozen=True, tag="loaded_adapters"):
     """Upstreams and adapters that could not be loaded lately, and are not tried just now."""
 
 
+class CachesEmptied(msgspec.Struct, frozen=True, tag="caches_emptied"):
+    """Agent to worker: an engine emptied its KV caches, or started anew: it has no prompt."""
+
+    upstream: str
+    url: str
+    """Of the endpoint."""
+
+
 class WantAdapter(msgspec.Struct, frozen=True, tag="want_adapter"):
     """Worker to agent: have one endpoint of an upstream load an adapter. `LoadedAdapters` answers.
 
@@ -390,6 +398,7 @@ class LogLevel(msgspec.Struct, frozen=True, tag="log_level"):
 
 AgentMessage = (
     Apply
+    | CachesEmptied
     | ContextLengths
     | Credentials
     | Drain
@@ -411,7 +420,11 @@ decode_agent_message = msgspec.msgpack.Decoder(AgentMessage).decode
 
 def encode_message(message: WorkerMessage | AgentMessage) -> bytes:
     """Return the message as one frame."""
-    payload = _encode(message)
+    return frame(_encode(message))
+
+
+def frame(payload: bytes) -> bytes:
+    """Return a message's payload as one frame."""
     return _length.pack(len(payload)) + payload
 
 

@@ -105,6 +105,9 @@ class Upstream(msgspec.Struct, frozen=True):
     takes_priority: bool = False
     """Whether its engines serve urgent requests first: some refuse requests that say how urgent
     they are where they were not started for it."""
+    kv_events: str | None = None
+    """Ports of the endpoints' hosts where engines publish events of their KV caches, as
+    `catalog.kv_events` reads them; None where nobody listens to them."""
     discover: str | None = None
     """Where its endpoints are found, as `catalog.discovery` reads it; None when they are listed."""
 
@@ -132,6 +135,9 @@ class Deployment(msgspec.Struct, frozen=True):
     adapter_path: str | None = None
     """Where engines find its weights: it is loaded when it is needed. When None it is used where
     somebody loaded it."""
+    tokenizer: str | None = None
+    """Folder on the node with `tokenizer.json`, by which prompts are looked up in what engines tell
+    of their KV caches; they are not when None."""
 
     @property
     def base_model(self) -> str:

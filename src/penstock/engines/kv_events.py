@@ -12,8 +12,6 @@ from typing import Annotated, Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from penstock.engines.model import KvPorts
-
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 """A batch that is larger is not read; a prompt of 128,000 tokens takes a quarter of it."""
 MAX_EVENTS = 10_000
@@ -164,51 +162,6 @@ def read_batch(content: bytes) -> Batch | None:
     events = list(_read_events(batch.events))
     passed = len(batch.events) - len(events)
     return Batch(batch.ts, events, batch.data_parallel_rank or 0, passed)
-
-
-def parse_ports(text: str) -> KvPorts:
-    """Return where events are published.
-
-    Args:
-        text: `PORT`, or `PORT/REPLAY_PORT` where they can be had again; each may be `FIRST-LAST`,
-            a port for each data-parallel rank.
-
-    Raises:
-        ValueError: What is wrong and the remedy.
-
-    >>> parse_ports("5557/5558")
-    KvPorts(events=(5557,), replay=(5558,))
-    >>> parse_ports("5557-5558").events
-    (5557, 5558)
-    """
-    events, has_replay, replay = text.partition("/")
-    ports = KvPorts(_parse_range(events), _parse_range(replay) if has_replay else ())
-    if has_replay and len(ports.events) != len(ports.replay):
-        message = "names more ports of one kind than of the other; write as many of both"
-        raise ValueError(message)
-    return ports
-
-
-def _parse_range(text: str) -> tuple[int, ...]:
-    first, is_range, last = text.partition("-")
-    try:
-        if not (first.isdecimal() and first.isascii()):
-            raise ValueError  # noqa: TRY301 - as what follows
-        numbers = range(int(first), int(last if is_range else first) + 1)
-    except ValueError:
-        numbers = range(0)
-    if not numbers or numbers[0] < 1 or numbers[-1] > _MAX_PORT or len(numbers) > MAX_RANKS:
-        message = (
-            f"is no port; write PORT or PORT/REPLAY_PORT, 1 to {_MAX_PORT}, each as FIRST-LAST "
-            f"for up to {MAX_RANKS} data-parallel ranks"
-        )
-        raise ValueError(message)
-    return tuple(numbers)
-
-
-_MAX_PORT = 65_535
-MAX_RANKS = 64
-"""Data-parallel ranks of a server that publish on ports of their own."""
 
 
 def _is_map(first: int) -> bool:

@@ -101,11 +101,3 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     """What the platform's operator can have it do; callers reach none of these paths."""
     cancels: str
     """What ends a request that its caller left, for people."""
-
-
-class KvPorts(msgspec.Struct, frozen=True):
-    """Where a server publishes what becomes of its KV cache: a port for each of its ranks."""
-
-    events: tuple[int, ...]
-    replay: tuple[int, ...] = ()
-    """Where what was missed can be had again; none when it cannot."""

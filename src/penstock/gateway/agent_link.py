@@ -15,6 +15,7 @@ import msgspec
 from penstock.contract.node import (
     AgentMessage,
     Apply,
+    CachesEmptied,
     ContextLengths,
     Credentials,
     Drain,
@@ -60,6 +61,8 @@ class Orders:
     """How many tokens requests may have."""
     take_adapters: Callable[[LoadedAdapters], None]
     """Which LoRA adapters are where."""
+    take_emptied: Callable[[CachesEmptied], None]
+    """An engine has no prompts any more."""
     drain: Callable[[float | None], None]
     """The worker shall end, with its grace in seconds."""
     inspect: Callable[[Inspect], Awaitable[Inspected]]
@@ -168,7 +171,7 @@ class AgentLink:
                     self._orders.take_tokens(tokens)
                     tokens = {}
 
-    def _hear(self, message: AgentMessage, writer: asyncio.StreamWriter) -> None:
+    def _hear(self, message: AgentMessage, writer: asyncio.StreamWriter) -> None:  # noqa: C901 - flat
         match message:
             case Apply():
                 writer.write(encode_message(self._orders.apply()))
@@ -180,6 +183,8 @@ class AgentLink:
                 self._orders.take_contexts(message)
             case LoadedAdapters():
                 self._orders.take_adapters(message)
+            case CachesEmptied():
+                self._orders.take_emptied(message)
             case Drain(grace_s):
                 self._orders.drain(grace_s)
             case LogLevel(level):

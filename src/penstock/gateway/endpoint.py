@@ -58,6 +58,8 @@ class EndpointState(ABC, Generic[_Sender]):
         self.health = Health(loop.time)
         self.adapters: frozenset[str] | None = None
         """LoRA adapters that it has; None when nobody knows."""
+        self.emptied_count = 0
+        """How often its engine said that it has no prompts any more."""
         self.position = 0
         """Which of its upstream's endpoints it is."""
         self.ref = weakref.ref(self)

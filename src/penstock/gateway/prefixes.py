@@ -1,7 +1,7 @@
 """Which endpoints had prompts that begin alike: their engines may have kept what they computed.
 
-A worker knows what it sent itself, and nothing of what engines forgot: it is a hint, and never more
-(ADR 49).
+A worker knows what it sent itself, and of what engines forgot only that they forgot all: it is a
+hint, and never more (ADR 49).
 """
 
 from collections import OrderedDict
@@ -24,11 +24,13 @@ KEEPER_BYTES: Final = 256
 class Keeper:
     """One prompt that an endpoint was sent: all of its beginnings are there, or none is."""
 
-    __slots__ = ("endpoint", "until_s")
+    __slots__ = ("emptied_count", "endpoint", "until_s")
 
-    def __init__(self, endpoint: "ReferenceType[AnyEndpoint]", until_s: float) -> None:
+    def __init__(self, pool: "AnyEndpoint", until_s: float) -> None:
         """See the class."""
-        self.endpoint = endpoint
+        self.endpoint: ReferenceType[AnyEndpoint] = pool.ref
+        self.emptied_count = pool.emptied_count
+        """It is over when the endpoint's has become another: it has no prompt of before."""
         self.until_s = until_s
         """Until when it is believed to be there."""
 
@@ -70,7 +72,9 @@ class Prefixes:
             found = []
             for keeper in keepers:
                 pool = keeper.endpoint() if keeper.until_s > now_s else None
-                if pool is not None and pool.position < count and pools[pool.position] is pool:
+                if pool is None or keeper.emptied_count != pool.emptied_count:
+                    continue
+                if pool.position < count and pools[pool.position] is pool:
                     found.append(pool)
             if found:
                 self._keepers.move_to_end(number ^ seed)
@@ -84,7 +88,7 @@ class Prefixes:
             What holds for a short time, until it is confirmed or is over.
         """
         now_s, seed = self._now_s(), _seed(target)
-        keeper = Keeper(pool.ref, now_s + PREFIX_BOOKED_S)
+        keeper = Keeper(pool, now_s + PREFIX_BOOKED_S)
         for number in prefix.kept:
             before = self._keepers.get(number ^ seed, ())
             others = [

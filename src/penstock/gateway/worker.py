@@ -17,6 +17,7 @@ from penstock.access.peppers import read_peppers
 from penstock.contract import metrics
 from penstock.contract.node import (
     Applied,
+    CachesEmptied,
     ContextLengths,
     EngineLoads,
     Hello,
@@ -240,6 +241,12 @@ class Worker:
                 pool.adapters = self.adapters.find_loaded(upstream.name, pool.endpoint)
         self.adapters.wake()
 
+    def _take_emptied(self, message: CachesEmptied) -> None:
+        """Send this endpoint no prompt any more for what it had."""
+        for name, pool in self._all_pools():
+            if (name, pool.endpoint.url) == (message.upstream, message.url):
+                pool.emptied_count += 1
+
     def pools_of(self, upstream: ServedUpstream) -> tuple[AnyEndpoint, ...]:
         """Return the connection pools of an upstream's endpoints.
 
@@ -382,6 +389,7 @@ class Worker:
                 self._take_loads,
                 self._take_contexts,
                 self._take_adapters,
+                self._take_emptied,
                 self.drain,
                 self._inspect,
             ),

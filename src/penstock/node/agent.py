@@ -5,13 +5,15 @@ import contextlib
 import os
 import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 from penstock.access.peppers import Peppers, read_peppers
 from penstock.contract.exposition import Family
 from penstock.contract.metrics import Metric
 from penstock.contract.node import (
+    CachesEmptied,
     ContextLengths,
     EngineLoads,
     LoadedAdapters,
@@ -34,6 +36,7 @@ from penstock.kit.secrets import find_secret_fault
 from penstock.node import log_events, metrics
 from penstock.node.access_log import AccessLog
 from penstock.node.adapters import Adapters
+from penstock.node.caches.supervision import Caches
 from penstock.node.calls import ControlCalls
 from penstock.node.checkpoints import Checkpoints
 from penstock.node.configuration import Configuration
@@ -181,6 +184,7 @@ class _Agent:
             states=self._health.states,
             random=random.random,
         )
+        self._caches = Caches(settings, node_id, publisher, clock, self._tell)
         self._contexts = Contexts(publisher, clock, self._credentials.find, self._tell)
         self._access_log = AccessLog(
             settings.access_log, settings.access_log_path, node_id, settings.log_format
@@ -314,11 +318,7 @@ class _Agent:
                 asyncio.create_task(self._offer(), name="offer"),
                 asyncio.create_task(self._rehashes.run(), name="rehashes"),
                 asyncio.create_task(self._holds.run(), name="holds"),
-                asyncio.create_task(self._health.run(), name="health"),
-                asyncio.create_task(self._loads.run(), name="engine loads"),
-                asyncio.create_task(self._contexts.run(), name="contexts"),
-                asyncio.create_task(self._adapters.run(), name="adapters"),
-                asyncio.create_task(self._operator.run(), name="operator"),
+                *(asyncio.create_task(part, name=name) for name, part in self._asking_engines()),
                 asyncio.create_task(self._discovery.run(), name="discovery"),
                 *(asyncio.create_task(part, name=name) for name, part in self._limits.parts()),
             }
@@ -350,6 +350,14 @@ class _Agent:
             await self._limits.close()
             self._monitor.close()
         log_events.AGENT_STOPPED.log()
+
+    def _asking_engines(self) -> "Iterator[tuple[str, Coroutine[Any, Any, None]]]":
+        yield "health", self._health.run()
+        yield "engine loads", self._loads.run()
+        yield "contexts", self._contexts.run()
+        yield "adapters", self._adapters.run()
+        yield "caches", self._caches.run()
+        yield "operator", self._operator.run()
 
     async def _until_stop(self, parts: "set[asyncio.Task[None]]") -> None:
         """Wait for the wish to stop; raise what goes wrong in a part until then."""
@@ -396,7 +404,9 @@ class _Agent:
     def _tell_credentials(self) -> None:
         self._supervisor.tell_credentials()
 
-    def _tell(self, message: NotReady | EngineLoads | ContextLengths | LoadedAdapters) -> None:
+    def _tell(
+        self, message: NotReady | EngineLoads | ContextLengths | LoadedAdapters | CachesEmptied
+    ) -> None:
         self._supervisor.tell(message)
 
     async def _take_version(self) -> None:
@@ -452,7 +462,9 @@ class _Agent:
         yield Family(metrics.ENDPOINT_STRAIN, self._loads.strains())
         yield from self._discovery.families()
         yield from self._adapters.families()
-        yield from show_processes({"agent": os.getpid(), **self._supervisor.pids})
+        yield from self._caches.families()
+        caches = {} if self._caches.pid is None else {"caches": self._caches.pid}
+        yield from show_processes({"agent": os.getpid(), **caches, **self._supervisor.pids})
         if self._telemetry is not None:
             yield from self._telemetry.families()
 

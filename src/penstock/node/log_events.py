@@ -244,3 +244,26 @@ OUTCOME_REFUSED = Event(
 OUTCOME_NOT_REPORTED = Event(
     "node.outcome_not_reported", Level.WARNING, "Not yet; it is tried again."
 )
+
+# KV caches of engines
+
+CACHES_CANNOT_BE_STARTED = Event(
+    "node.caches_cannot_be_started",
+    Level.ERROR,
+    "The process that follows engines' KV caches does not start; it is tried again.",
+)
+CACHES_ENDED = Event(
+    "node.caches_ended",
+    Level.WARNING,
+    "The process that follows engines' KV caches ended; it is started again while it is wanted.",
+)
+KV_EVENTS_FAIL = Event(
+    "node.kv_events_fail",
+    Level.WARNING,
+    "Where an engine publishes events of its KV caches cannot be used; it is tried again.",
+)
+KV_EVENTS_WANT_A_PACKAGE = Event(
+    "node.kv_events_want_a_package",
+    Level.ERROR,
+    "Upstreams say where engines tell of their KV caches; install penstock[kv-events].",
+)

@@ -222,6 +222,44 @@ OTLP_FAILURES = Metric(
     ("signal",),
     "Deliveries to the collector that failed; most are tried again.",
 )
+_ENDPOINT = ("upstream", "endpoint")
+KV_CONNECTED = Metric(
+    "penstock_kv_connected",
+    "gauge",
+    _ENDPOINT,
+    "1 while an engine that tells of its KV caches can be heard, all of its ranks.",
+)
+KV_BLOCKS = Metric(
+    "penstock_kv_blocks", "gauge", _ENDPOINT, "Blocks that an engine's KV caches are known to have."
+)
+KV_EVENTS = Metric(
+    "penstock_kv_events_total", "counter", _ENDPOINT, "Events of KV caches that were understood."
+)
+KV_UNKNOWN = Metric(
+    "penstock_kv_events_unknown_total",
+    "counter",
+    _ENDPOINT,
+    "Events of KV caches, and batches of them, that were not understood.",
+)
+KV_GAPS = Metric(
+    "penstock_kv_gaps_total",
+    "counter",
+    _ENDPOINT,
+    "Times batches of events were missing; they were asked for again where that can be done.",
+)
+KV_RESETS = Metric(
+    "penstock_kv_resets_total",
+    "counter",
+    _ENDPOINT,
+    "Times all that was known of a KV cache was forgotten: the engine started anew, was not heard, "
+    "or what was missing could not be had again.",
+)
+KV_LAG = Metric(
+    "penstock_kv_lag_seconds",
+    "gauge",
+    _ENDPOINT,
+    "How old the last batch of events was when it came, by the engine's clock.",
+)
 
 AGENT_METRICS = (
     WORKERS,
@@ -248,6 +286,13 @@ AGENT_METRICS = (
     ENDPOINT_READY,
     ENDPOINT_STRAIN,
     ADAPTER_LOADS,
+    KV_CONNECTED,
+    KV_BLOCKS,
+    KV_EVENTS,
+    KV_UNKNOWN,
+    KV_GAPS,
+    KV_RESETS,
+    KV_LAG,
     DISCOVERY_ENDPOINTS,
     DISCOVERY_AGE,
     DISCOVERY_FAILURES,

@@ -17,6 +17,7 @@ import msgspec
 
 from penstock.contract.node import (
     Applied,
+    CachesEmptied,
     CheckHolds,
     ContextLengths,
     Credentials,
@@ -189,7 +190,13 @@ class Supervisor:
             self._tell_credentials(worker)
 
     def tell(
-        self, message: NotReady | EngineLoads | ContextLengths | LoadedAdapters | LogLevel
+        self,
+        message: NotReady
+        | EngineLoads
+        | ContextLengths
+        | LoadedAdapters
+        | CachesEmptied
+        | LogLevel,
     ) -> None:
         """Tell every worker the same."""
         for worker in self._workers.values():

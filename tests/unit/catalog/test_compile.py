@@ -45,8 +45,9 @@ upstreams:
     credential: file:secrets/token
     timeouts: {idle_ms: 5}
     max_connections: 9
+    kv_events: 5557
 routes:
-  - {name: r, upstream: u, model: M, continuous_usage: true, max_output_tokens: 10}
+  - {name: r, upstream: u, model: M, continuous_usage: true, max_output_tokens: 10, tokenizer: t}
   - {name: l, upstream: u, model: L, adapter_of: M, adapter_path: /adapters/l}
 aliases: [{name: a, route: r}]
 """
@@ -131,10 +132,18 @@ def test_a_snapshot_holds_everything_and_no_secret() -> None:
                 credential="file:/conf/secrets/token",
                 timeouts=Timeouts(idle_ms=5),
                 max_connections=9,
+                kv_events="5557",
             ),
         ),
         deployments=(
-            Deployment("r", "u", "M", continuous_usage=True, max_output_tokens=10),
+            Deployment(
+                "r",
+                "u",
+                "M",
+                continuous_usage=True,
+                max_output_tokens=10,
+                tokenizer="/conf/t",
+            ),
             Deployment("l", "u", "L", adapter_of="M", adapter_path="/adapters/l"),
         ),
         routes=(Route("r", (Choice("r"),)), Route("l", (Choice("l"),))),

@@ -36,6 +36,7 @@ UPSTREAM = Upstream(
     max_connections=9,
     tls_ca_file="/ca.pem",
     takes_priority=True,
+    kv_events="5557",
     **STORED,
 )
 DEPLOYMENT = Deployment(id="dep_1", name="d", upstream_id="ups_1", model="m", **STORED)
@@ -71,6 +72,7 @@ def test_records_name_objects_by_their_names() -> None:
             max_connections=9,
             tls_ca_file="/ca.pem",
             takes_priority=True,
+            kv_events="5557",
             region="eu-de",
             data_class="eu_only",
         )
@@ -86,8 +88,12 @@ def test_records_name_objects_by_their_names() -> None:
 
 def test_an_adapter_is_told_with_its_model_and_where_it_is() -> None:
     """Nodes are told which model an adapter adapts, and where it is to be loaded from."""
-    item = dataclasses.replace(DEPLOYMENT, adapter_of="base", adapter_path="/adapters/m")
-    told = snapshot.Deployment("d", "gpu", "m", adapter_of="base", adapter_path="/adapters/m")
+    item = dataclasses.replace(
+        DEPLOYMENT, adapter_of="base", adapter_path="/adapters/m", tokenizer="/models/base"
+    )
+    told = snapshot.Deployment(
+        "d", "gpu", "m", adapter_of="base", adapter_path="/adapters/m", tokenizer="/models/base"
+    )
     assert tell_deployment(item, NAMES) == deployment_record(told)
     assert (told.base_model, snapshot.Deployment("d", "gpu", "m").base_model) == ("base", "m")
 

@@ -16,7 +16,6 @@ from penstock.engines.kv_events import (
     Cleared,
     Removed,
     Stored,
-    parse_ports,
     read_batch,
 )
 
@@ -168,19 +167,3 @@ def test_nothing_that_is_sent_raises(events: list[Any], data: st.DataObject) -> 
         if isinstance(event, Stored):
             assert len(event.tokens) == len(event.hashes) * event.block_size
             assert event.extras is None or len(event.extras) == len(event.hashes)
-
-
-def test_ports_are_one_for_each_rank() -> None:
-    """With as many of them where events can be had again, or none."""
-    assert parse_ports("5557").events == (5557,)
-    assert parse_ports("5557-5559/6557-6559").replay == (6557, 6558, 6559)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "x", "0", "65536", "5557-", "-1", "2-1", "1-65", "5/", "5/6-7", "1 2", "\u0661", "5/6/7"],
-)
-def test_other_ports_are_refused(text: str) -> None:
-    """And it is said what to write."""
-    with pytest.raises(ValueError, match="write"):
-        parse_ports(text)

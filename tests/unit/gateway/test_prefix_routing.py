@@ -24,6 +24,7 @@ class _Pool:
         self.position, self.weight = position, 100
         self.in_flight, self.cool_until_s = 0, 0.0
         self.health = SimpleNamespace(out_until_s=0.0)
+        self.emptied_count = 0
         self.ref = weakref.ref(self)
 
 

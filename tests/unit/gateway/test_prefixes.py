@@ -17,6 +17,7 @@ LONG, SHORT = Prefix((3, 2, 1), (1, 2, 3)), Prefix((2, 1), (1, 2))
 class _Pool:
     def __init__(self, position: int) -> None:
         self.position = position
+        self.emptied_count = 0
         self.ref = weakref.ref(self)
 
 
@@ -100,6 +101,17 @@ def test_endpoints_that_are_gone_are_not_found(rig: _Rig) -> None:
     assert gone() is None
     rig.pools = rig.pools[:1]
     assert rig.find(LONG) == []
+
+
+def test_an_engine_that_has_nothing_any_more_is_not_found(rig: _Rig) -> None:
+    """What it was sent before it said so counts no more, and what it is sent since does."""
+    rig.book(LONG, 0)
+    rig.book(LONG, 1)
+    rig.pools[0].emptied_count += 1
+    assert rig.find(LONG) == [1]
+    rig.book(SHORT, 0)
+    assert rig.find(SHORT) == [0, 1]
+    assert rig.find(LONG) == [1]
 
 
 def test_memory_is_bounded() -> None:

@@ -32,6 +32,7 @@ _UPSTREAM = (
     "max_connections",
     "tls_ca_file",
     "takes_priority",
+    "kv_events",
     "is_disabled",
 )
 _DEPLOYMENT = (
@@ -40,6 +41,7 @@ _DEPLOYMENT = (
     "max_output_tokens",
     "adapter_of",
     "adapter_path",
+    "tokenizer",
     "is_disabled",
 )
 

@@ -67,6 +67,8 @@ class Follower:
         if number > self.next_number:
             self.counts["gaps"] += self.next_number > 0
             return Heard.MISSING
+        if number < self._seen_to:
+            self._emptied()
         batch = self._take(number, content)
         if batch is not None:
             self.told_at_s = batch.at_s

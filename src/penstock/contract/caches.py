@@ -1,0 +1,70 @@
+"""What is said to and by the process that knows engines' KV caches, in frames as in `node`.
+
+Its agent tells it on its standard input what to follow, and hears of it on its standard output.
+"""
+
+import msgspec
+
+from penstock.contract.node import frame
+
+
+class FollowedEngine(msgspec.Struct, frozen=True, array_like=True):
+    """An endpoint whose engine tells of its caches."""
+
+    upstream: str
+    url: str
+    host: str
+    """Where its engine publishes, as everything else of it: nobody else is asked."""
+    events: tuple[int, ...]
+    """Ports there, one for each of the engine's ranks."""
+    replay: tuple[int, ...] = ()
+    """As many ports where what was missed can be had again, or none."""
+
+
+class Follow(msgspec.Struct, frozen=True, tag="follow"):
+    """Agent to process: follow these, and no others."""
+
+    engines: tuple[FollowedEngine, ...]
+
+
+class EngineFigures(msgspec.Struct, frozen=True, array_like=True):
+    """What is known of an endpoint's caches. Counts are since the process's start."""
+
+    upstream: str
+    url: str
+    is_connected: bool
+    """To all of its ranks."""
+    blocks: int
+    events: int
+    unknown: int
+    """Events, and batches, that were not understood."""
+    gaps: int
+    resets: int
+    lag_s: float | None
+    """How old the last batch was when it came; None before the first one."""
+
+
+class Figures(msgspec.Struct, frozen=True, tag="figures"):
+    """Process to agent, once a second."""
+
+    engines: tuple[EngineFigures, ...]
+
+
+class Emptied(msgspec.Struct, frozen=True, tag="emptied"):
+    """Process to agent: an engine emptied its caches, or started anew."""
+
+    upstream: str
+    url: str
+
+
+AgentSays = Follow
+ProcessSays = Figures | Emptied
+
+_encode = msgspec.msgpack.Encoder().encode
+decode_agent_says = msgspec.msgpack.Decoder(AgentSays).decode
+decode_process_says = msgspec.msgpack.Decoder(ProcessSays).decode
+
+
+def encode_said(message: AgentSays | ProcessSays) -> bytes:
+    """Return a message as one frame."""
+    return frame(_encode(message))

@@ -1,0 +1,62 @@
+"""The process that follows engines' KV caches, as its agent tells it; it ends with its agent.
+
+It is one of its own since events come in thousands a second, and neither agent nor workers may be
+late by them. What it knows it is told again when it starts anew.
+"""
+
+import asyncio
+import os
+import sys
+
+import msgspec
+
+from penstock.contract.caches import (
+    Emptied,
+    Figures,
+    FollowedEngine,
+    decode_agent_says,
+    encode_said,
+)
+from penstock.contract.node import Frames
+from penstock.kit.logs.setup import Form, LevelName
+from penstock.node.caches.index import Index
+
+FIGURES_S = 1.0
+_READ_BYTES = 64 * 1024
+
+
+class CachesSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How it is started."""
+
+    node_id: str
+    log_format: Form = "auto"
+    log_level: LevelName = "info"
+
+
+async def serve() -> None:
+    """Follow what the agent names until it is gone."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    # What libraries may print is no message.
+    said = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    writer, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, said)
+
+    def on_emptied(engine: FollowedEngine) -> None:
+        writer.write(encode_said(Emptied(engine.upstream, engine.url)))
+
+    async def tell() -> None:
+        while True:
+            writer.write(encode_said(Figures(index.figures())))
+            await asyncio.sleep(FIGURES_S)
+
+    index = Index(on_emptied)
+    telling = asyncio.create_task(tell(), name="figures")
+    frames = Frames()
+    while content := await reader.read(_READ_BYTES):
+        for payload in frames.feed(content):
+            await index.follow(decode_agent_says(payload).engines)
+    telling.cancel()
+    await index.close()
+    writer.close()

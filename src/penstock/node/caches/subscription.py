@@ -1,0 +1,179 @@
+"""Listens to one publisher of an engine, over ZeroMQ, for as long as the engine is followed.
+
+The line is made again by itself, after longer and longer pauses. What waits unread is bounded, and
+so is what comes when missed batches are asked for again.
+
+Source: wire forms of vLLM's and SGLang's `kv_events`.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import zmq
+import zmq.asyncio
+from zmq.utils.monitor import parse_monitor_message
+
+from penstock.engines.kv_events import END, MAX_BATCH_BYTES
+from penstock.node import log_events
+from penstock.node.caches.follower import Follower, Heard
+
+UNREAD: Final = 64
+"""Batches that wait to be read; more wait at the engine, which drops what is too much."""
+FIRST_PAUSE_MS, MOST_PAUSE_MS = 100, 10_000
+"""Before a lost line is made again."""
+REPLAY_S: Final = 10.0
+"""How long batches may come that were asked for again, and how long none may come."""
+REPLAY_SILENCE_S: Final = 2.0
+_PAUSE_S: Final = 5.0
+_HEARTBEAT_MS: Final = 10_000
+_NUMBER_BYTES: Final = 8
+_AT_ONCE: Final = 16
+"""Batches that are read before others of the process have their turn."""
+
+
+class Subscription:
+    """One line to one publisher.
+
+    Args:
+        context: Of all lines.
+        host: The endpoint's.
+        port: Where events are published.
+        replay_port: Where they can be had again; None when they cannot.
+        follower: Told of all of them.
+        on_change: Called after each batch, or when the line is lost.
+    """
+
+    def __init__(
+        self,
+        context: zmq.asyncio.Context,
+        host: str,
+        port: int,
+        replay_port: int | None,
+        *,
+        follower: Follower,
+        on_change: Callable[[], None],
+    ) -> None:
+        """See the class."""
+        self._context = context
+        name = f"[{host}]" if ":" in host else host
+        self._address = f"tcp://{name}:{port}"
+        self._replay_address = None if replay_port is None else f"tcp://{name}:{replay_port}"
+        self.follower = follower
+        self._on_change = on_change
+        self.is_connected = False
+        self.lag_s: float | None = None
+        """How old the last batch was when it came."""
+
+    async def run(self) -> None:
+        """Listen until cancelled."""
+        while True:
+            try:
+                with self._open(zmq.SUB) as socket:
+                    await self._listen(socket)
+            except zmq.ZMQError as error:
+                log_events.KV_EVENTS_FAIL.log(address=self._address, why=error)
+            finally:
+                self._lost()
+            await asyncio.sleep(_PAUSE_S)
+
+    def _open(self, kind: int) -> zmq.asyncio.Socket:
+        socket = self._context.socket(kind)
+        for option, value in (
+            (zmq.LINGER, 0),
+            (zmq.IPV6, 1),
+            (zmq.RCVHWM, UNREAD),
+            (zmq.MAXMSGSIZE, MAX_BATCH_BYTES),
+            (zmq.RECONNECT_IVL, FIRST_PAUSE_MS),
+            (zmq.RECONNECT_IVL_MAX, MOST_PAUSE_MS),
+            (zmq.HEARTBEAT_IVL, _HEARTBEAT_MS),
+        ):
+            socket.setsockopt(option, value)
+        return socket
+
+    async def _listen(self, socket: zmq.asyncio.Socket) -> None:
+        socket.subscribe(b"")
+        changes = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+        monitor = socket.get_monitor_socket(changes)
+        poller = zmq.asyncio.Poller()
+        for each in (socket, monitor):
+            poller.register(each, zmq.POLLIN)
+        try:
+            socket.connect(self._address)
+            while True:
+                ready = dict(await poller.poll())
+                if monitor in ready:
+                    await self._heed(parse_monitor_message(await monitor.recv_multipart()))
+                elif socket in ready:
+                    await self._read(socket)
+                    await asyncio.sleep(0)
+        finally:
+            socket.disable_monitor()
+            monitor.close(linger=0)
+
+    async def _heed(self, change: Any) -> None:
+        """Take note that the line is there, or is not."""
+        if change["event"] == zmq.EVENT_DISCONNECTED:
+            self._lost()
+            return
+        self.is_connected = True
+        if self._replay_address is not None:
+            await self._replay()
+        self._on_change()
+
+    def _lost(self) -> None:
+        self.is_connected = False
+        self.follower.lost()
+        self._on_change()
+
+    async def _read(self, socket: zmq.asyncio.Socket) -> None:
+        """Read what waits, up to some batches."""
+        for _ in range(_AT_ONCE):
+            try:
+                frames = await socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            number = _number(frames[1]) if len(frames) == _FRAMES else None
+            if number is not None:
+                await self._hear(number, frames[-1])
+        self._on_change()
+
+    async def _hear(self, number: int, content: bytes) -> None:
+        follower = self.follower
+        heard = follower.hear(number, content)
+        if heard is Heard.MISSING:
+            if self._replay_address is not None:
+                await self._replay()
+            if follower.next_number < number:
+                follower.give_up(number)
+            follower.hear_again(number, content)
+        elif heard is Heard.TAKEN and follower.told_at_s:
+            self.lag_s = max(0.0, time.time() - follower.told_at_s)
+
+    async def _replay(self) -> None:
+        """Have batches again that were missed, as far as they can be had in time."""
+        assert self._replay_address is not None  # noqa: S101 - it is who calls
+        follower = self.follower
+        with self._open(zmq.DEALER) as socket, contextlib.suppress(TimeoutError, zmq.ZMQError):
+            socket.connect(self._replay_address)
+            await socket.send_multipart([b"", follower.next_number.to_bytes(_NUMBER_BYTES, "big")])
+            async with asyncio.timeout(REPLAY_S):
+                while await socket.poll(REPLAY_SILENCE_S * 1_000):
+                    frames = await socket.recv_multipart()
+                    if len(frames) < 2 or frames[-2] == END:  # noqa: PLR2004 - number and content
+                        break
+                    number = _number(frames[-2])
+                    if number is not None:
+                        follower.hear_again(number, frames[-1])
+                    await asyncio.sleep(0)
+        follower.heard_again()
+
+
+_FRAMES: Final = 3
+"""Topic, number, content."""
+
+
+def _number(written: bytes) -> int | None:
+    return int.from_bytes(written, "big") if len(written) == _NUMBER_BYTES else None
