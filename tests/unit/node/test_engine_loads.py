@@ -27,6 +27,8 @@ class Servers:
     def __init__(self) -> None:
         """None has a page."""
         self.pages: dict[str, bytes] = {}
+        self.silent: set[str] = set()
+        """Hosts that take a question and never answer."""
         self.states: dict[tuple[str, str], bool] = {}
         self.asked: Counter[str] = Counter()
         self.at_once: Counter[str] = Counter()
@@ -39,8 +41,10 @@ class Servers:
         self.asked[url] += 1
         self.at_once[url] += 1
         self.most_at_once = max(self.most_at_once, self.at_once[url])
-        await asyncio.sleep(0.001)
-        self.at_once[url] -= 1
+        try:
+            await asyncio.sleep(3600 if request.url.host in self.silent else 0.001)
+        finally:
+            self.at_once[url] -= 1
         page = self.pages.get(request.url.host)
         return httpx.Response(404) if page is None else httpx.Response(200, content=page)
 
@@ -154,6 +158,18 @@ async def test_who_cannot_be_asked_is_not_waited_for() -> None:
         rounds = servers.asked.total()
         await _until(lambda: servers.asked.total() > rounds + 4)
         assert servers.asked[ONE.url + "/metrics"] == before
+
+
+async def test_a_page_that_never_comes_holds_no_other_up() -> None:
+    """After a second it is given up, and asked for again; what the others say is told meanwhile."""
+    servers = Servers()
+    servers.pages = {ONE.host: BUSY, TWO.host: BUSY}
+    servers.silent.add(ONE.host)
+    catalog = ServedUpstreams(Upstream("gpu", "vllm", (ONE, TWO)))
+    async with reading(catalog, servers) as (_, told):
+        await _until(lambda: servers.asked[ONE.url + "/metrics"] > 1)
+        assert [url for _, url, *_ in told[-1].endpoints] == [TWO.url]
+        assert servers.most_at_once == 1
 
 
 async def test_who_is_gone_is_read_no_more() -> None:
