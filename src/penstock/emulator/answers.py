@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import msgspec
 
-from penstock.emulator.generation import Generation
+from penstock.emulator.generation import Generation, Operation
 from penstock.emulator.kinds import Kind, busy_answer, error_object, most_choices
+from penstock.emulator.native import MESSAGES, STREAMS, NativeStream, messages_error
 from penstock.emulator.script import Ending, Script, fixed_script, no_steps
 from penstock.emulator.settings import Behavior
 from penstock.emulator.streams import CHAT_ID, COMPLETION_ID, CREATED, Stream, drops
@@ -44,7 +45,7 @@ def compose(generation: Generation, behavior: Behavior, dimensions: int) -> Scri
         generation = msgspec.structs.replace(generation, choices=most)
     match behavior.fault:
         case "status":
-            return status_script(behavior)
+            return status_script(behavior, generation.operation)
         case "html":
             head = plain_head(behavior.status, len(_PAGE), b"text/html; charset=utf-8")
             return fixed_script(head, _PAGE, behavior.ttft_ms)
@@ -53,7 +54,9 @@ def compose(generation: Generation, behavior: Behavior, dimensions: int) -> Scri
     cap = generation.max_output_tokens
     tokens = behavior.output_tokens if cap is None else min(behavior.output_tokens, cap)
     input_tokens = generation.input_tokens if behavior.input_tokens < 0 else behavior.input_tokens
-    stream = Stream(
+    if generation.operation == "count_tokens":
+        return plain_script(encode_json({"input_tokens": input_tokens}), behavior, 0.0)
+    stream = STREAMS.get(generation.operation, Stream)(
         generation=generation,
         behavior=behavior,
         input_tokens=input_tokens,
@@ -66,10 +69,11 @@ def compose(generation: Generation, behavior: Behavior, dimensions: int) -> Scri
         body = _embeddings(generation, behavior, input_tokens, dimensions)
         return plain_script(body, behavior, behavior.ttft_ms)
     time_ms = behavior.ttft_ms + behavior.itl_ms * max(tokens - 1, 0)
-    return plain_script(_completion(stream), behavior, time_ms)
+    body = stream.answer() if isinstance(stream, NativeStream) else _completion(stream)
+    return plain_script(body, behavior, time_ms)
 
 
-def status_script(behavior: Behavior) -> Script:
+def status_script(behavior: Behavior, operation: Operation = "chat") -> Script:
     """Return the answer of a server that fails, or has no room."""
     status, words = busy_answer(behavior.kind)
     if behavior.status not in (200, status):
@@ -77,7 +81,10 @@ def status_script(behavior: Behavior) -> Script:
     extra: tuple[bytes, ...] = ()
     if status in _OVERLOADED and behavior.retry_after_s >= 0:
         extra = (b"retry-after: %d" % behavior.retry_after_s,)
-    body = encode_json(error_object(behavior.kind, status, words))
+    error = error_object(behavior.kind, status, words)
+    if operation in MESSAGES:
+        error = messages_error(status, words)
+    body = encode_json(error)
     return fixed_script(plain_head(status, len(body), extra=extra), body, behavior.ttft_ms)
 
 

@@ -7,7 +7,7 @@ import msgspec
 CHARACTERS_PER_TOKEN = 4
 MAX_CHOICES = 128
 
-Operation = Literal["chat", "completions", "embeddings"]
+Operation = Literal["chat", "completions", "embeddings", "messages", "count_tokens", "responses"]
 
 _Cap = Annotated[int, msgspec.Meta(ge=0)]
 _Choices = Annotated[int, msgspec.Meta(ge=1, le=MAX_CHOICES)]
@@ -79,7 +79,47 @@ class _EmbeddingBody(msgspec.Struct):
     dimensions: Annotated[int, msgspec.Meta(ge=1, le=65_536)] | None = None
 
 
+class _Block(msgspec.Struct):
+    text: str = ""
+    content: Any = None
+
+
+_Blocks = str | list[_Block]
+
+
+class _Turn(msgspec.Struct):
+    role: str
+    content: _Blocks
+
+
+class _CountBody(msgspec.Struct):
+    model: str
+    messages: Annotated[list[_Turn], msgspec.Meta(min_length=1)]
+    system: _Blocks | None = None
+
+
+class _MessagesBody(_CountBody, kw_only=True):
+    max_tokens: Annotated[int, msgspec.Meta(ge=1)]
+    stream: bool | None = False
+
+
+class _Item(msgspec.Struct):
+    content: str | list[_Part] | None = None
+    output: str | None = None
+
+
+class _ResponsesBody(msgspec.Struct):
+    model: str
+    input: str | Annotated[list[_Item], msgspec.Meta(min_length=1)]
+    instructions: str | None = None
+    max_output_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    stream: bool | None = False
+
+
 _chat = msgspec.json.Decoder(_ChatBody)
+_messages = msgspec.json.Decoder(_MessagesBody)
+_count = msgspec.json.Decoder(_CountBody)
+_responses = msgspec.json.Decoder(_ResponsesBody)
 _completion = msgspec.json.Decoder(_CompletionBody)
 _embedding = msgspec.json.Decoder(_EmbeddingBody)
 
@@ -96,7 +136,13 @@ def parse_body(operation: Operation, body: bytes) -> Generation:
             return _read_chat(_chat.decode(body))
         if operation == "completions":
             return _read_completion(_completion.decode(body))
-        return _read_embedding(_embedding.decode(body))
+        if operation == "embeddings":
+            return _read_embedding(_embedding.decode(body))
+        if operation == "responses":
+            return _read_responses(_responses.decode(body))
+        if operation == "count_tokens":
+            return _read_count(_count.decode(body))
+        return _read_messages(_messages.decode(body))
     except msgspec.DecodeError as error:
         raise BadBodyError(str(error)) from None
     except (UnicodeDecodeError, RecursionError) as error:
@@ -154,6 +200,43 @@ def _read_embedding(body: _EmbeddingBody) -> Generation:
         is_base64=body.encoding_format == "base64",
         dimensions=body.dimensions,
     )
+
+
+def _read_count(body: _CountBody) -> Generation:
+    contents = [turn.content for turn in body.messages]
+    characters = sum(_characters(each) for each in (body.system, *contents))
+    return Generation(operation="count_tokens", model=body.model, input_tokens=_tokens(characters))
+
+
+def _read_messages(body: _MessagesBody) -> Generation:
+    return msgspec.structs.replace(
+        _read_count(body),
+        operation="messages",
+        max_output_tokens=body.max_tokens,
+        is_stream=bool(body.stream),
+    )
+
+
+def _read_responses(body: _ResponsesBody) -> Generation:
+    characters = len(body.instructions or "")
+    if isinstance(body.input, str):
+        characters += len(body.input)
+    else:
+        characters += sum(_characters(item.content) for item in body.input)
+        characters += sum(len(item.output or "") for item in body.input)
+    return Generation(
+        operation="responses",
+        model=body.model,
+        input_tokens=_tokens(characters),
+        max_output_tokens=body.max_output_tokens,
+        is_stream=bool(body.stream),
+    )
+
+
+def _characters(content: str | list[_Block] | list[_Part] | None) -> int:
+    if content is None or isinstance(content, str):
+        return len(content or "")
+    return sum(len(part.text) for part in content)
 
 
 def _list_inputs(given: str | list[Any]) -> list[tuple[str, int]]:

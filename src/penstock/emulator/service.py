@@ -46,6 +46,9 @@ _OPERATIONS: dict[bytes, Operation] = {
     b"/v1/chat/completions": "chat",
     b"/v1/completions": "completions",
     b"/v1/embeddings": "embeddings",
+    b"/v1/messages": "messages",
+    b"/v1/messages/count_tokens": "count_tokens",
+    b"/v1/responses": "responses",
 }
 _TTFT, _CACHED = b"x-emulator-ttft-ms", b"x-emulator-cached-tokens"
 _MODELS = b"/v1/models"

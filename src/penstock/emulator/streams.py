@@ -60,9 +60,8 @@ class Stream(msgspec.Struct, frozen=True):
         last also the end of the stream.
         """
         choices = self.generation.choices
-        lead = 2 * choices if self.generation.operation == "chat" else choices
         sizes: chain[int | None] = chain(
-            (lead,) if self.output_tokens > 1 else (),
+            (self._lead_count(),) if self.output_tokens > 1 else (),
             repeat(choices, max(self.output_tokens - 2, 0)),
             (None,),
         )
@@ -72,6 +71,11 @@ class Stream(msgspec.Struct, frozen=True):
             if not step:
                 return
             yield step
+
+    def _lead_count(self) -> int:
+        """Return how many events there are up to the first token, of every choice."""
+        choices = self.generation.choices
+        return 2 * choices if self.generation.operation == "chat" else choices
 
     def dripping_steps(self) -> Iterator[bytes]:
         """Yield the answer with the fault `slow`: whole events before the fault, then drops."""
@@ -110,10 +114,13 @@ class Stream(msgspec.Struct, frozen=True):
         elif fault == "truncate":
             yield following[: len(following) // 2]
         elif fault == "error_in_200":
-            error = error_object(self.behavior.kind, 500, "emulated engine failure")
-            yield from (event(error), DONE_EVENT, LAST_CHUNK)
+            yield from (*self._error_events(), LAST_CHUNK)
         elif fault == "malformed":
             yield from chain((_BROKEN_EVENT, following), events, (LAST_CHUNK,))
+
+    def _error_events(self) -> tuple[bytes, ...]:
+        error = error_object(self.behavior.kind, 500, "emulated engine failure")
+        return event(error), DONE_EVENT
 
     def _token_events(self) -> Iterator[bytes]:
         choices = range(self.generation.choices)

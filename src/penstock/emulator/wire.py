@@ -62,6 +62,11 @@ def event(payload: object) -> bytes:
     return chunk(b"data: " + _encode(payload) + b"\n\n")
 
 
+def named_event(payload: dict[str, object]) -> bytes:
+    """Return a server-sent event that is named as its payload's `type`, as one chunk."""
+    return chunk(b"event: %b\ndata: %b\n\n" % (str(payload["type"]).encode(), _encode(payload)))
+
+
 DONE_EVENT = chunk(b"data: [DONE]\n\n")
 """The event behind all others."""
 

@@ -59,7 +59,7 @@ class Answer:
 
     def events(self) -> list[Any]:
         """Return the payloads of the events, `[DONE]` as text."""
-        payloads = [chunk.removeprefix(b"data: ").removesuffix(b"\n\n") for chunk in self.chunks]
+        payloads = [chunk.partition(b"data: ")[2].removesuffix(b"\n\n") for chunk in self.chunks]
         return ["[DONE]" if item == b"[DONE]" else msgspec.json.decode(item) for item in payloads]
 
     def text(self) -> str:

@@ -38,7 +38,7 @@ def test_the_commands_of_the_page_work() -> None:
                     timeout=20,
                     env=environment,
                 )
-                assert ended.stdout.startswith(("data: ", "{"))
+                assert ended.stdout.startswith(("data: ", "event: ", "{"))
         finally:
             server.terminate()
 
