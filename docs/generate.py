@@ -99,8 +99,13 @@ gives as well. Servers of upstreams with `takes_priority` are told in their own 
 Requests to infer by the Open Inference Protocol have Triton's own parameter `priority` (1 first, 0
 for the model's default level), which passes with that scope and is taken out without it.
 
-{identifying} are sent as pseudonyms, which differ between organizations. Where a server keeps
-caches of prompts apart by `cache_salt`, each organization has its own.
+{identifying} are sent as pseudonyms, which differ between organizations; so
+is `metadata.user_id` of Anthropic's Messages. Where a server keeps caches of prompts apart by
+`cache_salt`, each organization has its own; SGLang does so for Anthropic's Messages only in
+versions that know the member there.
+
+Requests go to servers that speak their protocol, as it is below: Messages and Responses are not
+translated. Only chats and completions are, for servers of the Open Inference Protocol.
 """
 
 _LIMITS_HEAD = """\
@@ -323,13 +328,14 @@ def engines_page() -> str:
     head = _ENGINES_HEAD.format(
         steering=", ".join(f"`{name}`" for name in sorted(STEERING)),
         ours=" and ".join(f"`{name}`" for name in sorted(ALWAYS_OURS)),
-        identifying=" and ".join(f"`{name}`" for name in IDENTIFYING),
+        identifying=", ".join(f"`{name}`" for name in IDENTIFYING),
     )
     return head + "".join(map(_engine_entry, ENGINES.values()))
 
 
 def _engine_entry(engine: Engine) -> str:
     facts = {
+        "Speaks": _spoken(engine),
         "Alive": _code(engine.health_path),
         "Ready for a model": _code(engine.ready_path or engine.health_path),
         "Models": _code(engine.models_path),
@@ -342,6 +348,10 @@ def _engine_entry(engine: Engine) -> str:
             f"`{REPORT}`, asked for by `{REPORT_FORMAT}`" if engine.reports_load else ""
         ),
         "Never read": ", ".join(map(_code, engine.never_polled)),
+        "Key, in a field of its own": _code(engine.key_header or None),
+        "Always in the header": ", ".join(
+            _code(f"{name}: {value}") for name, value in engine.fixed_headers.items()
+        ),
         "Errors": engine.errors,
         "No room": ", ".join(map(str, sorted(engine.overloaded_statuses))),
         "Priority": _priority_fact(engine.priority) if engine.priority else "",
@@ -357,6 +367,16 @@ def _engine_entry(engine: Engine) -> str:
     }
     rows = [(name, fact) for name, fact in facts.items() if fact]
     return f"\n## `{engine.name}`\n\n{engine.title}.\n\n" + _table(("", ""), rows)
+
+
+def _spoken(engine: Engine) -> str:
+    protocols = {
+        "OpenAI's chats and the like": engine.speaks_openai,
+        "OpenAI's Responses": engine.speaks_responses,
+        "Anthropic's Messages": engine.speaks_messages,
+        "the Open Inference Protocol": engine.speaks_oip,
+    }
+    return ", ".join(name for name, is_spoken in protocols.items() if is_spoken)
 
 
 def _load_facts(load: Load) -> dict[str, str]:

@@ -161,3 +161,27 @@ def test_a_taken_port_ends_it_with_status_1() -> None:
         )
     assert ended.returncode == 1
     assert "local LLM" in ended.stderr
+
+
+def test_messages_and_responses_are_spoken(llm: httpx.Client) -> None:
+    """What the gateway relies on: where which figures are, and what is input."""
+    asked = _chat(GREETING, 4)
+    plain = llm.post("/v1/messages", json=asked).json()
+    usage = plain["usage"]
+    whole = usage["input_tokens"] + usage["cache_read_input_tokens"]
+    assert llm.post("/v1/messages/count_tokens", json=asked).json() == {"input_tokens": whole}
+    text = llm.post("/v1/messages", json=asked | {"stream": True}).text
+    events = [line[6:] for line in text.splitlines() if line.startswith("data: {")]
+    begun, last = msgspec.json.decode(events[0]), msgspec.json.decode(events[-2])
+    usage = begun["message"]["usage"]
+    assert usage["input_tokens"] + usage["cache_read_input_tokens"] == whole
+    assert usage["cache_read_input_tokens"] > 0
+    assert last["usage"] == {"output_tokens": text.count('"text_delta"')}
+    question = {"model": "smollm2", "input": "Say hello.", "max_output_tokens": 4, "store": False}
+    response = llm.post("/v1/responses", json=question).json()
+    assert response["status"] == "completed"
+    assert response["usage"]["input_tokens"] == whole
+    details = response["usage"]["input_tokens_details"]
+    assert 0 < details["cached_tokens"] < whole
+    longer = llm.post("/v1/responses", json=question | {"n_predict": 9}).json()
+    assert longer["usage"]["output_tokens"] > 4, "another protocol's member is heeded: ours goes"

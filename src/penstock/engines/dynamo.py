@@ -14,6 +14,8 @@ DYNAMO = Engine(
         waiting="dynamo_frontend_queued_requests",
     ),
     overloaded_statuses=OVERLOADED | {529},
+    # `/v1/messages` only with `--enable-anthropic-api`.
+    speaks_responses=True,
     errors='`{"message", "type", "code"}`',
     priority=Priority(("nvext", "agent_hints", "priority"), is_higher_earlier=True),
     session_header="x-dynamo-session-id",

@@ -10,6 +10,7 @@ STEERING = frozenset(
         "data_parallel_rank",
         "disagg_prefill_dp_rank",
         "disaggregated_params",
+        "ec_transfer_params",
         "kv_transfer_params",
         "nvext",
         "routed_dp_rank",
@@ -35,5 +36,5 @@ STEERING = frozenset(
 """Members of bodies that no caller's request brings to a server, whichever it is."""
 ALWAYS_OURS = frozenset({"cache_salt", "extra_key"})
 """Those of them that nobody at all brings: others' prompts are behind them."""
-IDENTIFYING = ("user", "safety_identifier")
-"""Members by which callers name their own users: servers get a pseudonym."""
+IDENTIFYING = ("user", "safety_identifier", "prompt_cache_key")
+"""Members by which callers name their own users and conversations: servers get a pseudonym."""

@@ -12,6 +12,8 @@ LLAMA_CPP = Engine(
         running="llamacpp:requests_processing",
         waiting="llamacpp:requests_deferred",
     ),
+    speaks_messages=True,
+    speaks_responses=True,
     errors='`{"error": {"message", "type", "code"}}`',
     cancels="closing the connection, at once",
 )

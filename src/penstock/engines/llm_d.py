@@ -8,6 +8,9 @@ LLM_D = Engine(
     # It stands for many servers, and answers for itself: models say whether one can be asked.
     health_path=None,
     context_member="max_model_len",
+    # As vLLM and SGLang do, for which it mostly stands.
+    speaks_messages=True,
+    speaks_responses=True,
     errors="those of the servers behind it, and its own",
     # Servers that know no such thing leave it unread.
     takes_cache_salt=True,

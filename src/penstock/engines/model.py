@@ -83,6 +83,14 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it takes requests of OpenAI's protocol; others are translated for it."""
     speaks_oip: bool = False
     """Whether it takes requests of the Open Inference Protocol (KServe v2) at `/v2`."""
+    speaks_messages: bool = False
+    """Whether it takes requests of Anthropic's Messages at `/v1/messages`."""
+    speaks_responses: bool = False
+    """Whether it takes requests of OpenAI's Responses at `/v1/responses`."""
+    key_header: str = ""
+    """In which field of a header it wants its key; "" for `authorization`, behind `Bearer`."""
+    fixed_headers: dict[str, str] = {}  # msgspec makes a new one for each
+    """What it wants in the header of each request."""
     takes_cache_salt: bool = False
     """Whether `cache_salt` keeps the prefix caches of organizations apart."""
     session_header: str | None = None

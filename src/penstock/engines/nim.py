@@ -14,6 +14,8 @@ NIM = Engine(
         waiting="num_requests_waiting",
         cache_use="gpu_cache_usage_perc",
     ),
+    speaks_messages=True,
+    speaks_responses=True,
     errors='`{"error": {"message", "type", "param", "code"}}`, or `{"object": "error", ...}`',
     cancels="closing the connection, at once",
 )

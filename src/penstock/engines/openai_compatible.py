@@ -6,6 +6,7 @@ OPENAI_COMPATIBLE = Engine(
     name="openai_compatible",
     title="Any engine or company that speaks OpenAI's protocol",
     health_path=None,
+    speaks_responses=True,
     errors='`{"error": {"message", "type", "param", "code"}}`',
     cancels="closing the connection",
 )

@@ -1,5 +1,6 @@
 """All kinds of model servers, by the provider's name in the configuration."""
 
+from penstock.engines.anthropic import ANTHROPIC
 from penstock.engines.dynamo import DYNAMO
 from penstock.engines.emulator import EMULATOR
 from penstock.engines.llama_cpp import LLAMA_CPP
@@ -25,6 +26,7 @@ ENGINES: dict[str, Engine] = {
         LLM_D,
         NIM,
         LLAMA_CPP,
+        ANTHROPIC,
         EMULATOR,
     )
 }

@@ -15,6 +15,8 @@ SGLANG = Engine(
         waiting="sglang:num_queue_reqs",
         cache_use="sglang:token_usage",
     ),
+    speaks_messages=True,
+    speaks_responses=True,
     errors='`{"object": "error", "message", "type", "param", "code"}`',
     priority=Priority(("priority",), is_higher_earlier=True),
     takes_cache_salt=True,

@@ -13,6 +13,8 @@ TRTLLM = Engine(
         cache_use="trtllm_kv_cache_utilization",
     ),
     never_polled=("/metrics", "/perf_metrics", "/kv_cache_events"),
+    speaks_messages=True,
+    speaks_responses=True,
     errors='`{"object", "message", "type", "param", "code"}`, or `{"error": "text"}`',
     takes_cache_salt=True,
     cancels="closing the connection, within a second or two",

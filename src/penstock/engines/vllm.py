@@ -55,6 +55,8 @@ VLLM = Engine(
     ),
     # In plain answers of chat and completions; it makes all of its metrics for that.
     reports_load=True,
+    speaks_messages=True,
+    speaks_responses=True,
     errors='`{"error": {"message", "type", "param", "code"}}`; in a stream under 200, too',
     # Anything but 0 is an error where the scheduler has no priorities.
     priority=Priority(("priority",), is_higher_earlier=False),

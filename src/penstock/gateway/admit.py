@@ -11,7 +11,12 @@ import msgspec
 
 from penstock.engines.isolation import ALWAYS_OURS, IDENTIFYING, STEERING
 from penstock.gateway.demand import NO_TOKENS, Demand, read_demand
-from penstock.gateway.dialects.errors import MEMBER_INVALID, MEMBER_MISSING, MODEL_NOT_FOUND
+from penstock.gateway.dialects.errors import (
+    MEMBER_INVALID,
+    MEMBER_MISSING,
+    MODEL_NOT_FOUND,
+    OPERATION_UNSUPPORTED,
+)
 from penstock.gateway.dialects.members import Members, read_members
 from penstock.gateway.dialects.oip import Call
 from penstock.gateway.dialects.openai import Operation
@@ -30,6 +35,7 @@ _encode = msgspec.json.Encoder().encode
 
 _NO_MODEL = Refusal(MEMBER_MISSING, "The member 'model' is missing.", "model")
 _UNKNOWN_MODEL = Refusal(MODEL_NOT_FOUND, param="model")
+_UNSPOKEN = Refusal(OPERATION_UNSUPPORTED)
 _INCLUDE_USAGE = msgspec.Raw(b'{"include_usage":true}')
 _CONTINUOUS_USAGE = msgspec.Raw(b'{"include_usage":true,"continuous_usage_stats":true}')
 _NOT_PASSED = STEERING.union(IDENTIFYING)
@@ -93,14 +99,14 @@ def admit(
     offer = find_offer(runtime, principal, members.get("model"))
     if isinstance(offer, Refusal):
         return offer
-    refusal = _check_question(members, operation)
+    refusal = check_question(members, operation)
     if refusal is not None:
         return refusal
     turn = runtime.turn() if offer.has_choice else 0.0
     target = _choose(offer, turn, members, operation)
     if isinstance(target, Refusal):
         return target
-    is_stream = _flag(members, "stream")
+    is_stream = read_flag(members, "stream")
     if isinstance(is_stream, Refusal):
         return is_stream
     hides_usage = strips_usage = False
@@ -114,9 +120,9 @@ def admit(
         if isinstance(options, Refusal):
             return options
     demand = demand_of(principal, operation, members, body, offer.max_output_tokens)
-    session = _session_of(members)
-    priority = _isolate(members, runtime, principal)
-    _address(members, target, priority)
+    session = session_of(members)
+    priority = isolate(members, runtime, principal)
+    address(members, target, priority)
     estimated = len(body) // _BYTES_PER_TOKEN if operation.has_usage else 0
     return Admission(
         operation,
@@ -148,7 +154,7 @@ def readdress(admission: Admission, target: Target) -> Admission | None:
         return None
     members.pop("cache_salt", None)  # was for the target before
     erase_priority(members, admission.priority, admission.target.upstream.priority)
-    _address(members, target, admission.priority)
+    address(members, target, admission.priority)
     strips_usage = False
     if admission.is_stream:
         options = _decode_members(members["stream_options"])
@@ -163,7 +169,7 @@ def readdress(admission: Admission, target: Target) -> Admission | None:
     )
 
 
-def _session_of(members: Members) -> msgspec.Raw | None:
+def session_of(members: Members) -> msgspec.Raw | None:
     """Return the text by which a caller says what belongs together, if it does."""
     for name in _SESSIONS:
         session = members.get(name)
@@ -172,7 +178,8 @@ def _session_of(members: Members) -> msgspec.Raw | None:
     return None
 
 
-def _address(members: Members, target: Target, priority: int) -> None:
+def address(members: Members, target: Target, priority: int) -> None:
+    """Write down for whom a request is: the model, the cache, and how urgent it is there."""
     members["model"] = target.model
     if target.cache_salt is not None:
         members["cache_salt"] = target.cache_salt
@@ -180,7 +187,7 @@ def _address(members: Members, target: Target, priority: int) -> None:
         write_priority(members, priority, target.upstream.priority)
 
 
-def _isolate(members: Members, runtime: Runtime, principal: Principal) -> int:
+def isolate(members: Members, runtime: Runtime, principal: Principal) -> int:
     """Take out what would steer the engine, and names of persons; return how urgent it is."""
     if _NOT_PASSED.isdisjoint(members):
         return 0
@@ -218,9 +225,10 @@ def _check_target(members: Members, operation: Operation, target: Target) -> Ref
 
 def _check_form(members: Members, operation: Operation, target: Target) -> Refusal | None:
     """Refuse what cannot be put into the words of a target that does not speak this protocol."""
-    if target.upstream.engine.speaks_openai:
+    engine = target.upstream.engine
+    if engine.speaks_openai:
         return None
-    return check_sayable(members, operation)
+    return check_sayable(members, operation) if engine.speaks_oip else _UNSPOKEN
 
 
 def demand_of(
@@ -261,7 +269,7 @@ def find_offer(
     return _UNKNOWN_MODEL if offer is None else offer
 
 
-def _check_question(members: Members, operation: Operation) -> Refusal | None:
+def check_question(members: Members, operation: Operation) -> Refusal | None:
     """Refuse a question that is not there, empty, or of a type that no engine takes."""
     name, form = operation.input_member, operation.input_form
     if form is None:
@@ -293,7 +301,8 @@ def check_numbers(members: Members, max_output_tokens: int, most_choices: int) -
     return None
 
 
-def _flag(members: Members, name: str) -> bool | Refusal:
+def read_flag(members: Members, name: str) -> bool | Refusal:
+    """Return whether a member is true; one that is absent or null is not."""
     raw = members.get(name)
     if raw is None:
         return False
@@ -339,7 +348,7 @@ def _stream_options(raw: msgspec.Raw) -> Members | Refusal:
         message = "The member 'stream_options' must be an object."
         return Refusal(MEMBER_INVALID, message, "stream_options")
     for name in ("include_usage", "continuous_usage_stats"):
-        flag = _flag(options, name)
+        flag = read_flag(options, name)
         if isinstance(flag, Refusal):
             return flag
     return options

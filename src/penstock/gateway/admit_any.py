@@ -2,6 +2,7 @@
 
 from penstock.gateway.admit import Admission, admit
 from penstock.gateway.admit_form import admit_form
+from penstock.gateway.admit_native import admit_native
 from penstock.gateway.admit_oip import admit_call
 from penstock.gateway.request import Request
 from penstock.gateway.runtime import Runtime
@@ -23,4 +24,6 @@ def admit_request(runtime: Runtime, request: Request, body: bytes) -> Admission 
         return admit_form(runtime, principal, operation, request.upload, request.body_bytes)
     if request.call is not None:
         return admit_call(runtime, principal, request.call, body, request.json_length)
+    if operation.is_native:
+        return admit_native(runtime, principal, operation, body)
     return admit(runtime, principal, operation, body)

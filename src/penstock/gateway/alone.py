@@ -54,6 +54,6 @@ def answer_alone(worker: "Worker", request: Request) -> bytes:
     if isinstance(found, Refusal):
         request.refusal = found
         allow = request.allow if found.error.status == 405 else b""  # noqa: PLR2004 - HTTP
-        told = request.error_body(found)
+        told = request.telling.body(found, request_id)
         return error_answer(found, request_id, line, body=told, allow=allow, is_head=is_head)
     return own_answer(200, found, request_id, line, is_head=is_head)

@@ -183,7 +183,7 @@ class Exchange(Dispatch):
         if shown:
             reply.relay(shown)
         refusal = self._redacted(Refusal(FAILED, error_text(error)))
-        reply.end_in_error(refusal, self._form.stream_end, is_inside_frame=tap.is_inside_frame)
+        reply.end_in_error(refusal, is_inside_frame=tap.is_inside_frame)
         self._blame_engine()
         self._first_byte_ns = None
         self._settle("upstream_error", FAILED)

@@ -29,7 +29,9 @@ _OVERLOAD_STATUSES = NO_ROOM - {_UNAVAILABLE}
 _BUSY = re.compile(r"busy|capacity|exceed|overload|priority|queue|too many", re.IGNORECASE)
 """Words with which engines say that they are up and have no room, where the status is 503."""
 _TOO_LONG = re.compile(
-    r"context[ _](length|window)|max_model_len|maximum (model|context|input) length", re.IGNORECASE
+    r"context[ _](length|window)|max_model_len|maximum (model|context|input) length"
+    r"|prompt is too long",
+    re.IGNORECASE,
 )
 """Words with which engines say that there are more tokens than the model takes."""
 _PLACE = re.compile(
@@ -136,13 +138,14 @@ def redacted(refusal: Refusal, authorization: bytes, hosts: Iterable[str]) -> Re
 
     Args:
         refusal: What the caller shall be told.
-        authorization: The header line that the engine got, or nothing.
+        authorization: The header line that showed the engine our credential, or nothing.
         hosts: Names and addresses of the upstream's endpoints.
     """
     text = refusal.detail
     if not text:
         return refusal
-    credential = authorization.partition(b"Bearer ")[2].strip().decode("ascii")
+    shown_key = authorization.partition(b"\r\n")[0].rpartition(b" ")[2]
+    credential = shown_key.decode("ascii")
     if credential and credential in text:
         return replace(refusal, detail="")
     shown = _PLACE.sub(_REDACTED, text)

@@ -19,7 +19,6 @@ from penstock.gateway.dialects.oip import (
 from penstock.gateway.dialects.oip_answers import named, read_generated, read_infer_answer
 from penstock.gateway.dialects.openai import Reading, read_answer
 from penstock.gateway.dialects.translate import (
-    DONE,
     Voice,
     generate_body,
     most_tokens,
@@ -54,9 +53,6 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 
 class Form:
     """OpenAI's: what is asked and answered passes as it is."""
-
-    stream_end = DONE
-    """What the last event of a stream is."""
 
     def put(self, admission: Admission, pool: "Pool", cap: int | None) -> tuple[bytes, bytes]:
         """Return the start of a request's head, and its body.
@@ -110,8 +106,6 @@ class Form:
 
 class OipForm(Form):
     """The Open Inference Protocol's: model and version stand in the path, bytes behind the JSON."""
-
-    stream_end = b""
 
     def put(self, admission: Admission, pool: "Pool", cap: int | None) -> tuple[bytes, bytes]:
         """Return the start of a request's head, and its body."""

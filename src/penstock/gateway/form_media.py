@@ -41,12 +41,17 @@ class SoundTap(Tap):
         counted: What that consumes.
     """
 
-    __slots__ = ("counted",)
+    __slots__ = ("_counted",)
 
     def __init__(self, counted: Usage) -> None:
         """See the class."""
         super().__init__(hides_usage=False)
-        self.counted = counted
+        self._counted = counted
+
+    @property
+    def counted(self) -> Usage:
+        """What it consumes."""
+        return self._counted
 
     def feed(self, data: bytes) -> bytes:
         """Take what was read; return it."""

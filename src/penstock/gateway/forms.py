@@ -4,6 +4,7 @@ from penstock.gateway.admit import Admission
 from penstock.gateway.form import Form, OipForm, TranslatedForm
 from penstock.gateway.form_grpc import GrpcForm
 from penstock.gateway.form_media import MediaForm, UploadForm
+from penstock.gateway.form_native import NativeForm
 
 _OPENAI = Form()
 _OIP = OipForm()
@@ -11,6 +12,7 @@ _GRPC = GrpcForm()
 _TRANSLATED = TranslatedForm()
 _MEDIA = MediaForm()
 _UPLOAD = UploadForm()
+_NATIVE = NativeForm()
 
 
 def form_of(admission: Admission) -> Form:
@@ -19,4 +21,6 @@ def form_of(admission: Admission) -> Form:
         return _GRPC if admission.target.upstream.is_by_grpc else _OIP
     if admission.operation.is_media:
         return _MEDIA if admission.upload is None else _UPLOAD
+    if admission.operation.is_native:
+        return _NATIVE
     return _OPENAI if admission.target.upstream.engine.speaks_openai else _TRANSLATED

@@ -14,7 +14,11 @@ from penstock.contract.series import Count, Histogram, SeriesBook
 from penstock.contract.usage import UsageEvent
 
 _NS: Final = 1e-9
-_OPERATIONS: Final = {"completions": "text_completion"}
+_OPERATIONS: Final = {
+    "completions": "text_completion",
+    "messages": "chat",
+    "responses": "chat",
+}
 """Where OpenTelemetry has another word for an operation than we."""
 
 

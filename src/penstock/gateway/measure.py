@@ -29,8 +29,9 @@ def measure_stream(outcome: Outcome, tap: Tap, estimated_input_tokens: int) -> M
         return _NOTHING, "counted", ()
     if tap.usage is not None:
         return tap.usage, "engine", tap.usage.flags
-    if tap.counted is not None:
-        return tap.counted, "counted", ()
+    counted = tap.counted
+    if counted is not None:
+        return counted, "counted", counted.flags
     flags = tap.flags or (("usage_missing",) if outcome == "ok" else ())
     return (
         Usage(estimated_input_tokens, max(0, tap.frame_count - tap.lead_frames)),

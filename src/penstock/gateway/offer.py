@@ -60,6 +60,8 @@ class ServedUpstream(msgspec.Struct, frozen=True):
     data_class: str
     """"" when nobody said; the same for the region."""
     region: str
+    fixed_lines: bytes = b""
+    """Header lines that its engine wants with each request."""
     by_grpc: "ServedUpstream | None" = None
     """The same as it is asked by gRPC; None where it cannot be."""
     is_by_grpc: bool = False
@@ -90,7 +92,9 @@ class Target(msgspec.Struct, frozen=True):
     model: msgspec.Raw
     """The upstream's own name of the model, as JSON."""
     authorization: bytes
-    """Header line with the credential, ending in CRLF, or nothing."""
+    """Header lines with the credential, which is in the first, if at all, and of the engine's kind.
+
+    Each ends in CRLF."""
     weight: int
     """Its share of the tier; with 0 it only stands in for others."""
     cache_salt: msgspec.Raw | None = None
@@ -388,7 +392,8 @@ class Catalog:
                 reference: str | None = CREDENTIAL_SCHEME + own
             else:
                 reference = deployment.credential or upstream.credential
-            authorization = self._tokens.authorization(reference)
+            engine = engine_of(upstream.provider)
+            authorization = self._tokens.authorization(reference, engine.key_header)
             served = self._served.get(upstream.name)
             if served is None:
                 served = self._served[upstream.name] = _serve(upstream, self._version)
@@ -403,7 +408,7 @@ class Catalog:
             deployment,
             served,
             msgspec.Raw(_encode(name)),
-            authorization,
+            authorization + served.fixed_lines,
             choice.weight,
             _cache_salt(owner.organization) if served.engine.takes_cache_salt else None,
             is_adapter=base is not None,
@@ -456,6 +461,9 @@ def _serve(upstream: Upstream, version: int) -> ServedUpstream:
         engine=engine,
         data_class=upstream.data_class or "",
         region=upstream.region or "",
+        fixed_lines=b"".join(
+            f"{name}: {value}\r\n".encode("ascii") for name, value in engine.fixed_headers.items()
+        ),
     )
     if not grpc or not engine.speaks_oip:
         return served

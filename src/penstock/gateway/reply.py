@@ -9,7 +9,6 @@ from penstock.gateway.answer import (
     plain_head,
     stream_head,
 )
-from penstock.gateway.dialects.translate import DONE
 from penstock.gateway.request import Request
 from penstock.kit.errors import Refusal
 
@@ -107,16 +106,15 @@ class Reply:
             self.last_bytes = self._lead()
         self.last_bytes += self._last_chunk
 
-    def end_in_error(self, refusal: Refusal, last: bytes, *, is_inside_frame: bool) -> None:
+    def end_in_error(self, refusal: Refusal, *, is_inside_frame: bool) -> None:
         """End a stream well formed, with an error event.
 
         Args:
             refusal: What went wrong.
-            last: What ends streams of its protocol.
             is_inside_frame: It happened in the middle of a frame.
         """
         event = self._error_event(refusal, is_inside_frame=is_inside_frame)
-        self.end_stream(event + last)
+        self.end_stream(event + self._request.telling.stream_end)
 
     def end_plain(self, body: bytes) -> None:
         """Answer with a body."""
@@ -143,7 +141,8 @@ class Reply:
                 self.last_bytes = self._framed(event)
         elif self.is_held:  # nothing of an answer was shown, so it is not begun by this
             event = self._error_event(refusal, is_inside_frame=False)
-            self.last_bytes = self._framed(event + DONE) + self._last_chunk
+            event += self._request.telling.stream_end
+            self.last_bytes = self._framed(event) + self._last_chunk
         else:
             self.status = status
             self.last_bytes = error_answer(
@@ -151,11 +150,11 @@ class Reply:
                 self._request_id,
                 self._connection_line(),
                 status=status,
-                body=self._request.error_body(refusal),
+                body=self._request.telling.body(refusal, self._request_id),
             )
 
     def _error_event(self, refusal: Refusal, *, is_inside_frame: bool) -> bytes:
-        event = b"data: " + self._request.error_body(refusal) + b"\n\n"
+        event = self._request.telling.event(refusal, self._request_id)
         # The first ends the frame that nothing more comes of.
         return b"\n\n" + event if is_inside_frame else event
 

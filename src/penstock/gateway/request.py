@@ -3,9 +3,10 @@
 import re
 from typing import Final
 
-from penstock.gateway.dialects import oip, openai
+from penstock.gateway.dialects import oip
 from penstock.gateway.dialects.oip import READS, Call
-from penstock.gateway.dialects.openai import OPERATIONS, Operation
+from penstock.gateway.dialects.openai import Operation
+from penstock.gateway.dialects.operations import OPERATIONS, Telling, telling_of
 from penstock.gateway.errors import (
     BODY_TOO_LARGE,
     ENCODING_UNSUPPORTED,
@@ -106,11 +107,12 @@ class Request:
     @property
     def is_oip(self) -> bool:
         """Whether the path is one of the Open Inference Protocol."""
-        return self.target == oip.V2 or self.target.startswith(b"/v2/")
+        return oip.is_path(self.target)
 
-    def error_body(self, refusal: Refusal) -> bytes:
-        """Return an error as the protocol of the request tells it."""
-        return oip.error_body(refusal) if self.is_oip else openai.error_body(refusal)
+    @property
+    def telling(self) -> Telling:
+        """How its protocol tells of errors."""
+        return telling_of(self.target)
 
     def refuse(self, refusal: Refusal) -> None:
         """Give the request up for the first reason found, and forget its body."""

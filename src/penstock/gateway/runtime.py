@@ -225,8 +225,10 @@ class Runtime:
         """Return how the prompt of a request begins; None when that does not matter."""
         if self._prefix_key is None or not operation.can_stream:
             return None
-        question, tools = members[operation.input_member], members.get("tools", b"")
-        return read_prefix(question, tools, principal.organization.encode(), self._prefix_key)
+        question, lead = members[operation.input_member], members.get("tools", b"")
+        if operation.lead_member:
+            lead = bytes(lead) + bytes(members.get(operation.lead_member, b""))
+        return read_prefix(question, lead, principal.organization.encode(), self._prefix_key)
 
     def may_use(self, principal: Principal, alias: str) -> bool:
         """Return whether there is such an alias for this principal."""

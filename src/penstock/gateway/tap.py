@@ -27,10 +27,10 @@ _USAGE_OBJECT = re.compile(rb'"usage"\s*:\s*[^n\s]')
 _CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*[^\]\s]')
 _CHOICES_NAME = b'"choices"'
 _USAGE_NAME = b'"usage"'
-_ERROR = b"error"
-_ERROR_EVENT = re.compile(rb"event: ?error\s")
+ERROR = b"error"
+ERROR_EVENT = re.compile(rb"event: ?error\s")
 _DONE = b"[DONE]"
-_CR = 13
+CR = 13
 _encode = msgspec.json.Encoder().encode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -71,8 +71,6 @@ class Tap:
 
     lead_frames = 1
     """Frames at the beginning of a stream that carry no token: the first names the role."""
-    counted: Usage | None = None
-    """What it consumed as far as we can tell, if the engine says nothing; frames count without."""
     _read = staticmethod(read_chunk)
     """Reads the payload of a frame."""
 
@@ -94,6 +92,14 @@ class Tap:
         self.flags: tuple[str, ...] = ()
         self.frame_count = 0
         self.is_done = False
+
+    @property
+    def counted(self) -> Usage | None:
+        """What it consumed as far as we can tell, where the engine did not say all of it.
+
+        None where its frames count.
+        """
+        return None
 
     @property
     def is_empty(self) -> bool:
@@ -119,7 +125,7 @@ class Tap:
         if (
             not self._carry
             and data.endswith(b"}\n\n")
-            and _CR not in data
+            and CR not in data
             and data.find(b"error") < 0  # quicker than `in`
             and (data.find(b'"usage"') < 0 or not _USAGE_OBJECT.search(data))
             and (self.frame_count or data.find(_CHOICES_NAME) > 0)
@@ -186,7 +192,7 @@ class Tap:
         """Whether the beginning of a frame may go on before its end is there."""
         if self._strips:
             return False
-        may_be_hidden = self._hides or _ERROR in tail
+        may_be_hidden = self._hides or ERROR in tail
         return not may_be_hidden or _is_no_usage_chunk(tail)
 
     def _inspect(self, frame: bytes) -> bytes:
@@ -198,12 +204,12 @@ class Tap:
         if len(frame) > INSPECTED_FRAME_BYTES:
             return frame
         is_plain = not is_first or _CHOICES_NAME in frame
-        if not is_plain or _USAGE_NAME in frame or _ERROR in frame:
+        if not is_plain or _USAGE_NAME in frame or ERROR in frame:
             payload = payload_of(frame)
             reading = self._read(payload) if payload else None
             if reading is not None:
                 return self._take(reading, frame, payload)
-        self.is_done = self.is_done or (_DONE in frame and payload_of(frame).strip() == _DONE)
+        self.is_done = self.is_done or is_done_frame(frame)
         return frame
 
     def _take(self, reading: Reading, frame: bytes, payload: bytes) -> bytes:
@@ -212,7 +218,7 @@ class Tap:
         self.answer_id = reading.answer_id or self.answer_id
         self.service_tier = reading.service_tier or self.service_tier
         self.flags = reading.flags or self.flags
-        self.error = reading.error or (payload if _ERROR_EVENT.match(frame) else None)
+        self.error = reading.error or (payload if ERROR_EVENT.match(frame) else None)
         if self.error is not None:
             self.frame_count -= 1
             return b""
@@ -238,6 +244,11 @@ def payload_of(frame: bytes) -> bytes:
     """Return the data of a frame: its `data:` lines joined as the SSE standard says."""
     lines = [line[5:] for line in frame.splitlines() if line.startswith(b"data:")]
     return lines[0] if len(lines) == 1 else b"\n".join(lines)
+
+
+def is_done_frame(frame: bytes) -> bool:
+    """Return whether a frame is the one that says that the stream is done."""
+    return _DONE in frame and payload_of(frame).strip() == _DONE
 
 
 def _is_no_usage_chunk(beginning: bytes) -> bool:

@@ -25,8 +25,12 @@ class Tokens:
         """Use these opened tokens from now on, by the credential's id, and no others."""
         self._opened = opened
 
-    def authorization(self, reference: str | None) -> bytes:
+    def authorization(self, reference: str | None, key_header: str = "") -> bytes:
         """Return the header line that shows a credential, ending in CRLF; nothing for None.
+
+        Args:
+            reference: Where it is.
+            key_header: As in `engines.model.Engine`.
 
         Raises:
             SecretUnavailableError: There is none behind the reference, or it is no token. The
@@ -44,4 +48,5 @@ class Tokens:
         if _TOKEN.fullmatch(secret) is None:
             message = f"the secret {reference} is no token: it must be one word of ASCII"
             raise SecretUnavailableError(message)
-        return b"authorization: Bearer " + secret.encode("ascii") + b"\r\n"
+        shown = f"{key_header}: {secret}" if key_header else f"authorization: Bearer {secret}"
+        return shown.encode("ascii") + b"\r\n"

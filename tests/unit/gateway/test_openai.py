@@ -1,23 +1,18 @@
 """What engines say in OpenAI's dialect, read leniently and booked strictly; pure."""
 
-import json
-
 import msgspec
 import pytest
 
 from penstock.gateway.dialects.openai import (
     OPERATIONS,
     engine_word,
-    error_event,
     error_status,
     error_text,
     read_answer,
     read_chunk,
 )
 from penstock.gateway.dialects.openai_usage import Usage
-from penstock.gateway.errors import CLOSED_EARLY
 from penstock.gateway.limits import SANE_TOKENS
-from penstock.kit.errors import Refusal
 
 _HUGE = SANE_TOKENS + 1
 
@@ -260,15 +255,6 @@ def test_words_of_engines_are_found(raw: bytes, text: str) -> None:
 def test_statuses_of_errors_are_found(raw: bytes, status: int | None) -> None:
     """An error's own status is an integer of HTTP, or none."""
     assert error_status(raw) == status
-
-
-def test_an_error_event_is_one_event() -> None:
-    """The event that ends a stream has one data line with the error in it."""
-    event = error_event(Refusal(CLOSED_EARLY, "a\n\nb"))
-    assert event.startswith(b"data: {")
-    assert event.endswith(b"}\n\n")
-    assert event.count(b"\n") == 2
-    assert json.loads(event[6:])["error"]["message"] == "a\n\nb"
 
 
 def test_operations_are_found_by_their_path() -> None:

@@ -106,3 +106,25 @@ CONTEXT_EXCEEDED = downstream(
     cause="The engine said so, or failed with a request longer than its context.",
     fix="Shorten it; `max_model_len` in /v1/models says how many tokens fit, where it is known.",
 )
+STATE_UNSUPPORTED = downstream(
+    "request:state_unsupported",
+    400,
+    "Nothing is kept between requests: send all that the model shall know with each.",
+    conventional="unsupported_parameter",
+    cause=(
+        "What `param` names stands for something that model servers keep: an earlier response, a "
+        "conversation, a file, a container. They keep it for all organizations together."
+    ),
+    fix="Send the earlier messages themselves, and files as data or by their URL.",
+)
+TOOL_UNSUPPORTED = downstream(
+    "request:tool_unsupported",
+    400,
+    "Only tools that the caller runs by itself can be given to a model here.",
+    conventional="unsupported_parameter",
+    cause=(
+        "A tool that a model server runs, as to search the web, to run code or to ask another "
+        "server, reaches what the gateway does not see, and costs what is in no usage."
+    ),
+    fix="Give functions, run what the model calls, and send what came of it.",
+)

@@ -74,6 +74,11 @@ def model_path(model: str, operation: Operation, version: str = "") -> str:
     return f"/v2/models/{quote(model, safe='')}{version}{operation.path}"
 
 
+def is_path(target: bytes) -> bool:
+    """Return whether a path is one of this protocol."""
+    return target == V2 or target.startswith(b"/v2/")
+
+
 def find_call(path: bytes) -> Call | Refusal:
     """Return what a path below `/v2/` asks for.
 

@@ -35,33 +35,39 @@ class Operation(msgspec.Struct, frozen=True):
     """Whether its body is `multipart/form-data` instead of JSON."""
     is_media: bool = False
     """Whether sound or images are asked for or sent: no member names the most output tokens."""
+    is_native: bool = False
+    """Whether it is Anthropic's, or OpenAI's Responses: only engines that speak that are asked."""
+    cap_member: str = ""
+    """The one member that names the most output tokens; "" where they are `CAP_MEMBERS`."""
+    needs_cap: bool = False
+    """Whether that must be there."""
+    lead_member: str = ""
+    """The member with instructions that templates put before the question, if there is one."""
 
 
-_LIST = rb"\[[ \t\r\n]*[^\] \t\r\n]"
-_IS_LIST = re.compile(_LIST)
+LIST = rb"\[[ \t\r\n]*[^\] \t\r\n]"
+IS_LIST = re.compile(LIST)
 _IS_TEXT = re.compile(rb'"[^"]')
-_IS_TEXT_OR_LIST = re.compile(rb'"[^"]|' + _LIST)
+IS_TEXT_OR_LIST = re.compile(rb'"[^"]|' + LIST)
 
 CHAT = Operation(
-    "chat", "/v1/chat/completions", "messages", _IS_LIST, "a list", can_stream=True, has_output=True
+    "chat", "/v1/chat/completions", "messages", IS_LIST, "a list", can_stream=True, has_output=True
 )
 COMPLETIONS = Operation(
     "completions",
     "/v1/completions",
     "prompt",
-    _IS_TEXT_OR_LIST,
+    IS_TEXT_OR_LIST,
     "text or a list",
     can_stream=True,
     has_output=True,
 )
-EMBEDDINGS = Operation("embeddings", "/v1/embeddings", "input", _IS_TEXT_OR_LIST, "text or a list")
-CLASSIFY = Operation("classify", "/v1/classify", "input", _IS_TEXT_OR_LIST, "text or a list")
-RERANK = Operation("rerank", "/v1/rerank", "documents", _IS_LIST, "a list")
+EMBEDDINGS = Operation("embeddings", "/v1/embeddings", "input", IS_TEXT_OR_LIST, "text or a list")
+CLASSIFY = Operation("classify", "/v1/classify", "input", IS_TEXT_OR_LIST, "text or a list")
+RERANK = Operation("rerank", "/v1/rerank", "documents", IS_LIST, "a list")
 SCORE = Operation("score", "/v1/score")
 TOKENIZE = Operation("tokenize", "/v1/tokenize", has_usage=False)
-DETOKENIZE = Operation(
-    "detokenize", "/v1/detokenize", "tokens", _IS_LIST, "a list", has_usage=False
-)
+DETOKENIZE = Operation("detokenize", "/v1/detokenize", "tokens", IS_LIST, "a list", has_usage=False)
 TRANSCRIPTIONS = Operation(
     "transcriptions", "/v1/audio/transcriptions", has_output=True, is_form=True, is_media=True
 )
@@ -172,23 +178,23 @@ def read_answer(body: bytes) -> Reading:
         usage, flags = read_usage(bytes(loose.usage))
         return Reading(
             usage,
-            _present(loose.error) or _flat_error(body),
+            _present(loose.error) or flat_error(body),
             flags=flags,
-            answer_id=_word(_text(loose.id), ANSWER_ID_CHARS),
-            service_tier=_word(_text(loose.service_tier), SERVICE_TIER_CHARS),
+            answer_id=as_word(_text(loose.id), ANSWER_ID_CHARS),
+            service_tier=as_word(_text(loose.service_tier), SERVICE_TIER_CHARS),
         )
     usage, flags, error = None, (), _present(answer.error)
     if answer.usage is not None:
         usage, flags = checked(answer.usage)
     else:
-        error = error or _flat_error(body)
+        error = error or flat_error(body)
     return Reading(
         usage,
         error,
         True,  # noqa: FBT003 - by place, which is quicker
         flags,
-        "" if answer.id is None else _word(answer.id, ANSWER_ID_CHARS),
-        "" if answer.service_tier is None else _word(answer.service_tier, SERVICE_TIER_CHARS),
+        "" if answer.id is None else as_word(answer.id, ANSWER_ID_CHARS),
+        "" if answer.service_tier is None else as_word(answer.service_tier, SERVICE_TIER_CHARS),
     )
 
 
@@ -207,14 +213,14 @@ def read_chunk(payload: bytes) -> Reading | None:
     is_empty = choices.startswith(b"[") and not choices[1:-1].strip()
     error = _present(chunk.error)
     if error is None and choices == _NULL:
-        error = _flat_error(payload)
+        error = flat_error(payload)
     return Reading(
         usage,
         error,
         not is_empty,
         flags,
-        _word(_text(chunk.id), ANSWER_ID_CHARS),
-        _word(_text(chunk.service_tier), SERVICE_TIER_CHARS),
+        as_word(_text(chunk.id), ANSWER_ID_CHARS),
+        as_word(_text(chunk.service_tier), SERVICE_TIER_CHARS),
     )
 
 
@@ -236,18 +242,18 @@ def engine_word(value: bytes, own: str) -> str:
         value: Of the field.
         own: What we called the request.
     """
-    word = _word(value.decode("latin-1"), ANSWER_ID_CHARS)
+    word = as_word(value.decode("latin-1"), ANSWER_ID_CHARS)
     return "" if word == own else word
 
 
-def _word(text: str | None, most_chars: int) -> str:
+def as_word(text: str | None, most_chars: int) -> str:
     """Return a word of an engine as it may stand in records, or "" when it is none."""
     if text and len(text) <= most_chars and text.isascii() and text.isprintable():
         return text
     return ""
 
 
-def _flat_error(content: bytes) -> bytes | None:
+def flat_error(content: bytes) -> bytes | None:
     """Return an object that is an error as a whole, as SGLang, TensorRT-LLM and Dynamo write it."""
     try:
         found = _decode_flat(content)
@@ -263,22 +269,25 @@ def _present(raw: msgspec.Raw) -> bytes | None:
 
 
 def error_body(refusal: Refusal) -> bytes:
-    """Return the error object that OpenAI's SDKs raise their typed errors from.
+    """Return the error object that OpenAI's SDKs raise their typed errors from, as JSON."""
+    return _encode(error_members(refusal))
+
+
+def error_members(refusal: Refusal) -> dict[str, Any]:
+    """Return the members of the object that holds an error.
 
     `error.code` is the conventional one; ours is `error.penstock_code`.
     """
     error = refusal.error
-    return _encode(
-        {
-            "error": {
-                "message": refusal.message,
-                "type": error.conventional_type,
-                "param": refusal.param,
-                "code": error.conventional_code,
-                "penstock_code": error.code,
-            }
+    return {
+        "error": {
+            "message": refusal.message,
+            "type": error.conventional_type,
+            "param": refusal.param,
+            "code": error.conventional_code,
+            "penstock_code": error.code,
         }
-    )
+    }
 
 
 _LIMIT_NAMES = (b"requests", b"input-tokens", b"output-tokens", b"tokens")
@@ -297,11 +306,6 @@ def limit_form(metric: int, limit: int, reset_s: int) -> bytes:
         b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %%d\r\n"
         b"x-ratelimit-reset-%b: %ds\r\n" % (name, limit, name, name, reset_s)
     )
-
-
-def error_event(refusal: Refusal) -> bytes:
-    """Return the event that ends a stream which cannot go on."""
-    return b"data: " + error_body(refusal) + b"\n\n"
 
 
 def error_text(raw: bytes) -> str:

@@ -162,7 +162,7 @@ class GrpcExchange(Dispatch):
         if tap.error is not None:
             # Nobody is blamed: it may be the caller's mistake, and no code says so.
             refusal = self._redacted(Refusal(FAILED, tap.error.decode()))
-            self._reply.end_in_error(refusal, b"", is_inside_frame=False)
+            self._reply.end_in_error(refusal, is_inside_frame=False)
             self._first_byte_ns = None
             self._settle("upstream_error", FAILED)
         elif tap.is_malformed:

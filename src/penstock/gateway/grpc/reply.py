@@ -43,9 +43,9 @@ class GrpcReply(Reply):
         self.shown_bytes += len(rest)
         self.last_bytes = rest
 
-    def end_in_error(self, refusal: Refusal, last: bytes, *, is_inside_frame: bool) -> None:
+    def end_in_error(self, refusal: Refusal, *, is_inside_frame: bool) -> None:
         """End the answers to one message of a stream, which goes on."""
-        del last, is_inside_frame
+        del is_inside_frame
         self.end_stream(frame(error_message(refusal.message)))
 
     def end_plain(self, body: bytes) -> None:

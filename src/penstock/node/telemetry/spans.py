@@ -35,7 +35,11 @@ from penstock.node.telemetry.messages import (
     write_span,
 )
 
-_OPERATIONS: Final = {"completions": "text_completion"}
+_OPERATIONS: Final = {
+    "completions": "text_completion",
+    "messages": "chat",
+    "responses": "chat",
+}
 """Our operations that OpenTelemetry calls otherwise."""
 _SERVER_ERROR: Final = 500
 _OURS: Final = frozenset({"upstream", "internal"})

@@ -1,0 +1,157 @@
+"""Step 7, tap, for Anthropic's Messages and OpenAI's Responses: events that have names.
+
+Usage is in some of them, and always asked for: nothing is hidden. An event that can be no error is
+passed on while it comes; any other one when all of it is there.
+"""
+
+import re
+from typing import Any
+
+import msgspec
+
+from penstock.gateway.dialects import messages, responses
+from penstock.gateway.dialects.openai_usage import Usage
+from penstock.gateway.limits import INSPECTED_FRAME_BYTES
+from penstock.gateway.tap import CR, ERROR, ERROR_EVENT, Tap, is_done_frame, payload_of
+
+_HARMLESS = re.compile(rb"event: ?(?!error|response\.failed)[\w.]+\r?\n")
+_FAILURE = re.compile(rb"event: ?(?:error|response\.failed)\s")
+_UNREAD = b'{"message":"The model server failed."}'
+"""Stands for an error that is too long to be looked into."""
+_USAGE = rb'"usage"\s*:\s*[^n\s]'
+_NO_FLAGS: tuple[str, ...] = ()
+_MISSING = ("usage_missing",)
+
+
+class EventTap(Tap):
+    """Reads one stream, as `Tap` does; `frame_count` is of events that carry a token."""
+
+    __slots__ = ()
+
+    lead_frames = 0
+    _tokens: re.Pattern[bytes]
+    """Found once in each event that carries a token."""
+    _telling: re.Pattern[bytes]
+    """Found in each event that is read."""
+
+    def __init__(self) -> None:
+        """See the class."""
+        super().__init__(hides_usage=False)
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what was read; return what may be passed on now."""
+        if (
+            not self._carry
+            and data.endswith(b"}\n\n")
+            and CR not in data
+            and data.find(ERROR) < 0
+            and self._telling.search(data) is None
+        ):
+            self.frame_count += len(self._tokens.findall(data))
+            return data
+        return self._feed_frames(data)
+
+    def _feed_frames(self, data: bytes) -> bytes:
+        is_long = len(self._carry) + len(data) > INSPECTED_FRAME_BYTES
+        if is_long and not self._is_skipping and _FAILURE.match(self._carry):
+            self.error, self._carry = _UNREAD, b""
+            return b""
+        return super()._feed_frames(data)
+
+    def read_names(self) -> tuple[str, str]:
+        """Return the engine's name of the answer and of the service tier, "" for what is unsaid."""
+        return self.answer_id, self.service_tier
+
+    def _may_pass_early(self, tail: bytes) -> bool:
+        return _HARMLESS.match(tail) is not None
+
+    def _inspect(self, frame: bytes) -> bytes:
+        """Read a whole event; return it unless it is an error."""
+        is_long = len(frame) > INSPECTED_FRAME_BYTES
+        if not is_long and (ERROR in frame or self._telling.search(frame) is not None):
+            payload = payload_of(frame)
+            self._read_payload(payload)
+            if self.error is None and ERROR_EVENT.match(frame):
+                self.error = payload
+            if self.error is not None:
+                return b""
+        self.frame_count += self._tokens.search(frame) is not None
+        self.is_done = self.is_done or is_done_frame(frame)
+        return frame
+
+    def _read_payload(self, payload: bytes) -> None:
+        try:
+            self._read_event(payload)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            return  # it is relayed as it is
+
+    def _read_event(self, payload: bytes) -> None:
+        raise NotImplementedError
+
+
+class MessagesTap(EventTap):
+    """Reads a stream of Anthropic's Messages.
+
+    The first event tells the input, and what was not written yet; the last but one all of it, as
+    far as it differs: figures are cumulative. A stream that is cut between them consumed the input
+    that was told, and the events that passed.
+    """
+
+    __slots__ = ("_said",)
+
+    _tokens = re.compile(rb'"content_block_delta"')
+    _telling = re.compile(rb"message_st(?:art|op)|" + _USAGE)
+
+    def __init__(self) -> None:
+        """See the class."""
+        super().__init__()
+        self._said: dict[str, Any] = {}
+        """Every figure as it was told last."""
+
+    @property
+    def counted(self) -> Usage | None:
+        """What it consumed by its beginning and what passed; None when that told no input."""
+        begun, flags = messages.read_usage(self._said or None)
+        if begun is None or not begun.input_tokens:
+            return None
+        flags = self.flags or flags or (_MISSING if self.is_done else _NO_FLAGS)
+        outputs = max(begun.output_tokens, self.frame_count)
+        return msgspec.structs.replace(begun, output_tokens=outputs, flags=flags)
+
+    def _read_event(self, payload: bytes) -> None:
+        event = messages.read_event(payload)
+        if event.error is not None or event.type == "error":
+            self.error = payload
+            return
+        self.answer_id = event.answer_id or self.answer_id
+        said = {name: figure for name, figure in event.said_usage.items() if figure is not None}
+        self._said |= said
+        self.service_tier = messages.tier_of(self._said)
+        if event.type == "message_stop":
+            self.is_done = True
+        elif said and event.type != "message_start":
+            usage, flags = messages.read_usage(self._said)
+            self.usage, self.flags = usage or self.usage, flags or self.flags
+
+
+class ResponsesTap(EventTap):
+    """Reads a stream of OpenAI's Responses, whose last event holds all of the response."""
+
+    __slots__ = ()
+
+    _tokens = re.compile(rb'"response\.[a-z_.]+\.delta"')
+    _telling = re.compile(
+        rb"response\.(?:c(?:reated|ompleted|ancelled)|incomplete|failed)|" + _USAGE
+    )
+
+    def _read_event(self, payload: bytes) -> None:
+        event = responses.read_event(payload)
+        self.error = responses.event_error(event, payload)
+        response = event.response
+        if self.error is not None or response is None:
+            return
+        self.answer_id = response.answer_id or self.answer_id
+        self.service_tier = response.tier or self.service_tier
+        usage, flags = responses.read_usage(response.usage)
+        self.usage, self.flags = usage or self.usage, flags or self.flags
+        self.is_done = self.is_done or event.type in responses.ENDS

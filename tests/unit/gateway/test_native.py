@@ -1,0 +1,518 @@
+"""Anthropic's Messages and OpenAI's Responses: what may be sent, what answers say; pure."""
+
+import json
+from types import SimpleNamespace
+from typing import Any, cast
+
+import msgspec
+import pytest
+from tests.fakes.worker_process import PEPPER, build_runtime, make_snapshot
+
+from penstock.contract.snapshot import Alias, Choice, Deployment, Endpoint, Route, Upstream
+from penstock.gateway.admit import Admission
+from penstock.gateway.admit_native import admit_native, readdress_native, write_native_cap
+from penstock.gateway.demand import NO_TOKENS
+from penstock.gateway.dialects import messages, responses
+from penstock.gateway.dialects.errors import (
+    MEMBER_INVALID,
+    MEMBER_MISSING,
+    MODEL_NOT_FOUND,
+    OPERATION_UNSUPPORTED,
+    STATE_UNSUPPORTED,
+    TOOL_UNSUPPORTED,
+)
+from penstock.gateway.dialects.messages import COUNT_TOKENS, MESSAGES
+from penstock.gateway.dialects.openai import Operation
+from penstock.gateway.dialects.openai_usage import Usage
+from penstock.gateway.dialects.operations import OPERATIONS, telling_of
+from penstock.gateway.dialects.responses import RESPONSES
+from penstock.gateway.errors import (
+    KEY_INVALID,
+    LIMITS_UNAVAILABLE,
+    OVERLOADED,
+    QUOTA_EXHAUSTED,
+    RATE_EXCEEDED,
+    TOTAL_TIMEOUT,
+)
+from penstock.gateway.forms import form_of
+from penstock.gateway.limits import INPUT_OVERHEAD_TOKENS, MEDIA_TOKENS
+from penstock.gateway.quota import Quota
+from penstock.gateway.runtime import Principal
+from penstock.kit.errors import ErrorCode, Refusal
+
+
+def _upstream(name: str) -> Upstream:
+    return Upstream(name, name, (Endpoint("http", "127.0.0.1", 1),))
+
+
+_PLAIN = make_snapshot([1])
+_RUNTIME = build_runtime(
+    msgspec.structs.replace(
+        _PLAIN,
+        upstreams=(*_PLAIN.upstreams, *map(_upstream, ("vllm", "triton", "openai_compatible"))),
+        deployments=(
+            Deployment("v", "vllm", "on-vllm", max_output_tokens=50),
+            Deployment("t", "triton", "on-triton"),
+            Deployment("o", "openai_compatible", "on-other"),
+            *_PLAIN.deployments,
+        ),
+        routes=(
+            Route("some", (Choice("t"), Choice("o"), Choice("v"))),
+            Route("none", (Choice("t"),)),
+            Route("two", (Choice("main"), Choice("v"))),
+            *_PLAIN.routes,
+        ),
+        aliases=(
+            Alias("some", "some"),
+            Alias("none", "none"),
+            Alias("two", "two"),
+            *_PLAIN.aliases,
+        ),
+    ),
+    PEPPER,
+)
+_WHO = Principal("key", "org-a", "project-a", None, None)
+_OTHER = Principal("key-b", "org-b", "project-b", None, None)
+_PAYS = Principal(
+    "key", "org-a", "project-a", None, None, quota=cast("Quota", SimpleNamespace(budgets=(1,)))
+)
+_TURN = {"role": "user", "content": "x"}
+_ASKED: dict[Operation, dict[str, Any]] = {
+    MESSAGES: {"model": "model-a", "max_tokens": 10, "messages": [_TURN]},
+    COUNT_TOKENS: {"model": "model-a", "messages": [_TURN]},
+    RESPONSES: {"model": "model-a", "input": "x"},
+}
+EACH = pytest.mark.parametrize("operation", _ASKED, ids=lambda each: each.name)
+
+
+def _ask(
+    operation: Operation, principal: Principal = _WHO, /, **members: Any
+) -> Admission | Refusal:
+    return admit_native(
+        _RUNTIME, principal, operation, json.dumps(_ASKED[operation] | members).encode()
+    )
+
+
+def _admit(operation: Operation, principal: Principal = _WHO, /, **members: Any) -> Admission:
+    admission = _ask(operation, principal, **members)
+    assert isinstance(admission, Admission), admission
+    return admission
+
+
+def _sent(operation: Operation, principal: Principal = _WHO, /, **members: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(_admit(operation, principal, **members).body)
+    return found
+
+
+def _refused(operation: Operation, **members: Any) -> tuple[ErrorCode, str | None]:
+    refusal = _ask(operation, **members)
+    assert isinstance(refusal, Refusal), refusal
+    return refusal.error, refusal.param
+
+
+@EACH
+def test_the_question_is_sent_as_it_is(operation: Operation) -> None:
+    """But for the model's name, and that nothing is to be kept, the engine gets what was sent."""
+    own = {"temperature": 0.5, "thinking": {"type": "enabled", "budget_tokens": 5}}
+    kept = {"store": False} if operation is RESPONSES else {}
+    expected = _ASKED[operation] | own | {"model": "served-model"} | kept
+    assert _sent(operation, **own) == expected
+    assert OPERATIONS[operation.path.encode()] is operation
+
+
+@EACH
+def test_models_are_those_of_the_principal(operation: Operation) -> None:
+    """An alias that is none is not found, whatever else is wrong."""
+    assert _refused(operation, model="absent", tools=[{"type": "mcp"}]) == (
+        MODEL_NOT_FOUND,
+        "model",
+    )
+
+
+@EACH
+def test_questions_must_be_there(operation: Operation) -> None:
+    """Without its question a request is refused by us, not by the engine."""
+    name = operation.input_member
+    nothing: tuple[Any, ...] = ([], None)
+    for empty in nothing:
+        assert _refused(operation, **{name: empty}) == (MEMBER_MISSING, name)
+    assert _refused(operation, **{name: 5}) == (MEMBER_INVALID, name)
+
+
+@pytest.mark.parametrize(
+    ("operation", "name"), [(MESSAGES, "max_tokens"), (RESPONSES, "max_output_tokens")]
+)
+def test_output_is_bounded_by_the_deployment(operation: Operation, name: str) -> None:
+    """The most output tokens are a whole number within what the deployment gives."""
+    assert _sent(operation, **{name: 100_000})[name] == 100_000
+    for wrong in (0, -1, 100_001, 1.5, "9", True):
+        assert _refused(operation, **{name: wrong}) == (MEMBER_INVALID, name)
+
+
+def test_messages_must_name_the_most_output_tokens() -> None:
+    """As Anthropic's API wants it; a response need not, and a number of tokens has none."""
+    assert _refused(MESSAGES, max_tokens=None) == (MEMBER_MISSING, "max_tokens")
+    assert "max_output_tokens" not in _sent(RESPONSES)
+    assert "max_tokens" not in _sent(COUNT_TOKENS)
+
+
+@EACH
+def test_no_other_member_makes_the_output_longer(operation: Operation) -> None:
+    """Members by which other protocols ask for more are not passed on."""
+    others = {"n_predict": 9, "max_completion_tokens": 9, "n": 2, "best_of": 2, "num_predict": 9}
+    assert _sent(operation, **others) == _sent(operation)
+
+
+@EACH
+def test_members_that_steer_are_taken_out(operation: Operation) -> None:
+    """As of chats; the cache is the organization's own where the engine keeps caches apart."""
+    steering = {"kv_transfer_params": {}, "ec_transfer_params": {}, "cache_salt": "x", "rid": "y"}
+    assert _sent(operation, **steering) == _sent(operation)
+    by_vllm = _sent(operation, model="two", **({"max_tokens": 1} if operation is MESSAGES else {}))
+    if by_vllm["model"] == "on-vllm":
+        assert len(by_vllm["cache_salt"]) == 64
+
+
+def test_caches_of_organizations_are_apart() -> None:
+    """The salt is written also there, and differs between organizations."""
+    salts = {
+        _sent(operation, who, model="some")["cache_salt"]
+        for operation in (MESSAGES, COUNT_TOKENS)
+        for who in (_WHO, _OTHER)
+    }
+    assert len(salts) == 2
+
+
+def test_users_have_pseudonyms() -> None:
+    """Names of users and conversations reach no engine, and organizations cannot be compared."""
+    mine = _sent(MESSAGES, metadata={"user_id": "u", "other": 1})["metadata"]
+    theirs = _sent(MESSAGES, _OTHER, metadata={"user_id": "u"})["metadata"]
+    assert mine["other"] == 1
+    assert len({mine["user_id"], theirs["user_id"], "u"}) == 3
+    assert _sent(MESSAGES, metadata={"user_id": None})["metadata"] == {"user_id": None}
+    assert _refused(MESSAGES, metadata=5) == (MEMBER_INVALID, "metadata")
+    for name in ("user", "safety_identifier", "prompt_cache_key"):
+        values = {_sent(RESPONSES, who, **{name: "u"})[name] for who in (_WHO, _OTHER)}
+        assert len(values | {"u"}) == 3
+    assert _sent(RESPONSES, metadata={"user_id": "u"})["metadata"] == {"user_id": "u"}
+
+
+def test_what_the_caller_says_of_a_request_is_kept_for_labels() -> None:
+    """Metadata are known as they were sent, and so is the conversation."""
+    admission = _admit(MESSAGES, metadata={"user_id": "u"})
+    assert bytes(cast("bytes", admission.metadata)) == b'{"user_id": "u"}'
+    session = _admit(RESPONSES, prompt_cache_key="talk").session
+    assert bytes(cast("bytes", session)) == b'"talk"'
+
+
+@pytest.mark.parametrize("stored", [None, True, False])
+def test_responses_are_not_stored(stored: bool | None) -> None:  # noqa: FBT001 - what is sent
+    """Whatever the caller says, engines are told to keep nothing."""
+    assert _sent(RESPONSES, store=stored)["store"] is False
+
+
+_FILE = {"type": "file", "file_id": "f"}
+_IMAGE = {"type": "image", "source": _FILE}
+_RESULT = {"type": "tool_result", "tool_use_id": "t", "content": [_IMAGE]}
+_OUTPUT = {"type": "function_call_output", "output": [{"type": "input_image", "file_id": "f"}]}
+_STATE = [
+    (RESPONSES, {"previous_response_id": "resp_1"}, "previous_response_id"),
+    (RESPONSES, {"conversation": "conv_1"}, "conversation"),
+    (RESPONSES, {"conversation": {"id": "conv_1"}}, "conversation"),
+    (RESPONSES, {"background": True}, "background"),
+    (RESPONSES, {"prompt": {"id": "pmpt_1"}}, "prompt"),
+    (RESPONSES, {"input": [{"type": "item_reference", "id": "msg_1"}]}, "input"),
+    (RESPONSES, {"input": [{"content": [{"type": "input_file", "file_id": "f"}]}]}, "input"),
+    (RESPONSES, {"input": [_OUTPUT]}, "input"),
+    (MESSAGES, {"container": "c"}, "container"),
+    (MESSAGES, {"mcp_servers": [{"url": "http://10.0.0.1"}]}, "mcp_servers"),
+    (MESSAGES, {"messages": [{"content": [{"type": "document", "source": _FILE}]}]}, "messages"),
+    (MESSAGES, {"messages": [{"content": [_RESULT]}]}, "messages"),
+    (COUNT_TOKENS, {"messages": [{"content": [{"type": "container_upload"}]}]}, "messages"),
+]
+
+
+@pytest.mark.parametrize(("operation", "members", "param"), _STATE)
+def test_what_servers_keep_is_refused(
+    operation: Operation, members: dict[str, Any], param: str
+) -> None:
+    """Whatever stands for something that is kept at an engine is refused, by name."""
+    assert _refused(operation, **members) == (STATE_UNSUPPORTED, param)
+
+
+def test_what_servers_keep_is_found_however_it_is_written() -> None:
+    """JSON may write letters as escapes."""
+    body = json.dumps(_ASKED[RESPONSES] | {"input": [{"type": "TYPE", "id": "i"}]}).encode()
+    escaped = "".join(f"\\u{ord(letter):04x}" for letter in "item_reference").encode()
+    refusal = admit_native(_RUNTIME, _WHO, RESPONSES, body.replace(b"TYPE", escaped))
+    assert isinstance(refusal, Refusal)
+    assert refusal.error is STATE_UNSUPPORTED
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"previous_response_id": None, "background": False, "conversation": None},
+        {"input": [{"type": "function_call", "arguments": '{"file_id":"f"}', "call_id": "c"}]},
+        {"input": [{"role": "user", "content": '"file_id" "item_reference"'}]},
+        {"tools": [{"type": "function", "name": "f", "parameters": {"file_id": 1}}]},
+        {"tools": [{"type": "custom", "name": "f"}, {"type": "local_shell"}]},
+        {"tools": None},
+    ],
+)
+def test_what_only_looks_like_state_passes(members: dict[str, Any]) -> None:
+    """Words in text, and arguments of the caller's own tools, stand for nothing at an engine."""
+    expected = _ASKED[RESPONSES] | members | {"model": "served-model", "store": False}
+    assert _sent(RESPONSES, **members) == expected
+
+
+def test_arguments_of_callers_tools_pass() -> None:
+    """What a model called a tool of the caller with is the caller's own business."""
+    call = {"type": "tool_use", "id": "t", "name": "n", "input": {"type": "file", "file_id": "f"}}
+    turns = [_TURN, {"role": "assistant", "content": [call]}]
+    assert _sent(MESSAGES, messages=turns)["messages"] == turns
+
+
+@pytest.mark.parametrize(
+    ("operation", "tool"),
+    [
+        (RESPONSES, "web_search"),
+        (RESPONSES, "file_search"),
+        (RESPONSES, "code_interpreter"),
+        (RESPONSES, "image_generation"),
+        (RESPONSES, "mcp"),
+        (MESSAGES, "web_search_20250305"),
+        (MESSAGES, "code_execution_20250825"),
+        (MESSAGES, "mcp_toolset"),
+    ],
+)
+def test_tools_that_servers_run_are_refused(operation: Operation, tool: str) -> None:
+    """What an engine would do by itself is seen and priced by nobody."""
+    assert _refused(operation, tools=[{"type": tool}]) == (TOOL_UNSUPPORTED, "tools")
+
+
+def test_tools_that_callers_run_pass() -> None:
+    """Anthropic's own ones of which only the form is known to the model are among them."""
+    tools = [
+        {"name": "f", "input_schema": {}},
+        {"type": "custom", "name": "f", "input_schema": {}},
+        {"type": "bash_20250124", "name": "bash"},
+        {"type": "text_editor_20250728", "name": "edit"},
+    ]
+    assert _sent(MESSAGES, tools=tools)["tools"] == tools
+    assert _refused(MESSAGES, tools={}) == (MEMBER_INVALID, "tools")
+
+
+def test_only_engines_that_speak_it_are_asked() -> None:
+    """A choice of another kind is passed over; where there is none, the whole is refused."""
+    for operation in (MESSAGES, COUNT_TOKENS):
+        assert _admit(operation, model="some").target.deployment.name == "v"
+        assert _refused(operation, model="none") == (OPERATION_UNSUPPORTED, None)
+    names = {_admit(RESPONSES, model="some").target.deployment.name for _ in range(20)}
+    assert names <= {"v", "o"}
+    # Why the one does not that speaks it is of more use than that others do not.
+    assert _refused(MESSAGES, model="some", max_tokens=51) == (MEMBER_INVALID, "max_tokens")
+
+
+def test_another_target_gets_its_own_names() -> None:
+    """Model and salt are the other one's; one that gives less, or speaks otherwise, has none."""
+    admission = _admit(MESSAGES, model="two", max_tokens=51)
+    assert admission.target.deployment.name == "main"
+    targets = {target.deployment.name: target for tier in admission.offer.tiers for target in tier}
+    assert readdress_native(admission, targets["v"]) is None
+    admission = _admit(MESSAGES, model="two", max_tokens=50)
+    to_vllm = form_of(admission).readdress(admission, targets["v"])
+    assert to_vllm is not None
+    assert json.loads(to_vllm.body)["model"] == "on-vllm"
+    assert "cache_salt" in json.loads(to_vllm.body)
+    back = form_of(to_vllm).readdress(to_vllm, targets["main"])
+    assert back is not None
+    assert back.body == admission.body
+
+
+def test_the_worst_case_counts_media_and_tools() -> None:
+    """A hold covers what no tokenizer makes more of, also inside of results of tools."""
+    image = {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": [image, image]}
+    turns = [{"role": "user", "content": [image, result, {"type": "text", "text": "x"}]}]
+    tools = [{"name": "f", "input_schema": {}}]
+    members: dict[str, Any] = {"messages": turns, "tools": tools}
+    size = len(json.dumps(_ASKED[MESSAGES] | members))
+    demand = _admit(MESSAGES, _PAYS, **members).demand
+    assert demand is not None
+    least = size + INPUT_OVERHEAD_TOKENS + len(json.dumps(tools)) + 3 * MEDIA_TOKENS
+    assert demand.most_input_tokens == least
+    assert (demand.cap, demand.answers, demand.has_other_caps) == (10, 1, False)
+    assert _admit(COUNT_TOKENS, _PAYS).demand is NO_TOKENS
+    picture = {"type": "input_image", "image_url": "https://example.com/a.png"}
+    response = _admit(RESPONSES, _PAYS, input=[{"role": "user", "content": [picture]}])
+    assert response.demand is not None
+    assert response.demand.most_input_tokens > MEDIA_TOKENS
+    assert response.demand.cap is None
+
+
+@pytest.mark.parametrize("operation", [MESSAGES, RESPONSES], ids=["messages", "responses"])
+def test_a_budgets_cap_is_written_in_the_words_of_the_protocol(operation: Operation) -> None:
+    """What a budget pays for is what the engine may write."""
+    body = _admit(operation).body
+    capped = json.loads(write_native_cap(body, operation, 7))
+    assert capped == json.loads(body) | {operation.cap_member: 7}
+
+
+@pytest.mark.parametrize(
+    ("told", "usage"),
+    [
+        ({"input_tokens": 3, "output_tokens": 4}, Usage(3, 4)),
+        (
+            {"input_tokens": 3, "output_tokens": 4, "cache_read_input_tokens": 10},
+            Usage(13, 4, cached_input_tokens=10),
+        ),
+        (
+            {
+                "input_tokens": 3,
+                "output_tokens": 4,
+                "cache_read_input_tokens": 10,
+                "cache_creation_input_tokens": 100,
+                "output_tokens_details": {"thinking_tokens": 2},
+            },
+            Usage(113, 4, 10, 2, cache_write_input_tokens=100),
+        ),
+        (
+            {"input_tokens": 3, "output_tokens": 4, "cache_read_input_tokens": None},
+            Usage(3, 4),
+        ),
+        (
+            {"input_tokens": 0, "output_tokens": 4, "cache_read_input_tokens": 9},
+            Usage(9, 4, cached_input_tokens=9),
+        ),
+    ],
+)
+def test_input_that_caches_had_is_input(told: dict[str, Any], usage: Usage) -> None:
+    """Anthropic tells input without what a cache had, or got: our input has both as its parts."""
+    assert messages.read_usage(told) == (usage, ())
+
+
+@pytest.mark.parametrize(
+    ("told", "flag"),
+    [
+        ({"input_tokens": "3", "output_tokens": 4}, "usage_not_a_number"),
+        ({"input_tokens": 3}, "usage_not_a_number"),
+        ({"input_tokens": 10**15, "output_tokens": 4}, "usage_absurd"),
+        ({"input_tokens": True, "output_tokens": 4}, "usage_not_a_number"),
+        ({}, "usage_not_a_number"),
+        ([], "usage_not_a_number"),
+    ],
+)
+def test_figures_that_make_no_sense_are_not_booked(told: object, flag: str) -> None:
+    """As of chats: they are dropped, and flagged."""
+    assert messages.read_usage(told) == (None, (flag,))
+    assert responses.read_usage(told) == (None, (flag,))
+
+
+def test_odd_parts_harm_no_whole() -> None:
+    """A part that is no count is left out, flagged; the rest counts."""
+    told = {"input_tokens": 3, "output_tokens": 4, "cache_read_input_tokens": "x"}
+    usage, flags = messages.read_usage(told)
+    assert usage is not None
+    assert (usage.input_tokens, usage.output_tokens, usage.cached_input_tokens) == (3, 4, None)
+    assert flags == ("usage_not_a_number",)
+    usage, flags = messages.read_usage(told | {"cache_read_input_tokens": -5})
+    assert usage is not None
+    assert (usage.input_tokens, usage.cached_input_tokens, flags) == (3, 0, ("usage_negative",))
+
+
+def test_a_responses_parts_are_parts_of_its_input() -> None:
+    """OpenAI tells input with what a cache had."""
+    told = {
+        "input_tokens": 30,
+        "input_tokens_details": {"cached_tokens": 10, "cache_write_tokens": 5},
+        "output_tokens": 9,
+        "output_tokens_details": {"reasoning_tokens": 8},
+        "total_tokens": 39,
+    }
+    assert responses.read_usage(told) == (Usage(30, 9, 10, 8, cache_write_input_tokens=5), ())
+
+
+def test_whole_answers_are_read() -> None:
+    """Usage, the engine's name of it, and the tier by which it worked."""
+    body = {
+        "id": "m1",
+        "usage": {"input_tokens": 1, "output_tokens": 2, "service_tier": "standard"},
+    }
+    reading = messages.read_message(json.dumps(body).encode())
+    assert (reading.usage, reading.error) == (Usage(1, 2), None)
+    assert (reading.answer_id, reading.service_tier) == ("m1", "standard")
+    whole = {"id": "r1", "error": None, "status": "incomplete", "service_tier": "flex",
+             "usage": {"input_tokens": 1, "output_tokens": 2}}  # fmt: skip
+    reading = responses.read_response(json.dumps(whole).encode())
+    assert (reading.usage, reading.error) == (Usage(1, 2), None)
+    assert (reading.answer_id, reading.service_tier) == ("r1", "flex")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"type": "error", "error": {"type": "api_error", "message": "boom"}},
+        {"type": "error", "message": "boom"},
+    ],
+)
+def test_errors_under_200_are_errors_in_messages(body: dict[str, Any]) -> None:
+    """Whatever usage stands beside it."""
+    used = {"usage": {"input_tokens": 1, "output_tokens": 2}}
+    assert messages.read_message(json.dumps(body | used).encode()).error is not None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "boom"}},
+        {"status": "failed", "error": None},
+        {"status": "failed", "error": {"code": "server_error", "message": "boom"}},
+        {"object": "error", "message": "boom", "code": 500},
+    ],
+)
+def test_errors_under_200_are_errors_in_responses(body: dict[str, Any]) -> None:
+    """Also where only the status says so."""
+    used = {"usage": {"input_tokens": 1, "output_tokens": 2}}
+    assert responses.read_response(json.dumps(body | used).encode()).error is not None
+
+
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [
+        (MODEL_NOT_FOUND, "not_found_error"),
+        (MEMBER_INVALID, "invalid_request_error"),
+        (KEY_INVALID, "authentication_error"),
+        (RATE_EXCEEDED, "rate_limit_error"),
+        (QUOTA_EXHAUSTED, "billing_error"),
+        (OVERLOADED, "overloaded_error"),
+        (LIMITS_UNAVAILABLE, "overloaded_error"),
+        (TOTAL_TIMEOUT, "timeout_error"),
+    ],
+)
+def test_errors_have_the_words_of_their_protocol(error: ErrorCode, word: str) -> None:
+    """Anthropic's SDKs find their types, and ours beside them; others are told as before."""
+    refusal = Refusal(error, "a\n\nb", "p")
+    for path in (b"/v1/messages", b"/v1/messages/count_tokens"):
+        told = json.loads(telling_of(path).body(refusal, b"req-1"))
+        assert (told["type"], told["error"]["type"]) == ("error", word)
+        assert told["error"]["penstock_code"] == error.code
+        assert told["request_id"] == "req-1"
+    told = json.loads(telling_of(b"/v1/responses").body(refusal, b"req-1"))
+    assert told == json.loads(telling_of(b"/v1/chat/completions").body(refusal, b"req-1"))
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [(b"/v1/messages", b"error"), (b"/v1/responses", b"error"), (b"/v1/chat/completions", b"")],
+)
+def test_an_error_event_is_one_event(path: bytes, name: bytes) -> None:
+    """The event that ends a stream has one data line with the error in it, and its name."""
+    event = telling_of(path).event(Refusal(RATE_EXCEEDED, "a\n\nb"), b"req-1")
+    head = b"event: error\ndata: " if name else b"data: "
+    assert event.startswith(head + b"{")
+    assert event.endswith(b"}\n\n")
+    assert event.count(b"\n") == head.count(b"\n") + 2
+    told = json.loads(event[len(head) :])
+    assert told["error"]["message"] == "a\n\nb"
+    assert told.get("type", "error") == "error"
