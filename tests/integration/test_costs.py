@@ -58,6 +58,8 @@ FIGURES = (
 )
 ZONES = (None, *map(ZoneInfo, ("Europe/Berlin", "Asia/Kathmandu", "Pacific/Auckland")))
 DIMENSIONS = ("organization", "project", "key_id", "model", "data_class")
+LARGEST = (2**63 - 1) * 10**9
+"""What one event can be rated at: a cell has many of them."""
 WIDTHS: tuple[Literal["day", "month"], ...] = ("day", "month")
 
 _texts = st.sampled_from(["a", "b", "ä"])
@@ -80,7 +82,12 @@ def _rated(draw: st.DrawFn) -> list[Rated]:
             data_class=draw(st.sampled_from(["", "eu"])),
             labels=tuple(sorted(labels.items())),
         )
-        amounts = st.integers(-(3 * ATTO), 10**6 * ATTO) | st.integers(-3, 3)
+        amounts = (
+            st.integers(-(3 * ATTO), 10**6 * ATTO)
+            | st.integers(-3, 3)
+            | st.integers(-LARGEST, LARGEST)
+            | st.sampled_from([LARGEST, -LARGEST])
+        )
         currency = draw(st.sampled_from(["EUR", "USD"]))
         rated.append(Rated(event, "charge", currency, "prc_1", draw(amounts)))
         if draw(st.booleans()):

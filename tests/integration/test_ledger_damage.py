@@ -214,6 +214,11 @@ DAMAGES = (
         ("UPDATE charge_months SET amount_rest = 1 WHERE kind = 'cost'",),
     ),
     Damage(
+        {"charge_months", "charge_days"},
+        "a month's figure says thousands of millions more",
+        ("UPDATE charge_months SET amount_high = amount_high - 1 WHERE kind = 'charge'",),
+    ),
+    Damage(
         {"charge_days", "charge_eighths", "charge_project_days"},
         "a day's figure is gone",
         ("DELETE FROM charge_days WHERE kind = 'charge'",),

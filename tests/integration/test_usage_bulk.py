@@ -10,7 +10,7 @@ from tests.unit.metering.usage_events import STARTED_AT_NS, arrive, make_event
 from penstock.metering import store
 from penstock.metering.rules import day_of
 from penstock.metering.tables import UsageEvents, UsageProducers, UsageQuarters
-from penstock.storage.bulk import MAX_SUM, Bulk, Values
+from penstock.storage.bulk import HIGH, MAX_SUM, Bulk, Values
 from penstock.storage.database import Database
 from penstock.storage.errors import RowConflictError
 from penstock.storage.partitions import DAYS_AHEAD
@@ -27,7 +27,7 @@ _PRODUCERS = Bulk(
         "last_day", "seen_at",
     ),
     sums=("event_count",),
-    pairs=(("position_segment", "position_offset"),),
+    amounts=(("first_day", "position_segment", "position_offset"),),
 )  # fmt: skip
 
 
@@ -35,12 +35,13 @@ def _row(
     epoch: int,
     producer: str = "one",
     *,
+    high: int = 0,
     amount: int = 0,
     rest: int = 0,
     count: int = 0,
     at_us: int = 1_750_000_000_123_456,
 ) -> Values:
-    return epoch, producer, amount, rest, count, 0, 0, at_us
+    return epoch, producer, amount, rest, count, high, 0, at_us
 
 
 async def _producers(database: Database) -> list[tuple[object, ...]]:
@@ -99,6 +100,13 @@ async def test_figures_are_added_up(database: Database) -> None:
         _row(2, count=MAX_SUM),
         _row(3, count=0),
         _row(3, count=MAX_SUM),
+        # What a row has of before the column for the highest part, and all that a new one can have.
+        _row(4, amount=MAX_SUM, rest=999_999_999),
+        _row(4, high=9, amount=HIGH - 1, rest=999_999_999),
+        _row(5, amount=-MAX_SUM),
+        _row(5, high=-9, amount=-(HIGH - 1)),
+        _row(6, high=1, amount=5),
+        _row(6, amount=-7),
     ]
     async with database.write(ALL) as session:
         for step in steps:
@@ -108,6 +116,9 @@ async def test_figures_are_added_up(database: Database) -> None:
         _row(1, amount=0, rest=0, count=3),
         _row(2, count=MAX_SUM),
         _row(3, count=MAX_SUM),
+        _row(4, high=19, amount=MAX_SUM % HIGH, rest=999_999_998),
+        _row(5, high=-19, amount=1 - MAX_SUM % HIGH),
+        _row(6, high=1, amount=-2),
     ]
 
 

@@ -19,6 +19,7 @@ from penstock.limits import budgets
 from penstock.limits.budget_model import Life
 from penstock.limits.budget_rules import EXPIRY_S, HOLD_S
 from penstock.limits.errors import BUDGET_IS_WALLET
+from penstock.limits.prices import join_large
 from penstock.limits.wallet_model import Cause
 from penstock.metering.bucket_rules import DAY_US
 from penstock.notices.service import list_notices
@@ -174,6 +175,32 @@ async def test_each_overdraft_has_its_cause(rig: WalletRig) -> None:
     assert await rig.violations() == set()
 
 
+async def test_no_organization_is_too_large(rig: WalletRig) -> None:
+    """More than a column holds, 9.2 thousand million units, is taken in and added up exactly."""
+    used, price = 9_000_000_000, 1_000
+    rates = {"input": {"scheme": "graduated", "tiers": [{"price": str(price)}]}}
+    await rig.add_price("large", rates=rates)
+    events = [
+        rig.event(number, model="large", input_tokens=used, output_tokens=0)
+        for number in range(1_200)
+    ]
+    for begin in range(0, len(events), 400):
+        await rig.deliver(*events[begin : begin + 400])
+    spent = atto(price * used // TOKENS * len(events))
+    assert await _balance_atto(rig) == -spent
+    assert await _causes(rig) == {"unheld": spent}
+    assert await rig.violations() == set()
+    fold = "SUM(amount_high), SUM(amount), SUM(amount_rest)"
+    for table in ("charge_days", "charge_quarters", "charge_model_eighths", "rated_meters"):
+        (sums,) = await run_sql(rig.database, f"SELECT {fold} FROM {table}")  # noqa: S608 - ours
+        assert join_large(*map(int, sums)) == spent
+    async with rig.database.read(ALL) as session:
+        (billed,) = await list_statements(
+            session, rig.organization.id, NOW_US // DAY_US * DAY_US, NOW_US + DAY_US
+        )
+    assert billed.charges_atto == spent
+
+
 async def test_a_grant_that_ends_while_it_is_held_is_a_cause(rig: WalletRig) -> None:
     """Usage of before its end that arrives too late is paid by the wallet, which says why."""
     ends_us = NOW_US + HOUR_US
@@ -246,6 +273,8 @@ async def test_terms_change_while_usage_comes(rig: WalletRig) -> None:
     ("damage", "check"),
     [
         ("UPDATE budget_windows SET balance = balance + 1", "wallet_balance"),
+        ("UPDATE budget_windows SET balance_high = 1", "wallet_balance"),
+        ("UPDATE budget_windows SET balance_high = -1", "wallet_causes"),
         ("UPDATE budget_windows SET balance = -1, balance_rest = 5", "wallet_causes"),
         ("UPDATE billing_terms SET mode = 'postpaid'", "wallet_terms"),
     ],

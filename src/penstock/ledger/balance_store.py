@@ -18,10 +18,12 @@ from penstock.storage.sessions import ReadSession, WriteSession
 
 
 def sums_of(
-    amount: InstrumentedAttribute[int], rest: InstrumentedAttribute[int]
+    amount: InstrumentedAttribute[int],
+    rest: InstrumentedAttribute[int],
+    high: InstrumentedAttribute[int] | None = None,
 ) -> tuple[Any, Any, Any]:
-    """Return what adds up amounts that have two columns, for `total_of`."""
-    return *exact_sum(amount), func.sum(rest)
+    """Return what adds up amounts that have two columns, or three, for `total_of`."""
+    return *exact_sum(amount, high), func.sum(rest)
 
 
 SUMS = sums_of(Entries.amount, Entries.amount_rest)
@@ -181,7 +183,10 @@ async def sum_models(
         before_us: End of the last one.
     """
     statement: Select[Any] = (
-        select(ChargeDays.model, *sums_of(ChargeDays.amount, ChargeDays.amount_rest))
+        select(
+            ChargeDays.model,
+            *sums_of(ChargeDays.amount, ChargeDays.amount_rest, ChargeDays.amount_high),
+        )
         .where(
             scope.where(ChargeDays.organization),
             ChargeDays.organization == account.organization,

@@ -10,7 +10,7 @@ from sqlalchemy.orm import aliased
 
 from penstock.contract.usage import METERS
 from penstock.ledger.tables import Transfers
-from penstock.limits.prices import join_amount
+from penstock.limits.prices import join_amount, join_large
 from penstock.metering.bucket_rules import DAY_US
 from penstock.metering.latency_rules import OUTCOMES
 from penstock.metering.tables import (
@@ -211,7 +211,7 @@ async def list_figures(
 ) -> list[Use]:
     """Return what a table of figures says of a stretch of time, by its names."""
     names = names_of(table)
-    columns = METERS if hasattr(table, METERS[0]) else ("amount", "amount_rest")
+    columns = METERS if hasattr(table, METERS[0]) else ("amount_high", "amount", "amount_rest")
     key = _names_of(table, names)
     statement = (
         select(*key, *(part for column in columns for part in exact_sum(getattr(table, column))))
@@ -226,7 +226,7 @@ async def list_figures(
     for row in await session.rows(statement):
         sums = join_halves(row[len(names) :])
         found = (
-            {_CHARGED: join_amount(*sums)}
+            {_CHARGED: join_large(*sums)}
             if columns is not METERS
             else _fold_meters(dict(zip(METERS, sums, strict=True)))
         )

@@ -24,8 +24,20 @@ _LOW = f"(CAST(sum({{low}}) AS BIGINT) + {_REST} / 1000000000)"
 _NOT_ZERO: Final = (
     f"({_REST} % 1000000000 <> 0 OR {_LOW} % 4294967296 <> 0 OR {_HIGH} + {_LOW} / 4294967296 <> 0)"
 )
+_IS_NEGATIVE: Final = (
+    f"({_HIGH} + {_LOW} / 4294967296 < 0 "
+    f"OR ({_HIGH} + {_LOW} / 4294967296 = 0 AND {_LOW} % 4294967296 < 0))"
+)
 _PARTS: Final = {"high": "amount / 4294967296", "low": "amount % 4294967296", "rest": "amount_rest"}
+# 10**18 nano-units are so many halves and so much.
+_LARGE: Final = {
+    "high": "amount / 4294967296 + amount_high * 232830643",
+    "low": "amount % 4294967296 + amount_high * 2808348672",
+    "rest": "amount_rest",
+}
 _WORDS: Final = {
+    "LARGE_IS_NOT_ZERO": _NOT_ZERO.format(**_LARGE),
+    "LARGE_IS_NEGATIVE": _IS_NEGATIVE.format(**_LARGE),
     "PARTS_ARE_NOT_ZERO": _NOT_ZERO.format(high="high", low="low", rest="rest"),
     "IS_NOT_ZERO": _NOT_ZERO.format(**_PARTS),
     "SUMS_OF_PARTS": ", ".join(
@@ -44,10 +56,10 @@ def _compare(table: str, other: str, at: str, more: str) -> str:
     names = f"organization, {more}model, data_class, currency, kind"
     return f"""
         SELECT organization FROM (
-            SELECT {names}, at, amount, amount_rest FROM {table}
+            SELECT {names}, at, amount_high, amount, amount_rest FROM {table}
             UNION ALL
-            SELECT {names}, {at}, -amount, -amount_rest FROM {other}
-        ) both_sides GROUP BY {names}, at HAVING IS_NOT_ZERO
+            SELECT {names}, {at}, -amount_high, -amount, -amount_rest FROM {other}
+        ) both_sides GROUP BY {names}, at HAVING LARGE_IS_NOT_ZERO
     """  # noqa: S608 - names of ours
 
 
@@ -144,15 +156,15 @@ _CHECKS: Final[dict[str, str]] = {
     # Figures of charges and costs: those of months are what is booked, the others fold into them.
     "charge_months": """
         SELECT organization FROM (
-            SELECT organization, currency, kind, amount, amount_rest FROM charge_months
+            SELECT organization, currency, kind, amount_high, amount, amount_rest FROM charge_months
             UNION ALL
-            SELECT t.organization_id, t.currency, t.kind, e.amount, e.amount_rest
+            SELECT t.organization_id, t.currency, t.kind, 0, e.amount, e.amount_rest
                 FROM ledger_accounts a
                 JOIN entries e ON e.account_id = a.id
                 JOIN transfers t ON t.id = e.transfer_id
                 WHERE (t.kind = 'charge' AND a.kind = 'revenue')
                     OR (t.kind = 'cost' AND a.kind = 'provider_payable')
-        ) both_sides GROUP BY organization, currency, kind HAVING IS_NOT_ZERO
+        ) both_sides GROUP BY organization, currency, kind HAVING LARGE_IS_NOT_ZERO
     """,
     "charge_days": _compare("charge_months", "charge_days", "MONTH_OF_AT", _KEYS),
     "charge_eighths": _compare("charge_days", "charge_eighths", "DAY_OF_AT", _KEYS),
@@ -189,28 +201,31 @@ _CHECKS: Final[dict[str, str]] = {
     # A wallet that counts has what its accounts say.
     "wallet_balance": """
         SELECT id FROM (
-            SELECT b.id, w.balance AS amount, w.balance_rest AS amount_rest
+            SELECT b.id, w.balance_high AS amount_high, w.balance AS amount,
+                    w.balance_rest AS amount_rest
                 FROM budgets b JOIN budget_windows w ON w.budget_id = b.id
                 WHERE b.is_wallet
             UNION ALL
-            SELECT b.id, e.amount, e.amount_rest FROM budgets b
+            SELECT b.id, 0, e.amount, e.amount_rest FROM budgets b
                 JOIN ledger_accounts a ON a.organization_id = b.organization_id
                     AND a.currency = b.currency AND a.kind IN ('wallet_prepaid', 'wallet_promo')
                 JOIN entries e ON e.account_id = a.id
                 WHERE b.is_wallet
-        ) both_sides GROUP BY id HAVING IS_NOT_ZERO
+        ) both_sides GROUP BY id HAVING LARGE_IS_NOT_ZERO
     """,
     # It is below 0 by no more than what is recorded to have been taken beyond what was free.
     "wallet_causes": """
-        SELECT w.budget_id FROM budgets b
-            JOIN budget_windows w ON w.budget_id = b.id
-            LEFT JOIN (
-                SELECT organization_id, currency, CAST(sum(amount) AS BIGINT) AS amount,
-                    CAST(sum(amount_rest) AS BIGINT) AS rest
-                FROM wallet_overdrafts GROUP BY organization_id, currency
-            ) o ON o.organization_id = b.organization_id AND o.currency = b.currency
-        WHERE b.is_wallet AND w.balance < 0 AND w.balance + coalesce(o.amount, 0)
-            + (w.balance_rest + coalesce(o.rest, 0)) / 1000000000 < 0
+        SELECT id FROM (
+            SELECT b.id, w.balance_high AS amount_high, w.balance AS amount,
+                    w.balance_rest AS amount_rest
+                FROM budgets b JOIN budget_windows w ON w.budget_id = b.id
+                WHERE b.is_wallet
+            UNION ALL
+            SELECT b.id, o.amount_high, o.amount, o.amount_rest FROM budgets b
+                JOIN wallet_overdrafts o ON o.organization_id = b.organization_id
+                    AND o.currency = b.currency
+                WHERE b.is_wallet
+        ) both_sides GROUP BY id HAVING LARGE_IS_NEGATIVE
     """,
     # The wallet of an organization counts if it is prepaid, in that currency, and else not.
     "wallet_terms": """

@@ -36,7 +36,7 @@ from penstock.limits.budget_tables import (
     BudgetWindows,
     WorkerLives,
 )
-from penstock.limits.prices import join_amount, split_amount
+from penstock.limits.prices import join_amount, join_large, split_amount, split_large
 from penstock.storage.bulk import Bulk
 from penstock.storage.objects import ObjectStore
 from penstock.storage.paging import Page, PageRequest
@@ -57,6 +57,7 @@ _WINDOWS = select(
     BudgetWindows.settled,
     BudgetWindows.settled_rest,
     BudgetWindows.held,
+    BudgetWindows.balance_high,
     BudgetWindows.balance,
     BudgetWindows.balance_rest,
     BudgetWindows.told_percentage,
@@ -90,6 +91,7 @@ _WRITE_WINDOW = (
         settled=bindparam("new_settled"),
         settled_rest=bindparam("new_settled_rest"),
         held=bindparam("new_held"),
+        balance_high=bindparam("new_balance_high"),
         balance=bindparam("new_balance"),
         balance_rest=bindparam("new_balance_rest"),
         told_percentage=bindparam("new_told_percentage"),
@@ -253,6 +255,7 @@ async def make_windows(session: WriteSession, scope: Scope, wanted: Ends) -> Non
             "settled": 0,
             "settled_rest": 0,
             "held": 0,
+            "balance_high": 0,
             "balance": 0,
             "balance_rest": 0,
             "told_percentage": 0,
@@ -280,7 +283,7 @@ async def write_windows(session: WriteSession, windows: Iterable[BudgetWindow]) 
     rows = []
     for window in windows:
         settled, rest = split_amount(window.settled_atto)
-        balance, balance_rest = split_amount(window.balance_atto)
+        balance_high, balance, balance_rest = split_large(window.balance_atto)
         rows.append(
             {
                 "key_budget_id": window.key.budget_id,
@@ -289,6 +292,7 @@ async def write_windows(session: WriteSession, windows: Iterable[BudgetWindow]) 
                 "new_settled": settled,
                 "new_settled_rest": rest,
                 "new_held": window.held,
+                "new_balance_high": balance_high,
                 "new_balance": balance,
                 "new_balance_rest": balance_rest,
                 "new_told_percentage": window.told_percentage,
@@ -338,14 +342,15 @@ async def _list_windows(
 
 
 def _window(row: Any) -> BudgetWindow:
-    *key, organization_id, ends_at, settled, rest, held, balance, balance_rest, told, is_told = row
+    *key, organization_id, ends_at, settled, rest, held, high, balance, balance_rest = row[:-2]
+    told, is_told = row[-2:]
     return BudgetWindow(
         WindowKey(*key),
         organization_id,
         ends_at,
         join_amount(settled, rest),
         held,
-        join_amount(balance, balance_rest),
+        join_large(high, balance, balance_rest),
         told,
         is_told,
     )

@@ -87,8 +87,9 @@ class BudgetWindows(Base):
     settled_rest: Mapped[int]
     held: Mapped[int]
     """Sum of what its open holds have left."""
+    balance_high: Mapped[int] = mapped_column(server_default=text("0"))
+    """Of what is in a wallet, how often 10**9 units (ADR 52)."""
     balance: Mapped[int] = mapped_column(server_default=text("0"))
-    """What is in a wallet."""
     balance_rest: Mapped[int] = mapped_column(server_default=text("0"))
     told_percentage: Mapped[int] = mapped_column(server_default=text("0"))
     """The highest alert percentage that was told; 0 before."""
@@ -185,6 +186,7 @@ class WalletOverdrafts(Base):
     source: Mapped[str] = mapped_column(primary_key=True)
     cause: Mapped[str] = mapped_column(primary_key=True)
     currency: Mapped[str]
+    amount_high: Mapped[int] = mapped_column(server_default=text("0"))
     amount: Mapped[int]
     amount_rest: Mapped[int]
     recorded_at: Mapped[Microseconds]

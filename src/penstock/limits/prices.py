@@ -14,6 +14,8 @@ _TOKENS = 1_000_000
 ATTO = PRICE_SCALE * _TOKENS
 """Atto-units in a unit: 18 decimals."""
 ATTO_IN_NANO = ATTO // NANO
+_HIGH = 10**9 * NANO
+"""Nano-units in 10**9 units."""
 
 
 def price_at(prices: Iterable[Price], currency: str, at_s: int) -> Price | None:
@@ -106,6 +108,24 @@ def split_amount(atto: int) -> tuple[int, int]:
 def join_amount(nano: int, rest: int) -> int:
     """Return the amount of two columns, or of their sums."""
     return nano * ATTO_IN_NANO + rest
+
+
+def split_large(atto: int) -> tuple[int, int, int]:
+    """Return an amount as three columns, for any size: how often it has 10**9 units, and the rest.
+
+    >>> split_large(-1), split_large(10**28 + 10**9)
+    ((0, -1, 999999999), (10, 1, 0))
+    """
+    nano, rest = split_amount(atto)
+    if -_HIGH < nano < _HIGH:
+        return 0, nano, rest
+    high = nano // _HIGH if nano > 0 else -(-nano // _HIGH)
+    return high, nano - high * _HIGH, rest
+
+
+def join_large(high: int, nano: int, rest: int) -> int:
+    """Return the amount of three columns, or of their sums."""
+    return join_amount(high * _HIGH + nano, rest)
 
 
 def to_nano(atto: int) -> int:

@@ -7,8 +7,9 @@ from sqlalchemy import ColumnElement, func, select
 from penstock.limits.budget_model import Budget
 from penstock.limits.budget_store import budgets
 from penstock.limits.budget_tables import Budgets, WalletOverdrafts
-from penstock.limits.prices import join_amount, split_amount
+from penstock.limits.prices import join_amount, split_large
 from penstock.limits.wallet_model import Cause, Overdraft
+from penstock.storage.exact_sums import exact_sum, join_halves
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession, WriteSession
 
@@ -43,13 +44,14 @@ async def insert_overdrafts(
     scope.require(one.organization_id for one in overdrafts)
     rows = []
     for one in overdrafts:
-        amount, rest = split_amount(one.amount_atto)
+        high, amount, rest = split_large(one.amount_atto)
         rows.append(
             {
                 "organization_id": one.organization_id,
                 "source": one.source,
                 "cause": one.cause,
                 "currency": one.currency,
+                "amount_high": high,
                 "amount": amount,
                 "amount_rest": rest,
                 "recorded_at": recorded_at_us,
@@ -66,7 +68,7 @@ async def sum_overdrafts(
         select(
             WalletOverdrafts.currency,
             WalletOverdrafts.cause,
-            func.sum(WalletOverdrafts.amount),
+            *exact_sum(WalletOverdrafts.amount, WalletOverdrafts.amount_high),
             func.sum(WalletOverdrafts.amount_rest),
         )
         .where(
@@ -79,6 +81,7 @@ async def sum_overdrafts(
         .order_by(WalletOverdrafts.currency, WalletOverdrafts.cause)
     )
     found: dict[str, dict[Cause, int]] = {}
-    for currency, cause, amount, rest in await session.rows(statement):
-        found.setdefault(currency, {})[cause] = join_amount(int(amount), int(rest))  # type: ignore[index]  # what `wallets` wrote
+    for currency, cause, *halves, rest in await session.rows(statement):
+        amount_atto = join_amount(join_halves(halves)[0], int(rest))
+        found.setdefault(currency, {})[cause] = amount_atto  # type: ignore[index]  # what `wallets` wrote
     return found

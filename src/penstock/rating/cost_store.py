@@ -73,7 +73,9 @@ async def list_costs(
         is_kind = table.kind == kind
         sums += [
             func.count(case((is_kind, 1))),
-            *exact_sum(case((is_kind, table.amount), else_=0)),
+            *exact_sum(
+                case((is_kind, table.amount), else_=0), case((is_kind, table.amount_high), else_=0)
+            ),
             func.sum(case((is_kind, table.amount_rest), else_=0)),
         ]
     rows = await list_groups(

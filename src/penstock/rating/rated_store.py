@@ -2,13 +2,12 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 from sqlalchemy import bindparam, select, tuple_, update
 from sqlalchemy.orm import InstrumentedAttribute
 
-from penstock.contract.usage import Meter
-from penstock.limits.prices import join_amount, split_amount
+from penstock.limits.prices import join_large, split_large
 from penstock.metering.bucket_rules import bucket_start, eighth_start
 from penstock.metering.rules import day_of
 from penstock.rating.rules import MeterKey, Running
@@ -40,13 +39,14 @@ _METER_KEY = (
     RatedMeters.period_start,
 )
 _AMOUNT = ("amount", "amount_rest")
+_LARGE = ("amount_high", *_AMOUNT)
 _DAY_KEY = ("organization", "project", "key_id", "model", "data_class", "currency", "kind", "at")
 _PROJECT_KEY = tuple(name for name in _DAY_KEY if name != "key_id")
 _MODEL_KEY = tuple(name for name in _PROJECT_KEY if name != "project")
 
 
 def _bulk(table: type[Base], key: tuple[str, ...]) -> Bulk:
-    return Bulk(table, (*key, *_AMOUNT), pairs=(_AMOUNT,))
+    return Bulk(table, (*key, *_LARGE), amounts=(_LARGE,))
 
 
 _QUARTERS = _bulk(ChargeQuarters, _DAY_KEY)
@@ -60,8 +60,8 @@ _MONTHS = _bulk(ChargeMonths, _DAY_KEY)
 _PROJECT_DAYS = _bulk(ChargeProjectDays, _PROJECT_KEY)
 _LABEL_DAYS = Bulk(
     ChargeLabelDays,
-    ("organization", "name", "value", "project", "currency", "kind", "at", *_AMOUNT),
-    pairs=(_AMOUNT,),
+    ("organization", "name", "value", "project", "currency", "kind", "at", *_LARGE),
+    amounts=(_LARGE,),
 )
 _RATED = Bulk(
     RatedUsage,
@@ -102,25 +102,20 @@ async def lock_meters(
         {
             **{name.removesuffix("_us"): value for name, value in zip(names, key, strict=True)},
             "quantity": 0,
-            "amount": 0,
-            "amount_rest": 0,
+            **dict.fromkeys(_LARGE, 0),
         }
         for key in wanted
     ]
     await session.insert_new(RatedMeters, rows, RatedMeters.meter)
     types = [column.type for column in _METER_KEY]
     statement = (
-        select(*_METER_KEY, RatedMeters.quantity, RatedMeters.amount, RatedMeters.amount_rest)
+        select(*_METER_KEY, RatedMeters.quantity, *(getattr(RatedMeters, name) for name in _LARGE))
         .where(tuple_(*_METER_KEY).in_([tuple_(*key, types=types) for key in wanted]))
         .order_by(*_METER_KEY)
         .with_for_update()
     )
-    return {
-        MeterKey(*row[:4], cast("Meter", row[4]), row[5]): Running(
-            row[6], join_amount(row[7], row[8])
-        )
-        for row in await session.rows(statement)
-    }
+    found: Sequence[Any] = await session.rows(statement)
+    return {MeterKey(*row[:6]): Running(row[6], join_large(*row[7:])) for row in found}
 
 
 async def write_meters(session: WriteSession, running: Mapping[MeterKey, Running]) -> None:
@@ -130,8 +125,7 @@ async def write_meters(session: WriteSession, running: Mapping[MeterKey, Running
         .where(*_is_key(_METER_KEY))
         .values(
             quantity=bindparam("to_quantity"),
-            amount=bindparam("to_amount"),
-            amount_rest=bindparam("to_amount_rest"),
+            **{name: bindparam(f"to_{name}") for name in _LARGE},
         )
     )
     await session.change_many(
@@ -140,13 +134,10 @@ async def write_meters(session: WriteSession, running: Mapping[MeterKey, Running
             {
                 **{f"key_{column.key}": part for column, part in zip(_METER_KEY, key, strict=True)},
                 "to_quantity": month.quantity,
-                **dict(
-                    zip(
-                        ("to_amount", "to_amount_rest"),
-                        split_amount(month.amount_atto),
-                        strict=True,
-                    )
-                ),
+                **{
+                    f"to_{name}": part
+                    for name, part in zip(_LARGE, split_large(month.amount_atto), strict=True)
+                },
             }
             for key, month in sorted(running.items())
         ],
@@ -186,7 +177,7 @@ async def add_charged(session: WriteSession, scope: Scope, quarters: Sums, label
     ):
         scope.require(key[0] for key in sums)
         # In order of the key: so no writer waits for one that waits for it.
-        rows = [(*key, *split_amount(sums[key])) for key in sorted(sums)]
+        rows = [(*key, *split_large(sums[key])) for key in sorted(sums)]
         await session.add_many(bulk, rows)
 
 

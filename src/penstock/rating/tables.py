@@ -2,6 +2,7 @@
 
 An amount is two columns: whole nano-units, rounded down, and the rest of 0..999,999,999 atto-units.
 So both databases add up exactly, and a sum is that of the one times 10**9 and that of the other.
+What is added up in its row has a third, `amount_high`, of 10**9 units each (ADR 52).
 """
 
 from collections.abc import Sequence
@@ -150,6 +151,7 @@ class RatedMeters(Base):
     meter: Mapped[str] = mapped_column(primary_key=True)
     period_start: Mapped[Microseconds] = mapped_column(primary_key=True)
     quantity: Mapped[int]
+    amount_high: Mapped[int] = mapped_column(server_default=text("0"))
     amount: Mapped[int]
     amount_rest: Mapped[int]
 
@@ -162,6 +164,7 @@ class _Charged:
     kind: Mapped[str] = mapped_column(primary_key=True)
     at: Mapped[Microseconds] = mapped_column(primary_key=True)
     """Its beginning, in UTC; the time of admission of its requests decides."""
+    amount_high: Mapped[int] = mapped_column(server_default=text("0"))
     amount: Mapped[int]
     amount_rest: Mapped[int]
 

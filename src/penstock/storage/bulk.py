@@ -21,7 +21,9 @@ Values: TypeAlias = tuple[Any, ...]
 
 MAX_SUM = 2**63 - 1
 REST = 1_000_000_000
-"""How much of the second column of a pair is one of the first."""
+"""How much of an exact amount's last column is one of the one before."""
+HIGH = 10**18
+"""How much of its middle column is one of its first; two of that fit in a column, many times."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,9 @@ class Bulk:
     """All that the table has no other value for, in the order of the values of a row."""
     sums: tuple[str, ...] = ()
     """Of these: what `WriteSession.add_many` adds to; no sum passes `MAX_SUM`."""
-    pairs: tuple[tuple[str, str], ...] = ()
-    """The same of exact amounts: a column of whole ones, and one of their rest, 0..REST-1."""
+    amounts: tuple[tuple[str, str, str], ...] = ()
+    """The same of exact amounts of any size: columns of how often they have `HIGH`, of the whole
+    ones besides, less than `HIGH` in a new row, and of their rest, 0..REST-1."""
     replaced: tuple[str, ...] = ()
     """What `WriteSession.add_many` writes over: whoever calls it holds these rows."""
 
@@ -160,12 +163,15 @@ def _changes(bulk: Bulk, quote: Callable[[str], str], least: str) -> list[str]:
         room = f"{MAX_SUM} - {most}({new}, 0)"
         changes.append(f"{name} = {least}(old.{name}, {room}) + {new}")
     changes += [f"{name} = EXCLUDED.{name}" for name in map(quote, bulk.replaced)]
-    for whole, rest in bulk.pairs:
-        rests = f"old.{quote(rest)} + EXCLUDED.{quote(rest)}"
-        changes.append(
-            f"{quote(whole)} = old.{quote(whole)} + EXCLUDED.{quote(whole)} + ({rests}) / {REST}"
-        )
-        changes.append(f"{quote(rest)} = ({rests}) % {REST}")
+    for names in bulk.amounts:
+        high, whole, rest = map(quote, names)
+        rests = f"old.{rest} + EXCLUDED.{rest}"
+        # Both kinds of database divide towards 0. No part of this passes 63 bits.
+        wholes = f"old.{whole} % {HIGH} + EXCLUDED.{whole} + ({rests}) / {REST}"
+        highs = f"old.{high} + EXCLUDED.{high} + old.{whole} / {HIGH} + ({wholes}) / {HIGH}"
+        changes.append(f"{high} = {highs}")
+        changes.append(f"{whole} = ({wholes}) % {HIGH}")
+        changes.append(f"{rest} = ({rests}) % {REST}")
     return changes
 
 

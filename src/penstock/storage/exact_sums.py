@@ -6,20 +6,30 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, func
 from sqlalchemy.exc import OperationalError
 
+from penstock.storage.bulk import HIGH
+
 _HALF = 2**32
+_HIGH_HALVES = divmod(HIGH, _HALF)
 _TOO_LARGE = "integer overflow"
 """What SQLite says when a sum passes 63 bits."""
 
 Place = TypeVar("Place")
 
 
-def exact_sum(column: Any) -> tuple[ColumnElement[int], ColumnElement[int]]:
+def exact_sum(column: Any, high: Any = None) -> tuple[ColumnElement[int], ColumnElement[int]]:
     """Return a sum as two: of high and of low halves.
 
     SQLite fails when a sum passes 63 bits. In halves, no two thousand million rows get there, so
     a few absurd figures cannot take the totals away.
+
+    Args:
+        column: What is added up.
+        high: The column of how often `bulk.HIGH` is to be added besides, if there is one.
     """
-    return func.sum(column // _HALF), func.sum(column % _HALF)
+    if high is None:
+        return func.sum(column // _HALF), func.sum(column % _HALF)
+    upper, lower = _HIGH_HALVES
+    return func.sum(column // _HALF + high * upper), func.sum(column % _HALF + high * lower)
 
 
 def join_halves(sums: Iterable[Any]) -> list[int]:

@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.contract.money import NANO, PRICE_SCALE, Price
-from penstock.limits.prices import ATTO, exact_charge, price_at, to_nano, worst_charge
+from penstock.limits.prices import (
+    ATTO,
+    exact_charge,
+    join_large,
+    price_at,
+    split_large,
+    to_nano,
+    worst_charge,
+)
+from penstock.storage.bulk import HIGH, REST
 
 FIGURES = st.integers(0, 10**18)
 TOKENS = st.integers(0, 10**9)
@@ -41,6 +50,16 @@ def test_a_charge_is_exact_and_within_the_worst_case(
     assert to_nano(charge) <= worst
     if cached_part == 0 and price.cached_input <= price.input:
         assert worst == to_nano(charge)
+
+
+@given(st.lists(st.integers(-(10**40), 10**40), max_size=5))
+def test_three_columns_hold_any_amount(amounts: list[int]) -> None:
+    """Whatever its size, an amount is in three small columns, and a sum in those of theirs."""
+    columns = [split_large(amount) for amount in amounts]
+    assert all(abs(nano) < HIGH and 0 <= rest < REST for _, nano, rest in columns)
+    assert join_large(*(sum(column) for column in zip((0, 0, 0), *columns, strict=True))) == sum(
+        amounts
+    )
 
 
 def test_the_price_that_began_last_holds() -> None:
