@@ -1,11 +1,12 @@
 """How long requests took: stored with the events, and shown to whoever sees their usage."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 from tests.fakes.admin_rig import ADMIN_TOKEN, AdminRig, expect_problem, run_admin_rig
 from tests.fakes.organizations import ALL, NOW_US
 from tests.unit.metering.usage_events import make_body, make_event
@@ -14,9 +15,12 @@ from penstock.contract.usage import UsageBatch, UsageEvent
 from penstock.ledger.chain import read_chain
 from penstock.metering.bucket_model import BucketQuery, LatencyResult
 from penstock.metering.bucket_rules import find_page
-from penstock.metering.latency_rules import bucket_of
+from penstock.metering.latency_rules import Counts, bucket_of
 from penstock.metering.latency_service import list_latency
+from penstock.metering.latency_store import add_counts
+from penstock.metering.model import LatencyCell
 from penstock.metering.service import prepare_batch, record_events
+from penstock.metering.tables import UsageLatencyHours
 from penstock.storage.database import Database
 from penstock.storage.scope import Scope
 
@@ -55,6 +59,35 @@ async def _list(database: Database, scope: Scope = ALL, **members: Any) -> list[
         if page.next_page is None:
             return results
         query["after"] = find_page(page.next_page, len(query.get("group_by", ())))
+
+
+async def test_who_waits_for_a_row_has_no_other(pg_database: Database) -> None:
+    """Control planes that make rows of one hour never wait for each other in a circle."""
+    cells = [LatencyCell("acme", FIRST_NS // 1_000, "p", model) for model in ("old", "new")]
+    counts: Counts = {"outcomes": {"ok": 1}}
+
+    async def add(*some: LatencyCell) -> None:
+        async with pg_database.write(ALL) as session:
+            await add_counts(session, ALL, dict.fromkeys(some, counts))
+
+    await add(cells[0])
+    async with pg_database.write(ALL) as first:
+        await add_counts(first, ALL, {cells[1]: counts})
+        second = asyncio.create_task(add(*cells))
+        async with asyncio.timeout(60):
+            while not await _is_waited(pg_database):  # noqa: ASYNC110 - nobody would tell
+                await asyncio.sleep(0.02)
+        async with pg_database.write(ALL) as third:
+            free = select(UsageLatencyHours.model).with_for_update(nowait=True)
+            assert await third.rows(free) == [("old",)]
+    await second
+    assert [one.counts for one in await _list(pg_database)] == [{"outcomes": {"ok": 4}}]
+
+
+async def _is_waited(database: Database) -> bool:
+    async with database.read(ALL) as session:
+        waiting: Any = text("SELECT 1 FROM pg_locks WHERE NOT granted")
+        return bool(await session.rows(waiting))
 
 
 async def test_times_of_events_are_counted_once(database: Database) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Text, cast, select
+from sqlalchemy import Select, Text, cast, select
 
 from penstock.metering.bucket_model import BucketQuery, Part
 from penstock.metering.bucket_store import Source
@@ -27,38 +27,37 @@ _ROWS = Bulk(UsageLatencyHours, (*(column.key for column in _KEY), "counts"), re
 async def add_counts(
     session: WriteSession, scope: Scope, found: Mapping[LatencyCell, Counts]
 ) -> None:
-    """Add to the histograms that are there; everybody locks them in the same order."""
+    """Add to the histograms that are there; everybody locks them in the same order.
+
+    None is locked before all are there: whoever makes one may wait for somebody who makes it, too,
+    and must have nothing that this one waits for.
+    """
     if not found:
         return
     scope.require(cell.organization for cell in found)
     cells = sorted(found)
-    there = await _lock(session, scope, cells)
-    missing = [cell for cell in cells if cell not in there]
+    rows: Sequence[Any] = await session.rows(_of(scope, cells, *_KEY))
+    known = {LatencyCell(*key) for key in rows}
+    missing = [cell for cell in cells if cell not in known]
     if missing:
         # Somebody else may make them at the same time: then theirs are locked, and added to.
         await session.insert_many_new(_ROWS, [(*cell, {}) for cell in missing])
-        there = await _lock(session, scope, cells)
+    locked = _of(scope, cells, *_KEY, UsageLatencyHours.counts).order_by(*_KEY).with_for_update()
+    rows = await session.rows(locked)
+    there = {LatencyCell(*key): counts for *key, counts in rows}
     for cell in cells:
         merge(there[cell], found[cell])
     await session.add_many(_ROWS, [(*cell, there[cell]) for cell in cells])
 
 
-async def _lock(
-    session: WriteSession, scope: Scope, cells: Sequence[LatencyCell]
-) -> dict[LatencyCell, Counts]:
-    """Return what is there of cells, and maybe of others that have a part of each of some."""
+def _of(scope: Scope, cells: Sequence[LatencyCell], *columns: Any) -> Select[Any]:
+    """Return what reads columns of cells, and maybe of others that have a part of each of some."""
     # Not cell by cell: to write hundreds of them into a statement takes longer than all the rest.
     parts = zip(_KEY, zip(*cells, strict=True), strict=True)
-    statement = (
-        select(*_KEY, UsageLatencyHours.counts)
-        .where(
-            scope.where(UsageLatencyHours.organization),
-            *(column.in_(sorted({*values})) for column, values in parts),
-        )
-        .order_by(*_KEY)
-        .with_for_update()
+    return select(*columns).where(
+        scope.where(UsageLatencyHours.organization),
+        *(column.in_(sorted({*values})) for column, values in parts),
     )
-    return {LatencyCell(*key): counts for *key, counts in await session.rows(statement)}
 
 
 async def list_counts(

@@ -51,19 +51,13 @@ async def lock_producers(
     The first thing that a transaction locks that stores usage.
     """
     times = {one.life: one.recorded_at_us for one in deliveries}
-    locked = await _lock(session, times)
-    missing = sorted(times.keys() - locked.keys())
-    if not missing:
-        return locked
-    new = [(*life, 0, 0, 0, 0, 0, times[life]) for life in missing]
-    await session.insert_many_new(_INSERT, new)
-    return await _lock(session, times)
-
-
-async def _lock(
-    session: WriteSession, lives: Collection[tuple[str, int]]
-) -> dict[tuple[str, int], Producer]:
-    found = map(_producer, await session.rows(_LOCK, {"lives": sorted(lives)}))
+    lives = sorted(times)
+    # None is locked before all are there: see `latency_store.add_counts`.
+    missing = sorted(times.keys() - await session.find_many(_INSERT, lives))
+    if missing:
+        new = [(*life, 0, 0, 0, 0, 0, times[life]) for life in missing]
+        await session.insert_many_new(_INSERT, new)
+    found = map(_producer, await session.rows(_LOCK, {"lives": lives}))
     return {producer.life: producer for producer in found}
 
 
