@@ -1,10 +1,12 @@
 """Invoices on both kinds of database: what is on them, what they are booked as, their states."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from fractions import Fraction
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from tests.fakes.billing_rig import (
     AUGUST_US,
@@ -22,6 +24,9 @@ from tests.fakes.organizations import ALL as EVERYBODY
 from tests.fakes.organizations import NOW_US, actor, create_organization
 from tests.fakes.rating_rig import RatingRig
 
+from penstock.billing import service
+from penstock.billing.errors import INVOICE_STATE
+from penstock.billing.model import Invoice
 from penstock.control.books import UsageBooks
 from penstock.control.ratings import post_differences
 from penstock.kit.errors import PenstockError
@@ -222,6 +227,54 @@ async def test_the_same_usage_makes_the_same_invoice(rig: BillingRig) -> None:
             text = (invoice.content or "").replace(f'"{invoice.label}"', "-")
             said.add(text.replace(owner, "-"))
     assert len(said) == 1
+
+
+async def test_who_reads_a_large_month_keeps_nobody_waiting(pg_database: Database) -> None:
+    """While charges are read configuration may change, and the invoice says what holds then."""
+    rig = BillingRig(pg_database)
+    await rig.begin()
+    acme = (await create_organization(pg_database)).id
+    await rig.set_recipient(acme)
+    await rig.deliver(use(acme, input_tokens=100_000_000))
+    draft = await rig.draft(acme)
+
+    async def finalize() -> Invoice:
+        async with pg_database.write(EVERYBODY) as session:
+            await session.tune(lock_timeout="0")
+            return await service.finalize_invoice(session, actor(), draft.id, grace_s=0)
+
+    async with pg_database.write(EVERYBODY) as other:
+        lock = text("LOCK TABLE usage_corrections IN ACCESS EXCLUSIVE MODE")
+        await other._connection.execute(lock)
+        reading = asyncio.create_task(finalize())
+        async with asyncio.timeout(60):
+            waiting: Any = text("SELECT 1 FROM pg_locks WHERE NOT granted")
+            while not await other.rows(waiting):  # noqa: ASYNC110 - nobody would tell
+                await asyncio.sleep(0.02)
+        assert not reading.done()
+        await rig.set_recipient(acme, make_vat(rate_bps=700))
+    invoice = await reading
+    _, said = await rig.read(invoice.id)
+    assert (said["net"], said["tax"]) == ("100.03", "7.00")
+    assert await rig.find_wrong() == set()
+
+
+async def test_charges_are_taken_once_by_invoices_that_are_issued_at_once(
+    rig: BillingRig, acme: str
+) -> None:
+    """Of one draft twice and another month's, at the same time, each charge is on one invoice."""
+    events = [use(acme, AUGUST_US + day * DAY_US) for day in (-20, -10, 0, 10)]
+    await rig.deliver(*events[:2])
+    await rig.deliver(*events[2:])
+    july, august = await rig.draft(acme, "2026-07"), await rig.draft(acme)
+    ids = (august.id, july.id, august.id)
+    found = await asyncio.gather(*map(rig.finalize, ids), return_exceptions=True)
+    issued = [one for one in found if isinstance(one, Invoice)]
+    refused = [one.error for one in found if isinstance(one, PenstockError)]
+    assert len(issued) + len(refused) == len(ids)
+    assert INVOICE_STATE in refused
+    lines = [amount for one in issued for amount in amounts_of((await rig.read(one.id))[1])]
+    assert sum(lines) == price_of(*events)
 
 
 async def test_each_currency_has_its_own_invoices(rig: BillingRig, acme: str) -> None:

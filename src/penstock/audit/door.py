@@ -95,7 +95,12 @@ class Call(Protocol):
         ...
 
     def change(
-        self, work: Work, *, status: int = 200, prepare: Prepare | None = None
+        self,
+        work: Work,
+        *,
+        status: int = 200,
+        prepare: Prepare | None = None,
+        locks_itself: bool = False,
     ) -> Awaitable[Response]:
         """Do a mutation once for its idempotency key, and answer after it is committed.
 
@@ -105,6 +110,8 @@ class Call(Protocol):
             prepare: Done before the transaction begins, because it takes long or has transactions
                 of its own. What it refuses is recorded like what `work` refuses. It may be
                 repeated though the work is not: when a process dies in between.
+            locks_itself: The work takes the lock of the configuration itself, for it has something
+                to do before that takes long; else it has it from the beginning.
         """
         ...
 

@@ -250,7 +250,8 @@ def _add_changes(invoices: APIRouter, grace_s: int) -> None:
                 session, call.actor, invoice_id, grace_s=grace_s, expected_version=expected
             )
 
-        return await call.change(_answered(finalize))
+        # A large month takes long to read, and nobody else has to wait for that.
+        return await call.change(_answered(finalize), locks_itself=True)
 
     @invoices.post(
         "/{invoice_id}/void",

@@ -6,7 +6,7 @@ from sqlalchemy import Select
 
 from penstock.billing import store, usage_store
 from penstock.billing.documents import describe, said_of
-from penstock.billing.model import Bill, Invoice, Recipient
+from penstock.billing.model import Invoice, Paid, Usage
 from penstock.billing.parties import find_recipient
 from penstock.billing.rules import reckon
 from penstock.kit.errors import PenstockError
@@ -46,21 +46,20 @@ async def read_content(session: ReadSession, invoice: Invoice) -> dict[str, Any]
     recipient = await find_recipient(session, invoice.organization_id)
     if recipient is None:
         return None
-    await session.tune(statement_timeout=str(STATEMENT_TIMEOUT_MS))
-    return describe(invoice, await reckon_charges(session, store.UNBILLED, invoice, recipient))
+    usages, paid = await read_charges(session, store.UNBILLED, invoice)
+    return describe(invoice, reckon(invoice.currency, usages, paid, recipient.vat))
 
 
-async def reckon_charges(
-    session: ReadSession, charges: Select[Any], invoice: Invoice, recipient: Recipient
-) -> Bill:
-    """Return what an invoice over some charges comes to.
+async def read_charges(
+    session: ReadSession, charges: Select[Any], invoice: Invoice
+) -> tuple[list[Usage], Paid]:
+    """Return what some charges are for and who paid them: each row that they are made of is read.
 
     Args:
-        session: Where from.
+        session: Where from; its statements may take long from then on.
         charges: `store.UNBILLED` or `store.BILLED`.
         invoice: What these are asked for.
-        recipient: Says how it is taxed.
     """
+    await session.tune(statement_timeout=str(STATEMENT_TIMEOUT_MS))
     where = (session, session.scope, charges, invoice)
-    usages, paid = await usage_store.list_usage(*where), await usage_store.sum_paid(*where)
-    return reckon(invoice.currency, usages, paid, recipient.vat)
+    return await usage_store.list_usage(*where), await usage_store.sum_paid(*where)

@@ -1,7 +1,7 @@
 """Use cases of invoices: drafted, issued, paid, taken back. None commits.
 
 Whoever changes invoices holds the lock of the configuration, so each decides by what the one before
-has left; ids and numbers that are unique stand behind it.
+has left; ids and numbers that are unique stand behind it. Only charges are taken, and read, before.
 """
 
 import dataclasses
@@ -30,8 +30,8 @@ from penstock.billing.errors import (
 from penstock.billing.model import Bill, Invoice, Issuer, Recipient, State
 from penstock.billing.parties import find_issuer, find_recipient
 from penstock.billing.party_rules import find_pair_fault
-from penstock.billing.reading import get_invoice, reckon_charges
-from penstock.billing.rules import is_balanced, minor_unit
+from penstock.billing.reading import get_invoice, read_charges
+from penstock.billing.rules import is_balanced, minor_unit, reckon
 from penstock.kit.base62 import create_id
 from penstock.kit.errors import PenstockError
 from penstock.kit.moments import format_time
@@ -109,10 +109,12 @@ async def finalize_invoice(
     """Issue a draft: number, amounts, parties and what it is over are fixed, and it is booked.
 
     All of it or nothing. It is over all charges that were booked for the time until the end of its
-    month and are on no other invoice: so what came late for an earlier one is on it, too.
+    month and are on no other invoice: so what came late for an earlier one is on it, too. They are
+    taken and read before the lock of the configuration, one invoice of an organization at a time:
+    what they say does not change, and everything that can is read behind the lock.
 
     Args:
-        session: Where to.
+        session: Where to; it does not have that lock.
         actor: Who does it.
         invoice_id: Which draft.
         grace_s: How long after the end of the month usage of it is waited for.
@@ -122,17 +124,21 @@ async def finalize_invoice(
         PenstockError: `OBJECT_UNKNOWN`, `VERSION_CONFLICT`, `INVOICE_STATE`, `INVOICE_EARLY`,
             `PARTICULARS_MISSING`, `INVOICE_EMPTY`, `INVOICE_UNBALANCED`.
     """
-    draft = await _lock(session, invoice_id, expected_version, "draft")
+    draft = await _get(session, invoice_id, expected_version, "draft")
+    await session.lock_work(f"invoices of {draft.organization_id}")
+    draft = await _get(session, invoice_id, expected_version, "draft")
     ready_us = draft.until_us + grace_s * _SECOND_US
     if actor.at_us < ready_us:
         message = f"Usage of the month is waited for until {format_time(ready_us)}."
         raise PenstockError(INVOICE_EARLY, message)
-    issuer, recipient = await _find_parties(session, draft.organization_id)
-    # It reads each row that the charges are made of, and else a large month could not be billed.
+    await _find_parties(session, draft.organization_id)
     await session.tune(statement_timeout=str(STATEMENT_TIMEOUT_MS))
     await store.take_charges(session, session.scope, draft)
     transfers = await usage_store.count_charges(session, session.scope, store.BILLED, draft)
-    bill = await reckon_charges(session, store.BILLED, draft, recipient)
+    usages, paid = await read_charges(session, store.BILLED, draft)
+    draft = await _lock(session, invoice_id, expected_version, "draft")
+    issuer, recipient = await _find_parties(session, draft.organization_id)
+    bill = reckon(draft.currency, usages, paid, recipient.vat)
     if not transfers or bill.net < 0:
         raise PenstockError(INVOICE_EMPTY)
     if not is_balanced(bill):
@@ -236,6 +242,12 @@ async def _lock(
     session: WriteSession, invoice_id: str, expected_version: int | None, *states: State
 ) -> Invoice:
     await session.lock_configuration()
+    return await _get(session, invoice_id, expected_version, *states)
+
+
+async def _get(
+    session: ReadSession, invoice_id: str, expected_version: int | None, *states: State
+) -> Invoice:
     found = await get_invoice(session, invoice_id)
     if expected_version not in {None, found.version}:
         raise PenstockError(VERSION_CONFLICT)

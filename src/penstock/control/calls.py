@@ -104,21 +104,30 @@ class AdminCall:
         return _respond(_build_answer(body, 200))
 
     async def change(
-        self, work: Work, *, status: int = 200, prepare: Prepare | None = None
+        self,
+        work: Work,
+        *,
+        status: int = 200,
+        prepare: Prepare | None = None,
+        locks_itself: bool = False,
     ) -> Response:
         """Do a mutation once for its idempotency key; see `audit.door.Call`.
 
         Only an answer of success is kept: after a refusal the same key is a new try.
         """
+        is_alone = not locks_itself
         try:
             if self.idempotency_key is None:
                 if prepare is not None:
                     await prepare()
-                async with self.database.write(scope_of(self.principal), is_alone=True) as session:
+                scope = scope_of(self.principal)
+                async with self.database.write(scope, is_alone=is_alone) as session:
                     body = await work(session)
                 # Only now: others waited for the end of this transaction.
                 return _respond(_build_answer(body, status))
-            return await self._change_once(self.idempotency_key, work, status, prepare)
+            return await self._change_once(
+                self.idempotency_key, work, status, prepare, is_alone=is_alone
+            )
         except PenstockError as error:
             if error.error in _DENIALS:
                 await self.record_denied(str(error))
@@ -148,7 +157,7 @@ class AdminCall:
         await record_denied(self.database, entry)
 
     async def _change_once(
-        self, key: str, work: Work, status: int, prepare: Prepare | None
+        self, key: str, work: Work, status: int, prepare: Prepare | None, *, is_alone: bool
     ) -> Response:
         scope = scope_of(self.principal)
         async with self.database.write(scope) as session:
@@ -166,7 +175,7 @@ class AdminCall:
         try:
             if prepare is not None:
                 await prepare()
-            async with self.database.write(scope, is_alone=True) as session:
+            async with self.database.write(scope, is_alone=is_alone) as session:
                 answer = _build_answer(await work(session), status)
                 await finish(session, ticket, answer)
         except IdempotencyLostError:

@@ -29,6 +29,7 @@ Change = tuple[Insert | Update, Parameters]
 # To build a statement costs several times what it costs to run one that is there.
 _SET = select(func.set_config(bindparam("name"), bindparam("value"), True))  # noqa: FBT003 - local to the transaction
 _LOCK = select(func.pg_advisory_xact_lock(CONFIGURATION_LOCK))
+_LOCK_WORK = select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("name"), 0)))
 
 
 @functools.cache
@@ -289,6 +290,14 @@ class WriteSession(ReadSession):
         if not self._is_alone:
             await self.rows(_LOCK)
             self._is_alone = True
+
+    async def lock_work(self, name: str) -> None:
+        """Make this the one transaction that does something of that name, until it ends.
+
+        For what takes long, and comes before the lock of the configuration: others write on.
+        """
+        if self.is_postgresql:
+            await self.rows(_LOCK_WORK, {"name": name})
 
     async def _change(self, statement: Any, parameters: Any) -> int:
         try:
