@@ -56,6 +56,7 @@ class _Message(msgspec.Struct):
 class _Prompt(msgspec.Struct):
     messages: list[_Message] = []
     prompt: Any = None
+    input: Any = None
     cache_salt: str | None = None
 
 
@@ -90,7 +91,8 @@ class KvCache:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return []
         text = "".join(str(message.content) for message in prompt.messages)
-        return self._store(_tokens(text or str(prompt.prompt or "")), prompt.cache_salt)
+        text = text or str(prompt.prompt or prompt.input or "")
+        return self._store(_tokens(text), prompt.cache_salt)
 
     def clear(self) -> list[Event]:
         """Forget all blocks."""

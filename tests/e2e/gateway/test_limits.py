@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import msgspec
 import openai
 import pytest
@@ -345,6 +346,38 @@ def test_a_cap_is_written_into_what_is_sent(tmp_path: Path) -> None:
         left = 1_000 - len(body) - 256
         assert answer.header["x-penstock-max-tokens"] == str(left)
         assert msgspec.json.decode(stage.engine.seen[-1].body)["max_tokens"] == left
+
+
+@pytest.mark.parametrize(
+    ("path", "member", "question"),
+    [
+        (b"/v1/messages", "max_tokens", {"messages": [{"role": "user", "content": "x" * 9}]}),
+        (b"/v1/responses", "max_output_tokens", {"input": "x" * 9}),
+    ],
+    ids=["messages", "responses"],
+)
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_other_protocols_are_held_and_paid_for_like_chats(
+    tmp_path: Path, path: bytes, member: str, question: dict[str, object], *, is_stream: bool
+) -> None:
+    """What is left bounds the output in the protocol's own member, and usage settles the hold."""
+    asked = {"model": "model-a", member: 5_000, "stream": is_stream} | question
+    body = msgspec.json.encode(asked)
+    options = ["--record", "--input-tokens", "3", "--output-tokens", "5"]
+    with running_emulator("served-model", options=options) as url:
+        port = int(url.rpartition(":")[2])
+        with _stage(tmp_path, budget=1_000 * TOKEN, engine_port=port) as stage:
+            while (answer := ask(stage.worker.port, request(body, path=path))).status == 503:
+                assert answer.code == "limits:unavailable"
+            assert answer.status == 200
+            left = 1_000 - len(body) - 256
+            assert answer.header["x-penstock-max-tokens"] == str(left)
+            stage.worker.wait_events(1)
+            assert _spent(stage) == COST * TOKEN
+            (opened,) = stage.worker.opens()
+            assert sum(use.amount for use in opened.holds) == 1_000 * TOKEN
+        (seen,) = httpx.get(f"{url}/emulator/stats").json()["recorded"]
+        assert msgspec.json.decode(seen["body"])[member] == left
 
 
 def test_the_official_sdk_does_as_it_is_told(tmp_path: Path) -> None:

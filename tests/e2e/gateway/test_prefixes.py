@@ -95,6 +95,30 @@ async def test_next_turns_go_where_the_last_one_went(tmp_path: Path) -> None:
     assert unused["cached"] < 0.8 * used["cached"]
 
 
+async def test_other_protocols_are_found_by_their_beginnings(tmp_path: Path) -> None:
+    """Each turn of a message's or response's conversation finds the one before, and no other's."""
+    count = 0
+    with _running(ENGINES) as urls, running_worker(tmp_path, _ports(urls)) as worker:
+        async with httpx.AsyncClient(timeout=60.0) as client:
+            for path, member in (("messages", "messages"), ("responses", "input")):
+                for turn in range(TURNS):
+                    turns = [
+                        {"role": role, "content": f"{path}.{at}.{role}: {TEXT}"}
+                        for at in range(turn + 1)
+                        for role in ("user", "assistant")
+                    ][:-1]
+                    body: dict[str, Any] = {"model": "model-a", member: turns}
+                    body |= {"max_tokens": 4} if path == "messages" else {}
+                    found = await client.post(
+                        f"{worker.url}/v1/{path}", json=body, headers={"x-api-key": KEY}
+                    )
+                    assert found.status_code == 200, found.text
+                    count += 1
+                    event = worker.wait_events(count)[-1]
+                    assert (event.cached_input_tokens or 0) > 0 or turn == 0
+                    assert event.cached_input_tokens == 0 or turn > 0
+
+
 async def test_whoever_had_it_is_no_single_point(tmp_path: Path) -> None:
     """When the engine that had a conversation is away, it goes on at another, and stays there."""
     messages = [{"role": "user", "content": TEXT}]
