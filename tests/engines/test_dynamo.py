@@ -187,3 +187,27 @@ async def test_the_agent_knows_whether_its_models_can_be_asked(site: Site) -> No
         await asyncio.sleep(0.1)
     task.cancel()
     assert asker.message().endpoints == (("none", at.url),)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_responses_are_relayed_and_counted(site: Site, *, is_stream: bool) -> None:
+    """OpenAI's Responses are spoken by the frontend itself, and what it counts is booked."""
+    before = len(site.worker.events())
+    body = {"model": "model-a", "input": QUESTION, "max_output_tokens": 12, "stream": is_stream}
+    answer = site.client.post("/v1/responses", json=body)
+    assert answer.status_code == 200, answer.text
+    whole = answer.json() if not is_stream else None
+    if whole is None:
+        assert answer.text.endswith("data: [DONE]\n\n")
+        *_, name, last = [line for line in answer.text.splitlines() if line][:-1]
+        assert name == "event: response.incomplete"
+        whole = msgspec.json.decode(last.removeprefix("data: "))["response"]
+    (event,) = site.worker.wait_events(before + 1)[before:]
+    assert (event.outcome, event.usage_source) == ("ok", "engine")
+    usage = whole["usage"]
+    assert (event.input_tokens, event.output_tokens) == (
+        usage["input_tokens"],
+        usage["output_tokens"],
+    )
+    assert event.cached_input_tokens == usage["input_tokens_details"]["cached_tokens"]
+    assert whole["store"] is False

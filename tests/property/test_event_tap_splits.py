@@ -245,3 +245,20 @@ def test_what_was_told_first_counts_until_more_is_told() -> None:
     tap = MessagesTap()
     tap.feed(_event({"type": "message_delta", "usage": {"output_tokens": 3}}, "\n\n"))
     assert (tap.usage, tap.flags) == (None, ("usage_not_a_number",))
+
+
+def test_figures_beside_tokens_count_as_far_as_they_go() -> None:
+    """Dynamo guesses the input at first, and tells cumulative figures with each token."""
+    tap = MessagesTap()
+    guess = {"input_tokens": 25, "output_tokens": 0, "cache_creation_input_tokens": 0}
+    tap.feed(_event({"type": "message_start", "message": {"id": "m", "usage": guess}}, "\n\n"))
+    for number in (1, 2):
+        told = {"input_tokens": 9, "output_tokens": number, "cache_read_input_tokens": 64}
+        delta = {"type": "content_block_delta", "index": 0, "delta": {}, "usage": told}
+        tap.feed(_event(delta, "\n\n"))
+    usage, source, flags = measure_stream("caller_gone", tap, 99)
+    assert (usage, source, flags) == (
+        Usage(73, 2, cached_input_tokens=64, cache_write_input_tokens=0),
+        "engine",
+        (),
+    )
