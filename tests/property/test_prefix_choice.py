@@ -20,6 +20,7 @@ def _pools(weights: list[int]) -> list[Any]:
             number=number,
             weight=weight,
             in_flight=0,
+            reading=0,
             cool_until_s=0.0,
             health=SimpleNamespace(out_until_s=0.0),
         )

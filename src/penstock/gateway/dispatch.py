@@ -24,7 +24,7 @@ from penstock.gateway.errors import (
     TOTAL_TIMEOUT,
 )
 from penstock.gateway.failure import BROKEN, RETRIED_STATUSES, redacted, too_long
-from penstock.gateway.limits import ADAPTER_WAIT_S
+from penstock.gateway.limits import ADAPTER_WAIT_S, READING_MOST, READING_TOKENS
 from penstock.gateway.offer import Target
 from penstock.gateway.record import Caller, RequestRecord
 from penstock.gateway.request import Request
@@ -42,7 +42,14 @@ NEVER: Final = float("inf")
 class Dispatch(RequestRecord):
     """One admitted request on its way; see `RequestRecord` for its arguments."""
 
-    __slots__ = ("_deadline_s", "_is_touched", "_late_error", "_pool", "_total_deadline_s")
+    __slots__ = (
+        "_deadline_s",
+        "_is_touched",
+        "_late_error",
+        "_pool",
+        "_reading",
+        "_total_deadline_s",
+    )
 
     def __init__(
         self,
@@ -55,6 +62,8 @@ class Dispatch(RequestRecord):
         """See the class."""
         super().__init__(worker, downstream, request, principal, admission)
         self._pool: AnyEndpoint | None = None
+        self._reading = 0
+        """For how many requests more its prompt counts at its endpoint, while that reads it."""
         self._is_touched = False
         self._late_error = CONNECT_TIMEOUT
         """What a missed deadline means in the phase that the exchange is in."""
@@ -111,7 +120,9 @@ class Dispatch(RequestRecord):
     def _acquire(self, pool: AnyEndpoint) -> None:
         self._pool = pool
         self._attempts.begun(pool)
-        pool.in_flight += 1
+        units = self._admission.estimated_input_tokens // READING_TOKENS
+        self._reading = min(units, READING_MOST)
+        pool.take(self._reading)
         self._late_error = CONNECT_TIMEOUT
         connect_ms = self._admission.target.upstream.timeouts.connect_ms
         self._deadline_s = self._worker.now_s() + connect_ms / 1000
@@ -146,11 +157,22 @@ class Dispatch(RequestRecord):
         self._is_touched = True
         self._deadline_s = NEVER
 
+    def _has_read(self) -> None:
+        """Take note that the engine is through with the prompt: it writes."""
+        if self._reading and self._pool is not None:
+            self._pool.reading -= self._reading
+            self._reading = 0
+
+    def _leave(self, pool: AnyEndpoint) -> None:
+        """Count the request out of its endpoint."""
+        pool.free(self._reading)
+        self._reading = 0
+
     def connect_failed(self, pool: AnyEndpoint, refusal: Refusal) -> None:
         """Try another endpoint or target: nothing was sent yet, so nothing can happen twice."""
         if self.is_settled:
             return
-        pool.in_flight -= 1
+        self._leave(pool)
         self._pool = None
         if refusal.error.retryable and self._try_another(pool, refusal):
             return

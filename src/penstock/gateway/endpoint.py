@@ -52,7 +52,9 @@ class EndpointState(ABC, Generic[_Sender]):
         """In hundredths; less while its engine says that it is strained."""
         self.load = EngineLoad(reports=False)
         self.in_flight = 0
-        """Requests between `acquire` and their end, counted by the exchanges."""
+        """Requests between `acquire` and their end."""
+        self.reading = 0
+        """How many requests more it is as busy as with, for prompts that it has yet to read."""
         self.cool_until_s = 0.0
         """It refused a connection lately, or asked to be left alone: others go first until then."""
         self.health = Health(loop.time)
@@ -64,6 +66,16 @@ class EndpointState(ABC, Generic[_Sender]):
         """Which of its upstream's endpoints it is."""
         self.ref = weakref.ref(self)
         """For whoever remembers it, and must not keep it."""
+
+    def take(self, reading: int) -> None:
+        """Count a request in, and what there is to read of it."""
+        self.in_flight += 1
+        self.reading += reading
+
+    def free(self, reading: int) -> None:
+        """Count a request out, and what is still to be read of it."""
+        self.in_flight -= 1
+        self.reading -= reading
 
     def rest(self, seconds: int) -> None:
         """Be passed over for a while, as the endpoint asked for."""

@@ -142,6 +142,7 @@ class Exchange(Dispatch):
             return
         if not tap.frame_count:  # many engines send their head long before
             self._first_byte_ns = self._worker.wall_ns()
+            self._has_read()
         shown = tap.feed(data)
         if tap.error is not None:
             self._fail_in_stream(tap, tap.error, shown)
@@ -290,7 +291,7 @@ class Exchange(Dispatch):
         self._body = []
         if pool is None:
             return
-        pool.in_flight -= 1
+        self._leave(pool)
         if connection is None:
             pool.give_up(self)
         elif connection.serves(self):

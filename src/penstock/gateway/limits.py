@@ -123,6 +123,10 @@ PREFIX_HOME_SLACK = 0.5
 """How many requests more than they have on average an endpoint may have in flight to get a prompt
 that begins as none before, and that all workers would send there. More would have workers agree
 more often, and prompts that have nothing in common wait longer."""
+READING_TOKENS = 1024
+"""Of a prompt that an endpoint has yet to read, so many count as one more request there."""
+READING_MOST = 64
+"""And no prompt for more than so many: an image is long and soon read."""
 ENDPOINTS_COMPARED = 16
 """Endpoints that a request looks at in an upstream of more than ENDPOINTS_SEEN."""
 ENDPOINTS_SEEN = 128

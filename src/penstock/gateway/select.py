@@ -96,6 +96,8 @@ def select(
 ) -> AnyEndpoint | None:
     """Return the endpoint with the fewest requests of this worker in flight, by its weight.
 
+    A long prompt that it has yet to read counts as several: what comes behind it waits (ADR 53).
+
     Endpoints that are known not to be ready, or that refused a connection lately, are passed over
     while there are others. When more than half of an upstream's are not ready, that is no reason
     any more: the others could not bear it, and whoever says so may be wrong. The own count is
@@ -156,9 +158,9 @@ def prefer(
         others = [pool for pool in pools if _can_be_asked(pool, tried, now_s)]
     if not others:
         return None
-    in_flight = sum(pool.in_flight for pool in others)
     weight = sum(pool.weight for pool in others)
     if keepers:
+        in_flight = sum(pool.in_flight for pool in others)
         kept = [pool for pool in keepers if _can_be_asked(pool, tried, now_s)]
         best = _least_busy(kept, tried, now_s)
         if best is None:
@@ -166,7 +168,9 @@ def prefer(
         more = best.in_flight + 1 - PREFIX_SLACK
         return best if more * weight <= PREFIX_LOAD * (in_flight + 1) * best.weight else None
     first = pools[home % len(pools)]
-    has_room = (first.in_flight - PREFIX_HOME_SLACK) * weight <= in_flight * first.weight
+    busy = sum(pool.in_flight + pool.reading for pool in others)
+    above = first.in_flight + first.reading - PREFIX_HOME_SLACK
+    has_room = above * weight <= busy * first.weight
     return first if has_room and _can_be_asked(first, tried, now_s) else None
 
 
@@ -211,6 +215,8 @@ def _least_busy(
         if is_cooling is not is_best_cooling:
             if is_best_cooling:
                 best = pool
-        elif (pool.in_flight + 1) * best.weight < (best.in_flight + 1) * pool.weight:
+        elif (pool.in_flight + pool.reading + 1) * best.weight < (
+            best.in_flight + best.reading + 1
+        ) * pool.weight:
             best = pool
     return best

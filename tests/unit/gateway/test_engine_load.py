@@ -30,6 +30,7 @@ def _pools(*weights: int, reports: bool = False) -> list[Any]:
             weight=weight * WHOLE,
             load=EngineLoad(reports=reports),
             in_flight=0,
+            reading=0,
             cool_until_s=0.0,
             health=SimpleNamespace(out_until_s=0.0),
         )

@@ -22,7 +22,7 @@ TARGET: Any = SimpleNamespace(deployment=SimpleNamespace(upstream="engine", mode
 class _Pool:
     def __init__(self, position: int) -> None:
         self.position, self.weight = position, 100
-        self.in_flight, self.cool_until_s = 0, 0.0
+        self.in_flight, self.reading, self.cool_until_s = 0, 0, 0.0
         self.health = SimpleNamespace(out_until_s=0.0)
         self.emptied_count = 0
         self.ref = weakref.ref(self)

@@ -58,6 +58,16 @@ def test_the_least_busy_endpoint_is_chosen(loads: list[tuple[int, float]], chose
     assert select(pools, (), _NOW_S) is pools[chosen]
 
 
+def test_a_prompt_that_is_yet_to_be_read_counts_as_several() -> None:
+    """As many more as it is said to be, however few requests there are."""
+    pools = _pools((1, 0.0), (3, 0.0))
+    assert select(pools, (), _NOW_S) is pools[0]
+    pools[0].reading = 2
+    assert select(pools, (), _NOW_S) is pools[0], "the earlier of equals"
+    pools[0].reading = 3
+    assert select(pools, (), _NOW_S) is pools[1]
+
+
 def test_weights_say_how_many_requests_an_endpoint_has() -> None:
     """In flight are as many as weights say, from the first request on."""
     pools = _pools((0, 0.0), (0, 0.0), (0, 0.0))

@@ -106,6 +106,7 @@ class GrpcExchange(Dispatch):
     def on_headers(self, fields: Fields, *, is_end: bool) -> None:
         """Take the head of the answer, which may be all of it."""
         self._began()
+        self._has_read()
         head = dict(fields)
         self._header_id = head.get(b"x-request-id")
         if is_end or head[b":status"] != _OK:
@@ -244,7 +245,7 @@ class GrpcExchange(Dispatch):
         self._unconsumed = 0
         if pool is None:
             return
-        pool.in_flight -= 1
+        self._leave(pool)
         if stream is None:
             pool.give_up(self)
         else:
