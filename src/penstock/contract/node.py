@@ -187,6 +187,8 @@ class NotReady(msgspec.Struct, frozen=True, tag="not_ready"):
     """Each is the name of an upstream and the endpoint's URL."""
     believed_s: float
     """After so long without another one, nothing is known any more."""
+    is_last: bool = True
+    """False when further parts follow: see `node_parts`."""
 
 
 class EngineLoads(msgspec.Struct, frozen=True, tag="engine_loads"):
@@ -200,6 +202,8 @@ class EngineLoads(msgspec.Struct, frozen=True, tag="engine_loads"):
     and the share of the KV cache in use; None for what the engine does not say."""
     believed_s: float
     """After so long without another one, nothing is known any more."""
+    is_last: bool = True
+    """False when further parts follow: see `node_parts`."""
 
 
 class ContextLengths(msgspec.Struct, frozen=True, tag="context_lengths"):
@@ -210,6 +214,8 @@ class ContextLengths(msgspec.Struct, frozen=True, tag="context_lengths"):
 
     lengths: tuple[tuple[str, str, int], ...]
     """Each is the name of an upstream, the upstream's own name of a model, and tokens."""
+    is_last: bool = True
+    """False when further parts follow: see `node_parts`."""
 
 
 class Inspect(msgspec.Struct, frozen=True, tag="inspect"):
@@ -245,6 +251,8 @@ class LoadedAdapters(msgspec.Struct, frozen=True, tag="loaded_adapters"):
     adapters there, as far as a deployment has them."""
     failing: tuple[tuple[str, str], ...] = ()
     """Upstreams and adapters that could not be loaded lately, and are not tried just now."""
+    is_last: bool = True
+    """False when further parts follow: see `node_parts`."""
 
 
 class CachesEmptied(msgspec.Struct, frozen=True, tag="caches_emptied"):

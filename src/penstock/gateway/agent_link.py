@@ -36,6 +36,7 @@ from penstock.contract.node import (
     decode_agent_message,
     encode_message,
 )
+from penstock.contract.node_parts import Listing, Parts
 from penstock.gateway import log_events
 from penstock.gateway.limiter import Limiter
 from penstock.gateway.limits import AGENT_UNSENT_BYTES, CREDENTIALS, STATS_S
@@ -152,14 +153,18 @@ class AgentLink:
 
     async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         frames = Frames()
+        parts = Parts()
         tokens: dict[str, str] = {}
         while content := await reader.read(_READ_BYTES):
             try:
-                messages = [decode_agent_message(payload) for payload in frames.feed(content)]
+                heard = [decode_agent_message(payload) for payload in frames.feed(content)]
+                messages = [parts.join(one) if isinstance(one, Listing) else one for one in heard]
             except (msgspec.DecodeError, MessageTooLongError) as error:
                 log_events.AGENT_NOT_UNDERSTOOD.log(error=error)
                 return
             for message in messages:
+                if message is None:  # more of it is to come
+                    continue
                 if not isinstance(message, Credentials):
                     self._hear(message, writer)
                     continue

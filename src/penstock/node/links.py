@@ -28,6 +28,7 @@ from penstock.contract.node import (
     decode_worker_message,
     encode_message,
 )
+from penstock.contract.node_parts import PART_BYTES, Listing, split
 from penstock.node import log_events
 
 Wish: TypeAlias = (
@@ -48,7 +49,12 @@ class Link:
 
     def send(self, message: AgentMessage) -> None:
         """Send a message; it is lost when the connection is, and the worker says Hello again."""
-        self._writer.write(encode_message(message))
+        frame = encode_message(message)
+        if isinstance(message, Listing) and len(frame) > PART_BYTES:
+            for part in split(message):
+                self._writer.write(encode_message(part))
+        else:
+            self._writer.write(frame)
 
     @property
     def is_closed(self) -> bool:

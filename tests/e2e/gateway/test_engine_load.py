@@ -127,6 +127,9 @@ async def test_what_the_agent_read_counts_until_it_is_old(tmp_path: Path, engine
             await engines.until(worker.port, (4, 16))
             agent.send(EngineLoads((_say(one, 0, 0.0), _say(two, 8, 1.0)), 600.0))
             await engines.until(worker.port, (16, 4))
+            agent.send(EngineLoads((_say(one, 8, 1.0),), 600.0, is_last=False))
+            agent.send(EngineLoads((_say(two, 0, 0.0),), 600.0))
+            await engines.until(worker.port, (4, 16))
             agent.send(EngineLoads((_say(one, 0, 0.0), _say(two, 8, 1.0)), 0.5))
             await engines.until(worker.port, (10, 10))  # no further word came
 
