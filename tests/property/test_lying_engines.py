@@ -5,10 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.contract.usage import Meter, UsageEvent, quantities
+from penstock.gateway.dialects.messages import read_message
 from penstock.gateway.dialects.openai import read_answer, read_chunk
 from penstock.gateway.dialects.openai_usage import Usage
+from penstock.gateway.dialects.responses import read_response
 from penstock.gateway.limits import SANE_TOKENS
 from penstock.gateway.tap import Tap
+from penstock.gateway.tap_events import MessagesTap
 
 _FLAGS = {"usage_negative", "usage_not_a_number", "usage_absurd", "usage_inconsistent"}
 _NAMES = (
@@ -16,6 +19,8 @@ _NAMES = (
     "cached_tokens", "reasoning_tokens", "audio_tokens", "cache_write_tokens",
     "cache_creation_tokens", "created_cache_tokens", "cache_creation_input_tokens",
     "cache_read_input_tokens", "usage", "error", "choices", "id", "service_tier",
+    "input_tokens", "output_tokens", "input_tokens_details", "output_tokens_details",
+    "thinking_tokens",
 )  # fmt: skip
 
 _odd = (
@@ -37,6 +42,15 @@ _likely = st.fixed_dictionaries(
         "prompt_tokens_details": _parts | _figure,
         "completion_tokens_details": _parts | _figure,
         "reasoning_tokens": _figure,
+        "cache_creation_input_tokens": _figure,
+        "cache_read_input_tokens": _figure,
+    },
+)
+_likely_elsewhere = st.fixed_dictionaries(
+    {"input_tokens": _figure, "output_tokens": _figure},
+    optional={
+        "input_tokens_details": _parts | _figure,
+        "output_tokens_details": _parts | _figure,
         "cache_creation_input_tokens": _figure,
         "cache_read_input_tokens": _figure,
     },
@@ -101,6 +115,25 @@ def test_no_usage_is_ever_senseless(usage: object) -> None:
     assert sum(counted.get(meter, 0) for meter in inputs) == chunk.usage.input_tokens
     outputs: tuple[Meter, ...] = ("output", "reasoning_output", "audio_output")
     assert sum(counted.get(meter, 0) for meter in outputs) == chunk.usage.output_tokens
+
+
+@given(_anything | _likely_elsewhere)
+def test_no_usage_of_other_protocols_is_senseless(usage: object) -> None:
+    """The same holds of Messages and Responses, and of what is told before an answer's end."""
+    body = msgspec.json.encode({"usage": usage})
+    for reading in (read_message(body), read_response(body)):
+        assert set(reading.flags) <= _FLAGS
+        assert reading.usage is not None or reading.flags or usage is None
+        if reading.usage is not None:
+            _check(reading.usage)
+    tap = MessagesTap()
+    start = {"type": "message_start", "message": {"id": "m", "usage": usage}}
+    tap.feed(b"event: message_start\ndata: %b\n\n" % msgspec.json.encode(start))
+    tap.feed(b'data: {"type":"content_block_delta"}\n\n' * 3)
+    counted = tap.counted
+    if counted is not None:
+        _check(counted)
+        assert counted.output_tokens >= 3
 
 
 @given(

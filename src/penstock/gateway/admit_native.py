@@ -77,9 +77,9 @@ def admit_native(
         return is_stream
     demand = _demand_of(principal, operation, members, len(body), media)
     metadata, session = members.get("metadata"), session_of(members)
-    refusal = _hide_user(members, operation, runtime, principal)
-    if refusal is not None:
-        return refusal
+    user = _hide_user(members, operation, runtime, principal)
+    if isinstance(user, Refusal):
+        return user
     priority = isolate(members, runtime, principal)
     if operation is RESPONSES:
         members["store"] = _NOT_STORED
@@ -97,7 +97,7 @@ def admit_native(
         demand=demand,
         metadata=metadata,
         priority=priority,
-        session=session,
+        session=session or user,
         prefix=runtime.read_prefix(principal, operation, members) if offer.is_spread else None,
     )
 
@@ -186,8 +186,8 @@ def _demand_of(
 
 def _hide_user(
     members: Members, operation: Operation, runtime: Runtime, principal: Principal
-) -> Refusal | None:
-    """Put a pseudonym where Anthropic's callers name their own user."""
+) -> msgspec.Raw | Refusal | None:
+    """Put a pseudonym where Anthropic's callers name their own user; return whom they named."""
     raw = members.get("metadata")
     if raw is None or bytes(raw) == b"null" or operation is not MESSAGES:
         return None
@@ -196,8 +196,9 @@ def _hide_user(
     except (msgspec.DecodeError, RecursionError):
         return Refusal(MEMBER_INVALID, "The member 'metadata' must be an object.", "metadata")
     user = metadata.get("user_id")
-    if user is not None and bytes(user) != b"null":
-        name = runtime.pseudonym(principal.organization, bytes(user))
-        metadata["user_id"] = msgspec.Raw(b'"%b"' % name)
-        members["metadata"] = msgspec.Raw(_encode(metadata))
-    return None
+    if user is None or bytes(user) == b"null":
+        return None
+    name = runtime.pseudonym(principal.organization, bytes(user))
+    metadata["user_id"] = msgspec.Raw(b'"%b"' % name)
+    members["metadata"] = msgspec.Raw(_encode(metadata))
+    return user

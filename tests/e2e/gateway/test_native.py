@@ -249,6 +249,33 @@ async def test_an_engine_without_room_is_told_in_the_callers_words(
         assert found.error["type"] == "overloaded_error"
 
 
+SHAPES: dict[str, Any] = {
+    "vllm": {"error": {"message": "boom", "type": "BadRequestError", "param": None, "code": 400}},
+    "sglang": {"object": "error", "message": "boom", "type": "BadRequest", "code": 400},
+    "trtllm": {"error": "boom"},
+    "dynamo": {"message": "boom", "type": "Bad Request", "code": 400},
+    "fastapi": {"detail": "boom"},
+    "anthropic": {"type": "error", "error": {"type": "invalid_request_error", "message": "boom"}},
+}
+
+
+@BOTH
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_errors_of_all_shapes_have_the_callers(
+    engine: ScriptedEngine, worker: WorkerProcess, path: str, shape: str
+) -> None:
+    """Whatever an engine's error looks like, its words are kept in the shape of the protocol."""
+
+    async def script(talk: Talk) -> None:
+        await talk.send(answer(SHAPES[shape], 400))
+
+    engine.script = script
+    found = await ask(worker.port, "", _body(path), path=path)
+    assert (found.status, found.code) == (400, "request:refused_by_engine")
+    assert (found.error["message"], found.error["type"]) == ("boom", "invalid_request_error")
+    assert (json.loads(found.body).get("type") == "error") is (path == MESSAGES)
+
+
 @BOTH
 @pytest.mark.parametrize("size", [0, 1])
 async def test_an_error_under_200_is_one(

@@ -201,6 +201,8 @@ def test_what_the_caller_says_of_a_request_is_kept_for_labels() -> None:
     """Metadata are known as they were sent, and so is the conversation."""
     admission = _admit(MESSAGES, metadata={"user_id": "u"})
     assert bytes(cast("bytes", admission.metadata)) == b'{"user_id": "u"}'
+    assert bytes(cast("bytes", admission.session)) == b'"u"'
+    assert _admit(MESSAGES).session is None
     session = _admit(RESPONSES, prompt_cache_key="talk").session
     assert bytes(cast("bytes", session)) == b'"talk"'
 
