@@ -109,28 +109,13 @@ def test_a_damaged_frame_ends_the_reading_of_a_segment_only(tmp_path: Path) -> N
 def test_refused_and_interrupted_requests_are_told(tmp_path: Path) -> None:
     """What workers say of refusals is told as it is, and what they left open has an end."""
     reading = Reading(tmp_path)
-    asyncio.run(_end_of_one(tmp_path, reading))
+    reading.requests.interrupted([make_open("a")], 2, 2 * 10**18)
+    assert reading.look() == ["a"]
     (interrupted,) = reading.told
     assert (interrupted.event_id, interrupted.outcome, interrupted.slot) == ("a", "interrupted", 2)
     assert (interrupted.error_source, interrupted.finished_at_ns) == ("internal", 2 * 10**18)
     assert interrupted.dispatched_at_ns == interrupted.started_at_ns
     reading.requests.take(RefusedRequests((interrupted,), dropped=4))
+    assert reading.look() == ["a"]
     assert reading.told == [interrupted, interrupted]
     assert reading.requests.dropped == 4
-
-
-async def _end_of_one(_: Path, reading: Reading) -> None:
-    reading.requests.interrupted([make_open("a")], 2, 2 * 10**18)
-
-
-def test_nobody_asks_nothing_is_read(tmp_path: Path) -> None:
-    """Without a consumer a node's workers are not asked, and no journal is looked at."""
-
-    async def main() -> None:
-        requests = FinishedRequests(tmp_path / "absent", [])
-        assert not requests.is_wanted
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(requests.run(), 0.05)
-        requests.take(RefusedRequests(()))
-
-    asyncio.run(main())
