@@ -119,3 +119,16 @@ def test_refused_and_interrupted_requests_are_told(tmp_path: Path) -> None:
     assert reading.look() == ["a"]
     assert reading.told == [interrupted, interrupted]
     assert reading.requests.dropped == 4
+
+
+def test_nobody_asks_nothing_is_read(tmp_path: Path) -> None:
+    """Without a consumer a node's workers are not asked, and no journal is looked at."""
+
+    async def main() -> None:
+        requests = FinishedRequests(tmp_path / "absent", [])
+        assert not requests.is_wanted
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(requests.run(), 0.05)
+        requests.take(RefusedRequests(()))
+
+    asyncio.run(main())
