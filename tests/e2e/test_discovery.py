@@ -1,8 +1,10 @@
-"""Endpoints that a file on the node lists, added and taken out while callers ask."""
+"""Endpoints that a file lists, or that register themselves, come and go while callers ask."""
 
 import asyncio
+import contextlib
 import json
 import random
+import signal
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -12,6 +14,8 @@ from tests.fakes.http_rig import CHAT
 from tests.fakes.plain_http import NO_TLS
 from tests.fakes.plane import Plane, running_plane
 from tests.fakes.recording_engine import RecordingEngine, running_engine
+
+from penstock.control.registrations import ENGINES_PATH
 
 CALLERS = 4
 CHANGES = 4
@@ -27,6 +31,7 @@ class Site:
         self.path = path
         self.source = f"file://{path}"
         self.statuses: list[int] = []
+        self.upstream_id = ""
         self._client = client
         self._key = ""
 
@@ -34,6 +39,7 @@ class Site:
         """Make the model, and a key for it."""
         create = self.plane.create
         upstream = await create("/upstreams", name="gpu", discover=self.source)
+        self.upstream_id = upstream["id"]
         assert (upstream["discover"], upstream["endpoints"]) == (self.source, [])
         deployment = await create(
             "/deployments", name="main", upstream_id=upstream["id"], model="served-model"
@@ -101,13 +107,14 @@ class Site:
 
 
 @asynccontextmanager
-async def running_site(folder: Path) -> AsyncIterator[Site]:
-    """Run one, with a file that is not there yet."""
+async def running_site(folder: Path, source: str | None = None) -> AsyncIterator[Site]:
+    """Run one, with a file that is not there yet, or another source."""
     async with (
         running_plane(folder) as plane,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{plane.port}", verify=NO_TLS) as client,
     ):
         site = Site(plane, client, folder / "gpu.json")
+        site.source = source or site.source
         await site.make_model()
         yield site
 
@@ -147,3 +154,78 @@ async def test_no_request_is_lost_while_endpoints_come_and_go(tmp_path: Path) ->
             page = (await site.look("/metrics")).text
             assert f'penstock_discovery_endpoints{{source="{site.source}"}} {len(chosen)}.0' in page
             await site.until_failing()
+
+
+class Engines:
+    """Engines of a site that register themselves."""
+
+    def __init__(self, site: Site, token: str) -> None:
+        """See the class."""
+        self._url = f"{site.plane.control_url}{ENGINES_PATH}"
+        self._client = httpx.AsyncClient(
+            headers={"authorization": f"Bearer {token}"}, timeout=30, verify=NO_TLS
+        )
+
+    async def register(self, engine: RecordingEngine, ttl_s: int = 300) -> None:
+        """Register one."""
+        body = {"url": f"http://127.0.0.1:{engine.port}", "ttl_s": ttl_s}
+        answer = await self._client.put(self._url, json=body)
+        assert answer.status_code == 200, answer.text
+
+    async def withdraw(self, engine: RecordingEngine) -> None:
+        """Withdraw one."""
+        params = {"url": f"http://127.0.0.1:{engine.port}"}
+        assert (await self._client.delete(self._url, params=params)).status_code == 204
+
+    @asynccontextmanager
+    async def renewed(self, engine: RecordingEngine) -> AsyncIterator[None]:
+        """Have one register again and again, as far as somebody answers."""
+
+        async def renew() -> None:
+            while True:
+                with contextlib.suppress(httpx.TransportError):
+                    await self.register(engine, 60)
+                await asyncio.sleep(1)
+
+        renewing = asyncio.create_task(renew())
+        try:
+            yield
+        finally:
+            renewing.cancel()
+            await asyncio.wait([renewing])
+
+    async def aclose(self) -> None:
+        """Let go of the connections."""
+        await self._client.aclose()
+
+
+async def test_no_request_is_lost_while_engines_register(tmp_path: Path) -> None:
+    """Who withdraws or falls silent is asked no more, who renews is, whoever is killed."""
+    with ExitStack() as stack:
+        first, second = (stack.enter_context(running_engine()) for _ in range(2))
+        both = [first, second]
+        source = "registered://gpu?networks=127.0.0.0/8"
+        async with running_site(tmp_path, source) as site:
+            token = await site.plane.create("/registration_tokens", upstream_id=site.upstream_id)
+            engines = Engines(site, token["secret"])
+            await site.until_answered(503)
+            async with contextlib.aclosing(engines), engines.renewed(first):
+                await site.until_answered(200)
+                async with site.asking():
+                    await engines.register(second)
+                    await _until_asked(site, both, both)
+                    await engines.withdraw(second)
+                    await _until_asked(site, both, [first])
+                    await engines.register(second, 10)  # and never again
+                    await _until_asked(site, both, both)
+                    await _until_asked(site, both, [first])
+                    await site.plane.end("control", signal.SIGKILL)
+                    await _until_asked(site, both, [first])
+                    await site.plane.end("node", signal.SIGKILL)
+                    await site.plane.start_control()
+                    await site.plane.start_node()
+                    await engines.register(second)
+                    await _until_asked(site, both, both)
+            assert set(site.statuses) == {200}
+            page = (await site.look("/metrics")).text
+            assert f'penstock_discovery_endpoints{{source="{source}"}} 2.0' in page

@@ -11,7 +11,8 @@ import zlib
 
 from penstock.kit.base62 import ALPHABET, Choose, random_text
 
-_KEY = re.compile(r"ps_(?:live|test)_(?P<id>[0-9A-Za-z]{12})_[0-9A-Za-z]{38}")
+_SEALED = re.compile(r"ps_(?P<kind>[a-z]{3,4})_(?P<id>[0-9A-Za-z]{12})_[0-9A-Za-z]{38}")
+_CALLERS = ("live", "test")
 
 
 def _checksum(text: str) -> str:
@@ -31,14 +32,38 @@ def format_key(key_id: str, secret: str, *, is_live: bool = True) -> str:
         secret: 32 base62 characters.
         is_live: Whether it begins with `ps_live_` or `ps_test_`.
     """
-    body = f"ps_{'live' if is_live else 'test'}_{key_id}_{secret}"
+    return _seal("live" if is_live else "test", key_id, secret)
+
+
+def _seal(kind: str, name: str, secret: str) -> str:
+    body = f"ps_{kind}_{name}_{secret}"
     return body + _checksum(body)
 
 
 def find_key_id(key: str) -> str | None:
     """Return the id inside a well-formed key, or None when form or checksum is wrong."""
-    match = _KEY.fullmatch(key)
-    if match is None or _checksum(key[:-6]) != key[-6:]:
+    return _find_id(key, _CALLERS)
+
+
+def seal_secret(kind: str, name: str, choose: Choose = secrets.choice) -> str:
+    """Return a new secret in the form of keys, for others than callers.
+
+    Args:
+        kind: What stands in the place of `live`.
+        name: 12 base62 characters, as `create_key_id` makes.
+        choose: Where chance comes from.
+    """
+    return _seal(kind, name, random_text(32, choose))
+
+
+def find_sealed_id(kind: str, text: str) -> str | None:
+    """Return the name inside a well-formed secret of that kind; None for everything else."""
+    return _find_id(text, (kind,))
+
+
+def _find_id(text: str, kinds: tuple[str, ...]) -> str | None:
+    match = _SEALED.fullmatch(text)
+    if match is None or match["kind"] not in kinds or _checksum(text[:-6]) != text[-6:]:
         return None
     return match["id"]
 

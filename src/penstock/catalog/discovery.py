@@ -7,16 +7,19 @@ metrics. It never holds a secret.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from ipaddress import ip_network
 from typing import Literal, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
 from penstock.catalog.rules import MAX_PORTS, parse_endpoint, parse_host, parse_ports
 from penstock.contract.snapshot import GRPC_SCHEMES, Endpoint
+from penstock.kit.addresses import Network
+from penstock.kit.slugs import check_slug
 
 MAX_SOURCE_CHARS = 400
 """A node keeps what it found under the text of the source."""
 
-Kind: TypeAlias = Literal["dns", "srv", "file", "services", "pods", "inferencepools"]
+Kind: TypeAlias = Literal["dns", "srv", "file", "services", "pods", "inferencepools", "registered"]
 
 _TEXT = re.compile(r"[a-z]+://[A-Za-z0-9._~:/@?&=,+%#!-]+")
 _PATH = re.compile(r"(?:/[A-Za-z0-9._-]+)+\.(?:json|ya?ml)")
@@ -45,6 +48,8 @@ class Source:
     path_prefix: str = ""
     namespace: str = ""
     """Of a cluster, where it is in."""
+    networks: tuple[Network, ...] = ()
+    """Where engines have to be that register themselves."""
 
     def endpoint(self, host: str, port: int, name: str = "") -> Endpoint:
         """Return the endpoint at an address.
@@ -64,7 +69,7 @@ def parse_source(text: str) -> Source:
         text: `dns://NAME:PORTS`, `srv://_SERVICE._PROTOCOL.NAME`, `file:///PATH`, or
             `kubernetes://NAMESPACE/` with `services/NAME:PORTS`, `pods/LABEL=VALUE,...:PORTS` or
             `inferencepools/NAME`; behind each, `?scheme=https`, `host=NAME` or `path=/PREFIX`,
-            with `&` between them.
+            with `&` between them; or `registered://UPSTREAM?networks=NETWORK,...`.
 
     Raises:
         ValueError: What is wrong and the remedy.
@@ -86,6 +91,14 @@ def parse_source(text: str) -> Source:
         message = "has a user name, a password or a fragment; take it out"
         raise ValueError(message)
     return _with_options(read(parts.netloc, parts.path), parts.query)
+
+
+def find_misplaced(name: str, source: str | None) -> str | None:
+    """Return what is wrong with a source as that of the upstream of a name; None for nothing."""
+    found = None if source is None else parse_source(source)
+    if found is not None and found.kind == "registered" and found.name != name:
+        return f"has engines registered for another upstream; write registered://{name}?networks="
+    return None
 
 
 def _read_dns(place: str, path: str) -> Source:
@@ -130,6 +143,13 @@ def _read_kubernetes(place: str, path: str) -> Source:
     raise ValueError(message)
 
 
+def _read_registered(place: str, path: str) -> Source:
+    if path:
+        message = f"has a path; {_REGISTERED}"
+        raise ValueError(message)
+    return Source("registered", check_slug(place))
+
+
 def _ports_or_names(text: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Return numbers of ports, or else names of some."""
     names = tuple(dict.fromkeys(text.split(",")))
@@ -140,10 +160,12 @@ def _ports_or_names(text: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
 
 def _with_options(source: Source, query: str) -> Source:
     options = dict(parse_qsl(query, keep_blank_values=True))
-    unknown = options.keys() - {"scheme", "host", "path"}
-    if unknown or query.count("=") != len(options):
-        message = "has an option that there is not, or one twice; use scheme, host and path"
+    known = {"networks", "host"} if source.kind == "registered" else {"scheme", "host", "path"}
+    if options.keys() - known or query.count("=") != len(options):
+        message = f"has an option that there is not, or one twice; use {', '.join(sorted(known))}"
         raise ValueError(message)
+    if source.kind == "registered":
+        source = replace(source, networks=_parse_networks(options.get("networks", "")))
     scheme, host = options.get("scheme", "http"), options.get("host", "")
     # Whatever they make of an address has to be what an endpoint may be.
     sample = parse_endpoint(f"{scheme}://10.0.0.1:80{options.get('path', '')}")
@@ -158,13 +180,25 @@ def _with_options(source: Source, query: str) -> Source:
     )
 
 
+def _parse_networks(text: str) -> tuple[Network, ...]:
+    # Without any, whoever has a token could have requests sent anywhere.
+    try:
+        networks = tuple(map(ip_network, text.split(",")))
+    except ValueError:
+        message = f"says no networks where engines may be; {_REGISTERED}"
+        raise ValueError(message) from None
+    return networks
+
+
 _KINDS: Mapping[str, Callable[[str, str], Source]] = {
     "dns": _read_dns,
     "srv": _read_srv,
     "file": _read_file,
     "kubernetes": _read_kubernetes,
+    "registered": _read_registered,
 }
+_REGISTERED = "write registered://UPSTREAM?networks=10.0.0.0/8"
 _FORMS = (
     "dns://NAME:PORT, srv://_SERVICE._PROTOCOL.NAME, file:///PATH.json, "
-    "kubernetes://NAMESPACE/services/NAME:PORT"
+    "kubernetes://NAMESPACE/services/NAME:PORT, registered://UPSTREAM?networks=NETWORK"
 )

@@ -94,6 +94,36 @@ ENGINE_OPERATION_INVALID = _refusal(
     caller_action="Use an operation and arguments that `penstock engines operations` lists.",
 )
 
+REGISTRATION_INVALID = _refusal(
+    "registration_invalid",
+    400,
+    "invalid_registration",
+    public="An engine cannot register like this.",
+    cause=(
+        "A member has a value that it cannot have, or the address is in none of the networks that "
+        "the upstream's `registered://` source names."
+    ),
+    caller_action="Correct what the message names.",
+)
+
+REGISTRATION_REFUSED = _refusal(
+    "registration_refused",
+    409,
+    "registration_refused",
+    public="Engines do not register for this upstream.",
+    cause="The upstream lists its endpoints, or has them found elsewhere.",
+    caller_action="Ask the operator to set `discover` of the upstream to `registered://...`.",
+)
+
+REGISTRATIONS_FULL = _refusal(
+    "registrations_full",
+    409,
+    "registrations_full",
+    public="So many engines are registered for this upstream that no more can be.",
+    cause="An upstream has at most 1,024 registered engines whose leases have not lapsed.",
+    caller_action="Withdraw others, or register for another upstream.",
+)
+
 _SHOWN_NAMES = 5
 
 

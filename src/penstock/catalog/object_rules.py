@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
-from penstock.catalog.discovery import parse_source
+from penstock.catalog.discovery import find_misplaced, parse_source
 from penstock.catalog.errors import CATALOG_INVALID, FALLBACK_CYCLE
 from penstock.catalog.kv_events import parse_kv_events
 from penstock.catalog.objects import Alias, Deployment, Grant, Route, Upstream
@@ -109,7 +109,8 @@ def _find_contradiction_of(upstream: Upstream) -> str | None:
         return "`endpoints` and `discover` exclude each other: they are listed, or found."
     if not upstream.endpoints and upstream.discover is None:
         return "`endpoints`: has 0 addresses; list some, or say in `discover` where they are found."
-    return None
+    fault = find_misplaced(upstream.name, upstream.discover)
+    return None if fault is None else f"`discover`: {fault}."
 
 
 def _check_endpoints(urls: list[str]) -> None:

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from penstock.access.key_rules import check_rotation
 from penstock.access.model import KeyScope
 from penstock.catalog import fields
+from penstock.catalog.discovery import find_misplaced
 from penstock.catalog.object_rules import MAX_CHOICES, MAX_WEIGHT
 from penstock.catalog.rules import (
     MAX_CONNECTIONS,
@@ -185,6 +186,10 @@ class UpstreamItem(Item):
                 else "has no endpoints; list their addresses, or say in discover where they are "
                 "found"
             )
+            raise ValueError(message)
+        fault = find_misplaced(self.name, self.discover)
+        if fault is not None:
+            message = f"{fault} in discover"
             raise ValueError(message)
         return self
 

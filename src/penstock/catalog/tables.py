@@ -140,6 +140,36 @@ class EngineOperations(Versioned, Base):
     fault: Mapped[str | None]
 
 
+class RegistrationTokens(Versioned, Base):
+    """What engines of an upstream register with, as keyed hashes."""
+
+    __tablename__ = "registration_tokens"
+    __table_args__ = (Index(None, "created_at", "id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    upstream_id: Mapped[str] = mapped_column(ForeignKey("upstreams.id", ondelete="CASCADE"))
+    mac: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class Registrations(Versioned, Base):
+    """Endpoints that engines registered, with leases."""
+
+    __tablename__ = "registrations"
+    __table_args__ = (
+        Index("uq_registrations_upstream_id_url", "upstream_id", "url", unique=True),
+        Index(None, "created_at", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    upstream_id: Mapped[str] = mapped_column(ForeignKey("upstreams.id", ondelete="CASCADE"))
+    url: Mapped[str]
+    ttl_s: Mapped[int]
+    weight: Mapped[int]
+    engine: Mapped[str]
+    expires_at: Mapped[Microseconds]
+    lapsed_at: Mapped[Microseconds | None]
+
+
 class Deployments(Versioned, Base):
     """One model on one upstream each."""
 

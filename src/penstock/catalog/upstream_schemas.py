@@ -56,7 +56,8 @@ Discover = Annotated[
     Field(
         description="Where each node finds its endpoints, instead of a list: `dns://NAME:PORT`, "
         "`srv://_SERVICE._PROTOCOL.NAME`, `file:///PATH.json`, or `kubernetes://NAMESPACE/` and "
-        "`services/NAME:PORT`, `pods/LABEL=VALUE:PORT` or `inferencepools/NAME`.",
+        "`services/NAME:PORT`, `pods/LABEL=VALUE:PORT` or `inferencepools/NAME`; or "
+        "`registered://UPSTREAM?networks=NETWORK,...` for engines that register themselves.",
         examples=["dns://vllm.models.svc:8000"],
     ),
 ]

@@ -46,6 +46,7 @@ _PLACES = {
     "providers": Place("providers", _CATALOG),
     "credentials": Place("credentials", _CATALOG),
     "engines": Place("engines", _CATALOG),
+    "registrations": Place("registrations", _CATALOG),
     "limits": Place("limits", _MUCH),
     "plans": Place("plans", _MUCH),
     "budgets": Place("budgets", _MUCH),

@@ -34,6 +34,8 @@ PRICES = "/api/v1/prices"
 PRICE_BOOKS = "/api/v1/price_books"
 HOLDS = "/api/v1/holds"
 ENGINE_OPERATIONS = "/api/v1/engine_operations"
+REGISTRATIONS = "/api/v1/registrations"
+REGISTRATION_TOKENS = "/api/v1/registration_tokens"
 
 CATALOG_NOUNS = {
     UPSTREAMS: "upstream",

@@ -73,7 +73,8 @@ DiscoverOption = Annotated[
         "--discover",
         "Where the nodes find its addresses: dns://NAME:PORT, srv://_SERVICE._PROTOCOL.NAME, "
         "file:///PATH.json, or kubernetes://NAMESPACE/ and services/NAME:PORT, "
-        "pods/LABEL=VALUE:PORT or inferencepools/NAME.",
+        "pods/LABEL=VALUE:PORT or inferencepools/NAME; or, for engines that register themselves, "
+        "registered://UPSTREAM?networks=NETWORK.",
         "SOURCE",
     ),
 ]

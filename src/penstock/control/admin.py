@@ -21,6 +21,7 @@ from penstock.catalog.apply.api import create_platform_router
 from penstock.catalog.credentials.api import create_credentials_router
 from penstock.catalog.credentials.data_keys import DataKeys
 from penstock.catalog.operations.api import engine_operations
+from penstock.catalog.registrations.api import registration_tokens, registrations
 from penstock.control.authentication import read_token
 from penstock.control.door import AdminDoor
 from penstock.control.principals import Principals
@@ -115,6 +116,8 @@ def _routes_of_rooms() -> Sequence[BaseRoute]:
             access_api.peppers,
             *catalog_api.ROUTERS,
             engine_operations,
+            registration_tokens,
+            registrations,
             rule_api.plans,
             rule_api.limits,
             budget_api.budgets,

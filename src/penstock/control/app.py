@@ -56,6 +56,7 @@ from penstock.control.money import create_holds_router
 from penstock.control.principals import Principals
 from penstock.control.problems import PROBLEM_RESPONSES, install_problems
 from penstock.control.quarantine import Quarantine
+from penstock.control.registrations import create_registrations_router
 from penstock.control.secret_scanning import ScannerKeys, create_secret_scanning_router
 from penstock.control.settings import ControlSettings
 from penstock.control.status_page import create_page_router
@@ -137,6 +138,7 @@ def create_app(settings: ControlSettings, clock: Clock | None = None) -> FastAPI
         create_metrics_router(collect, authenticate_node),
         create_feed_router(database, authenticate_node),
         create_engine_operations_router(database, clock, authenticate_node),
+        create_registrations_router(database, peppers, clock, authenticate_node),
         create_key_hashes_router(database, peppers, clock, authenticate_node),
         create_limit_uses_router(database, authenticate_node),
     ):

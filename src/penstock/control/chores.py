@@ -12,11 +12,13 @@ from penstock.catalog.credentials import jobs
 from penstock.catalog.credentials.data_keys import DataKeys
 from penstock.catalog.credentials.errors import KeysUnavailableError
 from penstock.catalog.operations.service import forget_old_operations
+from penstock.catalog.registrations.service import forget_old_registrations
 from penstock.control import log_events
 from penstock.control.budget_books import BudgetBooks
 from penstock.control.key_uses import KeyUses
 from penstock.control.ledger_books import LedgerBooks
 from penstock.control.quarantine import Quarantine
+from penstock.control.registrations import Leases
 from penstock.kit.clock import Clock
 from penstock.kit.kek.model import KekVersion
 from penstock.kit.logs.setup import tell_repeats
@@ -51,7 +53,8 @@ class Chores:
     It signs the audit log's chains, forgets idempotency keys that are over a day old, uses of
     limits and notices that say nothing any more, writes when keys were used, ends secrets whose
     rotation is overdue, reports those that are still used late, follows the KEK, keeps the books of
-    budgets and the ledger, and makes room for the usage of the days to come.
+    budgets and the ledger, makes room for the usage of the days to come, and ends leases of engines
+    that were not renewed.
     Several control planes may do this at once: what one has done is nothing to do for the next.
 
     Args:
@@ -87,6 +90,7 @@ class Chores:
         self._clock = clock
         self._chores: list[_Chore] = [
             (TICK_S, key_uses.flush),
+            (TICK_S, Leases(database, clock).end),
             (WATCH_S, self._forget),
             (WATCH_S, self._watch_secrets),
             (WATCH_S, self._follow_kek),
@@ -161,6 +165,7 @@ class Chores:
             await forget_old_uses(session, self._now_us)
             await forget_old_notices(session, self._now_us)
             await forget_old_operations(session, self._now_us)
+            await forget_old_registrations(session, self._now_us)
 
     async def _watch_secrets(self) -> None:
         ended = await self._do_all(due.end_overdue)

@@ -24,7 +24,10 @@ TOKEN_WRONG = ErrorCode(
     conventional_type="authentication_error",
     conventional_code="invalid_token",
     cause="The token is another one, e.g. the node's for the operator's, or was replaced.",
-    caller_action="Use the admin token for the API and the page, the node token for shipping.",
+    caller_action=(
+        "Use the admin token for the API and the page, the node token for shipping, and a "
+        "registration token of the upstream for engines that register."
+    ),
     operator_action="Compare `secrets/` of both data folders; restart after replacing a token.",
 )
 

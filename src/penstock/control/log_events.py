@@ -35,6 +35,17 @@ DATA_KEYS_REWRAPPED = Event(
 DATA_KEYS_NOT_REWRAPPED = Event(
     "control.data_keys_not_rewrapped", Level.WARNING, "The KEK's keeper cannot be asked."
 )
+ENGINE_REGISTERED = Event(
+    "control.engine_registered", Level.INFO, "Requests go there until its lease ends."
+)
+ENGINE_WITHDRAWN = Event(
+    "control.engine_withdrawn", Level.INFO, "It said so; what is on its way is finished."
+)
+LEASES_ENDED = Event(
+    "control.leases_ended",
+    Level.WARNING,
+    "Engines did not renew in time and get no new requests: `penstock registrations list`.",
+)
 KEYS_LEAKED = Event(
     "control.keys_leaked", Level.WARNING, "Keys were found in public; ours are revoked or disabled."
 )

@@ -279,7 +279,7 @@ class _Agent:
         return Discovery(
             self._publisher,
             self._clock,
-            make_follow(settings),
+            make_follow(settings, self._calls),
             settings.parse_networks(),
             self._changed.set,
         )

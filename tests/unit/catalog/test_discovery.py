@@ -1,5 +1,7 @@
 """What a source of endpoints may look like."""
 
+from ipaddress import ip_network
+
 import pytest
 
 from penstock.catalog.discovery import MAX_SOURCE_CHARS, Source, parse_source
@@ -19,6 +21,12 @@ GOOD = {
     "kubernetes://ns/services/vllm": Source("services", "vllm", namespace="ns"),
     "kubernetes://ns/pods/app.kubernetes.io/name=vllm,role!=prefill:8000": Source(
         "pods", "app.kubernetes.io/name=vllm,role!=prefill", (8000,), namespace="ns"
+    ),
+    "registered://gpu-pool?networks=10.0.0.0/8,fd00::/8&host=gpu.example": Source(
+        "registered",
+        "gpu-pool",
+        server_name="gpu.example",
+        networks=(ip_network("10.0.0.0/8"), ip_network("fd00::/8")),
     ),
     "dns://gpu:8000-8002": Source("dns", "gpu", (8000, 8001, 8002)),
     "kubernetes://ns/services/vllm:rank-0,rank-1": Source(
@@ -56,6 +64,14 @@ BAD = {
     "kubernetes://ns/pods/app=vllm": "has a port that does not exist",
     "kubernetes://ns/services/vllm:0": "has a port that does not exist",
     "kubernetes://ns/pods/app=vllm:web,8000": "has a port that does not exist",
+    "registered://gpu": "says no networks",
+    "registered://gpu?networks=": "says no networks",
+    "registered://gpu?networks=10.0.0.1/8": "says no networks",
+    "registered://gpu?networks=gpu": "says no networks",
+    "registered://?networks=10.0.0.0/8": "is no name",
+    "registered://gpu/x?networks=10.0.0.0/8": "has a path",
+    "registered://gpu?networks=10.0.0.0/8&scheme=https": "has an option that there is not",
+    "dns://gpu:80?networks=10.0.0.0/8": "has an option that there is not",
     "dns://gpu:8000-9000": "has more than 64 ports",
     "kubernetes://ns/services/..:80": "names nothing in the namespace",
     "kubernetes://ns/inferencepools/gpu:80": "names nothing in the namespace",

@@ -11,14 +11,16 @@ from penstock.node.discovery.cluster import Cluster
 from penstock.node.discovery.files import follow_file
 from penstock.node.discovery.kubernetes import follow_cluster, follow_pool
 from penstock.node.discovery.names import Pace, follow_name
+from penstock.node.discovery.registered import Calls, follow_registered
 from penstock.node.discovery.settings import DiscoverySettings
 
 
-def make_follow(settings: DiscoverySettings) -> Follow:
+def make_follow(settings: DiscoverySettings, calls: Calls) -> Follow:
     """Return what follows any source.
 
     Args:
         settings: What is asked.
+        calls: Reaches the control plane.
 
     Raises:
         AgentError: They are not valid.
@@ -40,6 +42,8 @@ def make_follow(settings: DiscoverySettings) -> Follow:
                 return follow_cluster(source, cluster)
             case "inferencepools":
                 return follow_pool(source, cluster)
+            case "registered":
+                return follow_registered(source, calls, random.random)
         return follow_name(source, make_resolver, Pace(), random.random)
 
     return follow

@@ -1,0 +1,1 @@
+"""Endpoints that engines register themselves, with leases that they renew."""
