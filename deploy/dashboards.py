@@ -199,7 +199,10 @@ _MODELS = Dashboard(
         Panel(
             "In flight",
             "short",
-            {"{{upstream}}": "sum by (upstream) (penstock_upstream_requests_in_flight)"},
+            {
+                "{{upstream}}": "sum by (upstream) (penstock_upstream_requests_in_flight)",
+                "{{upstream}}, waiting": "sum by (upstream) (penstock_upstream_requests_waiting)",
+            },
         ),
         Panel(
             "Requests of engines, by outcome",

@@ -151,6 +151,12 @@ UPSTREAM_IN_FLIGHT = Metric(
     ("upstream",),
     "Requests now on their way to an engine or answered by it.",
 )
+UPSTREAM_WAITING = Metric(
+    "penstock_upstream_requests_waiting",
+    "gauge",
+    ("upstream",),
+    "Those of them that wait for a connection: one that is being made, or for one to become free.",
+)
 JOURNAL_RECORDS = Metric(
     "penstock_journal_records_total", "counter", (), "Records written to the journal."
 )
@@ -267,6 +273,7 @@ WORKER_METRICS = (
     UPSTREAM_REQUESTS,
     IN_FLIGHT,
     UPSTREAM_IN_FLIGHT,
+    UPSTREAM_WAITING,
     CONNECTIONS,
     UPSTREAM_CONNECTIONS,
     JOURNAL_RECORDS,

@@ -97,6 +97,11 @@ class EndpointState(ABC, Generic[_Sender]):
     def connection_count(self) -> int:
         """How many connections there are."""
 
+    @property
+    @abstractmethod
+    def waiting_count(self) -> int:
+        """How many senders wait for a connection."""
+
     @abstractmethod
     def acquire(self, sender: _Sender) -> None:
         """Connect `sender`: now, when a connection is made, or when one has room."""

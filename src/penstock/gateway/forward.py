@@ -312,6 +312,11 @@ class Pool(EndpointState[Sender]):
         """How many connections are made."""
         return self._connection_count
 
+    @property
+    def waiting_count(self) -> int:
+        """How many senders wait for a connection that is being made, or for one to be free."""
+        return len(self._connecting) + len(self._waiting)
+
     def head(self, path: str) -> bytes:
         """Return the start of a request's head, up to where its own lines follow.
 

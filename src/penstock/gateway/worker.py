@@ -421,14 +421,20 @@ class Worker:
     def _figures(self) -> Iterator[Sample]:
         """Yield what is not counted request by request."""
         journal = self.journal
-        connections: dict[str, int] = {}
-        in_flight: dict[str, int] = {}
+        of_upstreams: dict[tuple[str, str], int] = {}
+        in_flight = 0
         for upstream, pool in self._all_pools():
             name = self.stats.upstreams.shown(upstream)
-            connections[name] = connections.get(name, 0) + pool.connection_count
-            in_flight[name] = in_flight.get(name, 0) + pool.in_flight
+            in_flight += pool.in_flight
+            for metric, value in (
+                (metrics.UPSTREAM_CONNECTIONS, pool.connection_count),
+                (metrics.UPSTREAM_IN_FLIGHT, pool.in_flight),
+                (metrics.UPSTREAM_WAITING, pool.waiting_count),
+            ):
+                series = metric.name, name
+                of_upstreams[series] = of_upstreams.get(series, 0) + value
         for metric, value in (
-            (metrics.IN_FLIGHT, sum(in_flight.values())),
+            (metrics.IN_FLIGHT, in_flight),
             (metrics.CONNECTIONS, len(self._connections)),
             (metrics.JOURNAL_RECORDS, journal.record_count),
             (metrics.JOURNAL_BYTES, journal.byte_count),
@@ -438,9 +444,8 @@ class Worker:
             (metrics.LIMIT_WAITING, self.limiter.waiting_count),
         ):
             yield Sample(metric.name, (), value)
-        for name, count in connections.items():
-            yield Sample(metrics.UPSTREAM_CONNECTIONS.name, (name,), count)
-            yield Sample(metrics.UPSTREAM_IN_FLIGHT.name, (name,), in_flight[name])
+        for (metric_name, name), value in of_upstreams.items():
+            yield Sample(metric_name, (name,), value)
 
     async def _inspect(self, question: Inspect) -> Inspected:
         if self._inspection is None:

@@ -5,10 +5,12 @@ import itertools
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from tests.fakes.fake_agent import running_agent
 from tests.fakes.ports import free_port
 from tests.fakes.scripted_engine import (
     DONE,
@@ -31,6 +33,8 @@ from tests.fakes.worker_process import (
     running_worker,
 )
 
+from penstock.contract import metrics
+from penstock.contract.node import Stats
 from penstock.gateway.limits import STREAM_REST_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -289,6 +293,31 @@ async def test_connections_beyond_the_bound_wait(engine: ScriptedEngine, tmp_pat
         answers = await asyncio.gather(*(ask(worker.port, "", chat_body()) for _ in range(40)))
     assert [found.status for found in answers] == [200] * 40
     assert most == len(engine.connections) == 3
+
+
+async def test_who_waits_for_a_connection_is_in_the_metrics(tmp_path: Path) -> None:
+    """Requests under way are told apart from those of them that wait for their turn."""
+    async with running_scripted_engine(_silence) as engine:
+        snapshot = make_snapshot([engine.port], max_connections=2)
+        with (
+            running_agent() as agent,
+            running_worker(
+                tmp_path, [engine.port], snapshot=snapshot, agent_socket=str(agent.path)
+            ) as worker,
+        ):
+
+            def told() -> dict[str, float]:
+                samples = (each.samples for each in agent.received if isinstance(each, Stats))
+                return {sample.name: sample.value for found in samples for sample in found}
+
+            async with AsyncExitStack() as stack:
+                for _ in range(5):
+                    caller = await stack.enter_async_context(calling(worker.port))
+                    await caller.ask("", chat_body())
+                await eventually(lambda: told().get(metrics.UPSTREAM_WAITING.name) == 3, 20)
+                assert told()[metrics.UPSTREAM_IN_FLIGHT.name] == 5
+                assert told()[metrics.UPSTREAM_CONNECTIONS.name] == 2
+            await eventually(lambda: told()[metrics.UPSTREAM_WAITING.name] == 0, 20)
 
 
 async def test_a_waiting_line_ends_when_the_engine_is_gone(tmp_path: Path) -> None:

@@ -104,6 +104,11 @@ class Http2Pool(EndpointState[StreamSender]):
         """How many connections are made."""
         return len(self._links)
 
+    @property
+    def waiting_count(self) -> int:
+        """How many senders wait for a stream."""
+        return len(self._waiting)
+
     def head(self, path: str) -> bytes:
         """Return the block that begins a request's head.
 
