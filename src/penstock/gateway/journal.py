@@ -6,14 +6,15 @@ once, so that a lone request waits for nobody; those behind it in the same turn 
 `write` at the turn's end. `fsync` follows in the background within 10 ms, which bounds what a
 power cut takes; strict mode waits for it.
 
-Segments are allocated ahead and each OPEN reserves the room of its CLOSE, so a full disk stops
-admission and never a record. See docs/adr/0004.
+Segments are allocated ahead, as many as it takes, and each OPEN reserves the room of its CLOSE, so
+a full disk stops admission and never a record. See docs/adr/0004.
 """
 
 import asyncio
 import errno
 import fcntl
 import os
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -32,7 +33,7 @@ from penstock.contract.journal import (
 )
 from penstock.contract.usage import UsageEvent
 from penstock.gateway import log_events
-from penstock.gateway.limits import SYNC_S
+from penstock.gateway.limits import JOURNAL_SEGMENTS_AHEAD, SYNC_S
 
 _CLOSE_EXTRA_BYTES = 1536
 """How much longer a CLOSE can be than its OPEN: counts, times, error code, flags, secret, the
@@ -138,7 +139,10 @@ class Journal:
         """Makes segments: a slow fsync must not keep the next one from being there in time."""
         self._number = 1
         self._segment = _Segment(self._segment_path(1), segment_bytes)
-        self._next: _Segment | None = None
+        self._ahead: deque[_Segment] = deque()
+        """Those that come next, in order."""
+        self._ahead_bytes = 0
+        """How much surely goes into them."""
         self._preparing: Future[_Segment] | None = None
         self._has_failed_to_prepare = False
         self._pending: list[bytes] = []
@@ -172,9 +176,7 @@ class Journal:
         if self._is_stuck or self.is_broken:
             return False
         current = self._segment
-        spare = current.size - current.offset - self._pending_bytes
-        if self._next is not None:
-            spare += self._next.size
+        spare = current.size - current.offset - self._pending_bytes + self._ahead_bytes
         return spare - self._reserved > 2 * _SLACK_BYTES
 
     def open(self, record: Open, request: Recorded) -> None:
@@ -214,10 +216,9 @@ class Journal:
         self._thread.shutdown(wait=True)
         self._space_thread.shutdown(wait=True)
         if self._preparing is not None and self._preparing.exception() is None:
-            self._next = self._preparing.result()
-        self._segment.end(self.sync)
-        if self._next is not None:
-            self._next.end(self.sync)
+            self._add(self._preparing.result())
+        for segment in (self._segment, *self._ahead):
+            segment.end(self.sync)
         self._run(self._after_sync)
         os.close(self._lock)
 
@@ -258,16 +259,17 @@ class Journal:
             self._write()
         if self._is_stuck:
             return
-        if self._next is None and self._preparing is not None:
+        if not self._ahead and self._preparing is not None:
             self._is_stuck = True  # for the moment until it is there
             return
-        if self._next is None:
+        if not self._ahead:
             try:
-                self._next = _Segment(self._segment_path(self._number + 1), self._segment_bytes)
+                self._add(_Segment(self._segment_path(self._number + 1), self._segment_bytes))
             except OSError as error:
                 self._stick(error)
                 return
-        old, self._segment, self._next = self._segment, self._next, None
+        old, self._segment = self._segment, self._ahead.popleft()
+        self._ahead_bytes -= self._segment.size - _SLACK_BYTES
         self._number += 1
         work = self._loop.run_in_executor(self._thread, old.end, self.sync)
         work.add_done_callback(partial(self._synced, perf_counter()))
@@ -283,12 +285,8 @@ class Journal:
         if not self._is_sync_due:
             self._is_sync_due = True
             self._loop.call_later(0 if self._after_sync else SYNC_S, self._start_sync)
-        if (
-            self._next is None
-            and (self._segment.offset + self._reserved) * 2 > self._segment.size
-            and not self._has_failed_to_prepare
-        ):
-            self._prepare_next()
+        if self._segment.offset + self._reserved > self._ahead_bytes:  # else there is enough
+            self._look_ahead()
         self._run(self._after_write)
 
     def _write(self) -> None:
@@ -325,10 +323,21 @@ class Journal:
         if not self._is_stuck:
             self._flush()
 
+    def _look_ahead(self) -> None:
+        """Have a segment made when less than half of one is left beside what is reserved."""
+        left = self._segment.size - self._segment.offset + self._ahead_bytes - self._reserved
+        if left * 2 < self._segment.size and not self._has_failed_to_prepare:
+            self._prepare_next()
+
+    def _add(self, segment: _Segment) -> None:
+        self._ahead.append(segment)
+        self._ahead_bytes += segment.size - _SLACK_BYTES
+
     def _prepare_next(self) -> None:
-        if self._preparing is not None or self._next is not None or self._is_finished:
+        is_enough = len(self._ahead) >= JOURNAL_SEGMENTS_AHEAD
+        if self._preparing is not None or is_enough or self._is_finished:
             return
-        path, size = self._segment_path(self._number + 1), self._segment_bytes
+        path, size = self._segment_path(self._number + len(self._ahead) + 1), self._segment_bytes
         self._preparing = self._space_thread.submit(_Segment, path, size)
         work = asyncio.wrap_future(self._preparing, loop=self._loop)
         work.add_done_callback(self._prepared)
@@ -337,10 +346,11 @@ class Journal:
         self._preparing = None
         error = work.exception()
         if error is None:
-            self._next = work.result()
+            self._add(work.result())
             if self._has_failed_to_prepare:
                 log_events.JOURNAL_HAS_SPACE.log(path=self._folder)
             self._has_failed_to_prepare = False
+            self._look_ahead()
         else:
             if not self._has_failed_to_prepare:
                 log_events.JOURNAL_NOT_AHEAD.log(error=error, path=self._folder)

@@ -160,6 +160,9 @@ SWEEP_S = 0.25
 """How often deadlines are looked at: time-outs are this much late at most."""
 SYNC_S = 0.01
 """Longest time from a journal write to the start of its fsync."""
+JOURNAL_SEGMENTS_AHEAD = 16
+"""Segments of a journal that a worker has beside the one that it writes to, as many as the ends of
+its open requests need: of 16 MiB each enough for 100,000; more are refused with 503."""
 STATS_S = 1.0
 """How often a worker reports its counters to the agent."""
 RETRY_AFTER_S = 1

@@ -26,7 +26,12 @@ from penstock.contract.journal import (
 from penstock.contract.usage import Attempt, UsageEvent
 from penstock.gateway import errors
 from penstock.gateway.journal import Journal
-from penstock.gateway.limits import ANSWER_ID_CHARS, ATTEMPTS, SERVICE_TIER_CHARS
+from penstock.gateway.limits import (
+    ANSWER_ID_CHARS,
+    ATTEMPTS,
+    JOURNAL_SEGMENTS_AHEAD,
+    SERVICE_TIER_CHARS,
+)
 from penstock.kit.errors import ErrorCode
 
 SEGMENT_BYTES = 65_536
@@ -316,10 +321,53 @@ async def test_admission_stops_while_every_close_still_fits(tmp_path: Path) -> N
     assert not _next_segment(tmp_path, 3).exists()
 
     _next_segment(tmp_path, 2).unlink()
-    await eventually(lambda: journal._next is not None)  # it tries again without traffic
+    await eventually(lambda: bool(journal._ahead))  # it tries again without traffic
     assert journal.can_admit
     journal.finish()
     assert len(_without_begins(tmp_path)) == 2 * len(waiters)
+
+
+async def test_there_is_room_for_the_ends_of_all_that_is_open(tmp_path: Path) -> None:
+    """However many requests are open, each finds room for its CLOSE, and the next is let in."""
+    journal = _journal(tmp_path)
+    waiters: list[Waiter] = []
+    while sum(waiter.reserved_bytes for waiter in waiters) < 8 * SEGMENT_BYTES:
+        await eventually(lambda: journal.can_admit)
+        waiter = Waiter(len(waiters), tmp_path, padding=128)
+        waiters.append(waiter)
+        journal.open(waiter.record, waiter)
+    for waiter in reversed(waiters):
+        journal.close(waiter.event, waiter)
+    await _turn()
+    assert all(waiter.steps == ["opened", "closed"] for waiter in waiters)
+    journal.finish()
+    assert len(_without_begins(tmp_path)) == 2 * len(waiters)
+
+
+def _count_unused(folder: Path) -> int:
+    return sum(not any(segment.read_bytes()[:4]) for segment in _segments(folder))
+
+
+async def test_segments_ahead_have_a_bound(tmp_path: Path) -> None:
+    """A worker takes so much of its disk ahead and no more: then some must end first."""
+    journal = _journal(tmp_path)
+    waiters: list[Waiter] = []
+
+    def is_full() -> bool:
+        while journal.can_admit:
+            waiter = Waiter(len(waiters), tmp_path, padding=128)
+            waiters.append(waiter)
+            journal.open(waiter.record, waiter)
+        return _count_unused(tmp_path) == JOURNAL_SEGMENTS_AHEAD
+
+    await eventually(is_full)
+    await asyncio.sleep(0.1)
+    assert _count_unused(tmp_path) == JOURNAL_SEGMENTS_AHEAD
+    assert not journal.can_admit
+    for waiter in waiters[:100]:
+        journal.close(waiter.event, waiter)
+    await eventually(lambda: journal.can_admit)
+    journal.finish()
 
 
 def _hold_up_space(journal: Journal) -> threading.Event:
@@ -397,8 +445,8 @@ async def test_a_clean_end_gives_space_and_lock_back(tmp_path: Path) -> None:
         waiter = Waiter(number, tmp_path, padding=128)
         journal.open(waiter.record, waiter)
     await _turn()
-    await eventually(lambda: journal._next is not None)
-    assert len(_segments(tmp_path)) == 2
+    await eventually(lambda: bool(journal._ahead))
+    assert len(_segments(tmp_path)) >= 2
     journal.finish()
     (segment,) = _segments(tmp_path)
     assert list(scan(segment.read_bytes()))[-1][1] == segment.stat().st_size
