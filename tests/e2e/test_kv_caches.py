@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import psutil
 import pytest
 from tests.fakes.plain_http import NO_TLS
 from tests.fakes.plane import Plane, running_plane
+from tests.fakes.small_tokenizer import write_tokenizer
 from tests.fakes.telling_engine import TellingEngine, telling_engine
+
+from penstock.gateway.offer import _cache_salt
 
 TEXT = "What was said is long enough for an engine to keep it. " * 30
 PATIENCE_S = 60.0
@@ -28,6 +32,7 @@ class Site:
     client: httpx.AsyncClient
     engines: tuple[TellingEngine, TellingEngine]
     key: str = ""
+    organization_id: str = ""
 
     async def make_model(self, **deployment: Any) -> None:
         """Put the model into the catalog, and wait until it is served."""
@@ -59,6 +64,7 @@ class Site:
         """Return a key of a new organization."""
         create = self.plane.create
         owner = await create("/organizations", name=organization)
+        self.organization_id = owner["id"]
         project = await create("/projects", organization_id=owner["id"], name="chat")
         made = await create("/keys", project_id=project["id"], name="first")
         secret: str = made["secret"]
@@ -78,6 +84,11 @@ class Site:
             if new > old
         ]
         return at
+
+    async def post(self, text: str) -> None:
+        """Send a prompt, which is answered."""
+        answer = await self._post(self.key, text)
+        assert answer.status_code == 200, answer.text
 
     async def _post(self, key: str, text: str) -> httpx.Response:
         body = {"model": "llama", "messages": [{"role": "user", "content": text}], "max_tokens": 1}
@@ -122,10 +133,12 @@ class Site:
 
 
 @asynccontextmanager
-async def _running_site(data: Path, *options: str, **deployment: Any) -> AsyncIterator[Site]:
-    with telling_engine("vllm", *options) as one, telling_engine("vllm", *options) as two:
+async def _running_site(
+    data: Path, *, kv_answer_ms: float = 10_000, **deployment: Any
+) -> AsyncIterator[Site]:
+    with telling_engine() as one, telling_engine() as two:
         async with (
-            running_plane(data) as plane,
+            running_plane(data, kv_answer_ms=kv_answer_ms) as plane,
             httpx.AsyncClient(verify=NO_TLS, timeout=PATIENCE_S) as client,
         ):
             site = Site(plane, client, (one, two))
@@ -174,3 +187,53 @@ async def test_the_process_that_follows_engines_is_started_again(tmp_path: Path)
             while site.find_process() in {pid, 0}:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.05)
         await site.until_sum("penstock_kv_blocks", blocks)
+
+
+ANSWERS = "penstock_cache_answers_total"
+
+
+@pytest.mark.timeout(240)
+async def test_prompts_go_to_whoever_has_them(tmp_path: Path) -> None:
+    """Though this node never sent them there; their organization's alone, and while they are."""
+    first, *texts = [f"{number:04}{TEXT}" for number in range(7)]
+    folder = write_tokenizer(tmp_path / "model", first, *texts)
+    async with _running_site(tmp_path, tokenizer=str(folder)) as site:
+        await site.until_sum("penstock_kv_connected", 2)
+        salt = msgspec.json.decode(_cache_salt(site.organization_id))
+        for number, text in enumerate([*texts, first]):
+            await site.engines[number % 2].read(text, salt)
+        blocks = sum(len(text) // (4 * 16) for text in [*texts, first])
+        await site.until_sum("penstock_kv_blocks", blocks)
+        while not await site.sum_of(ANSWERS, 'answer="told"'):  # the process may still read files
+            await site.ask(first)
+            await asyncio.sleep(1)
+        before = await site.sum_of(ANSWERS, 'answer="told"')
+        assert [await site.ask(text) for text in texts] == [0, 1] * 3
+        await site.until_sum(ANSWERS, before + len(texts), 'answer="told"')
+
+        acme, other = site.key, await site.make_key("other")
+        before = await site.sum_of(ANSWERS, 'answer="none"')
+        await site.ask(texts[0], other)
+        await site.until_sum(ANSWERS, before + 1, 'answer="none"')
+
+        for engine in site.engines:
+            await engine.clear()
+        await site.until_sum("penstock_kv_blocks", 0)
+        await site.ask(texts[1], acme)
+        await site.until_sum(ANSWERS, before + 2, 'answer="none"')
+        assert await site.sum_of(ANSWERS, 'answer="late"') == 0
+
+
+@pytest.mark.timeout(240)
+async def test_a_stopped_process_makes_nobody_wait(tmp_path: Path) -> None:
+    """Requests go on after their milliseconds, and soon without them."""
+    folder = write_tokenizer(tmp_path / "model", TEXT)
+    async with _running_site(tmp_path, kv_answer_ms=5, tokenizer=str(folder)) as site:
+        await site.until_sum("penstock_kv_connected", 2)
+        os.kill(site.find_process(), signal.SIGSTOP)
+        try:
+            for _ in range(2):
+                await asyncio.gather(*(site.post(TEXT) for _ in range(20)))
+            assert await site.until_any(ANSWERS) > 0
+        finally:
+            os.kill(site.find_process(), signal.SIGCONT)

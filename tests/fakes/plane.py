@@ -37,6 +37,8 @@ class Plane:
     control_port: int = field(default_factory=free_port)
     port: int = field(default_factory=free_port)
     metrics_port: int = field(default_factory=free_port)
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Further ones of the agent."""
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -64,6 +66,7 @@ class Plane:
             drain_grace_s=2.0,
             ship_grace_s=0.5,
             discovery=DiscoverySettings(networks=("127.0.0.0/8",)),
+            **self.settings,
         )
         self._start("node", msgspec.json.encode(settings).decode())
         await self._until_ready(f"http://127.0.0.1:{self.metrics_port}/health/ready")
@@ -139,9 +142,9 @@ class Plane:
 
 
 @asynccontextmanager
-async def running_plane(data: Path, *, workers: int = 1) -> AsyncIterator[Plane]:
+async def running_plane(data: Path, *, workers: int = 1, **settings: Any) -> AsyncIterator[Plane]:
     """Start a control plane and a node in a folder, and end them afterwards."""
-    plane = Plane(data)
+    plane = Plane(data, settings=settings)
     try:
         await plane.start_control()
         await plane.start_node(workers)

@@ -21,10 +21,23 @@ class FollowedEngine(msgspec.Struct, frozen=True, array_like=True):
     """As many ports where what was missed can be had again, or none."""
 
 
+class FollowedModel(msgspec.Struct, frozen=True, array_like=True):
+    """A model whose prompts are looked up in what engines tell of their caches."""
+
+    upstream: str
+    model: str
+    """The upstream's own name of it."""
+    tokenizer: str
+    """Folder with its `tokenizer.json`."""
+    adapter: str = ""
+    """The LoRA adapter that it is; "" when it is none."""
+
+
 class Follow(msgspec.Struct, frozen=True, tag="follow"):
     """Agent to process: follow these, and no others."""
 
     engines: tuple[FollowedEngine, ...]
+    models: tuple[FollowedModel, ...] = ()
 
 
 class EngineFigures(msgspec.Struct, frozen=True, array_like=True):
@@ -57,14 +70,37 @@ class Emptied(msgspec.Struct, frozen=True, tag="emptied"):
     url: str
 
 
+class Ask(msgspec.Struct, frozen=True, tag="ask"):
+    """Worker to process: which endpoints of an upstream have this prompt?"""
+
+    number: int
+    """Of the question; the answer has it."""
+    upstream: str
+    model: str
+    body: bytes
+    """Of the request, as an engine is sent it; it is kept nowhere."""
+
+
+class Found(msgspec.Struct, frozen=True, tag="found"):
+    """Process to worker: the answer to an `Ask`; empty where nobody can tell."""
+
+    number: int
+    endpoints: tuple[tuple[str, int], ...] = ()
+    """URLs of those that have some of it, and how many tokens from its beginning on."""
+    heard: tuple[str, ...] = ()
+    """URLs of those of which all is known: what they have not told of they do not have."""
+
+
 AgentSays = Follow
 ProcessSays = Figures | Emptied
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_agent_says = msgspec.msgpack.Decoder(AgentSays).decode
+decode_ask = msgspec.msgpack.Decoder(Ask).decode
+decode_found = msgspec.msgpack.Decoder(Found).decode
 decode_process_says = msgspec.msgpack.Decoder(ProcessSays).decode
 
 
-def encode_said(message: AgentSays | ProcessSays) -> bytes:
+def encode_said(message: AgentSays | ProcessSays | Ask | Found) -> bytes:
     """Return a message as one frame."""
     return frame(_encode(message))

@@ -41,6 +41,14 @@ PREFIX_CHOICES = Metric(
     "went to one that had it, `passed` to another since those were too busy or away, of `new` "
     "no endpoint had it.",
 )
+CACHE_ANSWERS = Metric(
+    "penstock_cache_answers_total",
+    "counter",
+    ("upstream", "answer"),
+    "Requests by what they were told of engines' KV caches: `told` where some endpoint had their "
+    "prompt, `none` where none is known to have it, `late` when nobody said it in time, `unasked` "
+    "when nobody could be asked.",
+)
 INPUT_TOKENS = Metric(
     "penstock_input_tokens_total",
     "counter",
@@ -258,6 +266,7 @@ WORKER_METRICS = (
     ERRORS,
     RETRIES,
     PREFIX_CHOICES,
+    CACHE_ANSWERS,
     INPUT_TOKENS,
     OUTPUT_TOKENS,
     TOKEN_PARTS,

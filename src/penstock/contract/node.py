@@ -74,6 +74,10 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prefix_index_bytes: int = 32 * 1024 * 1024
     """How much is remembered of which endpoint had which prompts; nothing when 0, and how prompts
     begin decides nothing then."""
+    caches_socket: str = ""
+    """Path of the Unix socket where it is known what is in engines' KV caches; "" for nowhere."""
+    caches_wait_s: float = 0.02
+    """How long requests wait for an answer there."""
     tells_refused: bool = False
     """Whether the agent wants to hear of each request that no engine was asked for."""
     tracing: Tracing | None = None

@@ -1,11 +1,13 @@
 """Where one request was tried, and where it may be tried yet."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
+from penstock.contract.caches import Found
 from penstock.contract.usage import Attempt
 from penstock.gateway.adapters import loaded_first
 from penstock.gateway.admit import Admission
+from penstock.gateway.caches import NOTHING
 from penstock.gateway.endpoint import AnyEndpoint
 from penstock.gateway.errors import (
     CONNECT_FAILED,
@@ -15,7 +17,7 @@ from penstock.gateway.errors import (
     UPSTREAM_SATURATED,
 )
 from penstock.gateway.forms import form_of
-from penstock.gateway.limits import ATTEMPTS
+from penstock.gateway.limits import ATTEMPTS, PREFIX_MOST_BYTES
 from penstock.gateway.offer import Target
 from penstock.gateway.prefix import Prefix
 from penstock.gateway.prefixes import Keeper
@@ -39,6 +41,7 @@ class Attempts:
 
     __slots__ = (
         "_keeper",
+        "_known",
         "_last_ns",
         "_overloaded",
         "_ranked",
@@ -60,6 +63,8 @@ class Attempts:
         self._overloaded: Refusal | None = None
         self._keeper: Keeper | None = None
         """That the endpoint that is tried will have the prompt."""
+        self._known = NOTHING
+        """What engines told of the prompt, of those of the target."""
         self.count = 0
         self.earlier: tuple[Attempt, ...] = ()
         """What was given up for another endpoint."""
@@ -87,6 +92,23 @@ class Attempts:
             return worker.adapters.select(target, pools, self._tried)
         return select(pools, self._tried, worker.now_s(), worker.endpoint_turn)
 
+    def ask(self, admission: Admission, then: Callable[[], None]) -> bool:
+        """Have it looked up what engines told of a prompt.
+
+        Returns:
+            Whether `then` will be called, within milliseconds; else there is nothing to wait for.
+        """
+        if admission.prefix is None or len(admission.body) > PREFIX_MOST_BYTES:
+            return False
+        if len(self._pools_of(admission.target)) == 1:
+            return False
+
+        def told(found: Found) -> None:
+            self._known = found
+            then()
+
+        return self._worker.caches.ask(admission.target, admission.body, told)
+
     def place(self, admission: Admission) -> AnyEndpoint | None:
         """Return the endpoint that is tried next; None when all of the target's were."""
         if admission.prefix is None:
@@ -99,7 +121,10 @@ class Attempts:
         pools: Sequence[AnyEndpoint] = worker.pools_of(target.upstream)
         if len(pools) == 1:
             return self.select(target)
-        keepers = worker.prefixes.find(prefix, target, pools)
+        if self._known is NOTHING:
+            keepers = worker.prefixes.find(prefix, target, pools)
+        else:
+            keepers = self._keepers(prefix, target, pools)
         if target.is_adapter:
             pools = worker.adapters.list_pools(target, pools)
             keepers = [pool for pool in keepers if pool in pools]
@@ -117,6 +142,24 @@ class Attempts:
             self._keeper = worker.prefixes.book(prefix, target, pool)
         return pool
 
+    def _keepers(
+        self, prefix: Prefix, target: Target, pools: Sequence[AnyEndpoint]
+    ) -> list[AnyEndpoint]:
+        """Return the endpoints that have most of a prompt, as far as engines tell what they have.
+
+        Those that were sent all of it just now will have it: they have not told of it yet.
+        """
+        prefixes, known = self._worker.prefixes, self._known
+        found = prefixes.find_sent(prefix, target, pools)
+        if found:
+            return found
+        if known.endpoints:
+            most = max(tokens for _, tokens in known.endpoints)
+            urls = {url for url, tokens in known.endpoints if tokens == most}
+            return [pool for pool in pools if pool.url in urls]
+        found = prefixes.find(prefix, target, pools)
+        return [pool for pool in found if pool.url not in known.heard]
+
     def answered(self) -> None:
         """Take note that the endpoint that is tried has the prompt: it answers."""
         if self._keeper is not None:
@@ -131,6 +174,7 @@ class Attempts:
 
     def next_target(self, admission: Admission) -> Admission | None:
         """Return the request as it goes to the next target that has an endpoint to try."""
+        self._known = NOTHING
         for target in self._ranked:
             if self.select(target) is None and not self.can_come(target):
                 continue

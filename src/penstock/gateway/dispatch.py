@@ -86,6 +86,14 @@ class Dispatch(RequestRecord):
         deadline_s = self._worker.now_s() + target.upstream.timeouts.total_ms / 1000
         # Another target never gives it more time than the first.
         self._total_deadline_s = min(self._total_deadline_s, deadline_s)
+        if not target.is_told_of or not self._attempts.ask(self._admission, self._place):
+            self._place()
+
+    def _place(self) -> None:
+        """Send the request to one of its target's endpoints."""
+        if self.is_settled:  # the caller left while somebody was asked
+            return
+        target = self._admission.target
         pool = self._attempts.place(self._admission)
         if pool is None:
             self._await_adapter(target)

@@ -46,6 +46,7 @@ class EndpointState(ABC, Generic[_Sender]):
         self.upstream = upstream
         self.place = f"{endpoint.host}:{endpoint.port}"[:_PLACE_CHARACTERS]
         """What it is called in records."""
+        self.url = endpoint.url
         self.retries = retries
         self._loop = loop
         self.weight = endpoint.weight * WHOLE

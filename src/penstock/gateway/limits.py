@@ -127,6 +127,18 @@ READING_TOKENS = 1024
 """Of a prompt that an endpoint has yet to read, so many count as one more request there."""
 READING_MOST = 64
 """And no prompt for more than so many: an image is long and soon read."""
+PREFIX_TOLD_S = 2.0
+"""How long what was sent counts where engines tell of their caches: they may not have told it yet.
+After that, what they did not tell of is not there."""
+CACHES_ASKED = 256
+"""Requests of a worker that wait at a time to be told what is in engines' caches; others go by what
+the worker sent where."""
+CACHES_LATE = 8
+"""After so many in a row that were told nothing in time, nobody waits for a while."""
+CACHES_REST_S = 1.0
+"""For so long; and as long until a lost connection is made again."""
+CACHES_UNSENT_BYTES = 4 * 1024 * 1024
+"""Of questions that the process has not taken yet; with more nobody is asked."""
 ENDPOINTS_COMPARED = 16
 """Endpoints that a request looks at in an upstream of more than ENDPOINTS_SEEN."""
 ENDPOINTS_SEEN = 128

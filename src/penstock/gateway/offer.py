@@ -102,6 +102,8 @@ class Target(msgspec.Struct, frozen=True):
     engine knows no such thing."""
     is_adapter: bool = False
     """Whether only those endpoints can be asked that have loaded it."""
+    is_told_of: bool = False
+    """Whether its engines tell what is in their KV caches, and its prompts can be found there."""
 
     @property
     def most_choices(self) -> int:
@@ -412,6 +414,7 @@ class Catalog:
             choice.weight,
             _cache_salt(owner.organization) if served.engine.takes_cache_salt else None,
             is_adapter=base is not None,
+            is_told_of=None not in (deployment.tokenizer, upstream.kv_events),
         )
 
 

@@ -8,7 +8,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from penstock.gateway.limits import PREFIX_BOOKED_S, PREFIX_KEEPERS, PREFIX_KEPT_S
+from penstock.gateway.limits import (
+    PREFIX_BOOKED_S,
+    PREFIX_KEEPERS,
+    PREFIX_KEPT_S,
+    PREFIX_TOLD_S,
+)
 from penstock.gateway.prefix import Prefix
 
 if TYPE_CHECKING:
@@ -24,14 +29,16 @@ KEEPER_BYTES: Final = 256
 class Keeper:
     """One prompt that an endpoint was sent: all of its beginnings are there, or none is."""
 
-    __slots__ = ("emptied_count", "endpoint", "until_s")
+    __slots__ = ("emptied_count", "endpoint", "new_until_s", "until_s")
 
-    def __init__(self, pool: "AnyEndpoint", until_s: float) -> None:
+    def __init__(self, pool: "AnyEndpoint", now_s: float) -> None:
         """See the class."""
         self.endpoint: ReferenceType[AnyEndpoint] = pool.ref
         self.emptied_count = pool.emptied_count
         """It is over when the endpoint's has become another: it has no prompt of before."""
-        self.until_s = until_s
+        self.new_until_s = now_s + PREFIX_TOLD_S
+        """Until when its engine may not have told of it."""
+        self.until_s = now_s + PREFIX_BOOKED_S
         """Until when it is believed to be there."""
 
 
@@ -64,22 +71,28 @@ class Prefixes:
             target: What they are sent to: an adapter's are not its base model's.
             pools: All endpoints of its upstream as the request knows it: others are none of its.
         """
-        now_s, seed, count = self._now_s(), _seed(target), len(pools)
+        now_s, seed = self._now_s(), _seed(target)
         for number in prefix.longest_first:
             keepers = self._keepers.get(number ^ seed)
             if keepers is None:
                 continue
-            found = []
-            for keeper in keepers:
-                pool = keeper.endpoint() if keeper.until_s > now_s else None
-                if pool is None or keeper.emptied_count != pool.emptied_count:
-                    continue
-                if pool.position < count and pools[pool.position] is pool:
-                    found.append(pool)
+            found = [pool for each in keepers if (pool := _pool_of(each, pools, now_s)) is not None]
             if found:
                 self._keepers.move_to_end(number ^ seed)
                 return found
         return []
+
+    def find_sent(
+        self, prefix: Prefix, target: "Target", pools: "Sequence[AnyEndpoint]"
+    ) -> "list[AnyEndpoint]":
+        """Return the endpoints that were sent all of a prompt in the last seconds; as `find`."""
+        now_s = self._now_s()
+        keepers = self._keepers.get(prefix.longest_first[0] ^ _seed(target), ())
+        return [
+            pool
+            for each in keepers
+            if each.new_until_s > now_s and (pool := _pool_of(each, pools, now_s)) is not None
+        ]
 
     def book(self, prefix: Prefix, target: "Target", pool: "AnyEndpoint") -> Keeper:
         """Take note that an endpoint is sent a prompt.
@@ -88,7 +101,7 @@ class Prefixes:
             What holds for a short time, until it is confirmed or is over.
         """
         now_s, seed = self._now_s(), _seed(target)
-        keeper = Keeper(pool, now_s + PREFIX_BOOKED_S)
+        keeper = Keeper(pool, now_s)
         for number in prefix.kept:
             before = self._keepers.get(number ^ seed, ())
             others = [
@@ -105,6 +118,15 @@ class Prefixes:
     def confirm(self, keeper: Keeper) -> None:
         """Take note that an endpoint answers a prompt: it read it."""
         keeper.until_s = self._now_s() + PREFIX_KEPT_S
+
+
+def _pool_of(keeper: Keeper, pools: "Sequence[AnyEndpoint]", now_s: float) -> "AnyEndpoint | None":
+    """Return the endpoint of a keeper, if it is one of these and still has what it was sent."""
+    pool = keeper.endpoint() if keeper.until_s > now_s else None
+    if pool is None or keeper.emptied_count != pool.emptied_count:
+        return None
+    at = pool.position
+    return pool if at < len(pools) and pools[at] is pool else None
 
 
 def _seed(target: "Target") -> int:

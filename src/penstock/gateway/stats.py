@@ -84,6 +84,10 @@ class Stats:
         """Count a request whose prompt's beginning was looked for among endpoints."""
         self._book.add(metrics.PREFIX_CHOICES, self.upstreams.shown(upstream), choice)
 
+    def cache_asked(self, upstream: str, answer: str) -> None:
+        """Count a request that was to be told what engines' caches have of its prompt."""
+        self._book.add(metrics.CACHE_ANSWERS, self.upstreams.shown(upstream), answer)
+
     def limit_refused(self, organization: str, metric: str) -> None:
         """Count a request that a limit or a budget refused."""
         self._add_for(metrics.LIMIT_REFUSED, organization, metric)

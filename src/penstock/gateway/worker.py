@@ -35,6 +35,7 @@ from penstock.contract.vitals import Vitals
 from penstock.gateway import log_events
 from penstock.gateway.adapters import Adapters
 from penstock.gateway.agent_link import AgentLink, Orders
+from penstock.gateway.caches import Caches
 from penstock.gateway.endpoint import AnyEndpoint
 from penstock.gateway.engine_load import ToldLoads, weigh
 from penstock.gateway.errors import DRAINING, JOURNAL_FULL
@@ -133,6 +134,7 @@ class Worker:
         self.contexts: Contexts = {}
         """How many tokens requests may have, as far as engines say it."""
         self.prefixes = Prefixes(settings.prefix_index_bytes, loop.time)
+        self.caches = Caches(settings, loop, self.stats.cache_asked)
         self._tokens = Tokens()
         self._has_tokens = asyncio.Event()
         self._old_hashes = OldHashes()
@@ -244,7 +246,7 @@ class Worker:
     def _take_emptied(self, message: CachesEmptied) -> None:
         """Send this endpoint no prompt any more for what it had."""
         for name, pool in self._all_pools():
-            if (name, pool.endpoint.url) == (message.upstream, message.url):
+            if (name, pool.url) == (message.upstream, message.url):
                 pool.emptied_count += 1
 
     def pools_of(self, upstream: ServedUpstream) -> tuple[AnyEndpoint, ...]:

@@ -52,7 +52,7 @@ from penstock.node.health import Health
 from penstock.node.holds import Holds
 from penstock.node.identity import AgentLock, read_or_create_node_id
 from penstock.node.inspections import Inspections
-from penstock.node.layout import Layout, create_runtime_folder, runtime_folder
+from penstock.node.layout import CACHES_SOCKET, Layout, create_runtime_folder, runtime_folder
 from penstock.node.limits_setup import NodeLimits
 from penstock.node.links import Links
 from penstock.node.monitor import DiscoveryState, FeedState, Monitor, Readiness
@@ -184,7 +184,7 @@ class _Agent:
             states=self._health.states,
             random=random.random,
         )
-        self._caches = Caches(settings, node_id, publisher, clock, self._tell)
+        self._caches = self._make_caches(node_id)
         self._contexts = Contexts(publisher, clock, self._credentials.find, self._tell)
         self._access_log = AccessLog(
             settings.access_log, settings.access_log_path, node_id, settings.log_format
@@ -218,6 +218,16 @@ class _Agent:
             clock=self._clock,
             current_version=lambda: self._version,
             desks=self._make_desks(),
+        )
+
+    def _make_caches(self, node_id: str) -> Caches:
+        return Caches(
+            self._settings,
+            node_id,
+            self._runtime / CACHES_SOCKET,
+            self._publisher,
+            clock=self._clock,
+            tell=self._tell,
         )
 
     def _make_finished(self, layout: Layout) -> FinishedRequests:

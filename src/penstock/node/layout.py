@@ -9,6 +9,9 @@ from pathlib import Path
 
 from penstock.node.errors import RUNTIME_UNSAFE, AgentError
 
+CACHES_SOCKET = "caches.sock"
+"""In the runtime folder: where workers ask what is in engines' KV caches."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:

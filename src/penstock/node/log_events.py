@@ -267,3 +267,13 @@ KV_EVENTS_WANT_A_PACKAGE = Event(
     Level.ERROR,
     "Upstreams say where engines tell of their KV caches; install penstock[kv-events].",
 )
+TOKENIZER_UNUSABLE = Event(
+    "node.tokenizer_unusable",
+    Level.ERROR,
+    "A deployment's tokenizer cannot be used: prompts go where workers sent such before.",
+)
+CACHES_NOT_ASKED_WELL = Event(
+    "node.caches_not_asked_well",
+    Level.WARNING,
+    "What a worker asked of KV caches cannot be read; it connects again.",
+)

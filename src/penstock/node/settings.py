@@ -100,6 +100,9 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     prefix_index_bytes: Annotated[int, Meta(ge=0, le=16 * 1024**3)] = 32 * 1024 * 1024
     """How much a worker remembers of which endpoint had which prompts, so that those that begin
     alike go to the same; nothing when 0, and they go to any then."""
+    kv_answer_ms: Annotated[float, Meta(ge=1, le=10_000)] = 20.0
+    """How long a request waits to be told which engines have its prompt in their KV caches, where
+    they tell of them and its deployment has a tokenizer; it goes by what was sent where then."""
     organizations_shown: Names = 100
     """Organizations that have metrics of their own; the others are added up as `other`."""
     models_shown: Names = 50

@@ -46,7 +46,7 @@ from penstock.node.finished import FinishedRequests
 from penstock.node.holds import Holds
 from penstock.node.identity import next_epoch
 from penstock.node.inspections import Inspections
-from penstock.node.layout import Layout
+from penstock.node.layout import CACHES_SOCKET, Layout
 from penstock.node.limits import Broker
 from penstock.node.links import Link, Wish
 from penstock.node.process import Process
@@ -440,6 +440,8 @@ class Supervisor:
             overloaded_status=settings.overloaded_status,
             heeds_load=settings.engine_load_s > 0,
             prefix_index_bytes=settings.prefix_index_bytes,
+            caches_socket=str(self._socket.with_name(CACHES_SOCKET)),
+            caches_wait_s=settings.kv_answer_ms / 1_000,
             tells_refused=self._desks.finished.is_wanted,
             organizations_shown=settings.organizations_shown,
             models_shown=settings.models_shown,

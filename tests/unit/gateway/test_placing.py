@@ -1,6 +1,7 @@
 """Where one request is tried, by how its prompt begins and by what came of it."""
 
 import asyncio
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from tests.fakes.worker_process import PEPPER, build_runtime, make_snapshot
 
 from penstock.contract import metrics
+from penstock.contract.caches import Found
 from penstock.contract.snapshot import Endpoint
 from penstock.gateway.adapters import Adapters
 from penstock.gateway.admit import Admission, admit
@@ -16,7 +18,7 @@ from penstock.gateway.attempts import Attempts
 from penstock.gateway.dialects.openai import COMPLETIONS
 from penstock.gateway.errors import OVERLOADED
 from penstock.gateway.forward import Pool
-from penstock.gateway.limits import PREFIX_BOOKED_S
+from penstock.gateway.limits import PREFIX_BOOKED_S, PREFIX_SLACK, PREFIX_TOLD_S
 from penstock.gateway.prefixes import Prefixes
 from penstock.gateway.retries import RetryBudget
 from penstock.gateway.runtime import Principal
@@ -33,6 +35,7 @@ class _Rig:
 
     def __init__(self) -> None:
         self.now_s = 0.0
+        self.found: Found | None = None
         self.stats = Stats()
         self.prefixes = Prefixes(1 << 20, lambda: self.now_s)
         self.adapters = Adapters(lambda: self.now_s, lambda _: True)
@@ -58,6 +61,28 @@ class _Rig:
         assert isinstance(found, Admission)
         return found
 
+    def answer(self, _target: Any, _body: bytes, then: Callable[[Found], None]) -> bool:
+        """Answer as the process does that knows caches, if a test says what."""
+        if self.found is None:
+            return False
+        then(self.found)
+        return True
+
+    def tell(self, *tokens: int, heard: str = "") -> None:
+        """Say how many tokens of each prompt endpoints have, and by their places who is heard."""
+        urls = [pool.url for pool in self.pools]
+        endpoints = [(url, number) for url, number in zip(urls, tokens, strict=True) if number]
+        self.found = Found(1, tuple(endpoints), tuple(urls[int(at)] for at in heard))
+
+    def place(self, text: str) -> int:
+        """Return where a new request goes, which ends at once."""
+        attempts, admission = self.attempts(), self.admission(text)
+        told: list[str] = []
+        assert attempts.ask(admission, lambda: told.append("told")) is bool(told)
+        pool = attempts.place(admission)
+        assert pool is not None
+        return pool.position
+
     def attempts(self) -> Attempts:
         """Return those of a new request."""
         worker: Any = SimpleNamespace(
@@ -67,6 +92,7 @@ class _Rig:
             prefixes=self.prefixes,
             adapters=self.adapters,
             stats=self.stats,
+            caches=SimpleNamespace(ask=self.answer),
         )
         return Attempts(worker, 0)
 
@@ -156,3 +182,50 @@ def test_adapters_go_where_they_are(rig: _Rig) -> None:
     for pool in rig.pools:
         pool.adapters = frozenset()
     assert rig.attempts().place(admission) is None
+
+
+def test_engines_that_tell_decide(rig: _Rig) -> None:
+    """Who has most of a prompt gets it, though it was sent elsewhere; nobody else's word counts."""
+    first = rig.place("a")
+    rig.now_s = PREFIX_TOLD_S + 1
+    other, third = (position for position in range(3) if position != first)
+    tokens = [0, 0, 0]
+    tokens[other], tokens[third] = 64, 32
+    rig.tell(*tokens)
+    assert rig.place("a") == other
+    rig.found = Found(1, (("http://elsewhere:1", 1_000),))
+    rig.now_s *= 2
+    assert rig.place("b") == rig.place("b"), "nobody had it: all go where the first went"
+
+
+def test_what_was_sent_just_now_is_not_told_of_yet(rig: _Rig) -> None:
+    """The same prompt follows for two seconds, and then goes to whoever tells that he has it."""
+    first = rig.place("a")
+    other = (first + 1) % 3
+    tokens = [0, 0, 0]
+    tokens[other] = 16
+    rig.tell(*tokens)
+    assert rig.place("a") == first
+    rig.now_s = PREFIX_TOLD_S + 1
+    assert rig.place("a") == other
+
+
+def test_what_a_heard_engine_does_not_tell_it_does_not_have(rig: _Rig) -> None:
+    """It forgot the prompt, which is as new there; of others what was sent counts on."""
+    rig.pools[0].in_flight = rig.pools[1].in_flight = 1
+    assert rig.place("a") == 2
+    rig.pools[2].in_flight = 3
+    rig.now_s = PREFIX_TOLD_S + 1
+    rig.tell(0, 0, 0)
+    assert rig.place("a") == 2
+    rig.now_s *= 2
+    rig.tell(0, 0, 0, heard="2")
+    assert rig.place("a") != 2
+
+
+def test_who_has_it_and_is_too_busy_is_passed(rig: _Rig) -> None:
+    """The bound on load holds whatever engines tell."""
+    rig.tell(0, 64, 0)
+    assert rig.place("a") == 1
+    rig.pools[1].in_flight = 2 * PREFIX_SLACK
+    assert rig.place("b") != 1

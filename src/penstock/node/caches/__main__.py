@@ -18,7 +18,7 @@ def main() -> int:
         return 2
     configure("caches", form=settings.log_format, level=settings.log_level)
     know(node=settings.node_id)
-    uvloop.run(serve())
+    uvloop.run(serve(settings))
     return 0
 
 

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Literal, TypeAlias
 from zlib import crc32
 
-from penstock.engines.kv_events import Batch, Cleared, read_batch
+from penstock.engines.kv_events import Batch, Cleared, Stored, read_batch
 from penstock.node.caches.mirror import Mirror, Room
 
 Counted: TypeAlias = Literal["events", "unknown", "gaps", "resets"]
@@ -43,6 +43,10 @@ class Follower:
         """How often its caches were emptied, or it started anew, as far as that could be told."""
         self.told_at_s = 0.0
         """When the last batch happened that came by itself, by the server's clock; 0 for never."""
+        self.tells_salts = False
+        """Whether it says what sets blocks apart: else no prompt with a salt is ever found."""
+        self.is_whole = False
+        """Whether it was heard from the first batch of its life on."""
         self.next_number = 0
         """Of the next batch that is to be taken."""
         self._next_live: int | None = None
@@ -115,6 +119,7 @@ class Follower:
         self._seen_to, self._last = 0, None
 
     def _forget(self) -> None:
+        self.is_whole = False
         self.counts["resets"] += len(self) > 0
         for mirror in self.mirrors.values():
             mirror.clear()
@@ -132,8 +137,11 @@ class Follower:
         mirror = self.mirrors.get(batch.rank)
         if mirror is None:
             mirror = self.mirrors[batch.rank] = Mirror(self._room)
+        self.is_whole = self.is_whole or not number
         for event in batch.events:
             mirror.take(event)
+            if isinstance(event, Stored) and event.extras is not None:
+                self.tells_salts = True
             if isinstance(event, Cleared) and number >= self._seen_to:
                 self.emptied_count += 1
         return batch

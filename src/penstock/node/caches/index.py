@@ -2,15 +2,15 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 
 import zmq.asyncio
 
-from penstock.contract.caches import EngineFigures, FollowedEngine
+from penstock.contract.caches import Ask, EngineFigures, FollowedEngine, Found
 from penstock.node.caches.follower import Counted, Follower
-from penstock.node.caches.mirror import Room
+from penstock.node.caches.mirror import Mirror, Room, number_blocks
 from penstock.node.caches.subscription import Subscription
 
 
@@ -19,6 +19,15 @@ class _Engine:
     lines: list[Subscription]
     tasks: list[asyncio.Task[None]]
     emptied_count: int = 0
+
+    def mirrors(self) -> Iterator[Mirror]:
+        """Yield what is known of each of its ranks that has something."""
+        return (
+            mirror
+            for line in self.lines
+            for mirror in line.follower.mirrors.values()
+            if len(mirror)
+        )
 
 
 class Index:
@@ -51,6 +60,32 @@ class Index:
     def figures(self) -> tuple[EngineFigures, ...]:
         """Return what is known of each engine."""
         return tuple(_figures(each, engine.lines) for each, engine in self._engines.items())
+
+    def find(self, ask: Ask, tokens: bytes, *, adapter: str, salt: str | None) -> Found:
+        """Return which endpoints of an upstream have how much of a prompt.
+
+        Args:
+            ask: The question.
+            tokens: The prompt's, packed.
+            adapter: The LoRA adapter that it is for; "" for none.
+            salt: What keeps it apart in caches.
+        """
+        numbers: dict[int, list[int]] = {}
+        endpoints, heard = [], []
+        for followed, engine in self._engines.items():
+            if followed.upstream != ask.upstream:
+                continue
+            known = 0
+            for mirror in engine.mirrors():
+                size = mirror.block_size
+                if size not in numbers:
+                    numbers[size] = number_blocks(tokens, size, adapter=adapter, salt=salt)
+                known = max(known, size * mirror.count_known(numbers[size]))
+            if known:
+                endpoints.append((followed.url, known))
+            if all(line.is_heard for line in engine.lines):
+                heard.append(followed.url)
+        return Found(ask.number, tuple(endpoints), tuple(heard))
 
     def _start(self, followed: FollowedEngine) -> _Engine:
         engine = _Engine([], [])

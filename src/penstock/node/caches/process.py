@@ -7,6 +7,7 @@ late by them. What it knows it is told again when it starts anew.
 import asyncio
 import os
 import sys
+from pathlib import Path
 
 import msgspec
 
@@ -19,6 +20,7 @@ from penstock.contract.caches import (
 )
 from penstock.contract.node import Frames
 from penstock.kit.logs.setup import Form, LevelName
+from penstock.node.caches.desk import Desk
 from penstock.node.caches.index import Index
 
 FIGURES_S = 1.0
@@ -29,12 +31,16 @@ class CachesSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How it is started."""
 
     node_id: str
+    socket: str
+    """Where workers ask; a path of at most 107 bytes."""
+    answer_s: float = 0.02
+    """How long they wait for an answer."""
     log_format: Form = "auto"
     log_level: LevelName = "info"
 
 
-async def serve() -> None:
-    """Follow what the agent names until it is gone."""
+async def serve(settings: CachesSettings) -> None:
+    """Follow what the agent names, and answer workers, until the agent is gone."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -52,11 +58,19 @@ async def serve() -> None:
             await asyncio.sleep(FIGURES_S)
 
     index = Index(on_emptied)
+    desk = Desk(index, settings.answer_s, loop.time)
     telling = asyncio.create_task(tell(), name="figures")
+    socket = Path(settings.socket)
+    server = await desk.open(socket)
     frames = Frames()
     while content := await reader.read(_READ_BYTES):
         for payload in frames.feed(content):
-            await index.follow(decode_agent_says(payload).engines)
+            follow = decode_agent_says(payload)
+            await index.follow(follow.engines)
+            await desk.know(follow.models)
     telling.cancel()
+    server.close()
+    await asyncio.to_thread(socket.unlink, missing_ok=True)
+    desk.close()
     await index.close()
     writer.close()

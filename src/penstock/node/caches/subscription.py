@@ -67,6 +67,11 @@ class Subscription:
         self.lag_s: float | None = None
         """How old the last batch was when it came."""
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether all is known of its caches that it tells, salts among it."""
+        return self.is_connected and self.follower.is_whole and self.follower.tells_salts
+
     async def run(self) -> None:
         """Listen until cancelled."""
         while True:

@@ -10,6 +10,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 import msgspec
 
@@ -19,12 +20,13 @@ from penstock.contract.caches import (
     EngineFigures,
     Follow,
     FollowedEngine,
+    FollowedModel,
     decode_process_says,
     encode_said,
 )
 from penstock.contract.exposition import Family
 from penstock.contract.node import CachesEmptied, Frames, MessageTooLongError
-from penstock.contract.snapshot import Endpoint, Upstream
+from penstock.contract.snapshot import Deployment, Endpoint, Upstream
 from penstock.kit.clock import Clock
 from penstock.kit.logs.setup import get_level
 from penstock.node import log_events, metrics
@@ -36,7 +38,7 @@ from penstock.node.settings import AgentSettings
 _LOOK_S = 1.0
 _END_S = 2.0
 _READ_BYTES = 64 * 1024
-_PACKAGE = "zmq"
+_PACKAGES = ("zmq", "tokenizers", "jinja2")
 
 
 class Caches:
@@ -45,6 +47,7 @@ class Caches:
     Args:
         settings: The agent's.
         node_id: The node's id.
+        socket: Where workers ask the process.
         store: Where upstreams are.
         clock: Measures lives.
         tell: Passes on what workers need to know.
@@ -54,13 +57,16 @@ class Caches:
         self,
         settings: AgentSettings,
         node_id: str,
+        socket: Path,
         store: Store,
+        *,
         clock: Clock,
         tell: Callable[[CachesEmptied], None],
     ) -> None:
         """See the class."""
         self._settings = settings
         self._node_id = node_id
+        self._socket = socket
         self._store = store
         self._clock = clock
         self._tell = tell
@@ -76,7 +82,7 @@ class Caches:
             await self._look()
             if not self._follow.engines:
                 await asyncio.sleep(_LOOK_S)
-            elif find_spec(_PACKAGE) is None:
+            elif not all(map(find_spec, _PACKAGES)):
                 if not is_told:
                     log_events.KV_EVENTS_WANT_A_PACKAGE.log()
                 is_told = True
@@ -107,7 +113,9 @@ class Caches:
     async def _look(self) -> bool:
         """Return whether there is something else to follow."""
         upstreams = await asyncio.to_thread(self._store.list_upstreams)
-        follow = Follow(tuple(list_followed(upstreams)))
+        engines = tuple(list_followed(upstreams))
+        deployments = await asyncio.to_thread(self._store.list_deployments)
+        follow = Follow(engines, tuple(list_models(deployments, engines)))
         is_new, self._follow = follow != self._follow, follow
         return is_new
 
@@ -133,7 +141,13 @@ class Caches:
             log_events.CACHES_ENDED.log(how=how)
 
     async def _start(self) -> asyncio.subprocess.Process:
-        settings = CachesSettings(self._node_id, self._settings.log_format, get_level())
+        settings = CachesSettings(
+            self._node_id,
+            str(self._socket),
+            self._settings.kv_answer_ms / 1_000,
+            self._settings.log_format,
+            get_level(),
+        )
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -201,6 +215,17 @@ def list_followed(upstreams: Iterable[Upstream]) -> Iterator[FollowedEngine]:
                         ports.events[at : at + 1],
                         ports.replay[at : at + 1],
                     )
+
+
+def list_models(
+    deployments: Iterable[Deployment], engines: Iterable[FollowedEngine]
+) -> Iterator[FollowedModel]:
+    """Yield the models of followed engines that have a tokenizer."""
+    followed = {engine.upstream for engine in engines}
+    for each in deployments:
+        if each.tokenizer is not None and each.upstream in followed:
+            adapter = "" if each.adapter_of is None else each.model
+            yield FollowedModel(each.upstream, each.model, each.tokenizer, adapter)
 
 
 async def _end(process: asyncio.subprocess.Process) -> int:
