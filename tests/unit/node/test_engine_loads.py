@@ -11,6 +11,7 @@ import httpx
 import pytest
 from tests.fakes.served_upstreams import ServedUpstreams
 
+from penstock.catalog.rules import parse_endpoints
 from penstock.contract.node import EngineLoads
 from penstock.contract.snapshot import Endpoint, Upstream
 from penstock.engines.registry import ENGINES
@@ -104,6 +105,13 @@ def test_each_kind_is_asked_where_it_says_it() -> None:
     for name, engine in ENGINES.items():
         paths = {httpx.URL(url).path for url in _asked(name, ONE, TWO)}
         assert paths.isdisjoint(engine.never_polled)
+
+
+def test_each_rank_is_asked_at_its_own_port() -> None:
+    """Several ports behind one address are as many servers, and each page tells of its own."""
+    ranks = parse_endpoints("http://10.0.0.1:8000-8002")
+    assert _asked("vllm", *ranks) == {f"{each.url}/metrics": [each.url] for each in ranks}
+    assert [each.port for each in ranks] == [8000, 8001, 8002]
 
 
 def test_one_page_tells_of_all_endpoints_of_a_server() -> None:
