@@ -242,13 +242,33 @@ def test_what_servers_keep_is_refused(
     assert _refused(operation, **members) == (STATE_UNSUPPORTED, param)
 
 
-def test_what_servers_keep_is_found_however_it_is_written() -> None:
-    """JSON may write letters as escapes."""
-    body = json.dumps(_ASKED[RESPONSES] | {"input": [{"type": "TYPE", "id": "i"}]}).encode()
-    escaped = "".join(f"\\u{ord(letter):04x}" for letter in "item_reference").encode()
-    refusal = admit_native(_RUNTIME, _WHO, RESPONSES, body.replace(b"TYPE", escaped))
+@pytest.mark.parametrize(
+    ("item", "word"),
+    [({"type": "item_reference"}, "item_reference"), ({"content": [{"file_id": "f"}]}, "file_id")],
+)
+def test_what_servers_keep_is_found_however_it_is_written(item: dict[str, Any], word: str) -> None:
+    """JSON may write letters as escapes, and put spaces anywhere."""
+    escaped = "".join(f"\\u{ord(letter):04x}" for letter in word)
+    body = json.dumps(_ASKED[RESPONSES] | {"input": [item]}, separators=(" , ", " : "), indent=1)
+    refusal = admit_native(_RUNTIME, _WHO, RESPONSES, body.replace(word, escaped).encode())
     assert isinstance(refusal, Refusal)
     assert refusal.error is STATE_UNSUPPORTED
+
+
+def test_parts_are_looked_into_as_deeply_as_they_can_be() -> None:
+    """What is nested more deeply than any question, or has parts of no form, is refused."""
+    part: dict[str, Any] = {"type": "text", "text": "x"}
+    for _ in range(6):
+        part = {"type": "tool_result", "content": [part]}
+    assert _sent(MESSAGES, messages=[{"role": "user", "content": [part]}])
+    for _ in range(100):
+        part = {"type": "tool_result", "content": part}
+    assert _refused(MESSAGES, messages=[part]) == (MEMBER_INVALID, "messages")
+    odd_ones: list[Any] = [[5], ["x"], [None], [{"type": 5}], [{"content": [[]]}]]
+    for odd in odd_ones:
+        assert _refused(RESPONSES, input=odd) == (MEMBER_INVALID, "input")
+    failed = {"type": "web_search_tool_result", "content": {"type": "error", "code": "x"}}
+    assert _sent(MESSAGES, messages=[{"role": "user", "content": [failed]}])
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ organizations. What their own tools do is seen by nobody here, and priced by nob
 """
 
 import re
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -34,22 +34,18 @@ _STATE: Final = frozenset(
 )
 """Members that stand for what a server keeps or does by itself."""
 _NOTHING: Final = frozenset({b"null", b"false", b"[]", b'""'})
-_ODD: Final = re.compile(
-    rb'"(?:input_|computer_)?(?:image|file|audio|video|document|container|screenshot)'
-    rb'|"item_reference"|\\u00'
-)
-"""Found in each list in which there is more than text: ASCII may be written as `\\u00..`, too."""
 _MEDIA: Final = re.compile(
     r"(?:input_|computer_)?(?:image|file|audio|video|document|screenshot)(?:_url)?"
 )
-_INSIDE: Final = ("content", "output", "source")
-"""Members of parts that have parts. What a tool was called with is the caller's own."""
-_FILES: Final = ("file_id", "file_ids")
 _KEPT_TYPES: Final = frozenset({"item_reference", "container_upload"})
 _CALLERS_TOOLS: Final = re.compile(
     r"function|custom|local_shell|apply_patch|(?:bash|text_editor|computer|memory)_[0-9]{8}"
 )
-_decode = msgspec.json.decode
+_DEEPEST: Final = 8
+"""How deeply parts have parts: a result of a tool has a document, that a page, that an image."""
+_NULL: Final = msgspec.Raw(b"null")
+_OPENING: Final = b"[{"
+_BRACKET: Final = _OPENING[0]
 
 
 class _Tool(msgspec.Struct, frozen=True):
@@ -77,6 +73,24 @@ def check_kept(members: Members) -> Refusal | None:
     return None
 
 
+class _Part(msgspec.Struct, frozen=True, gc=False):
+    """A message, an item or a part: what it is, what it stands for, and which parts it has.
+
+    What a tool was called with is no part of it, and the caller's own.
+    """
+
+    type: str | None = None
+    file_id: msgspec.Raw = _NULL
+    file_ids: msgspec.Raw = _NULL
+    content: msgspec.Raw = _NULL
+    output: msgspec.Raw = _NULL
+    source: msgspec.Raw = _NULL
+
+
+_decode_part = msgspec.json.Decoder(_Part).decode
+_decode_parts = msgspec.json.Decoder(list[_Part]).decode
+
+
 def survey(members: Members, operation: Operation) -> int | Refusal:
     """Return how many parts of a question are not text; refuse what a server keeps.
 
@@ -85,29 +99,30 @@ def survey(members: Members, operation: Operation) -> int | Refusal:
         operation: What for.
     """
     name = operation.input_member
-    raw = bytes(members[name])
-    if _ODD.search(raw) is None:
-        return 0
-    count = 0
-    try:
-        for part in _parts(_decode(raw)):
-            kind = part.get("type")
-            is_kept = isinstance(kind, str) and kind in _KEPT_TYPES
-            if is_kept or any(part.get(file) is not None for file in _FILES):
+    count = depth = 0
+    level = _nested(members[name])
+    while level:
+        depth += 1
+        if depth > _DEEPEST:
+            return Refusal(MEMBER_INVALID, f"The member '{name}' is nested too deeply.", name)
+        try:
+            parts = [part for raw in level for part in _parts(raw)]
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            message = f"The member '{name}' has parts that are no objects, or of no known form."
+            return Refusal(MEMBER_INVALID, message, name)
+        level = []
+        for part in parts:
+            if part.file_id != _NULL or part.file_ids != _NULL or part.type in _KEPT_TYPES:
                 return Refusal(STATE_UNSUPPORTED, param=name)
-            count += isinstance(kind, str) and _MEDIA.fullmatch(kind) is not None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return Refusal(MEMBER_INVALID, f"The member '{name}' is nested too deeply.", name)
+            count += part.type is not None and _MEDIA.fullmatch(part.type) is not None
+            level += _nested(part.content, part.output, part.source)
     return count
 
 
-def _parts(value: Any) -> Iterator[dict[str, Any]]:
-    """Yield every message, part, and part of a part."""
-    waiting = [value]
-    while waiting:
-        found = waiting.pop()
-        if isinstance(found, list):
-            waiting += found
-        elif isinstance(found, dict):
-            yield found
-            waiting += [found[name] for name in _INSIDE if name in found]
+def _nested(*found: msgspec.Raw) -> list[msgspec.Raw]:
+    """Return what has parts: lists and objects."""
+    return [raw for raw in found if memoryview(raw)[0] in _OPENING]
+
+
+def _parts(raw: msgspec.Raw) -> Sequence[_Part]:
+    return _decode_parts(raw) if memoryview(raw)[0] == _BRACKET else (_decode_part(raw),)
