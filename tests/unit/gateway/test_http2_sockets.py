@@ -18,6 +18,7 @@ from penstock.gateway.http2.frames import ErrorCode
 from penstock.gateway.http2.server import Http2Downstream
 from penstock.gateway.http2.stream import Stream
 from penstock.gateway.limits import (
+    ARRIVAL_S,
     H2_IDLE_S,
     H2_POOL_IDLE_S,
     H2_STREAMS,
@@ -175,6 +176,24 @@ async def test_the_worker_ends_without_requests() -> None:
     caller.downstream.interrupt()
     await asyncio.sleep(0)
     assert not caller.transport.is_open
+
+
+async def test_a_drain_waits_for_the_greeting_of_who_has_just_come() -> None:
+    """A new connection may greet for a second, and what it asks with that is served; then not."""
+    quick, slow = Caller(), Caller()
+    for caller in (quick, slow):
+        caller.downstream.drain()
+        await asyncio.sleep(0)
+        assert caller.transport.is_open
+    await quick.send(request())
+    quick.downstream.drain()
+    await asyncio.sleep(0)
+    assert len(quick.recorders) == 1
+    assert frames.goaway_frame(frames.MOST, ErrorCode.NO_ERROR) in quick.transport.written
+    slow.now_s += ARRIVAL_S
+    slow.downstream.drain()
+    await asyncio.sleep(0)
+    assert not slow.transport.is_open
 
 
 async def test_a_slow_socket() -> None:

@@ -78,7 +78,8 @@ class Connection:
         self._block_prefix = b""
         self._last_id = 0
         """The highest stream that was begun."""
-        self._is_greeted = False
+        self.is_greeted = False
+        """The peer's settings came, which it begins with."""
         self._blocked: dict[int, Stream] = {}
         """Streams with something unsent."""
         self.transport: asyncio.BaseTransport | None = None
@@ -118,7 +119,7 @@ class Connection:
     @property
     def is_waiting(self) -> bool:
         """Whether the rest of something has not arrived that the peer began to send."""
-        return self._reader.is_inside_frame or not self._is_greeted
+        return self._reader.is_inside_frame or not self.is_greeted
 
     @property
     def frame_count(self) -> int:
@@ -266,7 +267,7 @@ class Connection:
 
     def _take_headers(self, stream_id: int, block: bytes, *, is_end: bool) -> None:
         fields, kind = self._decoder.decode(block)
-        if not self._is_greeted:
+        if not self.is_greeted:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
         stream = self.streams.get(stream_id)
         if stream is not None:
@@ -284,7 +285,7 @@ class Connection:
         raise NotImplementedError
 
     def _check_begun(self, stream_id: int) -> None:
-        if stream_id > self._last_id or not stream_id & 1 or not self._is_greeted:
+        if stream_id > self._last_id or not stream_id & 1 or not self.is_greeted:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "nobody began this stream")
 
     def _break(self, stream: Stream, code: ErrorCode) -> None:
@@ -300,7 +301,7 @@ class Connection:
         if kind == SETTINGS:
             if not flags & ACK:
                 self._take_settings(payload)
-        elif not self._is_greeted:
+        elif not self.is_greeted:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
         elif kind == WINDOW_UPDATE:
             self._take_window(stream_id, read_number(payload) & MOST)
@@ -317,7 +318,7 @@ class Connection:
     def _take_settings(self, payload: bytes) -> None:
         settings = read_settings(payload)
         self.calm.spend_settings(len(payload))
-        self._is_greeted = True
+        self.is_greeted = True
         if HEADER_TABLE_SIZE in settings:
             self._block_prefix = _NO_TABLE
         if self.is_client and settings.get(ENABLE_PUSH):

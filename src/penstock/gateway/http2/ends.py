@@ -55,7 +55,7 @@ class CallersConnection(Connection):
         if self._is_draining or self.is_dead:
             return
         self._is_draining = True
-        if not self._is_greeted:
+        if not self.is_greeted:
             self.is_going_away = True
             return
         self.emit(goaway_frame(MOST, ErrorCode.NO_ERROR) + frame(PING, 0, 0, DRAINING))

@@ -7,7 +7,7 @@ from penstock.gateway.http2.ends import Accept, CallersConnection
 from penstock.gateway.http2.frames import ErrorCode
 from penstock.gateway.http2.link import Link
 from penstock.gateway.http2.stream import Receiver
-from penstock.gateway.limits import H2_IDLE_S, HEADER_DEADLINE_S, WRITE_STALL_S
+from penstock.gateway.limits import ARRIVAL_S, H2_IDLE_S, HEADER_DEADLINE_S, WRITE_STALL_S
 
 if TYPE_CHECKING:
     from penstock.gateway.worker import Worker
@@ -42,6 +42,8 @@ class Http2Downstream(Link[CallersConnection]):
         """Frames that the last sweep found read."""
         self._wait_until_s = _NEVER
         self._idle_until_s = _NEVER
+        self._arrives_until_s = _NEVER
+        """Until when it may greet yet, since the worker drains."""
         self._unsent_bytes = 0
         """What the last sweep found unsent."""
         self._stalled_at_s = _NEVER
@@ -100,9 +102,13 @@ class Http2Downstream(Link[CallersConnection]):
         return now_s >= self._stalled_at_s
 
     def drain(self) -> None:
-        """Take no new requests; those under way are the last."""
-        self.connection.drain()
-        self.wake()
+        """Have the caller begin no more; one that is new has its time to greet, and to ask."""
+        now_s = self._worker.now_s()
+        if self.connection.is_greeted or now_s >= self._arrives_until_s:
+            self.connection.drain()
+            self.wake()
+        elif self._arrives_until_s == _NEVER:
+            self._arrives_until_s = now_s + ARRIVAL_S
 
     def interrupt(self) -> None:
         """End what is under way: the worker ends.
