@@ -5,6 +5,7 @@ import hashlib
 import re
 import shlex
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ from penstock.control.authentication import create_bearer
 from penstock.control.registrations import ENGINES_PATH, Leases, create_registrations_router
 from penstock.node.discovery.registered import read_registered
 from penstock.storage.database import Database
+from penstock.storage.errors import DatabaseUnavailableError
+from penstock.storage.scope import Scope
+from penstock.storage.sessions import ReadSession
 
 SOURCE = "registered://gpu?networks=10.0.0.0/8,fd00::/8"
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "register-endpoints.md"
@@ -156,6 +160,40 @@ async def test_nothing_lapses_while_nobody_could_renew(site: Site) -> None:
     assert await site.held() == [ONE]
     site.rig.clock.advance(3_600)  # the database was away meanwhile, so it could not look
     await site.pass_time(29)
+    assert await site.held() == [ONE]
+    await site.pass_time(3)
+    assert await site.held() == []
+
+
+class _Away:
+    """A database that is away for reads as long as it is said to be."""
+
+    def __init__(self, database: Database) -> None:
+        self.is_away = False
+        self.write = database.write
+        self._database = database
+
+    def read(self, scope: Scope) -> AbstractAsyncContextManager[ReadSession]:
+        if self.is_away:
+            raise DatabaseUnavailableError
+        return self._database.read(scope)
+
+
+async def test_nothing_lapses_while_the_database_is_away(site: Site) -> None:
+    """However short that was: who could not renew meanwhile gets a whole lease to do it."""
+    await site.make()
+    database: Any = _Away(site.database)
+    site.leases = Leases(database, site.rig.clock)
+    await site.pass_time(20)
+    await site.put(ONE, ttl_s=10)
+    await site.pass_time(3)
+    database.is_away = True
+    for _ in range(9):
+        site.rig.clock.advance(1)
+        with pytest.raises(DatabaseUnavailableError):
+            await site.leases.end()
+    database.is_away = False
+    await site.pass_time(9)
     assert await site.held() == [ONE]
     await site.pass_time(3)
     assert await site.held() == []

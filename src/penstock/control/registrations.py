@@ -44,7 +44,7 @@ ENGINES_PATH = "/engines/v1/registration"
 RENEWALS = 3
 """How often an engine should renew while its lease lasts."""
 _MAX_BODY_BYTES = 4_096
-_MAX_GAP_US = 10_000_000
+_MAX_GAP_US = 30_000_000
 """Behind so long a time without a look nobody knows whether leases could be renewed in it."""
 _CHALLENGE = 'Bearer realm="penstock"'
 _TYPE = "application/msgpack"
@@ -104,6 +104,7 @@ class Leases:
         self._database = database
         self._clock = clock
         self._since_us = self._looked_us = clock.wall_ns() // 1_000
+        self._has_failed = False
 
     async def end(self) -> None:
         """End what is due.
@@ -112,8 +113,9 @@ class Leases:
             DatabaseUnavailableError: It is not known what is, nor could anybody renew.
         """
         now_us = self._clock.wall_ns() // 1_000
-        if not 0 <= now_us - self._looked_us <= _MAX_GAP_US:
+        if self._has_failed or not 0 <= now_us - self._looked_us <= _MAX_GAP_US:
             self._since_us = now_us
+        self._has_failed = True  # unless it comes to its end
         scope = Scope.all_organizations()
         async with self._database.read(scope) as session:
             is_due = await service.has_overdue(session, now_us, self._since_us)
@@ -121,7 +123,7 @@ class Leases:
             async with self._database.write(scope) as session:
                 count = await service.end_leases(session, now_us, self._since_us)
             log_events.LEASES_ENDED.log(count=count)
-        self._looked_us = now_us
+        self._looked_us, self._has_failed = now_us, False
 
 
 def create_registrations_router(
