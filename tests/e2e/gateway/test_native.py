@@ -454,3 +454,29 @@ async def test_a_company_is_asked_as_it_wants(
     assert (refused.status, refused.code) == (400, "request:operation_unsupported")
     assert (response.status, response.code) == (400, "request:operation_unsupported")
     assert len(received) == 2
+
+
+@BOTH
+async def test_a_silent_stream_that_fails_ends_in_the_callers_words(
+    engine: ScriptedEngine, tmp_path: Path, path: str
+) -> None:
+    """A stream that was begun by a comment ends well formed, with the protocol's own event."""
+    until = asyncio.Event()
+
+    async def script(talk: Talk) -> None:
+        await until.wait()
+        await talk.send(answer({"type": "error", "error": {"message": "boom"}}, 500))
+
+    engine.script = script
+    body = _body(path, stream=True)
+    with running_worker(tmp_path, [engine.port], stream_keep_alive_s=0.1) as worker:
+        async with calling(worker.port) as caller:
+            await caller.ask("", body, path=path)
+            await caller.read_head()
+            assert await caller.read_piece() == b": keep-alive\n\n"
+            until.set()
+            seen, is_complete = await caller.read_body()
+        (event,) = worker.wait_events(1)
+    assert is_complete
+    assert _last_error(seen.removeprefix(b": keep-alive\n\n"))["error"]["message"] == "boom"
+    assert (event.outcome, event.output_tokens) == ("upstream_error", 0)
