@@ -6,7 +6,6 @@ in one request, is nothing: whoever asks goes by what he knows himself.
 """
 
 import json
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -18,6 +17,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from penstock.node.caches.mirror import pack
+from penstock.node.caches.pieces import Pieces
 
 TOKENIZER: Final = "tokenizer.json"
 _CONFIG: Final = "tokenizer_config.json"
@@ -67,6 +67,7 @@ class Prompts:
             raise TokenizerError(message) from None
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self._pieces = Pieces(self._tokenizer)
         try:
             config = _read_config(folder / _CONFIG)
             self._names = {name: _text_of(config.get(name)) for name in _NAMED}
@@ -84,17 +85,17 @@ class Prompts:
         try:
             asked = _decode_body(body)
             tokens = self._tokens(asked)
-            return None if tokens is None else (pack(tokens), asked.cache_salt)
-        except (msgspec.DecodeError, OverflowError, UnicodeError, RecursionError):
-            return None
         except Exception:  # noqa: BLE001 - a template does with what callers wrote what it likes
             return None
+        return None if tokens is None else (tokens, asked.cache_salt)
 
-    def _tokens(self, asked: _Body) -> Sequence[int] | None:
+    def _tokens(self, asked: _Body) -> bytes | None:
         if asked.messages is None:
             if isinstance(asked.prompt, str):
-                return self._encode(asked.prompt, special=asked.add_special_tokens is not False)
-            return asked.prompt
+                return self._encode(
+                    asked, asked.prompt, special=asked.add_special_tokens is not False
+                )
+            return None if asked.prompt is None else pack(asked.prompt)
         if self._template is None or asked.chat_template is not None:
             return None
         messages = [_plain(message) for message in asked.messages]
@@ -110,11 +111,12 @@ class Prompts:
                 **asked.chat_template_kwargs,
             }
         )
-        return self._encode(text, special=bool(asked.add_special_tokens))
+        return self._encode(asked, text, special=bool(asked.add_special_tokens))
 
-    def _encode(self, text: str, *, special: bool) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special).ids
-        return ids
+    def _encode(self, asked: _Body, text: str, *, special: bool) -> bytes:
+        if special:
+            return pack(self._tokenizer.encode(text, add_special_tokens=True).ids)
+        return self._pieces.read(text, asked.cache_salt)
 
 
 def _plain(message: dict[str, Any]) -> dict[str, Any] | None:

@@ -1,0 +1,189 @@
+"""The process that follows engines' KV caches, spoken to as its agent and workers speak to it."""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tests.fakes.ports import free_port
+from tests.fakes.small_tokenizer import write_tokenizer
+from tests.fakes.telling_engine import BLOCK, TellingEngine, telling_engine
+
+from penstock.catalog.kv_events import parse_kv_events
+from penstock.contract.caches import (
+    Ask,
+    Emptied,
+    Figures,
+    Follow,
+    FollowedEngine,
+    FollowedModel,
+    Found,
+    decode_found,
+    decode_process_says,
+    encode_said,
+)
+from penstock.contract.node import Frames
+from penstock.node.caches.process import CachesSettings
+
+PATIENCE_S = 30.0
+TEXT = BLOCK * 4
+
+
+class _Process:
+    """One of it, with what it said last."""
+
+    def __init__(self, process: asyncio.subprocess.Process, socket: Path) -> None:
+        self.process = process
+        self.socket = socket
+        self.said: list[Any] = []
+        self._hearing = asyncio.create_task(self._hear())
+
+    async def _hear(self) -> None:
+        assert self.process.stdout is not None
+        frames = Frames()
+        while content := await self.process.stdout.read(65_536):
+            self.said += map(decode_process_says, frames.feed(content))
+
+    def follow(self, *engines: FollowedEngine, models: tuple[FollowedModel, ...] = ()) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(encode_said(Follow(engines, models)))
+
+    async def until(self, holds: Callable[[list[Any]], object]) -> None:
+        """Wait for it to have said something."""
+        until_s = time.monotonic() + PATIENCE_S
+        while not holds(self.said):
+            assert time.monotonic() < until_s, self.said[-3:]
+            await asyncio.sleep(0.05)
+
+    async def until_blocks(self, count: int) -> None:
+        """Wait for it to know so many blocks of all engines."""
+
+        def has(said: list[Any]) -> bool:
+            figures = [each for each in said if isinstance(each, Figures)]
+            return bool(figures) and sum(each.blocks for each in figures[-1].engines) == count
+
+        await self.until(has)
+
+    async def ask(self, body: bytes, model: str = "m") -> Found:
+        """Ask it as a worker does."""
+        reader, writer = await asyncio.open_unix_connection(self.socket)
+        writer.write(encode_said(Ask(7, "u", model, body)))
+        frames = Frames()
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                for payload in frames.feed(await reader.read(65_536)):
+                    writer.close()
+                    return decode_found(payload)
+
+    async def end(self) -> int:
+        """Leave it alone, as an agent does that ends; return its exit code."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        async with asyncio.timeout(PATIENCE_S):
+            code = await self.process.wait()
+            await self._hearing
+        return code
+
+
+@asynccontextmanager
+async def _running(folder: Path, answer_s: float = 20.0) -> AsyncIterator[_Process]:
+    socket = folder / "s"
+    settings = CachesSettings("node-a", str(socket), answer_s, "json", "info")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "penstock.node.caches",
+        msgspec.json.encode(settings).decode(),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    running = _Process(process, socket)
+    try:
+        await running.until(lambda said: said and socket.exists())
+        yield running
+        assert await running.end() == 0
+        assert not socket.exists()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def _followed(engine: TellingEngine) -> FollowedEngine:
+    return FollowedEngine("u", engine.url, "127.0.0.1", *parse_kv_events(engine.ports))
+
+
+def _body(salt: str | None, prompt: str = TEXT, **members: Any) -> bytes:
+    return msgspec.json.encode({"prompt": prompt, "cache_salt": salt, **members})
+
+
+async def test_it_answers_who_has_a_prompt(tmp_path: Path) -> None:
+    """Each engine with how many tokens it has, under the prompt's salt alone; and who is heard."""
+    folder = write_tokenizer(tmp_path / "model", TEXT)
+    model = FollowedModel("u", "m", str(folder))
+    adapter = FollowedModel("u", "sql", str(folder), "sql")
+    with telling_engine() as one, telling_engine() as two, telling_engine("sglang") as silent:
+        async with _running(tmp_path) as process:
+            engines = [_followed(each) for each in (one, two, silent)]
+            process.follow(*engines, models=(model, adapter))
+            await one.read(TEXT, "acme")
+            await two.read(TEXT[: len(BLOCK)], "acme")
+            await silent.read(TEXT, "acme")
+            await process.until_blocks(9)
+            found = await process.ask(_body("acme"))
+            assert set(found.endpoints) == {(one.url, 64), (two.url, 16)}
+            assert set(found.heard) == {one.url, two.url}, "who tells no salts says nothing"
+            chat = {"messages": [{"role": "user", "content": TEXT}], "cache_salt": "acme"}
+            assert (await process.ask(msgspec.json.encode(chat))).endpoints == found.endpoints
+            for nothing in (_body("other"), _body("acme", "x" + TEXT), b"no JSON"):
+                assert (await process.ask(nothing)).endpoints == ()
+            assert (await process.ask(_body("acme"), "sql")).endpoints == ()
+            assert await process.ask(_body("acme"), "other") == Found(7)
+
+            await one.clear()
+            await process.until(lambda said: Emptied("u", one.url) in said)
+            assert (await process.ask(_body("acme"))).endpoints == ((two.url, 16),)
+            process.follow(_followed(two))
+            await process.until_blocks(1)
+            assert await process.ask(_body("acme")) == Found(7), "its model is not known any more"
+
+
+async def test_what_is_late_or_unusable_is_answered_with_nothing(tmp_path: Path) -> None:
+    """Nobody waits for an answer, and a tokenizer that is not there harms nothing else."""
+    model = FollowedModel("u", "m", str(write_tokenizer(tmp_path / "model", TEXT)))
+    bad = FollowedModel("u", "bad", str(tmp_path / "nowhere"))
+    with telling_engine() as engine:
+        async with _running(tmp_path, answer_s=0.0) as process:
+            process.follow(_followed(engine), models=(bad, model))
+            await engine.read(TEXT, "acme")
+            await process.until_blocks(4)
+            for name in ("m", "bad"):
+                assert await process.ask(_body("acme"), name) == Found(7)
+
+
+@pytest.mark.parametrize("odd", [b"\xff\xff\xff\xff", b"\0\0\0\1\xc1", b"\0\0\0\0"])
+async def test_questions_that_make_no_sense_end_their_connection(
+    tmp_path: Path, odd: bytes
+) -> None:
+    """Others are answered on."""
+    async with _running(tmp_path) as process:
+        reader, writer = await asyncio.open_unix_connection(process.socket)
+        writer.write(odd)
+        async with asyncio.timeout(PATIENCE_S):
+            assert await reader.read() == b""
+        writer.close()
+        assert await process.ask(b"{}") == Found(7)
+
+
+async def test_a_stale_socket_is_no_obstacle(tmp_path: Path) -> None:
+    """What a killed one left behind is taken over."""
+    (tmp_path / "s").touch()
+    async with _running(tmp_path) as process:
+        process.follow(FollowedEngine("u", "x", "127.0.0.1", (free_port(),)))
+        await process.until(lambda said: any(each.engines for each in said))
+        assert await process.ask(b"{}") == Found(7)
