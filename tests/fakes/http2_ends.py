@@ -34,6 +34,7 @@ class Recorder:
         self.trailers: Fields | None = None
         self.is_end = False
         self.resets: list[ErrorCode | None] = []
+        self.is_watching = False
         self.pauses = self.resumes = self.sweeps = self.interrupts = 0
 
     def on_headers(self, fields: Fields, *, is_end: bool) -> None:

@@ -207,7 +207,8 @@ CONNECTION_FULL = downstream(
     429,
     "This connection's calls have too much under way. Retry when some are answered.",
     retryable=True,
-    cause="Messages and answers of one connection's calls of gRPC exceed what may be held.",
+    cause="Messages and answers of one connection's calls of gRPC exceed what may be held, or it "
+    "watches this server's health too often.",
     fix="Wait for answers, or spread large messages over several connections.",
 )
 

@@ -56,6 +56,9 @@ come as a body does."""
 GRPC_HELD_BYTES = 128 * 1024 * 1024
 """Messages of the calls of one connection together, from their first byte to the end of the answer,
 and answers that are one message; the call with which there are more is RESOURCE_EXHAUSTED."""
+GRPC_WATCHES = 8
+"""Watchers of this server's health that one connection may have, without a key; more are
+RESOURCE_EXHAUSTED."""
 FORM_PARTS = 64
 """Parts of a multipart form; more is 413."""
 PART_HEADER_BYTES = 4 * 1024
@@ -281,6 +284,6 @@ H2_RESETS = 256
 H2_UNSENT_REPLIES = 1_000
 """Answers to such frames that may be unsent; more end the connection."""
 H2_IDLE_S = 300.0
-"""Without a request; then a connection is closed."""
+"""Without a request, or with watchers only, and without a frame; then a connection is closed."""
 H2_POOL_IDLE_S = 60.0
 """The same of one to an engine."""

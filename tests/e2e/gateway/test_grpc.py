@@ -34,6 +34,7 @@ from tests.fakes.worker_process import (
 
 from penstock.contract.snapshot import Endpoint, Snapshot
 from penstock.contract.usage import UsageEvent
+from penstock.gateway.limits import GRPC_WATCHES
 from penstock.kit.protobuf import length_field
 
 MODEL = "model-a"
@@ -153,9 +154,19 @@ def test_server_and_model_tell_of_themselves(caller: Caller, worker: WorkerProce
         assert fields_of(nobody.unary(HEALTH + "Check", service).result()) == [(1, 1)]
         unknown = nobody.unary(HEALTH + "Check", length_field(1, b"other"))
         assert unknown.code() is grpc.StatusCode.NOT_FOUND
-        watch = nobody.stream([service], method=HEALTH + "Watch")
-        assert fields_of(next(watch)) == [(1, 1)]
-        watch.cancel()
+
+
+def test_so_many_watch_a_server(worker: WorkerProcess) -> None:
+    """Watchers need no key, and stay when their question has ended; one too many is refused."""
+    with calling(worker.settings.grpc_port or 0, None) as nobody:
+        watches = []
+        for _ in range(GRPC_WATCHES):
+            watches.append(nobody.stream([b""], method=HEALTH + "Watch"))
+            assert fields_of(next(watches[-1])) == [(1, 1)]
+        refused = nobody.stream([b""], method=HEALTH + "Watch")
+        assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        for watch in watches:
+            watch.cancel()
 
 
 def test_calls_of_operators_and_unknown_ones_are_refused(caller: Caller) -> None:

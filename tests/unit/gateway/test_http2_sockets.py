@@ -90,10 +90,11 @@ class Caller:
         return self.transport.is_open
 
 
-def request() -> bytes:
-    """Return a greeting and a request that goes on."""
+def request(count: int = 1) -> bytes:
+    """Return a greeting and a request that goes on, or several."""
     asking = Asking()
-    asking.ask(is_end=False)
+    for _ in range(count):
+        asking.ask(is_end=False)
     return asking.connection.take()
 
 
@@ -132,6 +133,17 @@ async def test_idle_callers_are_closed() -> None:
     assert await caller.sweep(1.0)
     assert not await caller.sweep(H2_IDLE_S)
     assert caller.recorders[0].sweeps == 1
+
+
+async def test_callers_who_only_watch_are_closed() -> None:
+    """Who watches keeps a connection no longer than who says nothing, but beside a request."""
+    caller = Caller()
+    await caller.send(request(2))
+    caller.recorders[0].is_watching = True
+    assert await caller.sweep(H2_IDLE_S * 2)
+    caller.recorders[1].stream.send_headers(HEAD, is_end=True)
+    assert await caller.sweep(H2_IDLE_S - 1)
+    assert not await caller.sweep(1.0)
 
 
 async def test_who_takes_nothing_is_closed() -> None:

@@ -6,7 +6,7 @@ wait is what the stream's window lets come.
 """
 
 from time import perf_counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from penstock.gateway.admit_grpc import admit_message
 from penstock.gateway.answer import error_lines
@@ -44,6 +44,7 @@ from penstock.gateway.limits import (
     BODY_IDLE_S,
     GRPC_HELD_BYTES,
     GRPC_SILENCE_S,
+    GRPC_WATCHES,
     RETRY_AFTER_S,
 )
 from penstock.gateway.request import Request
@@ -222,7 +223,8 @@ class Call:
         """Serve the message whose turn it is; a single one when it is known to be the only one."""
         if not self._waiting:
             self._consume()
-            if self._is_complete and self._exchange is None:
+            # Who watches has said all there is to say.
+            if self._is_complete and self._exchange is None and self._watch is None:
                 self._end(None)
             return
         if not self._method.is_stream and not self._is_complete:
@@ -265,6 +267,10 @@ class Call:
         else:
             service = read_service(message, PREFIX_BYTES)
             if not isinstance(service, Refusal) and self._method.is_stream:
+                calls = self._stream.connection.streams.values()
+                if sum(cast("Call", one.receiver).is_watching for one in calls) >= GRPC_WATCHES:
+                    self._refuse(Refusal(CONNECTION_FULL))
+                    return
                 self._watch = Watch(service)
                 self._look()
                 return
@@ -386,6 +392,11 @@ class Call:
             self._refuse(Refusal(DRAINING))
         elif now_s >= self._silent_until_s:
             self._refuse(Refusal(BODY_TIMEOUT))
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether it only waits to be told how this server is."""
+        return self._watch is not None
 
     @property
     def exchange(self) -> "GrpcExchange | None":

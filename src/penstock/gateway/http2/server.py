@@ -18,6 +18,10 @@ _NEVER: Final = float("inf")
 class Call(Receiver, Protocol):
     """Who serves a request: what `Receiver` says, and what a worker asks of it besides."""
 
+    @property
+    def is_watching(self) -> bool:
+        """Whether it only waits to be told how this server is, as long as its caller likes."""
+
     def sweep(self, now_s: float) -> None:
         """Look at the deadlines."""
 
@@ -69,15 +73,17 @@ class Http2Downstream(Link[CallersConnection]):
     def sweep(self, now_s: float) -> None:
         """Look at the deadlines: of frames that are not finished, of silence, of what is unread."""
         connection = self.connection
-        for stream in list(connection.streams.values()):
-            cast("Call", stream.receiver).sweep(now_s)
+        calls = [cast("Call", stream.receiver) for stream in connection.streams.values()]
+        for call in calls:
+            call.sweep(now_s)
         connection.sweep(now_s)
         if self._is_stalled(now_s):
             self.transport.abort()
             return
         if connection.frame_count != self._seen:
             self._note_life(now_s)
-        if connection.streams or self._unsent_bytes:
+        # Who watches needs no key, and may be gone without a word.
+        if self._unsent_bytes or not all(call.is_watching for call in calls):
             self._idle_until_s = now_s + H2_IDLE_S
         if not connection.is_waiting:
             self._wait_until_s = now_s + HEADER_DEADLINE_S
