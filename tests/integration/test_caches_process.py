@@ -142,7 +142,10 @@ async def test_it_answers_who_has_a_prompt(tmp_path: Path) -> None:
             assert (await process.ask(msgspec.json.encode(chat))).endpoints == found.endpoints
             for nothing in (_body("other"), _body("acme", "x" + TEXT), b"no JSON"):
                 assert (await process.ask(nothing)).endpoints == ()
-            assert (await process.ask(_body("acme"), "sql")).endpoints == ()
+            assert (await process.ask(_body("other"))).heard == found.heard
+            assert await process.ask(_body("acme"), "sql") == Found(7), (
+                "nothing was ever found of it"
+            )
             assert await process.ask(_body("acme"), "other") == Found(7)
 
             await one.clear()

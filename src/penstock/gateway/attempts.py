@@ -8,6 +8,7 @@ from penstock.contract.usage import Attempt
 from penstock.gateway.adapters import loaded_first
 from penstock.gateway.admit import Admission
 from penstock.gateway.caches import NOTHING
+from penstock.gateway.dialects.openai import CHAT, COMPLETIONS
 from penstock.gateway.endpoint import AnyEndpoint
 from penstock.gateway.errors import (
     CONNECT_FAILED,
@@ -27,6 +28,8 @@ from penstock.kit.errors import Refusal
 if TYPE_CHECKING:
     from penstock.gateway.worker import Worker
 
+_LOOKED_UP: Final = (CHAT, COMPLETIONS)
+"""What is asked in a form of which it is known how engines make tokens of it."""
 _NOTHING_ELSE: Final[Iterator[Target]] = iter(())
 _NOBODY_THERE: Final = (CONNECT_FAILED, CONNECT_TIMEOUT, UNAVAILABLE, UPSTREAM_SATURATED)
 
@@ -99,6 +102,8 @@ class Attempts:
             Whether `then` will be called, within milliseconds; else there is nothing to wait for.
         """
         if admission.prefix is None or len(admission.body) > PREFIX_MOST_BYTES:
+            return False
+        if admission.operation not in _LOOKED_UP:
             return False
         if len(self._pools_of(admission.target)) == 1:
             return False

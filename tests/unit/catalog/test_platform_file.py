@@ -436,6 +436,8 @@ def test_everything_can_be_said() -> None:
         ),
         ("{name: main, provider", "{name: 'env:X', provider", "begins like a reference"),
         ("region: eu-de", "region: EU", "upstreams[0].region: is no name; use 1 to 63"),
+        ("region: eu-de", "kv_events: 5557/5558-5559", "upstreams[0].kv_events: has more ports of"),
+        ("region: eu-de", "kv_events: 0", "upstreams[0].kv_events: has a port that does not exist"),
         ("model: t}", "model: t, adapter_of: t}", "routes[1]: is an adapter of itself; name the"),
         ("model: t}", "model: t, adapter_path: /t}", "has an adapter_path and adapts no model; n"),
         ("model: t}", 'model: t, adapter_of: m, adapter_path: ""}', "adapter_path: is no place of"),

@@ -56,6 +56,7 @@ def test_an_upstream_is_told_in_words_of_its_own(
         *("--credential", "vllm", "--header", "x-trace-*", "--max-connections", "10"),
         *("--timeout-ms-connect", "1", "--timeout-ms-first-byte", "2", "--timeout-ms-idle", "3"),
         *("--timeout-ms-total", "4", "--tls-ca-file", "/etc/ca.pem"),
+        *("--kv-events", "5557/5558"),
     )
     assert row["id"] == plane.state.rows["upstreams"][-1]["id"]
     assert _bodies(plane) == [
@@ -72,6 +73,7 @@ def test_an_upstream_is_told_in_words_of_its_own(
             "max_connections": 10,
             "timeouts": {"connect_ms": 1, "first_byte_ms": 2, "idle_ms": 3, "total_ms": 4},
             "tls_ca_file": "/etc/ca.pem",
+            "kv_events": "5557/5558",
         }
     ]
 
@@ -118,7 +120,7 @@ def test_an_organizations_credential_is_no_upstreams(
 @pytest.mark.usefixtures("catalog")
 def test_an_update_of_an_upstream_takes_away(plane: FakeControl) -> None:
     """`none` empties what may be empty, and nothing else is sent."""
-    options = ("region", "data-class", "credential", "header", "tls-ca-file")
+    options = ("region", "data-class", "credential", "header", "tls-ca-file", "kv-events")
     arguments = [part for option in options for part in (f"--{option}", "none")]
     run_json(plane, "upstreams", "update", "gpu-pool", *arguments)
     assert _bodies(plane) == [
@@ -129,6 +131,7 @@ def test_an_update_of_an_upstream_takes_away(plane: FakeControl) -> None:
             "credential_reference": None,
             "forward_headers": [],
             "tls_ca_file": None,
+            "kv_events": None,
         }
     ]
 
@@ -383,3 +386,13 @@ def test_providers_are_listed(plane: FakeControl) -> None:
     row = plane.state.add("providers", name="vllm", description="vLLM's own server.")
     assert "vLLM's own server." in run(plane, "providers", "list").stdout
     assert run_json(plane, "providers", "list") == [row]
+
+
+def test_a_deployment_may_have_a_tokenizer(
+    plane: FakeControl, catalog: dict[str, dict[str, Any]]
+) -> None:
+    """It is a folder on the nodes, and can be taken away."""
+    name = catalog["deployments"]["name"]
+    run_json(plane, "deployments", "update", name, "--tokenizer", "/models/llama")
+    run_json(plane, "deployments", "update", name, "--tokenizer", "none")
+    assert [body["tokenizer"] for body in _bodies(plane)] == ["/models/llama", None]
