@@ -205,6 +205,11 @@ _MODELS = Dashboard(
             },
         ),
         Panel(
+            "In flight, by model",
+            "short",
+            {"{{model}}": "sum by (model) (penstock_model_requests_in_flight)"},
+        ),
+        Panel(
             "Requests of engines, by outcome",
             "reqps",
             {

@@ -159,6 +159,12 @@ UPSTREAM_IN_FLIGHT = Metric(
     ("upstream",),
     "Requests now on their way to an engine or answered by it.",
 )
+MODEL_IN_FLIGHT = Metric(
+    "penstock_model_requests_in_flight",
+    "gauge",
+    ("model",),
+    "Admitted requests that are not answered to the end, those that wait for limits included.",
+)
 UPSTREAM_WAITING = Metric(
     "penstock_upstream_requests_waiting",
     "gauge",
@@ -283,6 +289,7 @@ WORKER_METRICS = (
     IN_FLIGHT,
     UPSTREAM_IN_FLIGHT,
     UPSTREAM_WAITING,
+    MODEL_IN_FLIGHT,
     CONNECTIONS,
     UPSTREAM_CONNECTIONS,
     JOURNAL_RECORDS,

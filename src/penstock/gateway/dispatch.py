@@ -74,6 +74,7 @@ class Dispatch(RequestRecord):
 
     def start(self) -> None:
         """Take what limits give; record the request as open; it is sent once that is written."""
+        self._worker.stats.began(self._admission.target.alias)
         if self._admission.offer.has_choice:
             self._admission = self._attempts.choose(self._admission)
         self._claim_or_open()

@@ -204,6 +204,7 @@ class RequestRecord(ABC):
         if self.is_settled:
             return
         self.is_settled = True
+        self._worker.stats.over(self._admission.target.alias)
         self._let_go()
         measure = usage, source, _ = self._measure(outcome)
         holds: tuple[HoldUse, ...] = ()

@@ -50,6 +50,9 @@ class Stats:
         self._book = SeriesBook(_SERIES)
         self._organizations = Names(organizations)
         self._models = Names(models)
+        self._in_flight: dict[str, int] = {}
+        """Requests under way, by model; there is no 0 in it."""
+        self._in_flight_told: dict[str, int] = {}
         self.upstreams = Names(upstreams)
         """Which upstreams are shown by their names."""
         self._kinds: dict[tuple[str | bool, ...], Kind] = {}
@@ -67,6 +70,24 @@ class Stats:
         waited to hear about its limits, and those that a sync of the journal took."""
 
     # What is counted
+
+    def began(self, model: str) -> None:
+        """Count a request in that is under way from now on."""
+        self._in_flight[model] = self._in_flight.get(model, 0) + 1
+
+    def over(self, model: str) -> None:
+        """Count it out."""
+        count = self._in_flight.pop(model) - 1
+        if count:
+            self._in_flight[model] = count
+
+    def count_models(self) -> dict[str, int]:
+        """Return how many requests of each model are under way, 0 where some were before."""
+        counts = self._in_flight_told = dict.fromkeys(self._in_flight_told, 0)
+        for model, count in self._in_flight.items():
+            name = self._models.shown(model)
+            counts[name] = counts.get(name, 0) + count
+        return counts
 
     def refused(self, error: ErrorCode) -> None:
         """Count an error answer, or a stream that ended in an error."""

@@ -448,6 +448,8 @@ class Worker:
             yield Sample(metric.name, (), value)
         for (metric_name, name), value in of_upstreams.items():
             yield Sample(metric_name, (name,), value)
+        for name, count in self.stats.count_models().items():
+            yield Sample(metrics.MODEL_IN_FLIGHT.name, (name,), count)
 
     async def _inspect(self, question: Inspect) -> Inspected:
         if self._inspection is None:

@@ -317,7 +317,9 @@ async def test_who_waits_for_a_connection_is_in_the_metrics(tmp_path: Path) -> N
                 await eventually(lambda: told().get(metrics.UPSTREAM_WAITING.name) == 3, 20)
                 assert told()[metrics.UPSTREAM_IN_FLIGHT.name] == 5
                 assert told()[metrics.UPSTREAM_CONNECTIONS.name] == 2
+                assert told()[metrics.MODEL_IN_FLIGHT.name] == 5
             await eventually(lambda: told()[metrics.UPSTREAM_WAITING.name] == 0, 20)
+            await eventually(lambda: told()[metrics.MODEL_IN_FLIGHT.name] == 0, 20)
 
 
 async def test_a_waiting_line_ends_when_the_engine_is_gone(tmp_path: Path) -> None:

@@ -198,6 +198,20 @@ def test_overhead_falls_into_its_bucket(seconds: float, bucket: int) -> None:
     assert overhead.sum == seconds
 
 
+def test_requests_under_way_are_told_by_model() -> None:
+    """Each by its number, also when that is 0 again, and those that are not shown as one."""
+    stats = Stats(models=2)
+    for model in ("a", "a", "b", "c"):
+        stats.began(model)
+    assert stats.count_models() == {"a": 2, OTHER: 2}
+    stats.over("a")
+    stats.over("c")
+    assert stats.count_models() == {"a": 1, OTHER: 1}
+    stats.over("a")
+    stats.over("b")
+    assert stats.count_models() == {"a": 0, OTHER: 0}
+
+
 def test_a_hundred_thousand_hostile_names_are_a_few_series() -> None:
     """Series, reports and memory stay bounded, the page is valid, and no request is lost."""
     stats = Stats(organizations=10, models=5, upstreams=5)
