@@ -84,19 +84,13 @@ class Batch(NamedTuple):
     """Events that were not understood."""
 
 
-class _ArrayBatch(msgspec.Struct, array_like=True):
+class _Batch(msgspec.Struct):
     ts: float
     events: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_EVENTS)]
     data_parallel_rank: _Rank | None = None
 
 
-class _MapBatch(msgspec.Struct):
-    ts: float
-    events: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_EVENTS)]
-    data_parallel_rank: _Rank | None = None
-
-
-class _ArrayStored(msgspec.Struct, array_like=True, tag="BlockStored"):
+class _Stored(msgspec.Struct, tag="BlockStored"):
     block_hashes: _Hashes
     parent_block_hash: _Hash | None
     token_ids: _Tokens
@@ -108,35 +102,32 @@ class _ArrayStored(msgspec.Struct, array_like=True, tag="BlockStored"):
     group_idx: int | None = None
 
 
-class _MapStored(msgspec.Struct, tag="BlockStored"):
-    block_hashes: _Hashes
-    parent_block_hash: _Hash | None
-    token_ids: _Tokens
-    block_size: _Size
-    lora_id: int | None = None
-    medium: _Text | None = None
-    lora_name: _Text | None = None
-    extra_keys: _Extras | None = None
-    group_idx: int | None = None
-
-
-class _ArrayRemoved(msgspec.Struct, array_like=True, tag="BlockRemoved"):
+class _Removed(msgspec.Struct, tag="BlockRemoved"):
     block_hashes: _Hashes
     medium: _Text | None = None
     group_idx: int | None = None
 
 
-class _MapRemoved(msgspec.Struct, tag="BlockRemoved"):
-    block_hashes: _Hashes
-    medium: _Text | None = None
-    group_idx: int | None = None
-
-
-class _ArrayCleared(msgspec.Struct, array_like=True, tag="AllBlocksCleared"):
+class _Cleared(msgspec.Struct, tag="AllBlocksCleared"):
     pass
 
 
-class _MapCleared(msgspec.Struct, tag="AllBlocksCleared"):
+# The same as arrays, in the order of their members.
+
+
+class _ArrayBatch(_Batch, array_like=True):
+    pass
+
+
+class _ArrayStored(_Stored, array_like=True, tag="BlockStored"):
+    pass
+
+
+class _ArrayRemoved(_Removed, array_like=True, tag="BlockRemoved"):
+    pass
+
+
+class _ArrayCleared(_Cleared, array_like=True, tag="AllBlocksCleared"):
     pass
 
 
@@ -144,9 +135,9 @@ def _decoder(of: Any) -> Callable[[bytes | msgspec.Raw], Any]:
     return msgspec.msgpack.Decoder(of).decode
 
 
-_read_array_batch, _read_map_batch = _decoder(_ArrayBatch), _decoder(_MapBatch)
+_read_array_batch, _read_map_batch = _decoder(_ArrayBatch), _decoder(_Batch)
 _read_array_event = _decoder(_ArrayStored | _ArrayRemoved | _ArrayCleared)
-_read_map_event = _decoder(_MapStored | _MapRemoved | _MapCleared)
+_read_map_event = _decoder(_Stored | _Removed | _Cleared)
 _MEANINGLESS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -181,20 +172,20 @@ def _read_events(written: list[msgspec.Raw]) -> Iterator[Event]:
             yield event
 
 
-def _as_event(told: Any) -> Event | None:
-    if isinstance(told, _ArrayCleared | _MapCleared):
+def _as_event(told: _Stored | _Removed | _Cleared) -> Event | None:
+    if isinstance(told, _Cleared):
         return Cleared()
     medium, group = told.medium, told.group_idx or 0
     place = None if medium in _DEVICE and not group else (medium or "", group)
-    if isinstance(told, _ArrayRemoved | _MapRemoved):
+    if isinstance(told, _Removed):
         return Removed(told.block_hashes, place)
     if len(told.token_ids) != len(told.block_hashes) * told.block_size:
         return None
-    extras = told.extra_keys
-    if extras is not None:
+    extras = None
+    if told.extra_keys is not None:
+        extras = [b"" if each == _NOTHING else each for each in map(bytes, told.extra_keys)]
         if len(extras) != len(told.block_hashes):
             return None
-        extras = [b"" if each == _NOTHING else bytes(each) for each in map(bytes, extras)]
     return Stored(
         told.block_hashes,
         told.parent_block_hash,

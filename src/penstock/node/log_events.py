@@ -252,10 +252,10 @@ CACHES_CANNOT_BE_STARTED = Event(
     Level.ERROR,
     "The process that follows engines' KV caches does not start; it is tried again.",
 )
-CACHES_ENDED = Event(
-    "node.caches_ended",
-    Level.WARNING,
-    "The process that follows engines' KV caches ended; it is started again while it is wanted.",
+CACHES_DIED = Event(
+    "node.caches_died",
+    Level.ERROR,
+    "The process that follows engines' KV caches ended by itself; it is started again.",
 )
 KV_EVENTS_FAIL = Event(
     "node.kv_events_fail",

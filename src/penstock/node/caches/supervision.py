@@ -70,6 +70,7 @@ class Caches:
         self._store = store
         self._clock = clock
         self._tell = tell
+        self._version = -1
         self._follow = Follow(())
         self._figures: tuple[EngineFigures, ...] = ()
         self.pid: int | None = None
@@ -111,7 +112,10 @@ class Caches:
             )
 
     async def _look(self) -> bool:
-        """Return whether there is something else to follow."""
+        """Return whether there is something else to follow than the last time."""
+        if self._store.version == self._version:
+            return False
+        self._version = self._store.version
         upstreams = await asyncio.to_thread(self._store.list_upstreams)
         engines = tuple(list_followed(upstreams))
         deployments = await asyncio.to_thread(self._store.list_deployments)
@@ -129,16 +133,19 @@ class Caches:
         self.pid = process.pid
         hearing = asyncio.create_task(self._hear(process), name="hear caches")
         feeding = asyncio.create_task(self._feed(process), name="feed caches")
+        has_died = False
         try:
             await asyncio.wait((hearing, feeding), return_when=asyncio.FIRST_COMPLETED)
-            return feeding.done() and not self._follow.engines
+            has_died = not feeding.done()
+            return not has_died
         finally:
             for task in (hearing, feeding):
                 task.cancel()
             await asyncio.gather(hearing, feeding, return_exceptions=True)
             how = await _end(process)
             self.pid, self._figures = None, ()
-            log_events.CACHES_ENDED.log(how=how)
+            if has_died:
+                log_events.CACHES_DIED.log(how=how)
 
     async def _start(self) -> asyncio.subprocess.Process:
         settings = CachesSettings(
@@ -161,17 +168,12 @@ class Caches:
     async def _feed(self, process: asyncio.subprocess.Process) -> None:
         """Tell it what to follow until there is nothing."""
         assert process.stdin is not None  # noqa: S101 - it is a pipe
-        version = self._store.version
         while self._follow.engines:
             process.stdin.write(encode_said(self._follow))
             with contextlib.suppress(OSError):
                 await process.stdin.drain()
-            while True:
+            while not await self._look():  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(_LOOK_S)
-                if self._store.version != version:
-                    version = self._store.version
-                    if await self._look():
-                        break
 
     async def _hear(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None  # noqa: S101 - it is a pipe
