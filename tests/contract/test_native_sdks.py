@@ -11,6 +11,8 @@ from tests.fakes.dev_instance import DevInstance, running_dev
 
 MODELS = ["smollm2", "emulated-70b"]
 SHORT: list[MessageParam] = [{"role": "user", "content": "Say hello."}]
+SURE = {"temperature": 0}
+"""Has llama.cpp not begin with a letter of several tokens: it leaves the first event out then."""
 EACH = pytest.mark.parametrize("model", MODELS)
 
 
@@ -49,7 +51,9 @@ def test_a_message_is_answered_and_metered(
     claude: anthropic.Anthropic, product: DevInstance, model: str
 ) -> None:
     """A plain message returns text, and its engine's token counts are in the usage store."""
-    raw = claude.messages.with_raw_response.create(model=model, messages=SHORT, max_tokens=16)
+    raw = claude.messages.with_raw_response.create(
+        model=model, messages=SHORT, max_tokens=16, extra_body=SURE
+    )
     answer = raw.parse()
     assert answer.content[0].type == "text"
     assert answer.content[0].text
@@ -67,7 +71,9 @@ def test_a_streamed_message_is_metered(
     claude: anthropic.Anthropic, product: DevInstance, model: str
 ) -> None:
     """The SDK puts the message together again, and what it says of usage is what is booked."""
-    with claude.messages.stream(model=model, messages=SHORT, max_tokens=12) as stream:
+    with claude.messages.stream(
+        model=model, messages=SHORT, max_tokens=12, extra_body=SURE
+    ) as stream:
         assert "".join(stream.text_stream)
         answer = stream.get_final_message()
         request_id = stream.response.headers["x-request-id"]
@@ -82,7 +88,9 @@ def test_a_message_whose_caller_leaves_is_metered_once(
     claude: anthropic.Anthropic, product: DevInstance, model: str
 ) -> None:
     """A stream that its caller leaves is recorded once, with at least what was relayed."""
-    stream = claude.messages.create(model=model, messages=SHORT, max_tokens=400, stream=True)
+    stream = claude.messages.create(
+        model=model, messages=SHORT, max_tokens=400, stream=True, extra_body=SURE
+    )
     request_id = stream.response.headers["x-request-id"]
     seen = 0
     for event in stream:
@@ -152,7 +160,7 @@ def test_a_streamed_response_is_metered(
 ) -> None:
     """Its last event has all of it, and what that says of usage is what is booked."""
     stream = client.responses.create(
-        model=model, input="Say hello.", max_output_tokens=12, stream=True
+        model=model, input="Say hello.", max_output_tokens=12, temperature=0, stream=True
     )
     request_id = stream.response.headers["x-request-id"]
     last = list(stream)[-1]

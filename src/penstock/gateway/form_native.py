@@ -35,7 +35,9 @@ class NativeForm(Form):
     def make_tap(self, admission: Admission, cap: int | None) -> Tap:
         """Return what reads its stream."""
         del cap
-        return ResponsesTap() if admission.operation is RESPONSES else MessagesTap()
+        if admission.operation is RESPONSES:
+            return ResponsesTap()
+        return MessagesTap(admission.estimated_input_tokens)
 
     def read(
         self,

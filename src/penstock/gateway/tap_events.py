@@ -99,29 +99,37 @@ class MessagesTap(EventTap):
 
     The first event tells the input, and what was not written yet; the last but one all of it, as
     far as it differs: figures are cumulative. A stream that is cut between them consumed the input
-    that was told, and the events that passed.
+    that was told, and the events that passed. llama.cpp leaves the first one out when a letter of
+    several tokens comes first: then only the output is known.
+
+    Args:
+        estimated_input_tokens: What counts where the engine never told the input.
     """
 
-    __slots__ = ("_said",)
+    __slots__ = ("_estimated", "_said")
 
     _token = b'"content_block_delta"'
     _telling = b"message_st"  # art, op
 
-    def __init__(self) -> None:
+    def __init__(self, estimated_input_tokens: int) -> None:
         """See the class."""
         super().__init__()
+        self._estimated = estimated_input_tokens
         self._said: dict[str, Any] = {}
         """Every figure as it was told last."""
 
     @property
-    def counted(self) -> Usage | None:
-        """What it consumed by its beginning and what passed; None when that told no input."""
-        begun, flags = messages.read_usage(self._said or None)
-        if begun is None or not begun.input_tokens:
-            return None
-        flags = self.flags or flags or (_MISSING if self.is_done else _NO_FLAGS)
-        outputs = max(begun.output_tokens, self.frame_count)
-        return msgspec.structs.replace(begun, output_tokens=outputs, flags=flags)
+    def counted(self) -> Usage:
+        """What it consumed by what was told of it, and what passed."""
+        told = {"input_tokens": self._estimated, "output_tokens": 0} | self._said
+        usage, flags = messages.read_usage(told)
+        usage = usage or Usage(0, 0)
+        return msgspec.structs.replace(
+            usage,
+            input_tokens=usage.input_tokens or self._estimated,
+            output_tokens=max(usage.output_tokens, self.frame_count),
+            flags=self.flags or flags or (_MISSING if self.is_done else _NO_FLAGS),
+        )
 
     def _read_event(self, payload: bytes) -> None:
         event = messages.read_event(payload)
@@ -134,7 +142,7 @@ class MessagesTap(EventTap):
         self.service_tier = messages.tier_of(self._said)
         if event.type == "message_stop":
             self.is_done = True
-        elif said and event.type != "message_start":
+        elif said and event.type != "message_start" and "input_tokens" in self._said:
             usage, flags = messages.read_usage(self._said)
             self.usage, self.flags = usage or self.usage, flags or self.flags
 
