@@ -56,7 +56,7 @@ from penstock.node.settings import AgentSettings
 from penstock.node.stats import StatsBook
 from penstock.node.worker import Worker
 
-ADOPTION_S = 1.5
+ADOPTION_S = 5.0
 """How long living workers may take to greet a new agent."""
 KILL_SLACK_S = 2.0
 """How much longer than its grace a worker may take to drain."""
