@@ -141,6 +141,28 @@ async def test_who_gives_up_takes_nobody_along(nodes: Nodes) -> None:
     assert nodes.gate.transactions[-1] == [make_event(2).event_id]
 
 
+async def test_what_was_rolled_back_counts_for_nothing(database: Database) -> None:
+    """Graphs count what is stored for good once, whatever is delivered again meanwhile."""
+    gate, counted = Gate(), 0
+    gate.opened.set()
+
+    def committed() -> None:
+        nonlocal counted
+        counted += len(gate.transactions[-1])
+
+    take = Intake(database, SystemClock(), gate, committed)
+    first, second = (UsageBatch(f"node-{number}/0", 1, (make_event(number),)) for number in (1, 2))
+    await take(first, ALL)
+    gate.poison, gate.error = make_event(2).event_id, DatabaseUnavailableError("away")
+    with pytest.raises(DatabaseUnavailableError):
+        await take(second, ALL)
+    assert (await take(first, ALL)).duplicates == 1
+    assert counted == 1
+    gate.poison = ""
+    await take(second, ALL)
+    assert counted == 2
+
+
 @pytest.fixture
 async def rig(database: Database) -> BudgetRig:
     """An organization with a price."""

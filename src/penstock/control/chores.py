@@ -136,13 +136,17 @@ class Chores:
             if now_s - self._done_at_s.get(chore, float("-inf")) < period_s:
                 continue
             name = work.__qualname__
-            # One that fails, or is too much for the database, must not keep the others from it.
+            # One that fails must not keep the others from it.
             try:
                 await work()
             except DatabaseUnavailableError as error:
                 self.failing.add(name)
                 log_events.CHORES_LATE.log(chore=name, error=error)
-                continue
+                # Each would wait as long for a database that is away. The next round begins behind
+                # this one, which may be alone in being too much.
+                chores.remove(chore)
+                chores.append(chore)
+                return
             except Exception as error:  # noqa: BLE001
                 # Whatever it is, an end here would be noticed by nobody until holds never expire.
                 self.failing.add(name)

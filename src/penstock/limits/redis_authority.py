@@ -7,7 +7,7 @@ Errors say whether the server is away or slow: one who does not answer yet may b
 
 import asyncio
 import secrets
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
@@ -104,7 +104,7 @@ class RedisAuthority:
         self._busy: Counter[str] = Counter()
         """Keys of permits that are being taken or given back."""
         self._renewing: dict[str, asyncio.Event] = {}
-        self._noted: dict[str, None] = {}
+        self._noted: OrderedDict[str, None] = OrderedDict()
         """Takings of permits that are counted in `_permits`."""
 
     async def take(
@@ -271,7 +271,7 @@ class RedisAuthority:
             return
         self._noted[take_id] = None
         if len(self._noted) > _REPEATS:
-            del self._noted[next(iter(self._noted))]
+            self._noted.popitem(last=False)
         held = self._permits.setdefault(holder, {})
         for key, amount in taken:
             held[key] = held.get(key, 0) + amount

@@ -114,7 +114,8 @@ class Intake:
         deliveries = [one.delivery for one in waiting]
         async with self._database.write(scope) as session:
             receipts = await service.record_events(session, scope, deliveries, self._settle)
-        self._committed()
+        if any(receipt.stored for receipt in receipts):  # else nobody was told anything
+            self._committed()
         for one, receipt in zip(waiting, receipts, strict=True):
             one.receipt = receipt
         return receipts[0]

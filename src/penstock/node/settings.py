@@ -21,6 +21,8 @@ KeepAlive = Annotated[float, Meta(ge=0, le=3_600)]
 LabelName = Annotated[str, Meta(pattern="^[a-z][a-z0-9_.-]{0,31}$")]
 LABELS = ("cost_center", "environment", "feature", "team")
 """Names of labels where nobody lists others."""
+_LEAST_LOAD_S = 0.1
+"""Engines have other things to do."""
 
 
 class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -95,8 +97,8 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """What callers are answered when engines have no room, `Retry-After` beside it: 429, or 503 for
     clients to whom 429 means that they themselves asked too much."""
     engine_load_s: Annotated[float, Meta(ge=0, le=60)] = 5.0
-    """How often engines are asked how busy they are, where an upstream has several endpoints; never
-    when 0, and what they say in answers is not heeded then, either."""
+    """How often engines are asked how busy they are, where an upstream has several endpoints: every
+    0.1 s or less often; never when 0, and what they say in answers is not heeded then, either."""
     prefix_index_bytes: Annotated[int, Meta(ge=0, le=16 * 1024**3)] = 32 * 1024 * 1024
     """How much a worker remembers of which endpoint had which prompts, so that those that begin
     alike go to the same; nothing when 0, and they go to any then."""
@@ -141,6 +143,9 @@ def decode_settings(text: str) -> AgentSettings:
         raise AgentError(SETTINGS_INVALID, "bad settings: tls_cert and tls_key go together")
     if settings.nats_url is not None and settings.kafka is not None:
         raise AgentError(SETTINGS_INVALID, "bad settings: usage goes by nats_url or by kafka")
+    if 0 < settings.engine_load_s < _LEAST_LOAD_S:
+        message = f"bad settings: engine_load_s is 0, or {_LEAST_LOAD_S} and more"
+        raise AgentError(SETTINGS_INVALID, message)
     paths = {
         name: str(Path(path).absolute())
         for name in ("data_path", "config_path", "tls_cert", "tls_key", "access_log_path")

@@ -29,6 +29,7 @@ def test_paths_are_made_absolute() -> None:
         ({"data_path": ""}, "data_path"),
         ({"drain_grace_s": -1}, "drain_grace_s"),
         ({"tls_cert": "x.pem"}, "tls_key"),
+        ({"engine_load_s": 0.001}, "engine_load_s"),
         ({"limits_url": "http://redis:6379"}, "limits_url"),
         ({"limits_password": "hunter2"}, "limits_password"),
     ],
