@@ -105,7 +105,7 @@ LOAD_MOST_OFF = 75
 """How many hundredths of its weight an endpoint loses whose engine says that it is full. What
 engines say is late, and may be wrong: none gets more than four times what another gets by it."""
 PREFIX_LEAST_BYTES = 1024
-"""Prompts that are shorter go to any endpoint; longer ones where one that began alike went."""
+"""Prompts that are no longer go to any endpoint; others where one that began alike went."""
 PREFIX_MOST_BYTES = 256 * 1024
 """How much of a prompt's beginning is looked at."""
 PREFIX_MESSAGES = 4

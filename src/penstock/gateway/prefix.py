@@ -51,12 +51,14 @@ def read_prefix(
         key: Known to this platform alone.
     """
     size = len(question) + len(tools)
-    if size < PREFIX_LEAST_BYTES:
+    if size <= PREFIX_LEAST_BYTES:
         return None
     text = bytes(memoryview(tools)[:PREFIX_MOST_BYTES])
     text += bytes(memoryview(question)[: PREFIX_MOST_BYTES - len(text)])
-    ends = _ends(text) if size == len(text) else []
-    steps = (len(text) // PREFIX_LEAST_BYTES).bit_length()
+    is_whole = size == len(text)
+    ends = _ends(text) if is_whole else []
+    # The last byte closes the question: the next turn has another one there.
+    steps = ((len(text) - is_whole) // PREFIX_LEAST_BYTES).bit_length()
     lengths = {PREFIX_LEAST_BYTES << step for step in range(steps)}
     whole = ends[0] if ends else None
     least = organization + b"\0" + text[:PREFIX_LEAST_BYTES]

@@ -3,6 +3,7 @@
 import json
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -70,6 +71,20 @@ def test_the_next_turn_finds_the_whole_of_the_one_before(
         assert set(first.kept) <= set(_sure(after).longest_first)
 
 
+@pytest.mark.parametrize("size", [1_024, 2_048, 4_096])
+@pytest.mark.parametrize("off", [-1, 0, 1, 2])
+def test_a_prompt_as_long_as_a_length_is_found(size: int, off: int) -> None:
+    """What closes it is no part of any beginning: another byte follows in the next turn."""
+    around = len(json.dumps(_user(""), separators=(",", ":")))
+    messages = _user("s" * (size + off - around))
+    first = _read(messages, separators=(",", ":"))
+    after = _read(messages + _user("more"), separators=(",", ":"))
+    if first is None:
+        assert size + off <= 1_024
+    else:
+        assert set(first.kept) <= set(_sure(after).longest_first)
+
+
 def test_lengths_find_what_has_only_a_beginning_in_common() -> None:
     """Of 5,000 equal bytes 1, 2 and 4 KiB are found, and nothing that is longer."""
     one, other = (_sure(_read(_user("s" * 5_000 + text * 9_000))) for text in "ab")
@@ -101,8 +116,8 @@ def test_organizations_have_nothing_in_common() -> None:
 
 
 def test_short_prompts_have_none() -> None:
-    """Below 1 KiB, of tools and messages together, nothing is looked at."""
-    least = PREFIX_LEAST_BYTES - len(json.dumps(_user(""), separators=(",", ":")))
+    """Up to 1 KiB, of tools and messages together, nothing is looked at."""
+    least = PREFIX_LEAST_BYTES + 1 - len(json.dumps(_user(""), separators=(",", ":")))
     assert _read(_user("s" * (least - 1))) is None
     assert len(_sure(_read(_user("s" * least))).longest_first) == 1
 
