@@ -16,7 +16,7 @@ import psutil
 from benches.control.weighing import Meter, cpu_s
 from benches.load.machine import REPOSITORY, describe_machine
 from benches.load.measures import BUSY_CONNECTIONS
-from benches.load.processes import choose_cores, find_free_port
+from benches.load.processes import choose_cores, find_free_port, pinned
 from benches.load.servers import Bench, launch_emulator
 from benches.load.wrk import is_installed, run_wrk
 from benches.telemetry.collectors import collector, silent_collector
@@ -144,6 +144,8 @@ def _measure(folder: Path, blocks: int, console: Console) -> Figures:
     emulator = launch_emulator(Bench(cores, folder, find_free_port(), ""))
     meter = Meter()
     with ExitStack() as ends:
+        # Client, collectors and whoever scrapes leave the worker's core alone, too.
+        ends.enter_context(pinned(cores.load))
         ends.callback(emulator.stop)
 
         def run(name: str, settings: dict[str, Any], *, models: int = 1, many: int = 1) -> Node:
@@ -246,7 +248,7 @@ def _render(machine: list[str], figures: Figures) -> str:
         "scraped each second and has",
         f"the series of {ORGANIZATIONS} organizations and {MODELS} models, beside a node that has",
         "one of each and does neither. Workers have a core to themselves; agents share the other",
-        "with engine and client.",
+        "with engine, client and collector.",
         f"{len(cost.first)} pairs of turns of {TURN_S:g} s, {BUSY_CONNECTIONS}",
         f"connections; then {len(scraped.first)} pairs of {CALM_TURN_S:g} s with",
         f"{CALM_CONNECTIONS} connections on the first node, scraped and not. Ratios are medians.",
