@@ -21,7 +21,7 @@ _SECRET_WORDS = {
 _SECRET_NAMES = {"api_key", "private_key", "access_key", "client_key", "key"}
 _PERSONAL_NAMES = {"email", "subject", "address", "display_name"}
 _HARMLESS_SUFFIXES = ("_id", "_ids", "_at", "_at_us", "_count", "_kind", "_state", "_version")
-_KEY = re.compile(r"\b[a-z][a-z0-9]{1,7}_(?:live|test)_([0-9A-Za-z]{12})_[0-9A-Za-z]{38}")
+_KEY = re.compile(r"\b[a-z][a-z0-9]{1,7}_(?:live|test|reg)_([0-9A-Za-z]{12})_[0-9A-Za-z]{38}")
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[0-9a-z._~+/=-]{8,}")
 
 

@@ -21,6 +21,7 @@ from penstock.audit.rules import (
     link_entry,
     redact,
 )
+from penstock.catalog.registrations.rules import create_token
 
 ENTRY = Entry(
     actor=actor(),
@@ -31,6 +32,7 @@ ENTRY = Entry(
     after={"name": "key", "labels": {"a": "b"}, "version": 1},
 )
 KEY = create_key()
+TOKEN_ID, TOKEN = create_token()
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,7 @@ KEY = create_key()
         ({"secret": None}, {"secret": None}),
         ({"email": "a@b.c", "subject": "s"}, {"email": PERSONAL, "subject": PERSONAL}),
         ({"note": f"is {KEY}!"}, {"note": f"is {KEY[8:20]} {REDACTED}!"}),
+        ({"note": f"is {TOKEN}!"}, {"note": f"is {TOKEN_ID[4:]} {REDACTED}!"}),
         ({"note": "Bearer abcdefgh12345"}, {"note": f"Bearer {REDACTED}"}),
         ([{"deep": {"password": "x"}}], [{"deep": {"password": REDACTED}}]),
         ({"raw": b"x", "ratio": 0.5}, {"raw": REDACTED, "ratio": REDACTED}),

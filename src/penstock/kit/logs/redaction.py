@@ -6,7 +6,7 @@ REDACTED = "[redacted]"
 
 _SECRETS = re.compile(
     r"""
-      (?P<ours>\bps_(?:live|test)_)\w+
+      (?P<ours>\bps_(?:live|test|reg)_)\w+
     | (?P<foreign>\b(?:sk|pk|rk|hvs|hvb|gh[opsu]|xox[abp])[-._])[\w.-]{8,}
     | (?P<scheme>\b(?:bearer|basic)\s+)[\w.~+/=:-]{6,}
     | (?P<header>\b(?:authorization|x-api-key|api-key|x-vault-token|cookie)["']?\s*[:=]\s*["']?)
