@@ -190,3 +190,15 @@ async def test_a_stale_socket_is_no_obstacle(tmp_path: Path) -> None:
         process.follow(FollowedEngine("u", "x", "127.0.0.1", (free_port(),)))
         await process.until(lambda said: any(each.engines for each in said))
         assert await process.ask(b"{}") == Found(7)
+
+
+async def test_many_engines_are_followed(tmp_path: Path) -> None:
+    """More than ZeroMQ has sockets for when nobody says how many, and the last one as the first."""
+    nobody = [
+        FollowedEngine("u", f"http://10.0.0.1:{number}", "127.0.0.1", (1,)) for number in range(400)
+    ]
+    with telling_engine() as engine:
+        await engine.read(TEXT)
+        async with _running(tmp_path) as process:
+            process.follow(*nobody, _followed(engine))
+            await process.until_blocks(4)

@@ -4,6 +4,7 @@ from collections import deque
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -240,3 +241,23 @@ def test_batches_that_make_no_sense_are_counted() -> None:
     follower = Follower(Room())
     assert follower.hear(0, b"\xc1") is follower.hear(1, b"") is Heard.TAKEN
     assert (follower.next_number, follower.counts["unknown"]) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("room", "second", "is_whole"),
+    [
+        (3, [["BlockStored", [2], 1, [3, 4], 2, None]], True),
+        (1, [["BlockStored", [2], 1, [3, 4], 2, None]], False),
+        (3, [["BlockStored", [2], 1, [3], 2, None]], False),
+        (3, None, False),
+    ],
+)
+def test_only_of_whom_all_is_known_nothing_else_is_there(
+    room: int, second: list[Any] | None, *, is_whole: bool
+) -> None:
+    """What had no room, or was not understood, may be there all the same."""
+    follower = Follower(Room(room))
+    first = [["BlockStored", [1], None, [1, 2], 2, None]]
+    for number, events in enumerate([first, second]):
+        follower.hear(number, msgspec.msgpack.encode([1.0, events, 0]))
+    assert follower.is_whole is is_whole

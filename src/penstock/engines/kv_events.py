@@ -24,6 +24,8 @@ END: Final = (-1).to_bytes(8, "big", signed=True)
 """The number of what comes behind the last batch that was asked for again."""
 
 _NAME_CHARS = 1_024
+_MEDIUM_CHARS = 32
+"""It is kept with each of its blocks."""
 _NOTHING: Final = b"\xc0"
 _DEVICE: Final = frozenset({None, "GPU"})
 
@@ -35,6 +37,7 @@ _Token = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 _Tokens = Annotated[list[_Token], msgspec.Meta(max_length=MAX_TOKENS)]
 _Size = Annotated[int, msgspec.Meta(ge=1, le=MAX_TOKENS)]
 _Text = Annotated[str, msgspec.Meta(max_length=_NAME_CHARS)]
+_Medium = Annotated[str, msgspec.Meta(max_length=_MEDIUM_CHARS)]
 _Extras = Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_TOKENS)]
 _Rank = Annotated[int, msgspec.Meta(ge=0, le=MAX_RANK)]
 
@@ -96,7 +99,7 @@ class _Stored(msgspec.Struct, tag="BlockStored"):
     token_ids: _Tokens
     block_size: _Size
     lora_id: int | None = None
-    medium: _Text | None = None
+    medium: _Medium | None = None
     lora_name: _Text | None = None
     extra_keys: _Extras | None = None
     group_idx: int | None = None
@@ -104,7 +107,7 @@ class _Stored(msgspec.Struct, tag="BlockStored"):
 
 class _Removed(msgspec.Struct, tag="BlockRemoved"):
     block_hashes: _Hashes
-    medium: _Text | None = None
+    medium: _Medium | None = None
     group_idx: int | None = None
 
 

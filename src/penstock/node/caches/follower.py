@@ -46,7 +46,8 @@ class Follower:
         self.tells_salts = False
         """Whether it says what sets blocks apart: else no prompt with a salt is ever found."""
         self.is_whole = False
-        """Whether it was heard from the first batch of its life on."""
+        """Whether it was heard from the first batch of its life on, and all of it is known: it was
+        understood, and there was room for it."""
         self.next_number = 0
         """Of the next batch that is to be taken."""
         self._next_live: int | None = None
@@ -131,15 +132,18 @@ class Follower:
         batch = read_batch(content)
         if batch is None:
             self.counts["unknown"] += 1
+            self.is_whole = False
             return None
         self.counts["events"] += len(batch.events)
         self.counts["unknown"] += batch.passed_count
         mirror = self.mirrors.get(batch.rank)
         if mirror is None:
             mirror = self.mirrors[batch.rank] = Mirror(self._room)
-        self.is_whole = self.is_whole or not number
+        self.is_whole = (self.is_whole or not number) and not batch.passed_count
         for event in batch.events:
             mirror.take(event)
+            if not self._room.left:  # there may have been none for some of it
+                self.is_whole = False
             if isinstance(event, Stored) and event.extras is not None:
                 self.tells_salts = True
             if isinstance(event, Cleared) and number >= self._seen_to:
