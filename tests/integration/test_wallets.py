@@ -180,6 +180,7 @@ async def test_no_organization_is_too_large(rig: WalletRig) -> None:
     used, price = 9_000_000_000, 1_000
     rates = {"input": {"scheme": "graduated", "tiers": [{"price": str(price)}]}}
     await rig.add_price("large", rates=rates)
+    await rig.add_budget(is_hard=False)
     events = [
         rig.event(number, model="large", input_tokens=used, output_tokens=0)
         for number in range(1_200)
@@ -190,6 +191,7 @@ async def test_no_organization_is_too_large(rig: WalletRig) -> None:
     assert await _balance_atto(rig) == -spent
     assert await _causes(rig) == {"unheld": spent}
     assert await rig.violations() == set()
+    assert await rig.differences() == []
     fold = "SUM(amount_high), SUM(amount), SUM(amount_rest)"
     for table in ("charge_days", "charge_quarters", "charge_model_eighths", "rated_meters"):
         (sums,) = await run_sql(rig.database, f"SELECT {fold} FROM {table}")  # noqa: S608 - ours

@@ -38,6 +38,7 @@ from penstock.limits.budget_tables import (
 )
 from penstock.limits.prices import join_amount, join_large, split_amount, split_large
 from penstock.storage.bulk import Bulk
+from penstock.storage.exact_sums import exact_sum, join_halves
 from penstock.storage.objects import ObjectStore
 from penstock.storage.paging import Page, PageRequest
 from penstock.storage.scope import Scope
@@ -550,12 +551,11 @@ async def sum_charges(
 ) -> dict[WindowKey, int]:
     """Return the exact sums of what was charged to windows; those without any are left out."""
     columns = (BudgetCharges.budget_id, BudgetCharges.subject, BudgetCharges.starts_at)
+    sums = (*exact_sum(BudgetCharges.amount), *exact_sum(BudgetCharges.amount_rest))
     statement = (
-        select(*columns, func.sum(BudgetCharges.amount), func.sum(BudgetCharges.amount_rest))
+        select(*columns, *sums)
         .where(scope.where(BudgetCharges.organization_id), _is_one_of(columns, keys))
         .group_by(*columns)
     )
-    return {
-        WindowKey(*row[:3]): join_amount(int(row[3]), int(row[4]))
-        for row in await session.rows(statement)
-    }
+    rows: Sequence[Any] = await session.rows(statement)
+    return {WindowKey(*row[:3]): join_amount(*join_halves(row[3:])) for row in rows}
