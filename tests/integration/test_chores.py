@@ -11,6 +11,7 @@ from tests.fakes.organizations import (
     ALL,
     NOW_US,
     PEPPERS,
+    actor,
     create_key,
     create_organization,
     create_place,
@@ -20,7 +21,11 @@ from tests.fakes.sealed_credentials import create_credential, create_data_keys, 
 from penstock.access.model import NewKey
 from penstock.audit import service as audit
 from penstock.audit.signing import CheckpointSigner
+from penstock.catalog import upstreams
 from penstock.catalog.credentials.data_keys import DataKeys
+from penstock.catalog.objects import NewUpstream
+from penstock.catalog.registrations import service as registrations
+from penstock.catalog.registrations.model import NewRegistration
 from penstock.control.budget_books import BudgetBooks
 from penstock.control.chores import CHECKPOINT_S, TICK_S, WATCH_S, Chores
 from penstock.control.key_uses import KeyUses
@@ -113,6 +118,25 @@ async def test_a_chore_that_fails_stops_nothing_else(
     clock.advance(TICK_S)
     await chores.tick()
     assert (key_uses.flushed, chores.failing) == (1, set())
+
+
+async def test_leases_are_looked_at_whatever_else_fails(database: Database, tmp_path: Path) -> None:
+    """No chore that ends a round keeps it from being seen whether leases could be renewed."""
+    signer = CheckpointSigner.from_file(tmp_path / "signing")
+    clock = ManualClock(NOW_US * 1_000)
+    data_keys = DataKeys(FileKek(tmp_path / "kek.json"), clock)
+    key_uses = _FailingKeyUses(database, PEPPERS, clock)
+    chores = _chores(database, signer, data_keys, clock, key_uses)
+    new = NewUpstream(name="gpu", discover="registered://gpu?networks=10.0.0.0/8")
+    async with database.write(ALL) as session:
+        upstream = await upstreams.create_upstream(session, actor(), new)
+        engine = NewRegistration(url="http://10.0.0.1:8000", ttl_s=10)
+        await registrations.register(session, upstream.id, engine, NOW_US)
+    key_uses.error = DatabaseUnavailableError("away")
+    clock.advance(11)
+    await chores.tick()
+    async with database.read(ALL) as session:
+        assert await registrations.list_held(session, "gpu") == ()
 
 
 async def test_what_is_due_is_done_once_by_several_control_planes(

@@ -90,7 +90,6 @@ class Chores:
         self._clock = clock
         self._chores: list[_Chore] = [
             (TICK_S, key_uses.flush),
-            (TICK_S, Leases(database, clock).end),
             (WATCH_S, self._forget),
             (WATCH_S, self._watch_secrets),
             (WATCH_S, self._follow_kek),
@@ -102,6 +101,8 @@ class Chores:
             (QUARANTINE_S, quarantine.count),
             (WATCH_S, ledger.expire_grants),
         ]
+        # Alone, so that it sees when the database is away: that time does not count for leases.
+        self._lease_chores: list[_Chore] = [(TICK_S, Leases(database, clock).end)]
         # They read whole tables: the others do not wait for them.
         self._long_chores: list[_Chore] = [
             (RECONCILE_S, ledger.open_wallets),
@@ -115,11 +116,13 @@ class Chores:
     async def run(self) -> None:
         """Work until cancelled, whatever fails."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._repeat(self._lease_chores), name="lease chores")
             group.create_task(self._repeat(self._chores), name="chores")
             group.create_task(self._repeat(self._long_chores), name="long chores")
 
     async def tick(self) -> None:
         """Do what is due; of what fails nothing is half done, and it is tried again."""
+        await self._do(self._lease_chores)
         await self._do(self._chores)
         await self._do(self._long_chores)
 
