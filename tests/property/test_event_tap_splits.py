@@ -254,6 +254,16 @@ def test_what_was_told_first_counts_until_more_is_told() -> None:
     assert measure_stream("ok", tap, 99) == expected, "as llama.cpp tells some"
 
 
+def test_noughts_at_the_beginning_of_a_response_are_no_figures() -> None:
+    """A response that is cut counts by its events, whatever its beginning told of usage."""
+    tap = ResponsesTap()
+    usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+    begun = {"id": "r", "status": "in_progress", "usage": usage}
+    tap.feed(_event({"type": "response.created", "response": begun}, "\n\n"))
+    tap.feed(_event({"type": "response.output_text.delta", "delta": "a"}, "\n\n"))
+    assert measure_stream("caller_gone", tap, 99) == (Usage(99, 1), "counted", ())
+
+
 def test_figures_beside_tokens_count_as_far_as_they_go() -> None:
     """Dynamo guesses the input at first, and tells cumulative figures with each token."""
     tap = _messages()

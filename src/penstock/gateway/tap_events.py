@@ -163,6 +163,6 @@ class ResponsesTap(EventTap):
             return
         self.answer_id = response.answer_id or self.answer_id
         self.service_tier = response.tier or self.service_tier
-        usage, flags = responses.read_usage(response.usage)
-        self.usage, self.flags = usage or self.usage, flags or self.flags
-        self.is_done = self.is_done or event.type in responses.ENDS
+        if event.type in responses.ENDS:  # what another one tells may be all noughts
+            self.usage, self.flags = responses.read_usage(response.usage)
+            self.is_done = True
