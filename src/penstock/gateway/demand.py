@@ -1,18 +1,20 @@
 """What a request asks for, as far as limits and budgets are about it. Pure."""
 
+import re
 from functools import lru_cache
 
 import msgspec
 
 from penstock.gateway.dialects.members import Members
 from penstock.gateway.dialects.openai import CAP_MEMBERS, UNKNOWN_CAPS, Operation
-from penstock.gateway.limits import INPUT_OVERHEAD_TOKENS, MEDIA_TOKENS
+from penstock.gateway.limits import INPUT_OVERHEAD_TOKENS, MEDIA_TOKENS, QUESTION_PIECES
 
 _TOOLS = frozenset({"tools", "functions"})
 _TIMES = frozenset({"n", "best_of"})
 _SPECIAL = UNKNOWN_CAPS.union(CAP_MEMBERS, _TOOLS, _TIMES, {"prompt"})
 """Members with which a request may ask for more than its size says."""
 _CAP = CAP_MEMBERS[0].encode()
+_HAS_PROMPTS = re.compile(rb'\[[ \t\r\n]*["\[]')
 _decode_number = msgspec.json.Decoder(int | None).decode
 _decode_members = msgspec.json.Decoder(Members).decode
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -157,14 +159,17 @@ def _number(members: Members, name: str) -> int | None:
 
 def _count_prompts(question: bytes) -> int:
     """Return how many prompts there are: a list of texts, or of lists of tokens, has several."""
-    if not question.startswith(b"["):
+    if _HAS_PROMPTS.match(question) is None:
         return 1
-    prompts = _decode_list(question)
-    return len(prompts) if bytes(prompts[0])[:1] in {b'"', b"["} else 1
+    if len(question) > QUESTION_PIECES and (commas := question.count(b",")) > QUESTION_PIECES:
+        return commas + 1
+    return len(_decode_list(question))
 
 
 def _count_media(messages: bytes) -> int:
     """Return how many parts of messages are not text; too many when their form is not known."""
+    if len(messages) > QUESTION_PIECES and (braces := messages.count(b"{")) > QUESTION_PIECES:
+        return braces
     try:
         read = _decode_messages(messages)
     except (msgspec.DecodeError, UnicodeDecodeError):

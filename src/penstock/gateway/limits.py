@@ -233,6 +233,11 @@ INPUT_OVERHEAD_TOKENS = 256
 """Input tokens that a model's template may add to a body's bytes, in the worst case of money."""
 MEDIA_TOKENS = 20_000
 """Input tokens that one image, sound, video or file is held to be, in the worst case of money."""
+QUESTION_PARTS = 64 * 1024
+"""Messages, items and parts of a question of Messages or Responses; more is 400."""
+QUESTION_PIECES = 1024 * 1024
+"""Objects or prompts of a question that are taken apart one by one, which is more than models read.
+What may have more, by the signs that begin or part them, is 400, or held to have that many."""
 FORM_BYTES_PER_SOUND = 25 * 1024 * 1024
 """A form that is sent with a sound is held to be one for so many bytes, or part of them."""
 ACCOUNTS = 20_000

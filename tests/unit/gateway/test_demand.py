@@ -16,7 +16,7 @@ from penstock.gateway.dialects.openai import (
     UNKNOWN_CAPS,
     Operation,
 )
-from penstock.gateway.limits import INPUT_OVERHEAD_TOKENS, MEDIA_TOKENS
+from penstock.gateway.limits import INPUT_OVERHEAD_TOKENS, MEDIA_TOKENS, QUESTION_PIECES
 
 _HELLO = [{"role": "user", "content": "hello"}]
 
@@ -70,6 +70,19 @@ def test_media_are_held_to_be_large() -> None:
         raw = msgspec.json.decode(written.encode(), type=Members)
         demand = read_demand(raw, CHAT, len(written), is_for_money=True)
         assert demand.most_input_tokens == len(written) + INPUT_OVERHEAD_TOKENS + 2 * MEDIA_TOKENS
+
+
+def test_what_has_too_many_pieces_is_not_taken_apart() -> None:
+    """A body that is nothing but pieces counts as many, without a look at each."""
+    many = QUESTION_PIECES + 1
+    messages = b"[" + b"{}," * many + b'{"content":[]}]'
+    demand = read_demand(
+        {"messages": msgspec.Raw(messages)}, CHAT, len(messages), is_for_money=True
+    )
+    assert demand.most_input_tokens > many * MEDIA_TOKENS
+    for piece, answers in ((b'"a"', many + 1), (b"1", 1)):
+        prompts = {"prompt": msgspec.Raw(b"[" + (piece + b",") * many + piece + b"]")}
+        assert read_demand(prompts, COMPLETIONS, 0, is_for_money=False).answers == answers
 
 
 def test_messages_of_an_unknown_form_are_held_to_be_media() -> None:

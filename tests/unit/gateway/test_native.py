@@ -35,7 +35,12 @@ from penstock.gateway.errors import (
     TOTAL_TIMEOUT,
 )
 from penstock.gateway.forms import form_of
-from penstock.gateway.limits import INPUT_OVERHEAD_TOKENS, MEDIA_TOKENS
+from penstock.gateway.limits import (
+    INPUT_OVERHEAD_TOKENS,
+    MEDIA_TOKENS,
+    QUESTION_PARTS,
+    QUESTION_PIECES,
+)
 from penstock.gateway.quota import Quota
 from penstock.gateway.runtime import Principal
 from penstock.kit.errors import ErrorCode, Refusal
@@ -253,6 +258,20 @@ def test_what_servers_keep_is_found_however_it_is_written(item: dict[str, Any], 
     refusal = admit_native(_RUNTIME, _WHO, RESPONSES, body.replace(word, escaped).encode())
     assert isinstance(refusal, Refusal)
     assert refusal.error is STATE_UNSUPPORTED
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [("input", QUESTION_PARTS), ("input", QUESTION_PIECES), ("tools", QUESTION_PIECES)],
+)
+def test_a_question_has_so_many_parts_at_most(name: str, most: int) -> None:
+    """A body that is nothing but parts is refused before each of them is looked into."""
+    parts = msgspec.Raw(b"[" + b"{}," * most + b"{}]")
+    body = msgspec.json.encode(_ASKED[RESPONSES] | {name: parts})
+    refusal = admit_native(_RUNTIME, _WHO, RESPONSES, body)
+    assert isinstance(refusal, Refusal)
+    assert (refusal.error, refusal.param) == (MEMBER_INVALID, name)
+    assert "too many parts" in refusal.message
 
 
 def test_parts_are_looked_into_as_deeply_as_they_can_be() -> None:

@@ -17,6 +17,7 @@ from penstock.gateway.dialects.errors import (
 )
 from penstock.gateway.dialects.members import Members
 from penstock.gateway.dialects.openai import Operation
+from penstock.gateway.limits import QUESTION_PARTS, QUESTION_PIECES
 from penstock.kit.errors import Refusal
 
 _STATE: Final = frozenset(
@@ -63,6 +64,8 @@ def check_kept(members: Members) -> Refusal | None:
     raw = members.get("tools")
     if raw is None:
         return None
+    if _has_too_many(raw):
+        return Refusal(MEMBER_INVALID, "The member 'tools' has too many parts.", "tools")
     try:
         tools = _decode_tools(raw) or ()
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -99,7 +102,10 @@ def survey(members: Members, operation: Operation) -> int | Refusal:
         operation: What for.
     """
     name = operation.input_member
-    count = depth = 0
+    too_many = Refusal(MEMBER_INVALID, f"The member '{name}' has too many parts.", name)
+    if _has_too_many(members[name]):
+        return too_many
+    count = depth = seen = 0
     level = _nested(members[name])
     while level:
         depth += 1
@@ -110,6 +116,9 @@ def survey(members: Members, operation: Operation) -> int | Refusal:
         except (msgspec.DecodeError, UnicodeDecodeError):
             message = f"The member '{name}' has parts that are no objects, or of no known form."
             return Refusal(MEMBER_INVALID, message, name)
+        seen += len(parts)
+        if seen > QUESTION_PARTS:
+            return too_many
         level = []
         for part in parts:
             if part.file_id != _NULL or part.file_ids != _NULL or part.type in _KEPT_TYPES:
@@ -117,6 +126,11 @@ def survey(members: Members, operation: Operation) -> int | Refusal:
             count += part.type is not None and _MEDIA.fullmatch(part.type) is not None
             level += _nested(part.content, part.output, part.source)
     return count
+
+
+def _has_too_many(raw: msgspec.Raw) -> bool:
+    """Whether it may have more objects than are worth the time and memory to look at each."""
+    return len(raw) > QUESTION_PIECES and bytes(raw).count(b"{") > QUESTION_PIECES
 
 
 def _nested(*found: msgspec.Raw) -> list[msgspec.Raw]:
