@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from penstock.contract.node import WorkerSettings
@@ -11,6 +12,7 @@ from penstock.gateway.grpc.call import Call
 from penstock.gateway.http2.fields import Fields
 from penstock.gateway.http2.server import Http2Downstream
 from penstock.gateway.http2.stream import Stream
+from penstock.gateway.limits import ARRIVAL_S
 from penstock.gateway.server import Downstream
 
 if TYPE_CHECKING:
@@ -47,7 +49,8 @@ class Door:
         """Let in who knocked before, then nobody.
 
         Connections that the kernel has made and nobody accepted would be reset, with requests in
-        them of which their callers could not know whether they were served.
+        them of which their callers could not know whether they were served. Over TLS they have to
+        greet in the time of one that is new: the end waits no longer for who says nothing.
         """
         self._server.close()
         await asyncio.sleep(0)  # the loop lets go of the port
@@ -61,7 +64,9 @@ class Door:
                     break
                 arrived.settimeout(0)
                 arrivals.append(loop.connect_accepted_socket(self._make, arrived, ssl=self._tls))
-        await asyncio.gather(*arrivals, return_exceptions=True)
+        greeted = asyncio.gather(*arrivals, return_exceptions=True)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(greeted, ARRIVAL_S)
 
 
 async def listen(worker: "Worker", settings: WorkerSettings) -> list[Door]:

@@ -1,7 +1,10 @@
 """TLS from certificate files."""
 
+import os
+import signal
 import ssl
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,13 +19,18 @@ _authority = trustme.CA()
 def tls_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """Start a worker with a certificate."""
     folder = tmp_path_factory.mktemp("tls")
+    with running_rig(folder, **_certified(folder)) as rig:
+        yield rig
+
+
+def _certified(folder: Path) -> dict[str, str]:
+    """Return settings of a worker with a certificate."""
     certificate = _authority.issue_cert("localhost")
     key, chain = folder / "key.pem", folder / "chain.pem"
     certificate.private_key_pem.write_to_path(str(key))
     for number, blob in enumerate(certificate.cert_chain_pems):
         blob.write_to_path(str(chain), append=number > 0)
-    with running_rig(folder, tls_cert=str(chain), tls_key=str(key)) as rig:
-        yield rig
+    return {"tls_cert": str(chain), "tls_key": str(key)}
 
 
 def _context() -> ssl.SSLContext:
@@ -88,6 +96,19 @@ def test_plain_http_on_a_tls_port_harms_nothing(tls_rig: Rig) -> None:
     with _connect(tls_rig) as connection:
         connection.send(get(b"/health/live"))
         assert connection.read_answer().status == 200
+
+
+def test_who_knocks_and_says_nothing_does_not_keep_a_worker(tmp_path: Path) -> None:
+    """A worker that is told to end waits for no greeting of TLS as long as it usually would."""
+    with running_rig(tmp_path, **_certified(tmp_path)) as rig:
+        worker = rig.worker
+        os.kill(worker.pid, signal.SIGSTOP)
+        with ExitStack() as knocking:
+            for _ in range(20):  # some may be accepted before the signal is seen
+                knocking.enter_context(RawConnection(rig.port))
+            os.kill(worker.pid, signal.SIGTERM)
+            os.kill(worker.pid, signal.SIGCONT)
+            assert worker.process.wait(30) == 0  # usually that is 60 s
 
 
 def test_the_private_key_is_in_no_log(tls_rig: Rig) -> None:
