@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tests.fakes.effort import tries
@@ -159,6 +159,7 @@ _steps = st.lists(
 
 @settings(max_examples=tries(200))
 @given(_steps, st.sampled_from([0, 2, 1000]), st.booleans())
+@example([("ask", "baa", False), ("ask", "aaa", False), ("ask", "ba", False)], 0, False)  # noqa: FBT003
 def test_a_follower_knows_nothing_that_is_not_there(
     steps: list[tuple[str, str, bool]],
     most_replayed: int,

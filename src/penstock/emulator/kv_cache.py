@@ -114,7 +114,9 @@ class KvCache:
         new = new[: self._most_blocks]
         if not new:
             return []
-        self._blocks.update(dict.fromkeys(new))
+        for key in new:  # one whose beginning had to go is there already, and was used just now
+            self._blocks[key] = None
+            self._blocks.move_to_end(key)
         gone = [
             self._blocks.popitem(last=False)[0]
             for _ in range(len(self._blocks) - self._most_blocks)
