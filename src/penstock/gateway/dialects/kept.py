@@ -83,11 +83,21 @@ class _Part(msgspec.Struct, frozen=True, gc=False):
     """
 
     type: str | None = None
+    id: msgspec.Raw = _NULL
+    role: msgspec.Raw = _NULL
     file_id: msgspec.Raw = _NULL
     file_ids: msgspec.Raw = _NULL
     content: msgspec.Raw = _NULL
     output: msgspec.Raw = _NULL
     source: msgspec.Raw = _NULL
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it stands for a file or an item that a server has."""
+        if self.file_id != _NULL or self.file_ids != _NULL or self.type in _KEPT_TYPES:
+            return True
+        # OpenAI takes what only has a name for an `item_reference`.
+        return self.type is None and self.id != _NULL and self.role == _NULL
 
 
 _decode_part = msgspec.json.Decoder(_Part).decode
@@ -121,7 +131,7 @@ def survey(members: Members, operation: Operation) -> int | Refusal:
             return too_many
         level = []
         for part in parts:
-            if part.file_id != _NULL or part.file_ids != _NULL or part.type in _KEPT_TYPES:
+            if part.is_kept:
                 return Refusal(STATE_UNSUPPORTED, param=name)
             count += part.type is not None and _MEDIA.fullmatch(part.type) is not None
             level += _nested(part.content, part.output, part.source)
