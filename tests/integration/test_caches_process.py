@@ -202,3 +202,13 @@ async def test_many_engines_are_followed(tmp_path: Path) -> None:
         async with _running(tmp_path) as process:
             process.follow(*nobody, _followed(engine))
             await process.until_blocks(4)
+
+
+async def test_another_ones_socket_stays(tmp_path: Path) -> None:
+    """A new agent may have started another one before the one of a dead agent ends."""
+    async with _running(tmp_path) as process:
+        process.socket.unlink()
+        process.socket.touch()
+        assert await process.end() == 0
+        assert process.socket.exists()
+        process.socket.unlink()

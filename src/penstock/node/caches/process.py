@@ -5,6 +5,7 @@ late by them. What it knows it is told again when it starts anew.
 """
 
 import asyncio
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -62,6 +63,7 @@ async def serve(settings: CachesSettings) -> None:
     telling = asyncio.create_task(tell(), name="figures")
     socket = Path(settings.socket)
     server = await desk.open(socket)
+    made = await asyncio.to_thread(socket.stat)
     frames = Frames()
     while content := await reader.read(_READ_BYTES):
         for payload in frames.feed(content):
@@ -70,7 +72,14 @@ async def serve(settings: CachesSettings) -> None:
             await desk.know(follow.models)
     telling.cancel()
     server.close()
-    await asyncio.to_thread(socket.unlink, missing_ok=True)
+    await asyncio.to_thread(_remove, socket, made)
     desk.close()
     await index.close()
     writer.close()
+
+
+def _remove(socket: Path, made: os.stat_result) -> None:
+    """Remove our socket; another one there is of who was started while we were busy."""
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(socket.stat(), made):
+            socket.unlink()
