@@ -1,5 +1,6 @@
 """The schema of both kinds of database, and what becomes of data that is older."""
 
+import asyncio
 import importlib
 import re
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Column, Connection, MetaData, Select, Table, insert, select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from tests.fakes.postgresql_server import PostgresqlServer
 
@@ -262,6 +264,36 @@ async def test_eighths_are_made_of_quarters(engine: AsyncEngine) -> None:
         assert first[1:] == (
             (14, *[2**63 - 1] * (len(METERS) - 1)) if is_used else (-1, 200_000_000)
         )
+
+
+async def test_usage_comes_while_large_amounts_get_their_columns(
+    postgresql: PostgresqlServer,
+) -> None:
+    """Who writes usage meanwhile waits for the migration, or it for them, and never both."""
+    name = await postgresql.create(is_migrated=False)
+    engine = pg.create_write_engine(postgresql.role_dsn(name))
+    await upgrade(engine, "0029")
+
+    async def migrate() -> None:
+        while True:
+            try:
+                return await upgrade(engine, "0030")
+            except DBAPIError as error:
+                if "lock timeout" not in str(error):
+                    raise
+
+    async with engine.begin() as usage:
+        await usage.execute(text("LOCK TABLE rated_meters IN ROW EXCLUSIVE MODE"))
+        migrating = asyncio.create_task(migrate())
+        async with asyncio.timeout(60):
+            waiting = text("SELECT 1 FROM pg_locks WHERE NOT granted")
+            while not (await usage.execute(waiting)).all():  # noqa: ASYNC110 - nobody would tell
+                await asyncio.sleep(0.02)
+        for table in ("charge_quarters", "charge_label_days", "budget_windows"):
+            await usage.execute(text(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE"))
+    await migrating
+    await engine.dispose()
+    await postgresql.drop(name)
 
 
 async def test_how_requests_ended_before_is_counted(engine: AsyncEngine) -> None:

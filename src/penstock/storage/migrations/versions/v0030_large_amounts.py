@@ -11,25 +11,26 @@ down_revision = "0029"
 branch_labels = None
 depends_on = None
 
+# In the order in which usage is written: it may come meanwhile, to a control plane of before.
 _COLUMNS = (
-    ("budget_windows", "balance_high"),
     *(
         (table, "amount_high")
         for table in (
-            "wallet_overdrafts",
             "rated_meters",
-            "charge_days",
             "charge_quarters",
+            "charge_project_quarters",
+            "charge_model_quarters",
             "charge_eighths",
+            "charge_project_eighths",
+            "charge_model_eighths",
+            "charge_days",
             "charge_months",
             "charge_project_days",
-            "charge_project_quarters",
-            "charge_project_eighths",
-            "charge_model_quarters",
-            "charge_model_eighths",
             "charge_label_days",
         )
     ),
+    ("budget_windows", "balance_high"),
+    ("wallet_overdrafts", "amount_high"),
 )
 
 
