@@ -94,8 +94,14 @@ def parse_source(text: str) -> Source:
 
 
 def find_misplaced(name: str, source: str | None) -> str | None:
-    """Return what is wrong with a source as that of the upstream of a name; None for nothing."""
-    found = None if source is None else parse_source(source)
+    """Return what is wrong with a source as that of the upstream of a name; None for nothing.
+
+    What is no source at all is nothing: `parse_source` says so.
+    """
+    try:
+        found = None if source is None else parse_source(source)
+    except ValueError:
+        return None
     if found is not None and found.kind == "registered" and found.name != name:
         return f"has engines registered for another upstream; write registered://{name}?networks="
     return None

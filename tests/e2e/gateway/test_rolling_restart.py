@@ -61,6 +61,8 @@ class Balancer:
 
     def __init__(self) -> None:
         """Know none."""
+        self.is_open = True
+        """Whoever works with it goes on as long as it is. Who is cancelled may not hear of it."""
         self._ports: list[int] = []
         self._ready: list[int] = []
         self._turn = 0
@@ -84,7 +86,7 @@ class Balancer:
 
     async def run(self) -> None:
         """Look again and again."""
-        while True:
+        while self.is_open:
             await self.look()
             await asyncio.sleep(LOOK_S)
 
@@ -106,8 +108,8 @@ def _replica(folder: Path, engine: ScriptedEngine, balancer: Balancer) -> Iterat
 
 
 async def _ask_on(balancer: Balancer, seen: Counter[int]) -> None:
-    """Ask without end, on a connection as long as it is kept."""
-    while True:
+    """Ask as long as it is open, on a connection as long as it is kept."""
+    while balancer.is_open:
         port = balancer.next()
         async with calling(port) as caller:
             for _ in range(5):
@@ -140,7 +142,6 @@ async def test_no_request_is_lost_when_replicas_are_replaced(
                 balancer.forget(old.port)
                 assert {event.outcome for event in old.events()} == {"ok"}
             assert not [task.result() for task in callers if task.done()], "a request was lost"
-            for task in (looking, *callers):
-                task.cancel()
-            await asyncio.gather(looking, *callers, return_exceptions=True)
+            balancer.is_open = False
+            await asyncio.gather(looking, *callers)
     assert seen.keys() == {200}
