@@ -87,7 +87,8 @@ def _slope(seen: Soaked) -> float | None:
 
 
 def _render(machine: list[str], plan: Plan, seen: Soaked) -> str:
-    memory = [mb for _, mb in seen.samples]
+    memory = [sum(mb) for _, mb in seen.samples]
+    agent, *children = seen.samples[-1][1]
     slope = _slope(seen)
     cost = (max(memory) - memory[0]) * 1_000 / plan.streams
     rows = [
@@ -117,6 +118,7 @@ def _render(machine: list[str], plan: Plan, seen: Soaked) -> str:
         "",
         f"Memory of agent and workers: {memory[0]:.1f} MB at the first sample, {max(memory):.1f}",
         f"at most, {memory[-1]:.1f} at the last: at most {cost:.0f} KB more for each stream.",
+        f"At the last {agent:.1f} of it are the agent's, and {sum(children):.1f} its workers'.",
         *([how] if how else []),
         "",
         *(f"- {count:,} streams failed: {how}" for how, count in seen.failed.most_common()),

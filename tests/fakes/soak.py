@@ -67,8 +67,8 @@ class Soaked:
     """Times that somebody was told 503, as nobody could be asked in time, and came again."""
     failed: Counter[str] = field(default_factory=Counter)
     """Streams that ended in another way than their caller wanted, by how."""
-    samples: list[tuple[float, float]] = field(default_factory=list)
-    """Seconds since the beginning, and MB of the agent and its workers."""
+    samples: list[tuple[float, list[float]]] = field(default_factory=list)
+    """Seconds since the beginning, and MB of the agent and of each of its children."""
     asked: int = 0
     """Requests that the engine got."""
     events: int = 0
@@ -85,7 +85,7 @@ class Soaked:
 
         Source: Theil (1950), Sen (1968). One burst does not move it.
         """
-        half = self.samples[len(self.samples) // 2 :]
+        half = [(at_s, sum(mb)) for at_s, mb in self.samples[len(self.samples) // 2 :]]
         slopes = sorted(
             (later[1] - sooner[1]) / (later[0] - sooner[0])
             for number, sooner in enumerate(half)
@@ -174,10 +174,10 @@ class _Caller:
         return "" if _DONE in tail else "cut"
 
 
-def _weigh(production: Production) -> float:
+def _weigh(production: Production) -> list[float]:
     agent = psutil.Process(production.processes["agent"].pid)
     family = [agent, *agent.children(recursive=True)]
-    return sum(process.memory_info().rss for process in family) / 1e6
+    return [process.memory_info().rss / 1e6 for process in family]
 
 
 def _gauge(text: str, name: str) -> float:
