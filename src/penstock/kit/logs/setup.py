@@ -33,7 +33,7 @@ class Handler(logging.StreamHandler[TextIO]):
     Args:
         stream: Where lines go.
         form: How they look.
-        process: What kind of process this is: `agent`, `worker`, `control`.
+        process: What kind of process this is: `agent`, `caches`, `worker`, `control`.
         repeats: Which lines are left out.
     """
 
