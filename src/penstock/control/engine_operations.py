@@ -14,6 +14,12 @@ from penstock.contract.operations import MAX_WAIT_S, Claim, ClaimRequest, Outcom
 from penstock.control.door import read_body
 from penstock.control.errors import BODY_TOO_LARGE, NODE_REQUEST_INVALID
 from penstock.control.feed import POLL_S, is_over
+from penstock.control.messages import (
+    MESSAGE_CONTENT,
+    MESSAGE_TYPE,
+    decode_message,
+    describe_message,
+)
 from penstock.kit.clock import Clock
 from penstock.kit.errors import PenstockError
 from penstock.storage.database import Database
@@ -23,8 +29,6 @@ from penstock.storage.scope import Scope
 FOREIGN_POLL_S = 1.0
 """How often an open question asks the database, in case another process wants something."""
 _NODE_ID = re.compile(r"[!-~]{1,64}")
-_TYPE = "application/msgpack"
-_CONTENT = {_TYPE: {"schema": {"type": "string", "format": "binary"}}}
 
 Message = TypeVar("Message", ClaimRequest, OutcomeReport)
 
@@ -50,10 +54,10 @@ def create_engine_operations_router(
             "Answers at once or as soon as there is one; 204 when there is none. No other node is "
             "given the same one."
         ),
-        openapi_extra=_body("A `ClaimRequest` as MessagePack."),
+        openapi_extra=describe_message("A `ClaimRequest` as MessagePack."),
         response_class=Response,
         responses={
-            200: {"content": _CONTENT},
+            200: {"content": MESSAGE_CONTENT},
             204: {"description": "Nothing is wanted."},
             **errors,
         },
@@ -65,14 +69,14 @@ def create_engine_operations_router(
         found = await _claim(database, clock, scope, asked, request)
         if found is None:
             return Response(status_code=204)
-        return Response(msgspec.msgpack.encode(found), media_type=_TYPE)
+        return Response(msgspec.msgpack.encode(found), media_type=MESSAGE_TYPE)
 
     @router.post(
         "/outcome",
         status_code=204,
         summary="Say what came of an operation",
         description="Repeated, it changes nothing.",
-        openapi_extra=_body("An `OutcomeReport` as MessagePack."),
+        openapi_extra=describe_message("An `OutcomeReport` as MessagePack."),
         response_class=Response,
         responses={**errors, **problem_responses(OBJECT_UNKNOWN)},
     )
@@ -110,18 +114,8 @@ async def _claim(
             return None
 
 
-def _body(description: str) -> dict[str, object]:
-    return {
-        "requestBody": {"required": True, "description": description, "content": _CONTENT},
-    }
-
-
 def _decode(content: bytes, kind: type[Message]) -> Message:
-    try:
-        message = msgspec.msgpack.decode(content, type=kind)
-    except ValueError as error:
-        detail = f"It cannot be read: {error}"
-        raise PenstockError(NODE_REQUEST_INVALID, detail) from None
+    message = decode_message(content, kind, NODE_REQUEST_INVALID)
     if _NODE_ID.fullmatch(message.node_id) is None:
         raise PenstockError(NODE_REQUEST_INVALID, "It names no node.")
     return message

@@ -10,6 +10,7 @@ from penstock.audit.door import problem_responses
 from penstock.contract.feed import MAX_RECORDS, MAX_WAIT_S, Position, make_page
 from penstock.contract.snapshot_store import RECORD_NAME_BYTES
 from penstock.control.feed_sources import SOURCES
+from penstock.control.messages import MESSAGE_CONTENT, MESSAGE_TYPE
 from penstock.storage.changes import find_change_time, get_last_change, list_changes
 from penstock.storage.database import Database
 from penstock.storage.errors import UNAVAILABLE
@@ -27,7 +28,6 @@ _PAGE_ROWS = 1_000
 """How many objects of a kind are read at once for a full answer."""
 _MAX_BYTES = 8 * 1024 * 1024
 """A page takes no further objects when its records have this size."""
-_TYPE = "application/msgpack"
 
 
 def create_feed_router(database: Database, authenticate: Authenticate) -> APIRouter:
@@ -49,7 +49,7 @@ def create_feed_router(database: Database, authenticate: Authenticate) -> APIRou
         ),
         response_class=Response,
         responses={
-            200: {"content": {_TYPE: {"schema": {"type": "string", "format": "binary"}}}},
+            200: {"content": MESSAGE_CONTENT},
             204: {"description": "Nothing changed."},
             **problem_responses(UNAVAILABLE),
         },
@@ -71,7 +71,7 @@ def create_feed_router(database: Database, authenticate: Authenticate) -> APIRou
             async with database.read(scope) as session:
                 content = await answer(session, position, after)
             if content is not None:
-                return Response(content, media_type=_TYPE)
+                return Response(content, media_type=MESSAGE_TYPE)
             while commits == database.commit_count and loop.time() < asked_s + FOREIGN_POLL_S:
                 # An end of ours must not wait for questions that nobody or nothing will answer.
                 if loop.time() >= deadline_s or await is_over(request):

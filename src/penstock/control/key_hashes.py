@@ -14,19 +14,12 @@ from penstock.contract.key_hashes import decode_key_hashes
 from penstock.control import log_events
 from penstock.control.door import read_body
 from penstock.control.errors import BODY_TOO_LARGE, KEY_HASHES_INVALID, PEPPERS_DIFFER
+from penstock.control.messages import describe_message
 from penstock.kit.clock import Clock
 from penstock.kit.errors import PenstockError
 from penstock.storage.database import Database
 from penstock.storage.errors import UNAVAILABLE
 from penstock.storage.scope import Scope
-
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "description": "`KeyHashes` as MessagePack, at most 500 pairs.",
-        "content": {"application/msgpack": {"schema": {"type": "string", "format": "binary"}}},
-    }
-}
 
 
 class KeyHashesReceipt(BaseModel):
@@ -55,7 +48,7 @@ def create_key_hashes_router(
     @router.post(
         "/key-hashes",
         summary="Report keys that were shown and are stored under an old pepper",
-        openapi_extra=_BODY,
+        openapi_extra=describe_message("`KeyHashes` as MessagePack, at most 500 pairs."),
         responses=problem_responses(
             KEY_HASHES_INVALID, PEPPERS_DIFFER, BODY_TOO_LARGE, UNAVAILABLE
         ),

@@ -10,6 +10,7 @@ from penstock.audit.door import problem_responses
 from penstock.contract.limits import UseReport
 from penstock.control.door import read_body
 from penstock.control.errors import BODY_TOO_LARGE
+from penstock.control.messages import describe_message
 from penstock.kit.errors import PenstockError
 from penstock.limits.errors import USE_REPORT_INVALID
 from penstock.limits.rule_use import record_report
@@ -18,13 +19,6 @@ from penstock.storage.errors import UNAVAILABLE
 from penstock.storage.scope import Scope
 
 _decode = msgspec.msgpack.Decoder(UseReport).decode
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "description": "A `UseReport` as MessagePack, at most 5,000 buckets.",
-        "content": {"application/msgpack": {"schema": {"type": "string", "format": "binary"}}},
-    }
-}
 
 
 def create_limit_uses_router(database: Database, authenticate: Callable[..., Scope]) -> APIRouter:
@@ -43,7 +37,7 @@ def create_limit_uses_router(database: Database, authenticate: Callable[..., Sco
         response_class=Response,
         summary="Report how much of limits is used",
         description="What is older than a report that is here already changes nothing.",
-        openapi_extra=_BODY,
+        openapi_extra=describe_message("A `UseReport` as MessagePack, at most 5,000 buckets."),
         responses=problem_responses(USE_REPORT_INVALID, BODY_TOO_LARGE, UNAVAILABLE),
     )
     async def record_limit_uses(

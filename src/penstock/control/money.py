@@ -7,9 +7,15 @@ import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 
 from penstock.audit.door import problem_responses
-from penstock.contract.money import FreeRequest, HoldAnswer, HoldRequest
+from penstock.contract.money import FreeRequest, HoldRequest
 from penstock.control.door import read_body
 from penstock.control.errors import BODY_TOO_LARGE, HOLDS_INVALID
+from penstock.control.messages import (
+    MESSAGE_CONTENT,
+    MESSAGE_TYPE,
+    decode_message,
+    describe_message,
+)
 from penstock.kit.clock import Clock
 from penstock.kit.errors import PenstockError
 from penstock.ledger.prepaying import find_lapses
@@ -18,9 +24,6 @@ from penstock.limits.budget_messages import find_free_fault, find_hold_fault
 from penstock.storage.database import Database
 from penstock.storage.errors import UNAVAILABLE
 from penstock.storage.scope import Scope
-
-_TYPE = "application/msgpack"
-_CONTENT = {_TYPE: {"schema": {"type": "string", "format": "binary"}}}
 
 Message = TypeVar("Message", HoldRequest, FreeRequest)
 
@@ -43,9 +46,9 @@ def create_holds_router(
         "",
         summary="Hold something of budgets for a life of a worker",
         description="All or nothing. Repeated under its `take_id` it holds nothing more.",
-        openapi_extra=_body("A `HoldRequest` as MessagePack."),
+        openapi_extra=describe_message("A `HoldRequest` as MessagePack."),
         response_class=Response,
-        responses={200: {"content": _CONTENT}, **errors},
+        responses={200: {"content": MESSAGE_CONTENT}, **errors},
     )
     async def hold_money(
         scope: Annotated[Scope, Depends(authenticate)], request: Request
@@ -53,14 +56,14 @@ def create_holds_router(
         asked = _decode(await read_body(request), HoldRequest, find_hold_fault)
         async with database.write(scope) as session:
             answer = await hold(session, asked, clock.wall_ns() // 1_000, find_lapses)
-        return Response(_encode(answer), media_type=_TYPE)
+        return Response(msgspec.msgpack.encode(answer), media_type=MESSAGE_TYPE)
 
     @router.post(
         "/free",
         status_code=204,
         summary="Give back what of holds is not used",
         description="Repeated, it gives back nothing more.",
-        openapi_extra=_body("A `FreeRequest` as MessagePack."),
+        openapi_extra=describe_message("A `FreeRequest` as MessagePack."),
         response_class=Response,
         responses=errors,
     )
@@ -75,23 +78,10 @@ def create_holds_router(
     return router
 
 
-def _body(description: str) -> dict[str, object]:
-    return {
-        "requestBody": {"required": True, "description": description, "content": _CONTENT},
-    }
-
-
-def _encode(answer: HoldAnswer) -> bytes:
-    return msgspec.msgpack.encode(answer)
-
-
 def _decode(
     content: bytes, kind: type[Message], find_fault: Callable[[Message], str | None]
 ) -> Message:
-    try:
-        message = msgspec.msgpack.decode(content, type=kind)
-    except ValueError as error:
-        raise PenstockError(HOLDS_INVALID, f"It cannot be read: {error}") from None
+    message = decode_message(content, kind, HOLDS_INVALID)
     fault = find_fault(message)
     if fault is not None:
         raise PenstockError(HOLDS_INVALID, fault)

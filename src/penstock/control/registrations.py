@@ -33,6 +33,12 @@ from penstock.control.errors import (
     TOKEN_WRONG,
     AuthenticationError,
 )
+from penstock.control.messages import (
+    MESSAGE_CONTENT,
+    MESSAGE_TYPE,
+    decode_message,
+    describe_message,
+)
 from penstock.kit.clock import Clock
 from penstock.kit.errors import PenstockError
 from penstock.kit.moments import format_time
@@ -47,8 +53,6 @@ _MAX_BODY_BYTES = 4_096
 _MAX_GAP_US = 30_000_000
 """Behind so long a time without a look nobody knows whether leases could be renewed in it."""
 _CHALLENGE = 'Bearer realm="penstock"'
-_TYPE = "application/msgpack"
-_MSGPACK = {_TYPE: {"schema": {"type": "string", "format": "binary"}}}
 _EXAMPLE = {"url": "http://10.0.0.5:8000", "ttl_s": 30, "weight": 1, "engine": "vllm"}
 _SCHEMA = {
     "type": "object",
@@ -147,16 +151,10 @@ def create_registrations_router(
         tags=["node"],
         summary="Ask what engines are registered for an upstream",
         description="204 when the answer is the one whose hash is said.",
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "description": "A `RegistrationsRequest` as MessagePack.",
-                "content": _MSGPACK,
-            }
-        },
+        openapi_extra=describe_message("A `RegistrationsRequest` as MessagePack."),
         response_class=Response,
         responses={
-            200: {"content": _MSGPACK},
+            200: {"content": MESSAGE_CONTENT},
             204: {"description": "Nothing changed."},
             **problem_responses(NODE_REQUEST_INVALID, BODY_TOO_LARGE, UNAVAILABLE),
         },
@@ -165,16 +163,13 @@ def create_registrations_router(
         scope: Annotated[Scope, Depends(authenticate_node)], request: Request
     ) -> Response:
         content = await read_body(request, _MAX_BODY_BYTES)
-        try:
-            asked = msgspec.msgpack.decode(content, type=RegistrationsRequest)
-        except ValueError as error:
-            raise PenstockError(NODE_REQUEST_INVALID, f"It cannot be read: {error}") from None
+        asked = decode_message(content, RegistrationsRequest, NODE_REQUEST_INVALID)
         async with database.read(scope) as session:
             found = await service.list_held(session, asked.upstream)
         answer = msgspec.msgpack.encode(Registrations(found))
         if hashlib.sha256(answer).digest() == asked.known:
             return Response(status_code=204)
-        return Response(answer, media_type=_TYPE)
+        return Response(answer, media_type=MESSAGE_TYPE)
 
     return router
 
