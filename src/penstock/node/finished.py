@@ -174,8 +174,6 @@ class _Reader:
         self._journal = journal
         self._tail = Tail(journal.path, _end_of(journal.path) if is_old else Position())
         self._is_idle = False
-        self._tell: Recipient = _tell_nobody
-        self._room = self._told = self._passed_over = 0
 
     def read(self, tell: Recipient, room: int) -> tuple[int, int]:
         """Tell of what is new; return of how many requests, and how many were passed over.
@@ -184,30 +182,27 @@ class _Reader:
             tell: Told of each.
             room: How many it may be told of.
         """
-        self._tell, self._room = tell, room
-        self._told = self._passed_over = 0
+        slot = self._journal.slot
+        told = passed_over = 0
+
+        def parse(segment: int, content: bytes, offset: int) -> int:
+            nonlocal told, passed_over
+            del segment, offset
+            closes, consumed = read_closes(content)
+            wanted = closes[: room - told]
+            tell([finished_request(each.event, each.course, slot) for each in wanted])
+            told += len(wanted)
+            passed_over += len(closes) - len(wanted)
+            return consumed
+
         # Asked before the reading: what is read after a "yes" is all that there is.
         may_be_over = self._is_idle and is_dead(self._journal)
         for _ in range(_CHUNKS_AT_ONCE):
-            self._is_idle = not self._tail.advance(self._parse, is_dead=False)
+            self._is_idle = not self._tail.advance(parse, is_dead=False)
             if self._is_idle:
                 self.is_over = may_be_over
                 break
-        return self._told, self._passed_over
-
-    def _parse(self, segment: int, content: bytes, offset: int) -> int:
-        del segment, offset
-        closes, consumed = read_closes(content)
-        wanted = closes[: self._room - self._told]
-        slot = self._journal.slot
-        self._tell([finished_request(each.event, each.course, slot) for each in wanted])
-        self._told += len(wanted)
-        self._passed_over += len(closes) - len(wanted)
-        return consumed
-
-
-def _tell_nobody(_: Sequence[FinishedRequest]) -> None:
-    """Take nothing."""
+        return told, passed_over
 
 
 def _end_of(folder: Path) -> Position:

@@ -14,10 +14,8 @@ import msgspec
 
 from penstock.engines.kv_events import Event, Hash, Place, Removed, Stored
 
-BLOCK_BYTES: Final = 400
-"""What a block takes, at most."""
 MOST_BLOCKS: Final = 1_000_000
-"""Of all caches of a node together: 400 MB. Blocks that there is no room for are not known."""
+"""Of all caches of a node together: 400 MB at most. Beyond them no block is known."""
 
 _TOKEN_BYTES: Final = 4
 _Key: TypeAlias = Hash | tuple[Hash, str, int]
