@@ -21,6 +21,7 @@ from penstock.gateway.dialects.members import Members, read_members
 from penstock.gateway.dialects.oip import Call
 from penstock.gateway.dialects.openai import Operation
 from penstock.gateway.dialects.translate import check_sayable
+from penstock.gateway.limits import BYTES_PER_TOKEN
 from penstock.gateway.offer import Offer, Target
 from penstock.gateway.prefix import Prefix
 from penstock.gateway.priority import erase_priority, read_priority, write_priority
@@ -43,7 +44,6 @@ _SESSIONS = ("prompt_cache_key", "user")
 """The first one that says something counts."""
 _EMPTY = re.compile(rb'null|""|\[[ \t\r\n]*\]')
 STEER_SCOPE = "inference:steer"
-_BYTES_PER_TOKEN = 4
 
 
 class Admission(msgspec.Struct, frozen=True, gc=False):
@@ -123,7 +123,7 @@ def admit(
     session = session_of(members)
     priority = isolate(members, runtime, principal)
     address(members, target, priority)
-    estimated = len(body) // _BYTES_PER_TOKEN if operation.has_usage else 0
+    estimated = len(body) // BYTES_PER_TOKEN if operation.has_usage else 0
     return Admission(
         operation,
         offer,
@@ -152,9 +152,7 @@ def readdress(admission: Admission, target: Target) -> Admission | None:
     members = _decode_members(admission.body)
     if _check_target(members, admission.operation, target) is not None:
         return None
-    members.pop("cache_salt", None)  # was for the target before
-    erase_priority(members, admission.priority, admission.target.upstream.priority)
-    address(members, target, admission.priority)
+    address_anew(members, admission, target)
     strips_usage = False
     if admission.is_stream:
         options = _decode_members(members["stream_options"])
@@ -185,6 +183,13 @@ def address(members: Members, target: Target, priority: int) -> None:
         members["cache_salt"] = target.cache_salt
     if priority:
         write_priority(members, priority, target.upstream.priority)
+
+
+def address_anew(members: Members, admission: Admission, target: Target) -> None:
+    """Write down that a request goes to another target than it was addressed to."""
+    members.pop("cache_salt", None)
+    erase_priority(members, admission.priority, admission.target.upstream.priority)
+    address(members, target, admission.priority)
 
 
 def isolate(members: Members, runtime: Runtime, principal: Principal) -> int:

@@ -3,13 +3,14 @@
 from functools import partial
 
 from penstock.gateway.admit import Admission, find_offer
-from penstock.gateway.admit_oip import BYTES_PER_TOKEN, check_infer, infer_demand, not_passed
+from penstock.gateway.admit_oip import check_infer, infer_demand, not_passed
 from penstock.gateway.demand import NO_TOKENS
 from penstock.gateway.dialects.errors import GRPC_UNSUPPORTED
 from penstock.gateway.dialects.grpc import PREFIX_BYTES
 from penstock.gateway.dialects.oip import READS, make_call
 from penstock.gateway.dialects.oip_grpc import ModelName, read_infer_message, read_name
 from penstock.gateway.dialects.openai import Operation
+from penstock.gateway.limits import BYTES_PER_TOKEN
 from penstock.gateway.offer import Offer
 from penstock.gateway.runtime import Principal, Runtime
 from penstock.gateway.select import rank

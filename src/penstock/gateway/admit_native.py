@@ -9,6 +9,7 @@ import msgspec
 from penstock.gateway.admit import (
     Admission,
     address,
+    address_anew,
     check_question,
     find_offer,
     isolate,
@@ -26,9 +27,8 @@ from penstock.gateway.dialects.members import Members, read_members
 from penstock.gateway.dialects.messages import MESSAGES
 from penstock.gateway.dialects.openai import CAP_MEMBERS, UNKNOWN_CAPS, Operation
 from penstock.gateway.dialects.responses import RESPONSES
-from penstock.gateway.limits import INPUT_OVERHEAD_TOKENS, MEDIA_TOKENS
+from penstock.gateway.limits import BYTES_PER_TOKEN, INPUT_OVERHEAD_TOKENS, MEDIA_TOKENS
 from penstock.gateway.offer import Offer, Target
-from penstock.gateway.priority import erase_priority
 from penstock.gateway.runtime import Principal, Runtime
 from penstock.gateway.select import rank
 from penstock.kit.errors import Refusal
@@ -36,7 +36,6 @@ from penstock.kit.errors import Refusal
 _decode_members = msgspec.json.Decoder(Members).decode
 _decode_cap = msgspec.json.Decoder(int | None).decode
 _encode = msgspec.json.Encoder().encode
-_BYTES_PER_TOKEN = 4
 _NOT_STORED = msgspec.Raw(b"false")
 _NOT_SPOKEN = Refusal(OPERATION_UNSUPPORTED)
 _OTHERS_CAPS = UNKNOWN_CAPS.union(CAP_MEMBERS, ("max_output_tokens", "n", "best_of"))
@@ -93,7 +92,7 @@ def admit_native(
         is_stream,
         hides_usage=False,
         strips_usage=False,
-        estimated_input_tokens=len(body) // _BYTES_PER_TOKEN if operation.has_usage else 0,
+        estimated_input_tokens=len(body) // BYTES_PER_TOKEN if operation.has_usage else 0,
         demand=demand,
         metadata=metadata,
         priority=priority,
@@ -112,9 +111,7 @@ def readdress_native(admission: Admission, target: Target) -> Admission | None:
     members = _decode_members(admission.body)
     if _check_target(members, admission.operation, target) is not None:
         return None
-    members.pop("cache_salt", None)  # was for the target before
-    erase_priority(members, admission.priority, admission.target.upstream.priority)
-    address(members, target, admission.priority)
+    address_anew(members, admission, target)
     return msgspec.structs.replace(admission, target=target, body=_encode(members))
 
 

@@ -18,14 +18,13 @@ from penstock.gateway.dialects.oip_tensors import (
     isolate,
     read_infer,
 )
-from penstock.gateway.limits import CHOICES, INPUT_OVERHEAD_TOKENS
+from penstock.gateway.limits import BYTES_PER_TOKEN, CHOICES, INPUT_OVERHEAD_TOKENS
 from penstock.gateway.offer import Offer, Target, offer_of
 from penstock.gateway.priority import SCOPE
 from penstock.gateway.runtime import Principal, Runtime
 from penstock.gateway.select import rank
 from penstock.kit.errors import Refusal
 
-BYTES_PER_TOKEN = 4
 _CAP_TENSORS = ("max_tokens", "request_output_len")
 _TIMES = ("beam_width", "num_return_sequences")
 """Inputs of TensorRT-LLM by which one request has several answers."""

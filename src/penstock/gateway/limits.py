@@ -229,6 +229,8 @@ CAPPED_OUTPUT_TOKENS = 4_096
 written into the request. A deployment's `max_output_tokens` may be less."""
 LEAST_OUTPUT_TOKENS = 16
 """A request that asks for more is refused rather than given fewer output tokens than these."""
+BYTES_PER_TOKEN = 4
+"""Of a body or an answer, where nobody counted: a token is taken to be as long."""
 INPUT_OVERHEAD_TOKENS = 256
 """Input tokens that a model's template may add to a body's bytes, in the worst case of money."""
 MEDIA_TOKENS = 20_000

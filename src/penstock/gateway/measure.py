@@ -3,9 +3,9 @@
 from penstock.contract.usage import Outcome, UsageSource
 from penstock.gateway.dialects.openai import Operation, Reading, engine_word
 from penstock.gateway.dialects.openai_usage import Usage
+from penstock.gateway.limits import BYTES_PER_TOKEN
 from penstock.gateway.tap import Tap
 
-_BYTES_PER_TOKEN = 4
 _NOTHING = Usage(0, 0)
 _WORKED = frozenset({"ok", "caller_gone", "interrupted"})
 """Outcomes in which the engine worked for the caller even if it never said how much."""
@@ -68,7 +68,7 @@ def measure_plain(
         return _NOTHING, "estimated", flags
     if outcome == "ok":
         flags = flags or ("usage_missing",)
-    output_tokens = answer_bytes // _BYTES_PER_TOKEN if operation.has_output else 0
+    output_tokens = answer_bytes // BYTES_PER_TOKEN if operation.has_output else 0
     return Usage(estimated_input_tokens, output_tokens), "estimated", flags
 
 

@@ -14,7 +14,12 @@ import msgspec
 from penstock.engines.isolation import STEERING
 from penstock.gateway.dialects.errors import MEMBER_INVALID, MEMBER_MISSING
 from penstock.gateway.dialects.members import Members, read_members
-from penstock.gateway.limits import TENSOR_HEADER_BYTES, TENSOR_JSON_BYTES, TENSORS
+from penstock.gateway.limits import (
+    BYTES_PER_TOKEN,
+    TENSOR_HEADER_BYTES,
+    TENSOR_JSON_BYTES,
+    TENSORS,
+)
 from penstock.kit.errors import Refusal
 
 Pseudonym = Callable[[bytes], bytes]
@@ -37,7 +42,6 @@ NOT_PASSED_OF_URGENT = NOT_PASSED.difference(("priority",))
 """The same of callers whose requests may go before others', who say so in the server's own way."""
 _BINARY_SIZE = "binary_data_size"
 _TOKEN_IDS = frozenset({"input_ids", "output_ids", "token_ids"})
-_BYTES_PER_TOKEN = 4
 STOP = "stop"
 """The tensor by which a TensorRT-LLM model ends whichever request has this one's id."""
 _MOST_SEQUENCE = 2**63
@@ -141,7 +145,7 @@ def text_bytes(tensors: Iterable[Tensor]) -> int:
             found += tensor.size
         elif tensor.name in _TOKEN_IDS:
             # A shape is a claim: as JSON each element has two bytes or more, else four or eight.
-            found += max(0, min(_BYTES_PER_TOKEN * math.prod(tensor.shape), 2 * tensor.size))
+            found += max(0, min(BYTES_PER_TOKEN * math.prod(tensor.shape), 2 * tensor.size))
     return found
 
 

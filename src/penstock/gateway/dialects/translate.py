@@ -18,11 +18,10 @@ from penstock.gateway.dialects.members import Members
 from penstock.gateway.dialects.oip_answers import read_generated
 from penstock.gateway.dialects.openai import CHAT, COMPLETIONS, Operation, Reading
 from penstock.gateway.dialects.openai_usage import Usage
-from penstock.gateway.limits import TRANSLATED_OUTPUT_TOKENS
+from penstock.gateway.limits import BYTES_PER_TOKEN, TRANSLATED_OUTPUT_TOKENS
 from penstock.kit.errors import Refusal
 
 DONE: Final = b"data: [DONE]\n\n"
-_BYTES_PER_TOKEN: Final = 4
 _SAME_NAMES: Final = (
     "temperature", "top_p", "top_k", "seed", "presence_penalty", "frequency_penalty",
     "repetition_penalty", "min_tokens",
@@ -232,5 +231,5 @@ def say_whole(body: bytes, voice: Voice, estimated_input_tokens: int) -> tuple[R
         return reading, body
     usage = reading.usage
     if usage is None:
-        usage = Usage(estimated_input_tokens, (reading.text_bytes or 0) // _BYTES_PER_TOKEN)
+        usage = Usage(estimated_input_tokens, (reading.text_bytes or 0) // BYTES_PER_TOKEN)
     return reading, voice.whole(text_of(body), usage, is_estimated=reading.usage is None)
