@@ -5,6 +5,7 @@ passed on while it comes; any other one when all of it is there.
 """
 
 import re
+from abc import ABC, abstractmethod
 from typing import Any
 
 import msgspec
@@ -23,7 +24,7 @@ _NO_FLAGS: tuple[str, ...] = ()
 _MISSING = ("usage_missing",)
 
 
-class EventTap(Tap):
+class EventTap(Tap, ABC):
     """Reads one stream, as `Tap` does; `frame_count` is of events that carry a token."""
 
     __slots__ = ()
@@ -90,8 +91,13 @@ class EventTap(Tap):
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             return  # it is relayed as it is
 
+    @abstractmethod
     def _read_event(self, payload: bytes) -> None:
-        raise NotImplementedError
+        """Take note of what an event says.
+
+        Raises:
+            msgspec.DecodeError: It is no JSON object, or not of this protocol.
+        """
 
 
 class MessagesTap(EventTap):
