@@ -4,12 +4,12 @@ from collections import deque
 
 from penstock.gateway.demand import Demand
 from penstock.gateway.limits import (
+    BYTES_PER_TOKEN,
     HABITS,
     OUTPUTS_REMEMBERED,
     UNSEEN_OUTPUT_TOKENS,
 )
 
-_UNSEEN_TOKENS_PER_BYTE = 0.25
 _WEIGHT = 0.05
 _RENEWED_EVERY = 50
 _QUANTILE = 0.95
@@ -21,8 +21,8 @@ class Habit:
     __slots__ = ("_new", "_outputs", "_tokens_per_byte", "usual_output")
 
     def __init__(self) -> None:
-        """Begin with a token for four bytes, and no idea of the output."""
-        self._tokens_per_byte = _UNSEEN_TOKENS_PER_BYTE
+        """Begin with what a token is taken to be, and no idea of the output."""
+        self._tokens_per_byte = 1 / BYTES_PER_TOKEN
         self._outputs: deque[int] = deque(maxlen=OUTPUTS_REMEMBERED)
         self._new = 0
         self.usual_output: int | None = None
