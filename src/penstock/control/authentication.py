@@ -22,7 +22,10 @@ from penstock.kit.files import read_or_create_secret
 from penstock.kit.secrets import find_secret_fault
 from penstock.storage.scope import Scope
 
-_BEARER = 'Bearer realm="penstock"'
+BEARER = 'Bearer realm="penstock"'
+"""What is answered to who shows no token, in `WWW-Authenticate`."""
+BEARER_AGAIN = f'{BEARER}, error="invalid_token"'
+"""The same to who shows one that is not good here."""
 _BASIC = 'Basic realm="penstock", charset="UTF-8"'
 
 
@@ -58,10 +61,10 @@ def create_bearer(token: bytes, scheme_name: str, description: str) -> Callable[
         credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
     ) -> Scope:
         if credentials is None:
-            raise AuthenticationError(TOKEN_MISSING, _BEARER)
+            raise AuthenticationError(TOKEN_MISSING, BEARER)
         # Header values came as Latin-1, so they go back as Latin-1.
         if not hmac.compare_digest(credentials.credentials.encode("latin-1"), token):
-            raise AuthenticationError(TOKEN_WRONG, f'{_BEARER}, error="invalid_token"')
+            raise AuthenticationError(TOKEN_WRONG, BEARER_AGAIN)
         return Scope.all_organizations()
 
     return authenticate

@@ -8,13 +8,11 @@ from penstock.access.model import KeyRefusal, Principal
 from penstock.access.peppers import Peppers
 from penstock.access.rules import find_key_id
 from penstock.access.verification import principal_of, verify_key
+from penstock.control.authentication import BEARER, BEARER_AGAIN
 from penstock.control.errors import TOKEN_MISSING, TOKEN_WRONG, AuthenticationError
 from penstock.control.key_uses import KeyUses
 from penstock.storage.database import Database
 from penstock.storage.scope import Scope
-
-_CHALLENGE = 'Bearer realm="penstock"'
-_CHALLENGE_AGAIN = f'{_CHALLENGE}, error="invalid_token"'
 
 
 class Principals:
@@ -51,21 +49,21 @@ class Principals:
         scheme, _, credentials = authorization.partition(" ")
         token = credentials.strip()
         if scheme.lower() != "bearer" or not token:
-            raise AuthenticationError(TOKEN_MISSING, _CHALLENGE)
+            raise AuthenticationError(TOKEN_MISSING, BEARER)
         # Header values came as Latin-1, so they go back as Latin-1.
         if hmac.compare_digest(token.encode("latin-1"), self._admin_token):
             return Principal.of_admin_token()
         if find_key_id(token) is None:
-            raise AuthenticationError(TOKEN_WRONG, _CHALLENGE_AGAIN)
+            raise AuthenticationError(TOKEN_WRONG, BEARER_AGAIN)
         return await self._identify_key(token, now_us, address)
 
     async def _identify_key(self, token: str, now_us: int, address: str | None) -> Principal:
         async with self._database.read(Scope.all_organizations()) as session:
             found = await verify_key(session, self._peppers, token, now_us=now_us, address=address)
         if isinstance(found, KeyRefusal):
-            raise AuthenticationError(KEY_REFUSED, _CHALLENGE_AGAIN)
+            raise AuthenticationError(KEY_REFUSED, BEARER_AGAIN)
         principal = principal_of(found.record)
         if not ADMIN_API_SCOPES & principal.scopes:
-            raise AuthenticationError(KEY_REFUSED, _CHALLENGE_AGAIN)
+            raise AuthenticationError(KEY_REFUSED, BEARER_AGAIN)
         self._key_uses.note(found, now_us)
         return principal

@@ -24,7 +24,9 @@ from penstock.catalog.registrations.model import (
     NewRegistration,
 )
 from penstock.contract.registrations import PATH, Registrations, RegistrationsRequest
+from penstock.contract.snapshot import MAX_ENDPOINT_WEIGHT
 from penstock.control import log_events
+from penstock.control.authentication import BEARER, BEARER_AGAIN
 from penstock.control.door import read_body
 from penstock.control.errors import (
     BODY_TOO_LARGE,
@@ -52,7 +54,6 @@ RENEWALS = 3
 _MAX_BODY_BYTES = 4_096
 _MAX_GAP_US = 30_000_000
 """Behind so long a time without a look nobody knows whether leases could be renewed in it."""
-_CHALLENGE = 'Bearer realm="penstock"'
 _EXAMPLE = {"url": "http://10.0.0.5:8000", "ttl_s": 30, "weight": 1, "engine": "vllm"}
 _SCHEMA = {
     "type": "object",
@@ -65,7 +66,7 @@ _SCHEMA = {
             "description": "`http://ADDRESS:PORTS[/PREFIX]`; each of the ports is an endpoint.",
         },
         "ttl_s": {"type": "integer", "minimum": MIN_TTL_S, "maximum": MAX_TTL_S, "default": 30},
-        "weight": {"type": "integer", "minimum": 1, "maximum": 65_535, "default": 1},
+        "weight": {"type": "integer", "minimum": 1, "maximum": MAX_ENDPOINT_WEIGHT, "default": 1},
         "engine": {"type": "string", "description": "Its provider.", "default": ""},
     },
     "examples": [_EXAMPLE],
@@ -186,12 +187,12 @@ def _create_authentication(database: Database, peppers: Peppers) -> Callable[...
     ) -> str:
         """Return the id of the upstream that the token is for."""
         if credentials is None:
-            raise AuthenticationError(TOKEN_MISSING, _CHALLENGE)
+            raise AuthenticationError(TOKEN_MISSING, BEARER)
         scope = Scope.all_organizations()
         async with database.read(scope) as session:
             holder = await service.identify(session, peppers, credentials.credentials)
         if holder is None:
-            raise AuthenticationError(TOKEN_WRONG, f'{_CHALLENGE}, error="invalid_token"')
+            raise AuthenticationError(TOKEN_WRONG, BEARER_AGAIN)
         if holder.new_mac is not None:
             async with database.write(scope) as session:
                 await service.rehash(session, holder)
