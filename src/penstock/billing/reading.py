@@ -46,6 +46,7 @@ async def read_content(session: ReadSession, invoice: Invoice) -> dict[str, Any]
     recipient = await find_recipient(session, invoice.organization_id)
     if recipient is None:
         return None
+    await session.tune(statement_timeout=str(STATEMENT_TIMEOUT_MS))
     usages, paid = await read_charges(session, store.UNBILLED, invoice)
     return describe(invoice, reckon(invoice.currency, usages, paid, recipient.vat))
 
@@ -56,10 +57,9 @@ async def read_charges(
     """Return what some charges are for and who paid them: each row that they are made of is read.
 
     Args:
-        session: Where from; its statements may take long from then on.
+        session: Where from; its statements may take `STATEMENT_TIMEOUT_MS`.
         charges: `store.UNBILLED` or `store.BILLED`.
         invoice: What these are asked for.
     """
-    await session.tune(statement_timeout=str(STATEMENT_TIMEOUT_MS))
     where = (session, session.scope, charges, invoice)
     return await usage_store.list_usage(*where), await usage_store.sum_paid(*where)
