@@ -129,7 +129,7 @@ class Sink:
             lives = msgspec.msgpack.decode(body, type=PlacesQuestion).lives
             places = [self.places[(life.producer, life.epoch)] for life in lives]
             return msgspec.msgpack.encode(PlacesAnswer(tuple(places)))
-        assert path == "/node/v1/usage"
+        assert path == "/node/v1/usage", path
         return msgspec.json.encode(self._store(body))
 
     def _store(self, body: bytes) -> UsageReceipt:
@@ -172,7 +172,8 @@ class Node:
     async def start(self, *worker_options: str, **settings: object) -> None:
         """Start an agent and wait until it runs."""
         await self.spawn(*worker_options, **settings)
-        await until(lambda: "agent running" in self.log(), f"agent runs: {self.log()}")
+        await until(lambda: "agent running" in self.log() or not self.is_alive(), "agent runs")
+        assert self.is_alive(), self.log()
         self.metrics_port = int(self.log().rsplit("metrics_port=", 1)[1].split()[0])
 
     async def spawn(self, *worker_options: str, **settings: object) -> None:
@@ -200,6 +201,10 @@ class Node:
         """Process id of the agent."""
         assert self._process is not None
         return self._process.pid
+
+    def is_alive(self) -> bool:
+        """Tell whether the agent has not ended yet."""
+        return self._process is not None and self._process.returncode is None
 
     def log(self) -> str:
         """Return what the agent has logged since its start."""
@@ -248,6 +253,7 @@ class Node:
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
             await self._process.wait()
+        print(f"{self.log_path}:\n{self.log()}")  # noqa: T201  # shown of tests that fail
         for pid in self.worker_pids():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -41,6 +41,7 @@ from penstock.gateway import log_events
 from penstock.gateway.limiter import Limiter
 from penstock.gateway.limits import AGENT_UNSENT_BYTES, CREDENTIALS, STATS_S
 from penstock.kit.logs.setup import change_level
+from penstock.kit.streams import write_if_open
 
 _RETRY_S = 0.15
 _READ_BYTES = 64 * 1024
@@ -107,8 +108,7 @@ class AgentLink:
         writer = self._writer
         if writer is None or writer.transport.get_write_buffer_size() > AGENT_UNSENT_BYTES:
             return False
-        writer.write(encode_message(message))
-        return True
+        return write_if_open(writer, encode_message(message))
 
     async def run(self) -> None:
         """Connect, talk, connect again; until cancelled."""
@@ -130,7 +130,7 @@ class AgentLink:
             await asyncio.sleep(_RETRY_S)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(encode_message(self._hello()))
+        write_if_open(writer, encode_message(self._hello()))
         self._writer = writer
         self._limiter.connected()
         reporting = asyncio.create_task(self._report(writer), name="report")
@@ -140,13 +140,15 @@ class AgentLink:
             self._writer = None
             self._limiter.lost()
             reporting.cancel()
+            await asyncio.wait({reporting})
+            # Nothing is awaited in here: the worker's own cancellation must come through.
             with contextlib.suppress(asyncio.CancelledError, OSError):
-                await reporting
+                reporting.result()
 
     async def _report(self, writer: asyncio.StreamWriter) -> None:
         while True:
             for message in self._make_report():
-                writer.write(encode_message(message))
+                write_if_open(writer, encode_message(message))
                 await writer.drain()
                 await asyncio.sleep(0)  # requests have their turn between two parts
             await asyncio.sleep(STATS_S)
@@ -179,7 +181,7 @@ class AgentLink:
     def _hear(self, message: AgentMessage, writer: asyncio.StreamWriter) -> None:  # noqa: C901 - flat
         match message:
             case Apply():
-                writer.write(encode_message(self._orders.apply()))
+                write_if_open(writer, encode_message(self._orders.apply()))
             case NotReady():
                 self._orders.take_not_ready(message)
             case EngineLoads():

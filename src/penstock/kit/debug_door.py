@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 from penstock.kit import log_events
 from penstock.kit.inspection import Found, InspectionError, Question
 from penstock.kit.inspection_topics import DEFAULT_ROWS, Topic
+from penstock.kit.streams import write_if_open
 
 _FOLDER: Final = "debug"
 _HEAD_BYTES: Final = 8 * 1024
@@ -139,10 +140,11 @@ class DebugDoor:
                 head = await reader.readuntil(b"\r\n\r\n")
             status, found = await self._answer(head)
             body = json.dumps(found).encode() + b"\n"
-            writer.write(
+            write_if_open(
+                writer,
                 f"HTTP/1.1 {status} {_REASONS[status]}\r\ncontent-type: application/json\r\n"
                 f"content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode()
-                + body
+                + body,
             )
             async with asyncio.timeout(_HEAD_S):
                 await writer.drain()

@@ -29,6 +29,7 @@ from penstock.contract.node import (
     encode_message,
 )
 from penstock.contract.node_parts import PART_BYTES, Listing, split
+from penstock.kit.streams import write_if_open
 from penstock.node import log_events
 
 Wish: TypeAlias = (
@@ -52,9 +53,9 @@ class Link:
         frame = encode_message(message)
         if isinstance(message, Listing) and len(frame) > PART_BYTES:
             for part in split(message):
-                self._writer.write(encode_message(part))
+                write_if_open(self._writer, encode_message(part))
         else:
-            self._writer.write(frame)
+            write_if_open(self._writer, frame)
 
     @property
     def is_closed(self) -> bool:

@@ -20,6 +20,7 @@ from penstock.contract.caches import (
     encode_said,
 )
 from penstock.contract.node import Frames, MessageTooLongError
+from penstock.kit.streams import write_if_open
 from penstock.node import log_events
 from penstock.node.caches.index import Index
 from penstock.node.caches.tokens import Prompts, TokenizerError
@@ -102,7 +103,7 @@ class Desk:
         model = self._models.get((ask.upstream, ask.model))
         prompts = None if model is None else self._prompts.get(model.tokenizer)
         if model is None or prompts is None or len(self._waiting) >= MOST_WAITING:
-            writer.write(encode_said(Found(ask.number)))
+            write_if_open(writer, encode_said(Found(ask.number)))
             return
         task = asyncio.create_task(self._answer(ask, model, prompts, writer))
         self._waiting.add(task)
@@ -122,8 +123,7 @@ class Desk:
             tokens, salt = prompt
             found = self._index.find(ask, tokens, adapter=model.adapter, salt=salt)
             found = self._prove(model, found)
-        if not writer.is_closing():
-            writer.write(encode_said(found))
+        write_if_open(writer, encode_said(found))
 
     def _prove(self, model: FollowedModel, found: Found) -> Found:
         now_s = self._now_s()

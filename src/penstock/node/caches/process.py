@@ -21,6 +21,7 @@ from penstock.contract.caches import (
 )
 from penstock.contract.node import Frames
 from penstock.kit.logs.setup import Form, LevelName
+from penstock.kit.streams import write_if_open
 from penstock.node.caches.desk import Desk
 from penstock.node.caches.index import Index
 
@@ -51,11 +52,11 @@ async def serve(settings: CachesSettings) -> None:
     writer, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, said)
 
     def on_emptied(engine: FollowedEngine) -> None:
-        writer.write(encode_said(Emptied(engine.upstream, engine.url)))
+        write_if_open(writer, encode_said(Emptied(engine.upstream, engine.url)))
 
     async def tell() -> None:
         while True:
-            writer.write(encode_said(Figures(index.figures())))
+            write_if_open(writer, encode_said(Figures(index.figures())))
             await asyncio.sleep(FIGURES_S)
 
     index = Index(on_emptied)

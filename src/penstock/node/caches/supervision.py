@@ -29,6 +29,7 @@ from penstock.contract.node import CachesEmptied, Frames, MessageTooLongError
 from penstock.contract.snapshot import Deployment, Endpoint, Upstream
 from penstock.kit.clock import Clock
 from penstock.kit.logs.setup import get_level
+from penstock.kit.streams import write_if_open
 from penstock.node import log_events, metrics
 from penstock.node.backoff import RestartPauses
 from penstock.node.caches.process import CachesSettings
@@ -169,7 +170,7 @@ class Caches:
         """Tell it what to follow until there is nothing."""
         assert process.stdin is not None  # noqa: S101 - it is a pipe
         while self._follow.engines:
-            process.stdin.write(encode_said(self._follow))
+            write_if_open(process.stdin, encode_said(self._follow))
             with contextlib.suppress(OSError):
                 await process.stdin.drain()
             while not await self._look():  # noqa: ASYNC110 - nobody tells
