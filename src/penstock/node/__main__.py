@@ -2,10 +2,11 @@
 
 import sys
 
-from penstock.kit.starting import importing
+from penstock.kit.starting import importing, use_one_heap
 
 with importing():
     from penstock.node.program import main
 
 if __name__ == "__main__":
+    use_one_heap()
     sys.exit(main(sys.argv[1:]))
