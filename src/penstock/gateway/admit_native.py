@@ -16,7 +16,7 @@ from penstock.gateway.admit import (
     read_flag,
     session_of,
 )
-from penstock.gateway.demand import NO_TOKENS, Demand, kind_of
+from penstock.gateway.demand import NO_TOKENS, Demand, kind_of, worst_input_tokens
 from penstock.gateway.dialects.errors import (
     MEMBER_INVALID,
     MEMBER_MISSING,
@@ -27,7 +27,7 @@ from penstock.gateway.dialects.members import Members, read_members
 from penstock.gateway.dialects.messages import MESSAGES
 from penstock.gateway.dialects.openai import CAP_MEMBERS, UNKNOWN_CAPS, Operation
 from penstock.gateway.dialects.responses import RESPONSES
-from penstock.gateway.limits import BYTES_PER_TOKEN, INPUT_OVERHEAD_TOKENS, MEDIA_TOKENS
+from penstock.gateway.limits import BYTES_PER_TOKEN
 from penstock.gateway.offer import Offer, Target
 from penstock.gateway.runtime import Principal, Runtime
 from penstock.gateway.select import rank
@@ -170,11 +170,7 @@ def _demand_of(
         return None
     if not operation.has_usage:
         return NO_TOKENS
-    most_input = 0
-    if quota.budgets:
-        # Tools are written into the prompt in a longer form than they are sent in.
-        tools = len(members.get("tools", b""))
-        most_input = body_bytes + INPUT_OVERHEAD_TOKENS + tools + media * MEDIA_TOKENS
+    most_input = worst_input_tokens(members, body_bytes, media) if quota.budgets else 0
     raw = members.get(operation.cap_member)
     cap = None if raw is None else _decode_cap(raw)
     kind = kind_of(most_input or body_bytes, cap, 1)

@@ -7,22 +7,29 @@ import msgspec
 
 from penstock.gateway.dialects.members import Members
 from penstock.gateway.dialects.openai import CAP_MEMBERS, UNKNOWN_CAPS, Operation
+from penstock.gateway.dialects.parts import TEXT_TYPES
 from penstock.gateway.limits import INPUT_OVERHEAD_TOKENS, MEDIA_TOKENS, QUESTION_PIECES
 
-_TOOLS = frozenset({"tools", "functions"})
 _TIMES = frozenset({"n", "best_of"})
-_SPECIAL = UNKNOWN_CAPS.union(CAP_MEMBERS, _TOOLS, _TIMES, {"prompt"})
-"""Members with which a request may ask for more than its size says."""
+_SPECIAL = UNKNOWN_CAPS.union(CAP_MEMBERS, _TIMES, {"prompt"})
+"""Members that tell of output, or of several answers."""
 _CAP = CAP_MEMBERS[0].encode()
+_HAS_OBJECT = re.compile(rb":[ \t\r\n]*\{")
 _HAS_PROMPTS = re.compile(rb'\[[ \t\r\n]*["\[]')
 _decode_number = msgspec.json.Decoder(int | None).decode
 _decode_members = msgspec.json.Decoder(Members).decode
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
+_NONE = msgspec.Raw(b"")
 
 
-class _Part(msgspec.Struct, frozen=True):
+class _Part(msgspec.Struct, frozen=True, gc=False):
+    """A part of a chat's message; those of other protocols have parts of their own."""
+
     type: str = ""
+    content: msgspec.Raw = _NONE
+    output: msgspec.Raw = _NONE
+    source: msgspec.Raw = _NONE
 
 
 class _Message(msgspec.Struct, frozen=True):
@@ -74,6 +81,19 @@ def largest_of(kind: int) -> Demand:
     return Demand(size, cap, kind & 1, size, has_other_caps=False, names_nothing=cap is None)
 
 
+def worst_input_tokens(members: Members, body_bytes: int, media: int) -> int:
+    """Return how many input tokens a question has at most, of whatever protocol: what is held.
+
+    Args:
+        members: Of its body.
+        body_bytes: Size of the body: no tokenizer makes more tokens of it than it has bytes.
+        media: How many of its parts are not known to be text.
+    """
+    # Templates write tools in a longer form than they are sent in.
+    tools = len(members.get("tools", b"")) + len(members.get("functions", b""))
+    return body_bytes + tools + media * MEDIA_TOKENS + INPUT_OVERHEAD_TOKENS
+
+
 def read_demand(
     members: Members, operation: Operation, body_bytes: int, *, is_for_money: bool
 ) -> Demand:
@@ -86,13 +106,11 @@ def read_demand(
         is_for_money: The worst case is wanted, too.
     """
     answers = 1 if operation.has_output else 0
-    most_input = body_bytes + INPUT_OVERHEAD_TOKENS if is_for_money else 0
-    if is_for_money and operation.input_member == "messages":
-        messages = bytes(members["messages"])
-        # Something in it may have parts. Looking for one byte is much quicker than for two, and
-        # a lone message without parts has only the brace that it begins with.
-        if messages.rfind(b"[") > 0 or (messages.rfind(b"{") > 1 and messages.find(b":{") >= 0):
-            most_input += _count_media(messages) * MEDIA_TOKENS
+    most_input = 0
+    if is_for_money:
+        has_parts = operation.input_member == "messages"
+        media = _count_media(bytes(members["messages"])) if has_parts else 0
+        most_input = worst_input_tokens(members, body_bytes, media)
     if _SPECIAL.isdisjoint(members):
         kind = (most_input or body_bytes).bit_length() << 8 | answers  # as `kind_of` has it
         # By place, which is faster: no other cap, and it names nothing.
@@ -101,15 +119,12 @@ def read_demand(
 
 
 def _read_special(members: Members, body_bytes: int, answers: int, most_input: int) -> Demand:
-    """Go on where a member tells of output, of several answers, or of more input."""
+    """Go on where a member tells of output, or of several answers."""
     cap: int | None = None
     times = prompts = 1
     names_nothing, has_other_caps = True, False
     for name in _SPECIAL.intersection(members):
-        if name in _TOOLS:
-            # Written into the prompt in a longer form than they are sent in.
-            most_input += len(bytes(members[name])) if most_input else 0
-        elif name == "prompt":
+        if name == "prompt":
             prompts = _count_prompts(bytes(members[name]))
         elif name in _TIMES:
             times = max(times, _number(members, name) or 1)
@@ -167,7 +182,11 @@ def _count_prompts(question: bytes) -> int:
 
 
 def _count_media(messages: bytes) -> int:
-    """Return how many parts of messages are not text; too many when their form is not known."""
+    """Return how many parts of a chat are not text; too many when their form is not known."""
+    # Most have no parts, which is seen at once: a lone one has only the brace that it begins with.
+    has_object = messages.rfind(b"{") > 1 and _HAS_OBJECT.search(messages) is not None
+    if messages.rfind(b"[") <= 0 and not has_object:
+        return 0
     if len(messages) > QUESTION_PIECES and (braces := messages.count(b"{")) > QUESTION_PIECES:
         return braces
     try:
@@ -178,5 +197,9 @@ def _count_media(messages: bytes) -> int:
     for message in read:
         content = message.content
         if isinstance(content, list):
-            count += sum(part.type != "text" for part in content)
+            for part in content:
+                if part.type not in TEXT_TYPES:
+                    if part.content or part.output or part.source:
+                        return messages.count(b"{")
+                    count += 1
     return count

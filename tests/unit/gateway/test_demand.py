@@ -16,6 +16,7 @@ from penstock.gateway.dialects.openai import (
     UNKNOWN_CAPS,
     Operation,
 )
+from penstock.gateway.dialects.parts import TEXT_TYPES
 from penstock.gateway.limits import INPUT_OVERHEAD_TOKENS, MEDIA_TOKENS, QUESTION_PIECES
 
 _HELLO = [{"role": "user", "content": "hello"}]
@@ -86,9 +87,30 @@ def test_what_has_too_many_pieces_is_not_taken_apart() -> None:
 
 
 def test_messages_of_an_unknown_form_are_held_to_be_media() -> None:
-    """Rather too much than too little."""
-    demand = _demand(CHAT, messages=[{"role": "user", "content": {"type": "text"}}])
-    assert demand.most_input_tokens > 2 * MEDIA_TOKENS
+    """Rather too much than too little, however much white space there is."""
+    messages = [{"role": "user", "content": {"type": "text"}}]
+    assert _demand(CHAT, messages=messages).most_input_tokens > 2 * MEDIA_TOKENS
+    for indent in (None, 1):
+        spaced = json.dumps(messages, indent=indent).encode()
+        demand = read_demand(
+            {"messages": msgspec.Raw(spaced)}, CHAT, len(spaced), is_for_money=True
+        )
+        assert demand.most_input_tokens > 2 * MEDIA_TOKENS
+
+
+def test_media_in_parts_of_a_chats_parts_are_held() -> None:
+    """What has parts of its own is held to be as many media as it has objects at least."""
+    image = {"type": "image", "source": {"type": "url", "url": "https://example.org/a.png"}}
+    result = {"type": "tool_result", "content": [image, image, image]}
+    demand = _demand(CHAT, messages=[{"role": "user", "content": [result]}])
+    assert demand.most_input_tokens > 3 * MEDIA_TOKENS
+
+
+def test_parts_that_are_only_text_are_held_by_their_size() -> None:
+    """Also where a chat has them in the words of other protocols."""
+    parts = [{"type": name, "text": "x"} for name in sorted(TEXT_TYPES)]
+    demand = _demand(CHAT, messages=[{"role": "user", "content": parts}])
+    assert demand.most_input_tokens == demand.body_bytes + INPUT_OVERHEAD_TOKENS
 
 
 def test_tools_count_twice() -> None:

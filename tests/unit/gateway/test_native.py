@@ -396,6 +396,59 @@ def test_the_worst_case_counts_media_and_tools() -> None:
     assert response.demand.cap is None
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_v2", "url": "https://example.com/a"},
+        {"type": "image_generation_call", "result": "iVBORw0KGgo"},
+        {"image_url": "https://example.com/a.png"},
+    ],
+    ids=["new", "made", "unnamed"],
+)
+@pytest.mark.parametrize("operation", [MESSAGES, RESPONSES], ids=["messages", "responses"])
+def test_parts_that_nobody_knows_are_held_to_be_media(
+    operation: Operation, part: dict[str, str]
+) -> None:
+    """A hold covers what engines may make of it, as of a chat: a short address may be an image."""
+    turns = [{"role": "user", "content": [part, {"type": "text", "text": "x"}]}]
+    members: dict[str, Any] = {operation.input_member: turns}
+    demand = _admit(operation, _PAYS, **members).demand
+    assert demand is not None
+    size = len(json.dumps(_ASKED[operation] | members))
+    assert demand.most_input_tokens == size + INPUT_OVERHEAD_TOKENS + MEDIA_TOKENS
+
+
+def test_what_agents_say_again_is_held_by_its_size() -> None:
+    """A long conversation with calls of tools and their results is not held to be media."""
+    input_: list[dict[str, Any]] = [
+        {"role": "user", "content": "a"},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "b"}]},
+        {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "c"}]},
+        {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "1", "output": "d"},
+    ]
+    turns: list[dict[str, Any]] = [
+        {"role": "user", "content": [{"type": "text", "text": "a"}]},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "b", "signature": "c"},
+                {"type": "tool_use", "id": "1", "name": "f", "input": {"type": "image"}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [{"type": "tool_result", "tool_use_id": "1", "content": "d"}],
+        },
+    ]
+    for operation, question in ((RESPONSES, input_), (MESSAGES, turns)):
+        members: dict[str, Any] = {operation.input_member: question}
+        demand = _admit(operation, _PAYS, **members).demand
+        assert demand is not None
+        size = len(json.dumps(_ASKED[operation] | members))
+        assert demand.most_input_tokens == size + INPUT_OVERHEAD_TOKENS
+
+
 @pytest.mark.parametrize("operation", [MESSAGES, RESPONSES], ids=["messages", "responses"])
 def test_a_budgets_cap_is_written_in_the_words_of_the_protocol(operation: Operation) -> None:
     """What a budget pays for is what the engine may write."""

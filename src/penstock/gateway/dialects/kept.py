@@ -17,6 +17,7 @@ from penstock.gateway.dialects.errors import (
 )
 from penstock.gateway.dialects.members import Members
 from penstock.gateway.dialects.openai import Operation
+from penstock.gateway.dialects.parts import HOLDER_TYPES, SOURCE_TYPES, TEXT_TYPES
 from penstock.gateway.limits import QUESTION_PARTS, QUESTION_PIECES
 from penstock.kit.errors import Refusal
 
@@ -35,9 +36,7 @@ _STATE: Final = frozenset(
 )
 """Members that stand for what a server keeps or does by itself."""
 _NOTHING: Final = frozenset({b"null", b"false", b"[]", b'""'})
-_MEDIA: Final = re.compile(
-    r"(?:input_|computer_)?(?:image|file|audio|video|document|screenshot)(?:_url)?"
-)
+_NO_MEDIA: Final = TEXT_TYPES | HOLDER_TYPES | SOURCE_TYPES
 _KEPT_TYPES: Final = frozenset({"item_reference", "container_upload"})
 _CALLERS_TOOLS: Final = re.compile(
     r"function|custom|local_shell|apply_patch|(?:bash|text_editor|computer|memory)_[0-9]{8}"
@@ -99,13 +98,20 @@ class _Part(msgspec.Struct, frozen=True, gc=False):
         # OpenAI takes what only has a name for an `item_reference`.
         return self.type is None and self.id != _NULL and self.role == _NULL
 
+    @property
+    def is_media(self) -> bool:
+        """Whether it may be more tokens than bytes: a message need not say that it is one."""
+        if self.type is None:
+            return self.role == _NULL
+        return self.type not in _NO_MEDIA
+
 
 _decode_part = msgspec.json.Decoder(_Part).decode
 _decode_parts = msgspec.json.Decoder(list[_Part]).decode
 
 
 def survey(members: Members, operation: Operation) -> int | Refusal:
-    """Return how many parts of a question are not text; refuse what a server keeps.
+    """Return how many parts of a question are not known to be text; refuse what a server keeps.
 
     Args:
         members: Of its body.
@@ -133,7 +139,7 @@ def survey(members: Members, operation: Operation) -> int | Refusal:
         for part in parts:
             if part.is_kept:
                 return Refusal(STATE_UNSUPPORTED, param=name)
-            count += part.type is not None and _MEDIA.fullmatch(part.type) is not None
+            count += part.is_media
             level += _nested(part.content, part.output, part.source)
     return count
 
