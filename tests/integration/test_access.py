@@ -25,6 +25,7 @@ from penstock.access.errors import (
     ROTATION_CONFLICT,
     SECRET_REVOKED,
 )
+from penstock.access.leaks import Leak, end_leaked
 from penstock.access.model import KeyChanges, KeyRefusal, NewKey, Principal, VerifiedKey
 from penstock.access.peppers import Peppers
 from penstock.access.rehash import count_by_pepper, record_macs
@@ -38,6 +39,7 @@ from penstock.access.verification import (
     verify_key,
 )
 from penstock.audit import service as audit
+from penstock.audit.model import Actor
 from penstock.kit.errors import ErrorCode, PenstockError
 from penstock.storage.changes import list_changes
 from penstock.storage.database import Database
@@ -47,6 +49,7 @@ from penstock.storage.scope import Scope
 from penstock.tenancy import people
 from penstock.tenancy import service as tenancy
 from penstock.tenancy.errors import NAME_TAKEN, STATUS_CONFLICT
+from penstock.tenancy.model import AccountChanges
 
 
 async def _refused(work: Awaitable[object]) -> ErrorCode:
@@ -400,6 +403,66 @@ async def test_a_key_of_a_service_account_follows_it(database: Database) -> None
     assert await _refused(create_key(database, project, again)) is STATUS_CONFLICT
     missing = NewKey(name="again", service_account_id="sa_unknown")
     assert await _refused(create_key(database, project, missing)) is OBJECT_UNKNOWN
+
+
+async def test_only_the_operator_enables_what_the_operator_disabled(database: Database) -> None:
+    """Nor does it help an organization to have disabled it before, or to disable it again."""
+    acme, project = await create_place(database)
+    owner = Principal(
+        kind="api_key",
+        id="k",
+        roles=frozenset({"org_owner"}),
+        scopes=frozenset({"admin"}),
+        organization_id=acme.id,
+    )
+    async with database.write(ALL) as session:
+        account = await people.create_service_account(
+            session, actor(), acme.id, name="batch", role="developer"
+        )
+    new = NewKey(name="k", service_account_id=account.id)
+    key_id = (await create_key(database, project, new)).key.id
+
+    async def switch_account(who: Principal, *, is_disabled: bool) -> None:
+        async with database.write(Scope.of(acme.id)) as session:
+            changes: AccountChanges = {"is_disabled": is_disabled}
+            await service.update_service_account(session, actor(principal=who), account.id, changes)
+
+    async def switch_key(who: Principal, *, is_disabled: bool) -> None:
+        async with database.write(Scope.of(acme.id)) as session:
+            if is_disabled:
+                await service.disable_key(session, actor(principal=who), key_id)
+            else:
+                await service.enable_key(session, actor(principal=who), who, key_id)
+
+    for switch in (switch_account, switch_key):
+        await switch(owner, is_disabled=True)
+        await switch(owner, is_disabled=False)
+        await switch(owner, is_disabled=True)
+        await switch(OPERATOR, is_disabled=True)
+        await switch(owner, is_disabled=True)
+        assert await _refused(switch(owner, is_disabled=False)) is GRANT_EXCEEDED
+        await switch(OPERATOR, is_disabled=False)
+        await switch(owner, is_disabled=True)
+        await switch(owner, is_disabled=False)
+
+
+async def test_what_a_report_of_a_leak_disabled_its_organization_enables(
+    database: Database,
+) -> None:
+    """A chore is nobody's word: whoever has the key looks after it."""
+    acme, project = await create_place(database)
+    created = await create_key(database, project)
+    chore = Actor(kind="system", id="github_secret_scanning", at_us=NOW_US)
+    owner = dataclasses.replace(
+        OPERATOR, kind="api_key", roles=frozenset({"org_owner"}), organization_id=acme.id
+    )
+    async with database.write(ALL) as session:
+        leaks = [Leak(created.text, "https://example.com/a")]
+        await end_leaked(session, chore, PEPPERS, leaks, "disable")
+    assert await _verify(database, created.text) is KeyRefusal.DISABLED
+    async with database.write(Scope.of(acme.id)) as session:
+        await service.enable_key(session, actor(principal=owner), owner, created.key.id)
+    assert isinstance(await _verify(database, created.text), VerifiedKey)
 
 
 async def test_keys_of_others_are_not_found(database: Database) -> None:

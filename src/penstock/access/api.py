@@ -283,6 +283,7 @@ async def disable_key(call: _Call, key_id: str) -> Response:
 @keys.post(
     "/{key_id}/enable",
     summary="Let a disabled key work again",
+    description="One that the platform's operator disabled, the operator only.",
     response_model=KeyBody,
     **operation("keys:enable", KEY_REVOKED, GRANT_EXCEEDED, is_change=True, is_of_object=True),
 )

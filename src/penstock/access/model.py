@@ -88,6 +88,8 @@ class ApiKey:
     labels: dict[str, str]
     expires_at_us: int | None
     is_disabled: bool
+    is_disabled_by_operator: bool = False
+    """Only the operator enables it again."""
     revoked_at_us: int | None
     revoked_reason: str | None
     rotation_interval_s: int | None

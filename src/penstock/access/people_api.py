@@ -251,7 +251,7 @@ async def get_service_account(call: _Call, account_id: str) -> Response:
     "/{account_id}",
     summary="Change role, labels or state of a service account",
     description="Its keys follow at once: they can do no more than it can, and carry its labels "
-    "besides their own.",
+    "besides their own. One that the platform's operator disabled, the operator alone enables.",
     response_model=ServiceAccountBody,
     **operation(
         "service_accounts:update",

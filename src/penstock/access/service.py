@@ -251,11 +251,15 @@ async def disable_key(
 ) -> ApiKey:
     """Have a key refused until it is enabled; again, it changes nothing.
 
+    One that the operator disables is enabled by the operator alone, whoever disabled it before.
+
     Raises:
         PenstockError: `OBJECT_UNKNOWN`, `VERSION_CONFLICT`, `KEY_REVOKED`.
     """
     before = await _lock_usable(session, key_id, expected_version)
-    return await _change(session, actor, "key.disable", before, {"is_disabled": True})
+    is_by_operator = before.is_disabled_by_operator or actor.is_operator
+    values = {"is_disabled": True, "is_disabled_by_operator": is_by_operator}
+    return await _change(session, actor, "key.disable", before, values)
 
 
 async def enable_key(
@@ -274,7 +278,9 @@ async def enable_key(
     before = await _lock_usable(session, key_id, expected_version)
     _check_grant(grantor, before.role)
     check_scopes(grantor, before.scopes)
-    return await _change(session, actor, "key.enable", before, {"is_disabled": False})
+    _check_enabling(before, grantor.organization_id)
+    values = {"is_disabled": False, "is_disabled_by_operator": False}
+    return await _change(session, actor, "key.enable", before, values)
 
 
 async def revoke_key(
@@ -318,8 +324,13 @@ async def update_service_account(
     """Change a service account, and tell data planes of the keys that follow it.
 
     Raises:
-        PenstockError: As `tenancy.people.update_service_account`.
+        PenstockError: As `tenancy.people.update_service_account`, and `GRANT_EXCEEDED`: only the
+            operator enables one that the operator disabled.
     """
+    await session.lock_configuration()
+    if changes.get("is_disabled") is False:
+        before = await people.get_service_account(session, account_id)
+        _check_enabling(before, actor.organization_id)
     account = await people.update_service_account(
         session,
         actor,
@@ -449,6 +460,14 @@ def _build_key(new: NewKey, place: tuple[str, str], actor: Actor, key_id: str) -
 def _check_grant(grantor: Principal, role: str) -> None:
     if not may_grant(grantor.roles, role):
         raise PenstockError(GRANT_EXCEEDED, f"You may not give, or manage, the role {role}.")
+
+
+def _check_enabling(before: ApiKey | ServiceAccount, organization_id: str | None) -> None:
+    """Check that somebody of an organization, or the operator, may let it work again."""
+    # A damaged row says neither yes nor no: then it is the operator's, too.
+    if before.is_disabled_by_operator is not False and organization_id is not None:
+        message = "The platform's operator disabled it, and is the only one who may enable it."
+        raise PenstockError(GRANT_EXCEEDED, message)
 
 
 def _inherit_owner(grantor: Principal, new: NewKey) -> NewKey:

@@ -68,6 +68,7 @@ class ApiKeys(Versioned, Base):
     labels: Mapped[dict[str, Any]] = mapped_column(Json)
     expires_at: Mapped[Microseconds | None]
     is_disabled: Mapped[bool]
+    is_disabled_by_operator: Mapped[bool] = mapped_column(server_default=text("false"))
     revoked_at: Mapped[Microseconds | None]
     revoked_reason: Mapped[str | None]
     rotation_interval_s: Mapped[int | None]

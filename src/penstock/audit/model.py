@@ -26,6 +26,11 @@ class Actor:
     """The caller's IP address. Personal, so it is kept beside the chain and can be erased."""
     request_id: str | None = None
 
+    @property
+    def is_operator(self) -> bool:
+        """Whether it is the platform's operator, and no chore."""
+        return self.organization_id is None and self.kind != "system"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:

@@ -113,6 +113,8 @@ class AccountChanges(PersonChanges, total=False):
     """The same of a service account."""
 
     is_disabled: bool
+    is_disabled_by_operator: bool
+    """Follows from who changes `is_disabled`; nobody gives it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +128,8 @@ class ServiceAccount:
     name: str
     role: str
     is_disabled: bool
+    is_disabled_by_operator: bool = False
+    """Only the operator enables it again."""
     labels: dict[str, str]
     """Its keys carry them, too."""
     version: int

@@ -156,6 +156,7 @@ async def create_service_account(
         name=normalize_name(name),
         role=check_role(role, project_id),
         is_disabled=is_disabled,
+        is_disabled_by_operator=is_disabled and actor.is_operator,
         labels=check_labels(labels or {}),
         version=1,
         created_at_us=actor.at_us,
@@ -207,13 +208,14 @@ async def update_service_account(
 ) -> ServiceAccount:
     """Change the members of a service account that are given; its keys follow at once.
 
-    `access.service.update_service_account` also tells data planes; use that one where keys exist.
+    `access.service.update_service_account` also tells data planes, and asks who may enable it; use
+    that one where keys exist.
 
     Raises:
         PenstockError: `OBJECT_UNKNOWN`, `VERSION_CONFLICT`, `ROLE_INVALID`, `LABELS_INVALID`.
     """
     before = await store.service_accounts.lock(session, session.scope, account_id, expected_version)
-    values = _differences(before, changes)
+    values = _differences(before, changes) | _switches(before, changes, actor)
     if not values:
         return before
     after = await store.service_accounts.update(
@@ -229,13 +231,24 @@ def _differences(
     """Return what is not as it is to be, checked."""
     values: AccountChanges = {}
     role, labels = changes.get("role", before.role), changes.get("labels", before.labels)
-    is_disabled: object = changes.get("is_disabled")
     if role != before.role:
         values["role"] = check_role(role, before.project_id)
     if labels != before.labels:
         values["labels"] = check_labels(labels)
-    if isinstance(before, ServiceAccount) and is_disabled not in {None, before.is_disabled}:
-        values["is_disabled"] = bool(is_disabled)
+    return values
+
+
+def _switches(before: ServiceAccount, changes: AccountChanges, actor: Actor) -> AccountChanges:
+    """Return what is not as it is to be of whether it works, and who may let it work again."""
+    values: AccountChanges = {}
+    is_disabled = changes.get("is_disabled")
+    if is_disabled is None:
+        return values
+    is_by_operator = is_disabled and (before.is_disabled_by_operator or actor.is_operator)
+    if is_disabled != before.is_disabled:
+        values["is_disabled"] = is_disabled
+    if is_by_operator != before.is_disabled_by_operator:
+        values["is_disabled_by_operator"] = is_by_operator
     return values
 
 

@@ -115,4 +115,5 @@ class ServiceAccounts(Versioned, Base):
     name: Mapped[str]
     role: Mapped[str]
     is_disabled: Mapped[bool]
+    is_disabled_by_operator: Mapped[bool] = mapped_column(server_default=text("false"))
     labels: Mapped[dict[str, Any]] = mapped_column(Json, server_default=_NO_LABELS)
