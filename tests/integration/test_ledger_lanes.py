@@ -63,3 +63,32 @@ async def test_a_check_that_fails_ends_the_others(database: Database) -> None:
     with pytest.raises(DatabaseUnavailableError):
         await verify(read, lanes=2)
     assert not [task for task in asyncio.all_tasks() if task.get_name() == "verify"]
+
+
+async def test_a_cancelled_check_is_cancelled_once(database: Database) -> None:
+    """Checks that are given up have the time to close what they read with."""
+    waiting = asyncio.Semaphore(0)
+    cancelled: list[int] = []
+
+    @asynccontextmanager
+    async def read() -> AsyncIterator[ReadSession]:
+        async with database.read(ALL, is_long=True) as session:
+            waiting.release()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                # The second has to close when the first has ended.
+                for _ in range(10 * len(cancelled)):
+                    await asyncio.sleep(0)
+                mine = asyncio.current_task()
+                assert mine is not None
+                cancelled.append(mine.cancelling())
+            yield session
+
+    verified = asyncio.create_task(verify(read, lanes=2))
+    for _ in range(2):
+        await waiting.acquire()
+    verified.cancel()
+    await asyncio.wait([verified])
+    assert verified.cancelled()
+    assert cancelled == [1, 1]

@@ -51,9 +51,12 @@ async def verify(
 
     tasks = [asyncio.create_task(work(), name="verify") for _ in range(lanes)]
     try:
-        await asyncio.gather(*tasks)
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
     finally:
+        # Once each: a second time would take them away from closing what they read with.
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+    for task in ended:
+        await task
     return [violation for name in (*store.NAMES, *more) for violation in found[name]]

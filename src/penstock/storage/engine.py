@@ -1,9 +1,12 @@
 """SQLite engines: how connections are opened and how transactions begin."""
 
+import asyncio
 import sqlite3
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import aiosqlite
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -13,6 +16,7 @@ BUSY_TIMEOUT_MS = 2_000
 POOL_TIMEOUT_S = 5.0
 """How long a session waits for a connection of our own process."""
 READ_CONNECTIONS = 4
+_ROWS_AT_A_TIME = 64
 
 # In WAL mode FULL syncs the log at each commit: a receipt survives a power cut.
 _PRAGMAS = (
@@ -32,11 +36,50 @@ class _Connection(sqlite3.Connection):
     and stays open for SQLite, with its lock, until that is collected as garbage.
     """
 
+    _is_open = True
+
     def close(self) -> None:
-        """Undo what was not committed, and close."""
-        if self.in_transaction:
+        """Undo what was not committed, and close; the second time nothing."""
+        if self._is_open and self.in_transaction:
             self.rollback()
         super().close()
+        self._is_open = False
+
+
+class _Driver(aiosqlite.Connection):
+    """A connection with a thread of its own, which is told once that it is to end.
+
+    Who is cancelled while closing one tells it again. Nobody may be there any more to hear that,
+    and who waits for the answer does so for ever, and with it the end of the process.
+    """
+
+    _stopped: asyncio.Future[Any] | None = None
+
+    @classmethod
+    async def open(cls, uri: str) -> "_Driver":
+        """Connect to a file that is there: one that is gone is no new, empty database."""
+
+        def connect() -> sqlite3.Connection:
+            return sqlite3.connect(
+                f"{uri}?mode=rw",
+                uri=True,
+                timeout=BUSY_TIMEOUT_MS / 1000,
+                # The driver's own, late BEGIN would let a reader become a writer halfway, which
+                # SQLite can only refuse; so `_create_engine` begins transactions.
+                isolation_level=None,
+                check_same_thread=False,
+                factory=_Connection,
+            )
+
+        driver = cls(connect, iter_chunk_size=_ROWS_AT_A_TIME)
+        driver._thread.daemon = True
+        await driver
+        return driver
+
+    def stop(self) -> asyncio.Future[Any] | None:
+        """Have the thread end when it has done what it was asked for; return what is set then."""
+        self._stopped = self._stopped or super().stop()
+        return self._stopped
 
 
 def is_locked(error: DBAPIError) -> bool:
@@ -64,24 +107,12 @@ def create_read_engine(path: Path) -> AsyncEngine:
 def _create_engine(
     path: Path, *, connections: int, begin: str, pragmas: tuple[str, ...]
 ) -> AsyncEngine:
-    # mode=rw: a file that is gone is an error and not a new, empty database.
-    url = URL.create(
-        "sqlite+aiosqlite",
-        database=path.resolve().as_uri(),
-        query={"uri": "true", "mode": "rw"},
-    )
     engine = create_async_engine(
-        url,
+        URL.create("sqlite+aiosqlite", database=str(path)),
+        async_creator=partial(_Driver.open, path.resolve().as_uri()),
         pool_size=connections,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT_S,
-        # The driver's own, late BEGIN would let a reader become a writer halfway, which SQLite
-        # can only refuse; so transactions are begun below.
-        connect_args={
-            "isolation_level": None,
-            "timeout": BUSY_TIMEOUT_MS / 1000,
-            "factory": _Connection,
-        },
         # Values of callers have no place in error messages.
         hide_parameters=True,
     )
