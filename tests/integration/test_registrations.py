@@ -12,12 +12,14 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from sqlalchemy import text
 from tests.fakes.admin_rig import ADMIN_TOKEN, AdminRig, expect_problem, run_admin_api
 from tests.fakes.control_api import run, run_json
 from tests.fakes.control_server import serving_control
-from tests.fakes.organizations import ALL
+from tests.fakes.organizations import ALL, actor
 
 from penstock.access.peppers import Peppers, read_peppers
+from penstock.catalog import upstreams
 from penstock.catalog.discovery import parse_source
 from penstock.catalog.registrations import service
 from penstock.catalog.tables import Registrations
@@ -209,6 +211,47 @@ async def test_who_withdraws_gets_no_new_requests(site: Site) -> None:
     assert await site.held() == [TWO]
     assert (await site.rig.client.delete(ENGINES_PATH, params={"url": TWO})).status_code == 401
     assert await site.held() == [TWO]
+
+
+async def test_an_engine_is_one_however_it_writes_its_url(site: Site) -> None:
+    """It has one lease and one share, renews it, and withdraws by any of them."""
+    await site.make()
+    for url in (
+        "http://10.0.0.1",
+        "http://10.0.0.1/",
+        "http://10.0.0.1:80",
+        "http://10.0.0.1:080/",
+    ):
+        answer = await site.put(url, weight=2)
+        assert answer.json()["url"] == "http://10.0.0.1:80"
+    await site.put("http://[FD00::0:1]:8001,8000/serve/")
+    assert await site.held() == ["http://10.0.0.1:80", "http://[fd00::1]:8000-8001/serve"]
+    assert len(await site.shown()) == 2
+    assert (await site.withdraw("http://10.0.0.1/")).status_code == 204
+    assert await site.held() == ["http://[fd00::1]:8000-8001/serve"]
+    assert (await site.withdraw("nonsense")).status_code == 204
+
+
+async def test_an_upstream_that_is_just_deleted_takes_none(site: Site) -> None:
+    """An engine that registers meanwhile is told that there is none, as later ones are."""
+    await site.make()
+    async with site.database.write(ALL) as session:
+        await upstreams.delete_upstream(session, actor(), site.upstream["id"])
+        registering = asyncio.create_task(site.put(ONE))
+        if session.is_postgresql:  # on the other one it has to wait before it looks
+            async with asyncio.timeout(60):
+                while not await _is_waited(site.database):  # noqa: ASYNC110 - nobody would tell
+                    await asyncio.sleep(0.02)
+    answer = await registering
+    # Where it could not look before, it comes too late with its token.
+    assert answer.status_code in {401, 404}
+    assert await site.shown() == []
+
+
+async def _is_waited(database: Database) -> bool:
+    async with database.read(ALL) as session:
+        waiting: Any = text("SELECT 1 FROM pg_locks WHERE NOT granted")
+        return bool(await session.rows(waiting))
 
 
 async def test_nodes_hear_only_what_is_new(site: Site) -> None:

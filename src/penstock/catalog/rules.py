@@ -6,7 +6,7 @@ semicolon, the remedy: a sentence without its subject, which is the member's nam
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from penstock.catalog.errors import quoted, suggest
 from penstock.contract.snapshot import GRPC_SCHEMES, Endpoint, Timeouts
@@ -93,8 +93,8 @@ def parse_endpoints(url: str) -> tuple[Endpoint, ...]:
         ValueError: What is wrong and the remedy. The message never repeats the URL, which may
             hold a password.
 
-    >>> parse_endpoints("http://Models.internal:8000/serve/")
-    (Endpoint(scheme='http', host='models.internal', port=8000, path_prefix='/serve'),)
+    >>> [each.url for each in parse_endpoints("http://Models.internal:8000/serve/")]
+    ['http://models.internal:8000/serve']
     >>> [each.port for each in parse_endpoints("http://gpu:8000-8002")]
     [8000, 8001, 8002]
     """
@@ -141,6 +141,29 @@ def parse_ports(text: str) -> tuple[int, ...]:
             message = f"has more than {MAX_PORTS} ports; name fewer"
             raise ValueError(message)
     return tuple(sorted(found))
+
+
+def write_url(endpoints: Sequence[Endpoint]) -> str:
+    """Return the one way to write the endpoints of a URL, whichever way it was written.
+
+    Args:
+        endpoints: As `parse_endpoints` returns them: at least one, of one place, by their ports.
+
+    >>> write_url(parse_endpoints("http://[FD00::0:1]/serve/"))
+    'http://[fd00::1]:80/serve'
+    >>> write_url(parse_endpoints("http://gpu:8002,8000-8001,9000"))
+    'http://gpu:8000-8002,9000'
+    """
+    ranges: list[tuple[int, int]] = []
+    for endpoint in endpoints:
+        if ranges and endpoint.port == ranges[-1][1] + 1:
+            ranges[-1] = (ranges[-1][0], endpoint.port)
+        else:
+            ranges.append((endpoint.port, endpoint.port))
+    ports = ",".join(f"{first}-{last}" if first < last else f"{first}" for first, last in ranges)
+    place = endpoints[0]
+    host = f"[{place.host}]" if ":" in place.host else place.host
+    return f"{place.scheme}://{host}:{ports}{place.path_prefix}"
 
 
 def list_endpoints(urls: Iterable[str]) -> tuple[Endpoint, ...]:

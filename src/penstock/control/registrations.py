@@ -45,7 +45,7 @@ from penstock.kit.clock import Clock
 from penstock.kit.errors import PenstockError
 from penstock.kit.moments import format_time
 from penstock.storage.database import Database
-from penstock.storage.errors import UNAVAILABLE
+from penstock.storage.errors import OBJECT_UNKNOWN, UNAVAILABLE
 from penstock.storage.scope import Scope
 
 ENGINES_PATH = "/engines/v1/registration"
@@ -90,6 +90,7 @@ class LeaseBody(BaseModel):
     )
 
     url: str
+    """As it is kept: with its port, without a `/` at the end."""
     ttl_s: int
     renew_within_s: int
     """Said again so soon, it does not end when one or two of these are lost."""
@@ -207,7 +208,13 @@ def _add_registering(
     clock: Clock,
     authenticate: Callable[..., Awaitable[str]],
 ) -> None:
-    errors = (REGISTRATION_INVALID, REGISTRATION_REFUSED, REGISTRATIONS_FULL, BODY_TOO_LARGE)
+    errors = (
+        REGISTRATION_INVALID,
+        REGISTRATION_REFUSED,
+        REGISTRATIONS_FULL,
+        OBJECT_UNKNOWN,
+        BODY_TOO_LARGE,
+    )
 
     @router.put(
         ENGINES_PATH,
@@ -256,7 +263,7 @@ def _add_registering(
     )
     async def withdraw_engine(
         upstream_id: Annotated[str, Depends(authenticate)],
-        url: Annotated[str, Query(max_length=MAX_URL_CHARS, description="As it was registered.")],
+        url: Annotated[str, Query(max_length=MAX_URL_CHARS, description="What was registered.")],
     ) -> Response:
         async with database.write(Scope.all_organizations()) as session:
             was_held = await service.withdraw(session, upstream_id, url)

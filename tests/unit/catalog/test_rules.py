@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.catalog.rules import MAX_PORTS, is_header_safe, parse_endpoint, parse_endpoints
+from penstock.catalog.rules import (
+    MAX_PORTS,
+    is_header_safe,
+    parse_endpoint,
+    parse_endpoints,
+    write_url,
+)
 from penstock.contract.snapshot import Endpoint
 
 
@@ -38,6 +44,22 @@ def test_each_port_of_a_url_is_an_endpoint(ports: str, expected: list[int]) -> N
     assert parse_endpoints(f"http://[::1]:{ports}/serve") == tuple(
         Endpoint("http", "::1", port, "/serve") for port in expected
     )
+
+
+@pytest.mark.parametrize(
+    ("urls", "written"),
+    [
+        (("http://Gpu", "http://gpu/", "http://gpu:080"), "http://gpu:80"),
+        (("https://[FD00::0:1]/a/", "https://[fd00::1]:443/a"), "https://[fd00::1]:443/a"),
+        (("http://gpu:8,1-2,3", "http://gpu:1,2,3,8"), "http://gpu:1-3,8"),
+    ],
+)
+def test_a_place_is_written_in_one_way(urls: tuple[str, ...], written: str) -> None:
+    """Whatever names the same endpoints is the same text, which names them, too."""
+    for url in (*urls, written):
+        endpoints = parse_endpoints(url)
+        assert write_url(endpoints) == written
+        assert parse_endpoints(written) == endpoints
 
 
 @pytest.mark.parametrize(

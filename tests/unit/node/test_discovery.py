@@ -178,6 +178,21 @@ async def test_addresses_that_are_not_allowed_are_left_out(site: Site) -> None:
         await site.until_seen(GPU, "10.0.0.2", "127.0.0.1")
 
 
+async def test_an_address_is_one_endpoint(site: Site) -> None:
+    """What a source says of it in several ways does not give it the share of several."""
+    site.name(GPU)
+    async with running(site.make()):
+        await until(lambda: len(site.following) == 1)
+        said = [
+            Endpoint("http", "10.0.0.1", 8000, weight=weight, engine=engine)
+            for weight, engine in ((1, ""), (2, "vllm"), (1, "vllm"))
+        ]
+        site.following[GPU].put_nowait(Answer((*said, *_at("10.0.0.2"))))
+        await site.until_seen(GPU, "10.0.0.1", "10.0.0.2")
+        [upstream] = site.publisher.list_upstreams()
+        assert upstream.endpoints == (said[1], *_at("10.0.0.2"))
+
+
 async def test_a_source_cannot_flood_workers(site: Site) -> None:
     """Of more endpoints than there may be, the same ones are taken each time."""
     site.name(GPU)

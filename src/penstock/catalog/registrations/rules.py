@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 
 from penstock.access.rules import create_key_id, find_sealed_id, seal_secret
-from penstock.catalog.rules import PROVIDERS, parse_endpoints
+from penstock.catalog.rules import PROVIDERS, parse_endpoints, write_url
 from penstock.contract.snapshot import GRPC_SCHEMES
 from penstock.kit.addresses import Network, may_connect
 
@@ -48,3 +48,15 @@ def find_fault(url: str, engine: str, networks: Sequence[Network]) -> str | None
     if not may_connect(address, networks):
         return "`url` has an address that is in none of the upstream's networks."
     return None
+
+
+def normalize_url(url: str) -> str:
+    """Return a URL in the one way that an engine is known by; as it is when it is none.
+
+    >>> normalize_url("http://10.0.0.1/"), normalize_url("http://10.0.0.1:80")
+    ('http://10.0.0.1:80', 'http://10.0.0.1:80')
+    """
+    try:
+        return write_url(parse_endpoints(url))
+    except ValueError:
+        return url

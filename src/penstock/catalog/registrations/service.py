@@ -26,7 +26,12 @@ from penstock.catalog.registrations.model import (
     Registration,
     RegistrationToken,
 )
-from penstock.catalog.registrations.rules import create_token, find_fault, find_token_id
+from penstock.catalog.registrations.rules import (
+    create_token,
+    find_fault,
+    find_token_id,
+    normalize_url,
+)
 from penstock.contract.registrations import Registered
 from penstock.contract.snapshot import MAX_FOUND
 from penstock.kit.base62 import create_id
@@ -121,23 +126,20 @@ async def register(
 ) -> tuple[Lease, bool]:
     """Register an engine, or renew its lease; return it, and whether requests go there anew.
 
+    However it writes its URL, it is one.
+
     Raises:
         PenstockError: `REGISTRATION_REFUSED`, `REGISTRATION_INVALID`, `REGISTRATIONS_FULL`,
             `OBJECT_UNKNOWN` when the upstream is gone.
     """
-    upstream = await catalog_store.upstreams.get(session, session.scope, upstream_id)
-    source = None if upstream.discover is None else parse_source(upstream.discover)
-    if source is None or source.kind != "registered":
-        message = f"The upstream `{upstream.name}` says otherwise where its endpoints are."
-        raise PenstockError(REGISTRATION_REFUSED, message)
-    fault = find_fault(new.url, new.engine, source.networks)
-    if fault is not None:
-        raise PenstockError(REGISTRATION_INVALID, fault)
-    lease = Lease(new.url, new.ttl_s, new.weight, new.engine, now_us)
+    await _check_place(session, upstream_id, new)
+    lease = Lease(normalize_url(new.url), new.ttl_s, new.weight, new.engine, now_us)
     # Most only renew: they do not queue with those who change the configuration.
     if await store.renew(session, session.scope, upstream_id, lease):
         return lease, False
     await session.lock_configuration()
+    # Whoever had the lock may have deleted the upstream meanwhile, or said where else it is.
+    await _check_place(session, upstream_id, new)
     if await store.renew(session, session.scope, upstream_id, lease):
         return lease, False
     await _make_room(session, lease, upstream_id)
@@ -160,6 +162,22 @@ async def register(
     return lease, True
 
 
+async def _check_place(session: ReadSession, upstream_id: str, new: NewRegistration) -> None:
+    """Check that an upstream has its endpoints where this one says that it is.
+
+    Raises:
+        PenstockError: `OBJECT_UNKNOWN`, `REGISTRATION_REFUSED`, `REGISTRATION_INVALID`.
+    """
+    upstream = await catalog_store.upstreams.get(session, session.scope, upstream_id)
+    source = None if upstream.discover is None else parse_source(upstream.discover)
+    if source is None or source.kind != "registered":
+        message = f"The upstream `{upstream.name}` says otherwise where its endpoints are."
+        raise PenstockError(REGISTRATION_REFUSED, message)
+    fault = find_fault(new.url, new.engine, source.networks)
+    if fault is not None:
+        raise PenstockError(REGISTRATION_INVALID, fault)
+
+
 async def _make_room(session: WriteSession, lease: Lease, upstream_id: str) -> None:
     """Forget that this one lapsed, and all that did where they are many.
 
@@ -178,7 +196,7 @@ async def _make_room(session: WriteSession, lease: Lease, upstream_id: str) -> N
 async def withdraw(session: WriteSession, upstream_id: str, url: str) -> bool:
     """Forget an engine: it gets no new request. Return whether it was registered."""
     await session.lock_configuration()
-    found = await store.find_registration(session, session.scope, upstream_id, url)
+    found = await store.find_registration(session, session.scope, upstream_id, normalize_url(url))
     if found is None:
         return False
     await store.registrations.delete(session, session.scope, found)

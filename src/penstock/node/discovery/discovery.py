@@ -217,6 +217,8 @@ class Discovery:
     ) -> tuple[tuple[Endpoint, ...] | None, str]:
         """Return what of an answer can be used, each once and in order, and what is wrong.
 
+        Of an address that is said in several ways one counts: it would have the share of several.
+
         Args:
             answer: What a source says; those behind `MAX_FOUND`, by name, are left out.
             known: What was allowed before, and is not looked at again.
@@ -225,8 +227,10 @@ class Discovery:
             return None, answer.fault
         said = frozenset(answer.endpoints)
         allowed = {each for each in said if each in known or self._is_allowed(each)}
-        kept = tuple(sorted(allowed, key=lambda each: (each.url, each.server_name))[:MAX_FOUND])
-        if len(kept) < len(allowed):
+        ordered = sorted(allowed, key=_place_first)
+        single = tuple({(each.url, each.server_name): each for each in ordered}.values())
+        kept = single[:MAX_FOUND]
+        if len(kept) < len(single):
             return kept, f"it has more than {MAX_FOUND} endpoints"
         if len(allowed) == len(said):
             return kept, answer.fault
@@ -261,6 +265,11 @@ class Discovery:
             del self._published[name]
         log_events.ENDPOINTS_FOUND.log(counts={name: len(each) for name, each in found.items()})
         return True
+
+
+def _place_first(endpoint: Endpoint) -> tuple[str, str, str, int]:
+    """Return what endpoints are ordered by; what says most of an address comes last of it."""
+    return endpoint.url, endpoint.server_name, endpoint.engine, endpoint.weight
 
 
 def _tell(source: str, fault: str) -> None:
