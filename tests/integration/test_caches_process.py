@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 import pytest
@@ -16,6 +16,7 @@ from tests.fakes.telling_engine import BLOCK, TellingEngine, telling_engine
 
 from penstock.catalog.kv_events import parse_kv_events
 from penstock.contract.caches import (
+    AgentSays,
     Ask,
     Emptied,
     Figures,
@@ -27,7 +28,8 @@ from penstock.contract.caches import (
     decode_process_says,
     encode_said,
 )
-from penstock.contract.node import Frames
+from penstock.contract.node import Frames, LogLevel
+from penstock.contract.node_parts import Parts, split
 from penstock.node.caches.process import CachesSettings
 
 PATIENCE_S = 30.0
@@ -45,13 +47,21 @@ class _Process:
 
     async def _hear(self) -> None:
         assert self.process.stdout is not None
-        frames = Frames()
+        frames, parts = Frames(), Parts()
         while content := await self.process.stdout.read(65_536):
-            self.said += map(decode_process_says, frames.feed(content))
+            for said in map(decode_process_says, frames.feed(content)):
+                whole = parts.join(said) if isinstance(said, Figures) else said
+                if whole is not None:
+                    self.said.append(whole)
 
     def follow(self, *engines: FollowedEngine, models: tuple[FollowedModel, ...] = ()) -> None:
+        for part in split(Follow(engines, models)):
+            self.tell(part)
+
+    def tell(self, message: AgentSays) -> None:
+        """Say something as its agent does."""
         assert self.process.stdin is not None
-        self.process.stdin.write(encode_said(Follow(engines, models)))
+        self.process.stdin.write(encode_said(message))
 
     async def until(self, holds: Callable[[list[Any]], object]) -> None:
         """Wait for it to have said something."""
@@ -91,7 +101,9 @@ class _Process:
 
 
 @asynccontextmanager
-async def _running(folder: Path, answer_s: float = 20.0) -> AsyncIterator[_Process]:
+async def _running(
+    folder: Path, answer_s: float = 20.0, stderr: BinaryIO | None = None
+) -> AsyncIterator[_Process]:
     socket = folder / "s"
     settings = CachesSettings("node-a", str(socket), answer_s, "json", "info")
     process = await asyncio.create_subprocess_exec(
@@ -101,6 +113,7 @@ async def _running(folder: Path, answer_s: float = 20.0) -> AsyncIterator[_Proce
         msgspec.json.encode(settings).decode(),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        stderr=stderr,
     )
     running = _Process(process, socket)
     try:
@@ -212,3 +225,37 @@ async def test_another_ones_socket_stays(tmp_path: Path) -> None:
         assert await process.end() == 0
         assert process.socket.exists()
         process.socket.unlink()
+
+
+async def test_any_number_of_engines_can_be_followed(tmp_path: Path) -> None:
+    """What is longer than a message may be goes in parts, both ways, and the last one counts."""
+    with telling_engine() as engine:
+        async with _running(tmp_path) as process:
+            many = [  # without a port, so that this machine has no lines to them
+                FollowedEngine("u", f"http://{host}:8000", host, ())
+                for host in (
+                    f"llama-{number:05}.inference.svc.cluster.local" for number in range(60_000)
+                )
+            ]
+            assert len(split(Follow(tuple(many)))) > 1
+            process.follow(*many, _followed(engine))
+            await engine.read(BLOCK * 2)
+            await process.until_blocks(2)
+            told = process.said[-1].engines
+            assert [each.url for each in told] == [*(each.url for each in many), engine.url]
+
+
+async def test_it_logs_from_the_level_that_its_agent_says(tmp_path: Path) -> None:
+    """As workers do; nobody has to start it anew."""
+    log = tmp_path / "log"
+    with log.open("wb") as stderr:
+        async with _running(tmp_path, stderr=stderr) as process:
+            process.tell(LogLevel("error"))
+            process.follow(models=(FollowedModel("u", "m", "/not/there"),))
+            process.tell(LogLevel("debug"))
+    said = [msgspec.json.decode(line) for line in log.read_bytes().splitlines()]
+    assert [(each["event"], each.get("now")) for each in said] == [
+        ("kit.log_level_changed", "error"),
+        ("node.tokenizer_unusable", None),
+        ("kit.log_level_changed", "debug"),
+    ]

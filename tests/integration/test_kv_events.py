@@ -1,11 +1,14 @@
 """Engines that tell of their KV caches over ZeroMQ: lines to them that break, and what is known."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 import zmq.asyncio
+from msgspec.structs import replace
 from tests.fakes.agent_process import until
 from tests.fakes.ports import free_port
 from tests.fakes.telling_engine import BLOCK, TellingEngine, telling_engine
@@ -14,7 +17,10 @@ from penstock.catalog.kv_events import parse_kv_events
 from penstock.contract.caches import EngineFigures, FollowedEngine
 from penstock.contract.snapshot import Endpoint, Upstream
 from penstock.engines.kv_events import END
-from penstock.node.caches.index import Index
+from penstock.node.caches.follower import Follower, Heard
+from penstock.node.caches.index import Index, count_lines
+from penstock.node.caches.mirror import Room
+from penstock.node.caches.subscription import Subscription
 from penstock.node.caches.supervision import list_followed
 
 
@@ -23,10 +29,12 @@ def _followed(engine: TellingEngine) -> FollowedEngine:
 
 
 @asynccontextmanager
-async def _following(*engines: FollowedEngine) -> AsyncIterator[tuple[Index, list[str]]]:
+async def _following(
+    *engines: FollowedEngine, most_lines: int = 9
+) -> AsyncIterator[tuple[Index, list[str]]]:
     """Follow engines; return the index, and whose caches it said to be empty."""
     emptied: list[str] = []
-    index = Index(lambda engine: emptied.append(engine.url))
+    index = Index(lambda engine: emptied.append(engine.url), most_lines)
     try:
         await index.follow(engines)
         yield index, emptied
@@ -118,6 +126,7 @@ class _Publisher:
     """Sends what no engine would."""
 
     def __init__(self, context: zmq.asyncio.Context) -> None:
+        self.context = context
         self.socket = context.socket(zmq.XPUB)
         self.port, self.replay_port = free_port(), free_port()
         self.socket.bind(f"tcp://127.0.0.1:{self.port}")
@@ -136,12 +145,16 @@ async def _publishing() -> AsyncIterator[_Publisher]:
             yield publisher
 
 
+_EMPTY = b"\x92\x01\x90"
+_STORED = msgspec.msgpack.encode([1.0, [["BlockStored", [1], None, [1, 2], 2, None]], 0])
+
+
 def _number(number: int) -> bytes:
     return number.to_bytes(8, "big")
 
 
 async def test_what_no_engine_sends_harms_nothing() -> None:
-    """Messages of other shapes are passed over; batches that make no sense are counted."""
+    """Messages of other shapes, and batches that make no sense, are passed over and counted."""
     async with _publishing() as publisher:
         engine = FollowedEngine("u", "x", "127.0.0.1", (publisher.port,))
         async with _following(engine) as (index, _):
@@ -151,8 +164,9 @@ async def test_what_no_engine_sends_harms_nothing() -> None:
             await publisher.send(b"a", b"b", b"c", b"d")
             await publisher.send(b"", _number(0), b"\xc1")
             await publisher.send(b"", _number(2), b"\xc1")
-            await publisher.send(b"", _number(2**64 - 1), b"\xc1")
-            await until(_has(index, unknown=3, gaps=2, blocks=0), "all is counted")
+            await publisher.send(b"", _number(2**63 - 1), b"\xc1")
+            await publisher.send(b"", END, b"\xc1")
+            await until(_has(index, unknown=7, gaps=2, blocks=0), "all is counted")
 
 
 async def test_a_gap_is_closed_by_what_is_sent_again() -> None:
@@ -173,6 +187,96 @@ async def test_a_gap_is_closed_by_what_is_sent_again() -> None:
             await publisher.replayer.send_multipart([who, b"", b"odd", b""])
             await publisher.replayer.send_multipart([who, b""])
             await until(_has(index, unknown=4, gaps=1, resets=0), "all are there")
+
+
+async def test_no_number_ends_a_line() -> None:
+    """Behind the largest one, and the one that is none, others are asked for and heard."""
+    async with _publishing() as publisher:
+        engine = FollowedEngine("u", "x", "127.0.0.1", (publisher.port,), (publisher.replay_port,))
+
+        async def replay() -> None:
+            while True:
+                who, _, _first = await publisher.replayer.recv_multipart()
+                await publisher.replayer.send_multipart([who, b"", END, b""])
+
+        replaying = asyncio.create_task(replay())
+        async with _following(engine) as (index, _):
+            await _connected(index)
+            await publisher.send(b"", _number(2**63 - 1), _EMPTY)
+            await publisher.send(b"", END, _EMPTY)
+            await publisher.send(b"", _number(3), _STORED)
+            await until(_has(index, events=1, blocks=1, unknown=1, failures=0), "the last one")
+        replaying.cancel()
+
+
+class _Buggy(Follower):
+    """Does once what it should not."""
+
+    is_well = False
+
+    def hear(self, number: int, content: bytes) -> Heard:
+        """Take a batch, but for the first one."""
+        if not self.is_well:
+            self.is_well = True
+            raise KeyError(number)
+        return super().hear(number, content)
+
+
+async def test_a_bug_ends_no_line(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged and counted, and the engine is heard again after a pause."""
+    async with _publishing() as publisher:
+        follower = _Buggy(Room())
+        line = Subscription(
+            publisher.context,
+            "127.0.0.1",
+            publisher.port,
+            None,
+            follower=follower,
+            on_change=lambda: None,
+        )
+        running = asyncio.create_task(line.run())
+        await publisher.socket.recv()  # it subscribed
+        await publisher.send(b"", _number(0), _STORED)
+        assert await publisher.socket.recv() == b"\0", "it left"
+        assert await publisher.socket.recv() == b"\1", "it is back"
+        await publisher.send(b"", _number(0), _STORED)
+        await until(lambda: len(follower) == 1, "it is heard")
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert follower.counts["failures"] == 1
+    assert [each.exc_info[0] for each in caplog.records if each.exc_info] == [KeyError]
+
+
+async def test_counts_of_an_engine_go_on_when_its_ports_change() -> None:
+    """What is told of it as a counter never goes down while it is followed."""
+    async with _publishing() as publisher:
+        engine = FollowedEngine("u", "x", "127.0.0.1", (publisher.port,))
+        async with _following(engine) as (index, _):
+            await publisher.socket.recv()  # it subscribed
+            await publisher.send(b"", _number(0), _STORED)
+            await until(_has(index, events=1, blocks=1), "it is heard")
+            await index.follow([replace(engine, events=(free_port(),))])
+            assert _has(index, events=1, blocks=0)()
+
+
+async def test_of_too_many_engines_some_are_followed(caplog: pytest.LogCaptureFixture) -> None:
+    """As many as there may be lines to; who is followed stays so, and others take free places."""
+    one, two, three = (
+        FollowedEngine("u", name, "127.0.0.1", (free_port(),) * ranks)
+        for name, ranks in (("one", 2), ("two", 2), ("three", 1))
+    )
+    async with _following(one, two, three, most_lines=3) as (index, _):
+        assert [each.url for each in index.figures()] == ["one", "three"]
+        assert "too many" in caplog.text
+        caplog.clear()
+        await index.follow([two, three])
+        assert [each.url for each in index.figures()] == ["three", "two"]
+        assert caplog.text == ""
+
+
+def test_lines_are_as_many_as_files_allow() -> None:
+    """And as sockets of ZeroMQ do."""
+    assert list(map(count_lines, (0, 1_024, 20_000, 1 << 20))) == [0, 128, 3_290, 16_383]
 
 
 def test_only_hosts_of_endpoints_are_asked() -> None:
@@ -203,4 +307,4 @@ def test_only_hosts_of_endpoints_are_asked() -> None:
 
 def test_figures_are_of_the_contract() -> None:
     """Their order is that of the message."""
-    assert EngineFigures("u", "x", True, 1, 2, 3, 4, 5, None).resets == 5  # noqa: FBT003
+    assert EngineFigures("u", "x", True, 1, 2, 3, 4, 5, 6, None).failures == 6  # noqa: FBT003

@@ -1,6 +1,7 @@
 """What is known of an engine's cache is what it has, whatever it was told of and in which order."""
 
 from collections import deque
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -262,3 +263,38 @@ def test_only_of_whom_all_is_known_nothing_else_is_there(
     for number, events in enumerate([first, second]):
         follower.hear(number, msgspec.msgpack.encode([1.0, events, 0]))
     assert follower.is_whole is is_whole
+
+
+_numbers = st.sampled_from([0, 1, 2, 3, 2**32, 2**63 - 2, 2**63 - 1])
+_stored = st.lists(
+    st.tuples(
+        st.just("BlockStored"),
+        st.lists(st.integers(-(2**63), 2**64 - 1) | st.binary(max_size=65), max_size=2),
+        st.none() | st.integers(0, 2**64 - 1),
+        st.lists(st.integers(-1, 2**32), max_size=4),
+        st.integers(0, 3),
+    )
+    | st.just(("AllBlocksCleared",)),
+    max_size=2,
+)
+_contents = st.binary(max_size=20) | st.tuples(st.floats(), _stored, st.integers(-1, 1024)).map(
+    msgspec.msgpack.encode
+)
+_told = st.tuples(st.sampled_from(["hear", "hear_again"]), _numbers, _contents)
+
+
+@settings(max_examples=tries(400))
+@given(st.lists(_told | st.sampled_from(["heard_again", "lost"]), max_size=8))
+def test_a_follower_takes_whatever_comes(steps: list[Any]) -> None:
+    """No exception leaves it, and it asks for numbers that can be written."""
+    room = Room(3)
+    follower = Follower(room)
+    for step in steps:
+        if isinstance(step, str):
+            getattr(follower, step)()
+        else:
+            name, *told = step
+            getattr(follower, name)(*told)
+        assert follower.next_number.to_bytes(8, "big")
+        assert isfinite(follower.told_at_s)
+        assert len(follower) == 3 - room.left

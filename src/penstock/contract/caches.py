@@ -1,11 +1,12 @@
 """What is said to and by the process that knows engines' KV caches, in frames as in `node`.
 
 Its agent tells it on its standard input what to follow, and hears of it on its standard output.
+Both are lists of all engines, in parts where they are long (`node_parts`).
 """
 
 import msgspec
 
-from penstock.contract.node import frame
+from penstock.contract.node import LogLevel, frame
 
 
 class FollowedEngine(msgspec.Struct, frozen=True, array_like=True):
@@ -38,10 +39,12 @@ class Follow(msgspec.Struct, frozen=True, tag="follow"):
 
     engines: tuple[FollowedEngine, ...]
     models: tuple[FollowedModel, ...] = ()
+    is_last: bool = True
+    """Whether no more parts of it follow."""
 
 
 class EngineFigures(msgspec.Struct, frozen=True, array_like=True):
-    """What is known of an endpoint's caches. Counts are since the process's start."""
+    """What is known of an endpoint's caches. Counts are since it is followed by this process."""
 
     upstream: str
     url: str
@@ -50,9 +53,11 @@ class EngineFigures(msgspec.Struct, frozen=True, array_like=True):
     blocks: int
     events: int
     unknown: int
-    """Events, and batches, that were not understood."""
+    """Events, batches and messages that were not understood."""
     gaps: int
     resets: int
+    failures: int
+    """Times one of its lines could not be made, or was given up."""
     lag_s: float | None
     """How old the last batch was when it came; None before the first one."""
 
@@ -61,6 +66,8 @@ class Figures(msgspec.Struct, frozen=True, tag="figures"):
     """Process to agent, once a second."""
 
     engines: tuple[EngineFigures, ...]
+    is_last: bool = True
+    """As `Follow`'s."""
 
 
 class Emptied(msgspec.Struct, frozen=True, tag="emptied"):
@@ -91,7 +98,7 @@ class Found(msgspec.Struct, frozen=True, tag="found"):
     """URLs of those of which all is known: what they have not told of they do not have."""
 
 
-AgentSays = Follow
+AgentSays = Follow | LogLevel
 ProcessSays = Figures | Emptied
 
 _encode = msgspec.msgpack.Encoder().encode

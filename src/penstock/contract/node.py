@@ -403,7 +403,7 @@ WorkerMessage = (
 
 
 class LogLevel(msgspec.Struct, frozen=True, tag="log_level"):
-    """Agent to worker: log from this level on, as the agent does."""
+    """Agent to its processes: log from this level on, as the agent does."""
 
     level: LevelName
 

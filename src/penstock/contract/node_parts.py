@@ -1,4 +1,4 @@
-"""What agents tell workers of all endpoints, in parts where it is too long for one message.
+"""What a node's processes tell one another of all endpoints, in parts where it is too long.
 
 The parts replace together what was told before, and so only the last one changes anything.
 """
@@ -7,6 +7,7 @@ from typing import TypeVar, cast
 
 import msgspec
 
+from penstock.contract.caches import Figures, Follow
 from penstock.contract.node import (
     MAX_MESSAGE_BYTES,
     ContextLengths,
@@ -17,7 +18,9 @@ from penstock.contract.node import (
 
 Listing = NotReady | EngineLoads | ContextLengths | LoadedAdapters
 """A message that replaces all that was told by an earlier one of its kind."""
-_Listing = TypeVar("_Listing", bound=Listing)
+AnyListing = Listing | Follow | Figures
+"""Also those that agents and their process of KV caches tell each other."""
+_Listing = TypeVar("_Listing", bound=AnyListing)
 
 PART_BYTES = MAX_MESSAGE_BYTES - 64 * 1024
 """How long the entries of a part are together; what is left is enough for the rest of a message."""
@@ -61,15 +64,15 @@ class Parts:
 
     def __init__(self) -> None:
         """See the class."""
-        self._parts: dict[type[Listing], list[Listing]] = {}
+        self._parts: dict[type[object], list[object]] = {}
 
-    def join(self, part: Listing) -> Listing | None:
+    def join(self, part: _Listing) -> _Listing | None:
         """Return the whole message that a part completes; None as long as one is to come.
 
         Raises:
             msgspec.ValidationError: There are more than `MAX_PARTS`.
         """
-        parts = self._parts.setdefault(type(part), [])
+        parts = cast("list[_Listing]", self._parts.setdefault(type(part), []))
         parts.append(part)
         if len(parts) > MAX_PARTS:
             message = f"a message has more than {MAX_PARTS} parts"
@@ -86,7 +89,7 @@ class Parts:
         return msgspec.structs.replace(part, **whole)
 
 
-def _entries(message: Listing) -> dict[str, tuple[object, ...]]:
+def _entries(message: AnyListing) -> dict[str, tuple[object, ...]]:
     """Return the lists of a message by name: those of its members that are tuples."""
     members = {name: getattr(message, name) for name in message.__struct_fields__}
     return {

@@ -8,6 +8,7 @@ Source: the wire forms of vLLM's `kv_events` and SGLang's, which Dynamo's worker
 """
 
 from collections.abc import Callable, Iterator
+from math import isfinite
 from typing import Annotated, Any, Final, NamedTuple, TypeAlias
 
 import msgspec
@@ -20,7 +21,8 @@ MAX_HASH_BYTES = 64
 MAX_TOKENS = 1_000_000
 """Of one event, and of a block."""
 MAX_RANK = 1_023
-END: Final = (-1).to_bytes(8, "big", signed=True)
+NUMBER_BYTES: Final = 8
+END: Final = (-1).to_bytes(NUMBER_BYTES, "big", signed=True)
 """The number of what comes behind the last batch that was asked for again."""
 
 _NAME_CHARS = 1_024
@@ -144,6 +146,15 @@ _read_map_event = _decoder(_Stored | _Removed | _Cleared)
 _MEANINGLESS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
+def read_number(written: bytes) -> int | None:
+    """Return a batch's number; None when it makes no sense, as that of `END`.
+
+    The one after it can be written, too.
+    """
+    number = int.from_bytes(written, "big", signed=True) if len(written) == NUMBER_BYTES else -1
+    return number if number >= 0 else None
+
+
 def read_batch(content: bytes) -> Batch | None:
     """Return what a batch says; None when it makes no sense as a whole."""
     if not 0 < len(content) <= MAX_BATCH_BYTES:
@@ -152,6 +163,8 @@ def read_batch(content: bytes) -> Batch | None:
         read = _read_map_batch if _is_map(content[0]) else _read_array_batch
         batch = read(content)
     except _MEANINGLESS:
+        return None
+    if not isfinite(batch.ts):
         return None
     events = list(_read_events(batch.events))
     passed = len(batch.events) - len(events)

@@ -262,6 +262,18 @@ KV_EVENTS_FAIL = Event(
     Level.WARNING,
     "Where an engine publishes events of its KV caches cannot be used; it is tried again.",
 )
+KV_EVENTS_LINE_BROKE = Event(
+    "node.kv_events_line_broke",
+    Level.ERROR,
+    "A line to an engine that tells of its KV caches broke by a bug: all that is known of them is "
+    "forgotten, and the line is made again.",
+)
+KV_EVENTS_OF_TOO_MANY = Event(
+    "node.kv_events_of_too_many",
+    Level.ERROR,
+    "More engines tell of their KV caches than the process can have lines to; the rest are not "
+    "followed. Allow more open files, or follow fewer engines on a node.",
+)
 KV_EVENTS_WANT_A_PACKAGE = Event(
     "node.kv_events_want_a_package",
     Level.ERROR,

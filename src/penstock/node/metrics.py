@@ -233,13 +233,17 @@ KV_BLOCKS = Metric(
     "penstock_kv_blocks", "gauge", _ENDPOINT, "Blocks that an engine's KV caches are known to have."
 )
 KV_EVENTS = Metric(
-    "penstock_kv_events_total", "counter", _ENDPOINT, "Events of KV caches that were understood."
+    "penstock_kv_events_total",
+    "counter",
+    _ENDPOINT,
+    "Events of KV caches that were understood. As all that is counted of KV caches, it begins at 0 "
+    "when the process that follows them is started again.",
 )
 KV_UNKNOWN = Metric(
     "penstock_kv_events_unknown_total",
     "counter",
     _ENDPOINT,
-    "Events of KV caches, and batches of them, that were not understood.",
+    "Events of KV caches, batches and messages of them, that were not understood.",
 )
 KV_GAPS = Metric(
     "penstock_kv_gaps_total",
@@ -253,6 +257,13 @@ KV_RESETS = Metric(
     _ENDPOINT,
     "Times all that was known of a KV cache was forgotten: the engine started anew, was not heard, "
     "or what was missing could not be had again.",
+)
+KV_FAILURES = Metric(
+    "penstock_kv_failures_total",
+    "counter",
+    _ENDPOINT,
+    "Times a line to an engine that tells of its KV caches could not be made, or broke by a bug. "
+    "The log says why.",
 )
 KV_LAG = Metric(
     "penstock_kv_lag_seconds",
@@ -292,6 +303,7 @@ AGENT_METRICS = (
     KV_UNKNOWN,
     KV_GAPS,
     KV_RESETS,
+    KV_FAILURES,
     KV_LAG,
     DISCOVERY_ENDPOINTS,
     DISCOVERY_AGE,

@@ -1,4 +1,4 @@
-"""What agents tell workers in parts."""
+"""What a node's processes tell one another in parts."""
 
 import msgspec
 import pytest
@@ -6,21 +6,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.fakes.links import make_link
 
+from penstock.contract.caches import EngineFigures, Figures, Follow, FollowedEngine, FollowedModel
 from penstock.contract.node import (
     ContextLengths,
     EngineLoads,
     LoadedAdapters,
     NotReady,
-    encode_message,
 )
-from penstock.contract.node_parts import MAX_PARTS, Listing, Parts, split
+from penstock.contract.node_parts import MAX_PARTS, AnyListing, Parts, split
 
 _TEXTS = st.text(max_size=30)
 _NAMES = st.tuples(_TEXTS, _TEXTS)
+_COUNTS = st.integers(0, 2**40)
 _FIGURES = st.none() | st.floats(0, 1)
 
 
-def _list(entries: st.SearchStrategy[tuple[object, ...]]) -> st.SearchStrategy[tuple[object, ...]]:
+def _list(entries: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object, ...]]:
     return st.lists(entries, max_size=30).map(tuple)
 
 
@@ -31,22 +32,30 @@ _LISTINGS = (
         _list(st.tuples(_TEXTS, _TEXTS, _FIGURES, _FIGURES, _FIGURES)),
         st.floats(0, 9),
     )
-    | st.builds(ContextLengths, _list(st.tuples(_TEXTS, _TEXTS, st.integers(0, 2**40))))
+    | st.builds(ContextLengths, _list(st.tuples(_TEXTS, _TEXTS, _COUNTS)))
     | st.builds(
         LoadedAdapters,
         _list(st.tuples(_TEXTS, _TEXTS, st.lists(_TEXTS, max_size=3).map(tuple))),
         _list(_NAMES),
     )
+    | st.builds(
+        Follow,
+        _list(st.builds(FollowedEngine, _TEXTS, _TEXTS, _TEXTS, st.just((5557,)))),
+        _list(st.builds(FollowedModel, _TEXTS, _TEXTS, _TEXTS)),
+    )
+    | st.builds(
+        Figures, _list(st.builds(EngineFigures, _TEXTS, _TEXTS, st.booleans(), *[_COUNTS] * 6))
+    )
 )
 
 
 @given(messages=st.lists(_LISTINGS, max_size=3), most_bytes=st.integers(1_000, 5_000))
-def test_parts_are_what_was_said(messages: list[Listing], most_bytes: int) -> None:
+def test_parts_are_what_was_said(messages: list[AnyListing], most_bytes: int) -> None:
     """Whatever is told, no part is longer than it may be, and the last one brings all of it."""
     parts = Parts()
     for message in messages:
         pieces = split(message, most_bytes)
-        assert all(len(encode_message(piece)) <= most_bytes + 100 for piece in pieces)
+        assert all(len(msgspec.msgpack.encode(piece)) <= most_bytes + 100 for piece in pieces)
         assert [parts.join(piece) for piece in pieces] == [None] * (len(pieces) - 1) + [message]
 
 

@@ -4,12 +4,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.fakes.effort import tries
 
 from penstock.emulator.kv_cache import AllBlocksCleared, BlockRemoved, BlockStored
 from penstock.engines.kv_events import (
+    END,
     MAX_BATCH_BYTES,
     MAX_EVENTS,
     Batch,
@@ -17,6 +18,7 @@ from penstock.engines.kv_events import (
     Removed,
     Stored,
     read_batch,
+    read_number,
 )
 
 encode = msgspec.msgpack.encode
@@ -127,6 +129,8 @@ def test_events_that_make_no_sense_are_none(changed: dict[str, object]) -> None:
         encode(None),
         encode([1, 2, 3]),
         encode(["now", []]),
+        encode([float("nan"), []]),
+        encode([float("-inf"), []]),
         _batch(rank=-1),
         _batch(rank=5000),
         encode([1, [None] * (MAX_EVENTS + 1)]),
@@ -167,3 +171,16 @@ def test_nothing_that_is_sent_raises(events: list[Any], data: st.DataObject) -> 
         if isinstance(event, Stored):
             assert len(event.tokens) == len(event.hashes) * event.block_size
             assert event.extras is None or len(event.extras) == len(event.hashes)
+
+
+@given(st.binary(max_size=10) | st.binary(min_size=8, max_size=8))
+@example(END)
+@example(b"\x7f" + b"\xff" * 7)
+def test_the_number_behind_a_number_can_be_asked_for(written: bytes) -> None:
+    """Whatever is sent as a number; what ends an answer is none."""
+    number = read_number(written)
+    if number is None:
+        assert len(written) != 8 or written[0] >= 0x80
+    else:
+        assert number.to_bytes(8, "big") == written
+        assert (number + 1).to_bytes(8, "big")

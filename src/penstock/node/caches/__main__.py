@@ -6,7 +6,6 @@ import msgspec
 import uvloop
 
 from penstock.kit.logs.setup import configure, know
-from penstock.kit.processes import raise_open_files
 from penstock.node.caches.process import CachesSettings, serve
 
 
@@ -19,7 +18,6 @@ def main() -> int:
         return 2
     configure("caches", form=settings.log_format, level=settings.log_level)
     know(node=settings.node_id)
-    raise_open_files()
     uvloop.run(serve(settings))
     return 0
 

@@ -13,7 +13,7 @@ from zlib import crc32
 from penstock.engines.kv_events import Batch, Cleared, Stored, read_batch
 from penstock.node.caches.mirror import Mirror, Room
 
-Counted: TypeAlias = Literal["events", "unknown", "gaps", "resets"]
+Counted: TypeAlias = Literal["events", "unknown", "gaps", "resets", "failures"]
 
 
 class Heard(Enum):
@@ -31,14 +31,15 @@ class Follower:
 
     Args:
         room: Shared by all mirrors of the node.
+        counts: Goes on from there; shared by all lines to an engine.
     """
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, counts: Counter[Counted] | None = None) -> None:
         """See the class."""
         self._room = room
         self.mirrors: dict[int, Mirror] = {}
         """Of each data-parallel rank that was told of."""
-        self.counts = Counter[Counted]()
+        self.counts = Counter[Counted]() if counts is None else counts
         self.emptied_count = 0
         """How often its caches were emptied, or it started anew, as far as that could be told."""
         self.told_at_s = 0.0

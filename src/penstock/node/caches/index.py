@@ -3,21 +3,28 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 
 import zmq.asyncio
 
 from penstock.contract.caches import Ask, EngineFigures, FollowedEngine, Found
+from penstock.node import log_events
 from penstock.node.caches.follower import Counted, Follower
 from penstock.node.caches.mirror import Mirror, Room, number_blocks
-from penstock.node.caches.subscription import Subscription
+from penstock.node.caches.subscription import FILES, SOCKETS, Subscription
+
+_MOST_SOCKETS = 65_535
+"""Of a context of ZeroMQ."""
+_OTHER_FILES = 256
+"""Workers' connections among them."""
 
 
 @dataclass(slots=True)
 class _Engine:
-    lines: list[Subscription]
-    tasks: list[asyncio.Task[None]]
+    counts: Counter[Counted]
+    lines: list[Subscription] = field(default_factory=list)
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
     emptied_count: int = 0
 
     def mirrors(self) -> Iterator[Mirror]:
@@ -35,24 +42,37 @@ class Index:
 
     Args:
         on_emptied: Told of each engine that emptied a cache, or started anew.
+        most_lines: To ranks of engines, at a time.
     """
 
-    def __init__(self, on_emptied: Callable[[FollowedEngine], None]) -> None:
+    def __init__(self, on_emptied: Callable[[FollowedEngine], None], most_lines: int) -> None:
         """See the class."""
         self._on_emptied = on_emptied
+        self._most_lines = most_lines
         self._context = zmq.asyncio.Context()
-        # A line takes three, and one more while it asks again: its own 1,023 are 340 lines.
-        self._context.set(zmq.MAX_SOCKETS, self._context.get(zmq.SOCKET_LIMIT))
+        self._context.set(zmq.MAX_SOCKETS, self._context.get(zmq.SOCKET_LIMIT))  # else 1,023
         self._room = Room()
         self._engines: dict[FollowedEngine, _Engine] = {}
 
     async def follow(self, engines: Iterable[FollowedEngine]) -> None:
-        """Follow these from now on, and no others."""
+        """Follow these from now on, and no others; of too many, those that were followed before.
+
+        An engine's counts go on when it is followed in another way.
+        """
         wanted = dict.fromkeys(engines)
-        await self._drop([each for each in self._engines if each not in wanted])
+        gone = [each for each in self._engines if each not in wanted]
+        counts = {(each.upstream, each.url): self._engines[each].counts for each in gone}
+        await self._drop(gone)
+        left = self._most_lines - sum(len(each.events) for each in self._engines)
         for each in wanted:
-            if each not in self._engines:
-                self._engines[each] = self._start(each)
+            if each not in self._engines and len(each.events) <= left:
+                before = counts.get((each.upstream, each.url), Counter[Counted]())
+                self._engines[each] = self._start(each, before)
+                left -= len(each.events)
+        if len(self._engines) < len(wanted):
+            log_events.KV_EVENTS_OF_TOO_MANY.log(
+                engines=len(wanted), followed=len(self._engines), most_lines=self._most_lines
+            )
 
     async def close(self) -> None:
         """Follow nobody any more."""
@@ -61,7 +81,7 @@ class Index:
 
     def figures(self) -> tuple[EngineFigures, ...]:
         """Return what is known of each engine."""
-        return tuple(_figures(each, engine.lines) for each, engine in self._engines.items())
+        return tuple(_figures(each, engine) for each, engine in self._engines.items())
 
     def find(self, ask: Ask, tokens: bytes, *, adapter: str, salt: str | None) -> Found:
         """Return which endpoints of an upstream have how much of a prompt.
@@ -89,8 +109,8 @@ class Index:
                 heard.append(followed.url)
         return Found(ask.number, tuple(endpoints), tuple(heard))
 
-    def _start(self, followed: FollowedEngine) -> _Engine:
-        engine = _Engine([], [])
+    def _start(self, followed: FollowedEngine, counts: Counter[Counted]) -> _Engine:
+        engine = _Engine(counts)
 
         def look() -> None:
             count = sum(line.follower.emptied_count for line in engine.lines)
@@ -104,7 +124,7 @@ class Index:
                 followed.host,
                 port,
                 replay,
-                follower=Follower(self._room),
+                follower=Follower(self._room, counts),
                 on_change=look,
             )
             engine.lines.append(line)
@@ -118,8 +138,17 @@ class Index:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _figures(followed: FollowedEngine, lines: list[Subscription]) -> EngineFigures:
-    counts = sum((line.follower.counts for line in lines), Counter[Counted]())
+def count_lines(open_files: int) -> int:
+    """Return to how many ranks of engines a process may have lines.
+
+    Args:
+        open_files: As many as it may have.
+    """
+    return min(_MOST_SOCKETS // SOCKETS, max(0, open_files - _OTHER_FILES) // FILES)
+
+
+def _figures(followed: FollowedEngine, engine: _Engine) -> EngineFigures:
+    lines, counts = engine.lines, engine.counts
     lags = [line.lag_s for line in lines if line.lag_s is not None]
     return EngineFigures(
         followed.upstream,
@@ -130,5 +159,6 @@ def _figures(followed: FollowedEngine, lines: list[Subscription]) -> EngineFigur
         counts["unknown"],
         counts["gaps"],
         counts["resets"],
+        counts["failures"],
         max(lags, default=None),
     )

@@ -19,11 +19,13 @@ from penstock.contract.caches import (
     decode_agent_says,
     encode_said,
 )
-from penstock.contract.node import Frames
-from penstock.kit.logs.setup import Form, LevelName
+from penstock.contract.node import Frames, LogLevel
+from penstock.contract.node_parts import Parts, split
+from penstock.kit.logs.setup import Form, LevelName, change_level
+from penstock.kit.processes import raise_open_files
 from penstock.kit.streams import write_if_open
 from penstock.node.caches.desk import Desk
-from penstock.node.caches.index import Index
+from penstock.node.caches.index import Index, count_lines
 
 FIGURES_S = 1.0
 _READ_BYTES = 64 * 1024
@@ -56,21 +58,26 @@ async def serve(settings: CachesSettings) -> None:
 
     async def tell() -> None:
         while True:
-            write_if_open(writer, encode_said(Figures(index.figures())))
+            if not writer.get_write_buffer_size():  # else the agent has not read the last ones
+                for part in split(Figures(index.figures())):
+                    write_if_open(writer, encode_said(part))
             await asyncio.sleep(FIGURES_S)
 
-    index = Index(on_emptied)
+    index = Index(on_emptied, count_lines(raise_open_files()))
     desk = Desk(index, settings.answer_s, loop.time)
     telling = asyncio.create_task(tell(), name="figures")
     socket = Path(settings.socket)
     server = await desk.open(socket)
     made = await asyncio.to_thread(socket.stat)
-    frames = Frames()
+    frames, parts = Frames(), Parts()
     while content := await reader.read(_READ_BYTES):
         for payload in frames.feed(content):
-            follow = decode_agent_says(payload)
-            await index.follow(follow.engines)
-            await desk.know(follow.models)
+            said = decode_agent_says(payload)
+            if isinstance(said, LogLevel):
+                change_level(said.level)
+            elif (follow := parts.join(said)) is not None:
+                await index.follow(follow.engines)
+                await desk.know(follow.models)
     telling.cancel()
     server.close()
     await asyncio.to_thread(_remove, socket, made)

@@ -16,12 +16,16 @@ import zmq
 import zmq.asyncio
 from zmq.utils.monitor import parse_monitor_message
 
-from penstock.engines.kv_events import END, MAX_BATCH_BYTES
+from penstock.engines.kv_events import END, MAX_BATCH_BYTES, NUMBER_BYTES, read_number
 from penstock.node import log_events
 from penstock.node.caches.follower import Follower, Heard
 
-UNREAD: Final = 64
-"""Batches that wait to be read; more wait at the engine, which drops what is too much."""
+UNREAD: Final = 8
+"""Batches that wait to be read, 32 MiB at most; more wait at the engine, which drops what is too
+much. With fewer, ZeroMQ's thread and ours would wait for each other."""
+SOCKETS, FILES = 4, 6
+"""A line's, at most: its own, two to watch it, and one while it asks again; each has a file, and
+two have a connection."""
 FIRST_PAUSE_MS, MOST_PAUSE_MS = 100, 10_000
 """Before a lost line is made again."""
 REPLAY_S: Final = 10.0
@@ -29,7 +33,6 @@ REPLAY_S: Final = 10.0
 REPLAY_SILENCE_S: Final = 2.0
 _PAUSE_S: Final = 5.0
 _HEARTBEAT_MS: Final = 10_000
-_NUMBER_BYTES: Final = 8
 _AT_ONCE: Final = 16
 """Batches that are read before others of the process have their turn."""
 
@@ -73,15 +76,18 @@ class Subscription:
         return self.is_connected and self.follower.is_whole and self.follower.tells_salts
 
     async def run(self) -> None:
-        """Listen until cancelled."""
+        """Listen until cancelled: whatever comes, the line is made again."""
         while True:
             try:
                 with self._open(zmq.SUB) as socket:
                     await self._listen(socket)
             except zmq.ZMQError as error:
                 log_events.KV_EVENTS_FAIL.log(address=self._address, why=error)
+            except Exception as error:  # noqa: BLE001 - nobody else would notice that it ended
+                log_events.KV_EVENTS_LINE_BROKE.log(bug=error, address=self._address)
             finally:
                 self._lost()
+            self.follower.counts["failures"] += 1
             await asyncio.sleep(_PAUSE_S)
 
     def _open(self, kind: int) -> zmq.asyncio.Socket:
@@ -140,8 +146,10 @@ class Subscription:
                 frames = await socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 break
-            number = _number(frames[1]) if len(frames) == _FRAMES else None
-            if number is not None:
+            number = read_number(frames[1]) if len(frames) == _FRAMES else None
+            if number is None:
+                self.follower.counts["unknown"] += 1
+            else:
                 await self._hear(number, frames[-1])
         self._on_change()
 
@@ -163,13 +171,13 @@ class Subscription:
         follower = self.follower
         with self._open(zmq.DEALER) as socket, contextlib.suppress(TimeoutError, zmq.ZMQError):
             socket.connect(self._replay_address)
-            await socket.send_multipart([b"", follower.next_number.to_bytes(_NUMBER_BYTES, "big")])
+            await socket.send_multipart([b"", follower.next_number.to_bytes(NUMBER_BYTES, "big")])
             async with asyncio.timeout(REPLAY_S):
                 while await socket.poll(REPLAY_SILENCE_S * 1_000):
                     frames = await socket.recv_multipart()
                     if len(frames) < 2 or frames[-2] == END:  # noqa: PLR2004 - number and content
                         break
-                    number = _number(frames[-2])
+                    number = read_number(frames[-2])
                     if number is not None:
                         follower.hear_again(number, frames[-1])
                     await asyncio.sleep(0)
@@ -178,7 +186,3 @@ class Subscription:
 
 _FRAMES: Final = 3
 """Topic, number, content."""
-
-
-def _number(written: bytes) -> int | None:
-    return int.from_bytes(written, "big") if len(written) == _NUMBER_BYTES else None

@@ -16,6 +16,7 @@ import msgspec
 
 from penstock.catalog.kv_events import parse_kv_events
 from penstock.contract.caches import (
+    AgentSays,
     Emptied,
     EngineFigures,
     Follow,
@@ -25,10 +26,11 @@ from penstock.contract.caches import (
     encode_said,
 )
 from penstock.contract.exposition import Family
-from penstock.contract.node import CachesEmptied, Frames, MessageTooLongError
+from penstock.contract.node import CachesEmptied, Frames, LogLevel, MessageTooLongError
+from penstock.contract.node_parts import Parts, split
 from penstock.contract.snapshot import Deployment, Endpoint, Upstream
 from penstock.kit.clock import Clock
-from penstock.kit.logs.setup import get_level
+from penstock.kit.logs.setup import LevelName, get_level
 from penstock.kit.streams import write_if_open
 from penstock.node import log_events, metrics
 from penstock.node.backoff import RestartPauses
@@ -104,6 +106,7 @@ class Caches:
             (metrics.KV_UNKNOWN, "unknown"),
             (metrics.KV_GAPS, "gaps"),
             (metrics.KV_RESETS, "resets"),
+            (metrics.KV_FAILURES, "failures"),
             (metrics.KV_LAG, "lag_s"),
         ):
             values = ((each.upstream, each.url, getattr(each, name)) for each in figures)
@@ -126,14 +129,15 @@ class Caches:
 
     async def _live(self) -> bool:
         """Run one process until it ends; return whether it was us who ended it."""
+        level = get_level()
         try:
-            process = await self._start()
+            process = await self._start(level)
         except OSError as error:
             log_events.CACHES_CANNOT_BE_STARTED.log(error=error)
             return False
         self.pid = process.pid
         hearing = asyncio.create_task(self._hear(process), name="hear caches")
-        feeding = asyncio.create_task(self._feed(process), name="feed caches")
+        feeding = asyncio.create_task(self._feed(process, level), name="feed caches")
         has_died = False
         try:
             await asyncio.wait((hearing, feeding), return_when=asyncio.FIRST_COMPLETED)
@@ -148,13 +152,13 @@ class Caches:
             if has_died:
                 log_events.CACHES_DIED.log(how=how)
 
-    async def _start(self) -> asyncio.subprocess.Process:
+    async def _start(self, level: LevelName) -> asyncio.subprocess.Process:
         settings = CachesSettings(
             self._node_id,
             str(self._socket),
             self._settings.kv_answer_ms / 1_000,
             self._settings.log_format,
-            get_level(),
+            level,
         )
         return await asyncio.create_subprocess_exec(
             sys.executable,
@@ -166,26 +170,32 @@ class Caches:
             start_new_session=True,
         )
 
-    async def _feed(self, process: asyncio.subprocess.Process) -> None:
-        """Tell it what to follow until there is nothing."""
+    async def _feed(self, process: asyncio.subprocess.Process, level: LevelName) -> None:
+        """Tell it what to follow, and from which level to log, until there is nothing to follow."""
         assert process.stdin is not None  # noqa: S101 - it is a pipe
+        is_new = True
         while self._follow.engines:
-            write_if_open(process.stdin, encode_said(self._follow))
+            said: list[AgentSays] = [*split(self._follow)] if is_new else []
+            if level != get_level():  # an operator changed it
+                level = get_level()
+                said.append(LogLevel(level))
+            for message in said:
+                write_if_open(process.stdin, encode_said(message))
             with contextlib.suppress(OSError):
                 await process.stdin.drain()
-            while not await self._look():  # noqa: ASYNC110 - nobody tells
-                await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_LOOK_S)
+            is_new = await self._look()
 
     async def _hear(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None  # noqa: S101 - it is a pipe
-        frames = Frames()
+        frames, parts = Frames(), Parts()
         with contextlib.suppress(msgspec.DecodeError, MessageTooLongError):
             while content := await process.stdout.read(_READ_BYTES):
                 for said in map(decode_process_says, frames.feed(content)):
                     if isinstance(said, Emptied):
                         self._tell(CachesEmptied(said.upstream, said.url))
-                    else:
-                        self._figures = said.engines
+                    elif (figures := parts.join(said)) is not None:
+                        self._figures = figures.engines
 
 
 def list_followed(upstreams: Iterable[Upstream]) -> Iterator[FollowedEngine]:
