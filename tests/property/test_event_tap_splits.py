@@ -14,7 +14,7 @@ from tests.fakes.scripted_engine import cut
 
 from penstock.contract.usage import Outcome
 from penstock.gateway.dialects.openai_usage import Usage
-from penstock.gateway.limits import INSPECTED_FRAME_BYTES, READ_BYTES
+from penstock.gateway.limits import ENDING_BYTES, INSPECTED_FRAME_BYTES, READ_BYTES
 from penstock.gateway.measure import measure_stream
 from penstock.gateway.tap_events import EventTap, MessagesTap, ResponsesTap
 
@@ -225,6 +225,47 @@ def test_a_response_is_read_however_long_it_is(read: int) -> None:
         out += tap.feed(content[at : at + read])
         assert out == content[: at + read]
     assert (tap.usage, tap.is_done) == (Usage(7, 8), True)
+
+
+TOOL = {"name": "f", "parameters": {"usage": {"input_tokens": 0, "output_tokens": 0}}}
+USED = {"input_tokens": 7, "output_tokens": 8}
+
+
+@pytest.mark.parametrize(
+    ("members", "usage"),
+    [
+        ({"tools": [TOOL], "usage": USED, "user": None}, Usage(7, 8)),
+        ({"usage": USED, "tools": [TOOL] * 3, "text": '"usage":{'}, Usage(7, 8)),
+        ({"tools": [TOOL], "text": '\\","usage":{"input_tokens":0,"output_tokens":0}'}, None),
+        ({"usage": USED, "instructions": "x" * ENDING_BYTES}, None),
+        ({"usage": None}, None),
+    ],
+    ids=["last", "before", "only named so", "too far", "none"],
+)
+@pytest.mark.parametrize("end", ["\n\n", "\n\r\n", "\r\n\r\n"])
+@pytest.mark.parametrize("over", [-1, 0, 2 * INSPECTED_FRAME_BYTES])
+def test_the_end_of_a_response_that_is_too_long_is_known(
+    members: dict[str, Any], usage: Usage | None, end: str, over: int
+) -> None:
+    """All of it came; its own usage counts, whatever else is called so."""
+    whole = {"id": "r1", "output": ["x" * (INSPECTED_FRAME_BYTES + over)], **members}
+    content = _event({"type": "response.completed", "response": whole, "sequence_number": 9}, end)
+    for read in (INSPECTED_FRAME_BYTES, READ_BYTES, 50_001):
+        tap = ResponsesTap()
+        pieces = cut(content, range(0, len(content), read))
+        assert _run(tap, pieces) == content
+        assert (tap.usage, tap.is_done, tap.frame_count) == (usage, True, 0)
+
+
+def test_a_long_response_that_is_cut_is_not_done() -> None:
+    """Its name alone ends nothing, nor does a long event of another name."""
+    whole = {"output": ["x" * (2 * INSPECTED_FRAME_BYTES)], "usage": USED}
+    content = _event({"type": "response.completed", "response": whole}, "\n\n")
+    other = content.replace(b"response.completed", b"response.in_progress")
+    for cut_off in (content[:-1], other):
+        tap = ResponsesTap()
+        _run(tap, cut(cut_off, range(0, len(cut_off), READ_BYTES)))
+        assert (tap.usage, tap.is_done) == (None, False)
 
 
 @pytest.mark.parametrize("make", [_messages, ResponsesTap])

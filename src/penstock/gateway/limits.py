@@ -36,6 +36,8 @@ HELD_FRAME_BYTES = 8 * 1024
 """A frame longer than this is no usage chunk: it is passed on before it is complete."""
 INSPECTED_FRAME_BYTES = 1024 * 1024
 """A frame longer than this is relayed without being looked into."""
+ENDING_BYTES = 64 * 1024
+"""Of the last event of a response that is longer than that, so much of its end is looked into."""
 ANSWER_BYTES = 64 * 1024 * 1024
 """A plain (not streamed) answer of an engine; more is an upstream error."""
 UPSTREAM_HEADER_BYTES = 64 * 1024

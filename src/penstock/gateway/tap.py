@@ -166,8 +166,8 @@ class Tap:
             end = match.end()
             if self._is_skipping:
                 self._is_skipping = False
-                self.frame_count += 1
                 out.append(content[start + held : end])
+                self._end_unseen(out[-1])
             else:
                 frame = content[start:end]
                 shown = self._inspect(frame)
@@ -178,6 +178,7 @@ class Tap:
             start, held = end, 0
         tail = content[start:]
         if self._is_skipping or len(tail) > INSPECTED_FRAME_BYTES:
+            self._pass_unseen(tail[held:] if self._is_skipping else tail)
             self._is_skipping = True
             out.append(tail[held:])
             keep = tail[-3:]
@@ -194,6 +195,17 @@ class Tap:
             return False
         may_be_hidden = self._hides or ERROR in tail
         return not may_be_hidden or _is_no_usage_chunk(tail)
+
+    def _pass_unseen(self, content: bytes) -> None:
+        """Take note of a part of a frame that is too long to look into: of the first, or the next.
+
+        Args:
+            content: What came of it since the last part.
+        """
+
+    def _end_unseen(self, content: bytes) -> None:  # noqa: ARG002 - for those that look there
+        """Take note of the end of such a frame."""
+        self.frame_count += 1
 
     def _inspect(self, frame: bytes) -> bytes:
         """Read a whole frame; return it as the caller shall see it."""

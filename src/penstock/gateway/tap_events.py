@@ -12,13 +12,18 @@ import msgspec
 
 from penstock.gateway.dialects import messages, responses
 from penstock.gateway.dialects.openai_usage import Usage
-from penstock.gateway.limits import INSPECTED_FRAME_BYTES
+from penstock.gateway.limits import ENDING_BYTES, INSPECTED_FRAME_BYTES
 from penstock.gateway.tap import CR, ERROR, ERROR_EVENT, Tap, is_done_frame, payload_of
 
 _HARMLESS = re.compile(rb"event: ?(?!error|response\.failed)[\w.]+\r?\n")
 _FAILURE = re.compile(rb"event: ?(?:error|response\.failed)\s")
 _UNREAD = b'{"message":"The model server failed."}'
 """Stands for an error that is too long to be looked into."""
+_LAST = re.compile(rb"event: ?response\.(?:completed|incomplete|cancelled)\r?\n")
+"""Begins the events of `responses.ENDS`."""
+_USAGE_MEMBER = re.compile(rb'"usage"\s*:\s*\{')
+_USAGE_MEMBERS = 16
+"""Of so many that are called so, from the end, one may be the response's own."""
 _USAGE = b'"usage"'
 _NO_FLAGS: tuple[str, ...] = ()
 _MISSING = ("usage_missing",)
@@ -154,12 +159,51 @@ class MessagesTap(EventTap):
 
 
 class ResponsesTap(EventTap):
-    """Reads a stream of OpenAI's Responses, whose last event holds all of the response."""
+    """Reads a stream of OpenAI's Responses, whose last event holds all of the response.
 
-    __slots__ = ()
+    Of one that is too long to look into the end is kept, where engines tell what it consumed.
+    """
+
+    __slots__ = ("_ending",)
 
     _token = b'.delta"'
     _telling = b'"response"'
+
+    def __init__(self) -> None:
+        """See the class."""
+        super().__init__()
+        self._ending: bytes | None = None
+        """What a last event that is too long ends with so far."""
+
+    def _inspect(self, frame: bytes) -> bytes:
+        """Read a whole event; return it unless it is an error."""
+        if len(frame) <= INSPECTED_FRAME_BYTES or _LAST.match(frame) is None:
+            return super()._inspect(frame)
+        self._pass_unseen(frame)
+        self._end_unseen(b"")
+        return frame
+
+    def _pass_unseen(self, content: bytes) -> None:
+        if self._ending is not None:
+            self._ending = (self._ending + content)[-ENDING_BYTES:]
+        elif not self._is_skipping and _LAST.match(content) is not None:
+            self._ending = content[-ENDING_BYTES:]
+
+    def _end_unseen(self, content: bytes) -> None:
+        if self._ending is None:
+            super()._end_unseen(content)
+            return
+        ending, self._ending = (self._ending + content)[-ENDING_BYTES:].rstrip(), None
+        self.is_done = True
+        for match in [*_USAGE_MEMBER.finditer(ending)][-_USAGE_MEMBERS:]:
+            # What makes JSON of all that follows is that it is a member of the response itself,
+            # and not of a tool's description, which is the caller's and repeated there, too.
+            try:
+                event = responses.read_event(b'{"response":{' + ending[match.start() :])
+            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+                continue
+            if event.response is not None:
+                self.usage, self.flags = responses.read_usage(event.response.usage)
 
     def _read_event(self, payload: bytes) -> None:
         event = responses.read_event(payload)

@@ -12,7 +12,15 @@ import pytest
 from tests.fakes.emulator_process import running_emulator
 from tests.fakes.http_rig import request
 from tests.fakes.raw_http import ask as ask_raw
-from tests.fakes.scripted_engine import LAST_CHUNK, STREAM_HEAD, ScriptedEngine, Talk, answer, chunk
+from tests.fakes.scripted_engine import (
+    LAST_CHUNK,
+    STREAM_HEAD,
+    STREAM_HEAD_TO_END,
+    ScriptedEngine,
+    Talk,
+    answer,
+    chunk,
+)
 from tests.fakes.stream_caller import Answer, ask, calling
 from tests.fakes.worker_process import (
     KEY,
@@ -23,6 +31,7 @@ from tests.fakes.worker_process import (
 )
 
 from penstock.contract.usage import UsageEvent, quantities
+from penstock.gateway.limits import INSPECTED_FRAME_BYTES
 from penstock.limits.prices import ATTO
 from penstock.rating.rates import read_rates
 
@@ -229,6 +238,29 @@ async def test_a_stream_that_breaks_off_does_not_end_well(
     assert _last_error(found.body)["error"]["penstock_code"].endswith("closed_early")
     (event,) = worker.wait_events(before + 1)[before:]
     assert event.outcome == "upstream_error"
+
+
+async def test_a_long_response_ends_well_with_the_engines_connection(
+    engine: ScriptedEngine, worker: WorkerProcess
+) -> None:
+    """Without length and chunks its last event tells that all is there, however long it is."""
+    text = "x" * (2 * INSPECTED_FRAME_BYTES)
+    usage = {"input_tokens": 43, "output_tokens": 9}
+    last = {"type": "response.completed", "response": {"output": [text], "usage": usage}}
+    content = b"event: response.completed\ndata: " + json.dumps(last).encode() + b"\n\n"
+
+    async def script(talk: Talk) -> None:
+        await talk.send(STREAM_HEAD_TO_END, *_stream(RESPONSES)[:-1], content)
+        talk.close()
+
+    engine.script = script
+    before = len(worker.events())
+    found = await ask(worker.port, "", _body(RESPONSES, stream=True), path=RESPONSES)
+    assert found.is_complete
+    assert found.body.endswith(content)
+    (event,) = worker.wait_events(before + 1)[before:]
+    assert (event.outcome, event.usage_source) == ("ok", "engine")
+    assert (event.input_tokens, event.output_tokens) == (43, 9)
 
 
 @BOTH
