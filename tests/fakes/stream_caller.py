@@ -5,7 +5,7 @@ import json
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -13,6 +13,10 @@ from typing import Any, Self
 from tests.fakes.worker_process import KEY
 
 _WAIT_S = 20.0
+
+PROMPTLY_S = 0.1
+OTHERS = 50
+"""Requests that a worker answers in that time with ease, on a machine that does nothing else."""
 
 
 class AbnormalEndError(Exception):
@@ -172,6 +176,14 @@ class StreamCaller:
         body, is_complete = await self.read_body()
         return Answer(status, self.header, body, is_complete)
 
+    async def see_that_it_lives(self) -> None:
+        """Have the gateway answer something that costs it nothing.
+
+        What other connections brought it before, it has taken notice of then.
+        """
+        await self.send(b"GET /health/live HTTP/1.1\r\nhost: gateway\r\n\r\n")
+        assert (await self.read_answer()).status == 200
+
     async def is_closed(self) -> bool:
         """Wait until the gateway closed the connection; False when it sends something."""
         try:
@@ -192,6 +204,28 @@ class StreamCaller:
         """Reset the connection."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
+
+
+async def promptly(port: int, condition: Callable[[], object]) -> None:
+    """See that something happens within `PROMPTLY_S`, or before a worker has answered many others.
+
+    A busy machine may do nothing for longer than that: but what a worker does as soon as it hears
+    of something, it does before it answers `OTHERS` who ask after that, one by one.
+
+    Args:
+        port: The worker's.
+        condition: Whether it has happened.
+    """
+    began_s = time.monotonic()
+    count = 0
+    async with calling(port) as other:
+        while not condition():
+            took_s = time.monotonic() - began_s
+            assert took_s < PROMPTLY_S or count < OTHERS, (
+                f"not in {took_s} s, beside {count} others"
+            )
+            await other.see_that_it_lives()
+            count += 1
 
 
 @asynccontextmanager

@@ -268,7 +268,7 @@ class WorkerProcess:
         """Return the usage events of the CLOSE records."""
         return [record.event for record in self.records() if isinstance(record, Close)]
 
-    def wait_events(self, count: int, timeout_s: float = 5.0) -> list[UsageEvent]:
+    def wait_events(self, count: int, timeout_s: float = 20.0) -> list[UsageEvent]:
         """Wait until at least `count` events are in the journal, and return all."""
         deadline = time.monotonic() + timeout_s
         while len(found := self.events()) < count:
@@ -352,7 +352,7 @@ def _wait_listening(worker: WorkerProcess) -> None:
             return
 
 
-async def eventually(condition: "object", timeout_s: float = 5.0) -> None:
+async def eventually(condition: "object", timeout_s: float = 20.0) -> None:
     """Wait until calling `condition` is true."""
     assert callable(condition)
     deadline = asyncio.get_running_loop().time() + timeout_s

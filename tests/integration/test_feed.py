@@ -421,7 +421,7 @@ async def test_a_waiting_question_is_answered_by_a_change(database: Database, as
     await asyncio.sleep(0.05)
     assert not waiting.done()
     await world.change()
-    changed = await asyncio.wait_for(waiting, 2)
+    changed = await asyncio.wait_for(waiting, 10)
     assert changed is not None
     assert changed.position.seq > page.position.seq
 

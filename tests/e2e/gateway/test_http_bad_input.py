@@ -139,7 +139,7 @@ def _expect(
     """Send it, and see that it is refused at once, in the right shape, here."""
     started_s = time.monotonic()
     answer = rig.ask(content)
-    assert time.monotonic() - started_s < 1.0
+    assert time.monotonic() - started_s < 5.0, "a header has ten"
     assert (answer.status, answer.code) == (status, f"request:{code}")
     error: dict[str, Any] = json.loads(answer.body)["error"]
     assert set(error) == {"message", "type", "param", "code", "penstock_code"}

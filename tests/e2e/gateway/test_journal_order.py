@@ -172,11 +172,14 @@ async def test_only_strict_mode_waits_for_the_disk(
         tmp_path, [engine.port], program=program, journal_strict=is_strict
     ) as worker:
         for script in ("", "stream"):
-            started_s = time.monotonic()
-            found = await ask(worker.port, script, chat_body(stream=bool(script)))
-            assert found.is_complete
-            waited_s = time.monotonic() - started_s
-            assert (waited_s >= odd_disk_worker.SLOW_S) is is_strict
+            waits_s = []
+            for _ in range(3):
+                started_s = time.monotonic()
+                found = await ask(worker.port, script, chat_body(stream=bool(script)))
+                assert found.is_complete
+                waits_s.append(time.monotonic() - started_s)
+            # A busy machine may be as late as a slow disk, but not each time.
+            assert (min(waits_s) >= odd_disk_worker.SLOW_S) is is_strict
         asking = [ask(worker.port, "", chat_body()) for _ in range(50)]
         started_s = time.monotonic()
         assert {found.status for found in await asyncio.gather(*asking)} == {200}

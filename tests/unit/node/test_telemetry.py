@@ -103,7 +103,7 @@ async def test_what_is_refused_is_given_up() -> None:
 
 async def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """A collector that does not answer is asked again for a while, and then given up."""
-    monkeypatch.setattr(sending, "KEPT_S", 0.1)
+    monkeypatch.setattr(sending, "KEPT_S", 1.0)
     monkeypatch.setattr(sending, "FIRST_PAUSE_S", 0.01)
     door = ScriptedDoor()
     door.hangs = True
