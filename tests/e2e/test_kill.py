@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from tests.fakes.bugs import expect_no_bugs
 from tests.fakes.dev_instance import DevInstance, running_dev
 from tests.fakes.plain_http import NO_TLS
 from tests.fakes.ports import free_port
@@ -116,6 +117,7 @@ async def test_kill_under_load_loses_and_doubles_nothing(tmp_path: Path) -> None
         assert max(seen.values()) == 1, "a request was sent to an engine twice"
         rows = await asyncio.to_thread(instance.wait_usage, set(seen), 40.0)
         assert instance.stop() == 0
+        expect_no_bugs(instance.data)
     metered = Counter(row["request_id"] for row in rows)
     assert max(metered.values()) == 1, "a request was metered twice"
     assert not set(seen) - set(metered)

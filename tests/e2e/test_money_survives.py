@@ -1,6 +1,7 @@
 """kill -9 of everything that touches money, under load: not a cent is lost, made or moved."""
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -16,10 +17,12 @@ import msgspec
 import psutil
 import pytest
 from tests.fakes.budget_account import MILLION, create_price
+from tests.fakes.bugs import expect_no_bugs
 from tests.fakes.control_api import run
 from tests.fakes.control_server import ControlServer
 from tests.fakes.limited_site import Answer, Site, running_site
 from tests.fakes.postgresql_server import Cluster, run_cluster
+from tests.fakes.production import create
 
 ROUNDS = int(os.environ.get("ROUNDS", "4"))
 """Kills; `ROUNDS=40 make test ARGS=tests/e2e/test_money_survives.py` goes on for longer."""
@@ -27,6 +30,8 @@ CALLERS = 8
 INPUT, OUTPUT = Decimal("0.7"), Decimal("3.1")
 """Euros for a million tokens."""
 PATIENCE_S = 90.0
+MEETINGS = int(os.environ.get("MEETINGS", "8"))
+"""Agents that are killed; three times as many workers are, one as the next agent takes it over."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,14 @@ class Stage:
         token = (self.site.control.data / "secrets" / "admin_token").read_text().strip()
         return ControlServer(self.site.control.url("control"), token)
 
-    def kill_worker(self) -> None:
-        """Kill one of the workers; the agent starts another."""
+    def kill_worker(self, which: int = 0) -> None:
+        """Kill one of the workers, if there is one; the agent starts another."""
+        workers = list(self._workers())
+        if workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(workers[which % len(workers)], signal.SIGKILL)
+
+    def _workers(self) -> Iterator[int]:
         data = str(self.site.control.data)
         for process in psutil.process_iter():
             try:
@@ -52,8 +63,7 @@ class Stage:
             except psutil.Error:
                 continue
             if "penstock.gateway" in line and data in line:
-                os.kill(process.pid, signal.SIGKILL)
-                return
+                yield process.pid
 
     def kill_agent(self) -> None:
         """Kill the agent and start another, which takes the workers over."""
@@ -70,6 +80,12 @@ class Stage:
         self.cluster.stop(signal.SIGQUIT)
         self.cluster.start()
 
+    def expect_well(self) -> None:
+        """Fail when a process ended that nobody killed, or one has met a bug."""
+        for name, process in self.site.control.processes.items():
+            assert process.poll() is None, f"{name}: {self.site.control.log(name)[-4000:]}"
+        expect_no_bugs(self.site.control.data)
+
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
@@ -83,14 +99,21 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
             yield Stage(site, cluster, seen)
 
 
-async def _load(site: Site, secret: str, stop: asyncio.Event) -> list[Answer]:
+async def _load(
+    site: Site, secret: str, stop: asyncio.Event, *, streams: bool = False
+) -> list[Answer]:
     """Have callers ask until they are told to stop, and return what they got."""
     answers: list[Answer] = []
 
     async def call(number: int) -> None:
         draw = random.Random(number)
+        is_stream = streams and number % 2 == 1
         while not stop.is_set():
-            answers.append(await site.chat(secret, max_tokens=draw.randint(1, 50)))
+            leave_s = draw.uniform(0.001, 0.05) if is_stream and draw.random() < 0.3 else None
+            chat = site.chat(
+                secret, leave_after_s=leave_s, max_tokens=draw.randint(1, 50), stream=is_stream
+            )
+            answers.append(await chat)
             await asyncio.sleep(0.01)
 
     await asyncio.gather(*(call(number) for number in range(CALLERS)))
@@ -148,6 +171,7 @@ async def test_not_a_cent_is_lost_or_made(stage: Stage) -> None:
     stop.set()
     answers = [answer for answer in await load if answer.status == 200]
     assert min(kills.values()) >= ROUNDS // 4
+    stage.expect_well()
     seen = Counter(stage.seen.read_text().split())
     assert len(answers) > 20
     assert max(seen.values()) == 1, "a request was sent to an engine twice"
@@ -167,3 +191,59 @@ async def test_not_a_cent_is_lost_or_made(stage: Stage) -> None:
 
 
 _RECONCILE = ("reconcile", "--wait", "60", "--json", "--node")
+
+
+async def _kill_as_they_meet(stage: Stage) -> None:
+    """Kill agents and workers at any moment, also those in which they say hello to each other."""
+    draw = random.Random(20261128)
+    for _ in range(MEETINGS):
+        stage.expect_well()
+        meeting = asyncio.ensure_future(asyncio.to_thread(stage.kill_agent))
+        await asyncio.sleep(draw.uniform(0.0, 1.2))
+        await asyncio.to_thread(stage.kill_worker, draw.randrange(8))
+        await meeting
+        for _ in range(2):
+            await asyncio.sleep(draw.uniform(0.0, 0.3))
+            await asyncio.to_thread(stage.kill_worker, draw.randrange(8))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_who_is_not_killed_lives_on(stage: Stage) -> None:
+    """Whatever dies beside them, others meet no bug; all is metered once, no money stays held."""
+    site = stage.site
+    organization = site.create_organization("acme")
+    secret = str(site.create_key(site.create_project(organization, "web"))["secret"])
+    budget = create(
+        site.admin,
+        "/budgets",
+        organization_id=organization,
+        currency="EUR",
+        amount="1000",
+        is_hard=True,
+    )
+    await site.until_told()
+    stop = asyncio.Event()
+    load = asyncio.ensure_future(_load(site, secret, stop, streams=True))
+    await _kill_as_they_meet(stage)
+    stop.set()
+    served = {one.headers["x-request-id"] for one in await load if one.status == 200}
+    seen = Counter(stage.seen.read_text().split())
+    assert len(served) > 20
+    assert max(seen.values()) == 1, "a request was sent to an engine twice"
+    rows = await _wait_stored(stage, set(seen) | served)
+    await _wait_settled(site, budget["id"], sum(map(_cost, rows.values()), Decimal(0)))
+    stage.expect_well()
+
+
+async def _wait_settled(site: Site, budget_id: str, cost: Decimal) -> None:
+    """Wait until nothing of a budget is held, and all that there is to pay is paid."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        windows = site.admin.get(f"/budgets/{budget_id}").json()["windows"]
+        held = sum(Decimal(window["held"]) for window in windows)
+        settled = sum(Decimal(window["settled"]) for window in windows)
+        if (held, settled) == (0, cost):
+            return
+        assert time.monotonic() < deadline, (held, settled, cost)
+        await asyncio.sleep(0.5)

@@ -17,6 +17,7 @@ import httpx
 import msgspec
 import pytest
 import uvicorn
+from tests.fakes.bugs import expect_no_bugs
 from tests.fakes.plain_http import NO_TLS
 
 from penstock.contract.key_hashes import KeyHashes, decode_key_hashes
@@ -257,6 +258,7 @@ class Node:
         for pid in self.worker_pids():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        expect_no_bugs(self.log_path.parent)
 
 
 def is_alive(pid: int) -> bool:

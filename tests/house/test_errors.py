@@ -25,6 +25,10 @@ BROAD_EXCEPTS: dict[str, tuple[int, str]] = {
         1,
         "calls back every request of a batch: the bug of one must not strand the others",
     ),
+    "src/penstock/gateway/worker.py": (
+        1,
+        "looks at every connection's deadlines: the bug of one must not keep the others for ever",
+    ),
     "src/penstock/node/caches/subscription.py": (
         1,
         "listens to an engine for ever: a task that ends by a bug would follow it no more, unsaid",

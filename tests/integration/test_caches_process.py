@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import msgspec
 import pytest
 from tests.fakes.ports import free_port
+from tests.fakes.served_upstreams import ServedUpstreams
 from tests.fakes.small_tokenizer import write_tokenizer
 from tests.fakes.telling_engine import BLOCK, TellingEngine, telling_engine
 
@@ -30,7 +31,11 @@ from penstock.contract.caches import (
 )
 from penstock.contract.node import Frames, LogLevel
 from penstock.contract.node_parts import Parts, split
+from penstock.contract.snapshot import Endpoint, Upstream
+from penstock.kit.clock import SystemClock
 from penstock.node.caches.process import CachesSettings
+from penstock.node.caches.supervision import Caches
+from penstock.node.settings import AgentSettings
 
 PATIENCE_S = 30.0
 TEXT = BLOCK * 4
@@ -259,3 +264,35 @@ async def test_it_logs_from_the_level_that_its_agent_says(tmp_path: Path) -> Non
         ("node.tokenizer_unusable", None),
         ("kit.log_level_changed", "debug"),
     ]
+
+
+class _Flawed(ServedUpstreams):
+    """What is served cannot be read a second time."""
+
+    def list_upstreams(self) -> list[Upstream]:
+        if self.version > 1:
+            message = "a bug"
+            raise RuntimeError(message)
+        return super().list_upstreams()
+
+
+async def test_a_bug_in_feeding_is_not_silent(tmp_path: Path) -> None:
+    """What keeps the process from hearing of changes is raised where the agent sees it."""
+    followed = Upstream("u", "vllm", (Endpoint("http", "127.0.0.1", 8000),), kv_events="5557")
+    served = _Flawed(followed)
+    caches = Caches(
+        AgentSettings(data_path=str(tmp_path), control_url="http://control"),
+        "node-a",
+        tmp_path / "s",
+        served,
+        clock=SystemClock(),
+        tell=lambda _: None,
+    )
+    running = asyncio.create_task(caches.run())
+    async with asyncio.timeout(PATIENCE_S):
+        while caches.pid is None:
+            assert not running.done(), running.result()
+            await asyncio.sleep(0.05)
+        served.version = 2
+        with pytest.raises(RuntimeError, match="a bug"):
+            await running

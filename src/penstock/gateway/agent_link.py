@@ -134,6 +134,7 @@ class AgentLink:
         self._writer = writer
         self._limiter.connected()
         reporting = asyncio.create_task(self._report(writer), name="report")
+        reporting.add_done_callback(lambda _: writer.close())  # who cannot report has no agent
         try:
             await self._listen(reader, writer)
         finally:

@@ -373,22 +373,30 @@ class Limiter:
     def _retry(self) -> None:
         """Decide anew about all that wait: something may have come for them."""
         parked, self._parked = self._parked, deque()
-        for claim in parked:
-            if claim.is_waiting and not self._decide(claim):
-                self._parked.append(claim)
+        try:
+            while parked:
+                claim = parked.popleft()
+                if claim.is_waiting and not self._decide(claim):
+                    self._parked.append(claim)
+        finally:  # one's bug leaves the others where they were
+            self._parked += parked
 
     def _expire(self) -> None:
         """Have those wait no longer who waited in vain."""
         self._has_timer = False
         parked, self._parked = self._parked, deque()
         now_s = self._loop.time() + _TIMER_S
-        for claim in parked:
-            if claim.is_waiting and now_s >= claim.deadline_s:
-                self._give_up(claim)
-            elif claim.is_waiting:
-                self._parked.append(claim)
-        if self._parked:
-            self._wake_at(min(claim.deadline_s for claim in self._parked))
+        try:
+            while parked:
+                claim = parked.popleft()
+                if claim.is_waiting and now_s >= claim.deadline_s:
+                    self._give_up(claim)
+                elif claim.is_waiting:
+                    self._parked.append(claim)
+        finally:  # as above
+            self._parked += parked
+            if self._parked:
+                self._wake_at(min(claim.deadline_s for claim in self._parked))
 
     def _give_up(self, claim: Claim) -> None:
         """Decide without an answer: what is not hard stops nobody."""

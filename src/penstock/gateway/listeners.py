@@ -66,7 +66,8 @@ class Door:
                 arrivals.append(loop.connect_accepted_socket(self._make, arrived, ssl=self._tls))
         greeted = asyncio.gather(*arrivals, return_exceptions=True)
         with suppress(TimeoutError):
-            await asyncio.wait_for(greeted, ARRIVAL_S)
+            async with asyncio.timeout(ARRIVAL_S):
+                await greeted
 
 
 async def listen(worker: "Worker", settings: WorkerSettings) -> list[Door]:

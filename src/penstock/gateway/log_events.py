@@ -54,6 +54,11 @@ JOURNAL_HAS_SPACE = Event("gateway.journal_has_space", Level.INFO, "Requests are
 JOURNAL_NOT_SYNCED = Event(
     "gateway.journal_not_synced", Level.CRITICAL, "What is on the disk is unknown: the worker ends."
 )
+SWEEP_FAILED = Event(
+    "gateway.sweep_failed",
+    Level.ERROR,
+    "A bug of ours kept a connection from being looked at; the others were.",
+)
 REQUEST_FAILED = Event(
     "gateway.request_failed", Level.ERROR, "A bug of ours ended a request behind its record."
 )

@@ -374,7 +374,8 @@ class Worker:
         """Take no request before the credentials came that the agent opens, if there are any."""
         if self._records.has_sealed():
             try:
-                await asyncio.wait_for(self._has_tokens.wait(), CREDENTIALS_WAIT_S)
+                async with asyncio.timeout(CREDENTIALS_WAIT_S):
+                    await self._has_tokens.wait()
             except TimeoutError:
                 log_events.CREDENTIALS_MISSING.log()
 
@@ -463,9 +464,14 @@ class Worker:
         return [(name, pool) for (name, _), (_, pools) in self._pools.items() for pool in pools]
 
     def _sweep(self) -> None:
+        # First: whatever goes wrong in this sweep, deadlines are looked at again.
+        self._loop.call_later(SWEEP_S, self._sweep)
         now = self._loop.time()
         for downstream in list(self._connections):
-            downstream.sweep(now)
+            try:
+                downstream.sweep(now)
+            except Exception as error:  # noqa: BLE001  # one caller's bug must not hold the others
+                log_events.SWEEP_FAILED.log(bug=error)
         for _, pools in self._pools.values():
             for pool in pools:
                 pool.sweep(now)
@@ -474,7 +480,6 @@ class Worker:
         self.limiter.sweep()
         self.runtime.sweep()
         tell_repeats()
-        self._loop.call_later(SWEEP_S, self._sweep)
 
     # The end
 

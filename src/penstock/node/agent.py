@@ -388,7 +388,8 @@ class _Agent:
             tell_repeats()
             self._supervisor.offer(self._version)
             try:
-                await asyncio.wait_for(self._reload.wait(), _CONFIG_POLL_S)
+                async with asyncio.timeout(_CONFIG_POLL_S):
+                    await self._reload.wait()
             except TimeoutError:
                 if not self._configuration.has_changed():
                     continue

@@ -161,7 +161,8 @@ class OpenCredentials:
             if self.figures["waiting"]:
                 pause_s = min(pause_s, self._retry_s)
             try:
-                await asyncio.wait_for(self._wanted.wait(), max(pause_s, 0.0))
+                async with asyncio.timeout(pause_s):
+                    await self._wanted.wait()
             except TimeoutError:
                 continue
 

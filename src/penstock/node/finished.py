@@ -75,7 +75,8 @@ class FinishedRequests:
             except OSError as error:
                 log_events.FINISHED_REQUESTS_NOT_READ.log(error=error)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ending.wait(), POLL_S)
+                async with asyncio.timeout(POLL_S):
+                    await self._ending.wait()
 
     def end(self) -> None:
         """Have `run` return, once what is there by now is told."""

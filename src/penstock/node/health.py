@@ -165,6 +165,9 @@ class Health:
         version, told, told_at_s = -1, self.message(), float("-inf")
         try:
             while True:
+                for task in self._asking.values():
+                    if task.done():  # none ends by itself
+                        task.result()
                 if self._store.version != version:
                     version = self._store.version
                     await self._follow(await asyncio.to_thread(lambda: [*list_places(self._store)]))

@@ -62,6 +62,7 @@ class Holds:
         self._freed: dict[Life, dict[str, int]] = {}
         self._has_work = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
 
     def hear(self, link: Link, message: WantHolds | FreeHolds | CheckHolds) -> None:
         """Do what a worker asks for; never waits."""
@@ -79,15 +80,17 @@ class Holds:
             self._spawn(self._hold(link, request))
 
     async def run(self) -> None:
-        """Give back what is free, until cancelled."""
+        """Give back what is free until cancelled; raise what goes wrong in answering."""
         failures = 0
         while True:
             await self._has_work.wait()
+            if self._failure is not None:
+                raise self._failure
             try:
                 await self._send_freed()
                 await self._resolve()
                 failures = 0
-                if not self._freed:
+                if not self._freed and self._failure is None:
                     self._has_work.clear()
             except NotAnsweredError as error:
                 failures += 1
@@ -184,4 +187,10 @@ class Holds:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work, name="hold")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._failure = task.exception()
+            self._has_work.set()

@@ -78,7 +78,8 @@ class Broker:
             except OSError as error:
                 log_events.COUNTS_OF_LIMITS_NOT_SYNCED.log(error=error)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._failed.wait(), LOOK_AFTER_S)
+                async with asyncio.timeout(LOOK_AFTER_S):
+                    await self._failed.wait()
         raise self._failure
 
     def greet(self, link: Link) -> None:

@@ -125,7 +125,8 @@ class Shipper:
             pause_s = await self.ship_once()
             if pause_s:
                 try:
-                    await asyncio.wait_for(finish.wait(), pause_s)
+                    async with asyncio.timeout(pause_s):
+                        await finish.wait()
                 except TimeoutError:
                     continue
         await self._finish(grace_s)

@@ -155,9 +155,8 @@ class Supervisor:
         while len(self._workers) < len(living):
             self._changed.clear()
             try:
-                await asyncio.wait_for(
-                    self._changed.wait(), max(deadline - self._clock.monotonic_s(), 0)
-                )
+                async with asyncio.timeout(deadline - self._clock.monotonic_s()):
+                    await self._changed.wait()
             except TimeoutError:
                 log_events.WORKERS_SILENT.log(living=len(living), greeted=len(self._workers))
                 break
@@ -364,7 +363,8 @@ class Supervisor:
             if pause_s:
                 log_events.WORKER_RESTART_DELAYED.log(slot=slot, pause_s=pause_s)
                 try:
-                    await asyncio.wait_for(self._stopping.wait(), pause_s)
+                    async with asyncio.timeout(pause_s):
+                        await self._stopping.wait()
                 except TimeoutError:
                     continue
 
@@ -393,7 +393,8 @@ class Supervisor:
         """Wait for a worker's end, hear its last words, keep its totals."""
         how = await worker.process.wait()
         try:
-            await asyncio.wait_for(worker.unlinked.wait(), _LAST_WORDS_S)
+            async with asyncio.timeout(_LAST_WORDS_S):
+                await worker.unlinked.wait()
         except TimeoutError:
             log_events.CONNECTION_OUTLIVES_ITS_WORKER.log(slot=worker.slot)
         del self._workers[worker.key]

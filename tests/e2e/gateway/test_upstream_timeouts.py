@@ -3,8 +3,10 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from tests.fakes import flawed_worker
 from tests.fakes.scripted_engine import (
     CHAT,
     DONE,
@@ -245,3 +247,23 @@ async def test_a_connection_serves_on_after_a_time_out(
         assert (await caller.read_answer()).status == 504
         await caller.ask("quick", chat_body())
         assert (await caller.read_answer()).status == 200
+
+
+async def test_one_connections_bug_ends_no_deadlines(
+    engine: ScriptedEngine, tmp_path: Path
+) -> None:
+    """While some connections cannot be looked at, requests on all others have their bounds."""
+
+    async def script(talk: Talk) -> None:
+        await talk.gone()
+
+    engine.script = script
+    snapshot = make_snapshot([engine.port], timeouts=SHORT)
+    program = [flawed_worker.__file__]
+    with running_worker(tmp_path, [engine.port], snapshot=snapshot, program=program) as flawed:
+        for _ in range(3):
+            async with asyncio.timeout(20):
+                found = await ask(flawed.port, "", chat_body(stream=True))
+            assert (found.status, found.code) == (504, "upstream:first_byte_timeout")
+        assert len(flawed.wait_events(3)) == 3
+        assert "sweep failed" in flawed.log.read_text()

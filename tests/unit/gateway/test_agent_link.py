@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
 from tests.fakes.both_loops import MakeLoop, on_both_loops, run_on
 
 from penstock.contract.node import (
@@ -83,3 +84,34 @@ def test_a_dead_agent_may_be_told_anything(make_loop: MakeLoop, tmp_path: Path) 
         server.close()
 
     run_on(make_loop, work())
+
+
+async def test_a_worker_that_cannot_report_ends(tmp_path: Path) -> None:
+    """What goes wrong in a report is raised at once, and not when the agent is lost some day."""
+
+    def report() -> Iterable[WorkerMessage]:
+        message = "a bug"
+        raise RuntimeError(message)
+
+    link = AgentLink(
+        tmp_path / "s",
+        orphan_grace_s=60.0,
+        hello=lambda: Hello(0, 1, 1, 1, is_draining=False),
+        report=report,
+        orders=cast("Orders", SimpleNamespace()),
+        limiter=cast("Limiter", Greeted()),
+    )
+    peers: list[asyncio.StreamWriter] = []  # the agent stays connected
+
+    def accept(_: asyncio.StreamReader, peer: asyncio.StreamWriter) -> None:
+        peers.append(peer)
+
+    async with await asyncio.start_unix_server(accept, tmp_path / "s"):
+        running = asyncio.create_task(link.run())
+        await asyncio.wait({running}, timeout=20)
+        assert running.done()
+        with pytest.raises(RuntimeError, match="a bug"):
+            running.result()
+        for peer in peers:
+            peer.close()
+            await peer.wait_closed()

@@ -11,6 +11,7 @@ from tests.fakes.http2_ends import (
     TRAILERS,
     Accepting,
     Asking,
+    Recorder,
     exchange,
 )
 
@@ -452,3 +453,23 @@ def test_a_peer_without_a_table_is_told_that_we_have_none() -> None:
         if kind == frames.HEADERS
     ]
     assert blocks == [b"\x20" + BLOCK, BLOCK]
+
+
+def test_who_is_told_of_an_end_may_end_others() -> None:
+    """A stream that another one's user ended is not ended again when their connection is lost."""
+    asking = Asking()
+    asking.connection.receive(frames.settings_frame({}))
+    first, second, third = (asking.ask(is_end=False) for _ in range(3))
+
+    class Ending(Recorder):
+        """Ends its neighbour with itself."""
+
+        def on_reset(self, code: ErrorCode | None) -> None:
+            super().on_reset(code)
+            second.stream.reset()
+
+    ending = Ending(first.stream)
+    asking.connection.lost()
+    assert ending.resets == third.resets == [None]
+    assert second.resets == []
+    assert not asking.connection.streams

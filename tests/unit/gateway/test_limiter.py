@@ -379,3 +379,31 @@ def test_what_was_heard_of_a_budget_is_told_when_no_answer_comes() -> None:
         assert asker.denial is None
         rig.wait(PARK_S + 0.01)
         assert asker.error is error
+
+
+def test_a_bug_of_one_that_waits_strands_no_other() -> None:
+    """Those that waited behind it are decided all the same."""
+    rig = LimiterRig()
+    rig.limit(Limit("r1", Metric.REQUESTS, 3))
+    flawed, *others = rig.ask(8)
+    flawed.is_in = True  # so it fails when it is let in
+    with pytest.raises(AssertionError):
+        rig.run()
+    rig.wait(PARK_S + 1)
+    assert sum(asker.is_in for asker in others) == 2
+    assert sum(asker.denial is not None for asker in others) == 5
+
+
+def test_a_bug_of_one_that_gave_up_strands_no_other() -> None:
+    """Those whose time is up later are told so, whatever went wrong with the first."""
+    rig = LimiterRig()
+    rig.limit(Limit("r1", Metric.REQUESTS, 3))
+    rig.is_hung = True
+    (flawed,) = rig.ask()
+    rig.wait(PARK_S / 2)
+    others = rig.ask(4)
+    flawed.is_in = True
+    with pytest.raises(AssertionError):
+        rig.wait(PARK_S)
+    rig.wait(PARK_S)
+    assert {asker.error for asker in others} == {LIMITS_UNAVAILABLE}

@@ -252,3 +252,22 @@ async def test_an_endpoint_that_was_found_is_asked_by_its_name() -> None:
     assert str(request.url) == "http://10.0.0.1:8000/health"
     assert request.headers["host"] == "gpu.example:8000"
     assert request.extensions["sni_hostname"] == "gpu.example"
+
+
+async def test_a_bug_in_asking_ends_all_of_it() -> None:
+    """It is raised where the agent sees it, and no endpoint is left unasked in silence."""
+
+    def respond(_request: httpx.Request) -> httpx.Response:
+        message = "a bug"
+        raise RuntimeError(message)
+
+    catalog = ServedUpstreams(Upstream("gpu", "vllm", (ONE, TWO)))
+    asker = Health(
+        catalog,
+        ManualClock(),
+        lambda _: None,
+        random=lambda: 0.0,
+        transport=httpx.MockTransport(respond),
+    )
+    with pytest.raises(RuntimeError, match="a bug"):
+        await asyncio.wait_for(asker.run(), 20)

@@ -134,3 +134,19 @@ class Broken(httpx.AsyncByteStream):
         yield b"\x92"
         message = "broken"
         raise httpx.ReadError(message)
+
+
+async def test_a_bug_in_answering_ends_all_of_it(tmp_path: Path) -> None:
+    """It is raised where the agent sees it, and no worker waits for ever in silence."""
+    rig = HoldsRig(tmp_path)
+
+    def fail() -> httpx.Response:
+        message = "a bug"
+        raise RuntimeError(message)
+
+    rig.plane.fault = fail
+    rig.want("1")
+    with pytest.raises(RuntimeError, match="a bug"):
+        await asyncio.wait_for(rig.holds.run(), 20)
+    await rig.holds.close()
+    await rig.calls.close()

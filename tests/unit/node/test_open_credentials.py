@@ -261,3 +261,20 @@ async def test_nothing_shows_a_token(rig: Rig, caplog: pytest.LogCaptureFixture)
 
 def _move(path: Path, target: Path) -> None:
     path.rename(target)
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_it_ends_when_it_is_told_to(tmp_path: Path, turns: int) -> None:
+    """Ended in the moments in which it is asked to look, it looks no more and does not go on."""
+    create_key_file(tmp_path / "kek.json")
+    rig = Rig(tmp_path / "kek.json", AwayKek(tmp_path / "kek.json"))
+    running = asyncio.create_task(rig.opened.run())
+    await rig.look()
+    asking = asyncio.create_task(rig.opened.look(10))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.wait({running}, timeout=20)
+    assert running.cancelled()
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)

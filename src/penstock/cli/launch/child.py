@@ -123,7 +123,8 @@ class Keeper:
         # What it started itself is in its process group, unless it wanted that to outlive it.
         self._signal(signal.SIGKILL)
         try:
-            await asyncio.wait_for(process.wait(), _REAP_S)
+            async with asyncio.timeout(_REAP_S):
+                await process.wait()
         except TimeoutError:
             # Stuck in the kernel: nothing more can be done, and others wait to be stopped.
             return False

@@ -236,7 +236,9 @@ class Connection:
         """Take note that a stream is over."""
 
     def _end_stream(self, stream: Stream, code: ErrorCode | None) -> None:
-        """Be done with a stream before its end, and tell its user."""
+        """Be done with a stream before its end, and tell its user; not when that ended it."""
+        if stream.is_closed:  # by what the user of another one did when it was told
+            return
         self.forget(stream, code)
         stream.receiver.on_reset(code)
 

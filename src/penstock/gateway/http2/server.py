@@ -65,8 +65,8 @@ class Http2Downstream(Link[CallersConnection]):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop what was under way for the caller."""
-        self._worker.leave(self)
         super().connection_lost(exc)
+        self._worker.leave(self)  # last: what is left of it by a bug is swept
 
     # What the worker calls
 

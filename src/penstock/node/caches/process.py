@@ -65,20 +65,21 @@ async def serve(settings: CachesSettings) -> None:
 
     index = Index(on_emptied, count_lines(raise_open_files()))
     desk = Desk(index, settings.answer_s, loop.time)
-    telling = asyncio.create_task(tell(), name="figures")
     socket = Path(settings.socket)
     server = await desk.open(socket)
     made = await asyncio.to_thread(socket.stat)
     frames, parts = Frames(), Parts()
-    while content := await reader.read(_READ_BYTES):
-        for payload in frames.feed(content):
-            said = decode_agent_says(payload)
-            if isinstance(said, LogLevel):
-                change_level(said.level)
-            elif (follow := parts.join(said)) is not None:
-                await index.follow(follow.engines)
-                await desk.know(follow.models)
-    telling.cancel()
+    async with asyncio.TaskGroup() as group:  # a bug ends the process, and the agent starts another
+        telling = group.create_task(tell(), name="figures")
+        while content := await reader.read(_READ_BYTES):
+            for payload in frames.feed(content):
+                said = decode_agent_says(payload)
+                if isinstance(said, LogLevel):
+                    change_level(said.level)
+                elif (follow := parts.join(said)) is not None:
+                    await index.follow(follow.engines)
+                    await desk.know(follow.models)
+        telling.cancel()
     server.close()
     await asyncio.to_thread(_remove, socket, made)
     desk.close()

@@ -142,6 +142,9 @@ class Caches:
         try:
             await asyncio.wait((hearing, feeding), return_when=asyncio.FIRST_COMPLETED)
             has_died = not feeding.done()
+            for task in (hearing, feeding):
+                if task.done():
+                    task.result()
             return not has_died
         finally:
             for task in (hearing, feeding):
@@ -246,7 +249,8 @@ async def _end(process: asyncio.subprocess.Process) -> int:
     assert process.stdin is not None  # noqa: S101 - it is a pipe
     process.stdin.close()
     with contextlib.suppress(TimeoutError):
-        return await asyncio.wait_for(process.wait(), _END_S)
+        async with asyncio.timeout(_END_S):
+            return await process.wait()
     with contextlib.suppress(ProcessLookupError):
         process.kill()
     return await process.wait()

@@ -159,7 +159,8 @@ class Discovery:
     async def _has_news(self) -> bool:
         """Wait a while for a source to say something; look whether others are named now."""
         try:
-            await asyncio.wait_for(self._changed.wait(), _LOOK_S)
+            async with asyncio.timeout(_LOOK_S):
+                await self._changed.wait()
         except TimeoutError:
             return self._store.version != self._version
         self._changed.clear()

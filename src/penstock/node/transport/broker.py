@@ -113,7 +113,8 @@ class BrokerStore:
         await self._broker.open(self._take)
         asked = await self._ask(name, content)
         try:
-            answer = await asyncio.wait_for(asyncio.shield(asked.answer), self._answer_timeout_s)
+            async with asyncio.timeout(self._answer_timeout_s):
+                answer = await asyncio.shield(asked.answer)
         except TimeoutError:
             message = "no answer came by way of the broker"
             raise NotDeliveredError(message) from None
