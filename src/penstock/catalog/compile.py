@@ -58,6 +58,18 @@ def find_unsupported(platform: PlatformFile) -> Iterator[Finding]:
         yield from _check_members(key, "rotation", "service_account")
 
 
+def find_unused(platform: PlatformFile) -> Iterator[Finding]:
+    """Yield what is valid and does nothing as it stands."""
+    silent = {each.item.name for each in platform.upstreams if each.item.kv_events is None}
+    for entry in platform.deployments:
+        if entry.item.tokenizer is not None and entry.item.upstream in silent:
+            problem = (
+                "does nothing, since no node hears of its upstream's KV caches; "
+                "say in the upstream's kv_events where its engines tell of them, or remove it"
+            )
+            yield entry.finding(("tokenizer",), problem)
+
+
 def _check_length(owner: Entry[Any], name: str) -> Iterator[Finding]:
     if len(name.encode()) > MAX_OWNER_BYTES:
         problem = (

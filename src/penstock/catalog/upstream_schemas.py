@@ -94,7 +94,8 @@ Tokenizer = Annotated[
     Text | None,
     Field(
         description="Absolute path of a folder on each node with the model's `tokenizer.json`: "
-        "prompts are looked up in what engines tell of their KV caches.",
+        "prompts are looked up in what engines tell of their KV caches. Unused where the upstream "
+        "has no `kv_events`.",
         examples=["/models/llama-70b"],
     ),
 ]

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "penstock.yaml"
 _SHOWN_NAMES = 8
+_TITLES = {
+    "for_apply_only": "For `penstock apply` only; a node that serves from the file refuses it:",
+    "unused": "Of no use as it stands:",
+}
+"""Of what is told of a valid file."""
 
 app = typer.Typer(name="config", help="Look at the configuration.", no_args_is_help=True)
 
@@ -39,9 +44,10 @@ def check(
 
     Fields, names and references are checked, and whether the secrets that it names can be read.
     Nothing is changed. Exit code 1 when something is wrong. What only a control plane can use is
-    listed: `penstock apply` takes it, and a node that serves from the file alone does not.
+    listed: `penstock apply` takes it, and a node that serves from the file alone does not. So is
+    what does nothing as it stands.
     """
-    from penstock.catalog.compile import find_unsupported  # noqa: PLC0415  # start-up time
+    from penstock.catalog.compile import find_unsupported, find_unused  # noqa: PLC0415  # start-up time
     from penstock.catalog.errors import PlatformFileError  # noqa: PLC0415  # as above
     from penstock.catalog.platform_file import check_platform_file  # noqa: PLC0415  # as above
 
@@ -51,7 +57,11 @@ def check(
     except PlatformFileError as error:
         _print_findings(path, error.findings, as_json=as_json)
         raise typer.Exit(EXIT_FAILURE) from None
-    _print_summary(path, platform, tuple(find_unsupported(platform)), as_json=as_json)
+    told = {
+        "for_apply_only": tuple(find_unsupported(platform)),
+        "unused": tuple(find_unused(platform)),
+    }
+    _print_summary(path, platform, told, as_json=as_json)
 
 
 def finding_members(finding: "Finding") -> dict[str, Any]:
@@ -79,7 +89,7 @@ def _print_findings(path: Path, findings: tuple["Finding", ...], *, as_json: boo
 
 
 def _print_summary(
-    path: Path, platform: "PlatformFile", unsupported: "tuple[Finding, ...]", *, as_json: bool
+    path: Path, platform: "PlatformFile", told: "dict[str, tuple[Finding, ...]]", *, as_json: bool
 ) -> None:
     from penstock.catalog.schemas import SECTIONS  # noqa: PLC0415  # start-up time
 
@@ -90,7 +100,7 @@ def _print_summary(
                 "file": str(path),
                 "is_valid": True,
                 "findings": [],
-                "for_apply_only": [finding_members(finding) for finding in unsupported],
+                **{name: [finding_members(each) for each in found] for name, found in told.items()},
                 "summary": names,
             }
         )
@@ -102,9 +112,10 @@ def _print_summary(
             rows.append((section, str(len(listed)), ", ".join(listed[:_SHOWN_NAMES]) + more))
     print_table(("Section", "Entries", "Names"), rows, right=("Entries",))
     out = console()
-    if unsupported:
-        out.print("For `penstock apply` only; a node that serves from the file refuses it:")
-        for finding in unsupported:
+    for name, found in told.items():
+        if found:
+            out.print(_TITLES[name])
+        for finding in found:
             out.print(f"  {finding}", markup=False)
     out.print(f"{path} is valid.", style="bold green", markup=False)
 

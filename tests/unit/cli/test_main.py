@@ -10,6 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from penstock import __version__
+from penstock.cli.checks.folder import check_config
+from penstock.cli.checks.model import Verdict
 from penstock.cli.main import app
 from penstock.cli.output import columns_left_out
 from penstock.cli.reference import render_reference
@@ -105,6 +107,31 @@ def test_config_check_of_a_good_file(tmp_path: Path) -> None:
     answer = json.loads(CliRunner().invoke(app, ["config", "check", str(path), "--json"]).stdout)
     assert answer["is_valid"] is True
     assert answer["summary"]["projects"] == ["chat"]
+
+
+def test_config_check_tells_what_does_nothing(tmp_path: Path) -> None:
+    """A tokenizer whose upstream's engines tell nothing of their caches is valid, and told."""
+    path = tmp_path / "penstock.yaml"
+    path.write_text(
+        "version: 1\n"
+        "upstreams:\n"
+        "  - {name: silent, endpoints: ['http://gpu:8000']}\n"
+        "  - {name: telling, endpoints: ['http://gpu:8001'], kv_events: '5557'}\n"
+        "deployments:\n"
+        "  - {name: a, upstream: silent, model: m, tokenizer: /models/m}\n"
+        "  - {name: b, upstream: telling, model: m, tokenizer: /models/m}\n"
+        "  - {name: c, upstream: silent, model: m}\n"
+    )
+    result = CliRunner().invoke(app, ["config", "check", str(path)])
+    assert result.exit_code == 0
+    assert "deployments[0].tokenizer: does nothing" in "".join(result.stdout.splitlines())
+    answer = json.loads(CliRunner().invoke(app, ["config", "check", str(path), "--json"]).stdout)
+    assert answer["is_valid"] is True
+    assert [each["where"] for each in answer["unused"]] == ["deployments[0].tokenizer"]
+    assert answer["for_apply_only"] == []
+    finding = check_config(path)
+    assert finding.verdict is Verdict.NOTE
+    assert "does nothing" in finding.detail
 
 
 def test_config_check_of_a_bad_file(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ def check_permissions(folder: Path) -> Finding:
 
 def check_config(path: Path) -> Finding:
     """Look whether the configuration is valid."""
-    from penstock.catalog.errors import PlatformFileError  # noqa: PLC0415  # start-up time
+    from penstock.catalog.compile import find_unused  # noqa: PLC0415  # start-up time
+    from penstock.catalog.errors import PlatformFileError  # noqa: PLC0415  # as above
     from penstock.catalog.platform_file import check_platform_file  # noqa: PLC0415  # as above
 
     name = "Configuration"
@@ -44,5 +45,7 @@ def check_config(path: Path) -> Finding:
         count = len(error.findings)
         detail = str(error.findings[0]) + (f" (and {count - 1} more)" if count > 1 else "")
         return Finding(name, Verdict.FAILED, detail, f"penstock config check {path}")
+    for unused in find_unused(platform):
+        return Finding(name, Verdict.NOTE, str(unused), f"penstock config check {path}")
     models = len(platform.aliases)
     return Finding(name, Verdict.OK, f"{path}: {models} models, {len(platform.keys)} keys")
