@@ -6,13 +6,21 @@ from functools import lru_cache
 import msgspec
 
 from penstock.gateway.dialects.members import Members
-from penstock.gateway.dialects.openai import CAP_MEMBERS, UNKNOWN_CAPS, Operation
+from penstock.gateway.dialects.openai import (
+    CAP_MEMBERS,
+    RERANK,
+    SCORE,
+    UNKNOWN_CAPS,
+    Operation,
+)
 from penstock.gateway.dialects.parts import TEXT_TYPES
 from penstock.gateway.limits import INPUT_OVERHEAD_TOKENS, MEDIA_TOKENS, QUESTION_PIECES
 
 _TIMES = frozenset({"n", "best_of"})
 _SPECIAL = UNKNOWN_CAPS.union(CAP_MEMBERS, _TIMES, {"prompt"})
 """Members that tell of output, or of several answers."""
+_SIDES = ("query", "queries", "text_1", "text_2", "data_1", "data_2", "documents", "items")
+"""Members of which engines make pairs: one text, or a list of as many as the other side has."""
 _CAP = CAP_MEMBERS[0].encode()
 _HAS_OBJECT = re.compile(rb":[ \t\r\n]*\{")
 _HAS_PROMPTS = re.compile(rb'\[[ \t\r\n]*["\[]')
@@ -111,6 +119,8 @@ def read_demand(
         has_parts = operation.input_member == "messages"
         media = _count_media(bytes(members["messages"])) if has_parts else 0
         most_input = worst_input_tokens(members, body_bytes, media)
+        if operation is RERANK or operation is SCORE:
+            most_input += _repeated_tokens(members)
     if _SPECIAL.isdisjoint(members):
         kind = (most_input or body_bytes).bit_length() << 8 | answers  # as `kind_of` has it
         # By place, which is faster: no other cap, and it names nothing.
@@ -179,6 +189,26 @@ def _count_prompts(question: bytes) -> int:
     if len(question) > QUESTION_PIECES and (commas := question.count(b",")) > QUESTION_PIECES:
         return commas + 1
     return len(_decode_list(question))
+
+
+def _repeated_tokens(members: Members) -> int:
+    """Return how many tokens are read besides those sent, at most: one text is in each pair."""
+    sides = [bytes(members[name]) for name in _SIDES if name in members]
+    counts = [_count_texts(side) for side in sides]
+    pairs = max(counts, default=1)
+    alone = sum(len(side) for side, count in zip(sides, counts, strict=True) if count == 1)
+    return max(0, pairs - 1) * (alone + INPUT_OVERHEAD_TOKENS)
+
+
+def _count_texts(side: bytes) -> int:
+    """Return how many texts a side of pairs has; too many where it is long."""
+    if side.startswith(b"{"):  # of parts, each of which is one
+        return max(1, side.count(b"{") - 1)
+    if not side.startswith(b"["):
+        return 1
+    if len(side) > QUESTION_PIECES and (commas := side.count(b",")) > QUESTION_PIECES:
+        return commas + 1
+    return len(_decode_list(side))
 
 
 def _count_media(messages: bytes) -> int:

@@ -13,6 +13,8 @@ from penstock.gateway.dialects.openai import (
     CHAT,
     COMPLETIONS,
     EMBEDDINGS,
+    RERANK,
+    SCORE,
     UNKNOWN_CAPS,
     Operation,
 )
@@ -111,6 +113,33 @@ def test_parts_that_are_only_text_are_held_by_their_size() -> None:
     parts = [{"type": name, "text": "x"} for name in sorted(TEXT_TYPES)]
     demand = _demand(CHAT, messages=[{"role": "user", "content": parts}])
     assert demand.most_input_tokens == demand.body_bytes + INPUT_OVERHEAD_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("operation", "members", "pairs"),
+    [
+        (RERANK, {"query": "q" * 500, "documents": ["a"] * 100}, 100),
+        (RERANK, {"query": "q" * 500, "documents": {"content": [{"type": "text"}] * 9}}, 9),
+        (RERANK, {"query": "q" * 500, "documents": ["a"]}, 1),
+        (SCORE, {"text_1": "q" * 500, "text_2": ["a", "b", "c"]}, 3),
+        (SCORE, {"documents": ["a", "b"], "queries": ["q" * 500]}, 2),
+        (SCORE, {"items": [], "query": "q" * 500}, 1),
+    ],
+)
+def test_a_text_counts_in_each_of_its_pairs(
+    operation: Operation, members: dict[str, Any], pairs: int
+) -> None:
+    """Engines read a query anew for each document, with the words around it."""
+    demand = _demand(operation, **members)
+    more = demand.most_input_tokens - demand.body_bytes - INPUT_OVERHEAD_TOKENS
+    least = (pairs - 1) * (500 + INPUT_OVERHEAD_TOKENS)
+    assert least <= more <= least + 4 * pairs
+
+
+def test_texts_that_are_paired_one_by_one_count_once() -> None:
+    """Then each is in one pair; only what stands around a pair is there for each."""
+    demand = _demand(SCORE, text_1=["q" * 500] * 3, text_2=["a", "b", "c"])
+    assert demand.most_input_tokens == demand.body_bytes + 3 * INPUT_OVERHEAD_TOKENS
 
 
 def test_tools_count_twice() -> None:
