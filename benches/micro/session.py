@@ -261,7 +261,7 @@ def limits_case(body: bytes) -> Callable[[], object]:
     records = MemoryRecords(_snapshot())
     limit_ordinarily(records)
     quota = cast("Quota", read_quota(records, _snapshot().keys[0]))
-    catalog = Catalog(records, Tokens(), 1, Pricing(records, time.time))
+    catalog = Catalog(records, Tokens(), 1, Pricing(records, time.time), lambda _, name: name)
     offer = cast("Offer", catalog.make_offer("emulated-70b", Owner("dev", "playground")))
     members = msgspec.json.decode(body, type=Members)
     members["max_tokens"] = msgspec.Raw(b"100")

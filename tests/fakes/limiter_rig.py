@@ -134,9 +134,9 @@ class LimiterRig:
             stats=(stats := Stats()),
         )
         self.stats = stats
-        found = Catalog(self.records, Tokens(), 1, Pricing(self.records, lambda: 1.0)).make_offer(
-            "model-a", Owner("org-a", "project-a")
-        )
+        found = Catalog(
+            self.records, Tokens(), 1, Pricing(self.records, lambda: 1.0), lambda _, name: name
+        ).make_offer("model-a", Owner("org-a", "project-a"))
         assert isinstance(found, Offer)
         self.target = found.first
         if is_linked:

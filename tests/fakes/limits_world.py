@@ -271,9 +271,9 @@ class World:
         records = MemoryRecords(make_snapshot([1]))
         records.limits[owner_name("key", "org-a", "key-a")] = OwnerLimits(limits=tuple(limits))
         self._records = records
-        offer = Catalog(records, Tokens(), 1, Pricing(records, lambda: 1.0)).make_offer(
-            "model-a", Owner("org-a", "project-a")
-        )
+        offer = Catalog(
+            records, Tokens(), 1, Pricing(records, lambda: 1.0), lambda _, name: name
+        ).make_offer("model-a", Owner("org-a", "project-a"))
         assert isinstance(offer, Offer)
         self.target = offer.first
         self.admitted_ms: list[int] = []

@@ -17,7 +17,7 @@ from penstock.gateway.form import Form
 from penstock.gateway.forms import form_of
 from penstock.gateway.forward import Pool, UpstreamConnection
 from penstock.gateway.limits import ANSWER_BYTES
-from penstock.gateway.offer import ServedUpstream
+from penstock.gateway.offer import ServedUpstream, Target
 from penstock.gateway.request import Request
 from penstock.gateway.runtime import Principal
 from penstock.gateway.tap import Tap
@@ -76,8 +76,9 @@ class Exchange(Dispatch):
         session_id = request.session_id or admission.session
         if session_id is not None:
             lines += self._session_line(bytes(session_id), lines, upstream)
-        if upstream.engine.fairness_header is not None:
-            lines += self._fairness_line(upstream.engine.fairness_header)
+        lines += (
+            target.fairness_line if request.fairness_id is None else self._fairness_line(target)
+        )
         if pool.load.is_wanted and not admission.is_stream:
             lines += pool.load.ask(self._worker.now_s())
         name = self.request_id.encode("ascii")
@@ -92,21 +93,19 @@ class Exchange(Dispatch):
         header = upstream.engine.session_header
         if header is None or b"x-session-id" in passed:
             return b""
-        return self._pseudonym_line(header, b"session\0" + session_id)
+        session = b"session\0" + session_id
+        name = self._worker.runtime.pseudonym(self._principal.organization, session)
+        return b"%b: %b\r\n" % (header.encode("ascii"), name)
 
-    def _fairness_line(self, header: str) -> bytes:
+    def _fairness_line(self, target: Target) -> bytes:
         """Return the line that says among whom an engine is to be fair: organizations.
 
         Who may steer engines may say among whom else, as a platform that has users of its own.
         """
-        fairness_id = self._request.fairness_id
-        if fairness_id is None or STEER_SCOPE not in self._principal.scopes:
-            return self._pseudonym_line(header, b"fairness\0")
+        header, fairness_id = target.upstream.engine.fairness_header, self._request.fairness_id
+        if header is None or fairness_id is None or STEER_SCOPE not in self._principal.scopes:
+            return target.fairness_line
         return b"%b: %b\r\n" % (header.encode("ascii"), fairness_id)
-
-    def _pseudonym_line(self, header: str, of: bytes) -> bytes:
-        name = self._worker.runtime.pseudonym(self._principal.organization, of)
-        return b"%b: %b\r\n" % (header.encode("ascii"), name)
 
     # Steps 6 and 7: stream the answer, tap its usage
 

@@ -100,6 +100,8 @@ class Target(msgspec.Struct, frozen=True):
     cache_salt: msgspec.Raw | None = None
     """What keeps the organization's prompts apart in the engine's cache, as JSON; None where the
     engine knows no such thing."""
+    fairness_line: bytes = b""
+    """Header line that names the organization to engines that are fair among several."""
     is_adapter: bool = False
     """Whether only those endpoints can be asked that have loaded it."""
     is_told_of: bool = False
@@ -215,10 +217,19 @@ class Catalog:
         tokens: What credentials stand for.
         version: Of the records.
         pricing: Says what has a price.
+        pseudonym: Returns what stands for something of an organization towards engines.
     """
 
-    def __init__(self, records: Records, tokens: Tokens, version: int, pricing: Pricing) -> None:
+    def __init__(
+        self,
+        records: Records,
+        tokens: Tokens,
+        version: int,
+        pricing: Pricing,
+        pseudonym: Callable[[str, bytes], bytes],
+    ) -> None:
         """See the class."""
+        self._pseudonym = pseudonym
         self._records = records
         self._pricing = pricing
         self._tokens = tokens
@@ -413,9 +424,16 @@ class Catalog:
             authorization + served.fixed_lines,
             choice.weight,
             _cache_salt(owner.organization) if served.engine.takes_cache_salt else None,
+            self._fairness_line(served.engine, owner),
             is_adapter=base is not None,
             is_told_of=None not in (deployment.tokenizer, upstream.kv_events),
         )
+
+    def _fairness_line(self, engine: Engine, owner: Owner) -> bytes:
+        if engine.fairness_header is None:
+            return b""
+        name = self._pseudonym(owner.organization, b"fairness\0")
+        return b"%b: %b\r\n" % (engine.fairness_header.encode("ascii"), name)
 
 
 def _plain_model(deployment: Deployment) -> str | None:

@@ -108,7 +108,9 @@ class Runtime:
     def forget_offers(self) -> None:
         """Look at credentials and prices again: others are known now, or hold now."""
         self._pricing = Pricing(self._records, self._now_s)
-        self._catalog = Catalog(self._records, self._tokens, self.version, self._pricing)
+        self._catalog = Catalog(
+            self._records, self._tokens, self.version, self._pricing, self.pseudonym
+        )
         self._offers: dict[tuple[str, str, bytes], Offer] = {}
         """By organization, project and alias as JSON writes it: spares the decoding of `model`."""
         self._lists: dict[Owner, tuple[str, ...]] = {}

@@ -168,3 +168,19 @@ def test_tls_is_verified() -> None:
     assert tls.check_hostname
     assert tls.verify_mode.name == "CERT_REQUIRED"
     assert _target(make_snapshot([1])).upstream.tls is None
+
+
+def test_engines_that_are_fair_know_organizations_by_pseudonyms() -> None:
+    """Each by its own, told to those engines alone."""
+    snapshot = _with_upstream(provider="llm_d")
+    runtime = build_runtime(snapshot, PEPPER)
+    lines = []
+    for organization in ("org-a", "org-b"):
+        caller = _replace(_ANYONE, organization=organization)
+        found = runtime.find_offer(caller, msgspec.Raw(b'"model-a"'))
+        assert isinstance(found, Offer)
+        name = runtime.pseudonym(organization, b"fairness\0")
+        assert found.first.fairness_line == b"x-llm-d-inference-fairness-id: %b\r\n" % name
+        lines.append(found.first.fairness_line)
+    assert lines[0] != lines[1]
+    assert _target(_with_upstream(provider="vllm")).fairness_line == b""
