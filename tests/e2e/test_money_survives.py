@@ -228,6 +228,7 @@ async def test_who_is_not_killed_lives_on(stage: Stage) -> None:
     await _kill_as_they_meet(stage)
     stop.set()
     served = {one.headers["x-request-id"] for one in await load if one.status == 200}
+    stage.expect_well()  # else nobody tells why something is missing
     seen = Counter(stage.seen.read_text().split())
     assert len(served) > 20
     assert max(seen.values()) == 1, "a request was sent to an engine twice"
