@@ -2,11 +2,11 @@
 
 import sys
 
-from penstock.kit.starting import importing, use_one_heap
+from penstock.kit.starting import importing, share_heaps
 
 with importing():
     from penstock.control.program import main
 
 if __name__ == "__main__":
-    use_one_heap()
+    share_heaps()
     sys.exit(main(sys.argv[1:]))

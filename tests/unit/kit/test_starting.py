@@ -9,10 +9,10 @@ import pytest
 THREADS = 6
 PROGRAM = f"""
 import sys, threading
-from penstock.kit.starting import use_one_heap
+from penstock.kit.starting import share_heaps
 
 if sys.argv[1] == "one":
-    use_one_heap()
+    share_heaps()
 together = threading.Barrier({THREADS} + 1)
 
 def work():
