@@ -1,9 +1,15 @@
 """Organizations, projects and principals to test with, made by the services themselves."""
 
+from collections.abc import Awaitable
+
+import pytest
+
 from penstock.access import service as access
-from penstock.access.model import CreatedKey, NewKey, Principal
+from penstock.access.model import CreatedKey, KeyRefusal, NewKey, Principal, VerifiedKey
 from penstock.access.peppers import Peppers
+from penstock.access.verification import verify_key
 from penstock.audit.model import Actor
+from penstock.kit.errors import ErrorCode, PenstockError
 from penstock.storage.database import Database
 from penstock.storage.scope import Scope
 from penstock.tenancy import service as tenancy
@@ -59,3 +65,23 @@ async def create_key(
             project_id=project.id,
             new=new or NewKey(name="key"),
         )
+
+
+async def refused(work: Awaitable[object]) -> ErrorCode:
+    """Return for which reason something is refused, as it has to be."""
+    with pytest.raises(PenstockError) as caught:
+        await work
+    return caught.value.error
+
+
+async def verify(
+    database: Database,
+    key: str,
+    *,
+    at_us: int = NOW_US,
+    address: str | None = None,
+    peppers: Peppers = PEPPERS,
+) -> VerifiedKey | KeyRefusal:
+    """Show a key to the control plane."""
+    async with database.read(ALL) as session:
+        return await verify_key(session, peppers, key, now_us=at_us, address=address)

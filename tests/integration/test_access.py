@@ -1,10 +1,7 @@
 """API keys, on both kinds of database."""
 
 import asyncio
-import dataclasses
-from collections.abc import Awaitable
 
-import pytest
 from sqlalchemy import text, update
 from tests.fakes.organizations import (
     ALL,
@@ -15,18 +12,18 @@ from tests.fakes.organizations import (
     actor,
     create_key,
     create_place,
+    refused,
+    verify,
 )
 
 from penstock.access import rotation, service
 from penstock.access.errors import (
-    GRANT_EXCEEDED,
     KEY_INVALID,
     KEY_REVOKED,
     ROTATION_CONFLICT,
     SECRET_REVOKED,
 )
-from penstock.access.leaks import Leak, end_leaked
-from penstock.access.model import KeyChanges, KeyRefusal, NewKey, Principal, VerifiedKey
+from penstock.access.model import KeyRefusal, NewKey, Principal, VerifiedKey
 from penstock.access.peppers import Peppers
 from penstock.access.rehash import count_by_pepper, record_macs
 from penstock.access.rules import create_key as make_key_text
@@ -36,11 +33,8 @@ from penstock.access.verification import (
     KeyUse,
     principal_of,
     record_uses,
-    verify_key,
 )
 from penstock.audit import service as audit
-from penstock.audit.model import Actor
-from penstock.kit.errors import ErrorCode, PenstockError
 from penstock.storage.changes import list_changes
 from penstock.storage.database import Database
 from penstock.storage.errors import OBJECT_UNKNOWN, VERSION_CONFLICT
@@ -49,25 +43,6 @@ from penstock.storage.scope import Scope
 from penstock.tenancy import people
 from penstock.tenancy import service as tenancy
 from penstock.tenancy.errors import NAME_TAKEN, STATUS_CONFLICT
-from penstock.tenancy.model import AccountChanges
-
-
-async def _refused(work: Awaitable[object]) -> ErrorCode:
-    with pytest.raises(PenstockError) as caught:
-        await work
-    return caught.value.error
-
-
-async def _verify(
-    database: Database,
-    key: str,
-    *,
-    at_us: int = NOW_US,
-    address: str | None = None,
-    peppers: Peppers = PEPPERS,
-) -> VerifiedKey | KeyRefusal:
-    async with database.read(ALL) as session:
-        return await verify_key(session, peppers, key, now_us=at_us, address=address)
 
 
 async def _rotate(database: Database, key_id: str, grace_s: int, *, at_us: int = NOW_US) -> str:
@@ -82,7 +57,7 @@ async def test_a_key_opens_its_project(database: Database) -> None:
     """The text that was told once is verified as the key of its project, and as nothing else."""
     acme, project = await create_place(database)
     created = await create_key(database, project)
-    verified = await _verify(database, created.text)
+    verified = await verify(database, created.text)
     assert isinstance(verified, VerifiedKey)
     key = verified.record.key
     assert (key.id, key.organization_id, key.project_id) == (created.key.id, acme.id, project.id)
@@ -92,7 +67,7 @@ async def test_a_key_opens_its_project(database: Database) -> None:
     other = await create_key(database, project, NewKey(name="other", is_live=False))
     assert other.text.startswith("ps_test_")
     for wrong in ("", "x", created.text[:-1], created.text + "x", other.text[:21]):
-        assert await _verify(database, wrong) is KeyRefusal.WRONG
+        assert await verify(database, wrong) is KeyRefusal.WRONG
 
 
 async def test_nothing_in_the_database_is_a_key(database: Database) -> None:
@@ -119,14 +94,14 @@ async def test_a_secret_of_another_key_does_not_fit(database: Database) -> None:
     created = await create_key(database, project)
     other_place = await create_key(database, project, NewKey(name="other"))
     forged = make_key_text()
-    assert await _verify(database, forged) is KeyRefusal.WRONG
+    assert await verify(database, forged) is KeyRefusal.WRONG
     wrong = replace_secret(created.key.id)
-    assert await _verify(database, wrong) is KeyRefusal.WRONG
+    assert await verify(database, wrong) is KeyRefusal.WRONG
     async with database.write(ALL) as session:
         await service.revoke_key(session, actor(), created.key.id)
-    assert await _verify(database, wrong) is KeyRefusal.WRONG
-    assert await _verify(database, created.text) is KeyRefusal.REVOKED
-    assert isinstance(await _verify(database, other_place.text), VerifiedKey)
+    assert await verify(database, wrong) is KeyRefusal.WRONG
+    assert await verify(database, created.text) is KeyRefusal.REVOKED
+    assert isinstance(await verify(database, other_place.text), VerifiedKey)
 
 
 async def test_whatever_closes_a_key_closes_it_at_once(database: Database) -> None:
@@ -137,12 +112,12 @@ async def test_whatever_closes_a_key_closes_it_at_once(database: Database) -> No
     key_id, inside = created.key.id, "192.0.2.9"
 
     async def outcome(at_us: int = NOW_US) -> object:
-        verified = await _verify(database, created.text, at_us=at_us, address=inside)
+        verified = await verify(database, created.text, at_us=at_us, address=inside)
         return verified if isinstance(verified, KeyRefusal) else None
 
     assert await outcome() is None
     assert await outcome(NOW_US + SECOND_US) is KeyRefusal.EXPIRED
-    assert await _verify(database, created.text, address="198.51.100.1") is KeyRefusal.ADDRESS
+    assert await verify(database, created.text, address="198.51.100.1") is KeyRefusal.ADDRESS
     async with database.write(ALL) as session:
         await service.disable_key(session, actor(), key_id)
     assert await outcome() is KeyRefusal.DISABLED
@@ -164,12 +139,12 @@ async def test_an_old_secret_lives_through_its_grace(database: Database) -> None
     created = await create_key(database, project)
     new = await _rotate(database, created.key.id, 60)
     for at_us, old_opens in ((NOW_US, True), (NOW_US + 60 * SECOND_US - 1, True)):
-        verified = await _verify(database, created.text, at_us=at_us)
+        verified = await verify(database, created.text, at_us=at_us)
         assert isinstance(verified, VerifiedKey) is old_opens
-        assert isinstance(await _verify(database, new, at_us=at_us), VerifiedKey)
+        assert isinstance(await verify(database, new, at_us=at_us), VerifiedKey)
     late = NOW_US + 60 * SECOND_US
-    assert await _verify(database, created.text, at_us=late) is KeyRefusal.EXPIRED
-    verified = await _verify(database, new, at_us=late)
+    assert await verify(database, created.text, at_us=late) is KeyRefusal.EXPIRED
+    verified = await verify(database, new, at_us=late)
     assert isinstance(verified, VerifiedKey)
     assert verified.record.key.id == created.key.id
     assert verified.record.key.version == 2
@@ -180,16 +155,16 @@ async def test_a_key_has_at_most_two_live_secrets(database: Database) -> None:
     _, project = await create_place(database)
     created = await create_key(database, project)
     second = await _rotate(database, created.key.id, 60)
-    assert await _refused(_rotate(database, created.key.id, 60)) is ROTATION_CONFLICT
+    assert await refused(_rotate(database, created.key.id, 60)) is ROTATION_CONFLICT
     third = await _rotate(database, created.key.id, 0)
-    assert await _verify(database, second) is KeyRefusal.REVOKED
+    assert await verify(database, second) is KeyRefusal.REVOKED
     for live in (created.text, third):
-        assert isinstance(await _verify(database, live), VerifiedKey)
+        assert isinstance(await verify(database, live), VerifiedKey)
     later = NOW_US + 60 * SECOND_US
     fourth = await _rotate(database, created.key.id, 60, at_us=later)
-    assert await _verify(database, created.text, at_us=later) is KeyRefusal.REVOKED
+    assert await verify(database, created.text, at_us=later) is KeyRefusal.REVOKED
     for live in (third, fourth):
-        assert isinstance(await _verify(database, live, at_us=later), VerifiedKey)
+        assert isinstance(await verify(database, live, at_us=later), VerifiedKey)
 
 
 async def test_a_grace_never_outlives_the_key(database: Database) -> None:
@@ -215,19 +190,19 @@ async def test_a_revoked_secret_is_gone_and_the_key_is_not(database: Database) -
             await rotation.revoke_secret(session, actor(), key_id, secret_id, reason="leaked")
 
     await revoke(created.key.id, created.secret.id)
-    assert await _verify(database, created.text) is KeyRefusal.REVOKED
-    assert isinstance(await _verify(database, new), VerifiedKey)
-    assert await _refused(revoke(created.key.id, created.secret.id)) is SECRET_REVOKED
-    assert await _refused(revoke(created.key.id, "sec_unknown")) is OBJECT_UNKNOWN
+    assert await verify(database, created.text) is KeyRefusal.REVOKED
+    assert isinstance(await verify(database, new), VerifiedKey)
+    assert await refused(revoke(created.key.id, created.secret.id)) is SECRET_REVOKED
+    assert await refused(revoke(created.key.id, "sec_unknown")) is OBJECT_UNKNOWN
     again = await _rotate(database, created.key.id, 60)
-    assert isinstance(await _verify(database, again), VerifiedKey)
+    assert isinstance(await verify(database, again), VerifiedKey)
 
 
 async def test_revoking_is_final(database: Database) -> None:
     """A revoked key is refused for ever, cannot be changed, and frees its name."""
     _, project = await create_place(database)
     created = await create_key(database, project)
-    assert await _refused(create_key(database, project)) is NAME_TAKEN
+    assert await refused(create_key(database, project)) is NAME_TAKEN
     key_id = created.key.id
     async with database.write(ALL) as session:
         first = await service.revoke_key(session, actor(), key_id, reason="left")
@@ -243,8 +218,8 @@ async def test_revoking_is_final(database: Database) -> None:
                 await service.disable_key(session, actor(), key_id)
 
     for verb in ("enable", "update", "disable"):
-        assert await _refused(change(verb)) is KEY_REVOKED
-    assert await _refused(_rotate(database, key_id, 0)) is KEY_REVOKED
+        assert await refused(change(verb)) is KEY_REVOKED
+    assert await refused(_rotate(database, key_id, 0)) is KEY_REVOKED
     assert (await create_key(database, project)).key.id != key_id
 
 
@@ -275,108 +250,11 @@ async def test_members_of_a_key_change_one_by_one(database: Database) -> None:
                 expected_version=version,
             )
 
-    assert await _refused(change(1, name="x")) is VERSION_CONFLICT
-    assert await _refused(change(None, expires_at_us=NOW_US)) is KEY_INVALID
-    assert await _refused(change(None, rotation_grace_s=3_600)) is KEY_INVALID
-    assert await _refused(change(None, scopes=[])) is KEY_INVALID
-    assert isinstance(await _verify(database, created.text), VerifiedKey)
-
-
-async def test_nobody_makes_a_key_that_can_do_more(database: Database) -> None:
-    """A key's creator, changer, rotator and service account each bound what it can do."""
-    acme, project = await create_place(database)
-    weak = await create_key(database, project, NewKey(name="dev", role="developer"))
-    verified = await _verify(database, weak.text)
-    assert isinstance(verified, VerifiedKey)
-    developer = principal_of(verified.record)
-    assert (developer.organization_id, developer.project_id) == (acme.id, project.id)
-    strong = await create_key(database, project, NewKey(name="owner", role="org_owner"))
-    scope = Scope.of(acme.id)
-
-    async def create(role: str, *scopes: str) -> None:
-        async with database.write(scope) as session:
-            await service.create_key(
-                session, actor(), developer, PEPPERS, project_id=project.id,
-                new=NewKey(name="new", role=role, scopes=list(scopes) or ["inference"]),
-            )  # fmt: skip
-
-    async def promote() -> None:
-        async with database.write(scope) as session:
-            await service.update_key(
-                session, actor(), developer, weak.key.id, {"role": "org_admin"}
-            )
-
-    async def steer() -> None:
-        async with database.write(scope) as session:
-            scopes = ["inference", "inference:steer"]
-            await service.update_key(session, actor(), developer, weak.key.id, {"scopes": scopes})
-
-    async def steal() -> None:
-        async with database.write(scope) as session:
-            await rotation.rotate_key(
-                session, actor(), developer, PEPPERS, key_id=strong.key.id, grace_s=60
-            )
-
-    steered = create("inference_only", "inference", "inference:steer")
-    urgent = create("inference_only", "inference", "inference:priority")
-    made = (create("org_admin"), create("platform_admin"), steered, urgent)
-    greater = (*made, promote(), steal(), steer())
-    for work in greater:
-        assert await _refused(work) is GRANT_EXCEEDED
-    await create_key(database, project, NewKey(name="s", scopes=["inference:steer"]))
-    await create("inference_only")
-
-
-@pytest.mark.parametrize("scope", ["inference:steer", "inference:priority"])
-async def test_only_the_operator_widens_what_the_operator_gave(
-    database: Database, scope: str
-) -> None:
-    """An organization's owner cannot have a key with an operator's scope do more than it does."""
-    acme, project = await create_place(database)
-    new = NewKey(name="fast", scopes=["inference", scope], allowed_cidrs=["10.0.0.0/8"])
-    key_id = (await create_key(database, project, new)).key.id
-    owner = Principal(
-        kind="api_key",
-        id="k",
-        roles=frozenset({"org_owner"}),
-        scopes=frozenset({"admin"}),
-        organization_id=acme.id,
-    )
-    holder = dataclasses.replace(owner, scopes=frozenset({"admin", scope}))
-
-    async def change(grantor: Principal, **members: object) -> None:
-        async with database.write(Scope.of(acme.id)) as session:
-            changes: KeyChanges = members  # type: ignore[assignment]  # one of them at a time
-            await service.update_key(session, actor(), grantor, key_id, changes)
-
-    async def rotate(grantor: Principal) -> None:
-        async with database.write(Scope.of(acme.id)) as session:
-            await rotation.rotate_key(session, actor(), grantor, PEPPERS, key_id=key_id, grace_s=0)
-
-    async def enable(grantor: Principal) -> None:
-        async with database.write(Scope.of(acme.id)) as session:
-            await service.enable_key(session, actor(), grantor, key_id)
-
-    await change(owner, name="renamed", labels={"team": "a"}, scopes=new.scopes)
-    async with database.write(Scope.of(acme.id)) as session:
-        await service.disable_key(session, actor(), key_id)
-    wider: list[dict[str, object]] = [
-        {"role": "developer"},
-        {"scopes": ["admin", "inference", scope]},
-        {"allowed_aliases": ["a"]},
-        {"allowed_cidrs": None},
-        {"expires_at_us": NOW_US + SECOND_US},
-        {"rotation_interval_s": 7_200},
-    ]
-    for members in wider:
-        assert await _refused(change(owner, **members)) is GRANT_EXCEEDED
-        assert await _refused(change(holder, **members)) is GRANT_EXCEEDED
-    for work in (rotate(owner), enable(owner), enable(holder)):
-        assert await _refused(work) is GRANT_EXCEEDED
-    await rotate(holder)
-    await enable(OPERATOR)
-    for members in wider:
-        await change(OPERATOR, **members)
+    assert await refused(change(1, name="x")) is VERSION_CONFLICT
+    assert await refused(change(None, expires_at_us=NOW_US)) is KEY_INVALID
+    assert await refused(change(None, rotation_grace_s=3_600)) is KEY_INVALID
+    assert await refused(change(None, scopes=[])) is KEY_INVALID
+    assert isinstance(await verify(database, created.text), VerifiedKey)
 
 
 async def test_a_key_of_a_service_account_follows_it(database: Database) -> None:
@@ -388,81 +266,21 @@ async def test_a_key_of_a_service_account_follows_it(database: Database) -> None
         )
     new = NewKey(name="k", role="org_owner", service_account_id=account.id)
     created = await create_key(database, project, new)
-    verified = await _verify(database, created.text)
+    verified = await verify(database, created.text)
     assert isinstance(verified, VerifiedKey)
     assert principal_of(verified.record).roles == {"org_owner", "org_admin"}
     async with database.read(ALL) as session:
         before = await list_changes(session, 0, 100)
     async with database.write(ALL) as session:
         await service.update_service_account(session, actor(), account.id, {"is_disabled": True})
-    assert await _verify(database, created.text) is KeyRefusal.OWNER_INACTIVE
+    assert await verify(database, created.text) is KeyRefusal.OWNER_INACTIVE
     async with database.read(ALL) as session:
         changes = await list_changes(session, before[-1][0], 100)
     assert [(kind, object_id) for _, kind, object_id in changes] == [("key", created.key.id)]
     again = NewKey(name="again", service_account_id=account.id)
-    assert await _refused(create_key(database, project, again)) is STATUS_CONFLICT
+    assert await refused(create_key(database, project, again)) is STATUS_CONFLICT
     missing = NewKey(name="again", service_account_id="sa_unknown")
-    assert await _refused(create_key(database, project, missing)) is OBJECT_UNKNOWN
-
-
-async def test_only_the_operator_enables_what_the_operator_disabled(database: Database) -> None:
-    """Nor does it help an organization to have disabled it before, or to disable it again."""
-    acme, project = await create_place(database)
-    owner = Principal(
-        kind="api_key",
-        id="k",
-        roles=frozenset({"org_owner"}),
-        scopes=frozenset({"admin"}),
-        organization_id=acme.id,
-    )
-    async with database.write(ALL) as session:
-        account = await people.create_service_account(
-            session, actor(), acme.id, name="batch", role="developer"
-        )
-    new = NewKey(name="k", service_account_id=account.id)
-    key_id = (await create_key(database, project, new)).key.id
-
-    async def switch_account(who: Principal, *, is_disabled: bool) -> None:
-        async with database.write(Scope.of(acme.id)) as session:
-            changes: AccountChanges = {"is_disabled": is_disabled}
-            await service.update_service_account(session, actor(principal=who), account.id, changes)
-
-    async def switch_key(who: Principal, *, is_disabled: bool) -> None:
-        async with database.write(Scope.of(acme.id)) as session:
-            if is_disabled:
-                await service.disable_key(session, actor(principal=who), key_id)
-            else:
-                await service.enable_key(session, actor(principal=who), who, key_id)
-
-    for switch in (switch_account, switch_key):
-        await switch(owner, is_disabled=True)
-        await switch(owner, is_disabled=False)
-        await switch(owner, is_disabled=True)
-        await switch(OPERATOR, is_disabled=True)
-        await switch(owner, is_disabled=True)
-        assert await _refused(switch(owner, is_disabled=False)) is GRANT_EXCEEDED
-        await switch(OPERATOR, is_disabled=False)
-        await switch(owner, is_disabled=True)
-        await switch(owner, is_disabled=False)
-
-
-async def test_what_a_report_of_a_leak_disabled_its_organization_enables(
-    database: Database,
-) -> None:
-    """A chore is nobody's word: whoever has the key looks after it."""
-    acme, project = await create_place(database)
-    created = await create_key(database, project)
-    chore = Actor(kind="system", id="github_secret_scanning", at_us=NOW_US)
-    owner = dataclasses.replace(
-        OPERATOR, kind="api_key", roles=frozenset({"org_owner"}), organization_id=acme.id
-    )
-    async with database.write(ALL) as session:
-        leaks = [Leak(created.text, "https://example.com/a")]
-        await end_leaked(session, chore, PEPPERS, leaks, "disable")
-    assert await _verify(database, created.text) is KeyRefusal.DISABLED
-    async with database.write(Scope.of(acme.id)) as session:
-        await service.enable_key(session, actor(principal=owner), owner, created.key.id)
-    assert isinstance(await _verify(database, created.text), VerifiedKey)
+    assert await refused(create_key(database, project, missing)) is OBJECT_UNKNOWN
 
 
 async def test_keys_of_others_are_not_found(database: Database) -> None:
@@ -485,14 +303,14 @@ async def test_keys_of_others_are_not_found(database: Database) -> None:
                     session, actor(), OPERATOR, PEPPERS, project_id=project.id, new=NewKey(name="x")
                 ),
             ):
-                assert await _refused(work) is OBJECT_UNKNOWN
+                assert await refused(work) is OBJECT_UNKNOWN
     async with database.read(scope) as session:
         page = await service.list_keys(session, PageRequest())
         assert [key.id for key in page.items] == [own.key.id]
         assert set(await service.find_records(session, [created.key.id, own.key.id])) == {
             own.key.id
         }
-    assert isinstance(await _verify(database, created.text), VerifiedKey)
+    assert isinstance(await verify(database, created.text), VerifiedKey)
 
 
 async def test_uses_are_written_in_batches(database: Database) -> None:
@@ -522,7 +340,7 @@ async def test_a_pepper_is_replaced_key_by_key(database: Database) -> None:
     idle = await create_key(database, project, NewKey(name="idle"))
     both = Peppers({1: PEPPERS.values[1], 2: b"pepper-of-these-tests-number-two"})
     only_new = Peppers({2: both.values[2]})
-    verified = await _verify(database, old.text, peppers=both)
+    verified = await verify(database, old.text, peppers=both)
     assert isinstance(verified, VerifiedKey)
     assert verified.has_old_pepper
     async with database.write(ALL) as session:
@@ -534,11 +352,11 @@ async def test_a_pepper_is_replaced_key_by_key(database: Database) -> None:
         (2, True, 1, []),
     ]
     for peppers in (both, only_new):
-        verified = await _verify(database, old.text, peppers=peppers)
+        verified = await verify(database, old.text, peppers=peppers)
         assert isinstance(verified, VerifiedKey)
         assert not verified.has_old_pepper
-    assert await _verify(database, idle.text, peppers=only_new) is KeyRefusal.WRONG
-    assert isinstance(await _verify(database, idle.text, peppers=both), VerifiedKey)
+    assert await verify(database, idle.text, peppers=only_new) is KeyRefusal.WRONG
+    assert isinstance(await verify(database, idle.text, peppers=both), VerifiedKey)
 
 
 async def test_every_change_of_a_key_is_recorded(database: Database) -> None:
@@ -573,8 +391,8 @@ async def test_a_rotation_at_the_same_time_happens_once(database: Database) -> N
         *(_rotate(database, created.key.id, 60) for _ in range(6)), return_exceptions=True
     )
     (winner,) = (outcome for outcome in outcomes if isinstance(outcome, str))
-    assert isinstance(await _verify(database, winner), VerifiedKey)
-    assert isinstance(await _verify(database, created.text), VerifiedKey)
+    assert isinstance(await verify(database, winner), VerifiedKey)
+    assert isinstance(await verify(database, created.text), VerifiedKey)
 
 
 async def test_a_poisoned_key_harms_nobody_else(database: Database) -> None:
@@ -588,8 +406,8 @@ async def test_a_poisoned_key_harms_nobody_else(database: Database) -> None:
             .where(ApiKeys.id == sick.key.id)
             .values(role="\U0001f480", scopes={"not": "a list"}, labels=7)
         )
-    assert await _verify(database, sick.text) is KeyRefusal.DAMAGED
-    assert isinstance(await _verify(database, well.text), VerifiedKey)
+    assert await verify(database, sick.text) is KeyRefusal.DAMAGED
+    assert isinstance(await verify(database, well.text), VerifiedKey)
     async with database.read(ALL) as session:
         assert len((await service.list_keys(session, PageRequest())).items) == 2
         records = await service.list_records(session)
@@ -602,8 +420,8 @@ async def test_a_poisoned_key_harms_nobody_else(database: Database) -> None:
         await session.change(
             update(KeySecrets).where(KeySecrets.key_id == sick.key.id).values(state="?")
         )
-    assert await _verify(database, sick.text) is KeyRefusal.DAMAGED
-    assert isinstance(await _verify(database, well.text), VerifiedKey)
+    assert await verify(database, sick.text) is KeyRefusal.DAMAGED
+    assert isinstance(await verify(database, well.text), VerifiedKey)
 
 
 async def test_records_come_in_pages(database: Database) -> None:
