@@ -27,12 +27,15 @@ class Control:
     Args:
         data: Its data folder.
         log: What it says.
+
+    Attributes:
+        port: Where it listens.
     """
 
     def __init__(self, data: Path, log: Path) -> None:
         """See the class; starts it."""
         self._log = log
-        port = free_port()
+        self.port = port = free_port()
         settings = json.dumps({"data_dir": str(data), "port": port})
         with log.open("ab") as output:
             self.process = subprocess.Popen(
@@ -124,6 +127,32 @@ def test_what_has_a_receipt_survives_a_kill(start: Start, tmp_path: Path) -> Non
     control = start()
     receipt = control.ship(data, *range(400))
     assert (receipt["stored"], receipt["duplicates"]) == (100, 300)
+
+
+@pytest.mark.parametrize(
+    ("path", "secret"),
+    [
+        ("/node/v1/usage", "node_token"),
+        ("/node/v1/key-hashes", "node_token"),
+        ("/api/v1/organizations", "admin_token"),
+    ],
+)
+def test_who_leaves_amid_a_request_is_no_bug(
+    start: Start, tmp_path: Path, path: str, secret: str
+) -> None:
+    """A node that is killed while it sends a body leaves no traceback in the log."""
+    control = start()
+    token = (tmp_path / "data" / "secrets" / secret).read_text()
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: control\r\nauthorization: Bearer {token}\r\n"
+        "content-type: application/json\r\ncontent-length: 100\r\nexpect: 100-continue\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", control.port), timeout=START_DEADLINE_S) as caller:
+        caller.sendall(head.encode())
+        assert caller.recv(65_536).startswith(b"HTTP/1.1 100 "), "its body is being waited for"
+        caller.sendall(b"{")
+    assert control.stop(signal.SIGTERM) == 0
+    assert "Traceback" not in (tmp_path / "log").read_text()
 
 
 def test_secrets_stay_secret(start: Start, tmp_path: Path) -> None:

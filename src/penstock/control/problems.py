@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from penstock.catalog.errors import PlatformFileError
@@ -91,6 +92,7 @@ def install_problems(app: FastAPI) -> None:
     app.exception_handler(PlatformFileError)(_answer_document_error)
     app.exception_handler(RequestValidationError)(_answer_validation_error)
     app.exception_handler(HTTPException)(_answer_http_exception)
+    app.exception_handler(ClientDisconnect)(_answer_nobody)
     app.exception_handler(Exception)(_answer_bug)
 
 
@@ -171,6 +173,11 @@ def _printable(name: str) -> str:
 async def _answer_http_exception(_request: Request, error: HTTPException) -> Response:
     code = {404: PATH_UNKNOWN, 405: METHOD_NOT_ALLOWED}.get(error.status_code, REQUEST_REFUSED)
     return render(code, status=error.status_code, headers=dict(error.headers or {}))
+
+
+async def _answer_nobody(_request: Request, _error: ClientDisconnect) -> Response:
+    # Who was killed while it sent its request hears nothing; that it left is no bug of ours.
+    return render(REQUEST_REFUSED)
 
 
 async def _answer_bug(_request: Request, _error: Exception) -> Response:
