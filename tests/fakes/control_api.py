@@ -68,7 +68,12 @@ _DEFAULTS: dict[str, Row] = {
     },
     "projects": {"status": "active", "allowed_data_classes": None, "allowed_regions": None},
     "members": {"project_id": None, "email": None, "labels": {}},
-    "service-accounts": {"project_id": None, "is_disabled": False, "labels": {}},
+    "service-accounts": {
+        "project_id": None,
+        "is_disabled": False,
+        "is_disabled_by_operator": False,
+        "labels": {},
+    },
     "keys": {
         "service_account_id": None,
         "member_id": None,
@@ -80,6 +85,7 @@ _DEFAULTS: dict[str, Row] = {
         "labels": {},
         "expires_at": None,
         "is_disabled": False,
+        "is_disabled_by_operator": False,
         "revoked_at": None,
         "rotation_interval_s": None,
         "rotation_grace_s": None,
@@ -161,8 +167,8 @@ _ARCHIVED = {"organizations", "projects"}
 _ACTIONS: dict[str, Row] = {
     "suspend": {"status": "suspended"},
     "resume": {"status": "active"},
-    "disable": {"is_disabled": True},
-    "enable": {"is_disabled": False},
+    "disable": {"is_disabled": True, "is_disabled_by_operator": True},
+    "enable": {"is_disabled": False, "is_disabled_by_operator": False},
     "revoke": {"revoked_at": "2026-01-02T00:00:00.000000Z"},
 }
 

@@ -209,6 +209,37 @@ async def test_a_key_is_stopped(rig: AdminRig) -> None:
     expect_problem(await rig.call("POST", f"{path}/enable"), 409, "err:control:access:key_revoked")
 
 
+async def test_an_organization_sees_why_it_cannot_enable(rig: AdminRig) -> None:
+    """A key and a service account say to their organization that the operator disabled them."""
+    project = await rig.create_project("search")
+    token = await rig.create_token(project["id"], "org_admin")
+    key = await rig.create("/keys", project_id=project["id"], name="shop")
+    place = {"organization_id": project["organization_id"], "role": "developer"}
+    account = await rig.create("/service-accounts", name="nightly", **place)
+    for path, disable, enable in (
+        (f"/keys/{key['id']}", ("POST", "/disable"), ("POST", "/enable")),
+        (
+            f"/service-accounts/{account['id']}",
+            ("PATCH", "", {"is_disabled": True}),
+            ("PATCH", "", {"is_disabled": False}),
+        ),
+    ):
+        for change, of, is_by_operator in (
+            (disable, token, False),
+            (disable, ADMIN_TOKEN, True),
+            (enable, ADMIN_TOKEN, False),
+            (disable, ADMIN_TOKEN, True),
+        ):
+            method, end, *body = change
+            answer = await rig.call(method, path + end, *body, token=of)
+            assert answer.json()["is_disabled_by_operator"] is is_by_operator
+            found = (await rig.call("GET", path, token=token)).json()
+            assert found["is_disabled_by_operator"] is is_by_operator
+        method, end, *body = enable
+        answer = await rig.call(method, path + end, *body, token=token)
+        expect_problem(answer, 403, "err:control:access:grant_exceeded")
+
+
 async def test_a_suspended_organization_is_locked_out(rig: AdminRig) -> None:
     """While an organization is suspended its keys open nothing, and afterwards they do again."""
     project = await rig.create_project("search")

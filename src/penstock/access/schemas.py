@@ -20,7 +20,7 @@ from penstock.audit.schemas import (
 from penstock.kit.moments import microseconds
 from penstock.tenancy.labels import known_labels
 from penstock.tenancy.model import Role
-from penstock.tenancy.schemas import Labels, Name
+from penstock.tenancy.schemas import ByOperator, Labels, Name
 
 Expiry = Annotated[
     AwareDatetime, Field(description="ISO 8601 with a time zone, e.g. `2027-01-01T00:00:00Z`.")
@@ -41,6 +41,7 @@ _KEY: dict[str, Any] = {
     "labels": {"stage": "production"},
     "expires_at": None,
     "is_disabled": False,
+    "is_disabled_by_operator": False,
     "revoked_at": None,
     "revoked_reason": None,
     "rotation_interval_s": None,
@@ -204,6 +205,7 @@ class KeyBody(AnswerBody):
     labels: dict[str, str]
     expires_at: str | None
     is_disabled: bool
+    is_disabled_by_operator: ByOperator
     revoked_at: str | None
     revoked_reason: str | None
     rotation_interval_s: int | None

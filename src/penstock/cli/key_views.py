@@ -90,7 +90,9 @@ def key_state(row: "Row", now: datetime) -> str:
     expires_at = row.get("expires_at")
     if expires_at and datetime.fromisoformat(expires_at) <= now:
         return "expired"
-    return "disabled" if row.get("is_disabled") else "active"
+    if not row.get("is_disabled"):
+        return "active"
+    return "disabled by operator" if row.get("is_disabled_by_operator") else "disabled"
 
 
 def show_secret(row: "Row", sentence: str, *, as_json: bool) -> None:

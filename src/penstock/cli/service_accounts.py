@@ -27,6 +27,7 @@ from penstock.cli.records import (
     say_done,
     show_list,
     show_one,
+    text_cell,
     text_of,
     time_of,
     words_of,
@@ -190,13 +191,17 @@ def _find(client: "ControlClient", account: str, org: str | None, project: str |
     return get_service_account(client, account, find_place(client, org, project))
 
 
+def _disabled_cell(row: "Row") -> str:
+    return "by operator" if row.get("is_disabled_by_operator") else text_cell(row["is_disabled"])
+
+
 def _columns(client: "ControlClient") -> "tuple[Column, ...]":
     return (
         ("Name", text_of("name")),
         ("Id", text_of("id")),
         ("Role", text_of("role")),
         ("Labels", text_of("labels")),
-        ("Disabled", text_of("is_disabled")),
+        ("Disabled", _disabled_cell),
         *place_columns(NameBook(client)),
         ("Created (UTC)", time_of("created_at")),
     )

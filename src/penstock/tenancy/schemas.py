@@ -34,6 +34,9 @@ Name = Annotated[
 ]
 
 Labels = dict[Text, Text]
+ByOperator = Annotated[
+    bool, Field(description="Whether the platform's operator disabled it, who alone enables it.")
+]
 Places = Annotated[
     list[Text],
     Field(description="Sorted, each once; null for all.", examples=[["eu-de"]]),
@@ -317,6 +320,7 @@ class ServiceAccountBody(AnswerBody):
                     "name": "nightly",
                     "role": "developer",
                     "is_disabled": False,
+                    "is_disabled_by_operator": False,
                     "labels": {},
                     "version": 1,
                     **_TIMES,
@@ -331,6 +335,7 @@ class ServiceAccountBody(AnswerBody):
     name: str
     role: str
     is_disabled: bool
+    is_disabled_by_operator: ByOperator
     labels: Annotated[dict[str, str], Field(description="Its keys carry them, too.")]
     version: int
     created_at: Time

@@ -238,6 +238,7 @@ def test_list_and_show(plane: FakeControl, key: dict[str, Any]) -> None:
 
     key.update(expires_at=None, is_disabled=True, labels={"stage": "test"})
     shown = run(plane, "keys", "show", "ci").stdout
+    assert "disabled by operator" not in shown
     for word in ("disabled", "inference, models:read", "stage=test", "by hand", "acme"):
         assert word in shown
 
@@ -280,9 +281,10 @@ def test_update_merges_labels(plane: FakeControl, key: dict[str, Any]) -> None:
 
 
 def test_disable_and_enable(plane: FakeControl, key: dict[str, Any]) -> None:
-    """A key is refused and let in again without a question."""
+    """A key is refused and let in again without a question, and shows who disabled it."""
     assert run(plane, "keys", "disable", "ci").exit_code == 0
     assert key["is_disabled"] is True
+    assert "disabled by operator" in run(plane, "keys", "show", "ci").stdout
     assert run(plane, "keys", "enable", "ci").exit_code == 0
     assert key["is_disabled"] is False
 

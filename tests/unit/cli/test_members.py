@@ -107,5 +107,8 @@ def test_service_accounts(plane: FakeControl) -> None:
     assert run(plane, command, "disable", "ci").exit_code == 2
     run_json(plane, command, "disable", "ci", "--yes")
     assert account["is_disabled"] is True
+    assert "by operator" not in run(plane, command, "show", "ci").stdout
+    account["is_disabled_by_operator"] = True
+    assert "by operator" in run(plane, command, "show", "ci").stdout
     run_json(plane, command, "enable", "ci")
     assert account["is_disabled"] is False
