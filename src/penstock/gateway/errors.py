@@ -434,6 +434,9 @@ INTERRUPTED = infrastructure(
     503,
     "The node stopped before the answer was complete. Retry.",
     source=Source.INTERNAL,
-    cause="The worker died, or the drain's grace ran out.",
-    operator="Look for the worker's end in the node's log; raise drain_grace_s for long streams.",
+    cause="The worker died, the drain's grace ran out, or a bug of ours came at its end.",
+    operator=(
+        "Look into the node's log: for the worker's end, or for `gateway.request_failed`. Raise "
+        "drain_grace_s for long streams."
+    ),
 )

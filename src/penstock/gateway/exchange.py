@@ -66,6 +66,7 @@ class Exchange(Dispatch):
         pool = self._pool
         assert pool is not None  # noqa: S101 - it is who calls
         self._connection = connection
+        connection.lend(self)  # before anything can go wrong: else nobody would close it
         self._sent()
         admission, request = self._admission, self._request
         target = admission.target
@@ -82,8 +83,8 @@ class Exchange(Dispatch):
         if pool.load.is_wanted and not admission.is_stream:
             lines += pool.load.ask(self._worker.now_s())
         name = self.request_id.encode("ascii")
-        connection.send(
-            self, self._layout % (head, target.authorization, name, lines, len(body), body)
+        connection.transport.write(
+            self._layout % (head, target.authorization, name, lines, len(body), body)
         )
         if self._downstream.is_paused:
             connection.transport.pause_reading()

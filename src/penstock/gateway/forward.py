@@ -128,11 +128,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._keep_alive = True
         self._header_bytes = 0
 
-    def send(self, sender: Sender, content: bytes) -> None:
-        """Send a whole request; its answer goes to `sender`."""
+    def lend(self, sender: Sender) -> None:
+        """Be a sender's from now on: what answers goes to it, and with it the connection ends."""
         self._sender = sender
         self._reset()
-        self.transport.write(content)
 
     def serves(self, sender: Sender) -> bool:
         """Return whether `sender` still waits for something on this connection."""

@@ -205,9 +205,10 @@ class Journal:
                 (in strict mode: synced), maybe before this returns.
             course: How it went.
         """
+        frame = encode_record(Close(event, course))  # first: what cannot be written changes nothing
         self._reserved -= request.reserved_bytes
         (self._after_sync if self._is_strict else self._after_write).append(request.closed)
-        self._append(encode_record(Close(event, course)))
+        self._append(frame)
 
     def finish(self) -> None:
         """Write and sync what is left, then let go of the folder. Blocks; for the end only."""

@@ -194,8 +194,10 @@ class Limiter:
             return ()
         inputs, outputs = usage.input_tokens, usage.output_tokens
         actual = (1, inputs, outputs, inputs + outputs, 0) if was_sent else _UNUSED
-        self._allowances.settle(held, actual)
-        uses = self._purse.settle(taken.spent, usage) if taken.spent else ()
+        try:
+            self._allowances.settle(held, actual)
+        finally:  # money comes back whatever a bug does to rates
+            uses = self._purse.settle(taken.spent, usage) if taken.spent else ()
         if is_typical:
             taken.terms.habit.learn(demand.body_bytes, inputs, outputs)
         self._note_settled()

@@ -60,7 +60,7 @@ SWEEP_FAILED = Event(
     "A bug of ours kept a connection from being looked at; the others were.",
 )
 REQUEST_FAILED = Event(
-    "gateway.request_failed", Level.ERROR, "A bug of ours ended a request behind its record."
+    "gateway.request_failed", Level.ERROR, "A bug of ours ended a request, or came at its end."
 )
 AGENT_LOST = Event(
     "gateway.agent_lost", Level.WARNING, "The agent is away; the worker serves on for `grace_s`."

@@ -11,11 +11,13 @@ from penstock.contract.finished import Course
 from penstock.contract.journal import Open
 from penstock.contract.money import HoldUse
 from penstock.contract.usage import Outcome, UsageEvent
+from penstock.gateway import log_events
 from penstock.gateway.admit import Admission
 from penstock.gateway.attempts import Attempts
 from penstock.gateway.claim import Claim, Denial, cap_line
 from penstock.gateway.dialects.openai import Reading
 from penstock.gateway.dialects.openai_usage import Usage
+from penstock.gateway.errors import INTERRUPTED
 from penstock.gateway.measure import Measure, engines_names, measure_plain, measure_stream
 from penstock.gateway.reply import Reply
 from penstock.gateway.request import Request
@@ -113,7 +115,7 @@ class RequestRecord(ABC):
         self._says: Reading | None = None
         """What a whole plain answer says."""
         self._taken: Claim | Till | None = None
-        """What it takes of limits, or took of, if there are any."""
+        """What it takes of limits, or took of, if there are any; None once that is settled."""
         self._denial: Denial | None = None
         self._cap: int | None = None
         """The most output tokens to write into what is sent, because of a budget."""
@@ -204,18 +206,48 @@ class RequestRecord(ABC):
         if self.is_settled:
             return
         self.is_settled = True
-        self._worker.stats.over(self._admission.target.alias)
-        self._let_go()
-        measure = usage, source, _ = self._measure(outcome)
+        is_limited = self._taken is not None
         holds: tuple[HoldUse, ...] = ()
+        try:
+            self._worker.stats.over(self._admission.target.alias)
+            self._let_go()
+            measure = usage, source, _ = self._measure(outcome)
+            if is_limited:
+                is_typical = outcome == "ok" and source == "engine"
+                holds = self._give_back(usage, is_typical=is_typical)
+            self._tell_end(outcome, error, measure, holds, is_limited=is_limited)
+        except Exception as bug:  # noqa: BLE001  # a bug must not keep what the request took
+            self._end_broken(bug, holds, is_limited=is_limited)
+
+    def _end_broken(self, bug: Exception, holds: tuple[HoldUse, ...], *, is_limited: bool) -> None:
+        """Settle what a bug kept from being settled: as for one whose worker died.
+
+        Args:
+            bug: What was raised.
+            holds: What of which hold was spent, if that was settled.
+            is_limited: Whether limits or budgets apply to it.
+        """
+        log_events.REQUEST_FAILED.log(bug=bug, request_id=self.request_id, trace_id=self.trace_id)
+        self._tap = self._says = self._header_id = None  # it may be what the engine said
+        measure = self._measure("interrupted")
         if self._taken is not None:
-            is_typical = outcome == "ok" and source == "engine"
-            holds = self._give_back(self._taken, usage, is_typical=is_typical)
+            holds = self._give_back(measure[0], is_typical=False)
+        self._tell_end("interrupted", INTERRUPTED, measure, holds, is_limited=is_limited)
+
+    def _tell_end(
+        self,
+        outcome: Outcome,
+        error: ErrorCode | None,
+        measure: Measure,
+        holds: tuple[HoldUse, ...],
+        *,
+        is_limited: bool,
+    ) -> None:
+        """Count and record the end; the last bytes leave behind that."""
         worker = self._worker
         if self._is_recorded:
             event = self._event(outcome, error, measure, holds)
             provider = self._admission.target.upstream.settings.provider
-            is_limited = self._taken is not None
             worker.stats.ended(event, provider, error, is_limited=is_limited, trace=self._trace)
             worker.journal.close(event, self, self._course(error))
             return
@@ -293,12 +325,12 @@ class RequestRecord(ABC):
             self._dropped_reason,
         )
 
-    def _give_back(
-        self, taken: Claim | Till, usage: Usage, *, is_typical: bool
-    ) -> tuple[HoldUse, ...]:
-        """Settle what was taken of limits; return what of which hold was spent."""
-        demand = self._admission.demand
+    def _give_back(self, usage: Usage, *, is_typical: bool) -> tuple[HoldUse, ...]:
+        """Settle what was taken of limits, once; return what of which hold was spent."""
+        demand, taken = self._admission.demand, self._taken
         assert demand is not None  # noqa: S101 - it is why something was taken
+        assert taken is not None  # noqa: S101 - checked by the caller
+        self._taken = None
         return self._worker.limiter.settle(
             taken, demand, usage, was_sent=self._was_sent, is_typical=is_typical
         )

@@ -120,7 +120,8 @@ class FakeSender:
     def connected(self, connection: UpstreamConnection) -> None:
         """Send a request."""
         self.connection = connection
-        connection.send(self, b"request")
+        connection.lend(self)
+        connection.transport.write(b"request")
 
     def connect_failed(self, pool: Pool, refusal: Refusal) -> None:  # noqa: ARG002 - the protocol
         """Note the refusal."""
