@@ -221,13 +221,15 @@ async def test_an_engine_is_one_however_it_writes_its_url(site: Site) -> None:
         "http://10.0.0.1/",
         "http://10.0.0.1:80",
         "http://10.0.0.1:080/",
+        "http://[::ffff:10.0.0.1]",
+        "http://[::FFFF:a00:1]:80/",
     ):
         answer = await site.put(url, weight=2)
         assert answer.json()["url"] == "http://10.0.0.1:80"
     await site.put("http://[FD00::0:1]:8001,8000/serve/")
     assert await site.held() == ["http://10.0.0.1:80", "http://[fd00::1]:8000-8001/serve"]
     assert len(await site.shown()) == 2
-    assert (await site.withdraw("http://10.0.0.1/")).status_code == 204
+    assert (await site.withdraw("http://[::ffff:10.0.0.1]/")).status_code == 204
     assert await site.held() == ["http://[fd00::1]:8000-8001/serve"]
     assert (await site.withdraw("nonsense")).status_code == 204
 

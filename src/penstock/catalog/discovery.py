@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from penstock.catalog.rules import MAX_PORTS, parse_endpoint, parse_host, parse_ports
 from penstock.contract.snapshot import GRPC_SCHEMES, Endpoint
-from penstock.kit.addresses import Network
+from penstock.kit.addresses import Network, write_host
 from penstock.kit.slugs import check_slug
 
 MAX_SOURCE_CHARS = 400
@@ -59,7 +59,8 @@ class Source:
             port: Where it listens.
             name: What it is called when nobody said otherwise.
         """
-        return Endpoint(self.scheme, host, port, self.path_prefix, self.server_name or name)
+        host, name = write_host(host), self.server_name or name
+        return Endpoint(self.scheme, host, port, self.path_prefix, name)
 
 
 def parse_source(text: str) -> Source:

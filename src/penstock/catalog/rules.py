@@ -12,7 +12,7 @@ from penstock.catalog.errors import quoted, suggest
 from penstock.contract.snapshot import GRPC_SCHEMES, Endpoint, Timeouts
 from penstock.engines.model import MAX_ARGUMENT_CHARS
 from penstock.engines.registry import ENGINES
-from penstock.kit.addresses import Address, is_never_a_server
+from penstock.kit.addresses import Address, is_never_a_server, write_host
 
 PROVIDERS = {engine.name: f"{engine.title}." for engine in ENGINES.values()}
 """Which kinds of engines and companies serve upstreams, and what each is."""
@@ -151,6 +151,8 @@ def write_url(endpoints: Sequence[Endpoint]) -> str:
 
     >>> write_url(parse_endpoints("http://[FD00::0:1]/serve/"))
     'http://[fd00::1]:80/serve'
+    >>> write_url(parse_endpoints("http://[::ffff:10.0.0.5]"))
+    'http://10.0.0.5:80'
     >>> write_url(parse_endpoints("http://gpu:8002,8000-8001,9000"))
     'http://gpu:8000-8002,9000'
     """
@@ -213,7 +215,7 @@ def _check_address(address: Address) -> str:
     if is_never_a_server(address):
         message = "has an address that no model server has, such as a cloud's metadata; correct it"
         raise ValueError(message)
-    return str(address)
+    return write_host(str(address))
 
 
 def parse_host(text: str) -> str:

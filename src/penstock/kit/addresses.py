@@ -1,7 +1,14 @@
 """Which IP addresses may be connected to on somebody else's word."""
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -19,6 +26,7 @@ _NEVER: tuple[Network, ...] = tuple(
             "::/128",
             "fe80::/10",
             "fec0::/10",
+            "64:ff9b:1::/48",  # which IPv4 addresses these stand for, only their network knows
             "ff00::/8",
             "fd00:ec2::/32",  # AWS's
             "fd20:ce::254/128",  # Google Cloud's
@@ -49,6 +57,22 @@ def real_address(address: Address) -> Address:
     return IPv4Address(int(address) & 0xFFFF_FFFF) if is_embedded else address
 
 
+def write_host(text: str) -> str:
+    """Return a host in the one way to write it: an IPv4 address never as an IPv6 one.
+
+    Both are one connection to one place. A name is returned as it is.
+
+    >>> [write_host(each) for each in ("::FFFF:10.0.0.5", "10.0.0.5", "FD00::0:1", "gpu")]
+    ['10.0.0.5', '10.0.0.5', 'fd00::1', 'gpu']
+    """
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return text
+    mapped = None if isinstance(address, IPv4Address) else address.ipv4_mapped
+    return str(mapped or address)
+
+
 def is_never_a_server(address: Address) -> bool:
     """Tell whether nothing that one address names can be meant: link-local, multicast, metadata.
 
@@ -56,7 +80,7 @@ def is_never_a_server(address: Address) -> bool:
     >>> [is_never_a_server(ip_address(each)) for each in ("169.254.169.254", "10.0.0.1", "::1")]
     [True, False, False]
     """
-    return _is_in(real_address(address), _NEVER)
+    return any(_is_in(each, _NEVER) for each in _led_to(address))
 
 
 def may_connect(address: Address, networks: Sequence[Network]) -> bool:
@@ -72,10 +96,19 @@ def may_connect(address: Address, networks: Sequence[Network]) -> bool:
     >>> may_connect(ip_address("127.0.0.1"), [ip_network("127.0.0.0/8")])
     True
     """
-    real = real_address(address)
-    if _is_in(real, _NEVER):
+    if is_never_a_server(address):
         return False
-    return _is_in(real, networks) if networks else not real.is_loopback
+    if networks:
+        return _is_in(real_address(address), networks)
+    return not any(each.is_loopback for each in _led_to(address))
+
+
+def _led_to(address: Address) -> tuple[Address, ...]:
+    """Return where packets to an address may go: by Teredo, also to the server that it names."""
+    real = real_address(address)
+    if isinstance(address, IPv6Address) and address.teredo is not None:
+        return real, address.teredo[0]
+    return (real,)
 
 
 def _is_in(address: Address, networks: Sequence[Network]) -> bool:

@@ -99,3 +99,9 @@ def test_what_could_mean_something_else_is_refused(text: str) -> None:
         parse_source(text)
     assert "secret" not in str(raised.value)
     assert ";" in str(raised.value)
+
+
+def test_an_address_is_one_endpoint_however_a_source_writes_it() -> None:
+    """An IPv4 address that a name server tells as an IPv6 one is the same place."""
+    source = parse_source("dns://gpu.internal:8000")
+    assert source.endpoint("::ffff:10.0.0.5", 8000) == source.endpoint("10.0.0.5", 8000)

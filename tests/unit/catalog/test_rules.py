@@ -51,6 +51,10 @@ def test_each_port_of_a_url_is_an_endpoint(ports: str, expected: list[int]) -> N
     [
         (("http://Gpu", "http://gpu/", "http://gpu:080"), "http://gpu:80"),
         (("https://[FD00::0:1]/a/", "https://[fd00::1]:443/a"), "https://[fd00::1]:443/a"),
+        (
+            ("http://[::ffff:10.0.0.5]", "http://[::FFFF:a00:5]/", "http://10.0.0.5"),
+            "http://10.0.0.5:80",
+        ),
         (("http://gpu:8,1-2,3", "http://gpu:1,2,3,8"), "http://gpu:1-3,8"),
     ],
 )
