@@ -32,7 +32,7 @@ def bucket_of(time_us: int) -> int:
     """Return the number of the bucket that a time falls in.
 
     >>> [bucket_of(time_us) for time_us in (0, 15, 16, 17, 18, 1_000_000)]
-    [0, 15, 16, 16, 17, 135]
+    [0, 15, 16, 16, 17, 143]
     """
     time_us = min(max(time_us, 0), _MOST_US)
     doublings = max(time_us.bit_length() - 4, 0)

@@ -80,7 +80,7 @@ def day_of(event_id: str) -> int:
     So an event that is delivered again is looked for where it was put, whatever else it says now.
 
     >>> day_of("01977f5e-3c00-7000-8000-000000000000")
-    20257
+    20256
     >>> day_of("made-elsewhere")
     0
     """
