@@ -18,6 +18,7 @@ from tests.fakes.postgresql_server import PostgresqlServer
 import penstock
 from penstock.access.tables import ApiKeys
 from penstock.contract.usage import METERS
+from penstock.limits.budget_tables import BudgetCharges, Budgets, BudgetWindows
 from penstock.metering.rules import day_of
 from penstock.metering.tables import (
     UsageEighths,
@@ -294,6 +295,52 @@ async def test_usage_comes_while_large_amounts_get_their_columns(
     await migrating
     await engine.dispose()
     await postgresql.drop(name)
+
+
+async def test_windows_say_what_was_spent(engine: AsyncEngine) -> None:
+    """An upgrade adds up what ended at what a column holds; going back, it ends there again."""
+    most = 2**63 - 1
+    times = {"version": 1, "created_at": 1, "updated_at": 1}
+    budget = {"currency": "VND", "amount": 1, "period": "once", "time_zone": "UTC", "per": ""}
+    budget |= {"is_hard": False, "lowers_cap": True, "exhausted_status": 429}
+    owner = {"organization_id": "org_a"}
+    window = owner | {"subject": "", "starts_at": 0}
+    charges = {
+        "bud_huge": [(6 * 10**18 + 1, 600_000_000)] * 3,
+        "bud_edge": [(most, 0)],
+        "bud_small": [(5, 7), (most - 6, 3)],
+    }
+    settled = {"bud_huge": (most, 0), "bud_edge": (most, 0), "bud_small": (most - 1, 10)}
+    await upgrade(engine, "0032")
+    await _insert(
+        engine, Organizations, [{"id": "org_a", "name": "a", "status": "active", **times}]
+    )
+    for number, (name, amounts) in enumerate(charges.items()):
+        members = {"id": name, "owner_kind": "organization", "alert_percentages": [number]}
+        await _insert(engine, Budgets, [owner | budget | times | members])
+        names = ("settled", "settled_rest")
+        spent = dict(zip(names, settled[name], strict=True))
+        await _insert(engine, BudgetWindows, [window | spent | {"budget_id": name, "held": 0}])
+        rows = [
+            window
+            | {"budget_id": name, "event_id": f"{place}", "amount": amount, "amount_rest": rest}
+            for place, (amount, rest) in enumerate(amounts)
+        ]
+        await _insert(engine, BudgetCharges, rows)
+    await upgrade(engine, "0033")
+    read = "SELECT settled_high, settled, settled_rest FROM budget_windows ORDER BY budget_id"
+    rest = most - 9 * 10**18
+    assert await _read_all(engine, read) == [
+        (9, rest, 0),
+        (18, 4, 800_000_000),
+        (0, most - 1, 10),
+    ]
+    await downgrade(engine, "0032")
+    assert await _read_all(engine, read.replace("settled_high, ", "")) == [
+        (most, 0),
+        (most, 0),
+        (most - 1, 10),
+    ]
 
 
 async def test_how_requests_ended_before_is_counted(engine: AsyncEngine) -> None:

@@ -16,7 +16,7 @@ from penstock.ledger.balances import list_balances, list_statements
 from penstock.ledger.credits import EXPIRY_GRACE_US
 from penstock.ledger.prepaying import LAPSE_US
 from penstock.limits import budgets
-from penstock.limits.budget_model import Life
+from penstock.limits.budget_model import MAX_AMOUNT, Life
 from penstock.limits.budget_rules import EXPIRY_S, HOLD_S
 from penstock.limits.errors import BUDGET_IS_WALLET
 from penstock.limits.prices import join_large
@@ -180,7 +180,7 @@ async def test_no_organization_is_too_large(rig: WalletRig) -> None:
     used, price = 9_000_000_000, 1_000
     rates = {"input": {"scheme": "graduated", "tiers": [{"price": str(price)}]}}
     await rig.add_price("large", rates=rates)
-    await rig.add_budget(is_hard=False)
+    budget = await rig.add_budget(is_hard=False, amount=MAX_AMOUNT, alert_percentages=[115, 121])
     events = [
         rig.event(number, model="large", input_tokens=used, output_tokens=0)
         for number in range(1_200)
@@ -192,6 +192,8 @@ async def test_no_organization_is_too_large(rig: WalletRig) -> None:
     assert await _causes(rig) == {"unheld": spent}
     assert await rig.violations() == set()
     assert await rig.differences() == []
+    assert (await rig.window(budget)).settled_atto == spent
+    assert [topic for topic in await _told(rig) if topic == "budget.alert"] == ["budget.alert"]
     fold = "SUM(amount_high), SUM(amount), SUM(amount_rest)"
     for table in ("charge_days", "charge_quarters", "charge_model_eighths", "rated_meters"):
         (sums,) = await run_sql(rig.database, f"SELECT {fold} FROM {table}")  # noqa: S608 - ours
@@ -201,6 +203,32 @@ async def test_no_organization_is_too_large(rig: WalletRig) -> None:
             session, rig.organization.id, NOW_US // DAY_US * DAY_US, NOW_US + DAY_US
         )
     assert billed.charges_atto == spent
+
+
+async def test_no_wallet_is_too_large(rig: WalletRig) -> None:
+    """Whatever is in it counts and is spent; of all that no more is held at once than fits."""
+    paid, most = 12_000_000_000, MAX_AMOUNT // NANO
+    event = rig.usage(1, 2 * TOKENS)
+    await rig.deliver(event)
+    for _ in range(paid // 10**9):
+        await rig.top_up(10**9)
+    await rig.correct(event.event_id, -TOKENS, NOW_US)
+    assert await _balance_atto(rig) == atto(paid) - COST
+    await rig.set_terms("postpaid")
+    await rig.set_terms("prepaid")
+    wallet = await rig.wallet()
+    assert await _balance_atto(rig) == atto(paid) - COST
+    await rig.hold(wallet, (most - 1) * NANO)
+    answer = await rig.ask(wallet, 2 * NANO)
+    assert answer.shortage is not None
+    assert answer.shortage.remaining == NANO
+    await rig.free(is_over=True)
+    await rig.grant(10**9, expires_at_us=NOW_US + LAPSE_US // 2)
+    other = Life("node-2/0", 1)
+    await rig.hold(wallet, most * NANO, life=other)
+    assert (await rig.window(wallet)).held == MAX_AMOUNT
+    assert await rig.violations() == set()
+    assert await rig.differences() == []
 
 
 async def test_a_grant_that_ends_while_it_is_held_is_a_cause(rig: WalletRig) -> None:

@@ -105,7 +105,7 @@ async def hold(
             answers.append(_unbound(ask))
             continue
         window, lapse = windows[found[0]], lapses.get(ask.budget, Lapse())
-        free = window.free_of(budgets[ask.budget].amount) - to_nano(lapse.amount_atto)
+        free = window.free_of(budgets[ask.budget].amount - to_nano(lapse.amount_atto))
         amount = size_hold(free, ask.least, ask.want)
         if amount is None:
             await _tell(session, budgets[ask.budget], locked_windows[found[0]], now_us)

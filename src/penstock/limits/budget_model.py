@@ -8,10 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Self, TypeAlias, TypedDict
 
 from penstock.contract.limits import Per
-from penstock.contract.money import HoldUse, WhenAway
+from penstock.contract.money import NANO, HoldUse, WhenAway
 from penstock.limits.budget_windows import Period
 from penstock.limits.model import Owner
 from penstock.limits.prices import ATTO_IN_NANO, to_nano
+
+MAX_AMOUNT = 9_000_000_000 * NANO
+"""Most of a budget, and most that is held at once of a window, a wallet's too: 64 bits hold it."""
 
 HoldState: TypeAlias = Literal["open", "closed", "expired"]
 
@@ -108,8 +111,12 @@ class BudgetWindow:
         return replace(self, held=max(0, self.held - amount))
 
     def free_of(self, amount: int) -> int:
-        """Return what is neither spent nor held of an amount; less than 0 when it is overrun."""
-        return amount - to_nano(self.settled_atto - self.balance_atto) - self.held
+        """Return what can be held of an amount; less than 0 when it is overrun.
+
+        It is what is neither spent nor held, but that no more is held at once than `MAX_AMOUNT`.
+        """
+        left = amount - to_nano(self.settled_atto - self.balance_atto)
+        return min(left, MAX_AMOUNT) - self.held
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from penstock.limits import budget_store as store
 from penstock.limits.budget_model import Reconciliation, WindowKey
-from penstock.limits.budget_settling import MAX_SETTLED_ATTO
 from penstock.storage.sessions import ReadSession
 
 PAGE_WINDOWS = 100
@@ -31,7 +30,7 @@ async def reconcile(
         window.key
         for window in windows
         if (window.settled_atto, window.held)
-        != (min(charged.get(window.key, 0), MAX_SETTLED_ATTO), held.get(window.key, 0))
+        != (charged.get(window.key, 0), held.get(window.key, 0))
     ]
     is_last = len(windows) < PAGE_WINDOWS
     return Reconciliation(len(windows), differences), None if is_last else keys[-1]

@@ -11,11 +11,9 @@ from penstock.catalog.rules import check_name
 from penstock.contract.limits import Per
 from penstock.contract.money import NANO
 from penstock.kit.time_zones import find_zone
-from penstock.limits.budget_model import Budget
+from penstock.limits.budget_model import MAX_AMOUNT, Budget
 from penstock.tenancy.labels import find_label_fault
 
-MAX_AMOUNT = 9_000_000_000 * NANO
-"""64 bits hold it, and as much again is never added to it."""
 MAX_HOLD = 1_000_000 * NANO
 """Most that is held at once: what a single taking can strand."""
 SHARE = 16

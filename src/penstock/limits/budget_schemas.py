@@ -76,7 +76,10 @@ _WINDOW: dict[str, Any] = {
 
 Amount = Annotated[
     Text,
-    Field(description="More than 0, at most 9 decimals, no exponent.", examples=["250"]),
+    Field(
+        description="More than 0, at most 9000000000 and 9 decimals, no exponent.",
+        examples=["250"],
+    ),
 ]
 Currency = Annotated[Text, Field(description="Three capitals, ISO 4217.", examples=["EUR"])]
 IsHard = Annotated[

@@ -33,10 +33,6 @@ from penstock.notices.model import Notice
 from penstock.notices.service import record_notices
 from penstock.storage.sessions import WriteSession
 
-MAX_SETTLED_ATTO = (2**63 - 1) * ATTO_IN_NANO
-"""What a window's column holds."""
-
-
 Faults: TypeAlias = Counter[tuple[Life, str]]
 """How often something was wrong, by whose usage it is and what it was."""
 
@@ -110,7 +106,7 @@ class _Books:
     def charge(self, charge: BudgetCharge) -> None:
         """Count a charge in its window."""
         window = self.windows[charge.window]
-        settled_atto = min(window.settled_atto + charge.amount_atto, MAX_SETTLED_ATTO)
+        settled_atto = window.settled_atto + charge.amount_atto
         self.windows[charge.window] = dataclasses.replace(window, settled_atto=settled_atto)
 
     def move(self, move: WalletMove, before: Mapping[WindowKey, BudgetWindow]) -> list[Overdraft]:

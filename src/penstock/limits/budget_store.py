@@ -55,6 +55,7 @@ _WINDOWS = select(
     *_WINDOW_KEY,
     BudgetWindows.organization_id,
     BudgetWindows.ends_at,
+    BudgetWindows.settled_high,
     BudgetWindows.settled,
     BudgetWindows.settled_rest,
     BudgetWindows.held,
@@ -89,6 +90,7 @@ _WRITE_WINDOW = (
         BudgetWindows.starts_at == bindparam("key_starts_at"),
     )
     .values(
+        settled_high=bindparam("new_settled_high"),
         settled=bindparam("new_settled"),
         settled_rest=bindparam("new_settled_rest"),
         held=bindparam("new_held"),
@@ -253,6 +255,7 @@ async def make_windows(session: WriteSession, scope: Scope, wanted: Ends) -> Non
             "starts_at": key.starts_at_us,
             "organization_id": wanted[key][0],
             "ends_at": wanted[key][1],
+            "settled_high": 0,
             "settled": 0,
             "settled_rest": 0,
             "held": 0,
@@ -283,13 +286,14 @@ async def write_windows(session: WriteSession, windows: Iterable[BudgetWindow]) 
     """Store what is spent, held and told of windows that are locked."""
     rows = []
     for window in windows:
-        settled, rest = split_amount(window.settled_atto)
+        settled_high, settled, rest = split_large(window.settled_atto)
         balance_high, balance, balance_rest = split_large(window.balance_atto)
         rows.append(
             {
                 "key_budget_id": window.key.budget_id,
                 "key_subject": window.key.subject,
                 "key_starts_at": window.key.starts_at_us,
+                "new_settled_high": settled_high,
                 "new_settled": settled,
                 "new_settled_rest": rest,
                 "new_held": window.held,
@@ -343,17 +347,17 @@ async def _list_windows(
 
 
 def _window(row: Any) -> BudgetWindow:
-    *key, organization_id, ends_at, settled, rest, held, high, balance, balance_rest = row[:-2]
-    told, is_told = row[-2:]
+    organization_id, ends_at, *settled = row[3:8]
+    held, *balance = row[8:12]
+    told = row[12:]
     return BudgetWindow(
-        WindowKey(*key),
+        WindowKey(*row[:3]),
         organization_id,
         ends_at,
-        join_amount(settled, rest),
+        join_large(*settled),
         held,
-        join_large(high, balance, balance_rest),
-        told,
-        is_told,
+        join_large(*balance),
+        *told,
     )
 
 

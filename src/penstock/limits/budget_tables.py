@@ -83,6 +83,8 @@ class BudgetWindows(Base):
     starts_at: Mapped[Microseconds] = mapped_column(primary_key=True)
     organization_id: Mapped[str]
     ends_at: Mapped[Microseconds | None]
+    settled_high: Mapped[int] = mapped_column(server_default=text("0"))
+    """Of what is spent, how often 10**9 units (ADR 55)."""
     settled: Mapped[int]
     settled_rest: Mapped[int]
     held: Mapped[int]

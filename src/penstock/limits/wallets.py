@@ -12,12 +12,9 @@ from collections.abc import Collection, Iterator, Mapping
 
 from penstock.audit.model import Actor
 from penstock.kit.base62 import create_id
-from penstock.kit.errors import PenstockError
 from penstock.limits import budget_store, wallet_store
 from penstock.limits.budget_model import Budget, BudgetWindow, WindowKey
-from penstock.limits.budget_rules import MAX_AMOUNT
 from penstock.limits.budgets import insert_budget, remove_budget
-from penstock.limits.errors import BUDGET_INVALID
 from penstock.limits.prices import ATTO_IN_NANO
 from penstock.limits.wallet_model import Cause, Overdraft, WalletMove
 from penstock.storage.sessions import WriteSession
@@ -84,9 +81,6 @@ async def move_wallets(
         moves: One of a transfer.
         cause: Why it may take more than is free.
         now_us: The time.
-
-    Raises:
-        PenstockError: `BUDGET_INVALID`, for more than a wallet can have.
     """
     if not moves:
         return
@@ -101,9 +95,6 @@ async def move_wallets(
         if key is None:
             continue
         before, windows[key] = windows[key], moved(windows[key], move.amount_atto)
-        if windows[key].balance_atto > MAX_AMOUNT * ATTO_IN_NANO:
-            message = "`amount`: the wallet would have more than 9,000,000,000."
-            raise PenstockError(BUDGET_INVALID, message)
         overdrafts += blame(move, overdrawn(before, windows[key]), {cause: 0})
     await budget_store.write_windows(session, windows.values())
     await wallet_store.insert_overdrafts(session, scope, overdrafts, now_us)
