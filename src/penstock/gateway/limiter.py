@@ -434,6 +434,8 @@ class Limiter:
         self._is_called = False
         now_ms = self._now_ms()
         asking, self._asking = self._asking, {}
+        if asking:
+            self._lessor.flush(now_ms)  # they may need just what is to go back
         was_told = not self._lessor.ask([claim for claim in asking if claim.is_waiting], now_ms)
         if self._parked and (was_told or self._has_settled):
             self._retry()

@@ -5,7 +5,7 @@ from tests.fakes.limiter_rig import ORGANIZATION, PROJECT, TOKEN, LimiterRig
 
 from penstock.contract.limits import Enforcement, Limit, Metric
 from penstock.contract.money import Budget
-from penstock.contract.node import PermitsHeld, Want, WantHolds
+from penstock.contract.node import Granted, PermitsHeld, Want, WantHolds
 from penstock.contract.snapshot import Key
 from penstock.gateway.claim import Claim
 from penstock.gateway.errors import (
@@ -135,6 +135,38 @@ def test_a_request_that_was_never_sent_counts_nothing() -> None:
     asker = rig.one()
     rig.settle(asker, was_sent=False)
     assert rig.one().is_in
+
+
+def test_what_comes_too_late_to_be_used_is_there_for_the_next_question() -> None:
+    """Who was given something for a time that is over is given it anew, and not refused."""
+    rig = LimiterRig()
+    rig.limit(Limit("r1", Metric.REQUESTS, 1))
+    rig.loop.now_s = 50.99
+    (asker,) = rig.ask()
+    rig.loop.turn()
+    (want,) = rig.sent
+    rig.sent.clear()
+    (granted,) = rig.agent.answer(want)
+    rig.loop.now_s = 51.01
+    assert isinstance(granted, Granted)
+    rig.limiter.take(granted)
+    rig.run()
+    assert asker.is_in
+    assert rig.one().error is RATE_EXCEEDED
+
+
+def test_what_was_left_over_is_there_for_the_next_question() -> None:
+    """When a share's time is over, what nobody used of it can be asked for at once."""
+    rig = LimiterRig()
+    rig.limit(Limit("r1", Metric.REQUESTS, 2))
+    _, unsent = rig.ask(2)
+    rig.run()
+    rig.settle(unsent, was_sent=False)
+    rig.run()
+    rig.loop.now_s += 1
+    asked = rig.ask(2)
+    rig.run()
+    assert [asker.is_in for asker in asked] == [True, False]
 
 
 @pytest.mark.parametrize("enforcement", [Enforcement.SOFT, Enforcement.SHADOW])
