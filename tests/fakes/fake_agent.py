@@ -55,7 +55,7 @@ class FakeAgent:
         assert self._worker is not None
         self._worker.shutdown(socket.SHUT_RDWR)
 
-    def wait(self, kind: type[Kind], count: int = 1, timeout_s: float = 5.0) -> list[Kind]:
+    def wait(self, kind: type[Kind], count: int = 1, timeout_s: float = 20.0) -> list[Kind]:
         """Wait for so many messages of a kind since the start, and return all of it."""
         deadline = time.monotonic() + timeout_s
         while True:

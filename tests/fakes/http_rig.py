@@ -103,7 +103,7 @@ class Rig:
         """Send one request on a connection of its own and return the answer."""
         return ask(self.port, content, is_head=is_head)
 
-    def connect(self, timeout_s: float = 5.0) -> RawConnection:
+    def connect(self, timeout_s: float = 20.0) -> RawConnection:
         """Return a new connection to the worker."""
         return RawConnection(self.port, timeout_s=timeout_s)
 

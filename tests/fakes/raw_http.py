@@ -60,7 +60,7 @@ class RawConnection:
     """
 
     def __init__(
-        self, port: int, *, timeout_s: float = 5.0, tls: ssl.SSLContext | None = None
+        self, port: int, *, timeout_s: float = 20.0, tls: ssl.SSLContext | None = None
     ) -> None:
         """Connect."""
         plain = socket.create_connection(("127.0.0.1", port), timeout_s)

@@ -39,8 +39,9 @@ class Seen:
 class RecordingEngine:
     """Answers everything with a short chat.
 
-    A request's `x-emulator-ttft-ms` delays its answer. Its `x-emulator-status` makes the answer an
-    error of a careless server, which repeats the credential that it was shown.
+    A request's `x-emulator-ttft-ms` delays its answer, its `x-emulator-hold` until `release` is
+    called. Its `x-emulator-status` makes the answer an error of a careless server, which repeats
+    the credential that it was shown.
     """
 
     def __init__(self) -> None:
@@ -52,6 +53,7 @@ class RecordingEngine:
         self._loop = asyncio.new_event_loop()
         self._server: asyncio.Server | None = None
         self._talks: set[asyncio.Task[None]] = set()
+        self._released = asyncio.Event()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
     def start(self) -> None:
@@ -65,6 +67,10 @@ class RecordingEngine:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
         self._loop.close()
+
+    def release(self) -> None:
+        """Answer what is held, and hold nothing from now on."""
+        self._loop.call_soon_threadsafe(self._released.set)
 
     async def _listen(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**20)
@@ -94,6 +100,8 @@ class RecordingEngine:
     async def _answer(self, request: Seen, writer: asyncio.StreamWriter) -> None:
         self.seen.append(request)
         await asyncio.sleep(int(request.header.get("x-emulator-ttft-ms", "0")) / 1000)
+        if "x-emulator-hold" in request.header:
+            await self._released.wait()
         status = request.header.get("x-emulator-status")
         if status is not None:
             text = f"may not come in with {request.header.get('authorization')}"

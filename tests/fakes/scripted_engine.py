@@ -119,7 +119,7 @@ class Talk:
         """Answer with a chunked stream of these frames, and its regular end."""
         await self.send(STREAM_HEAD, *map(chunk, frames), LAST_CHUNK, pause_s=pause_s)
 
-    async def gone(self, timeout_s: float = 10.0) -> float:
+    async def gone(self, timeout_s: float = 60.0) -> float:
         """Wait until the gateway closed the connection; return when it did."""
         await asyncio.wait_for(self.connection.is_closed.wait(), timeout_s)
         return self.connection.closed_at_s

@@ -278,7 +278,7 @@ class WorkerProcess:
             time.sleep(0.02)
         return found
 
-    def stop(self, number: int = signal.SIGTERM, timeout_s: float = 10.0) -> int:
+    def stop(self, number: int = signal.SIGTERM, timeout_s: float = 30.0) -> int:
         """Send a signal and return the exit code."""
         if self.process.poll() is None:
             os.kill(self.process.pid, number)
@@ -339,7 +339,7 @@ def running_worker(
 
 
 def _wait_listening(worker: WorkerProcess) -> None:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while True:
         try:
             socket.create_connection(("127.0.0.1", worker.port), 1).close()

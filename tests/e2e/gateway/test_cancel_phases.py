@@ -278,8 +278,13 @@ async def test_a_thousand_aborts_leak_nothing(
         await asyncio.gather(*(abort(number) for number in range(start, start + 50)))
     await eventually(lambda: process.num_fds() <= base)
     await eventually(lambda: engine.open_count <= 1)
-    opened = [o.event_id for o in worker.opens() if o.request_id.startswith("abort-")]
+    opened = [o for o in worker.opens() if o.request_id.startswith("abort-")]
     events = [e for e in worker.events() if e.request_id.startswith("abort-")]
-    assert 900 < len(opened) <= 1000, "some left before their request was read"
-    assert sorted(opened) == sorted(set(opened)) == sorted(event.event_id for event in events)
+    ids = [each.event_id for each in opened]
+    assert sorted(ids) == sorted(set(ids)) == sorted(event.event_id for event in events)
+    # What was sent before a reset may be lost with it, unless the answer had begun.
+    unread = {n for n in range(1000) if LEAVING[n % 3] == "reset" and n % 4 in (1, 2)}
+    names = {each.request_id for each in opened}
+    assert {f"abort-{n}" for n in range(1000) if n not in unread} <= names
+    assert len(ids) <= 1000
     assert {event.outcome for event in events} == {"caller_gone"}

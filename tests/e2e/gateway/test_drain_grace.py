@@ -101,7 +101,7 @@ async def test_the_rest_is_told_when_the_grace_is_over(
     engine: ScriptedEngine, tmp_path: Path
 ) -> None:
     """When the grace runs out, streams get an error event and no end, plain callers a 503."""
-    with running_worker(tmp_path, [engine.port], drain_grace_s=0.6) as worker:
+    with running_worker(tmp_path, [engine.port], drain_grace_s=3.0) as worker:
         finishing = [asyncio.create_task(ask(worker.port, "short")) for _ in range(3)]
         streams = [asyncio.create_task(ask(worker.port, "endless")) for _ in range(10)]
         plain = [asyncio.create_task(ask(worker.port, "silence", chat_body())) for _ in range(5)]

@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
@@ -43,11 +43,19 @@ def _ask_on(port: int, statuses: list[int], goes_on: list[bool]) -> None:
         statuses.append(ask(port, request()).status)
 
 
+def _wait_answered(asking: list[Future[None]], answered: list[list[int]]) -> None:
+    """Wait until each caller was answered what it asks now, and several more."""
+    enough = [len(statuses) + 4 for statuses in answered]
+    while any(len(statuses) < much for statuses, much in zip(answered, enough, strict=True)):
+        assert not any(each.done() for each in asking), "a caller gave up"
+        time.sleep(0.005)
+
+
 def test_endpoints_change_under_load(tmp_path: Path) -> None:
     """Whatever comes and goes, every request is answered, and none goes to who was taken out."""
     choose = random.Random(7)
     versions: Iterator[int] = count(2)
-    statuses: list[int] = []
+    answered: list[list[int]] = [[] for _ in range(CALLERS)]
     goes_on = [True]
     with ExitStack() as stack:
         engines = [stack.enter_context(running_engine()) for _ in range(3)]
@@ -57,25 +65,21 @@ def test_endpoints_change_under_load(tmp_path: Path) -> None:
         )
         agent.wait(Hello)
         callers = stack.enter_context(ThreadPoolExecutor(CALLERS))
-        asking = [callers.submit(_ask_on, worker.port, statuses, goes_on) for _ in range(CALLERS)]
+        asking = [callers.submit(_ask_on, worker.port, each, goes_on) for each in answered]
         try:
             for _ in range(CHANGES):
                 chosen = choose.sample(engines, choose.randint(1, 3))
                 _serve_from(worker, agent, chosen, next(versions))
-                enough = len(statuses) + 4 * CALLERS
-                while len(statuses) < enough:  # those on their way are answered by then
-                    assert not any(each.done() for each in asking), "a caller gave up"
-                    time.sleep(0.005)
+                _wait_answered(asking, answered)  # none of before is on its way then
                 gone = [engine for engine in engines if engine not in chosen]
                 seen = [len(engine.seen) for engine in gone]
-                enough = len(statuses) + 4 * CALLERS
-                while len(statuses) < enough:
-                    time.sleep(0.005)
+                _wait_answered(asking, answered)
                 assert [len(engine.seen) for engine in gone] == seen
         finally:
             goes_on.clear()
         for each in asking:
             each.result()
+        statuses = [status for each in answered for status in each]
         assert set(statuses) == {200}
         assert sum(len(engine.seen) for engine in engines) == len(statuses)
         events = worker.wait_events(len(statuses), timeout_s=20)

@@ -255,7 +255,7 @@ def test_a_caller_that_cancels_stops_the_engine(
     caller: Caller, worker: WorkerProcess, engine: tuple[str, int]
 ) -> None:
     """At once, and pays for what it saw; a call whose time is over, too."""
-    slow = ("x-emulator-itl-ms", "20")
+    slow = ("x-emulator-itl-ms", "500")
     before, count = _stats(engine)["aborted_count"], len(worker.events())
     stream = caller.stream([text_request(MODEL, tokens=32)], slow)
     next(stream)
@@ -264,12 +264,16 @@ def test_a_caller_that_cancels_stops_the_engine(
     assert event.outcome == "caller_gone"
     assert 1 <= event.output_tokens < 32
     _wait(lambda: _stats(engine)["aborted_count"] == before + 1)
-    late = caller.unary(
-        "ModelInfer", text_request(MODEL), ("x-emulator-ttft-ms", "20000"), timeout_s=0.5
-    )
-    assert late.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert worker.wait_events(count + 2, timeout_s=20)[-1].outcome in {"caller_gone", "timeout"}
-    _wait(lambda: _stats(engine)["aborted_count"] == before + 2)
+    give_up_at_s = time.monotonic() + 60
+    while _stats(engine)["aborted_count"] < before + 2:  # its time may be over on its way
+        assert time.monotonic() < give_up_at_s
+        late = caller.unary(
+            "ModelInfer", text_request(MODEL), ("x-emulator-ttft-ms", "20000"), timeout_s=0.5
+        )
+        assert late.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        time.sleep(0.05)
+    events = worker.wait_events(len(worker.opens()))[count + 1 :]
+    assert {event.outcome for event in events} <= {"caller_gone", "timeout"}
     _wait(lambda: _stats(engine)["active_count"] == 0)
 
 

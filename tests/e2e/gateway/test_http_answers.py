@@ -281,13 +281,18 @@ def test_a_worker_that_drains_ends_its_connections(
 ) -> None:
     """From SIGTERM on the answer under way is a connection's last, and nothing is admitted."""
     with running_rig(tmp_path_factory.mktemp("drain")) as rig, rig.connect() as connection:
-        connection.send(request(chat("slow"), b"x-emulator-ttft-ms: 300"))
-        deadline_s = time.monotonic() + 5
-        while not rig.engine.seen and time.monotonic() < deadline_s:
+        connection.send(request(chat("slow"), b"x-emulator-hold: 1"))
+        give_up_at_s = time.monotonic() + 20
+        while not rig.engine.seen:
+            assert time.monotonic() < give_up_at_s
             time.sleep(0.01)
         connection.send(get(b"/health/ready") + request(chat("late")))
         os.kill(rig.worker.pid, signal.SIGTERM)
+        while "gateway.draining" not in rig.worker.log.read_text():
+            assert time.monotonic() < give_up_at_s
+            time.sleep(0.01)
+        rig.engine.release()
         answers = connection.read_answers()
         assert [(each.status, each.is_last) for each in answers] == [(200, True)]
         assert len(rig.bodies()) == 1
-        assert rig.worker.process.wait(5) == 0
+        assert rig.worker.process.wait(20) == 0

@@ -19,7 +19,7 @@ from tests.fakes.scripted_engine import (
     usage_frame,
 )
 from tests.fakes.stream_caller import AbnormalEndError, calling, chat_body
-from tests.fakes.worker_process import WorkerProcess, running_worker
+from tests.fakes.worker_process import WorkerProcess, eventually, running_worker
 
 ROUNDS = 10
 CALLERS = 16
@@ -68,7 +68,8 @@ async def test_kill_nine_loses_nothing(tmp_path: Path, *, is_strict: bool) -> No
                 journal_segment_bytes=65_536,
             ) as worker:  # fmt: skip
                 calls = [asyncio.create_task(_call_on(worker, n, complete)) for n in range(CALLERS)]
-                await asyncio.sleep(chance.uniform(0.02, 0.25))
+                await eventually(lambda: engine.requests)
+                await asyncio.sleep(chance.uniform(0.0, 0.25))
                 worker.stop(9)
                 await asyncio.gather(*calls)
             await asyncio.sleep(0.02)

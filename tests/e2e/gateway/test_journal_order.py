@@ -200,7 +200,7 @@ async def test_a_failing_disk_ends_the_worker(
             await caller.ask("", chat_body())
             if is_strict:
                 assert await caller.is_closed(), "no answer without its record on the disk"
-        code = await asyncio.to_thread(worker.process.wait, 5)
+        code = await asyncio.to_thread(worker.process.wait, 30)
         assert code == 70
         assert worker.log.read_text().count("journal not synced") == 1
         assert len(worker.opens()) == 1

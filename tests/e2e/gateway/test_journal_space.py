@@ -122,7 +122,7 @@ async def test_a_full_disk_stops_admission_and_loses_nothing(
 
     async def held(talk: Talk) -> None:
         await talk.send(STREAM_HEAD, chunk(ROLE))
-        await asyncio.wait_for(go_on.wait(), 30)
+        await asyncio.wait_for(go_on.wait(), 120)
         await talk.send(chunk(usage_frame(counts(3, 4)) + DONE), LAST_CHUNK)
 
     engine.scripts["held"] = held
@@ -145,7 +145,7 @@ async def test_a_full_disk_stops_admission_and_loses_nothing(
         assert len(engine.requests) == seen, "what cannot be recorded is not sent"
 
         go_on.set()
-        answers = await asyncio.wait_for(asyncio.gather(*streams), 5)
+        answers = await asyncio.wait_for(asyncio.gather(*streams), 30)
         assert all(found.is_complete and found.body == ROLE + DONE for found in answers)
         assert len(worker.events()) == served + 30, "each end is recorded, on a full disk too"
         served += await _fill_the_journal(worker)  # what the ends did not need of their room
@@ -184,7 +184,7 @@ async def test_a_disk_that_takes_no_writes_loses_nothing(
     go_on = asyncio.Event()
 
     async def held(talk: Talk) -> None:
-        await asyncio.wait_for(go_on.wait(), 30)
+        await asyncio.wait_for(go_on.wait(), 120)
         await talk.send(chat(counts(3, 4)))
 
     engine.scripts["waiting"] = held
@@ -202,7 +202,7 @@ async def test_a_disk_that_takes_no_writes_loses_nothing(
         assert _ready(worker) == 503
 
         resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (hard, hard))
-        answers = await asyncio.wait_for(asyncio.gather(*asking), 5)
+        answers = await asyncio.wait_for(asyncio.gather(*asking), 30)
         assert {found.status for found in answers} == {200}
         await _until_ready(worker)
         assert (await ask(worker.port, "", chat_body())).status == 200

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ import pytest_asyncio
 from tests.fakes.scripted_engine import ScriptedEngine, Talk, chat, counts, running_scripted_engine
 from tests.fakes.stream_caller import StreamCaller, calling, chat_body
 from tests.fakes.worker_process import WorkerProcess, running_worker
+
+from penstock.gateway.limits import ARRIVAL_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -46,14 +49,20 @@ async def test_who_knocked_before_the_end_is_served(engine: ScriptedEngine, tmp_
             await caller.ask("", chat_body())
         os.kill(worker.pid, signal.SIGTERM)
         os.kill(worker.pid, signal.SIGCONT)
+        began_s = time.monotonic()
         for caller in new:
             await caller.ask("", chat_body())
-        for caller in (*knocking, *new):
+        is_late = time.monotonic() - began_s > ARRIVAL_S / 2  # on a busy machine
+        served = knocking if is_late else [*knocking, *new]
+        for caller in served:
             answer = await caller.read_answer()
             assert (answer.status, answer.header["connection"]) == (200, "close")
+        for caller in (*knocking, *new):
             caller.close()
         assert await asyncio.to_thread(worker.process.wait, 20) == 0
-        assert [event.outcome for event in worker.events()] == ["ok"] * (KNOCKING + 3)
+        outcomes = [event.outcome for event in worker.events()]
+        assert outcomes == ["ok"] * len(outcomes)
+        assert len(served) <= len(outcomes) <= KNOCKING + len(new)
 
 
 class Balancer:

@@ -1,6 +1,7 @@
 """Routes with a choice: where requests go, and where they go when connecting fails."""
 
 import asyncio
+import itertools
 import os
 import signal
 from collections import Counter
@@ -22,7 +23,7 @@ from tests.fakes.scripted_engine import (
     running_scripted_engine,
     usage_frame,
 )
-from tests.fakes.stream_caller import StreamCaller, ask, calling, chat_body
+from tests.fakes.stream_caller import Answer, StreamCaller, ask, calling, chat_body
 from tests.fakes.worker_process import (
     WorkerProcess,
     eventually,
@@ -40,6 +41,8 @@ from penstock.contract.snapshot import (
     Timeouts,
     Upstream,
 )
+from penstock.contract.usage import UsageEvent
+from penstock.gateway.limits import ENDPOINT_COOL_DOWN_S
 from penstock.node.progress import Checkpoint, Position, Progress
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -115,6 +118,15 @@ def _served(worker: WorkerProcess) -> list[tuple[str, str, int, str]]:
     ]
 
 
+def _check_passed_over(events: Sequence[UsageEvent]) -> None:
+    """See that what could not be connected to is tried again after a while only."""
+    tried: dict[str, int] = {}
+    for attempt in itertools.chain.from_iterable(event.earlier_attempts for event in events):
+        since_ns = attempt.started_at_ns - tried.get(attempt.upstream, 0)
+        assert since_ns >= ENDPOINT_COOL_DOWN_S * 0.99e9, "it is passed over"
+        tried[attempt.upstream] = attempt.finished_at_ns
+
+
 async def test_requests_are_shared_by_weight(engine: ScriptedEngine, tmp_path: Path) -> None:
     """Of a hundred requests each choice gets its share, the one of weight 0 none."""
     ports = dict.fromkeys(("one", "three", "spare"), (engine.port,))
@@ -150,16 +162,13 @@ async def test_another_choice_serves_when_connecting_fails(
         for _ in range(5):
             assert (await ask(worker.port, "", chat_body(stream=stream))).status == 200
         worker.wait_events(5)
-        served, opens = _served(worker), worker.opens()
+        events, opens = worker.events(), worker.opens()
     away = sum(len(tier) for tier in tiers) - 1
-    assert (
-        served
-        == [("here", "model-of-here", away + 1, "ok")]
-        + [
-            ("here", "model-of-here", 1, "ok")  # what refused lately is passed over
-        ]
-        * 4
-    )
+    assert events[0].attempt_count == away + 1
+    assert {(e.upstream, e.served_model, e.outcome) for e in events} == {
+        ("here", "model-of-here", "ok")
+    }
+    _check_passed_over(events)
     assert {request.members["model"] for request in engine.requests} == {"model-of-here"}
     assert len(engine.requests) == 5
     assert opens[-1].upstream == "here"
@@ -185,13 +194,18 @@ async def test_attempts_are_bounded_across_choices(engine: ScriptedEngine, tmp_p
     ports = {"wide": [free_port() for _ in range(3)], "here": [engine.port]}
     snapshot = _snapshot(ports, {"wide": 1}, {"here": 1})
     with running_worker(tmp_path, [], snapshot=snapshot) as worker:
-        first = await ask(worker.port, "", chat_body())
-        assert (first.status, first.code) == (503, "upstream:connect_failed")
-        assert first.header["retry-after"] == "1"
-        assert (await ask(worker.port, "", chat_body())).status == 200
-        worker.wait_events(2)
+        found: list[Answer] = []
+        while not found or found[-1].status == 503:
+            # Behind more than ENDPOINT_COOL_DOWN_S, on a busy machine, it is as at first.
+            assert len(found) < 5
+            found.append(await ask(worker.port, "", chat_body()))
+        assert {(each.code, each.header["retry-after"]) for each in found[:-1]} == {
+            ("upstream:connect_failed", "1")
+        }
+        assert found[-1].status == 200
+        worker.wait_events(len(found))
         assert _served(worker) == [
-            ("wide", "model-of-wide", 3, "upstream_error"),
+            *[("wide", "model-of-wide", 3, "upstream_error")] * (len(found) - 1),
             ("here", "model-of-here", 1, "ok"),
         ]
 
@@ -207,8 +221,10 @@ async def test_another_choice_serves_when_connecting_takes_too_long(
             for _ in range(3):
                 assert (await ask(worker.port, "", chat_body())).status == 200
             worker.wait_events(3)
-            served = _served(worker)
-    assert served == [("here", "model-of-here", count, "ok") for count in (2, 1, 1)]
+            events = worker.events()
+    assert events[0].attempt_count == 2
+    assert {(event.upstream, event.outcome) for event in events} == {("here", "ok")}
+    _check_passed_over(events)
     assert len(engine.requests) == 3
 
 
@@ -308,7 +324,7 @@ async def test_a_drain_ends_what_tries_another_choice(tmp_path: Path) -> None:
             os.kill(worker.pid, signal.SIGTERM)
             found = await asking
             assert (found.status, found.code) == (503, "internal:interrupted")
-            assert await asyncio.to_thread(worker.process.wait, 5) == 0
+            assert await asyncio.to_thread(worker.process.wait, 30) == 0
             (event,) = worker.events()
             assert (event.outcome, event.upstream) == ("interrupted", "hanging")
 

@@ -227,7 +227,7 @@ async def test_the_first_byte_is_flushed_at_once(
         await asyncio.sleep(0.02)
         sent_at_s.append(time.monotonic())
         await talk.send(chunk(ROLE))
-        await asyncio.wait_for(go_on.wait(), 10)
+        await asyncio.wait_for(go_on.wait(), 60)
         await talk.send(chunk(DONE), LAST_CHUNK)
 
     engine.scripts["first"] = script
@@ -253,7 +253,7 @@ async def test_half_a_frame_that_holds_choices_is_flushed(
 
     async def script(talk: Talk) -> None:
         await talk.send(STREAM_HEAD, chunk(beginning))
-        await asyncio.wait_for(go_on.wait(), 10)
+        await asyncio.wait_for(go_on.wait(), 60)
         await talk.send(chunk(b"]}]}\n\n"), LAST_CHUNK)
 
     engine.scripts["half"] = script

