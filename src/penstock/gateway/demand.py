@@ -1,6 +1,7 @@
 """What a request asks for, as far as limits and budgets are about it. Pure."""
 
 import re
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import msgspec
@@ -21,6 +22,8 @@ _SPECIAL = UNKNOWN_CAPS.union(CAP_MEMBERS, _TIMES, {"prompt"})
 """Members that tell of output, or of several answers."""
 _SIDES = ("query", "queries", "text_1", "text_2", "data_1", "data_2", "documents", "items")
 """Members of which engines make pairs: one text, or a list of as many as the other side has."""
+_HOLDERS = frozenset({*_SIDES, "input", "inputs", "prompt", "messages"})
+"""Members of what is no chat that may hold media: some engines take several of them."""
 _CAP = CAP_MEMBERS[0].encode()
 _HAS_OBJECT = re.compile(rb":[ \t\r\n]*\{")
 _HAS_PROMPTS = re.compile(rb'\[[ \t\r\n]*["\[]')
@@ -29,6 +32,7 @@ _decode_members = msgspec.json.Decoder(Members).decode
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 _NONE = msgspec.Raw(b"")
+_QUOTE = b'"'[0]
 
 
 class _Part(msgspec.Struct, frozen=True, gc=False):
@@ -44,6 +48,7 @@ class _Message(msgspec.Struct, frozen=True):
     content: str | list[_Part] | None = None
 
 
+_decode_parts = msgspec.json.Decoder(list[_Part]).decode
 _decode_messages = msgspec.json.Decoder(list[_Message]).decode
 
 
@@ -116,11 +121,11 @@ def read_demand(
     answers = 1 if operation.has_output else 0
     most_input = 0
     if is_for_money:
-        has_parts = operation.input_member == "messages"
-        media = _count_media(bytes(members["messages"])) if has_parts else 0
-        most_input = worst_input_tokens(members, body_bytes, media)
-        if operation is RERANK or operation is SCORE:
-            most_input += _repeated_tokens(members)
+        if operation.input_member == "messages":
+            media = _count_media(bytes(members["messages"]))
+            most_input = worst_input_tokens(members, body_bytes, media)
+        else:
+            most_input = _worst_of_others(members, operation, body_bytes)
     if _SPECIAL.isdisjoint(members):
         kind = (most_input or body_bytes).bit_length() << 8 | answers  # as `kind_of` has it
         # By place, which is faster: no other cap, and it names nothing.
@@ -191,24 +196,79 @@ def _count_prompts(question: bytes) -> int:
     return len(_decode_list(question))
 
 
-def _repeated_tokens(members: Members) -> int:
-    """Return how many tokens are read besides those sent, at most: one text is in each pair."""
-    sides = [bytes(members[name]) for name in _SIDES if name in members]
-    counts = [_count_texts(side) for side in sides]
-    pairs = max(counts, default=1)
-    alone = sum(len(side) for side, count in zip(sides, counts, strict=True) if count == 1)
-    return max(0, pairs - 1) * (alone + INPUT_OVERHEAD_TOKENS)
+def _worst_of_others(members: Members, operation: Operation, body_bytes: int) -> int:
+    """Return the most input tokens of what is no chat."""
+    media = {each: _count_in(each, members) for each in _HOLDERS.intersection(members)}
+    most = worst_input_tokens(members, body_bytes, sum(media.values()))
+    if operation is RERANK or operation is SCORE:
+        most += _repeated_tokens(members, media)
+    return most
 
 
-def _count_texts(side: bytes) -> int:
-    """Return how many texts a side of pairs has; too many where it is long."""
-    if side.startswith(b"{"):  # of parts, each of which is one
-        return max(1, side.count(b"{") - 1)
+def _repeated_tokens(members: Members, media: Mapping[str, int]) -> int:
+    """Return how many tokens are read besides those sent, at most: one text is in each pair.
+
+    Args:
+        members: Of the body.
+        media: How many each of them has.
+    """
+    counts = {name: _count_texts(bytes(members[name])) for name in _SIDES if name in members}
+    pairs = max((most for _, most in counts.values()), default=1)
+    repeated = max(0, pairs - 1) * INPUT_OVERHEAD_TOKENS
+    for name, (least, _) in counts.items():
+        if least == 1:
+            times = max((most for each, (_, most) in counts.items() if each != name), default=1)
+            tokens = len(members[name]) + media[name] * MEDIA_TOKENS
+            repeated += max(0, times - 1) * tokens
+    return repeated
+
+
+def _count_texts(side: bytes) -> tuple[int, int]:
+    """Return how many texts a side of pairs has, at least and at most; too many where it is long.
+
+    To some engines an object is as many texts as it has parts, to others one.
+    """
+    if side.startswith(b"{"):
+        return 1, max(1, side.count(b"{") - 1)
     if not side.startswith(b"["):
-        return 1
+        return 1, 1
     if len(side) > QUESTION_PIECES and (commas := side.count(b",")) > QUESTION_PIECES:
-        return commas + 1
-    return len(_decode_list(side))
+        return commas + 1, commas + 1
+    count = len(_decode_list(side))
+    return count, count
+
+
+def _count_in(name: str, members: Members) -> int:
+    """Return how many parts of a member are not text, as far as can be told."""
+    question = bytes(members[name])
+    if name == "messages":
+        return _count_media(question)
+    if question[:1] not in (b"[", b"{") or b"{" not in question:  # text, or tokens
+        return 0
+    if len(question) > QUESTION_PIECES and question.count(b"{") > QUESTION_PIECES:
+        return question.count(b'"')
+    try:
+        pieces = _decode_list(question) if question.startswith(b"[") else [question]
+        return sum(_count_in_piece(bytes(each)) for each in pieces if memoryview(each)[0] != _QUOTE)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return question.count(b'"')
+
+
+def _count_in_piece(piece: bytes) -> int:
+    """Return how many parts of an element are not text: of an object, or a list of tokens."""
+    if not piece.startswith(b"{"):
+        return piece.count(b'"')
+    members = _decode_members(piece)
+    if "type" in members:
+        return _count_parts(_decode_parts(b"[" + piece + b"]"), piece)
+    if members.keys() <= {"text"} or members.keys() <= {"content"}:
+        text = b"".join(bytes(raw) for raw in members.values())
+        if text.startswith(b'"'):
+            return 0
+        if "content" in members:
+            return _count_parts(_decode_parts(text), text)
+    # In words that nobody knows: each of its texts may be a medium, or say where one is.
+    return max(1, piece.count(b'"') // 2 - len(members))
 
 
 def _count_media(messages: bytes) -> int:
@@ -223,13 +283,21 @@ def _count_media(messages: bytes) -> int:
         read = _decode_messages(messages)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return messages.count(b"{")
+    lists = [message.content for message in read if isinstance(message.content, list)]
+    return _count_parts([part for each in lists for part in each], messages)
+
+
+def _count_parts(parts: Sequence[_Part], whole: bytes) -> int:
+    """Return how many of some parts are not text; too many when one has parts of its own.
+
+    Args:
+        parts: What there is.
+        whole: Where they stand.
+    """
     count = 0
-    for message in read:
-        content = message.content
-        if isinstance(content, list):
-            for part in content:
-                if part.type not in TEXT_TYPES:
-                    if part.content or part.output or part.source:
-                        return messages.count(b"{")
-                    count += 1
+    for part in parts:
+        if part.type not in TEXT_TYPES:
+            if part.content or part.output or part.source:
+                return whole.count(b"{")
+            count += 1
     return count

@@ -11,6 +11,7 @@ from penstock.gateway.dialects.members import Members
 from penstock.gateway.dialects.openai import (
     CAP_MEMBERS,
     CHAT,
+    CLASSIFY,
     COMPLETIONS,
     EMBEDDINGS,
     RERANK,
@@ -140,6 +141,49 @@ def test_texts_that_are_paired_one_by_one_count_once() -> None:
     """Then each is in one pair; only what stands around a pair is there for each."""
     demand = _demand(SCORE, text_1=["q" * 500] * 3, text_2=["a", "b", "c"])
     assert demand.most_input_tokens == demand.body_bytes + 3 * INPUT_OVERHEAD_TOKENS
+
+
+_IMAGE = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+_SEEN = {"content": [{"type": "text", "text": "a {"}, _IMAGE]}
+
+
+@pytest.mark.parametrize(
+    ("operation", "members", "media"),
+    [
+        (EMBEDDINGS, {"input": "a", "messages": [{"role": "user"} | _SEEN]}, 1),
+        (EMBEDDINGS, {"input": ["{", {"image": "https://example.org/a.png"}, {"text": "{"}]}, 1),
+        (EMBEDDINGS, {"input": [[1, 2], [3]], "inputs": [_SEEN, {"content": "{"}]}, 1),
+        (EMBEDDINGS, {"input": ['{"image": "x"}', "{}"] * 9}, 0),
+        (CLASSIFY, {"input": [_IMAGE, {"type": "text", "text": "a"}]}, 1),
+        (CLASSIFY, {"input": [{"type": "new", "content": [_IMAGE, _IMAGE]}]}, 5),
+        (COMPLETIONS, {"prompt": {"prompt_string": "a", "multimodal_data": ["b", "c"]}}, 3),
+        (COMPLETIONS, {"prompt": [[{"image": "x"}]]}, 4),
+        (RERANK, {"query": "a", "documents": [_SEEN, "b {", {"text": "c"}, _SEEN]}, 2),
+        (RERANK, {"query": "a", "documents": {"content": [_IMAGE, _IMAGE]}}, 2),
+        (RERANK, {"query": _SEEN, "documents": ["a", "b", "c"]}, 3),
+        (RERANK, {"query": _SEEN, "documents": [_SEEN] * 10}, 20),
+        (SCORE, {"data_1": [_SEEN], "data_2": ["a", "b"]}, 2),
+        (SCORE, {"data_1": [_SEEN, _SEEN], "data_2": ["a", "b"]}, 2),
+        (SCORE, {"queries": {"image": "x"}, "items": {"content": [{"type": "text"}] * 2}}, 2),
+    ],
+)
+def test_media_are_held_to_be_large_whatever_is_asked_for(
+    operation: Operation, members: dict[str, Any], media: int
+) -> None:
+    """By the rule for chats, and once for each pair that one is in."""
+    demand = _demand(operation, **members)
+    assert demand.most_input_tokens // MEDIA_TOKENS == media
+
+
+def test_what_has_too_many_objects_is_not_looked_at() -> None:
+    """Nor what is none of the forms that are known; rather too much is held than too little."""
+    many = QUESTION_PIECES + 1
+    documents = b"[" + b'{"a":"b"},' * many + b'{"content":[1]}]'
+    raw = {"query": msgspec.Raw(b'"a"'), "documents": msgspec.Raw(documents)}
+    demand = read_demand(raw, RERANK, len(documents), is_for_money=True)
+    assert demand.most_input_tokens > many * MEDIA_TOKENS
+    odd = _demand(RERANK, query="a", documents=[{"content": {"image": "x"}}])
+    assert odd.most_input_tokens > MEDIA_TOKENS
 
 
 def test_tools_count_twice() -> None:
