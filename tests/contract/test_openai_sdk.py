@@ -113,7 +113,11 @@ def test_aborted_stream_is_metered_once(
 ) -> None:
     """A stream that its caller leaves is recorded once, with at least what was relayed."""
     stream = client.chat.completions.create(
-        model=model, messages=SHORT, max_tokens=400, stream=True
+        model=model,
+        messages=SHORT,
+        max_tokens=1500,
+        stream=True,
+        extra_body={"ignore_eos": True},  # a short answer would be over before its caller leaves
     )
     request_id = stream.response.headers["x-request-id"]
     seen = 0

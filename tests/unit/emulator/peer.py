@@ -18,7 +18,7 @@ from penstock.emulator.settings import EmulatorSettings
 
 MODEL = "emulated-70b"
 CHAT = "/v1/chat/completions"
-PATIENCE_S = 5.0
+PATIENCE_S = 30.0
 
 Parameters = ParamSpec("Parameters")
 
@@ -236,6 +236,13 @@ async def ask(
     async with await start(settings) as server, connect(server.port) as peer:
         peer.send(request_bytes(body, path, headers, method))
         return await peer.read_answer()
+
+
+async def until_active(server: EmulatorServer) -> None:
+    """Wait until a request is being answered."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not server.statistics.report().active_count:  # noqa: ASYNC110 - no event for it
+            await asyncio.sleep(0.001)
 
 
 async def start(settings: EmulatorSettings) -> EmulatorServer:

@@ -11,6 +11,7 @@ from tests.unit.emulator.peer import (
     on_uvloop,
     request_bytes,
     start,
+    until_active,
 )
 
 from penstock.emulator.settings import Behavior, EmulatorSettings, Hangup, UsageHabit
@@ -157,6 +158,7 @@ async def test_stall_says_nothing_more_until_the_peer_leaves(
             if after:
                 received = await peer.read_some()
                 assert received.count(b"data: ") == (after if is_stream else 0)
+            await until_active(server)
             assert await peer.is_silent()
             assert server.statistics.report().active_count == 1
         while not server.statistics.report().aborted:

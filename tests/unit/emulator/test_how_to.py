@@ -13,7 +13,7 @@ import pytest
 from tests.fakes.ports import free_port
 
 PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "emulate-a-model-server.md"
-START_TIMEOUT_S = 20
+START_TIMEOUT_S = 60
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the page's commands use curl")
@@ -35,7 +35,7 @@ def test_the_commands_of_the_page_work() -> None:
                     capture_output=True,
                     text=True,
                     check=True,
-                    timeout=20,
+                    timeout=60,
                     env=environment,
                 )
                 assert ended.stdout.startswith(("data: ", "event: ", "{"))

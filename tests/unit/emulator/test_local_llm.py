@@ -21,7 +21,7 @@ def test_a_missing_package_is_named_with_its_remedy(package: str) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=20,
+        timeout=60,
     )
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()

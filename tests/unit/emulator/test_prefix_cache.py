@@ -48,9 +48,9 @@ async def test_the_first_token_waits_for_what_is_new() -> None:
     settings = EmulatorSettings(prefix_cache=True, prefill_ms_per_1k_tokens=TOLD_MS)
     async with await start(settings) as server, connect(server.port) as peer:
         times = []
-        for _ in range(2):
+        for _ in range(4):  # a busy machine may be late now and then
             began = time.monotonic()
             await _cached(peer, BLOCK * 63)  # 1,008 tokens
             times.append(time.monotonic() - began)
     assert times[0] >= TOLD_MS / 1000
-    assert times[1] < times[0]
+    assert min(times[1:]) < TOLD_MS / 1000

@@ -30,7 +30,7 @@ def test_a_signal_ends_it_cleanly(number: signal.Signals) -> None:
         ) as answer:
             next(answer.iter_raw())
             process.send_signal(number)
-            out, error = process.communicate(timeout=5)
+            out, error = process.communicate(timeout=60)
     assert (process.returncode, out, error) == (0, "", "")
 
 
@@ -39,7 +39,7 @@ def test_a_taken_port_is_an_error_that_names_it() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ended = subprocess.run(
-            [*COMMAND, "--port", str(port)], capture_output=True, text=True, check=False, timeout=10
+            [*COMMAND, "--port", str(port)], capture_output=True, text=True, check=False, timeout=60
         )
     assert ended.returncode == 1
     assert ended.stderr.count("\n") == 1

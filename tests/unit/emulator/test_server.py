@@ -16,6 +16,7 @@ from tests.unit.emulator.peer import (
     on_uvloop,
     request_bytes,
     start,
+    until_active,
 )
 
 from penstock.emulator.server import EmulatorServer
@@ -197,8 +198,10 @@ async def test_times_are_kept() -> None:
             answer = await peer.read_answer()
             assert 0.058 <= time.monotonic() - began < 5
             assert answer.is_complete
+        began = time.monotonic()
         peer.send(request_bytes(chat_body(stream=True), headers=headers))
-        assert await peer.is_silent(0.03)
+        assert await peer.read_some()
+        assert time.monotonic() - began >= 0.038
 
 
 @on_uvloop
@@ -302,13 +305,14 @@ async def test_aborts_are_seen_at_once(leave: object, is_stream: bool) -> None: 
         if is_stream:
             await _read_first_chunk(peer)
         else:
+            await until_active(server)
             assert await peer.is_silent(0.02)
         left_at_s = time.monotonic()
         await (peer.close() if leave is Peer.close else peer.reset())
         report = await _wait_gone(server)
         (abort,) = report.aborted
         assert abort.request_id == "left"
-        assert 0 <= abort.at_monotonic_s - left_at_s < 2
+        assert 0 <= abort.at_monotonic_s - left_at_s < 20  # the answer takes 500 s
         assert (abort.step_count > 0) == is_stream
         assert (report.active_count, report.active_stream_count) == (0, 0)
 
@@ -352,6 +356,7 @@ async def test_a_slow_reader_holds_its_stream_up() -> None:
     async with await start(settings) as server, connect(server.port) as peer:
         peer.stop_reading()
         peer.send(request_bytes(chat_body(stream=True)))
+        await until_active(server)
         await asyncio.sleep(0.2)
         assert _buffered_bytes(server) < 1_000_000
         assert server.statistics.report().active_stream_count == 1
@@ -369,6 +374,7 @@ async def test_a_slow_reader_holds_a_timed_stream_up() -> None:
     async with await start(settings) as server, connect(server.port) as peer:
         peer.stop_reading()
         peer.send(request_bytes(chat_body(stream=True)))
+        await until_active(server)
         await asyncio.sleep(0.5)
         assert _buffered_bytes(server) < 200_000
         peer.resume_reading()

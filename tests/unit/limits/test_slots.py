@@ -287,11 +287,11 @@ def hammer_and_kill(path: Path, seed: int) -> list[str]:
     program = [sys.executable, limits_hammer.__file__, str(path), str(seed)]
     process = subprocess.Popen(program, stdout=subprocess.PIPE)
     assert process.stdout is not None
-    first = process.stdout.readline().decode()
+    first = [process.stdout.readline().decode() for _ in range(1 + 100 * seed)]
     time.sleep(random.Random(seed).random() / 20)
     process.kill()
     lines = process.communicate()[0].decode().splitlines(keepends=True)
-    return [first, *(line for line in lines if line.endswith("\n"))]
+    return [*first, *(line for line in lines if line.endswith("\n"))]
 
 
 async def test_a_kill_at_any_moment_loses_nothing(tmp_path: Path) -> None:

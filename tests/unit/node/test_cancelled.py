@@ -119,9 +119,11 @@ class Agents:
         if self._mode != "alone":
             nodes = LiveNodes(counts.live_nodes)
             nodes.see(1, self._now_ms())
+            server = ServerOverWay(self._server, self._way, self._now_ms, 1)
+            server.timeout_s = 60.0  # none of this is about a slow one
             self.authority = shared = SharedAuthority(
                 counts.authority,
-                ServerOverWay(self._server, self._way, self._now_ms, 1),
+                server,
                 node="node",
                 nodes=nodes,
                 clock_ms=counts.time.now_ms,

@@ -175,8 +175,8 @@ async def test_a_page_that_never_comes_holds_no_other_up() -> None:
     servers.silent.add(ONE.host)
     catalog = ServedUpstreams(Upstream("gpu", "vllm", (ONE, TWO)))
     async with reading(catalog, servers) as (_, told):
-        await _until(lambda: servers.asked[ONE.url + "/metrics"] > 1)
-        assert [url for _, url, *_ in told[-1].endpoints] == [TWO.url]
+        await _until(lambda: servers.asked[ONE.url + "/metrics"] > 1 and told)
+        await _until(lambda: [url for _, url, *_ in told[-1].endpoints] == [TWO.url])
         assert servers.most_at_once == 1
 
 
