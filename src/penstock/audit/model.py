@@ -7,7 +7,7 @@ from typing import Any, Literal
 PLATFORM_CHAIN = "platform"
 """Chain of what belongs to no organization; those of organizations are named by their ids."""
 
-ActorKind = Literal["admin_token", "api_key", "system"]
+ActorKind = Literal["admin_token", "api_key", "local_user", "system"]
 Outcome = Literal["done", "denied"]
 
 
@@ -17,7 +17,7 @@ class Actor:
 
     kind: ActorKind
     id: str
-    """The key's id; for the admin token and for jobs their name."""
+    """The key's id, a local user's number; for the admin token and for jobs their name."""
     at_us: int
     """When it is done: the time that everything of this request happened at."""
     organization_id: str | None = None

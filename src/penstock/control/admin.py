@@ -24,6 +24,7 @@ from penstock.catalog.operations.api import engine_operations
 from penstock.catalog.registrations.api import registration_tokens, registrations
 from penstock.control.authentication import read_token
 from penstock.control.door import AdminDoor
+from penstock.control.log_levels import record_level
 from penstock.control.principals import Principals
 from penstock.control.problems import PROBLEM_RESPONSES
 from penstock.control.ratings import post_differences
@@ -84,6 +85,7 @@ def add_admin_api(
         read_token(settings.secrets_folder / "idempotency_secret"),
         clock,
     )
+    app.state.record_level = functools.partial(record_level, database, clock)
     app.router.routes.extend(_routes_of_rooms())
     for router in (
         create_budgets_router(list_unpriced),

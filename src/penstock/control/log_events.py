@@ -35,6 +35,11 @@ DATA_KEYS_REWRAPPED = Event(
 DATA_KEYS_NOT_REWRAPPED = Event(
     "control.data_keys_not_rewrapped", Level.WARNING, "The KEK's keeper cannot be asked."
 )
+LOG_LEVEL_NOT_AUDITED = Event(
+    "control.log_level_not_audited",
+    Level.WARNING,
+    "The level was changed, and the database could not be told; only the log says it.",
+)
 ENGINE_REGISTERED = Event(
     "control.engine_registered", Level.INFO, "Requests go there until its lease ends."
 )

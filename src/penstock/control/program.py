@@ -4,6 +4,7 @@ import asyncio
 import signal
 import socket
 import sys
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
@@ -21,7 +22,7 @@ from penstock.kit.inspection import Found, Inspector, Question
 from penstock.kit.kek.configure import KekSettingError
 from penstock.kit.kek.model import KekUnavailableError
 from penstock.kit.logs.setup import configure
-from penstock.kit.logs.switch import level_routes
+from penstock.kit.logs.switch import LevelChange, level_routes
 from penstock.kit.secrets import SecretUnavailableError
 from penstock.storage.database import Database
 
@@ -66,16 +67,22 @@ class _Server(uvicorn.Server):
     Args:
         config: The server's own.
         settings: How it was started.
+        record_level: Told of each change of what is logged.
     """
 
-    def __init__(self, config: uvicorn.Config, settings: ControlSettings) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        settings: ControlSettings,
+        record_level: Callable[[LevelChange], Awaitable[None]],
+    ) -> None:
         super().__init__(config)
         inspector = Inspector(msgspec.to_builtins(settings), self._count_connections)
         self._debug = DebugDoor(
             socket_path(Path(settings.data_dir), "control"),
             {
                 **debug_routes(lambda question, _: inspector.answer(question)),
-                **level_routes(lambda _level: None),
+                **level_routes(record_level),
             },
         )
 
@@ -105,6 +112,7 @@ def _serve(app: FastAPI, listener: socket.socket, settings: ControlSettings) -> 
             timeout_graceful_shutdown=DRAIN_GRACE_S,
         ),
         settings,
+        app.state.record_level,
     )
     app.state.is_stopping = lambda: server.should_exit
     # The server ends by raising the signal again, for whoever handled it before: us.

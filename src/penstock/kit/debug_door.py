@@ -31,8 +31,9 @@ _CREDENTIALS: Final = struct.Struct("3i")
 _REASONS: Final = {200: "OK", 400: "Bad Request", 404: "Not Found", 503: "Service Unavailable"}
 
 Parameters: TypeAlias = Mapping[str, str]
-Handler: TypeAlias = Callable[[Parameters], Awaitable[Any]]
-"""Returns what is answered as JSON; an `InspectionError` is told as 400."""
+Handler: TypeAlias = Callable[[Parameters, int], Awaitable[Any]]
+"""Returns what is answered as JSON to a user of this machine, who is a number; an `InspectionError`
+is told as 400."""
 Routes: TypeAlias = Mapping[tuple[str, str], Handler]
 """By method and path."""
 
@@ -61,7 +62,7 @@ def debug_routes(answer: Callable[[Question, Parameters], Awaitable[Found]]) -> 
     """Return `GET /debug/<topic>` for each topic that all processes have."""
 
     def make(topic: str) -> Handler:
-        async def handle(parameters: Parameters) -> Found:
+        async def handle(parameters: Parameters, _user: int) -> Found:
             return await answer(_read_question(topic, parameters), parameters)
 
         return handle
@@ -127,18 +128,23 @@ class DebugDoor:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = writer.get_extra_info("socket")
-        if len(self._tasks) >= _CONNECTIONS or _user_of(peer) not in self._users:
+        user = _user_of(peer)
+        if len(self._tasks) >= _CONNECTIONS or user not in self._users:
             writer.transport.abort()
             return
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer), name="debug")
+        task = asyncio.get_running_loop().create_task(
+            self._serve(reader, writer, user), name="debug"
+        )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, user: int
+    ) -> None:
         try:
             async with asyncio.timeout(_HEAD_S):
                 head = await reader.readuntil(b"\r\n\r\n")
-            status, found = await self._answer(head)
+            status, found = await self._answer(head, user)
             body = json.dumps(found).encode() + b"\n"
             write_if_open(
                 writer,
@@ -153,7 +159,7 @@ class DebugDoor:
         finally:
             writer.close()
 
-    async def _answer(self, head: bytes) -> tuple[int, Any]:
+    async def _answer(self, head: bytes, user: int) -> tuple[int, Any]:
         words = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
         if len(words) != 3:  # noqa: PLR2004 - method, target, version
             return 400, {"error": "this is no HTTP"}
@@ -164,7 +170,7 @@ class DebugDoor:
             return 404, {"error": f"there are {', '.join(known)}"}
         try:
             async with asyncio.timeout(_ANSWER_S):
-                return 200, await handler(dict(parse_qsl(url.query)))
+                return 200, await handler(dict(parse_qsl(url.query)), user)
         except InspectionError as error:
             return 400, {"error": str(error)}
         except TimeoutError:

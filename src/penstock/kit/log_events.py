@@ -3,7 +3,9 @@
 from penstock.kit.logs.event import Event, Level
 
 LOG_LEVEL_CHANGED = Event(
-    "kit.log_level_changed", Level.WARNING, "An operator asked for it; a restart takes it back."
+    "kit.log_level_changed",
+    Level.WARNING,
+    "An operator asked for it, `user` on its machine; a restart takes it back.",
 )
 NO_DEBUG_SOCKET = Event(
     "kit.no_debug_socket",

@@ -30,7 +30,7 @@ from penstock.kit.files import read_or_create_secret
 from penstock.kit.kek.configure import KekSettingError, configure_kek
 from penstock.kit.kek.model import Kek, KekUnavailableError
 from penstock.kit.logs.setup import know, tell_repeats
-from penstock.kit.logs.switch import level_routes
+from penstock.kit.logs.switch import LevelChange, level_routes
 from penstock.kit.moments import format_time
 from penstock.kit.secrets import find_secret_fault
 from penstock.node import log_events, metrics
@@ -258,8 +258,10 @@ class _Agent:
         return Monitor(self._families, self._readiness, host, port)
 
     def _make_debug_door(self, layout: Layout) -> DebugDoor:
-        levels = level_routes(lambda level: self._supervisor.tell(LogLevel(level)))
-        routes = {**debug_routes(self._inspections.answer), **levels}
+        async def tell(change: LevelChange) -> None:
+            self._supervisor.tell(LogLevel(change.now))
+
+        routes = {**debug_routes(self._inspections.answer), **level_routes(tell)}
         return DebugDoor(socket_path(layout.data, "agent"), routes)
 
     def _make_adapters(self) -> Adapters:

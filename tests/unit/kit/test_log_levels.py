@@ -10,7 +10,7 @@ import pytest
 from penstock.kit.inspection import InspectionError
 from penstock.kit.logs.repeats import Repeats
 from penstock.kit.logs.setup import Handler, LevelName, change_level, get_level
-from penstock.kit.logs.switch import PATH, level_routes
+from penstock.kit.logs.switch import PATH, LevelChange, level_routes
 
 
 @pytest.fixture(autouse=True)
@@ -40,11 +40,16 @@ def test_a_change_is_always_said(log: io.StringIO, before: LevelName, now: Level
 
 async def test_the_door_shows_and_changes_it() -> None:
     """PUT changes it and tells who must follow; GET shows it; what is no level changes nothing."""
-    told: list[LevelName] = []
-    routes = level_routes(told.append)
-    assert await routes["PUT", PATH]({"level": "debug"}) == {"level": "debug"}
+    told: list[LevelChange] = []
+
+    async def tell(change: LevelChange) -> None:
+        told.append(change)
+
+    before = get_level()
+    routes = level_routes(tell)
+    assert await routes["PUT", PATH]({"level": "debug"}, 4711) == {"level": "debug"}
     for wrong in ({}, {"level": "loud"}, {"level": "critical"}):
         with pytest.raises(InspectionError, match="debug, info, warning, error"):
-            await routes["PUT", PATH](wrong)
-    assert await routes["GET", PATH]({}) == {"level": "debug"}
-    assert told == ["debug"]
+            await routes["PUT", PATH](wrong, 4711)
+    assert await routes["GET", PATH]({}, 4711) == {"level": "debug"}
+    assert told == [LevelChange(before, "debug", 4711)]

@@ -5,7 +5,7 @@ import io
 import logging
 import sys
 import time
-from typing import Literal, TextIO, get_args
+from typing import Any, Literal, TextIO, get_args
 
 from penstock.kit import log_events
 from penstock.kit.logs.event import ROOT, Level
@@ -105,12 +105,18 @@ def set_level(level: LevelName) -> None:
     logging.getLogger(ROOT).setLevel(number)
 
 
-def change_level(level: LevelName) -> None:
-    """Log from this level on, until it is changed again or the process ends."""
+def change_level(level: LevelName, *, user: int | None = None) -> None:
+    """Log from this level on, until it is changed again or the process ends.
+
+    Args:
+        level: Further events have it, or one above.
+        user: Who asked for it, if that is known here: a user of this machine.
+    """
     before = get_level()
+    who: dict[str, Any] = {} if user is None else {"user": user}
     # Whichever of both levels says more, the change is said.
     set_level(min(before, level, key=LEVELS.index))
-    log_events.LOG_LEVEL_CHANGED.log(before=before, now=level)
+    log_events.LOG_LEVEL_CHANGED.log(before=before, now=level, **who)
     set_level(level)
 
 
