@@ -70,7 +70,9 @@ async def _until_good(production: Production, secret: str) -> None:
     deadline = time.monotonic() + BACK_WITHIN_S
     in_a_row = 0
     while in_a_row < 10:
-        async with httpx.AsyncClient(base_url=production.url("api"), verify=NO_TLS) as client:
+        async with httpx.AsyncClient(
+            base_url=production.url("api"), timeout=BACK_WITHIN_S, verify=NO_TLS
+        ) as client:
             in_a_row = in_a_row + 1 if await _chat(client, secret) == 200 else 0
         assert time.monotonic() < deadline, production.log("agent")[-3000:]
 
@@ -101,7 +103,7 @@ class Traffic:
     async def until_called(self) -> None:
         """Wait until each caller was answered once more on average."""
         seen = self.callers.total()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + BACK_WITHIN_S
         while self.callers.total() < seen + CALLERS:
             assert time.monotonic() < deadline, "traffic stands still"
             await asyncio.sleep(0.02)

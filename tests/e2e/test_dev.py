@@ -1,5 +1,6 @@
 """`penstock dev` from the first start to the last stop, as a newcomer meets it."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -317,7 +318,8 @@ def test_nothing_outlives_a_kill(start: Start) -> None:
     assert again.facts["base_url"] == dev.facts["base_url"]
     _, alive = psutil.wait_procs(family, timeout=30)
     assert alive == []
-    assert again.chat(max_tokens=1).status_code == 200
+    # An engine that took long to end kept its port: then nodes are told of another one.
+    until(lambda: again.chat(max_tokens=1).status_code == 200)
     assert again.stop() == 0
 
 
@@ -352,8 +354,12 @@ def test_its_own_project_is_managed_like_any_other(start: Start) -> None:
 
 def find_processes(parent: int, module: str) -> list[psutil.Process]:
     """Return the children that run the module."""
-    children = psutil.Process(parent).children()
-    return [child for child in children if module in child.cmdline()]
+    found = []
+    for child in psutil.Process(parent).children():
+        with contextlib.suppress(psutil.Error):  # one that was killed and is not buried yet
+            if module in child.cmdline():
+                found.append(child)
+    return found
 
 
 def has_another(parent: int, module: str, pid: int) -> bool:

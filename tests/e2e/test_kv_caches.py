@@ -1,6 +1,7 @@
 """What engines tell of their KV caches decides where prompts go, on a node with real processes."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -101,9 +102,11 @@ class Site:
 
     def find_process(self) -> int:
         """Return the id of the process that follows engines; 0 when there is none."""
-        children = psutil.Process(self.plane.process_id("node")).children()
-        found = [each.pid for each in children if "penstock.node.caches" in each.cmdline()]
-        return found[0] if found else 0
+        for each in psutil.Process(self.plane.process_id("node")).children():
+            with contextlib.suppress(psutil.Error):  # one that was killed and is not buried yet
+                if "penstock.node.caches" in each.cmdline():
+                    return each.pid
+        return 0
 
     async def metrics(self) -> dict[str, float]:
         """Return what the node's metrics say."""
@@ -204,9 +207,11 @@ async def test_prompts_go_to_whoever_has_them(tmp_path: Path) -> None:
             await site.engines[number % 2].read(text, salt)
         blocks = sum(len(text) // (4 * 16) for text in [*texts, first])
         await site.until_sum("penstock_kv_blocks", blocks)
+        asked = 0
         while not await site.sum_of(ANSWERS, 'answer="told"'):  # the process may still read files
             await site.ask(first)
-            await asyncio.sleep(1)
+            asked += 1
+            await site.until_sum(ANSWERS, asked)
         before = await site.sum_of(ANSWERS, 'answer="told"')
         assert [await site.ask(text) for text in texts] == [0, 1] * 3
         await site.until_sum(ANSWERS, before + len(texts), 'answer="told"')

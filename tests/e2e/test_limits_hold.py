@@ -19,7 +19,15 @@ from typing import Any
 import psutil
 import pytest
 from tests.fakes.budget_account import OWNERS, WORTH, Account, create_price, open_account, spend
-from tests.fakes.limited_site import NODES, Answer, Site, running_site, statuses
+from tests.fakes.limited_site import (
+    NODES,
+    Answer,
+    Site,
+    most_at_once,
+    most_in_window,
+    running_site,
+    statuses,
+)
 from tests.fakes.postgresql_server import Cluster, run_cluster
 from tests.fakes.production import create
 from tests.fakes.redis_server import RedisServer, redis_server
@@ -40,7 +48,7 @@ LIMIT = 40
 """Requests in a window."""
 WINDOW_S = 1
 LONGEST_S = 2.0
-"""Of any answer, on a machine that is busy with all of this."""
+"""Of any answer, beyond what those take at the same time that no limit has to do with."""
 EXHAUSTED = "limits:quota_exhausted"
 PATIENCE_S = 90.0
 
@@ -304,27 +312,15 @@ class Callers:
         self._secret = secret
         self.answers: list[Answer] = []
         self.waits_s: list[float] = []
-        self._usual_s = 0.0
-        """What an answer takes on this machine that no limit has to do with."""
-
-    async def prepare(self) -> None:
-        """See how busy the machine is with as many callers."""
-
-        async def time_one(number: int) -> float:
-            began_s = time.monotonic()
-            await self._site.chat(self._secret, node=number % NODES, model="no-such-model")
-            return time.monotonic() - began_s
-
-        times: list[float] = []
-        for _ in range(3):
-            times += await asyncio.gather(*map(time_one, range(16)))
-        self._usual_s = statistics.median(times)
+        self.usual_waits_s: list[float] = []
+        """What answers took at the same time that no limit has to do with."""
 
     async def run(self, seconds: float) -> None:
         """Ask."""
         end_s = time.monotonic() + seconds
         callers = (self._call(number % NODES, end_s) for number in range(16))
-        await asyncio.gather(*callers)
+        others = (self._call_nobody(number % NODES, end_s) for number in range(2 * NODES))
+        await asyncio.gather(*callers, *others)
 
     async def _call(self, node: int, end_s: float) -> None:
         while time.monotonic() < end_s:
@@ -333,25 +329,23 @@ class Callers:
             self.waits_s.append(time.monotonic() - began_s)
             await asyncio.sleep(0.02)
 
+    async def _call_nobody(self, node: int, end_s: float) -> None:
+        while time.monotonic() < end_s:
+            began_s = time.monotonic()
+            await self._site.chat(self._secret, node=node, model="no-such-model")
+            self.usual_waits_s.append(time.monotonic() - began_s)
+            await asyncio.sleep(0.02)
+
     def most_in_window(self, *, since_s: float = 0.0) -> int:
-        """Return the most that were let in within any stretch of a window, for certain.
+        """Return the most that were let in within a window, of those that came later than that."""
+        return most_in_window(self.answers, WINDOW_S, since_s=since_s)
 
-        When a request was let in is known to be between its coming and its answer: so those count
-        that both came and were answered within the stretch, however busy the machine is.
-
-        Args:
-            since_s: Looks at those that came later only, seconds since the Unix epoch.
-        """
-        let_in = [answer for answer in self.answers if answer.status == 200]
-        let_in = [answer for answer in let_in if answer.came_at_ms >= since_s * 1_000]
-        most = 0
-        for first in let_in:
-            begin_ms, end_ms = first.came_at_ms, first.came_at_ms + WINDOW_S * 1_000
-            within = (
-                begin_ms <= answer.came_at_ms and answer.ended_at_ms <= end_ms for answer in let_in
-            )
-            most = max(most, sum(within))
-        return most
+    async def until_used(self, least: int, *, since_s: float = 0.0) -> None:
+        """Ask until so many were let in within a window."""
+        deadline = time.monotonic() + PATIENCE_S
+        while (most := self.most_in_window(since_s=since_s)) < least:
+            assert time.monotonic() < deadline, (most, statuses(self.answers))
+            await self.run(2 * WINDOW_S)
 
     def expect_within(self, bound: float, *, decided_s: float = 0.0) -> None:
         """Fail if more were let in within a window, some waited, or nobody decided about many.
@@ -365,8 +359,9 @@ class Callers:
         assert set(seen) <= {200, 429, 503}, seen
         seen = statuses([each for each in self.answers if each.ended_at_ms > decided_s * 1_000])
         assert seen[503] < seen.total() / 4, seen
-        assert statistics.median(self.waits_s) < PARK_S + 2 * self._usual_s
-        assert max(self.waits_s) < LONGEST_S
+        # On a busy machine, or in a worker that gets no core for a while, everybody waits.
+        assert statistics.median(self.waits_s) < PARK_S + 2 * statistics.median(self.usual_waits_s)
+        assert max(self.waits_s) < LONGEST_S + max(self.usual_waits_s)
 
 
 async def test_a_label_puts_keys_under_a_limit(site: Site) -> None:
@@ -408,7 +403,7 @@ async def _until_shared(site: Site, limit: int, name: str) -> str:
     while len(shared) < NODES:
         for node in range(NODES):
             answers = await site.chat_many([secret], limit + 4, nodes=[node], max_tokens=1)
-            used = statuses(answers)[200]
+            used = most_in_window(answers, WINDOW_S)
             assert used <= limit
             if used > 0.7 * limit:
                 shared.add(node)
@@ -426,10 +421,11 @@ async def test_nodes_share_a_limit(site: Site) -> None:
         answers = await site.chat_many([secret], PARALLEL, max_tokens=1)
         seen = statuses(answers)
         assert set(seen) <= {200, 429, 503}, seen
-        assert seen[200] <= LIMIT
+        used = most_in_window(answers, WINDOW_S)
+        assert used <= LIMIT
         # What one worker leased and did not use, others find a moment later; who waits too long,
         # on a busy machine, gets 503.
-        well_used += seen[200] > LIMIT // 2
+        well_used += used > LIMIT // 2
         assert time.monotonic() < deadline, seen
         refused = [answer for answer in answers if answer.status == 429]
         for answer in refused:
@@ -442,11 +438,11 @@ async def test_nodes_share_a_limit(site: Site) -> None:
 
 async def test_places_come_back_whoever_leaves_or_is_killed(site: Site) -> None:
     """Requests in flight never pass their limit, and callers and workers that go free places."""
-    limit = 8
+    limit, slow_s = 8, 0.7
     rule = {"metric": "concurrency", "limit": limit}
     secret = _limited_key(site, "flying", rule)
     await site.until_told()
-    slow = {"x-emulator-ttft-ms": "700"}
+    slow = {"x-emulator-ttft-ms": f"{slow_s * 1_000:.0f}"}
     draw = random.Random(4)
 
     async def one(number: int) -> Answer:
@@ -461,12 +457,11 @@ async def test_places_come_back_whoever_leaves_or_is_killed(site: Site) -> None:
     chats = [asyncio.ensure_future(one(number)) for number in range(60)]
     await asyncio.sleep(0.2)
     _kill_worker(site, 1)
-    seen = statuses(await asyncio.gather(*chats))
-    assert seen[200] <= limit
+    assert most_at_once(await asyncio.gather(*chats), slow_s) <= limit
     deadline = time.monotonic() + PATIENCE_S
     while True:
         answers = await site.chat_many([secret], 2 * limit, headers=slow, max_tokens=1)
-        assert statuses(answers)[200] <= limit
+        assert most_at_once(answers, slow_s) <= limit
         if statuses(answers) == {200: limit, 429: limit}:
             return
         assert time.monotonic() < deadline, statuses(answers)
@@ -485,7 +480,8 @@ async def test_a_killed_agent_and_worker_give_nothing_twice(site: Site) -> None:
     await asyncio.sleep(0.5)
     await asyncio.to_thread(site.nodes[1].start_agent)
     await running
-    assert limit // 2 <= callers.most_in_window() <= limit
+    await callers.until_used(limit // 2)
+    assert callers.most_in_window() <= limit
 
 
 @pytest.mark.parametrize("mode", ["refused", "hung"])
@@ -494,19 +490,28 @@ async def test_without_redis_each_node_gives_from_its_share(stage: Stage, mode: 
     site, redis = stage.site, stage.redis
     secret = await _until_shared(site, LIMIT, f"redis {mode}")
     callers = Callers(site, secret)
-    await callers.prepare()
-    unsure_s = 2 * ABSENT_S if mode == "hung" else 0.0
-    running = asyncio.ensure_future(callers.run(2 * WINDOW_S + AWAY_S + unsure_s))
+    running = asyncio.ensure_future(callers.run(2 * WINDOW_S + AWAY_S + 2 * ABSENT_S))
     await asyncio.sleep(0.2)
     (redis.pause if mode == "hung" else redis.kill)()
-    changed_s = time.time() + unsure_s
     try:
+        await asyncio.to_thread(_wait_alone, site)
+        alone_s = time.time()
         await running
+        # From the next window on it is the limit again, and the shares can be used.
+        await callers.until_used(LIMIT // 2, since_s=alone_s + WINDOW_S + 0.5)
     finally:
         (redis.resume if mode == "hung" else redis.start)()
-    callers.expect_within(LIMIT * (2 - 1 / NODES), decided_s=changed_s)
-    # From the next window on it is the limit again, and the shares can be used.
-    assert LIMIT // 2 <= callers.most_in_window(since_s=changed_s + WINDOW_S + 0.5) <= LIMIT
+    callers.expect_within(LIMIT * (2 - 1 / NODES), decided_s=alone_s)
+    assert callers.most_in_window(since_s=alone_s + WINDOW_S + 0.5) <= LIMIT
+
+
+def _wait_alone(site: Site) -> None:
+    """Wait until each node knows that it has to give from its own share."""
+    for node in site.nodes:
+        node.until(
+            f"{node.url('metrics')}/health/ready",
+            lambda answer: not answer.json()["limits"]["is_authority_up"],
+        )
 
 
 @pytest.mark.parametrize("mode", ["flushed", "cold"])
@@ -515,7 +520,6 @@ async def test_an_empty_redis_is_not_believed(stage: Stage, mode: str) -> None:
     site, redis = stage.site, stage.redis
     secret = await _until_shared(site, LIMIT, f"redis {mode}")
     callers = Callers(site, secret)
-    await callers.prepare()
     running = asyncio.ensure_future(callers.run(2 * WINDOW_S + 2.0))
     await asyncio.sleep(0.2)
     if mode == "flushed":

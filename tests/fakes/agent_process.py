@@ -53,7 +53,7 @@ version: 1
 organizations: [{name: dev}]
 projects: [{name: playground, organization: dev}]
 """
-WAIT_S = 20.0
+WAIT_S = 60.0
 Kind = TypeVar("Kind")
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -185,8 +185,9 @@ class Node:
             "control_url": self.control_url,
             "metrics_port": 0,
             "worker_command": (sys.executable, FAKE_WORKER, *worker_options),
-            "drain_grace_s": 2.0,
-            "ship_grace_s": 2.0,
+            # Nobody takes as long, unless the machine is busy or the test wants it.
+            "drain_grace_s": WAIT_S,
+            "ship_grace_s": WAIT_S,
             "log_format": "text",
             **settings,
         }

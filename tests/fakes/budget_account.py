@@ -20,7 +20,7 @@ OWNERS = ("organization", "project", "key", "label")
 """Whose a budget can be."""
 LABELS = {"team": "search"}
 """What each key carries."""
-_SETTLED_S = 30.0
+_SETTLED_S = 60.0
 _PATIENCE_S = 2.0
 
 

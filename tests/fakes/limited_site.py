@@ -20,7 +20,7 @@ WORKERS = 2
 ALIAS = "metered"
 ENGINE = ("--output-tokens", "1000000", "--keep-alive-requests", "0")
 """It answers with as many tokens as it is asked for."""
-_TIMEOUT_S = 30.0
+_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -168,6 +168,44 @@ def parse_answer(raw: bytes) -> Answer:
 def statuses(answers: Sequence[Answer]) -> Counter[int]:
     """Count answers by status."""
     return Counter(answer.status for answer in answers)
+
+
+def most_in_window(answers: Sequence[Answer], window_s: float, *, since_s: float = 0.0) -> int:
+    """Return the most that were let in within any stretch of a window, for certain.
+
+    When a request was let in is known to be between its coming and its answer: so those count
+    that both came and were answered within the stretch, however busy the machine is.
+
+    Args:
+        answers: Of requests that a limit bears on.
+        window_s: The limit's.
+        since_s: Looks at those that came later only, seconds since the Unix epoch.
+    """
+    let_in = [answer for answer in answers if answer.status == 200]
+    let_in = [answer for answer in let_in if answer.came_at_ms >= since_s * 1_000]
+    most = 0
+    for first in let_in:
+        begin_ms, end_ms = first.came_at_ms, first.came_at_ms + window_s * 1_000
+        within = (
+            begin_ms <= answer.came_at_ms and answer.ended_at_ms <= end_ms for answer in let_in
+        )
+        most = max(most, sum(within))
+    return most
+
+
+def most_at_once(answers: Sequence[Answer], took_s: float) -> int:
+    """Return the most that were in flight at any moment, for certain.
+
+    Whoever was let in was so before the last `took_s` of their time, and stayed beyond the first.
+
+    Args:
+        answers: Of requests that a limit bears on.
+        took_s: What the engine took for each of them, at least.
+    """
+    took_ms = took_s * 1_000
+    let_in = [answer for answer in answers if answer.status == 200]
+    spans = [(answer.ended_at_ms - took_ms, answer.came_at_ms + took_ms) for answer in let_in]
+    return max((sum(a <= begin < b for a, b in spans) for begin, _ in spans), default=0)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from penstock.control.settings import ControlSettings
 from penstock.node.discovery.settings import DiscoverySettings
 from penstock.node.settings import AgentSettings
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 _CONFIG = """\
 version: 1
 organizations: [{name: dev}]
@@ -101,7 +101,7 @@ class Plane:
         """Send a chat and return the answer's status."""
         body = {"model": model, "messages": [{"role": "user", "content": "hello"}]}
         async with httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{self.port}/v1", verify=NO_TLS
+            base_url=f"http://127.0.0.1:{self.port}/v1", timeout=WAIT_S, verify=NO_TLS
         ) as client:
             headers = {"authorization": f"Bearer {key}"}
             answer = await client.post("/chat/completions", json=body, headers=headers)

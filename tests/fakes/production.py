@@ -19,7 +19,7 @@ from tests.fakes.ports import free_port
 from penstock.control.settings import ControlSettings
 from penstock.node.settings import AgentSettings
 
-START_S = 30.0
+START_S = 60.0
 MODEL = "emulated-70b"
 _DSN = "PENSTOCK_DATABASE"
 _CONFIG = """\

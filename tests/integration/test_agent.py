@@ -116,7 +116,7 @@ async def test_a_killed_worker_is_replaced_at_once(node: Node, sink: Sink) -> No
     await until(lambda: sink.outcomes()["interrupted"] == 4, "interrupted requests are shipped")
     await node.until_metric("penstock_worker_restarts_total", 1)
     await node.until_metric("penstock_workers", 1)
-    assert await node.metric("penstock_requests_total") == 10
+    await node.until_metric("penstock_requests_total", 10)
     await node.until_metric("penstock_requests_in_flight", 4)
     assert node.worker_pids() != [pid]
     assert await node.stop() == 0
@@ -127,7 +127,7 @@ async def test_a_worker_that_always_dies_is_restarted_less_and_less_often(node: 
     """A worker that cannot live is tried again with pauses, and the agent stays."""
     await node.start("--die-after-s=0.05")
     await until(lambda: "pause_s=1.0" in node.log(), "pauses grow")
-    assert node.log().count("worker started") <= 4
+    assert node.log().partition("pause_s=1.0")[0].count("worker started") <= 4
     assert await node.stop() == 0
 
 
@@ -182,11 +182,12 @@ async def test_only_one_agent_runs_on_a_data_folder(node: Node, tmp_path: Path) 
 async def test_a_store_that_is_away_loses_nothing(node: Node, sink: Sink) -> None:
     """Events wait on the disk while the store is away, are counted, and arrive afterwards."""
     sink.is_away = True
-    await node.start("--closed=600", "--open=2")
+    await node.start("--closed=600", "--open=2", ship_grace_s=1.0)
     segments = node.data / "journal" / "0-00000001"
     await until(lambda: len(list(segments.glob("*.journal"))) == 4, "the journal is written")
     # Each segment begins with a record of its own.
     await node.until_metric("penstock_journal_unshipped_records", 1202 + 4)
+    await until(lambda: "usage not shipped" in node.log(), "it is tried")
     assert (await node.metric("penstock_ship_failures_total") or 0) > 0
     assert (await node.metric("penstock_ship_lag_seconds") or 0) > 0
     assert (await node.metric("penstock_journal_unshipped_bytes") or 0) > 100_000
