@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+_PATIENCE_S = 30
 _ANSWER = (
     b'{"id":"c1","object":"chat.completion","model":"served-model","choices":'
     b'[{"index":0,"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}],'
@@ -59,13 +60,13 @@ class RecordingEngine:
     def start(self) -> None:
         """Listen on a free port of the loopback."""
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(_PATIENCE_S)
 
     def stop(self) -> None:
         """Close everything and end the thread."""
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(_PATIENCE_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
+        self._thread.join(_PATIENCE_S)
         self._loop.close()
 
     def release(self) -> None:

@@ -43,7 +43,7 @@ class RedisServer:
         self.socket.unlink(missing_ok=True)
         self._process = subprocess.Popen([str(program), *options], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not self.socket.exists():
+        while not self._is_listening():  # its socket is there a moment before
             if time.monotonic() > deadline:
                 raise TimeoutError(self.socket)
             time.sleep(0.01)
@@ -71,6 +71,10 @@ class RedisServer:
             client.connect(str(self.socket))
             client.sendall(b"FLUSHALL\r\n")
             assert client.recv(64) == b"+OK\r\n"
+
+    def _is_listening(self) -> bool:
+        with sockets.socket(sockets.AF_UNIX) as client:
+            return client.connect_ex(str(self.socket)) == 0
 
 
 @contextmanager

@@ -63,7 +63,7 @@ class TellingEngine:
         await self._post("/emulator/reset", {})
 
     async def _post(self, path: str, body: dict[str, object]) -> None:
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=30) as client:
             (await client.post(self.url + path, json=body)).raise_for_status()
 
 
