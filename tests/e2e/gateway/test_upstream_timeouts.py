@@ -208,7 +208,7 @@ async def test_a_stream_with_pauses_below_the_bound_is_no_stall(
         await talk.stream(ROLE, token("a"), token("b"), DONE, pause_s=0.15)
 
     engine.script = script
-    found, *_ = await _ask_until(worker, lambda found: found.is_complete)
+    found, *_ = await _ask_until(worker, lambda each: each.status == 200 and each.is_complete)
     assert found.body == ROLE + token("a") + token("b") + DONE
 
 
