@@ -75,7 +75,7 @@ def await_text(text: str, look: Callable[[], str]) -> None:
 def test_the_tutorial_does_what_it_says(base_url: str, tmp_path: Path) -> None:
     """Every command of the tutorial succeeds and shows what the text promises."""
     blocks = BLOCK.findall(TUTORIAL.read_text("utf-8"))
-    (export, models, chat, usage, by_model, slow, broken, latest, doctor) = (
+    (export, models, chat, usage, by_model, top, slow, broken, latest, doctor) = (
         block.replace("http://127.0.0.1:8080", base_url) for block in blocks
     )
 
@@ -87,6 +87,7 @@ def test_the_tutorial_does_what_it_says(base_url: str, tmp_path: Path) -> None:
     assert said(chat).rstrip().endswith("data: [DONE]")
     await_text("smollm2", lambda: said(usage))
     assert '"input_tokens"' in said(by_model)
+    assert "smollm2" in said(top)
     assert float(said(slow).split()[0]) >= 0.5
     stream = said(broken)
     assert '"error"' in stream

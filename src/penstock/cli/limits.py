@@ -39,7 +39,7 @@ from penstock.cli.records import (
     time_cell,
 )
 from penstock.cli.resolving import LIMITS, PLANS, NameBook, OrgOption, ProjectOption, find_place
-from penstock.cli.times import format_time, parse_deadline
+from penstock.cli.times import format_duration, format_time, parse_deadline
 from penstock.contract.limits import Enforcement, Metric
 
 if TYPE_CHECKING:
@@ -128,7 +128,9 @@ def set_rule(  # noqa: PLR0913  # each option is a parameter: Typer reads them f
         row = _change_rules(client, owner, replace)
         (rule,) = (one for one in row["rules"] if split_rules([one], slot)[0] is not None)
         where = {name: value for name, value in row.items() if name.endswith("_id")}
-        sentence = f"{limit_cell(rule)} {metric} hold for {owner.words}."
+        span = rule["window_s"]
+        window = f" in {format_duration(span)}" if span else ""
+        sentence = f"{limit_cell(rule)} {metric}{window} hold for {owner.words}."
         say_done({**rule, **where, "limits_id": row["id"]}, sentence, as_json=as_json)
 
 

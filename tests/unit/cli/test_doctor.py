@@ -201,6 +201,8 @@ def test_a_key_that_is_not_accepted_fails() -> None:
 def test_a_journal_that_lags_fails() -> None:
     """Usage that does not get through for minutes fails, and so does a full journal."""
     instance = Instance()
+    (finding,) = [finding for finding in instance.check() if finding.check == "Endpoints"]
+    assert finding.detail == "none says that it cannot"
     instance.metrics = 'penstock_ship_lag_seconds 500\npenstock_journal_full{slot="0"} 1\n'
     findings = verdicts(instance.check())
     assert findings["Journal lag"] == "failed"

@@ -47,7 +47,8 @@ def test_everybody_can_be_named(
     (asked,) = plane.state.changes()
     assert asked.body is not None
     assert asked.body[member] == row["id"]
-    run_json(plane, "limits", "set", *who, "--metric", "tokens", "--limit", "9", "--window", "1d")
+    tokens = ("--metric", "tokens", "--limit", "9", "--window", "1d")
+    assert run(plane, "limits", "set", *who, *tokens).stdout.startswith("9 tokens in 1d hold for ")
     (limits,) = plane.state.rows["limits"]
     assert [one["metric"] for one in limits["rules"]] == ["requests", "tokens"]
     shown = run(plane, "limits", "show", *who).stdout

@@ -129,7 +129,8 @@ def _check_endpoints(page: str) -> Finding:
         detail = f"not ready: {_list(sorted(away))}"
         remedy = "Look at these servers; others of the upstream are asked as long as there are any."
         return Finding("Endpoints", Verdict.NOTE, detail, remedy)
-    return Finding("Endpoints", Verdict.OK, f"{len(states)} say that they can be asked")
+    detail = f"{len(states)} say that they can be asked" if states else "none says that it cannot"
+    return Finding("Endpoints", Verdict.OK, detail)
 
 
 def _check_sources(page: str) -> list[Finding]:
