@@ -178,13 +178,13 @@ class Engines:
         assert (await self._client.delete(self._url, params=params)).status_code == 204
 
     @asynccontextmanager
-    async def renewed(self, engine: RecordingEngine) -> AsyncIterator[None]:
+    async def renewed(self, engine: RecordingEngine, ttl_s: int = 60) -> AsyncIterator[None]:
         """Have one register again and again, as far as somebody answers."""
 
         async def renew() -> None:
             while True:
                 with contextlib.suppress(httpx.TransportError):
-                    await self.register(engine, 60)
+                    await self.register(engine, ttl_s)
                 await asyncio.sleep(1)
 
         renewing = asyncio.create_task(renew())
@@ -216,9 +216,9 @@ async def test_no_request_is_lost_while_engines_register(tmp_path: Path) -> None
                     await _until_asked(site, both, both)
                     await engines.withdraw(second)
                     await _until_asked(site, both, [first])
-                    await engines.register(second, 10)  # and never again
-                    await _until_asked(site, both, both)
-                    await _until_asked(site, both, [first])
+                    async with engines.renewed(second, 10):
+                        await _until_asked(site, both, both)
+                    await _until_asked(site, both, [first])  # once it is silent
                     await site.plane.end("control", signal.SIGKILL)
                     await _until_asked(site, both, [first])
                     await site.plane.end("node", signal.SIGKILL)

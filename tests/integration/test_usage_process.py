@@ -16,7 +16,7 @@ from tests.unit.metering.usage_events import make_body, make_event
 
 from penstock.control.program import main
 
-START_DEADLINE_S = 30.0
+START_DEADLINE_S = 60.0
 
 Start = Callable[[], "Control"]
 
@@ -43,7 +43,9 @@ class Control:
                 stdout=output,
                 stderr=output,
             )
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False)
+        self.client = httpx.Client(
+            base_url=f"http://127.0.0.1:{port}", timeout=START_DEADLINE_S, trust_env=False
+        )
 
     def wait(self) -> None:
         """Return once it is ready."""
@@ -74,7 +76,7 @@ class Control:
         """End the process and return its exit status."""
         self.client.close()
         self.process.send_signal(how)
-        return self.process.wait(20)
+        return self.process.wait(START_DEADLINE_S)
 
 
 @pytest.fixture
