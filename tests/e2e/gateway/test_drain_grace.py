@@ -101,12 +101,22 @@ async def test_the_rest_is_told_when_the_grace_is_over(
     engine: ScriptedEngine, tmp_path: Path
 ) -> None:
     """When the grace runs out, streams get an error event and no end, plain callers a 503."""
+    go_on = asyncio.Event()
+
+    async def soon(talk: Talk) -> None:
+        await talk.send(STREAM_HEAD, chunk(ROLE))
+        await go_on.wait()
+        await talk.send(chunk(usage_frame(counts(1, 5)) + DONE), LAST_CHUNK)
+
+    engine.scripts["soon"] = soon
     with running_worker(tmp_path, [engine.port], drain_grace_s=3.0) as worker:
-        finishing = [asyncio.create_task(ask(worker.port, "short")) for _ in range(3)]
+        finishing = [asyncio.create_task(ask(worker.port, "soon")) for _ in range(3)]
         streams = [asyncio.create_task(ask(worker.port, "endless")) for _ in range(10)]
         plain = [asyncio.create_task(ask(worker.port, "silence", chat_body())) for _ in range(5)]
         await eventually(lambda: len(engine.talks) == 18)
         os.kill(worker.pid, signal.SIGTERM)
+        await eventually(lambda: "gateway.draining" in worker.log.read_text())
+        go_on.set()
         for found in await asyncio.gather(*finishing):
             assert found.is_complete
         for found in await asyncio.gather(*streams):

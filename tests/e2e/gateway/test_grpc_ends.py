@@ -207,8 +207,9 @@ def test_a_call_under_way_is_finished_before_the_worker_ends(
 ) -> None:
     """After SIGTERM its answer comes whole, and the worker ends with it."""
     with _serving(tmp_path, engine, drain_grace_s=60.0) as (worker, caller):
+        count = engine.count("request_count")
         future = caller.begin("ModelInfer", text_request(MODEL), ("x-emulator-ttft-ms", "1000"))
-        _wait(lambda: engine.count("active_count") == 1)
+        _wait(lambda: engine.count("request_count") == count + 1)
         os.kill(worker.pid, signal.SIGTERM)
         assert future.exception() is None
         assert worker.process.wait(30) == 0
