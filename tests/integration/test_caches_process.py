@@ -1,6 +1,7 @@
 """The process that follows engines' KV caches, spoken to as its agent and workers speak to it."""
 
 import asyncio
+import contextlib
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -107,10 +108,10 @@ class _Process:
 
 @asynccontextmanager
 async def _running(
-    folder: Path, answer_s: float = 20.0, stderr: BinaryIO | None = None
+    folder: Path, answer_s: float = 20.0, stderr: BinaryIO | None = None, memory_bytes: int = 0
 ) -> AsyncIterator[_Process]:
     socket = folder / "s"
-    settings = CachesSettings("node-a", str(socket), answer_s, "json", "info")
+    settings = CachesSettings("node-a", str(socket), answer_s, "json", "info", memory_bytes)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -124,8 +125,9 @@ async def _running(
     try:
         await running.until(lambda said: said and socket.exists())
         yield running
-        assert await running.end() == 0
-        assert not socket.exists()
+        if process.returncode is None:
+            assert await running.end() == 0
+            assert not socket.exists()
     finally:
         if process.returncode is None:
             process.kill()
@@ -264,6 +266,41 @@ async def test_it_logs_from_the_level_that_its_agent_says(tmp_path: Path) -> Non
         ("node.tokenizer_unusable", None),
         ("kit.log_level_changed", "debug"),
     ]
+
+
+_GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01NULL" + bytes(48)
+_READY = b"\x04\x1a\x05READY\x0bSocket-Type\x00\x00\x00\x04XPUB"
+_EMPTY_PART = b"\x01\x00"
+"""Of a message that goes on."""
+_MOST_PARTS = 1 << 24
+"""Each takes 64 bytes of memory: 1 GiB."""
+
+
+async def test_a_message_that_never_ends_takes_bounded_memory(tmp_path: Path) -> None:
+    """The line ends before the process has more than it may, if not the process with it."""
+    ended = asyncio.get_running_loop().create_future()
+
+    async def endless(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(_GREETING + _READY)
+        parts, count = _EMPTY_PART * (1 << 18), 0
+        with contextlib.suppress(OSError):
+            while count < _MOST_PARTS:
+                writer.write(parts)
+                await writer.drain()
+                count += 1 << 18
+        writer.transport.abort()
+        if not ended.done():
+            ended.set_result(count)
+
+    server = await asyncio.start_server(endless, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with _running(tmp_path, memory_bytes=256 << 20) as process:
+        process.follow(FollowedEngine("u", "x", "127.0.0.1", (port,)))
+        async with asyncio.timeout(PATIENCE_S * 2):
+            assert await ended < _MOST_PARTS
+        server.close()
+        process.process.kill()  # whether it lives or not, an agent would start the next one
+        await process.process.wait()
 
 
 class _Flawed(ServedUpstreams):

@@ -169,6 +169,20 @@ async def test_what_no_engine_sends_harms_nothing() -> None:
             await until(_has(index, unknown=7, gaps=2, blocks=0), "all is counted")
 
 
+@pytest.mark.parametrize("frames", [[b""] * 100_000, [b"", _number(0), bytes(5 << 20)]])
+async def test_a_message_that_is_too_large_ends_its_line(frames: list[bytes]) -> None:
+    """It is refused and counted, and the engine is heard again after a pause."""
+    async with _publishing() as publisher:
+        engine = FollowedEngine("u", "x", "127.0.0.1", (publisher.port,))
+        async with _following(engine) as (index, _):
+            await publisher.socket.recv()  # it subscribed
+            await publisher.send(*frames)
+            assert await publisher.socket.recv() == b"\0", "it left"
+            assert await publisher.socket.recv() == b"\1", "it is back"
+            await publisher.send(b"", _number(0), _STORED)
+            await until(_has(index, failures=1, unknown=0, blocks=1), "it is heard")
+
+
 async def test_a_gap_is_closed_by_what_is_sent_again() -> None:
     """Batches that were lost on the way are asked for by number; what makes no sense there ends."""
     async with _publishing() as publisher:

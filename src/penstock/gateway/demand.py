@@ -261,8 +261,8 @@ def _count_in_piece(piece: bytes) -> int:
     members = _decode_members(piece)
     if "type" in members:
         return _count_parts(_decode_parts(b"[" + piece + b"]"), piece)
-    if members.keys() <= {"text"} or members.keys() <= {"content"}:
-        text = b"".join(bytes(raw) for raw in members.values())
+    if len(members) == 1 and ("text" in members or "content" in members):
+        (text,) = map(bytes, members.values())
         if text.startswith(b'"'):
             return 0
         if "content" in members:

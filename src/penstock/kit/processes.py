@@ -1,5 +1,6 @@
 """What the system says of a process."""
 
+import contextlib
 import os
 import resource
 from pathlib import Path
@@ -9,6 +10,11 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 _USER, _SYSTEM = 11, 12
 """Places of processor times behind the name in `/proc/<pid>/stat`: fields 14 and 15."""
+_CONTAINERS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+"""Where a container is told how much memory it may have, by cgroups of version 2 and 1."""
 _FILES_ENOUGH = 1 << 20
 """More are of no use to a process, and there may be no limit."""
 
@@ -31,6 +37,22 @@ def raise_open_files() -> int:
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     return most
+
+
+def find_memory() -> int:
+    """Return how many bytes of memory there are, for all processes of the machine or container."""
+    memory = os.sysconf("SC_PHYS_PAGES") * _PAGE_BYTES
+    for path in _CONTAINERS:
+        with contextlib.suppress(OSError, ValueError):  # there is none, or no bound
+            memory = min(memory, int(path.read_text()))
+    return memory
+
+
+def limit_memory(most_bytes: int) -> None:
+    """Let this process have no more memory of its own: what asks for more fails, or ends it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    most = most_bytes if hard == resource.RLIM_INFINITY else min(hard, most_bytes)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
 
 
 def find_use(pid: int) -> ProcessUse | None:

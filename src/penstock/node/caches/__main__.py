@@ -6,6 +6,7 @@ import msgspec
 import uvloop
 
 from penstock.kit.logs.setup import configure, know
+from penstock.kit.processes import find_memory, limit_memory
 from penstock.node.caches.process import CachesSettings, serve
 
 
@@ -18,6 +19,9 @@ def main() -> int:
         return 2
     configure("caches", form=settings.log_format, level=settings.log_level)
     know(node=settings.node_id)
+    # Parts of a message that never ends are kept by ZeroMQ, which counts them as one: an engine
+    # that sends such must not take the memory of workers.
+    limit_memory(settings.memory_bytes or find_memory() // 2)
     uvloop.run(serve(settings))
     return 0
 

@@ -41,6 +41,8 @@ class CachesSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long they wait for an answer."""
     log_format: Form = "auto"
     log_level: LevelName = "info"
+    memory_bytes: int = 0
+    """The most that it may have; half of what there is when 0."""
 
 
 async def serve(settings: CachesSettings) -> None:

@@ -8,6 +8,7 @@ Source: wire forms of vLLM's and SGLang's `kv_events`.
 
 import asyncio
 import contextlib
+import errno
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -28,6 +29,8 @@ SOCKETS, FILES = 4, 6
 two have a connection."""
 FIRST_PAUSE_MS, MOST_PAUSE_MS = 100, 10_000
 """Before a lost line is made again."""
+_RETRIED_MS: Final = 1_000
+"""How long after a line is lost it is said that it is made again."""
 REPLAY_S: Final = 10.0
 """How long batches may come that were asked for again, and how long none may come."""
 REPLAY_SILENCE_S: Final = 2.0
@@ -67,6 +70,8 @@ class Subscription:
         self.follower = follower
         self._on_change = on_change
         self.is_connected = False
+        self._is_given_up = False
+        """The line is lost, and ZeroMQ did not say that it makes it again."""
         self.lag_s: float | None = None
         """How old the last batch was when it came."""
 
@@ -105,8 +110,10 @@ class Subscription:
         return socket
 
     async def _listen(self, socket: zmq.asyncio.Socket) -> None:
+        self._is_given_up = False
         socket.subscribe(b"")
         changes = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+        changes |= zmq.EVENT_CONNECT_RETRIED
         monitor = socket.get_monitor_socket(changes)
         poller = zmq.asyncio.Poller()
         for each in (socket, monitor):
@@ -114,7 +121,9 @@ class Subscription:
         try:
             socket.connect(self._address)
             while True:
-                ready = dict(await poller.poll())
+                ready = dict(await poller.poll(_RETRIED_MS if self._is_given_up else None))
+                if not ready:
+                    raise zmq.ZMQError(errno.EPROTO)
                 if monitor in ready:
                     await self._heed(parse_monitor_message(await monitor.recv_multipart()))
                 elif socket in ready:
@@ -126,8 +135,11 @@ class Subscription:
 
     async def _heed(self, change: Any) -> None:
         """Take note that the line is there, or is not."""
-        if change["event"] == zmq.EVENT_DISCONNECTED:
+        # ZeroMQ never connects again to who broke its rules: by too large a message, for one.
+        self._is_given_up = change["event"] == zmq.EVENT_DISCONNECTED
+        if self._is_given_up:
             self._lost()
+        if change["event"] != zmq.EVENT_HANDSHAKE_SUCCEEDED:
             return
         self.is_connected = True
         if self._replay_address is not None:
@@ -141,9 +153,10 @@ class Subscription:
 
     async def _read(self, socket: zmq.asyncio.Socket) -> None:
         """Read what waits, up to some batches."""
+        waiting: zmq.SyncSocket = zmq.Socket.shadow(socket)
         for _ in range(_AT_ONCE):
             try:
-                frames = await socket.recv_multipart(zmq.NOBLOCK)
+                frames = _receive(waiting)
             except zmq.Again:
                 break
             number = read_number(frames[1]) if len(frames) == _FRAMES else None
@@ -174,7 +187,7 @@ class Subscription:
             await socket.send_multipart([b"", follower.next_number.to_bytes(NUMBER_BYTES, "big")])
             async with asyncio.timeout(REPLAY_S):
                 while await socket.poll(REPLAY_SILENCE_S * 1_000):
-                    frames = await socket.recv_multipart()
+                    frames = _receive(zmq.Socket.shadow(socket))
                     if len(frames) < 2 or frames[-2] == END:  # noqa: PLR2004 - number and content
                         break
                     number = read_number(frames[-2])
@@ -184,5 +197,22 @@ class Subscription:
         follower.heard_again()
 
 
+def _receive(socket: zmq.SyncSocket) -> list[bytes]:
+    """Return the parts of the message that is there.
+
+    Raises:
+        zmq.Again: There is none.
+        zmq.ZMQError: It has so many parts that the line has to be made anew.
+    """
+    frames = [socket.recv(zmq.NOBLOCK)]
+    while socket.get(zmq.RCVMORE):
+        if len(frames) == _MOST_FRAMES:
+            raise zmq.ZMQError(errno.EMSGSIZE)
+        frames.append(socket.recv(zmq.NOBLOCK))  # all of it is there when one part is
+    return frames
+
+
 _FRAMES: Final = 3
 """Topic, number, content."""
+_MOST_FRAMES: Final = 8
+"""Of a message of another shape: what has more is not passed over but refused."""
