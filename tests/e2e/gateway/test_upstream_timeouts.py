@@ -45,7 +45,7 @@ CHUNKS = 60
 """Of some 150 KB each: more than all buffers between engine and caller hold."""
 LATE_S = 5.0
 """How much later than its bound a time-out may be: sweeps, and a busy machine."""
-TRIES = 10
+TRIES = 25
 """A busy machine may be too late for one bound before it comes to the one that is meant, but not
 each time."""
 
