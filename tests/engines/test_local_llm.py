@@ -1,5 +1,6 @@
 """The local LLM: real text of a real model on llama.cpp."""
 
+import contextlib
 import signal
 import socket
 import subprocess
@@ -142,16 +143,21 @@ def test_too_long_a_prompt_is_refused(llm: httpx.Client) -> None:
 
 
 def test_sigterm_ends_it_at_once_and_quietly() -> None:
-    """SIGTERM ends it with status 0 within a second, though a stream is on its way."""
+    """SIGTERM ends it with status 0 long before a stream that is on its way would end."""
     port = free_port()
     with _running(port) as process:
         url = f"http://127.0.0.1:{port}/v1/chat/completions"
-        with httpx.stream("POST", url, json=_chat(STORY, 1500, stream=True)) as answer:
-            next(answer.iter_raw())
-            began_at_s = time.monotonic()
+        body = _chat(STORY, 1500, stream=True, ignore_eos=True)
+        with httpx.stream("POST", url, json=body, timeout=60) as answer:
+            texts = answer.iter_raw()
+            said = next(texts)
             process.send_signal(signal.SIGTERM)
-            out, error = process.communicate(timeout=10)
-        assert time.monotonic() - began_at_s < 1
+            out, error = process.communicate(timeout=60)
+            with contextlib.suppress(httpx.TransportError):  # its connection is cut
+                for text in texts:
+                    said += text
+        assert said.count(b"data: ") < 750
+        assert b"[DONE]" not in said
         assert (process.returncode, out, error) == (0, "", "")
 
 

@@ -170,11 +170,12 @@ class TestServer:
         await eventually(lambda: mine.calls and mine.calls[0].is_end)
         call.cancel()
         await eventually(lambda: mine.calls[0].resets)
-        with pytest.raises(grpc.aio.AioRpcError) as error:
-            await silent(b"", timeout=0.2)
-        assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        await eventually(lambda: mine.calls[1].resets)
-        assert [each.resets for each in mine.calls] == [[ErrorCode.CANCEL]] * 2
+        while len(mine.calls) < 2:  # its time may be over before it was sent
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await silent(b"", timeout=0.2)
+            assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        await eventually(lambda: mine.calls[-1].resets)
+        assert {tuple(each.resets) for each in mine.calls} == {(ErrorCode.CANCEL,)}
 
     async def test_what_is_under_way_ends_well(self, site: tuple[Site, grpc.aio.Channel]) -> None:
         """While we drain, a call under way is answered; the connection closes behind it."""
@@ -340,8 +341,9 @@ class TestClient:
         await engine[1].stop(0)
         await eventually(lambda: asked.is_over)
         await eventually(lambda: engine[2].connection_count == 0)
+        asked_s = asyncio.get_running_loop().time()
         late = Asked("/t/Unary").start(engine[2])
         await eventually(lambda: late.is_over)
         assert late.refusal is not None
         assert late.refusal.error is CONNECT_FAILED
-        assert engine[2].cool_until_s > asyncio.get_running_loop().time()
+        assert engine[2].cool_until_s > asked_s

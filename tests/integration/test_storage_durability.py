@@ -51,7 +51,7 @@ async def test_what_was_confirmed_survives_a_crash(cluster: Cluster) -> None:
         writers = [
             asyncio.create_task(write(f"{number}-{writer}", crash)) for writer in range(WRITERS)
         ]
-        await asyncio.wait_for(crash.wait(), 10)
+        await asyncio.wait_for(crash.wait(), 60)
         # Without another turn of this loop: what is confirmed now is all that was promised.
         cluster.stop(signal.SIGQUIT)
         await asyncio.gather(*writers)

@@ -1,6 +1,7 @@
 """A dev instance's penstock.yaml on its way to the control plane."""
 
 import asyncio
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -56,13 +57,13 @@ def refused(*path: str | int) -> Answer:
     return problem(400, INVALID, "One fault was found.", errors=[error])
 
 
-async def until(rig: Rig, count: int) -> None:
-    """Wait until so many documents were sent."""
-    for _ in range(100):
-        if len(rig.applied) >= count:
+async def until(said: Callable[[], Sequence[object]], count: int) -> None:
+    """Wait until there are so many."""
+    for _ in range(600):
+        if len(said()) >= count:
             return
         await asyncio.sleep(0.05)
-    pytest.fail(f"only {len(rig.applied)} were sent")
+    pytest.fail(f"there are only {said()}")
 
 
 async def test_it_is_applied_once_control_is_there(rig: Rig) -> None:
@@ -76,15 +77,16 @@ async def test_a_change_is_applied_again(rig: Rig) -> None:
     await rig.applier.start()
     following = asyncio.create_task(rig.applier.follow())
     rig.config.write_text(OTHER)
-    await until(rig, 2)
+    await until(lambda: rig.applied, 2)
     rig.config.write_text("version: 1\nroutes: [{}]\n")
-    await asyncio.sleep(2.5)
+    await until(lambda: rig.warnings, 1)
+    await asyncio.sleep(1.5)
     assert len(rig.applied) == 2
     assert len(rig.warnings) == 1
     assert "nothing was changed" in rig.warnings[0]
     assert f"{rig.config}:2:" in rig.warnings[0]
     rig.config.write_text(GOOD)
-    await until(rig, 3)
+    await until(lambda: rig.applied, 3)
     following.cancel()
     assert rig.applied == [("dev", True), ("other", True), ("dev", True)]
 
@@ -113,7 +115,7 @@ async def test_it_is_tried_again_while_control_is_away(rig: Rig) -> None:
     away = problem(500, "err:control:internal:bug", "It failed.")
     rig.plane.state.refused_changes.append(away)
     rig.config.write_text(OTHER)
-    await until(rig, 3)
+    await until(lambda: rig.applied, 3)
     following.cancel()
     assert rig.applied[-1] == ("other", True)
     assert "could not be applied" in rig.warnings[0]

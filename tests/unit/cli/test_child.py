@@ -36,7 +36,7 @@ def make_child(folder: Path, script: str, **changes: float) -> Child:
     pid_file = folder / "pid"
 
     async def is_ready() -> bool:
-        return pid_file.exists()
+        return pid_file.exists() and bool(pid_file.read_text())
 
     return Child(
         name="engine",
