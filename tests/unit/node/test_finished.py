@@ -1,6 +1,7 @@
 """Telling of requests that have ended: what is read of journals, when, and how much of it."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,19 @@ def test_nobody_asks_nothing_is_read(tmp_path: Path) -> None:
         requests.take(RefusedRequests(()))
 
     asyncio.run(main())
+
+
+def test_few_are_told_of_at_once(tmp_path: Path) -> None:
+    """Others have the core in between, whether requests are read or handed over; all are told."""
+    told: list[Sequence[FinishedRequest]] = []
+    requests = FinishedRequests(tmp_path, [told.append])
+    asyncio.run(requests.look())
+    names = [str(number) for number in range(100)]
+    FakeJournal(tmp_path).write(*map(_close, names))
+    asyncio.run(requests.look())
+    read = [each for few in told for each in few]
+    assert [each.event_id for each in read] == names
+    requests.take(RefusedRequests(tuple(read)))
+    asyncio.run(requests.look())
+    assert [each for few in told for each in few] == read * 2
+    assert max(map(len, told)) < 20
