@@ -101,6 +101,13 @@ class Site:
                     return
                 await asyncio.sleep(0.05)
 
+    async def until_found(self, count: int) -> None:
+        """Wait until the agent says that the source has so many endpoints."""
+        line = f'penstock_discovery_endpoints{{source="{self.source}"}} {count}.0\n'
+        async with asyncio.timeout(PATIENCE_S):
+            while line not in (await self.look("/metrics")).text:  # noqa: ASYNC110  # as above
+                await asyncio.sleep(0.05)
+
     async def look(self, path: str) -> httpx.Response:
         """Ask the agent."""
         return await self._client.get(f"http://127.0.0.1:{self.plane.metrics_port}{path}")
@@ -215,10 +222,13 @@ async def test_no_request_is_lost_while_engines_register(tmp_path: Path) -> None
                     await engines.register(second)
                     await _until_asked(site, both, both)
                     await engines.withdraw(second)
+                    await site.until_found(1)  # requests that all go to one may be chance
                     await _until_asked(site, both, [first])
                     async with engines.renewed(second, 10):
+                        await site.until_found(2)
                         await _until_asked(site, both, both)
-                    await _until_asked(site, both, [first])  # once it is silent
+                    await site.until_found(1)  # once it is silent
+                    await _until_asked(site, both, [first])
                     await site.plane.end("control", signal.SIGKILL)
                     await _until_asked(site, both, [first])
                     await site.plane.end("node", signal.SIGKILL)
