@@ -3,21 +3,20 @@
 import asyncio
 import io
 import json
-import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 from tests.fakes.admin_rig import run_admin_rig
+from tests.fakes.own_log import log_in_memory
 from tests.fakes.ports import free_port
 
 from penstock.cli.debug import ask
 from penstock.control.log_levels import record_level
 from penstock.kit.clock import ManualClock
 from penstock.kit.debug_door import DebugDoor, socket_path
-from penstock.kit.logs.repeats import Repeats
-from penstock.kit.logs.setup import Handler, get_level
+from penstock.kit.logs.setup import get_level
 from penstock.kit.logs.switch import PATH, LevelChange, level_routes
 from penstock.storage.database import Database
 
@@ -25,14 +24,8 @@ from penstock.storage.database import Database
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
     """Log into memory, and leave levels as they were."""
-    root, ours = logging.getLogger(), logging.getLogger("penstock")
-    before = root.level, ours.level, root.handlers[:]
-    stream = io.StringIO()
-    root.handlers[:] = [Handler(stream, "json", "test", Repeats(lambda: 0.0))]
-    yield stream
-    root.setLevel(before[0])
-    ours.setLevel(before[1])
-    root.handlers[:] = before[2]
+    with log_in_memory() as stream:
+        yield stream
 
 
 async def _change(folder: Path, tell: Callable[[LevelChange], Awaitable[None]], level: str) -> None:

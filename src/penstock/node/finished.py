@@ -35,7 +35,7 @@ _CHUNKS_AT_ONCE: Final = 512
 _IN_A_ROW: Final = 64
 """Requests that are told of before others have the core: it takes less than a millisecond."""
 
-_Any = TypeVar("_Any")
+_Item = TypeVar("_Item")
 Recipient: TypeAlias = Callable[[Sequence[FinishedRequest]], None]
 """Takes requests at once: what it cannot take, it drops and counts itself. It is called in a
 thread, not in two at a time."""
@@ -217,10 +217,10 @@ class _Reader:
         return told, passed_over
 
 
-def _by_turns(all_of_them: Sequence[_Any]) -> Iterator[Sequence[_Any]]:
+def _by_turns(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
     """Yield a few at a time, and let others have the core in between."""
-    for begin in range(0, len(all_of_them), _IN_A_ROW):
-        yield all_of_them[begin : begin + _IN_A_ROW]
+    for begin in range(0, len(items), _IN_A_ROW):
+        yield items[begin : begin + _IN_A_ROW]
         os.sched_yield()
 
 

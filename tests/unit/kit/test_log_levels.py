@@ -2,28 +2,21 @@
 
 import io
 import json
-import logging
 from collections.abc import Iterator
 
 import pytest
+from tests.fakes.own_log import log_in_memory
 
 from penstock.kit.inspection import InspectionError
-from penstock.kit.logs.repeats import Repeats
-from penstock.kit.logs.setup import Handler, LevelName, change_level, get_level
+from penstock.kit.logs.setup import LevelName, change_level, get_level
 from penstock.kit.logs.switch import PATH, LevelChange, level_routes
 
 
 @pytest.fixture(autouse=True)
 def log() -> Iterator[io.StringIO]:
     """Log into memory, and leave levels as they were."""
-    root, ours = logging.getLogger(), logging.getLogger("penstock")
-    before = root.level, ours.level, root.handlers[:]
-    stream = io.StringIO()
-    root.handlers[:] = [Handler(stream, "json", "test", Repeats(lambda: 0.0))]
-    yield stream
-    root.setLevel(before[0])
-    ours.setLevel(before[1])
-    root.handlers[:] = before[2]
+    with log_in_memory() as stream:
+        yield stream
 
 
 @pytest.mark.parametrize(("before", "now"), [("info", "error"), ("error", "debug")])

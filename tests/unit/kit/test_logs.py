@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.fakes.own_log import kept_logging
 
 from penstock.kit.clock import ManualClock
 from penstock.kit.logs import setup
@@ -59,8 +60,6 @@ class Rig(NamedTuple):
 @pytest.fixture
 def make() -> Iterator[Callable[[Form], Rig]]:
     """Return what makes the log of this process another one, until the test's end."""
-    root, ours = logging.getLogger(), logging.getLogger("penstock")
-    before = root.level, ours.level, root.handlers[:]
     rigs: list[Rig] = []
 
     def make(form: Form, stream: io.StringIO | None = None) -> Rig:
@@ -71,11 +70,9 @@ def make() -> Iterator[Callable[[Form], Rig]]:
         set_level("info")
         return rigs[-1]
 
-    yield make
+    with kept_logging() as root:
+        yield make
     know_request()
-    root.setLevel(before[0])
-    ours.setLevel(before[1])
-    root.handlers[:] = before[2]
 
 
 def test_a_line_says_when_what_and_by_whom(make: Callable[[Form], Rig]) -> None:
