@@ -7,7 +7,8 @@ is there.
 
 What is told of is turned to bytes at once, by those who want to know, in the thread that reads: so
 few objects live at a time, and lie where the processor has them. In between others have the core:
-a worker or an engine that shares it would wait for milliseconds else, a third of the time.
+a worker or an engine that shares it would wait for milliseconds else, a third of the time. Where
+there is much to tell of, since too little of the core was left, that ends.
 """
 
 import asyncio
@@ -34,6 +35,8 @@ second there are some 7,000 in a round, since to tell of them takes time, too.""
 _CHUNKS_AT_ONCE: Final = 512
 _IN_A_ROW: Final = 64
 """Requests that are told of before others have the core: it takes less than a millisecond."""
+_HURRY: Final = AT_ONCE // 2
+"""From so many in a round on nobody else is given the core: too many would be passed over."""
 
 _Item = TypeVar("_Item")
 Recipient: TypeAlias = Callable[[Sequence[FinishedRequest]], None]
@@ -201,7 +204,7 @@ class _Reader:
             del segment, offset
             closes, consumed = read_closes(content)
             wanted = closes[: room - told]
-            for few in _by_turns(wanted):
+            for few in _by_turns(wanted, told):
                 tell([finished_request(each.event, each.course, slot) for each in few])
             told += len(wanted)
             passed_over += len(closes) - len(wanted)
@@ -217,11 +220,17 @@ class _Reader:
         return told, passed_over
 
 
-def _by_turns(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
-    """Yield a few at a time, and let others have the core in between."""
+def _by_turns(items: Sequence[_Item], before: int = 0) -> Iterator[Sequence[_Item]]:
+    """Yield a few at a time, and let others have the core in between.
+
+    Args:
+        items: What there is.
+        before: How many there were in this round already.
+    """
     for begin in range(0, len(items), _IN_A_ROW):
         yield items[begin : begin + _IN_A_ROW]
-        os.sched_yield()
+        if before + begin < _HURRY:
+            os.sched_yield()
 
 
 def _end_of(folder: Path) -> Position:

@@ -95,6 +95,27 @@ def test_who_is_behind_passes_over(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert reading.look() == ["later"]
 
 
+@pytest.mark.parametrize(("count", "times"), [(30, 3), (40, 4), (90, 4)])
+def test_who_is_behind_keeps_the_core(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, times: int
+) -> None:
+    """Others have the core while there is little to tell of; with much, telling goes first."""
+    yielded = 0
+
+    def take_note() -> None:
+        nonlocal yielded
+        yielded += 1
+
+    monkeypatch.setattr(finished, "_IN_A_ROW", 10)
+    monkeypatch.setattr(finished, "_HURRY", 40)
+    monkeypatch.setattr("os.sched_yield", take_note)
+    reading = Reading(tmp_path)
+    reading.look()
+    FakeJournal(tmp_path).write(*(_close(str(number)) for number in range(count)))
+    assert len(reading.look()) == count
+    assert yielded == times
+
+
 def test_a_damaged_frame_ends_the_reading_of_a_segment_only(tmp_path: Path) -> None:
     """What is behind damage is not told; the next segment is."""
     reading = Reading(tmp_path)
