@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -164,7 +164,15 @@ def cpu_clock(pid: int) -> int:
     return (~pid << 3) | 2
 
 
-def start(name: str, command: Sequence[str], port: int, *, core: int, folder: Path) -> Running:
+def start(
+    name: str,
+    command: Sequence[str],
+    port: int,
+    *,
+    core: int,
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+) -> Running:
     """Start a program on one core and wait until it listens.
 
     Args:
@@ -173,6 +181,7 @@ def start(name: str, command: Sequence[str], port: int, *, core: int, folder: Pa
         port: Where it will listen.
         core: The core for it and all its threads and children.
         folder: Its working folder; takes `output.log`.
+        environment: Variables beside those of this process.
 
     Raises:
         StartError: It did not come up.
@@ -185,6 +194,7 @@ def start(name: str, command: Sequence[str], port: int, *, core: int, folder: Pa
             stdout=output,
             stderr=output,
             cwd=folder,
+            env=os.environ | (environment or {}),
             start_new_session=True,
         )
     running = Running(name, process, port, log)

@@ -105,6 +105,7 @@ def launch(
     engine_port: int,
     *,
     cores: Cores,
+    seed: int,
     models: int = 1,
     organizations: int = 1,
     settings: Mapping[str, Any] | None = None,
@@ -116,6 +117,8 @@ def launch(
         folder: Takes its data; it is not there yet.
         engine_port: Where the emulator listens.
         cores: Which core is for whom.
+        seed: Of the hashes of its processes: with random ones two of the same kind differ by up
+            to 5 % for as long as they live.
         models: How many names the emulator's model has.
         organizations: How many there are, each with a key.
         settings: Further settings of the agent.
@@ -142,7 +145,14 @@ def launch(
     )
     encoded = msgspec.json.encode(msgspec.to_builtins(values) | dict(settings or {})).decode()
     command = [sys.executable, "-m", "penstock.node", encoded]
-    running = start(name, command, port, core=cores.load, folder=folder)
+    running = start(
+        name,
+        command,
+        port,
+        core=cores.load,
+        folder=folder,
+        environment={"PYTHONHASHSEED": str(seed)},
+    )
     (worker,) = psutil.Process(running.pid).children()
     for thread in worker.threads():
         os.sched_setaffinity(thread.id, {cores.gateway})

@@ -5,27 +5,27 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
-from benches.control.weighing import Meter, cpu_s
+from benches.control.weighing import Meter
 from benches.load.machine import REPOSITORY, describe_machine
 from benches.load.measures import BUSY_CONNECTIONS
-from benches.load.processes import choose_cores, find_free_port, pinned
+from benches.load.processes import Cores, choose_cores, find_free_port, pinned
 from benches.load.servers import Bench, launch_emulator
-from benches.load.wrk import is_installed, run_wrk
+from benches.load.wrk import is_installed
 from benches.telemetry.collectors import collector, silent_collector
 from benches.telemetry.nodes import MODELS, ORGANIZATIONS, Node, launch
 from benches.telemetry.rendered import render
+from benches.telemetry.turns import Compared, Turn, compare
 from rich.console import Console
 
 CALM_CONNECTIONS = 8
-SCRAPES = 30
+SCRAPES = 10
 TURN_S = 2.0
 CALM_TURN_S = 4.0
 DROPPED = (
@@ -37,53 +37,32 @@ _NOISE = 1.15
 """How much a p99 may differ and be the same: two turns without any scrape do as well."""
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """What was measured in one go."""
-
-    per_second: float
-    worker_us: float
-    """Processor time of the worker a request."""
-    agent_us: float
-    """The same of the agent."""
-    p99_us: int
-    failed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """Turns of one side and of the other."""
-
-    first: list[Turn]
-    other: list[Turn]
-
-    def ratio(self, of: Callable[[Turn], float]) -> float:
-        """Return the median, over pairs of turns, of the other's figure by the first's."""
-        return statistics.median(of(b) / of(a) for a, b in zip(self.first, self.other, strict=True))
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Figures:
     """All that was measured."""
 
-    cost: Compared
+    starts: int
+    """How often all nodes were started."""
+    cost: Compared = field(default_factory=Compared)
     """All off, then all on."""
-    hung: Compared
+    hung: Compared = field(default_factory=Compared)
     """All off, then traces on and a collector that answers nothing."""
-    scraped: Compared
+    scraped: Compared = field(default_factory=Compared)
     """Not scraped, then scraped each second."""
-    scrapes_ms: list[float]
-    series: int
-    dropped_percent: float
-    """Requests at full load of which traces or the access log lack something, at most."""
-    hung_bytes: int
+    scrapes_ms: list[float] = field(default_factory=list)
+    series: int = 0
+    requests: float = 0.0
+    """At full load, with all on."""
+    dropped: float = 0.0
+    """Those of them of which traces or the access log lack something, at most."""
+    hung_bytes: int = 0
     """Memory of the agent whose collector answers nothing, at the end."""
-    others_percent: float
+    others_percent: float = 0.0
 
     def rows(self) -> list[tuple[str, str, str, bool]]:
         """Return what, how much, what is wanted, and whether that is so."""
         rate = self.cost.ratio(lambda turn: turn.per_second)
-        dropped = self.dropped_percent
+        dropped = 100 * self.dropped / self.requests
         hung = self.hung.ratio(lambda turn: turn.per_second)
         worker = self.cost.ratio(lambda turn: turn.worker_us)
         p99 = self.scraped.ratio(lambda turn: turn.p99_us)
@@ -115,7 +94,7 @@ def main(arguments: list[str]) -> int:
         return 0 if render(options.rendered) else 1
     machine = describe_machine(Path(tempfile.gettempdir()))
     with tempfile.TemporaryDirectory(prefix="penstock-telemetry-") as name:
-        figures = _measure(Path(name), options.blocks, console)
+        figures = _measure(Path(name), options, console)
     rows = figures.rows()
     text = _render(machine.lines(), figures)
     console.print(text, highlight=False, soft_wrap=True)
@@ -128,7 +107,10 @@ def main(arguments: list[str]) -> int:
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benches/telemetry/run.py", description=__doc__)
-    parser.add_argument("--blocks", type=int, default=15, help="of four turns each")
+    parser.add_argument("--starts", type=int, default=5, help="how often all nodes start anew")
+    parser.add_argument(
+        "--blocks", type=int, default=1, help="of four turns each, of most measures a start"
+    )
     parser.add_argument(
         "--rendered",
         type=float,
@@ -139,93 +121,77 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _measure(folder: Path, blocks: int, console: Console) -> Figures:
-    cores = choose_cores()
+def _measure(folder: Path, options: argparse.Namespace, console: Console) -> Figures:
+    cores, figures, meter = choose_cores(), Figures(options.starts), Meter()
     emulator = launch_emulator(Bench(cores, folder, find_free_port(), ""))
-    meter = Meter()
     with ExitStack() as ends:
         # Client, collectors and whoever scrapes leave the worker's core alone, too.
         ends.enter_context(pinned(cores.load))
         ends.callback(emulator.stop)
+        for number in range(options.starts):
+            console.print(f"start {number + 1} of {options.starts}")
+            with _Nodes(folder / str(number), emulator.port, cores, seed=number) as nodes:
+                nodes.measure(figures, options.blocks, console)
+    figures.others_percent = meter.others_percent()
+    return figures
 
-        def run(name: str, settings: dict[str, Any], *, models: int = 1, many: int = 1) -> Node:
-            node = launch(
-                name,
-                folder / name,
-                emulator.port,
-                cores=cores,
-                models=models,
-                organizations=many,
-                settings=settings,
-            )
-            ends.callback(node.running.stop)
-            return node
 
-        taken, silent = ends.enter_context(collector()), ends.enter_context(silent_collector())
-        log = {"access_log": "all", "access_log_path": str(folder / "access.log")}
-        off = run("off", {"access_log": "off"})
-        hung = run("hung", {"access_log": "off", "otlp": {"endpoint": silent}})
-        on = run("on", {**log, "otlp": {"endpoint": taken}}, models=MODELS, many=ORGANIZATIONS)
-        console.print(f"{ORGANIZATIONS * MODELS} requests that make series")
+class _Nodes(ExitStack):
+    """Nodes that were started together, and the collectors of what they send.
+
+    Args:
+        folder: For their data; it is not there yet.
+        engine_port: Where the emulator listens.
+        cores: Which core is for whom.
+        seed: Of the hashes of all.
+    """
+
+    def __init__(self, folder: Path, engine_port: int, cores: Cores, *, seed: int) -> None:
+        """See the class."""
+        super().__init__()
+        folder.mkdir()
+        self._folder = folder
+        self._launch = partial(launch, engine_port=engine_port, cores=cores, seed=seed)
+
+    def __enter__(self) -> Self:
+        """Start them."""
+        taken, silent = self.enter_context(collector()), self.enter_context(silent_collector())
+        log = {"access_log": "all", "access_log_path": str(self._folder / "access.log")}
+        self._off = self._run("off", {"access_log": "off"})
+        self._hung = self._run("hung", {"access_log": "off", "otlp": {"endpoint": silent}})
+        self._on = self._run("on", {**log, "otlp": {"endpoint": taken}}, MODELS, ORGANIZATIONS)
+        return self
+
+    def _run(self, name: str, settings: dict[str, Any], models: int = 1, many: int = 1) -> Node:
+        node = self._launch(
+            name, self._folder / name, models=models, organizations=many, settings=settings
+        )
+        self.callback(node.running.stop)
+        return node
+
+    def measure(self, figures: Figures, blocks: int, console: Console) -> None:
+        """Measure, and add it to what was measured of others."""
+        on = self._on
         on.fill()
         time.sleep(2.0)  # until the agent was told
-        console.print("scrapes")
         for _ in range(SCRAPES):
             on.scrape()
-        scrapes_ms = [each * 1000 for each in on.scrapes_s]
-        busy = partial(_compare, folder, seconds=TURN_S, connections=BUSY_CONNECTIONS)
-        console.print("throughput, telemetry off and on")
-        cost = busy(off, on, blocks=blocks)
+        figures.scrapes_ms += [each * 1000 for each in on.scrapes_s]
+        busy = partial(compare, self._folder, seconds=TURN_S, connections=BUSY_CONNECTIONS)
+        console.print("  throughput, telemetry off and on")
+        figures.cost.add(busy(self._off, on, blocks=2 * blocks))
         time.sleep(2.0)  # until the rest was told and sent
         on.scrape()
-        dropped_percent = 100 * on.total(*DROPPED) / on.total("penstock_requests_total")
-        console.print("throughput, telemetry off and with a collector that hangs")
-        without = busy(off, hung, blocks=blocks // 2)
-        hung_bytes = psutil.Process(hung.running.pid).memory_info().rss
-        console.print("latency, scraped and not")
-        scraped = _compare(
-            folder, on, on, blocks=blocks // 2, seconds=CALM_TURN_S, connections=CALM_CONNECTIONS
-        )
-    others = meter.others_percent()
-    return Figures(
-        cost, without, scraped, scrapes_ms, on.series, dropped_percent, hung_bytes, others
-    )
-
-
-def _compare(
-    folder: Path, first: Node, other: Node, *, blocks: int, seconds: float, connections: int
-) -> Compared:
-    """Measure one and the other, which is scraped meanwhile, by turns."""
-    found = Compared([], [])
-
-    def turn(node: Node, *, is_scraped: bool) -> Turn:
-        context: AbstractContextManager[None] = node.scraped() if is_scraped else nullcontext()
-        with context:
-            before_s = cpu_s(node.worker_pid), cpu_s(node.running.pid)
-            load = run_wrk(
-                node.running.port,
-                node.request(),
-                connections=connections,
-                seconds=seconds,
-                folder=folder,
-            )
-            after_s = cpu_s(node.worker_pid), cpu_s(node.running.pid)
-        if not load.requests:
-            node.running.fail("answered nothing")
-        worker_us, agent_us = (
-            (after - before) * 1e6 / load.requests
-            for before, after in zip(before_s, after_s, strict=True)
-        )
-        failed = load.bad_status + load.broken
-        return Turn(load.per_second, worker_us, agent_us, load.p99_us, failed)
-
-    for number in range(blocks + 1):
-        one, others = turn(first, is_scraped=False), [turn(other, is_scraped=True) for _ in "ab"]
-        last = turn(first, is_scraped=False)
-        if number:  # the first block warms up
-            found.first.extend([one, last])
-            found.other.extend(others)
-    return found
+        figures.series = on.series
+        figures.dropped += on.total(*DROPPED)
+        figures.requests += on.total("penstock_requests_total")
+        console.print("  throughput, telemetry off and with a collector that hangs")
+        figures.hung.add(busy(self._off, self._hung, blocks=blocks))
+        memory_bytes = psutil.Process(self._hung.running.pid).memory_info().rss
+        figures.hung_bytes = max(figures.hung_bytes, memory_bytes)
+        console.print("  latency, scraped and not")
+        calm = partial(compare, self._folder, seconds=CALM_TURN_S, connections=CALM_CONNECTIONS)
+        figures.scraped.add(calm(on, on, blocks=blocks))
 
 
 def _render(machine: list[str], figures: Figures) -> str:
@@ -234,7 +200,7 @@ def _render(machine: list[str], figures: Figures) -> str:
         for what, value, wanted, is_good in figures.rows()
     ]
     middle = statistics.median(figures.scrapes_ms)
-    cost, scraped = figures.cost, figures.scraped
+    cost, scraped, scrapes = figures.cost, figures.scraped, len(figures.scrapes_ms)
     lines = [
         "# Telemetry bench",
         "",
@@ -249,10 +215,12 @@ def _render(machine: list[str], figures: Figures) -> str:
         f"the series of {ORGANIZATIONS} organizations and {MODELS} models, beside a node that has",
         "one of each and does neither. Workers have a core to themselves; agents share the other",
         "with engine, client and collector.",
+        f"{figures.starts} starts of all nodes, both of a pair with the same seed of hashes: with",
+        "random ones two nodes of the same kind differ by up to 5 %.",
         f"{len(cost.first)} pairs of turns of {TURN_S:g} s, {BUSY_CONNECTIONS}",
         f"connections; then {len(scraped.first)} pairs of {CALM_TURN_S:g} s with",
         f"{CALM_CONNECTIONS} connections on the first node, scraped and not. Ratios are medians.",
-        f"Half of {SCRAPES} scrapes took less than {middle:.1f} ms, the client's share included.",
+        f"Half of {scrapes} scrapes took less than {middle:.1f} ms, the client's share included.",
         f"Others took {figures.others_percent:.0f} % of a core meanwhile.",
         "",
         "| | requests/s | µs of the worker a request | µs of the agent | p99, µs |",
