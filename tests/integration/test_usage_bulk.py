@@ -1,9 +1,10 @@
 """Many rows at a time, tables by day and rows that are only added, on both kinds of database."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import ColumnClause, Select, column, delete, false, func, select, text, update
 from tests.fakes.postgresql_server import PostgresqlServer
 from tests.unit.metering.usage_events import STARTED_AT_NS, arrive, make_event
 
@@ -197,6 +198,51 @@ async def test_an_event_counts_once_whenever_its_part_is_made(pg_database: Datab
         "usage_events_default": 2,
         f"usage_events_{TODAY + 2}": 1,
     }
+
+
+async def test_what_is_being_written_keeps_its_day_from_a_part(pg_database: Database) -> None:
+    """The first rows of a day may be on their way while parts are made: it has none, others do."""
+    arrivals = arrive(make_event(event_id=_on(TODAY)))
+    async with asyncio.TaskGroup() as group, pg_database.write(ALL) as session:
+        await store.record_events(session, ALL, arrivals)
+        creating = group.create_task(pg_database.create_parts(TODAY))
+        await _until_somebody_waits(pg_database)
+    created = creating.result()
+    assert f"usage_events_{TODAY}" not in created
+    assert f"usage_events_{TODAY + 1}" in created
+    assert f"rated_usage_{TODAY}" in created
+    assert await _parts(pg_database) == {"usage_events_default": 1}
+
+
+async def test_parts_wait_for_nobody_who_waits_for_them(pg_database: Database) -> None:
+    """Who writes into one table, then into the other, ends, whatever order parts are made in."""
+    names = "usage_events", "rated_usage"
+    for day, (first, other) in enumerate((names, names[::-1]), TODAY):
+        async with asyncio.TaskGroup() as group, pg_database.write(ALL) as session:
+            await session.rows(_lock(first))
+            creating = group.create_task(pg_database.create_parts(day))
+            await _until_somebody_waits(pg_database)
+            await session.rows(_lock(other))
+        assert {f"{name}_{day + DAYS_AHEAD}" for name in names} <= {*creating.result()}
+
+
+def _lock(table: str) -> Select[int]:
+    """Return what has a table's lock as whoever writes has it, and writes nothing."""
+    day: ColumnClause[int] = column("day")
+    return select(day).select_from(text(table)).where(false()).with_for_update()
+
+
+async def _until_somebody_waits(database: Database) -> None:
+    """Return once a lock of a table is asked for and not given."""
+    locks = text("pg_locks JOIN pg_database ON pg_database.oid = database")
+    here = text("datname = current_database() AND NOT granted AND locktype = 'relation'")
+    statement = select(func.count()).select_from(locks).where(here)
+    async with asyncio.timeout(20):
+        while True:
+            async with database.read(ALL) as session:
+                if (await session.rows(statement))[0][0]:
+                    return
+            await asyncio.sleep(0.01)
 
 
 async def test_nobody_sees_a_part_around_the_table(pg_database: Database) -> None:

@@ -24,7 +24,7 @@ from penstock.storage import engine as sqlite
 from penstock.storage import log_events, postgresql
 from penstock.storage.errors import DatabaseUnavailableError
 from penstock.storage.migrate import upgrade
-from penstock.storage.partitions import create_missing_parts
+from penstock.storage.partitions import create_missing_parts, tables_by_day
 from penstock.storage.scope import Scope
 from penstock.storage.sessions import ReadSession, WriteSession
 
@@ -189,9 +189,14 @@ class Database:
         """
         if self._file is not None:
             return []
+        everybody, created = Scope.all_organizations(), list[str]()
         with _translated():
-            async with self._connect(self._writer, Scope.all_organizations()) as connection:
-                return await create_missing_parts(connection, today)
+            async with self._connect(self._writer, everybody) as connection:
+                tables = await tables_by_day(connection)
+            for table in tables:
+                async with self._connect(self._writer, everybody) as connection:
+                    created += await create_missing_parts(connection, table, today)
+        return created
 
     @asynccontextmanager
     async def _connect(

@@ -46,33 +46,44 @@ def create_part(table: str, day: int | None) -> list[str]:
     ]
 
 
-async def create_missing_parts(connection: AsyncConnection, today: int) -> list[str]:
-    """Create the parts of the next days in every table that is kept by day.
+async def tables_by_day(connection: AsyncConnection) -> list[str]:
+    """Return the names of the tables that are kept by day."""
+    return list((await connection.execute(_TABLES)).scalars())
+
+
+async def create_missing_parts(connection: AsyncConnection, table: str, today: int) -> list[str]:
+    """Create the parts of the next days of a table.
 
     Nothing is locked when all are there. A day whose first rows came before its part did has none.
 
     Args:
-        connection: To PostgreSQL, in a transaction that sees the rows of all organizations.
+        connection: To PostgreSQL, in a transaction of its own that sees the rows of all
+            organizations: who writes into several tables would wait for us in one, and we for it
+            in another.
+        table: One that is kept by day.
         today: Days since the Unix epoch.
 
     Returns:
         The names of new parts.
     """
-    created: list[str] = []
     days = range(today, today + DAYS_AHEAD + 1)
-    for table in list((await connection.execute(_TABLES)).scalars()):
-        missing = await _missing_days(connection, table, days)
-        if not missing:
-            continue
-        await connection.execute(_LOCK)
-        missing = await _missing_days(connection, table, days)
-        find_late = text(f"SELECT DISTINCT day FROM {table} WHERE day = ANY(:days)")  # noqa: S608 - a name of ours
-        late = set((await connection.execute(find_late, {"days": missing})).scalars())
-        for day in missing:
-            if day not in late:
-                for statement in create_part(table, day):
-                    await connection.exec_driver_sql(statement)
-                created.append(name_part(table, day))
+    if not await _missing_days(connection, table, days):
+        return []
+    await connection.execute(_LOCK)
+    missing = await _missing_days(connection, table, days)
+    if not missing:
+        return []
+    # As whoever creates a part does: but before the look, or else the first rows of a day that
+    # somebody is writing would be there only behind it.
+    await connection.exec_driver_sql(f"LOCK TABLE ONLY {table} IN ACCESS EXCLUSIVE MODE")
+    find_late = text(f"SELECT DISTINCT day FROM {table} WHERE day = ANY(:days)")  # noqa: S608 - a name of ours
+    late = set((await connection.execute(find_late, {"days": missing})).scalars())
+    created: list[str] = []
+    for day in missing:
+        if day not in late:
+            for statement in create_part(table, day):
+                await connection.exec_driver_sql(statement)
+            created.append(name_part(table, day))
     return created
 
 
