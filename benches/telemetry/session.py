@@ -5,17 +5,18 @@ import json
 import statistics
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import psutil
 from benches.control.weighing import Meter
 from benches.load.machine import REPOSITORY, describe_machine
 from benches.load.measures import BUSY_CONNECTIONS
-from benches.load.processes import Cores, choose_cores, find_free_port, pinned
+from benches.load.processes import choose_cores, find_free_port, pinned
 from benches.load.servers import Bench, launch_emulator
 from benches.load.wrk import is_installed
 from benches.telemetry.collectors import collector, silent_collector
@@ -130,68 +131,71 @@ def _measure(folder: Path, options: argparse.Namespace, console: Console) -> Fig
         ends.callback(emulator.stop)
         for number in range(options.starts):
             console.print(f"start {number + 1} of {options.starts}")
-            with _Nodes(folder / str(number), emulator.port, cores, seed=number) as nodes:
-                nodes.measure(figures, options.blocks, console)
+            start = partial(launch, engine_port=emulator.port, cores=cores, seed=number)
+            with _started(folder / str(number), start) as nodes:
+                _add_to(figures, nodes, folder, options.blocks, console)
     figures.others_percent = meter.others_percent()
     return figures
 
 
-class _Nodes(ExitStack):
-    """Nodes that were started together, and the collectors of what they send.
+@dataclass(frozen=True, slots=True)
+class _Nodes:
+    """Nodes that were started together."""
+
+    off: Node
+    hung: Node
+    on: Node
+
+
+@contextmanager
+def _started(folder: Path, start: Callable[..., Node]) -> Iterator[_Nodes]:
+    """Run nodes, and the collectors of what they send.
 
     Args:
         folder: For their data; it is not there yet.
-        engine_port: Where the emulator listens.
-        cores: Which core is for whom.
-        seed: Of the hashes of all.
+        start: Starts one.
     """
+    folder.mkdir()
+    with ExitStack() as ends:
 
-    def __init__(self, folder: Path, engine_port: int, cores: Cores, *, seed: int) -> None:
-        """See the class."""
-        super().__init__()
-        folder.mkdir()
-        self._folder = folder
-        self._launch = partial(launch, engine_port=engine_port, cores=cores, seed=seed)
+        def run(name: str, settings: dict[str, Any], **many: int) -> Node:
+            node = start(name, folder / name, settings=settings, **many)
+            ends.callback(node.running.stop)
+            return node
 
-    def __enter__(self) -> Self:
-        """Start them."""
-        taken, silent = self.enter_context(collector()), self.enter_context(silent_collector())
-        log = {"access_log": "all", "access_log_path": str(self._folder / "access.log")}
-        self._off = self._run("off", {"access_log": "off"})
-        self._hung = self._run("hung", {"access_log": "off", "otlp": {"endpoint": silent}})
-        self._on = self._run("on", {**log, "otlp": {"endpoint": taken}}, MODELS, ORGANIZATIONS)
-        return self
-
-    def _run(self, name: str, settings: dict[str, Any], models: int = 1, many: int = 1) -> Node:
-        node = self._launch(
-            name, self._folder / name, models=models, organizations=many, settings=settings
+        taken, silent = ends.enter_context(collector()), ends.enter_context(silent_collector())
+        log = {"access_log": "all", "access_log_path": str(folder / "access.log")}
+        many = {"models": MODELS, "organizations": ORGANIZATIONS}
+        yield _Nodes(
+            off=run("off", {"access_log": "off"}),
+            hung=run("hung", {"access_log": "off", "otlp": {"endpoint": silent}}),
+            on=run("on", {**log, "otlp": {"endpoint": taken}}, **many),
         )
-        self.callback(node.running.stop)
-        return node
 
-    def measure(self, figures: Figures, blocks: int, console: Console) -> None:
-        """Measure, and add it to what was measured of others."""
-        on = self._on
-        on.fill()
-        time.sleep(2.0)  # until the agent was told
-        for _ in range(SCRAPES):
-            on.scrape()
-        figures.scrapes_ms += [each * 1000 for each in on.scrapes_s]
-        busy = partial(compare, self._folder, seconds=TURN_S, connections=BUSY_CONNECTIONS)
-        console.print("  throughput, telemetry off and on")
-        figures.cost.add(busy(self._off, on, blocks=2 * blocks))
-        time.sleep(2.0)  # until the rest was told and sent
+
+def _add_to(figures: Figures, nodes: _Nodes, folder: Path, blocks: int, console: Console) -> None:
+    """Measure nodes, and add it to what was measured of others."""
+    on = nodes.on
+    on.fill()
+    time.sleep(2.0)  # until the agent was told
+    for _ in range(SCRAPES):
         on.scrape()
-        figures.series = on.series
-        figures.dropped += on.total(*DROPPED)
-        figures.requests += on.total("penstock_requests_total")
-        console.print("  throughput, telemetry off and with a collector that hangs")
-        figures.hung.add(busy(self._off, self._hung, blocks=blocks))
-        memory_bytes = psutil.Process(self._hung.running.pid).memory_info().rss
-        figures.hung_bytes = max(figures.hung_bytes, memory_bytes)
-        console.print("  latency, scraped and not")
-        calm = partial(compare, self._folder, seconds=CALM_TURN_S, connections=CALM_CONNECTIONS)
-        figures.scraped.add(calm(on, on, blocks=blocks))
+    figures.scrapes_ms += [each * 1000 for each in on.scrapes_s]
+    busy = partial(compare, folder, seconds=TURN_S, connections=BUSY_CONNECTIONS)
+    console.print("  throughput, telemetry off and on")
+    figures.cost.add(busy(nodes.off, on, blocks=2 * blocks))
+    time.sleep(2.0)  # until the rest was told and sent
+    on.scrape()
+    figures.series = on.series
+    figures.dropped += on.total(*DROPPED)
+    figures.requests += on.total("penstock_requests_total")
+    console.print("  throughput, telemetry off and with a collector that hangs")
+    figures.hung.add(busy(nodes.off, nodes.hung, blocks=blocks))
+    memory_bytes = psutil.Process(nodes.hung.running.pid).memory_info().rss
+    figures.hung_bytes = max(figures.hung_bytes, memory_bytes)
+    console.print("  latency, scraped and not")
+    calm = partial(compare, folder, seconds=CALM_TURN_S, connections=CALM_CONNECTIONS)
+    figures.scraped.add(calm(on, on, blocks=blocks))
 
 
 def _render(machine: list[str], figures: Figures) -> str:
