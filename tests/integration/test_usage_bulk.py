@@ -214,6 +214,15 @@ async def test_what_is_being_written_keeps_its_day_from_a_part(pg_database: Data
     assert await _parts(pg_database) == {"usage_events_default": 1}
 
 
+async def test_a_day_that_keeps_no_part_locks_nothing(pg_database: Database) -> None:
+    """Once all parts are made that can be, whoever writes is not waited for, nor held up."""
+    await _store(pg_database, _on(TODAY))
+    assert f"usage_events_{TODAY + 1}" in await pg_database.create_parts(TODAY)
+    async with asyncio.timeout(20), pg_database.write(ALL) as session:
+        await session.rows(_lock("usage_events"))
+        assert await pg_database.create_parts(TODAY) == []
+
+
 async def test_parts_wait_for_nobody_who_waits_for_them(pg_database: Database) -> None:
     """Who writes into one table, then into the other, ends, whatever order parts are made in."""
     names = "usage_events", "rated_usage"

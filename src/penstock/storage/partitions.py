@@ -5,6 +5,8 @@ default one, and stay there: to which part a row goes never decides whether it i
 because the primary key begins with the day. A part that is old enough can be dropped as a whole.
 """
 
+from collections.abc import Iterable
+
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -54,7 +56,8 @@ async def tables_by_day(connection: AsyncConnection) -> list[str]:
 async def create_missing_parts(connection: AsyncConnection, table: str, today: int) -> list[str]:
     """Create the parts of the next days of a table.
 
-    Nothing is locked when all are there. A day whose first rows came before its part did has none.
+    A day whose first rows came before its part did has none. Nothing is locked when no other one
+    lacks a part.
 
     Args:
         connection: To PostgreSQL, in a transaction of its own that sees the rows of all
@@ -66,27 +69,25 @@ async def create_missing_parts(connection: AsyncConnection, table: str, today: i
     Returns:
         The names of new parts.
     """
-    days = range(today, today + DAYS_AHEAD + 1)
-    if not await _missing_days(connection, table, days):
+    days = await _free_days(connection, table, range(today, today + DAYS_AHEAD + 1))
+    if not days:
         return []
     await connection.execute(_LOCK)
-    missing = await _missing_days(connection, table, days)
-    if not missing:
-        return []
-    # As whoever creates a part does: but before the look, or else the first rows of a day that
-    # somebody is writing would be there only behind it.
+    # As whoever creates a part does, but before the last look: what is being written now would be
+    # there behind it.
     await connection.exec_driver_sql(f"LOCK TABLE ONLY {table} IN ACCESS EXCLUSIVE MODE")
-    find_late = text(f"SELECT DISTINCT day FROM {table} WHERE day = ANY(:days)")  # noqa: S608 - a name of ours
-    late = set((await connection.execute(find_late, {"days": missing})).scalars())
-    created: list[str] = []
-    for day in missing:
-        if day not in late:
-            for statement in create_part(table, day):
-                await connection.exec_driver_sql(statement)
-            created.append(name_part(table, day))
-    return created
+    days = await _free_days(connection, table, days)
+    for day in days:
+        for statement in create_part(table, day):
+            await connection.exec_driver_sql(statement)
+    return [name_part(table, day) for day in days]
 
 
-async def _missing_days(connection: AsyncConnection, table: str, days: range) -> list[int]:
+async def _free_days(connection: AsyncConnection, table: str, days: Iterable[int]) -> list[int]:
+    """Return those of some days that have neither a part nor a row."""
     there = set((await connection.execute(_PARTS, {"table": table})).scalars())
-    return [day for day in days if name_part(table, day) not in there]
+    missing = [day for day in days if name_part(table, day) not in there]
+    find = text(f"SELECT 1 FROM {table} WHERE day = :day LIMIT 1")  # noqa: S608 - a name of ours
+    return [
+        day for day in missing if (await connection.execute(find, {"day": day})).scalar() is None
+    ]
