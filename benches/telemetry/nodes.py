@@ -117,8 +117,7 @@ def launch(
         folder: Takes its data; it is not there yet.
         engine_port: Where the emulator listens.
         cores: Which core is for whom.
-        seed: Of the hashes of its processes: with random ones two of the same kind differ by up
-            to 5 % for as long as they live.
+        seed: Of the hashes of its processes, see `docs/explanation/benchmarks.md`.
         models: How many names the emulator's model has.
         organizations: How many there are, each with a key.
         settings: Further settings of the agent.
