@@ -13,6 +13,8 @@ from pathlib import Path
 
 _BLOCK = 100
 _FIRST, _END = 10_000, 65_536
+_PREFERRED = 18_000
+"""The block in which `penstock dev` likes to put its engines."""
 _SYSTEM_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
@@ -38,8 +40,8 @@ def _walk() -> Iterator[int]:
 def _list_blocks() -> list[int]:
     """Return where blocks begin: anywhere if the system hands out every port."""
     low, high = (int(part) for part in _SYSTEM_RANGE.read_text(encoding="ascii").split())
-    blocks = range(_FIRST, _END - _BLOCK, _BLOCK)
-    return [block for block in blocks if block + _BLOCK <= low or block > high] or list(blocks)
+    blocks = [block for block in range(_FIRST, _END - _BLOCK, _BLOCK) if block != _PREFERRED]
+    return [block for block in blocks if block + _BLOCK <= low or block > high] or blocks
 
 
 def _is_free(port: int) -> bool:

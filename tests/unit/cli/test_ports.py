@@ -2,9 +2,13 @@
 
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
+from tests.fakes.ports import free_port
 
 from penstock.cli.errors import CommandError
 from penstock.cli.launch import ports
@@ -34,6 +38,45 @@ def test_preferred_ports_come_first(taken: int) -> None:
     free, other = ports.pick_free(()), ports.pick_free(())
     assert ports.pick_free((taken, free, other)) == free
     assert ports.pick_free((0, free, other), taken=(free,)) == other
+
+
+PICK = """
+import sys
+from penstock.cli.launch import ports
+print(ports.pick_free((int(sys.argv[1]),)), flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def picking(preferred: int) -> Iterator[int]:
+    """Another process that picks a port and lives on; gives the port."""
+    command = [sys.executable, "-c", PICK, str(preferred)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        yield int(process.stdout.readline())
+        process.communicate()
+
+
+def test_two_that_start_at_once_pick_different_ports() -> None:
+    """A port that was picked is nobody else's, even before anybody listens on it."""
+    ours = ports.pick_free(())
+    with picking(ours) as other:
+        assert other != ours
+    assert ports.pick_free((ours,)) == ours
+
+    theirs = free_port()
+    with picking(theirs) as other:
+        assert other == theirs
+        assert ports.pick_free((theirs,)) != theirs
+    assert ports.pick_free((theirs,)) == theirs
+
+
+def test_a_port_that_is_busy_is_not_kept(taken: int) -> None:
+    """Who found a preferred port busy does not keep others from it."""
+    assert ports.pick_free((taken,)) != taken
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind((ports.HOST, taken))
 
 
 def test_a_busy_port_is_named_with_holder_and_remedy(taken: int) -> None:

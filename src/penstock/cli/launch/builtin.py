@@ -117,14 +117,14 @@ def assign_ports(
     *,
     is_any_good: bool,
 ) -> dict[str, int]:
-    """Return a free port for each engine: the one of last time where it is free.
+    """Claim and return a port for each engine: the one of last time where it is free.
 
     Args:
         engines: Engines to start.
         remembered: URL by engine's name, of last time.
         taken: Ports that are promised to others.
         is_any_good: Whether a new engine gets any free port. Else it gets the one that it likes
-            best, which two that start at the same moment may both find free.
+            best.
     """
     assigned: dict[str, int] = {}
     promised = set(taken)

@@ -170,6 +170,9 @@ def _engines_of_own_config(
     # Those that the user took out of the file are not wanted any more.
     started = [(engine, port) for engine, port in usual if port in wanted and engine.is_installed]
     ports.require_free({f"the {engine.name}'s": port for engine, port in started})
+    for _, port in started:
+        # Whoever chooses among free ports leaves it alone from here on.
+        ports.claim(port)
     return tuple(started)
 
 

@@ -1,6 +1,7 @@
 """Ports of this machine: which are free, who holds one, which to take."""
 
 import errno
+import os
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ HOST = "127.0.0.1"
 _LISTENING = "0A"
 _LOWEST_UNPRIVILEGED = 1024
 _SHOWN = 100
+_CLAIMS: dict[int, int] = {}
+"""Descriptor, closed by the kernel when we end, by port."""
 
 
 def is_free(port: int, host: str = HOST) -> bool:
@@ -39,8 +42,28 @@ def is_free(port: int, host: str = HOST) -> bool:
     return True
 
 
+def claim(port: int, host: str = HOST) -> bool:
+    """Take the port for what this process starts, unless another `penstock dev` has taken it.
+
+    A server listens seconds after its port was chosen, and who starts meanwhile would choose it,
+    too. So a UDP socket of the same number is held until this process ends: it is in the way of no
+    TCP server, and the kernel lets go of it however the process ends.
+    """
+    if port in _CLAIMS:
+        return True
+    holder = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        holder.bind((host, port))
+    except OSError as error:
+        holder.close()
+        # Where no such socket may be, nobody else has one either.
+        return error.errno != errno.EADDRINUSE
+    _CLAIMS[port] = holder.detach()
+    return True
+
+
 def pick_free(preferred: Iterable[int], taken: Iterable[int] = (), host: str = HOST) -> int:
-    """Return the first free port of `preferred`, or any free port.
+    """Claim and return the first free port of `preferred`, or any free port.
 
     Args:
         preferred: Ports to try, in order; 0 and the like are passed over.
@@ -49,14 +72,25 @@ def pick_free(preferred: Iterable[int], taken: Iterable[int] = (), host: str = H
     """
     promised = set(taken)
     for port in preferred:
-        if port >= _LOWEST_UNPRIVILEGED and port not in promised and is_free(port, host):
-            return port
+        if port < _LOWEST_UNPRIVILEGED or port in promised:
+            continue
+        # Whether it is free is asked by listening on it, which only the one who claims it may.
+        if claim(port, host):
+            if is_free(port, host):
+                return port
+            _let_go(port)
     while True:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.bind((host, 0))
             port = int(probe.getsockname()[1])
-        if port not in promised:
+        if port not in promised and claim(port, host):
             return port
+
+
+def _let_go(port: int) -> None:
+    descriptor = _CLAIMS.pop(port, None)
+    if descriptor is not None:
+        os.close(descriptor)
 
 
 def require_free(ports: Mapping[str, int], host: str = HOST) -> None:
