@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.fakes.postgresql_server import PostgresqlServer
 from tests.unit.metering.usage_events import arrive, make_event
 
@@ -57,6 +58,27 @@ async def forget_usage(database: Database) -> None:
         await connection.exec_driver_sql("DROP TRIGGER usage_events_no_delete")
         await connection.exec_driver_sql("DELETE FROM usage_events")
         await connection.exec_driver_sql(trigger)
+
+
+async def until_somebody_waits(connection: AsyncConnection) -> None:
+    """Return once a lock is waited for in this database of PostgreSQL, whatever goes on in others.
+
+    Locks of rows say nothing of a database; who waits for one has others, which do.
+    """
+    waiting = text(
+        "SELECT 1 FROM pg_locks AS wanted JOIN pg_locks AS held USING (pid) "
+        "JOIN pg_database ON pg_database.oid = held.database "
+        "WHERE NOT wanted.granted AND datname = current_database()"
+    )
+    async with asyncio.timeout(60):
+        while not (await connection.execute(waiting)).all():  # noqa: ASYNC110 - nobody would tell
+            await asyncio.sleep(0.02)
+
+
+async def current_database(database: Database) -> str:
+    """Return the name of a database of PostgreSQL."""
+    async with database.read(Scope.all_organizations()) as session:
+        return str((await session.rows(select(func.current_database())))[0][0])
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ import contextlib
 import importlib.util
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import stat
@@ -38,7 +39,8 @@ class PostgresqlServer:
         self._dsn = dsn
         self._role_dsn = role_dsn
         self._count = 0
-        self._prefix = f"penstock_test_{os.getpid()}"
+        # Not of the process id: a server that is given may have users on several machines.
+        self._prefix = f"penstock_test_{secrets.token_hex(6)}"
 
     async def prepare(self) -> None:
         """Make the role, and the database that others are copies of."""
@@ -66,6 +68,11 @@ class PostgresqlServer:
         """Remove a database; without a name that which others are copies of."""
         await self.execute(f"DROP DATABASE IF EXISTS {name or self._prefix} WITH (FORCE)")
 
+    async def disconnect(self, name: str) -> None:
+        """End all connections to a database, and to no other: test processes share servers."""
+        end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1"
+        await self.execute(end, name)
+
     def role_dsn(self, name: str) -> str:
         """Return the address of a database, for the ordinary role."""
         return self._role_dsn.format(database=name)
@@ -74,11 +81,11 @@ class PostgresqlServer:
         """Return the address of a database, for somebody whom no wall stops."""
         return self._dsn.format(database=name)
 
-    async def execute(self, statement: str, database: str = "postgres") -> None:
+    async def execute(self, statement: str, *values: object, database: str = "postgres") -> None:
         """Run a statement as the superuser."""
         connection = await asyncpg.connect(self.superuser_dsn(database))
         try:
-            await connection.execute(statement)
+            await connection.execute(statement, *values)
         finally:
             await connection.close()
 

@@ -19,6 +19,7 @@ from tests.fakes.billing_rig import (
     price_of,
     use,
 )
+from tests.fakes.databases import until_somebody_waits
 from tests.fakes.ledger_rig import add_grant, read_amounts
 from tests.fakes.organizations import ALL as EVERYBODY
 from tests.fakes.organizations import NOW_US, actor, create_organization
@@ -247,10 +248,7 @@ async def test_who_reads_a_large_month_keeps_nobody_waiting(pg_database: Databas
         lock = text("LOCK TABLE usage_corrections IN ACCESS EXCLUSIVE MODE")
         await other._connection.execute(lock)
         reading = asyncio.create_task(finalize())
-        async with asyncio.timeout(60):
-            waiting: Any = text("SELECT 1 FROM pg_locks WHERE NOT granted")
-            while not await other.rows(waiting):  # noqa: ASYNC110 - nobody would tell
-                await asyncio.sleep(0.02)
+        await until_somebody_waits(other._connection)
         assert not reading.done()
         await rig.set_recipient(acme, make_vat(rate_bps=700))
     invoice = await reading

@@ -13,6 +13,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Column, Connection, MetaData, Select, Table, insert, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from tests.fakes.databases import until_somebody_waits
 from tests.fakes.postgresql_server import PostgresqlServer
 
 import penstock
@@ -286,10 +287,7 @@ async def test_usage_comes_while_large_amounts_get_their_columns(
     async with engine.begin() as usage:
         await usage.execute(text("LOCK TABLE rated_meters IN ROW EXCLUSIVE MODE"))
         migrating = asyncio.create_task(migrate())
-        async with asyncio.timeout(60):
-            waiting = text("SELECT 1 FROM pg_locks WHERE NOT granted")
-            while not (await usage.execute(waiting)).all():  # noqa: ASYNC110 - nobody would tell
-                await asyncio.sleep(0.02)
+        await until_somebody_waits(usage)
         for table in ("charge_quarters", "charge_label_days", "budget_windows"):
             await usage.execute(text(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE"))
     await migrating

@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from sqlalchemy import text
 from tests.fakes.admin_rig import ADMIN_TOKEN, AdminRig, expect_problem, run_admin_api
 from tests.fakes.control_api import run, run_json
 from tests.fakes.control_server import serving_control
+from tests.fakes.databases import until_somebody_waits
 from tests.fakes.organizations import ALL, actor
 
 from penstock.access.peppers import Peppers, read_peppers
@@ -241,19 +241,11 @@ async def test_an_upstream_that_is_just_deleted_takes_none(site: Site) -> None:
         await upstreams.delete_upstream(session, actor(), site.upstream["id"])
         registering = asyncio.create_task(site.put(ONE))
         if session.is_postgresql:  # on the other one it has to wait before it looks
-            async with asyncio.timeout(60):
-                while not await _is_waited(site.database):  # noqa: ASYNC110 - nobody would tell
-                    await asyncio.sleep(0.02)
+            await until_somebody_waits(session._connection)
     answer = await registering
     # Where it could not look before, it comes too late with its token.
     assert answer.status_code in {401, 404}
     assert await site.shown() == []
-
-
-async def _is_waited(database: Database) -> bool:
-    async with database.read(ALL) as session:
-        waiting: Any = text("SELECT 1 FROM pg_locks WHERE NOT granted")
-        return bool(await session.rows(waiting))
 
 
 async def test_nodes_hear_only_what_is_new(site: Site) -> None:

@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Text, cast, column, func, select, table, text
 from sqlalchemy.exc import DBAPIError
-from tests.fakes.databases import count_events, postgresql_database, write_event
+from tests.fakes.databases import (
+    count_events,
+    current_database,
+    postgresql_database,
+    write_event,
+)
 from tests.fakes.postgresql_server import PostgresqlServer
 
 from penstock.audit.tables import AuditHeads
@@ -93,10 +98,7 @@ async def test_ended_connections_are_replaced(
 ) -> None:
     """After the server ended all connections the next session works."""
     assert await count_events(pg_database, ALL) == 0
-    await postgresql.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-        "WHERE usename = 'penstock' AND pid <> pg_backend_pid()"
-    )
+    await postgresql.disconnect(await current_database(pg_database))
     assert await count_events(pg_database, ALL) == 0
 
 
@@ -104,14 +106,12 @@ async def test_a_connection_that_breaks_is_unavailable(
     postgresql: PostgresqlServer, pg_database: Database
 ) -> None:
     """A connection that is ended in the middle of a use case fails it as unavailable."""
+    name = await current_database(pg_database)
 
     async def write_and_break() -> None:
         async with pg_database.write(ALL) as session:
             await write_event(session, 1)
-            await postgresql.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE usename = 'penstock' AND pid <> pg_backend_pid()"
-            )
+            await postgresql.disconnect(name)
             await write_event(session, 2)
 
     with pytest.raises(DatabaseUnavailableError):
@@ -152,14 +152,10 @@ async def test_connections_that_are_given_up_are_closed(
 
 async def _forbid_writes(postgresql: PostgresqlServer, database: Database) -> str:
     """Let new connections only read, end those that are there, and return the database's name."""
-    async with database.read(ALL) as session:
-        name = (await session.rows(select(func.current_database())))[0][0]
+    name = await current_database(database)
     await postgresql.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-    await postgresql.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-        "WHERE usename = 'penstock' AND pid <> pg_backend_pid()"
-    )
-    return str(name)
+    await postgresql.disconnect(name)
+    return name
 
 
 async def _write(database: Database) -> None:

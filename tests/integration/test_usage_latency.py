@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, text
 from tests.fakes.admin_rig import ADMIN_TOKEN, AdminRig, expect_problem, run_admin_rig
+from tests.fakes.databases import until_somebody_waits
 from tests.fakes.organizations import ALL, NOW_US
 from tests.unit.metering.usage_events import make_body, make_event
 
@@ -74,20 +75,12 @@ async def test_who_waits_for_a_row_has_no_other(pg_database: Database) -> None:
     async with pg_database.write(ALL) as first:
         await add_counts(first, ALL, {cells[1]: counts})
         second = asyncio.create_task(add(*cells))
-        async with asyncio.timeout(60):
-            while not await _is_waited(pg_database):  # noqa: ASYNC110 - nobody would tell
-                await asyncio.sleep(0.02)
+        await until_somebody_waits(first._connection)
         async with pg_database.write(ALL) as third:
             free = select(UsageLatencyHours.model).with_for_update(nowait=True)
             assert await third.rows(free) == [("old",)]
     await second
     assert [one.counts for one in await _list(pg_database)] == [{"outcomes": {"ok": 4}}]
-
-
-async def _is_waited(database: Database) -> bool:
-    async with database.read(ALL) as session:
-        waiting: Any = text("SELECT 1 FROM pg_locks WHERE NOT granted")
-        return bool(await session.rows(waiting))
 
 
 async def test_times_of_events_are_counted_once(database: Database) -> None:
