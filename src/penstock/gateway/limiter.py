@@ -7,6 +7,7 @@ while one question is under way for all that lack the same.
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from penstock.contract.money import HoldUse
 from penstock.contract.node import Granted, HoldsChecked, HoldsGranted, LimitsClock, WorkerMessage
@@ -38,6 +39,7 @@ from penstock.gateway.quota import Books, OwnedLimit, Quota
 from penstock.gateway.stats import Stats
 from penstock.gateway.teller import Teller
 from penstock.gateway.till import Till
+from penstock.kit.running_time import call_when_read
 from penstock.limits.allowances import Allowance, Allowances, costs_of
 from penstock.limits.rules import organization_of
 
@@ -383,11 +385,14 @@ class Limiter:
         finally:  # one's bug leaves the others where they were
             self._parked += parked
 
-    def _expire(self) -> None:
-        """Have those wait no longer who waited in vain."""
+    def _begin_expire(self) -> None:
+        """Look who waited in vain once the answers are read that came in time."""
+        call_when_read(self._loop, partial(self._expire, self._loop.time() + _TIMER_S))
+
+    def _expire(self, now_s: float) -> None:
+        """Have those wait no longer who waited in vain until then."""
         self._has_timer = False
         parked, self._parked = self._parked, deque()
-        now_s = self._loop.time() + _TIMER_S
         try:
             while parked:
                 claim = parked.popleft()
@@ -422,7 +427,7 @@ class Limiter:
     def _wake_at(self, when_s: float) -> None:
         if not self._has_timer:
             self._has_timer = True
-            self._loop.call_at(when_s, self._expire)
+            self._loop.call_at(when_s, self._begin_expire)
 
     def _call_soon(self) -> None:
         if not self._is_called:

@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,7 @@ from penstock.gateway.trace import Tracer
 from penstock.kit.errors import PenstockError, Refusal
 from penstock.kit.ids import EventIds
 from penstock.kit.logs.setup import tell_repeats
+from penstock.kit.running_time import call_when_read, when_read
 
 if TYPE_CHECKING:
     from penstock.gateway.inspection import Inspection
@@ -349,7 +351,7 @@ class Worker:
         """Serve until told to end; return the exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self.drain, None)
-        self._loop.call_later(SWEEP_S, self._sweep)
+        self._loop.call_later(SWEEP_S, self._begin_sweep)
         link = None
         if self._settings.agent_socket:
             self._link = self._agent_link()
@@ -463,10 +465,13 @@ class Worker:
         """Return every connection pool, with the name of its upstream."""
         return [(name, pool) for (name, _), (_, pools) in self._pools.items() for pool in pools]
 
-    def _sweep(self) -> None:
+    def _begin_sweep(self) -> None:
+        """Look at deadlines once what came in time is read: it may be this worker that was late."""
         # First: whatever goes wrong in this sweep, deadlines are looked at again.
-        self._loop.call_later(SWEEP_S, self._sweep)
-        now = self._loop.time()
+        self._loop.call_later(SWEEP_S, self._begin_sweep)
+        call_when_read(self._loop, partial(self._sweep, self._loop.time()))
+
+    def _sweep(self, now: float) -> None:
         for downstream in list(self._connections):
             try:
                 downstream.sweep(now)
@@ -501,10 +506,12 @@ class Worker:
         try:
             await asyncio.sleep(min(self._settings.drain_delay_s, grace_s))
             await asyncio.gather(*(door.close() for door in self._doors))
+            await when_read()
             while self._connections and self._loop.time() < deadline_s:
                 for downstream in list(self._connections):
                     downstream.drain()
                 await asyncio.sleep(_DRAIN_POLL_S)
+                await when_read()  # no connection is idle, and nothing is late, that was not read
             if self._connections:
                 for downstream in list(self._connections):
                     downstream.interrupt()

@@ -369,6 +369,18 @@ def test_holds_go_back_after_their_time() -> None:
     assert rig.agent.budgets["budget"] == 9_900 * TOKEN
 
 
+def test_an_answer_that_lies_unread_came_in_time() -> None:
+    """A worker that stood still for longer than the wait hears its agent before it says no."""
+    rig = LimiterRig()
+    rig.limit(Limit("hard", Metric.REQUESTS, 10))
+    (asker,) = rig.ask()
+    rig.loop.turn()
+    rig.loop.now_s += 2 * PARK_S
+    rig.loop.turn()  # its timer is due before anything is read
+    rig.run()
+    assert asker.is_in
+
+
 def test_a_question_about_money_is_repeated_to_a_new_agent() -> None:
     """Under its name, so that nothing is held twice; what was freed is told again."""
     rig = LimiterRig(budget=10_000 * TOKEN)

@@ -1,14 +1,17 @@
 """A time-out that does not hold a stall of this process against others."""
 
 import asyncio
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 import uvloop
 from tests.fakes.virtual_loop import run_virtual
 
-from penstock.kit.running_time import running_timeout
+from penstock.kit.running_time import call_when_read, running_timeout, when_read
+
+LOOPS = pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 
 
 @pytest.mark.parametrize(("takes_s", "is_late"), [(0.9, False), (1.1, True)])
@@ -47,27 +50,24 @@ def test_it_leaves_other_errors_and_cancellation_alone() -> None:
     run_virtual(run())
 
 
-@pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize(("bound_s", "stall_s"), [(1.0, 1.1), (0.25, 1.5)])
+@LOOPS
 def test_a_stall_is_nobody_elses_fault(
-    make_loop: "Callable[[], asyncio.AbstractEventLoop]",
+    make_loop: Callable[[], asyncio.AbstractEventLoop], bound_s: float, stall_s: float
 ) -> None:
-    """An answer that came while this process stood still is read, though all time is over."""
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readline()
-        writer.write(b"here\n")
-        await writer.drain()
-        writer.close()
+    """An answer that came while this process stood still is read, however long that was."""
 
     async def run() -> bytes:
-        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-            port = server.sockets[0].getsockname()[1]
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(b"are you there?\n")
-            loop = asyncio.get_running_loop()
-            loop.call_later(0.005, time.sleep, 1.1)
-            async with running_timeout(1.0):
-                await asyncio.sleep(0.006)
+        ours, theirs = socket.socketpair()
+
+        def stand_still() -> None:
+            theirs.send(b"here\n")
+            time.sleep(stall_s)
+
+        with theirs:
+            reader, writer = await asyncio.open_connection(sock=ours)
+            asyncio.get_running_loop().call_later(0.005, stand_still)
+            async with running_timeout(bound_s):
                 line = await reader.readline()
             writer.close()
             return line
@@ -96,3 +96,37 @@ def test_a_loop_that_is_always_late_does_not_wait_for_ever() -> None:
         return loop.time() - began_s
 
     assert 0.1 < asyncio.run(run()) < 5.0
+
+
+def _call_when_read() -> Awaitable[None]:
+    loop = asyncio.get_running_loop()
+    called = loop.create_future()
+    call_when_read(loop, lambda: called.set_result(None))
+    return called
+
+
+@pytest.mark.parametrize("wait", [_call_when_read, when_read])
+@LOOPS
+def test_who_judges_others_has_heard_them(
+    make_loop: Callable[[], asyncio.AbstractEventLoop], wait: Callable[[], Awaitable[None]]
+) -> None:
+    """What lay unread is known to the task that waits for it before anybody is called."""
+    heard: list[bytes] = []
+
+    async def listen(reader: asyncio.StreamReader) -> None:
+        heard.append(await reader.readline())
+
+    async def run() -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            reader, writer = await asyncio.open_connection(sock=ours)
+            listening = asyncio.ensure_future(listen(reader))
+            await asyncio.sleep(0.05)
+            theirs.send(b"here\n")
+            await wait()
+            assert heard == [b"here\n"]
+            await listening
+            writer.close()
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(run())
