@@ -53,6 +53,12 @@ class Dev:
             verify=NO_TLS,
         )
 
+    def next_event(self) -> dict[str, Any]:
+        """Return what it says next."""
+        assert self.process.stdout is not None
+        event: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return event
+
     def stop(self) -> int:
         """Press Ctrl-C and return the exit code."""
         self.process.send_signal(signal.SIGINT)
@@ -102,11 +108,14 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Start `penstock dev` on free or given ports, always on the same data folder."""
     started: list[subprocess.Popen[str]] = []
 
-    def start_one(*ports: str) -> Dev:
+    def start_one(*ports: str, workers: int = 1) -> Dev:
         ports = ports or ("--gateway-port", "0", "--control-port", "0", "--metrics-port", "0")
         data = tmp_path / "data"
         process = subprocess.Popen(
-            [PENSTOCK, "dev", "--json", *ports, "--data", str(data), "--model", "emulated-70b"],
+            [
+                *(PENSTOCK, "dev", "--json", *ports, "--data", str(data)),
+                *("--model", "emulated-70b", "--workers", str(workers)),
+            ],
             stdout=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             text=True,
@@ -324,8 +333,8 @@ def test_nothing_outlives_a_kill(start: Start) -> None:
 
 
 def test_its_own_project_is_managed_like_any_other(start: Start) -> None:
-    """Keys can be made in the project of the file, and a change of the file is applied at once."""
-    dev = start()
+    """Keys can be made in the project of the file, and once it says so its changes are served."""
+    dev = start(*("--gateway-port", "0", "--control-port", "0", "--metrics-port", "0"), workers=2)
     made = penstock(
         *("keys", "create", "--project", "playground", "--name", "mine", "--json"),
         *("--data", str(dev.data)),
@@ -342,13 +351,17 @@ def test_its_own_project_is_managed_like_any_other(start: Start) -> None:
     config = dev.data / "penstock.yaml"
     text = config.read_text().partition("\n")[2]
     config.write_text(text + "- {name: second, route: emulated-70b}\n")
-    until(lambda: models(secret) == ["emulated-70b", "second"])
+    assert "was applied and is served" in dev.next_event()["message"]
+    for _ in range(20):  # by each worker
+        assert models(secret) == ["emulated-70b", "second"]
     config.write_text(text + "- {name: second, route: nowhere}\n")
-    time.sleep(2.5)
+    event = dev.next_event()
+    assert (event["event"], "nothing was changed" in event["message"]) == ("warning", True)
     assert models(secret) == ["emulated-70b", "second"], "a bad file changes nothing"
     config.write_text(text)
-    until(lambda: models(secret) == ["emulated-70b"])
-    assert models(dev.facts["api_key"]) == ["emulated-70b"]
+    assert "was applied and is served" in dev.next_event()["message"]
+    for _ in range(20):
+        assert models(dev.facts["api_key"]) == ["emulated-70b"]
     assert dev.stop() == 0
 
 

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from tests.fakes.agent_process import (
     CONFIG,
+    WAIT_S,
     Caller,
     Node,
     Sink,
@@ -22,6 +23,7 @@ from tests.fakes.agent_process import (
 )
 from tests.fakes.emulator_process import running_emulator
 from tests.fakes.fake_worker import FakeJournal, make_open
+from tests.fakes.plain_http import NO_TLS
 from tests.fakes.ports import free_port
 
 from penstock.access.peppers import read_peppers
@@ -315,7 +317,12 @@ async def test_health_and_unknown_paths(node: Node) -> None:
             "workers_ready": 1,
             "snapshot_version": 1,
             "is_config_rejected": False,
-            "feed": {"is_lost": False, "lost_since": None},
+            "feed": {
+                "is_lost": False,
+                "lost_since": None,
+                "position": {"seq": 0, "stamp": ""},
+                "is_served": True,
+            },
             "limits": {"is_authority_up": True, "nodes": 1},
             "discovery": {"failing": []},
         }
@@ -323,6 +330,33 @@ async def test_health_and_unknown_paths(node: Node) -> None:
         assert (await client.get(f"{base}/nothing")).status_code == 404
         assert (await client.post(f"{base}/metrics")).status_code == 405
         assert (await client.head(f"{base}/metrics")).text == ""
+    assert await node.stop() == 0
+
+
+async def test_what_a_worker_does_not_serve_from_yet_is_said(node: Node) -> None:
+    """Readiness says whether every worker serves from what was published, one that hangs too."""
+    await node.start(workers=2)
+    await node.until_metric("penstock_workers", 2)
+    url = f"http://127.0.0.1:{node.metrics_port}/health/ready"
+    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
+
+        async def until_said(*, is_served: bool, version: int) -> None:
+            expected = (version, is_served)
+            async with asyncio.timeout(WAIT_S):
+                while True:
+                    said = (await client.get(url)).json()
+                    if (said["snapshot_version"], said["feed"]["is_served"]) == expected:
+                        return
+                    await asyncio.sleep(0.02)
+
+        await until_said(is_served=True, version=1)
+        os.kill(node.worker_pids()[0], signal.SIGSTOP)
+        node.config.write_text(CONFIG + "upstreams: [{name: u, endpoints: ['http://[::1]:1']}]\n")
+        await until_said(is_served=False, version=2)
+        await until(lambda: "snapshot applied slot=" in node.log(), "the other serves from it")
+        await until_said(is_served=False, version=2)
+        os.kill(node.worker_pids()[0], signal.SIGCONT)
+        await until_said(is_served=True, version=2)
     assert await node.stop() == 0
 
 

@@ -12,6 +12,7 @@ import msgspec
 from penstock.contract.snapshot import SnapshotFormatError
 from penstock.contract.snapshot_store import checksum_of
 
+PATH = "/node/v1/snapshot"
 FORMAT = 1
 MAX_WAIT_S = 30.0
 """Longest time that a question may be left open while nothing changes."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from penstock.access.peppers import Peppers, read_peppers
 from penstock.contract.exposition import Family
+from penstock.contract.feed import Position
 from penstock.contract.metrics import Metric
 from penstock.contract.node import (
     CachesEmptied,
@@ -447,6 +448,9 @@ class _Agent:
     def _readiness(self) -> Readiness:
         feed = self._feed
         followed_at_us = self._clock.wall_ns() // 1_000 - round(feed.age_s * 1e6)
+        # The cursor first: what is published meanwhile makes it older than what is served.
+        stamp, seq = self._publisher.cursor
+        served_version = min(self._supervisor.oldest_version, self._version)
         return Readiness(
             workers=self._supervisor.connected_count,
             workers_ready=self._supervisor.stats.ready_count,
@@ -456,6 +460,8 @@ class _Agent:
                 is_lost=feed.is_lost,
                 age_s=round(feed.age_s, 3),
                 lost_since=format_time(followed_at_us) if feed.is_lost else None,
+                position=Position(seq, stamp),
+                is_served=served_version >= self._publisher.seen_version,
             ),
             limits=self._limits.state,
             discovery=DiscoveryState(self._discovery.failing),

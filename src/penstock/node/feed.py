@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import lmdb
 
-from penstock.contract.feed import FeedPage, Position, read_page
+from penstock.contract.feed import PATH, FeedPage, Position, read_page
 from penstock.contract.snapshot import SnapshotFormatError
 from penstock.kit.clock import Clock
 from penstock.kit.tls import verify_for
@@ -19,7 +19,6 @@ from penstock.node import log_events
 from penstock.node.answers import let_go
 from penstock.node.publisher import Publisher
 
-PATH = "/node/v1/snapshot"
 WAIT_S = 20.0
 MIN_INTERVAL_S = 0.05
 """From one question to the next: what changes in a burst is told together, once for many."""

@@ -16,6 +16,7 @@ from penstock.contract.exposition import (
     wants_openmetrics,
     write_page,
 )
+from penstock.contract.feed import Position
 from penstock.node.errors import PORT_BUSY, AgentError
 
 _JSON_TYPE = b"application/json"
@@ -34,6 +35,10 @@ class FeedState(msgspec.Struct, frozen=True):
     """Since it was last followed to its end."""
     lost_since: str | None
     """When that was, ISO 8601 in UTC; None while it is not lost."""
+    position: Position
+    """How far it was followed."""
+    is_served: bool
+    """Whether all connected workers serve from everything up to there."""
 
 
 class LimitsState(msgspec.Struct, frozen=True):

@@ -62,6 +62,8 @@ class Publisher:
         self.sealed_version = 0
         """Another number whenever sealed credentials were changed."""
         self._store = _open(path)
+        self.seen_version = self._store.version
+        """The newest version in which anything changed that workers see."""
 
     @property
     def version(self) -> int:
@@ -125,9 +127,10 @@ class Publisher:
                 if name not in ours and self._store.find(name) != value
             }
             gone = {name for name in gone - ours if self._store.find(name) is not None}
-            self._write(changed | {_CURSOR: _encode((feed, seq))}, gone)
+            is_seen = bool(changed or gone)
+            self._write(changed | {_CURSOR: _encode((feed, seq))}, gone, is_seen=is_seen)
             self.sealed_version += any(name.startswith(b"e") for name in (*changed, *gone))
-            return bool(changed or gone)
+            return is_seen
 
     def list_sealed(self) -> list[SealedCredential]:
         """Return all sealed credentials."""
@@ -173,13 +176,22 @@ class Publisher:
         self._store.close()
 
     def _write(
-        self, puts: Records, deletes: Iterable[bytes], *, version: int | None = None
+        self,
+        puts: Records,
+        deletes: Iterable[bytes],
+        *,
+        version: int | None = None,
+        is_seen: bool = True,
     ) -> None:
         base = self.version
+        new = base + 1 if version is None else version
+        if is_seen:
+            # Before it is written: who then reads the new cursor must not read an old one of these.
+            self.seen_version = new
         self._store.apply(
             Delta(
                 base_version=base,
-                version=base + 1 if version is None else version,
+                version=new,
                 created_at_ns=self._clock.wall_ns(),
                 puts=sorted(puts.items()),
                 deletes=sorted(deletes),

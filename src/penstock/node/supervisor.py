@@ -148,6 +148,12 @@ class Supervisor:
         """The newest snapshot that a worker serves from."""
         return max((worker.snapshot_version for worker in self._workers.values()), default=0)
 
+    @property
+    def oldest_version(self) -> int:
+        """The oldest snapshot that a worker serves from which is connected and not draining."""
+        serving = (w for w in self._workers.values() if w.link is not None and not w.is_leaving)
+        return min((worker.snapshot_version for worker in serving), default=0)
+
     async def start(self) -> None:
         """Adopt the workers that live, then start the others. The socket must listen already."""
         living = [journal for journal in list_journals(self._layout.journal) if is_alive(journal)]

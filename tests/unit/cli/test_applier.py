@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.fakes.control_api import TOKEN, Answer, FakeControl, problem
+from tests.fakes.reporter import RecordingReporter
 
 from penstock.cli.errors import CommandError
 from penstock.cli.instance import ControlPlane
@@ -19,19 +20,36 @@ INVALID = "err:control:catalog:document_invalid"
 class Rig:
     """A file, a control plane, and what was said."""
 
-    def __init__(self, plane: FakeControl, folder: Path) -> None:
+    def __init__(self, plane: FakeControl, folder: Path, *, patience_s: float = 60.0) -> None:
         """Write a good file."""
         self.plane = plane
         self.config = folder / "penstock.yaml"
         self.config.write_text(GOOD)
-        self.warnings: list[str] = []
+        self.said = RecordingReporter()
         self.asked = 0
-        control = ControlPlane(plane.url, TOKEN)
-        self.applier = Applier(self.config, control, self._is_ready, self.warnings.append)
+        self.unserved = 0
+        """How often it is asked in vain whether the file is served from."""
+        self.applier = Applier(
+            self.config,
+            ControlPlane(plane.url, TOKEN),
+            is_control_ready=self._is_ready,
+            is_served=self._is_served,
+            reporter=self.said,
+            patience_s=patience_s,
+        )
+
+    @property
+    def warnings(self) -> list[str]:
+        """What it warned of."""
+        return self.said.warnings
 
     async def _is_ready(self) -> bool:
         self.asked += 1
         return self.asked > 2
+
+    async def _is_served(self) -> bool:
+        self.unserved -= 1
+        return self.unserved < 0
 
     @property
     def applied(self) -> list[tuple[str, bool]]:
@@ -70,6 +88,33 @@ async def test_it_is_applied_once_control_is_there(rig: Rig) -> None:
     """The file is sent, with pruning, when control is ready, and not before."""
     await rig.applier.start()
     assert (rig.asked, rig.applied, rig.warnings) == (3, [("dev", True)], [])
+
+
+async def test_it_waits_until_requests_meet_it(rig: Rig) -> None:
+    """The start, and what is said of a change, wait until the node serves from what was applied."""
+    rig.unserved = 3
+    await rig.applier.start()
+    assert rig.unserved == -1
+    rig.unserved = 3
+    following = asyncio.create_task(rig.applier.follow())
+    rig.config.write_text(OTHER)
+    await until(lambda: rig.said.lines, 1)
+    following.cancel()
+    assert rig.unserved == -1
+    assert (rig.said.lines, rig.warnings) == ([f"{rig.config} was applied and is served from"], [])
+
+
+async def test_a_node_that_does_not_follow_is_told_of(plane: FakeControl, tmp_path: Path) -> None:
+    """A node that does not serve from it in time holds up neither the start nor a change."""
+    rig = Rig(plane, tmp_path, patience_s=0.1)
+    rig.unserved = 1_000_000
+    await rig.applier.start()
+    following = asyncio.create_task(rig.applier.follow())
+    rig.config.write_text(OTHER)
+    await until(lambda: rig.warnings, 2)
+    following.cancel()
+    assert (len(rig.applied), rig.said.lines) == (2, [])
+    assert all("the gateway did not follow within 0.1 s" in warning for warning in rig.warnings)
 
 
 async def test_a_change_is_applied_again(rig: Rig) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.fakes.reporter import RecordingReporter
 
 from penstock.cli.errors import BAD_CONFIG, CommandError
 from penstock.cli.launch.child import Child, RestartPolicy
@@ -23,27 +24,6 @@ signal.signal(signal.SIGTERM, end)
 pathlib.Path({up!r}).touch()
 time.sleep(60)
 """
-
-
-class RecordingReporter:
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        """Start with nothing said."""
-        self.lines: list[str] = []
-        self.warnings: list[str] = []
-
-    def progress(self, text: str) -> None:
-        """Keep a line."""
-        self.lines.append(text)
-
-    def warn(self, text: str) -> None:
-        """Keep a warning."""
-        self.warnings.append(text)
-
-    def ready(self, facts: object) -> None:
-        """Keep that it is ready."""
-        self.lines.append(f"ready {facts}")
 
 
 @pytest.fixture

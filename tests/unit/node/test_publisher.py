@@ -45,6 +45,7 @@ def test_nothing_new_is_no_change(publisher: Publisher) -> None:
     publisher.publish_feed("feed", 1, dict([FED_KEY]), (), is_full=False)
     assert not publisher.publish_feed("feed", 2, dict([FED_KEY]), [b"kgone"], is_full=False)
     assert publisher.cursor == ("feed", 2)
+    assert (publisher.version, publisher.seen_version) == (2, 1)
 
 
 def test_sources_cannot_undo_each_other(publisher: Publisher) -> None:

@@ -1,4 +1,4 @@
-"""Keeps the control plane of a dev instance at what penstock.yaml says."""
+"""Keeps a dev instance at what penstock.yaml says."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,49 +9,57 @@ from penstock.cli.applying import read_files, send
 from penstock.cli.control_client import ControlClient
 from penstock.cli.errors import BAD_CONFIG, CommandError
 from penstock.cli.instance import ControlPlane
+from penstock.cli.launch.reporter import Reporter
 
 SET = "dev"
 """Name of the set of files that penstock.yaml is here."""
 _POLL_S = 1.0
 _READY_POLL_S = 0.05
 
+Question = Callable[[], Awaitable[bool]]
 Fingerprint = tuple[int, int, int]
 
 
 class Applier:
     """Applies penstock.yaml at the start, and again whenever it changes.
 
+    It is done when requests meet what was applied, or when that takes too long, which is said.
+
     Args:
         config: The file.
         control: Where it is applied.
         is_control_ready: Asked until it says yes.
-        warn: Told in a sentence what went wrong with a change of the file.
+        is_served: Whether requests meet what control has.
+        reporter: Told what was done, and what went wrong.
+        patience_s: How long requests may take to meet it until that is said.
     """
 
     def __init__(
         self,
         config: Path,
         control: ControlPlane,
-        is_control_ready: Callable[[], Awaitable[bool]],
-        warn: Callable[[str], None],
+        *,
+        is_control_ready: Question,
+        is_served: Question,
+        reporter: Reporter,
+        patience_s: float = 30.0,
     ) -> None:
         """See the class."""
         self._config = config
         self._control = control
         self._is_control_ready = is_control_ready
-        self._warn = warn
+        self._is_served = is_served
+        self._reporter = reporter
+        self._patience_s = patience_s
         self._applied: Fingerprint | None = None
 
     async def start(self) -> None:
-        """Apply the file as soon as the control plane is there.
+        """Apply the file as soon as the control plane is there, and wait until it is served.
 
         Raises:
             CommandError: It cannot be applied.
         """
-        while True:
-            if await self._is_control_ready():
-                break
-            await asyncio.sleep(_READY_POLL_S)
+        await _until(self._is_control_ready)
         try:
             await self._apply()
         except PlatformFileError as error:
@@ -60,6 +68,7 @@ class Applier:
                 "make another one: a new `secrets/dev_api_key` is made once the file is deleted."
             )
             raise CommandError(BAD_CONFIG, _sentence(error), remedy) from None
+        await self._until_served()
 
     async def follow(self) -> None:
         """Apply the file again whenever it changes; one that is wrong changes nothing."""
@@ -69,13 +78,17 @@ class Applier:
                 continue
             try:
                 await self._apply()
+                if await self._until_served():
+                    self._reporter.progress(f"{self._config} was applied and is served from")
             except PlatformFileError as error:
                 faults = _sentence(error)
-                self._warn(f"{self._config} is not valid, and nothing was changed: {faults}")
+                self._reporter.warn(
+                    f"{self._config} is not valid, and nothing was changed: {faults}"
+                )
             except CommandError as error:
                 # Control is away for a moment: it is tried again.
                 self._applied = None
-                self._warn(f"{self._config} could not be applied: {error}")
+                self._reporter.warn(f"{self._config} could not be applied: {error}")
 
     async def _apply(self) -> None:
         # Taken before the reading: a change in between is seen the next time.
@@ -92,7 +105,28 @@ class Applier:
                     raise
                 # Something that the user made still uses what left the file.
                 send(client, document, set_name=SET)
-                self._warn(f"what is no longer in {self._config} stays: {_sentence(error)}")
+                sentence = f"what is no longer in {self._config} stays: {_sentence(error)}"
+                self._reporter.warn(sentence)
+
+    async def _until_served(self) -> bool:
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await _until(self._is_served)
+        except TimeoutError:
+            self._reporter.warn(
+                f"{self._config} was applied, but the gateway did not follow within "
+                f"{self._patience_s:g} s: requests may still meet what was there before; "
+                "see `logs/agent.log` in the data folder"
+            )
+            return False
+        return True
+
+
+async def _until(question: Question) -> None:
+    while True:
+        if await question():
+            return
+        await asyncio.sleep(_READY_POLL_S)
 
 
 def _sentence(error: PlatformFileError) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import httpx
 
+from penstock.contract.feed import PATH
 from penstock.kit.tls import verify_for
 
 _TIMEOUT_S = 2.0
@@ -52,6 +53,39 @@ def works_with(
             if answer.status_code == httpx.codes.UNAUTHORIZED or answer.is_server_error:
                 return False
         return True
+
+    return ask
+
+
+def serves_newest(
+    client: httpx.AsyncClient, metrics_url: str, control_url: str, node_token: str
+) -> Callable[[], Awaitable[bool]]:
+    """Return a question that is true once all workers serve from what control has.
+
+    Args:
+        client: As for `ready_when`.
+        metrics_url: Of the node's agent, which says how far it followed control's feed.
+        control_url: Of control, which says whether there is anything behind that.
+        node_token: What the node asks control with.
+    """
+    headers = {"authorization": f"Bearer {node_token}"}
+
+    async def ask() -> bool:
+        try:
+            node = await client.get(f"{metrics_url}/health/ready", timeout=_TIMEOUT_S)
+            if node.status_code != httpx.codes.OK:
+                return False
+            feed = node.json()["feed"]
+            position = feed["position"]
+            # Whoever is at 0 followed nothing yet, and would be answered with everything.
+            if not feed["is_served"] or position["seq"] == 0:
+                return False
+            behind = await client.get(
+                control_url + PATH, params=position, headers=headers, timeout=_TIMEOUT_S
+            )
+        except httpx.HTTPError:
+            return False
+        return behind.status_code == httpx.codes.NO_CONTENT
 
     return ask
 

@@ -16,7 +16,7 @@ from penstock.cli.launch.data import DataFolder
 from penstock.cli.launch.leftovers import end_workers
 from penstock.cli.launch.options import DevOptions
 from penstock.cli.launch.plan import Plan, make_plan
-from penstock.cli.launch.probes import probe_client, ready_when, works_with
+from penstock.cli.launch.probes import probe_client, ready_when, serves_newest, works_with
 from penstock.cli.launch.reporter import Reporter
 from penstock.cli.launch.run import Running, StopSignals, run
 from penstock.control.settings import ControlSettings
@@ -63,12 +63,7 @@ async def _run(plan: Plan, folder: DataFolder, reporter: Reporter) -> None:
 
     async with probe_client() as client:
         children = make_children(plan, folder, client)
-        applier = Applier(
-            plan.config.absolute(),
-            ControlPlane(plan.facts.control_url, plan.facts.admin_token),
-            ready_when(client, f"{plan.facts.control_url}/health/ready"),
-            reporter.warn,
-        )
+        applier = _make_applier(plan, folder, client, reporter)
         running = Running(
             reporter=reporter,
             clock=clock,
@@ -82,6 +77,20 @@ async def _run(plan: Plan, folder: DataFolder, reporter: Reporter) -> None:
             count = end_workers(folder.path)
             if count:
                 reporter.warn(f"{count} gateway workers were still there and were killed")
+
+
+def _make_applier(
+    plan: Plan, folder: DataFolder, client: httpx.AsyncClient, reporter: Reporter
+) -> Applier:
+    facts = plan.facts
+    node_token = (folder.path / "secrets" / "node_token").read_text(encoding="ascii").strip()
+    return Applier(
+        plan.config.absolute(),
+        ControlPlane(facts.control_url, facts.admin_token),
+        is_control_ready=ready_when(client, f"{facts.control_url}/health/ready"),
+        is_served=serves_newest(client, facts.metrics_url, facts.control_url, node_token),
+        reporter=reporter,
+    )
 
 
 def make_children(plan: Plan, folder: DataFolder, client: httpx.AsyncClient) -> tuple[Child, ...]:
