@@ -171,7 +171,7 @@ def test_an_engines_refusal_and_its_errors_keep_their_words(worker: WorkerProces
         answer = _post(worker, MODEL + verb, body, broken)
         assert _error(answer)[:2] == (502, "upstream:failed")
         assert _last(worker).outcome == "upstream_error"
-    late = (broken, b"x-emulator-fault-after: 2", b"x-emulator-itl-ms: 30")
+    late = (broken, b"x-emulator-fault-after: 2", b"x-emulator-itl-ms: 500")
     answer = _post(worker, MODEL + b"/generate_stream", TEXT, *late)
     assert answer.body.endswith(b'data: {"error":"emulated engine failure"}\n\n')
     assert _last(worker).outcome == "upstream_error"

@@ -127,7 +127,7 @@ def test_errors_of_the_model_have_openais_shape(worker: WorkerProcess) -> None:
     for stream in (False, True):
         answer = _post(worker, CHAT | {"stream": stream}, broken)
         assert (answer.status, answer.code) == (502, "upstream:failed")
-    late = (broken, b"x-emulator-fault-after: 2", b"x-emulator-itl-ms: 30")
+    late = (broken, b"x-emulator-fault-after: 2", b"x-emulator-itl-ms: 500")
     answer = _post(worker, CHAT | {"stream": True}, *late)
     *_, error, end, _ = answer.body.split(b"\n\n")
     assert json.loads(error[6:])["error"]["message"] == "emulated engine failure"
@@ -143,7 +143,7 @@ def test_a_stream_that_breaks_off_is_not_ended_as_if_whole(worker: WorkerProcess
     """The caller is told, and pays for what it got."""
     cut = (b"x-emulator-fault: disconnect", b"x-emulator-fault-after: 2")
     body = json.dumps(CHAT | {"stream": True}).encode()
-    fields = (*cut, b"x-emulator-itl-ms: 30")
+    fields = (*cut, b"x-emulator-itl-ms: 500")
     answer = ask(worker.port, request(body, *fields, path=PATH, version=b"1.0"))
     assert b"[DONE]" not in answer.body
     assert b'"finish_reason":"' not in answer.body
