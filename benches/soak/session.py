@@ -36,8 +36,7 @@ def main(arguments: list[str]) -> int:
     """Run the bench and write `results/<name>.md` and `.json`."""
     options = _parse(arguments)
     console = Console()
-    if options.clocks != 1 and "FAKETIME" not in os.environ:
-        _run_faster(options.clocks, arguments)
+    _have_clocks_run(options.clocks, arguments)
     machine = describe_machine(Path(tempfile.gettempdir()))
     raise_open_files()
     told_s = 0.0
@@ -94,13 +93,24 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _run_faster(times: float, arguments: list[str]) -> NoReturn:
-    """Run the same below a program that makes clocks run faster."""
+def _have_clocks_run(times: float, arguments: list[str]) -> None:
+    """See to it that clocks run as is asked for, and not as somebody set them."""
+    wanted = "" if times == 1 else f"+0 x{times:g}"
+    found = os.environ.get("FAKETIME", "")
+    is_ours = found == wanted and "faketime" in os.environ.get("LD_PRELOAD", "")
+    if found and not is_ours:
+        sys.exit(f"FAKETIME is {found!r}: clocks may run otherwise than --clocks says. Unset it.")
+    if wanted and not found:
+        _run_faster(wanted, arguments)
+
+
+def _run_faster(speed: str, arguments: list[str]) -> NoReturn:
+    """Run the same below a program that makes clocks run faster, and says so in FAKETIME."""
     program = shutil.which("faketime")
     if program is None:
         sys.exit("Clocks cannot run faster here: apt-get install faketime")
     script = str(Path(__file__).with_name("run.py"))
-    command = [program, "-f", f"+0 x{times:g}", sys.executable, script, *arguments]
+    command = [program, "-f", speed, sys.executable, script, *arguments]
     os.execv(program, command)  # noqa: S606 - SIGTERM is for what it runs
 
 
