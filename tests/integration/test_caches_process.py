@@ -85,10 +85,10 @@ class _Process:
 
         await self.until(has)
 
-    async def ask(self, body: bytes, model: str = "m") -> Found:
+    async def ask(self, body: bytes, model: str = "m", sent: tuple[str, ...] = ()) -> Found:
         """Ask it as a worker does."""
         reader, writer = await asyncio.open_unix_connection(self.socket)
-        writer.write(encode_said(Ask(7, "u", model, body)))
+        writer.write(encode_said(Ask(7, "u", model, body, sent)))
         frames = Frames()
         async with asyncio.timeout(PATIENCE_S):
             while True:
@@ -150,7 +150,7 @@ def _body(salt: str | None, prompt: str = TEXT, **members: Any) -> bytes:
 
 
 async def test_it_answers_who_has_a_prompt(tmp_path: Path) -> None:
-    """Each engine with how many tokens it has, under the prompt's salt alone; and who is heard."""
+    """Who has most of it, under the prompt's salt alone; when nobody has, who of some is heard."""
     folder = write_tokenizer(tmp_path / "model", TEXT)
     model = FollowedModel("u", "m", str(folder))
     adapter = FollowedModel("u", "sql", str(folder), "sql")
@@ -163,13 +163,16 @@ async def test_it_answers_who_has_a_prompt(tmp_path: Path) -> None:
             await silent.read(TEXT, "acme")
             await process.until_blocks(9)
             found = await process.ask_until_found(_body("acme"))
-            assert set(found.endpoints) == {(one.url, 64), (two.url, 16)}
-            assert set(found.heard) == {one.url, two.url}, "who tells no salts says nothing"
+            assert found == Found(7, ((one.url, 64),))
+            both = await process.ask(_body("acme", TEXT[: len(BLOCK)]))
+            assert set(both.endpoints) == {(one.url, 16), (two.url, 16)}
             chat = {"messages": [{"role": "user", "content": TEXT}], "cache_salt": "acme"}
             assert (await process.ask(msgspec.json.encode(chat))).endpoints == found.endpoints
             for nothing in (_body("other"), _body("acme", "x" + TEXT), b"no JSON"):
                 assert (await process.ask(nothing)).endpoints == ()
-            assert (await process.ask(_body("other"))).heard == found.heard
+            sent = one.url, silent.url, "http://10.0.0.1:1"
+            heard = (await process.ask(_body("other"), sent=sent)).heard
+            assert heard == (one.url,), "who tells no salts says nothing"
             assert await process.ask(_body("acme"), "sql") == Found(7), (
                 "nothing was ever found of it"
             )

@@ -19,7 +19,7 @@ from penstock.contract.snapshot import Endpoint, Upstream
 from penstock.engines.kv_events import END
 from penstock.node.caches.follower import Follower, Heard
 from penstock.node.caches.index import Index, count_lines
-from penstock.node.caches.mirror import Room
+from penstock.node.caches.shelves import Room, Shelves
 from penstock.node.caches.subscription import Subscription
 from penstock.node.caches.supervision import list_followed
 
@@ -34,7 +34,7 @@ async def _following(
 ) -> AsyncIterator[tuple[Index, list[str]]]:
     """Follow engines; return the index, and whose caches it said to be empty."""
     emptied: list[str] = []
-    index = Index(lambda engine: emptied.append(engine.url), most_lines)
+    index = Index(lambda engine: emptied.append(engine.url), most_lines, lambda: 0.5)
     try:
         await index.follow(engines)
         yield index, emptied
@@ -239,7 +239,7 @@ class _Buggy(Follower):
 async def test_a_bug_ends_no_line(caplog: pytest.LogCaptureFixture) -> None:
     """It is logged and counted, and the engine is heard again after a pause."""
     async with _publishing() as publisher:
-        follower = _Buggy(Room())
+        follower = _Buggy(Shelves(Room()), "x")
         line = Subscription(
             publisher.context,
             "127.0.0.1",

@@ -13,8 +13,10 @@ from tests.fakes.effort import tries
 
 from penstock.emulator.kv_cache import BLOCK_TOKENS, KvCache
 from penstock.engines.kv_events import Cleared, Removed, Stored
+from penstock.node.caches.blocks import pack
 from penstock.node.caches.follower import Follower, Heard
-from penstock.node.caches.mirror import Mirror, Room, number_blocks, pack
+from penstock.node.caches.mirror import Mirror
+from penstock.node.caches.shelves import Room, Shelves
 
 SIZE, ROOM = 2, 12
 Path = tuple[Any, ...]
@@ -36,7 +38,8 @@ class MirrorMachine(RuleBasedStateMachine):
         """Begin with nothing."""
         super().__init__()
         self.room = Room(ROOM)
-        self.mirror = Mirror(self.room)
+        self.shelves = Shelves(self.room)
+        self.mirror = Mirror(self.shelves, "x")
         self.table: dict[tuple[int, Any], Path] = {}
 
     @rule(
@@ -91,7 +94,6 @@ class MirrorMachine(RuleBasedStateMachine):
     def ask(self, blocks: list[list[int]], adapter: str, salt: str | None) -> None:
         """What a prompt finds is the longest beginning that is there as it is."""
         tokens = pack([token for block in blocks for token in block])
-        numbers = number_blocks(tokens, SIZE, adapter=adapter, salt=salt)
         path: Path = (adapter,)
         known = 0
         for at, block in enumerate(blocks):
@@ -99,7 +101,8 @@ class MirrorMachine(RuleBasedStateMachine):
             if path not in self.table.values():
                 break
             known += 1
-        assert self.mirror.count_known(numbers) == known
+        found = self.shelves.find(tokens, adapter=adapter, salt=salt, turn=0.5)
+        assert found == (known * SIZE, ("x",) if known else ())
 
     @invariant()
     def takes_its_room(self) -> None:
@@ -111,11 +114,15 @@ MirrorMachine.TestCase.settings = settings(max_examples=tries(200), stateful_ste
 TestMirror = MirrorMachine.TestCase
 
 
+def _follower(most: int = 1000) -> Follower:
+    return Follower(Shelves(Room(most)), "x")
+
+
 class _Engine:
     """An engine with a small cache, and who follows it over a line that loses batches."""
 
     def __init__(self, most_replayed: int) -> None:
-        self.follower = Follower(Room())
+        self.follower = _follower()
         self._most_replayed = most_replayed
         self.start()
 
@@ -231,7 +238,7 @@ def test_what_was_cleared_before_is_no_news() -> None:
 
 def test_ranks_have_caches_of_their_own() -> None:
     """What one forgets another has."""
-    follower = Follower(Room())
+    follower = _follower()
     stored = ["BlockStored", [1], None, [1, 2], 2, None]
     for number, (event, rank) in enumerate([(stored, 0), (stored, 1), (["AllBlocksCleared"], 0)]):
         follower.hear(number, msgspec.msgpack.encode([1.0, [event], rank]))
@@ -240,7 +247,7 @@ def test_ranks_have_caches_of_their_own() -> None:
 
 def test_batches_that_make_no_sense_are_counted() -> None:
     """They have numbers as others do."""
-    follower = Follower(Room())
+    follower = _follower()
     assert follower.hear(0, b"\xc1") is follower.hear(1, b"") is Heard.TAKEN
     assert (follower.next_number, follower.counts["unknown"]) == (2, 2)
 
@@ -258,7 +265,7 @@ def test_only_of_whom_all_is_known_nothing_else_is_there(
     room: int, second: list[Any] | None, *, is_whole: bool
 ) -> None:
     """What had no room, or was not understood, may be there all the same."""
-    follower = Follower(Room(room))
+    follower = _follower(room)
     first = [["BlockStored", [1], None, [1, 2], 2, None]]
     for number, events in enumerate([first, second]):
         follower.hear(number, msgspec.msgpack.encode([1.0, events, 0]))
@@ -288,7 +295,7 @@ _told = st.tuples(st.sampled_from(["hear", "hear_again"]), _numbers, _contents)
 def test_a_follower_takes_whatever_comes(steps: list[Any]) -> None:
     """No exception leaves it, and it asks for numbers that can be written."""
     room = Room(3)
-    follower = Follower(room)
+    follower = Follower(Shelves(room), "x")
     for step in steps:
         if isinstance(step, str):
             getattr(follower, step)()

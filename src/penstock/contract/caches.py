@@ -86,6 +86,9 @@ class Ask(msgspec.Struct, frozen=True, tag="ask"):
     model: str
     body: bytes
     """Of the request, as an engine is sent it; it is kept nowhere."""
+    sent: tuple[str, ...] = ()
+    """URLs of its endpoints that the worker sent the prompt, or its beginning: of those it wants to
+    know whether they can have it yet."""
 
 
 class Found(msgspec.Struct, frozen=True, tag="found"):
@@ -93,9 +96,11 @@ class Found(msgspec.Struct, frozen=True, tag="found"):
 
     number: int
     endpoints: tuple[tuple[str, int], ...] = ()
-    """URLs of those that have some of it, and how many tokens from its beginning on."""
+    """URLs of those that have most of it, and how many tokens from its beginning on; of many some,
+    others each time."""
     heard: tuple[str, ...] = ()
-    """URLs of those of which all is known: what they have not told of they do not have."""
+    """Where nobody has any of it, which of those that were asked about are known all: what they
+    have not told of they do not have."""
 
 
 AgentSays = Follow | LogLevel

@@ -101,18 +101,21 @@ class Attempts:
         Returns:
             Whether `then` will be called, within milliseconds; else there is nothing to wait for.
         """
-        if admission.prefix is None or len(admission.body) > PREFIX_MOST_BYTES:
+        prefix, target = admission.prefix, admission.target
+        if prefix is None or len(admission.body) > PREFIX_MOST_BYTES:
             return False
         if admission.operation not in _LOOKED_UP:
             return False
-        if len(self._pools_of(admission.target)) == 1:
+        pools = self._pools_of(target)
+        if len(pools) == 1:
             return False
 
         def told(found: Found) -> None:
             self._known = found
             then()
 
-        return self._worker.caches.ask(admission.target, admission.body, told)
+        sent = self._worker.prefixes.find(prefix, target, pools)
+        return self._worker.caches.ask(target, admission.body, [pool.url for pool in sent], told)
 
     def place(self, admission: Admission) -> AnyEndpoint | None:
         """Return the endpoint that is tried next; None when all of the target's were."""

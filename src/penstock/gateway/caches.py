@@ -5,7 +5,7 @@ worker itself sent where. After some that came late nobody is asked for a while.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
@@ -50,12 +50,15 @@ class Caches(asyncio.Protocol):
         """How many had no answer in time since one had."""
         self._rests_until_s = 0.0
 
-    def ask(self, target: "Target", body: bytes, then: Callable[[Found], None]) -> bool:
+    def ask(
+        self, target: "Target", body: bytes, sent: Iterable[str], then: Callable[[Found], None]
+    ) -> bool:
         """Ask which endpoints of a target have a prompt.
 
         Args:
             target: Where it is to go.
             body: As the engine is sent it.
+            sent: URLs of its endpoints that were sent the prompt, or its beginning.
             then: Called once, not at once, with what is known, which may be nothing.
 
         Returns:
@@ -74,7 +77,8 @@ class Caches(asyncio.Protocol):
             self._count(upstream, "unasked")
             return False
         self._number = number = self._number + 1
-        transport.write(encode_said(Ask(number, upstream, target.deployment.model, body)))
+        ask = Ask(number, upstream, target.deployment.model, body, tuple(sent))
+        transport.write(encode_said(ask))
         timer = self._loop.call_later(self._wait_s, self._late, number)
         self._asked[number] = upstream, timer, then
         return True

@@ -51,7 +51,7 @@ class _Rig:
         self.caches = Caches(settings, loop, lambda _, answer: self.counts.update([answer]))
 
     def ask(self) -> bool:
-        return self.caches.ask(TARGET, b"{}", self.told.append)
+        return self.caches.ask(TARGET, b"{}", ["http://b:1"], self.told.append)
 
     def has_told(self, count: int) -> bool:
         return len(self.told) == count
@@ -115,7 +115,7 @@ async def test_who_is_late_again_and_again_is_asked_no_more(tmp_path: Path) -> N
             assert rig.ask()
             await until(partial(rig.has_told, number + 1), "late")
         is_asked: list[bool] = []
-        assert rig.caches.ask(TARGET, b"{}", lambda _: is_asked.append(rig.ask()))
+        assert rig.caches.ask(TARGET, b"{}", (), lambda _: is_asked.append(rig.ask()))
         await until(lambda: is_asked, "the last one is late")
         assert is_asked == [False]
         assert rig.counts == {"late": CACHES_LATE, "unasked": 1}

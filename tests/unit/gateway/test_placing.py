@@ -36,6 +36,7 @@ class _Rig:
     def __init__(self) -> None:
         self.now_s = 0.0
         self.found: Found | None = None
+        self.sent: list[str] = []
         self.stats = Stats()
         self.prefixes = Prefixes(1 << 20, lambda: self.now_s)
         self.adapters = Adapters(lambda: self.now_s, lambda _: True)
@@ -61,10 +62,13 @@ class _Rig:
         assert isinstance(found, Admission)
         return found
 
-    def answer(self, _target: Any, _body: bytes, then: Callable[[Found], None]) -> bool:
+    def answer(
+        self, _target: Any, _body: bytes, sent: list[str], then: Callable[[Found], None]
+    ) -> bool:
         """Answer as the process does that knows caches, if a test says what."""
         if self.found is None:
             return False
+        self.sent = sent
         then(self.found)
         return True
 
@@ -221,6 +225,7 @@ def test_what_a_heard_engine_does_not_tell_it_does_not_have(rig: _Rig) -> None:
     rig.now_s *= 2
     rig.tell(0, 0, 0, heard="2")
     assert rig.place("a") != 2
+    assert rig.sent == [rig.pools[2].url], "it is asked about who had it alone"
 
 
 def test_who_has_it_and_is_too_busy_is_passed(rig: _Rig) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.fakes.effort import tries
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from penstock.node.caches.mirror import pack
+from penstock.node.caches.blocks import pack
 from penstock.node.caches.pieces import KEPT_LEAST_CHARS, Pieces
 
 WORDS = "You are a helpful assistant. The caller's words come here, in many languages: Übermut!\n"

@@ -9,7 +9,7 @@ import pytest
 from tests.fakes.small_tokenizer import PIECE, TEMPLATE, write_tokenizer
 
 from penstock.emulator.kv_cache import _tokens as emulated_tokens
-from penstock.node.caches.mirror import pack
+from penstock.node.caches.blocks import pack
 from penstock.node.caches.tokens import Prompts, TokenizerError
 
 TEXT = "You are a helpful assistant. " * 3

@@ -11,7 +11,8 @@ from typing import Literal, TypeAlias
 from zlib import crc32
 
 from penstock.engines.kv_events import Batch, Cleared, Stored, read_batch
-from penstock.node.caches.mirror import Mirror, Room
+from penstock.node.caches.mirror import Mirror
+from penstock.node.caches.shelves import Shelves
 
 Counted: TypeAlias = Literal["events", "unknown", "gaps", "resets", "failures"]
 
@@ -30,13 +31,15 @@ class Follower:
     """Follows one server.
 
     Args:
-        room: Shared by all mirrors of the node.
+        shelves: Of its upstream: who has which blocks.
+        url: Of its endpoint.
         counts: Goes on from there; shared by all lines to an engine.
     """
 
-    def __init__(self, room: Room, counts: Counter[Counted] | None = None) -> None:
+    def __init__(self, shelves: Shelves, url: str, counts: Counter[Counted] | None = None) -> None:
         """See the class."""
-        self._room = room
+        self._shelves = shelves
+        self._url = url
         self.mirrors: dict[int, Mirror] = {}
         """Of each data-parallel rank that was told of."""
         self.counts = Counter[Counted]() if counts is None else counts
@@ -139,11 +142,11 @@ class Follower:
         self.counts["unknown"] += batch.passed_count
         mirror = self.mirrors.get(batch.rank)
         if mirror is None:
-            mirror = self.mirrors[batch.rank] = Mirror(self._room)
+            mirror = self.mirrors[batch.rank] = Mirror(self._shelves, self._url)
         self.is_whole = (self.is_whole or not number) and not batch.passed_count
         for event in batch.events:
             mirror.take(event)
-            if not self._room.left:  # there may have been none for some of it
+            if not self._shelves.room.left:  # there may have been none for some of it
                 self.is_whole = False
             if isinstance(event, Stored) and event.extras is not None:
                 self.tells_salts = True

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
@@ -11,7 +11,7 @@ import zmq.asyncio
 from penstock.contract.caches import Ask, EngineFigures, FollowedEngine, Found
 from penstock.node import log_events
 from penstock.node.caches.follower import Counted, Follower
-from penstock.node.caches.mirror import Mirror, Room, number_blocks
+from penstock.node.caches.shelves import Room, Shelves
 from penstock.node.caches.subscription import FILES, SOCKETS, Subscription
 
 _MOST_SOCKETS = 65_535
@@ -27,15 +27,6 @@ class _Engine:
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     emptied_count: int = 0
 
-    def mirrors(self) -> Iterator[Mirror]:
-        """Yield what is known of each of its ranks that has something."""
-        return (
-            mirror
-            for line in self.lines
-            for mirror in line.follower.mirrors.values()
-            if len(mirror)
-        )
-
 
 class Index:
     """Follows engines.
@@ -43,16 +34,27 @@ class Index:
     Args:
         on_emptied: Told of each engine that emptied a cache, or started anew.
         most_lines: To ranks of engines, at a time.
+        random: Returns a number in [0, 1).
     """
 
-    def __init__(self, on_emptied: Callable[[FollowedEngine], None], most_lines: int) -> None:
+    def __init__(
+        self,
+        on_emptied: Callable[[FollowedEngine], None],
+        most_lines: int,
+        random: Callable[[], float],
+    ) -> None:
         """See the class."""
         self._on_emptied = on_emptied
         self._most_lines = most_lines
         self._context = zmq.asyncio.Context()
         self._context.set(zmq.MAX_SOCKETS, self._context.get(zmq.SOCKET_LIMIT))  # else 1,023
+        self._random = random
         self._room = Room()
+        self._shelves: dict[str, Shelves] = {}
+        """By upstream, who has which blocks."""
         self._engines: dict[FollowedEngine, _Engine] = {}
+        self._by_name: dict[tuple[str, str], _Engine] = {}
+        """The same by upstream and URL."""
 
     async def follow(self, engines: Iterable[FollowedEngine]) -> None:
         """Follow these from now on, and no others; of too many, those that were followed before.
@@ -69,6 +71,9 @@ class Index:
                 before = counts.get((each.upstream, each.url), Counter[Counted]())
                 self._engines[each] = self._start(each, before)
                 left -= len(each.events)
+        self._by_name = {(each.upstream, each.url): one for each, one in self._engines.items()}
+        upstreams = {each.upstream for each in self._engines}
+        self._shelves = {name: self._shelves[name] for name in upstreams}
         if len(self._engines) < len(wanted):
             log_events.KV_EVENTS_OF_TOO_MANY.log(
                 engines=len(wanted), followed=len(self._engines), most_lines=self._most_lines
@@ -84,7 +89,7 @@ class Index:
         return tuple(_figures(each, engine) for each, engine in self._engines.items())
 
     def find(self, ask: Ask, tokens: bytes, *, adapter: str, salt: str | None) -> Found:
-        """Return which endpoints of an upstream have how much of a prompt.
+        """Return which endpoints of an upstream have most of a prompt.
 
         Args:
             ask: The question.
@@ -92,25 +97,23 @@ class Index:
             adapter: The LoRA adapter that it is for; "" for none.
             salt: What keeps it apart in caches.
         """
-        numbers: dict[int, list[int]] = {}
-        endpoints, heard = [], []
-        for followed, engine in self._engines.items():
-            if followed.upstream != ask.upstream:
-                continue
-            known = 0
-            for mirror in engine.mirrors():
-                size = mirror.block_size
-                if size not in numbers:
-                    numbers[size] = number_blocks(tokens, size, adapter=adapter, salt=salt)
-                known = max(known, size * mirror.count_known(numbers[size]))
-            if known:
-                endpoints.append((followed.url, known))
-            if all(line.is_heard for line in engine.lines):
-                heard.append(followed.url)
-        return Found(ask.number, tuple(endpoints), tuple(heard))
+        shelves = self._shelves.get(ask.upstream)
+        if shelves is None:
+            return Found(ask.number)
+        turn = self._random()
+        known, urls = shelves.find(tokens, adapter=adapter, salt=salt, turn=turn)
+        if urls:
+            return Found(ask.number, tuple((url, known) for url in urls))
+        heard = tuple(url for url in ask.sent if self._is_heard(ask.upstream, url))
+        return Found(ask.number, heard=heard)
+
+    def _is_heard(self, upstream: str, url: str) -> bool:
+        engine = self._by_name.get((upstream, url))
+        return engine is not None and all(line.is_heard for line in engine.lines)
 
     def _start(self, followed: FollowedEngine, counts: Counter[Counted]) -> _Engine:
         engine = _Engine(counts)
+        shelves = self._shelves.setdefault(followed.upstream, Shelves(self._room))
 
         def look() -> None:
             count = sum(line.follower.emptied_count for line in engine.lines)
@@ -124,7 +127,7 @@ class Index:
                 followed.host,
                 port,
                 replay,
-                follower=Follower(self._room, counts),
+                follower=Follower(shelves, followed.url, counts),
                 on_change=look,
             )
             engine.lines.append(line)

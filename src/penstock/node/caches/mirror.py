@@ -1,53 +1,32 @@
-"""The blocks that one KV cache has, as its engine told of them. Pure.
+"""The blocks that one KV cache has, as its engine told of them. Pure."""
 
-Engines name blocks by hashes of their own, by seeds of their own: nobody else can make them. So a
-block has a number of ours, too, of its tokens and all those before it, of the adapter that it was
-computed with, and of whatever else keeps it apart, such as the salt of an organization. Equal
-numbers are equal beginnings, at whichever engine.
-"""
-
-from array import array
-from collections.abc import Sequence
-from typing import Final, TypeAlias
-
-import msgspec
+from typing import TypeAlias
 
 from penstock.engines.kv_events import Event, Hash, Place, Removed, Stored
+from penstock.node.caches.blocks import TOKEN_BYTES, number_first, number_next, pack
+from penstock.node.caches.shelves import Shelf, Shelves
 
-MOST_BLOCKS: Final = 1_000_000
-"""Of all caches of a node together: 400 MB at most. Beyond them no block is known."""
-
-_TOKEN_BYTES: Final = 4
 _Key: TypeAlias = Hash | tuple[Hash, str, int]
-_encode = msgspec.msgpack.Encoder().encode
-
-
-class Room:
-    """How many more blocks may be known of all caches together.
-
-    Args:
-        most: How many in all.
-    """
-
-    def __init__(self, most: int = MOST_BLOCKS) -> None:
-        """See the class."""
-        self.left = most
 
 
 class Mirror:
     """What one cache has.
 
     Args:
-        room: Shared with other mirrors.
+        shelves: Of its upstream: there it has a place while it has blocks.
+        url: Of its endpoint.
     """
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, shelves: Shelves, url: str) -> None:
         """See the class."""
-        self._room = room
+        self._shelves = shelves
+        self._room = shelves.room
+        self._url = url
         self._numbers: dict[_Key, int] = {}
-        self._counts: dict[int, int] = {}
-        """In how many places the cache has what has this number."""
-        self.block_size = 0
+        self._more: dict[int, int] = {}
+        """In how many places more than one the cache has what has this number, where it has."""
+        self._at: tuple[Shelf, int] | None = None
+        self._block_size = 0
         """Tokens of a block; 0 until the engine said it."""
 
     def __len__(self) -> int:
@@ -69,96 +48,76 @@ class Mirror:
 
     def clear(self) -> None:
         """Know no block any more."""
+        if self._at is None:
+            return
+        shelf, place = self._at
+        holders = shelf.holders
         self._room.left += len(self._numbers)
+        for number in self._numbers.values():
+            had = holders.get(number, 0)
+            if had == place:
+                del holders[number]
+            elif had & place:  # what it has in several places is done at the first
+                holders[number] = had ^ place
         self._numbers.clear()
-        self._counts.clear()
-
-    def count_known(self, numbers: Sequence[int]) -> int:
-        """Return how many of a prompt's first blocks are there, one after the other.
-
-        Args:
-            numbers: Of its blocks, from `number_blocks` for this `block_size`.
-        """
-        for at, number in enumerate(numbers):
-            if number not in self._counts:
-                return at
-        return len(numbers)
+        self._more.clear()
+        self._shelves.leave(self._block_size, shelf, place)
+        self._at = None
 
     def _store(self, event: Stored) -> None:
-        if event.block_size != self.block_size:
+        if event.block_size != self._block_size:
             self.clear()
-            self.block_size = event.block_size
+            self._block_size = event.block_size
         number = self._parent(event)
         if number is None:
             return
+        if self._at is None:
+            self._at = self._shelves.take_place(self._block_size, self._url)
+        shelf, place = self._at
+        holders, numbers, room = shelf.holders, self._numbers, self._room
         tokens = pack(event.tokens)
-        size = event.block_size * _TOKEN_BYTES
+        size = event.block_size * TOKEN_BYTES
         for at, each in enumerate(event.hashes):
             extras = event.extras[at] if event.extras is not None else b""
-            number = hash((number, tokens[at * size : (at + 1) * size], extras))
+            number = number_next(number, tokens[at * size : (at + 1) * size], extras)
             key = _key(each, event.place)
-            self._forget(key)
-            if not self._room.left:
+            if key in numbers:
+                self._forget(key)
+            if not room.left:
                 return
-            self._room.left -= 1
-            self._numbers[key] = number
-            self._counts[number] = self._counts.get(number, 0) + 1
+            room.left -= 1
+            numbers[key] = number
+            had = holders.get(number, 0)
+            if had & place:
+                self._more[number] = self._more.get(number, 0) + 1
+            else:
+                # What one alone has is the very object of its place, and takes no memory.
+                holders[number] = had | place if had else place
 
     def _parent(self, event: Stored) -> int | None:
         """Return the number of what blocks follow; None when it is not known."""
         if event.parent is None:
-            return _root(event.adapter)
+            return number_first(event.adapter)
         found = self._numbers.get(_key(event.parent, event.place))
         return found if found is not None else self._numbers.get(event.parent)
 
     def _forget(self, key: _Key) -> None:
         number = self._numbers.pop(key, None)
-        if number is None:
+        if number is None or self._at is None:
             return
         self._room.left += 1
-        left = self._counts[number] - 1
-        if left:
-            self._counts[number] = left
+        more = self._more.get(number, 0)
+        if more > 1:
+            self._more[number] = more - 1
+        elif more:
+            del self._more[number]
         else:
-            del self._counts[number]
-
-
-def number_blocks(tokens: bytes, block_size: int, *, adapter: str, salt: str | None) -> list[int]:
-    """Return our numbers of a prompt's full blocks, in order.
-
-    Args:
-        tokens: All of the prompt, as `pack` returns them.
-        block_size: Tokens of a block, >= 1.
-        adapter: The LoRA adapter that it is for; "" for none.
-        salt: By which the engine keeps it apart from others' prompts; None for nothing.
-    """
-    names = (adapter,) if adapter else ()
-    later = _encode(names) if names else b""
-    extras = _encode((*names, salt)) if salt is not None else later
-    number, size = _root(adapter), block_size * _TOKEN_BYTES
-    numbers = []
-    for end in range(size, len(tokens) + 1, size):
-        number = hash((number, tokens[end - size : end], extras))
-        numbers.append(number)
-        extras = later  # a salt is in the first block's alone: the others follow it
-    return numbers
-
-
-def pack(tokens: Sequence[int]) -> bytes:
-    """Return tokens as bytes, four for each.
-
-    Args:
-        tokens: Each in 0 .. 2**32 - 1.
-
-    Raises:
-        OverflowError: One of them is not.
-    """
-    return array("I", tokens).tobytes()
-
-
-def _root(adapter: str) -> int:
-    """Return the number of what a prompt's first block follows. Of bytes, so that it is keyed."""
-    return hash((b"root", adapter.encode(errors="replace")))
+            shelf, place = self._at
+            left = shelf.holders[number] ^ place
+            if left:
+                shelf.holders[number] = left
+            else:
+                del shelf.holders[number]
 
 
 def _key(name: Hash, place: Place) -> _Key:

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from hashlib import blake2b
 from typing import Any, Final
 
-from penstock.node.caches.mirror import pack
+from penstock.node.caches.blocks import pack
 
 KEPT_BYTES: Final = 64 * 1024 * 1024
 """Of tokens and their names, for each tokenizer; what was used longest ago goes first."""

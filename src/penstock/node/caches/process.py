@@ -7,6 +7,7 @@ late by them. What it knows it is told again when it starts anew.
 import asyncio
 import contextlib
 import os
+import random
 import sys
 from pathlib import Path
 
@@ -65,7 +66,7 @@ async def serve(settings: CachesSettings) -> None:
                     write_if_open(writer, encode_said(part))
             await asyncio.sleep(FIGURES_S)
 
-    index = Index(on_emptied, count_lines(raise_open_files()))
+    index = Index(on_emptied, count_lines(raise_open_files()), random.random)
     desk = Desk(index, settings.answer_s, loop.time)
     socket = Path(settings.socket)
     server = await desk.open(socket)

@@ -16,7 +16,7 @@ from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from penstock.node.caches.mirror import pack
+from penstock.node.caches.blocks import pack
 from penstock.node.caches.pieces import Pieces
 
 TOKENIZER: Final = "tokenizer.json"
