@@ -20,11 +20,13 @@ import httpx
 import psutil
 import pytest
 from tests.fakes.plain_http import NO_TLS
+from tests.fakes.ports import free_port
 from typer.testing import CliRunner
 
 from penstock.cli.main import app
 
 PENSTOCK = str(Path(sys.executable).with_name("penstock"))
+PORTS = ("gateway", "control", "metrics")
 START_S = 90.0
 STOP_S = 60.0
 
@@ -109,7 +111,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
 
     def start_one(*ports: str, workers: int = 1) -> Dev:
-        ports = ports or ("--gateway-port", "0", "--control-port", "0", "--metrics-port", "0")
+        ports = ports or tuple(f"--{name}-port={free_port()}" for name in PORTS)
         data = tmp_path / "data"
         process = subprocess.Popen(
             [

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.fakes.ports import free_port
 
 from penstock.cli.instance import Facts
 
@@ -25,7 +26,7 @@ def base_url(tmp_path: Path) -> Iterator[str]:
     """A dev instance with both models, in a folder that looks like the repository's."""
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / "bin").symlink_to(BIN)
-    ports = ("--gateway-port", "0", "--control-port", "0", "--metrics-port", "0")
+    ports = [f"--{name}-port={free_port()}" for name in ("gateway", "control", "metrics")]
     with subprocess.Popen(
         [str(BIN / "penstock"), "dev", "--json", *ports],
         cwd=tmp_path,
