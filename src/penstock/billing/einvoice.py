@@ -87,7 +87,7 @@ def _line(place: int, line: Mapping[str, Any], said: Mapping[str, Any]) -> Any:
     item.product.name = line["model"]
     counted = ", ".join(f"{name} {count}" for name, count in line["quantities"].items())
     item.product.description = f"{line['project_id']}, {line['month']}: {counted or 'rated again'}"
-    item.agreement.net.amount = price
+    item.agreement.net.amount = f"{price:f}"  # as 1E-7 it is no decimal of XML Schema
     item.agreement.net.basis_quantity = (base, _PIECES)
     item.delivery.billed_quantity = (quantity, _PIECES)
     _add_tax(item.settlement.trade_tax, said["vat"])
