@@ -35,6 +35,7 @@ from penstock.contract.node import (
     encode_message,
 )
 from penstock.node.layout import runtime_folder
+from penstock.node.supervisor import ADOPTION_S, KILL_SLACK_S
 
 
 @pytest.fixture
@@ -213,6 +214,50 @@ async def test_what_does_not_drain_is_killed_and_settled(node: Node, sink: Sink)
     assert await node.stop() == 0
     assert "worker killed" in node.log()
     assert sink.outcomes() == {"interrupted": 2}
+
+
+async def test_an_agent_that_stood_still_kills_nobody(node: Node, sink: Sink) -> None:
+    """When its worker stood still, too, as on a machine that is moved, that has its time to end."""
+    await node.start("--open=2", drain_grace_s=3.0)
+    await node.until_metric("penstock_workers", 1)
+    (worker,) = node.worker_pids()
+    os.kill(worker, signal.SIGSTOP)
+    node.signal(signal.SIGTERM)
+    await until(lambda: "agent stopping" in node.log(), "it stops")
+    node.signal(signal.SIGSTOP)
+    await asyncio.sleep(3.0 + KILL_SLACK_S + 0.5)
+    node.signal(signal.SIGCONT)
+    os.kill(worker, signal.SIGCONT)
+    assert await node.wait() == 0, node.log()
+    assert "worker killed" not in node.log()
+    assert sink.outcomes() == {"ok": 2}
+
+
+async def test_an_agent_that_stood_still_adopts_who_greeted_it(node: Node) -> None:
+    """A worker that said Hello in time is no silent one."""
+    await node.start()
+    await node.until_metric("penstock_workers", 1)
+    (worker,) = pids = node.worker_pids()
+    os.kill(worker, signal.SIGSTOP)
+    node.signal(signal.SIGKILL)
+    await node.wait()
+    await node.spawn()
+    socket_path = runtime_folder(node.data) / "agent.sock"
+    await until(lambda: _listens(socket_path), "the new agent listens")
+    await asyncio.sleep(0.5)
+    node.signal(signal.SIGSTOP)
+    os.kill(worker, signal.SIGCONT)
+    await asyncio.sleep(ADOPTION_S + 0.5)
+    node.signal(signal.SIGCONT)
+    await until(lambda: "worker adopted" in node.log(), "it is adopted")
+    assert "workers silent" not in node.log()
+    assert node.worker_pids() == pids
+    assert await node.stop() == 0
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as knocking:
+        return knocking.connect_ex(str(path)) == 0
 
 
 async def test_a_good_reload_reaches_the_workers_and_a_bad_one_nobody(node: Node) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from penstock.contract.node import (
 from penstock.kit.clock import Clock
 from penstock.kit.files import write_atomic
 from penstock.kit.logs.setup import get_level
+from penstock.kit.running_time import running_timeout
 from penstock.node import log_events
 from penstock.node.adapters import Adapters
 from penstock.node.backoff import RestartPauses
@@ -59,7 +61,7 @@ from penstock.node.worker import Worker
 ADOPTION_S = 5.0
 """How long living workers may take to greet a new agent."""
 KILL_SLACK_S = 2.0
-"""How much longer than its grace a worker may take to drain."""
+"""How much longer than its grace a worker may take to drain, while the agent runs."""
 _REAP_S = 5.0
 _LAST_WORDS_S = 1.0
 
@@ -157,15 +159,13 @@ class Supervisor:
     async def start(self) -> None:
         """Adopt the workers that live, then start the others. The socket must listen already."""
         living = [journal for journal in list_journals(self._layout.journal) if is_alive(journal)]
-        deadline = self._clock.monotonic_s() + ADOPTION_S
-        while len(self._workers) < len(living):
-            self._changed.clear()
-            try:
-                async with asyncio.timeout(deadline - self._clock.monotonic_s()):
+        try:
+            async with running_timeout(ADOPTION_S):
+                while len(self._workers) < len(living):
+                    self._changed.clear()
                     await self._changed.wait()
-            except TimeoutError:
-                log_events.WORKERS_SILENT.log(living=len(living), greeted=len(self._workers))
-                break
+        except TimeoutError:
+            log_events.WORKERS_SILENT.log(living=len(living), greeted=len(self._workers))
         self._is_adopting = False
         for slot in range(self._settings.workers):
             self._spawn_task(self._keep(slot), f"keep {slot}")
@@ -219,17 +219,14 @@ class Supervisor:
         self._stopping.set()
         for worker in list(self._workers.values()):
             self._ask_to_end(worker, grace_s)
-        ends = [asyncio.create_task(w.process.wait()) for w in self._workers.values()]
+        ended = asyncio.gather(*(worker.process.wait() for worker in self._workers.values()))
         hurried = asyncio.create_task(hurry.wait())
-        deadline = self._clock.monotonic_s() + grace_s + KILL_SLACK_S
-        pending: set[asyncio.Task[str]] = set(ends)
-        while pending and not hurried.done() and self._clock.monotonic_s() < deadline:
-            await asyncio.wait(
-                [*pending, hurried],
-                timeout=deadline - self._clock.monotonic_s(),
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            pending = {task for task in pending if not task.done()}
+        either: set[asyncio.Future[Any]] = {ended, hurried}
+        await asyncio.wait(either, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
+        with suppress(TimeoutError):
+            # Time in which it ran: where it stood still, its workers may have done so, too.
+            async with running_timeout(KILL_SLACK_S):
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
         for worker in list(self._workers.values()):
             if not worker.process.has_ended:
@@ -237,7 +234,8 @@ class Supervisor:
                 worker.process.signal(signal.SIGKILL)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_REAP_S)
-        for task in (*ends, *self._tasks):
+        ended.cancel()
+        for task in self._tasks:
             task.cancel()
 
     # What workers say
@@ -399,7 +397,7 @@ class Supervisor:
         """Wait for a worker's end, hear its last words, keep its totals."""
         how = await worker.process.wait()
         try:
-            async with asyncio.timeout(_LAST_WORDS_S):
+            async with running_timeout(_LAST_WORDS_S):
                 await worker.unlinked.wait()
         except TimeoutError:
             log_events.CONNECTION_OUTLIVES_ITS_WORKER.log(slot=worker.slot)
