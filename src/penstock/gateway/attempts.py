@@ -9,7 +9,7 @@ from penstock.gateway.adapters import loaded_first
 from penstock.gateway.admit import Admission
 from penstock.gateway.caches import NOTHING
 from penstock.gateway.dialects.openai import CHAT, COMPLETIONS
-from penstock.gateway.endpoint import AnyEndpoint
+from penstock.gateway.endpoint import AnyEndpoint, Endpoints
 from penstock.gateway.errors import (
     CONNECT_FAILED,
     CONNECT_TIMEOUT,
@@ -132,7 +132,7 @@ class Attempts:
         if self._known is NOTHING:
             keepers = worker.prefixes.find(prefix, target, pools)
         else:
-            keepers = self._keepers(prefix, target, pools)
+            keepers = self._keepers(prefix, target)
         if target.is_adapter:
             pools = worker.adapters.list_pools(target, pools)
             keepers = [pool for pool in keepers if pool in pools]
@@ -150,21 +150,18 @@ class Attempts:
             self._keeper = worker.prefixes.book(prefix, target, pool)
         return pool
 
-    def _keepers(
-        self, prefix: Prefix, target: Target, pools: Sequence[AnyEndpoint]
-    ) -> list[AnyEndpoint]:
+    def _keepers(self, prefix: Prefix, target: Target) -> list[AnyEndpoint]:
         """Return the endpoints that have most of a prompt, as far as engines tell what they have.
 
         Those that were sent all of it just now will have it: they have not told of it yet.
         """
-        prefixes, known = self._worker.prefixes, self._known
+        prefixes, known, pools = self._worker.prefixes, self._known, self._pools_of(target)
         found = prefixes.find_sent(prefix, target, pools)
         if found:
             return found
         if known.endpoints:
             most = max(tokens for _, tokens in known.endpoints)
-            urls = {url for url, tokens in known.endpoints if tokens == most}
-            return [pool for pool in pools if pool.url in urls]
+            return pools.find(url for url, tokens in known.endpoints if tokens == most)
         found = prefixes.find(prefix, target, pools)
         return [pool for pool in found if pool.url not in known.heard]
 
@@ -177,7 +174,7 @@ class Attempts:
         """Return whether a target is an adapter that no endpoint has, and that would be loaded."""
         return target.is_adapter and self._worker.adapters.can_come(target, self._pools_of(target))
 
-    def _pools_of(self, target: Target) -> tuple[AnyEndpoint, ...]:
+    def _pools_of(self, target: Target) -> Endpoints:
         return self._worker.pools_of(target.upstream)
 
     def next_target(self, admission: Admission) -> Admission | None:

@@ -5,6 +5,8 @@ import errno
 import socket
 import weakref
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from penstock.contract.snapshot import Endpoint
@@ -126,6 +128,21 @@ class EndpointState(ABC, Generic[_Sender]):
 
 AnyEndpoint = EndpointState[Any]
 """In whatever protocol."""
+
+
+class Endpoints(tuple[AnyEndpoint, ...]):  # noqa: SLOT001 - it keeps who is where
+    """Those of an upstream, in its order."""
+
+    def find(self, urls: Iterable[str]) -> list[AnyEndpoint]:
+        """Return those with these URLs: of very many it looks at no others."""
+        return [found for url in urls for found in self._by_url.get(url, ())]
+
+    @cached_property
+    def _by_url(self) -> dict[str, list[AnyEndpoint]]:
+        by_url: dict[str, list[AnyEndpoint]] = {}
+        for each in self:
+            by_url.setdefault(each.url, []).append(each)
+        return by_url
 
 
 def watch_peer(transport: asyncio.Transport, *, is_shared: bool = False) -> None:

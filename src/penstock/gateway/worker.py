@@ -37,7 +37,7 @@ from penstock.gateway import log_events
 from penstock.gateway.adapters import Adapters
 from penstock.gateway.agent_link import AgentLink, Orders
 from penstock.gateway.caches import Caches
-from penstock.gateway.endpoint import AnyEndpoint
+from penstock.gateway.endpoint import AnyEndpoint, Endpoints
 from penstock.gateway.engine_load import ToldLoads, weigh
 from penstock.gateway.errors import DRAINING, JOURNAL_FULL
 from penstock.gateway.forward import Pool
@@ -128,7 +128,7 @@ class Worker:
         self._end: asyncio.Task[None] | None = None
         """What drains the worker."""
         self._connections: set[Downstream | Http2Downstream] = set()
-        self._pools: dict[_PoolName, tuple[ServedUpstream, tuple[AnyEndpoint, ...]]] = {}
+        self._pools: dict[_PoolName, tuple[ServedUpstream, Endpoints]] = {}
         self._doors: list[Door] = []
         self._told = Told(loop.time)
         self._told_loads = ToldLoads(loop.time)
@@ -247,11 +247,12 @@ class Worker:
 
     def _take_emptied(self, message: CachesEmptied) -> None:
         """Send this endpoint no prompt any more for what it had."""
-        for name, pool in self._all_pools():
-            if (name, pool.url) == (message.upstream, message.url):
-                pool.emptied_count += 1
+        for (name, _), (_, pools) in self._pools.items():
+            if name == message.upstream:
+                for pool in pools.find([message.url]):
+                    pool.emptied_count += 1
 
-    def pools_of(self, upstream: ServedUpstream) -> tuple[AnyEndpoint, ...]:
+    def pools_of(self, upstream: ServedUpstream) -> Endpoints:
         """Return the connection pools of an upstream's endpoints.
 
         All organizations share them: what is one's own is in each request and not in a connection.
@@ -284,9 +285,7 @@ class Worker:
         self._pools[name] = (upstream, pools)
         return pools
 
-    def _make_pools(
-        self, upstream: ServedUpstream, kept: dict[Endpoint, AnyEndpoint]
-    ) -> tuple[AnyEndpoint, ...]:
+    def _make_pools(self, upstream: ServedUpstream, kept: dict[Endpoint, AnyEndpoint]) -> Endpoints:
         retries = next((pool.retries for pool in kept.values()), None) or RetryBudget(self.now_s)
         pools = []
         for endpoint in upstream.endpoints:
@@ -297,7 +296,7 @@ class Worker:
                 pool.adapters = self.adapters.find_loaded(upstream.name, endpoint)
                 self._told_loads.tell(upstream.name, pool)
             pools.append(pool)
-        return tuple(pools)
+        return Endpoints(pools)
 
     def _make_pool(
         self, endpoint: Endpoint, upstream: ServedUpstream, retries: RetryBudget

@@ -16,6 +16,7 @@ from penstock.gateway.adapters import Adapters
 from penstock.gateway.admit import Admission, admit
 from penstock.gateway.attempts import Attempts
 from penstock.gateway.dialects.openai import COMPLETIONS
+from penstock.gateway.endpoint import Endpoints
 from penstock.gateway.errors import OVERLOADED
 from penstock.gateway.forward import Pool
 from penstock.gateway.limits import PREFIX_BOOKED_S, PREFIX_SLACK, PREFIX_TOLD_S
@@ -45,11 +46,11 @@ class _Rig:
         self._runtime = build_runtime(snapshot, PEPPER, heeds_prefixes=True)
         self.pools = self._make_pools(snapshot.upstreams[0].endpoints)
 
-    def _make_pools(self, endpoints: tuple[Endpoint, ...]) -> tuple[Pool, ...]:
+    def _make_pools(self, endpoints: tuple[Endpoint, ...]) -> Endpoints:
         upstream = self.admission("").target.upstream
         loop = asyncio.new_event_loop()
         retries = RetryBudget(loop.time)
-        pools = tuple(Pool(endpoint, upstream, loop, retries) for endpoint in endpoints)
+        pools = Endpoints(Pool(endpoint, upstream, loop, retries) for endpoint in endpoints)
         loop.close()
         for position, pool in enumerate(pools):
             pool.position = position
