@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from tests.fakes.control_api import run
 from tests.fakes.control_server import ControlServer
 from tests.fakes.emulator_process import running_emulator
@@ -126,7 +125,6 @@ def _loads(posts: list[tuple[str, str, dict[str, Any]]], verb: str = "load") -> 
     return [(at, body) for at, path, body in posts if path == f"/v1/{verb}_lora_adapter"]
 
 
-@pytest.mark.timeout(240)
 async def test_adapters_are_where_they_are_needed(tmp_path: Path) -> None:
     """Adapters are listed, asked where they are, loaded once for all, and never for strangers."""
     async with _running_site(tmp_path) as site:

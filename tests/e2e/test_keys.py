@@ -23,6 +23,8 @@ REVOCATIONS = 11
 CALLERS = 16
 BOUND_S = 1.0
 WAIT_S = 60.0
+PATIENCE_S = 200.0
+"""Until it was quiet for long enough for all revocations."""
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +179,7 @@ async def test_a_revocation_acts_everywhere_within_a_second(product: DevInstance
     stop = asyncio.Event()
     load = asyncio.create_task(_load(product, made["secret"], stop))
     delays: list[float] = []
-    deadline_s = time.monotonic() + WAIT_S
+    deadline_s = time.monotonic() + PATIENCE_S
     async with _admin(product) as admin:
         # A machine that does much else may hold some of them up, and for a while all.
         while len(delays) < REVOCATIONS or statistics.median(delays[-REVOCATIONS:]) > BOUND_S:

@@ -95,7 +95,6 @@ async def _kill_rounds(instance: DevInstance) -> Counter[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 async def test_kill_under_load_loses_and_doubles_nothing(tmp_path: Path) -> None:
     """After 20 kills of workers and agent, the engine's log and the usage store agree."""
     seen_log = tmp_path / "seen.log"

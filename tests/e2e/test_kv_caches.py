@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import msgspec
 import psutil
-import pytest
 from tests.fakes.plain_http import NO_TLS
 from tests.fakes.plane import Plane, running_plane
 from tests.fakes.small_tokenizer import write_tokenizer
@@ -149,7 +148,6 @@ async def _running_site(
             yield site
 
 
-@pytest.mark.timeout(240)
 async def test_who_emptied_its_cache_is_asked_as_anybody(tmp_path: Path) -> None:
     """What an engine had counts until it says that it is gone, or starts anew."""
     async with _running_site(tmp_path) as site:
@@ -177,7 +175,6 @@ async def test_who_emptied_its_cache_is_asked_as_anybody(tmp_path: Path) -> None
         await site.until_sum("penstock_kv_resets_total", 1)
 
 
-@pytest.mark.timeout(240)
 async def test_the_process_that_follows_engines_is_started_again(tmp_path: Path) -> None:
     """It is killed, and knows all again; callers notice nothing of it."""
     async with _running_site(tmp_path) as site:
@@ -195,7 +192,6 @@ async def test_the_process_that_follows_engines_is_started_again(tmp_path: Path)
 ANSWERS = "penstock_cache_answers_total"
 
 
-@pytest.mark.timeout(240)
 async def test_prompts_go_to_whoever_has_them(tmp_path: Path) -> None:
     """Though this node never sent them there; their organization's alone, and while they are."""
     first, *texts = [f"{number:04}{TEXT}" for number in range(7)]
@@ -229,7 +225,6 @@ async def test_prompts_go_to_whoever_has_them(tmp_path: Path) -> None:
         assert await site.sum_of(ANSWERS, 'answer="late"') == 0
 
 
-@pytest.mark.timeout(240)
 async def test_a_stopped_process_makes_nobody_wait(tmp_path: Path) -> None:
     """Requests go on after their milliseconds, and soon without them."""
     folder = write_tokenizer(tmp_path / "model", TEXT)

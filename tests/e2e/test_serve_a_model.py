@@ -42,7 +42,6 @@ def _await(instance: DevInstance, script: str, text: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_the_page_does_what_it_says(tmp_path: Path) -> None:
     """Every command of the page succeeds, and the model answers only as long as it is granted."""
     (tmp_path / "vllm.key").write_text("sk-of-the-engine\n")

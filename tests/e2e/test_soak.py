@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import pytest
 from tests.fakes.limited_site import running_site
 from tests.fakes.soak import Plan, soak
 
 
-@pytest.mark.timeout(120)
 async def test_nothing_stays_of_streams_that_end_in_any_way(tmp_path: Path) -> None:
     """A fifth of the callers leaves at any moment: no request, hold or event is left over."""
     with running_site(tmp_path, nodes=1) as site:

@@ -94,7 +94,6 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 async def test_what_was_paid_for_is_served_and_nothing_else(site: Site) -> None:
     """Of requests at once exactly those are served that the wallet pays; a top-up pays more."""
     organization = site.create_organization("acme")

@@ -145,7 +145,6 @@ def _try_wrong(operation: AnyOperation, callers: list[Caller]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_answers_are_as_the_document_says(
     portal: BlockingPortal, rig: AdminRig, openapi: dict[str, Any]
 ) -> None:
