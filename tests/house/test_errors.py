@@ -21,6 +21,10 @@ BROAD_EXCEPTS: dict[str, tuple[int, str]] = {
         1,
         "does for ever what is due: what is wrong with one chore must not end the others",
     ),
+    "src/penstock/gateway/dispatch.py": (
+        1,
+        "tells callers how requests failed: a bug in that would have them wait until they leave",
+    ),
     "src/penstock/gateway/journal.py": (
         1,
         "calls back every request of a batch: the bug of one must not strand the others",

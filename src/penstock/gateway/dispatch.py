@@ -15,6 +15,7 @@ from penstock.gateway.dialects.errors import MODEL_NOT_FOUND
 from penstock.gateway.endpoint import AnyEndpoint
 from penstock.gateway.errors import (
     ADAPTER_UNAVAILABLE,
+    BUG,
     CALLER_GONE,
     CONNECT_TIMEOUT,
     FIRST_BYTE_TIMEOUT,
@@ -307,23 +308,33 @@ class Dispatch(RequestRecord):
         """End with an error answer, or with an error event and an abnormal end."""
         if self.is_settled:
             return
+        error = refusal.error
+        if not self._reply.is_begun:
+            self._first_byte_ns = None  # of an answer that nobody got: it is not paid for
+        if outcome is None:
+            outcome = "refused" if error.source is Source.DOWNSTREAM else "upstream_error"
+        try:
+            self._tell_failure(refusal, status)
+        except Exception as bug:  # noqa: BLE001  # its caller would wait until it leaves
+            self._log_bug(bug)
+            error = BUG
+            self._reply.break_off()
+        finally:
+            self._settle(outcome, error)
+
+    def _tell_failure(self, refusal: Refusal, status: int | None) -> None:
+        """Make what the caller is told, and tell who else has to know."""
         error, tap = refusal.error, self._tap
         if error in BROKEN:
             self._blame_engine()
-        if not self._reply.is_begun:
-            self._first_byte_ns = None  # of an answer that nobody got: it is not paid for
         self._dropped_reason = refusal.reason
         if error is OVERLOADED:
             status = self._worker.overloaded_status
-        refusal = self._redacted(refusal)
         self._reply.fail(
-            refusal,
+            self._redacted(refusal),
             status=status or error.status,
             is_inside_frame=tap is not None and tap.is_inside_frame,
         )
-        if outcome is None:
-            outcome = "refused" if error.source is Source.DOWNSTREAM else "upstream_error"
-        self._settle(outcome, error)
 
     # What an exchange of each protocol does
 

@@ -440,3 +440,12 @@ INTERRUPTED = infrastructure(
         "drain_grace_s for long streams."
     ),
 )
+BUG = infrastructure(
+    "internal:bug",
+    500,
+    "The gateway failed as it was to tell how the request ended.",
+    source=Source.INTERNAL,
+    cause="A bug of ours. The outcome of its usage event says how the request ended before that.",
+    fix="Report the x-request-id.",
+    operator="Report what `gateway.request_failed` says of it in the node's log.",
+)

@@ -227,12 +227,15 @@ class RequestRecord(ABC):
             holds: What of which hold was spent, if that was settled.
             is_limited: Whether limits or budgets apply to it.
         """
-        log_events.REQUEST_FAILED.log(bug=bug, request_id=self.request_id, trace_id=self.trace_id)
+        self._log_bug(bug)
         self._tap = self._says = self._header_id = None  # it may be what the engine said
         measure = self._measure("interrupted")
         if self._taken is not None:
             holds = self._give_back(measure[0], is_typical=False)
         self._tell_end("interrupted", INTERRUPTED, measure, holds, is_limited=is_limited)
+
+    def _log_bug(self, bug: Exception) -> None:
+        log_events.REQUEST_FAILED.log(bug=bug, request_id=self.request_id, trace_id=self.trace_id)
 
     def _tell_end(
         self,

@@ -9,6 +9,7 @@ from penstock.gateway.answer import (
     plain_head,
     stream_head,
 )
+from penstock.gateway.errors import BUG
 from penstock.gateway.request import Request
 from penstock.kit.errors import Refusal
 
@@ -152,6 +153,13 @@ class Reply:
                 status=status,
                 body=self._request.telling.body(refusal, self._request_id),
             )
+
+    def break_off(self) -> None:
+        """End in a bug of ours that came of `fail`: plainly, or by closing what has begun."""
+        self._request.keep_alive = False
+        self.last_bytes = self.lines = b""
+        if not self.is_begun and not self.is_held:
+            self.fail(Refusal(BUG), status=BUG.status, is_inside_frame=False)
 
     def _error_event(self, refusal: Refusal, *, is_inside_frame: bool) -> bytes:
         event = self._request.telling.event(refusal, self._request_id)

@@ -7,14 +7,16 @@ import pytest
 from tests.fakes.http2_ends import Asking, Recorder, exchange
 
 from penstock.gateway.dialects.grpc import frame
-from penstock.gateway.errors import CALLER_STALLED, CONNECTION_FULL
+from penstock.gateway.errors import BUG, CALLER_STALLED, CONNECTION_FULL
 from penstock.gateway.grpc import call
 from penstock.gateway.grpc.exchange import GrpcExchange
+from penstock.gateway.grpc.reply import GrpcReply
 from penstock.gateway.http2 import frames
 from penstock.gateway.http2.ends import CallersConnection
 from penstock.gateway.http2.fields import Fields, encode_fields
 from penstock.gateway.http2.stream import Stream
 from penstock.gateway.limits import H2_STREAM_BYTES, WRITE_STALL_S
+from penstock.gateway.request import Request
 from penstock.kit.errors import ErrorCode, Refusal
 from penstock.kit.protobuf import length_field
 
@@ -32,9 +34,13 @@ HEAD = encode_fields(
 
 
 class Pair:
-    """A caller and a worker, on one connection."""
+    """A caller and a worker, on one connection.
 
-    def __init__(self) -> None:
+    Args:
+        call_type: What serves its calls.
+    """
+
+    def __init__(self, call_type: type[call.Call] = call.Call) -> None:
         """Connect them."""
         worker: Any = SimpleNamespace(
             now_s=lambda: 1.0,
@@ -46,7 +52,7 @@ class Pair:
         )
 
         def accept(stream: Stream, fields: Fields, is_end: bool) -> None:  # noqa: FBT001 - as it is called
-            self.calls.append(call.Call(worker, stream))
+            self.calls.append(call_type(worker, stream))
             self.calls[-1].begin(fields, is_end=is_end)
 
         self.server = CallersConnection(lambda: None, accept)
@@ -164,3 +170,33 @@ def test_answers_count_as_messages_do() -> None:
         left.stream.reset()
         exchange(pair.caller.connection, pair.server)
     assert pair.server.held_bytes == 0
+
+
+class Flawed(call.Call):
+    """A call of whose failure nobody can be told."""
+
+    @staticmethod
+    def _told(refusal: Refusal, http_status: int | None) -> bytes:
+        del http_status
+        raise RuntimeError(refusal)
+
+
+def test_a_bug_in_telling_of_an_error_ends_the_call() -> None:
+    """Its caller does not wait: it is told of a bug, and so is who logs it."""
+    pair = Pair(Flawed)
+    asked = pair.begin()
+    with pytest.raises(RuntimeError):
+        pair.send(asked, frame(b"\xff"), is_end=True)
+    exchange(pair.caller.connection, pair.server)
+    assert _status(asked) == b"13"
+
+
+def test_a_bug_before_an_error_is_told_is_told_itself() -> None:
+    """A call whose answer has begun does not end well by it."""
+    worker: Any = None
+    downstream: Any = SimpleNamespace(write=lambda _: None)
+    reply = GrpcReply(worker, downstream, Request(), b"id")
+    reply.end_stream(b"the last message")
+    reply.break_off()
+    assert reply.refusal == Refusal(BUG)
+    assert reply.last_bytes == b""

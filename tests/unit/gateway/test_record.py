@@ -1,149 +1,24 @@
 """The end of requests that meet a bug of ours: nothing that they took is kept by it."""
 
-from types import SimpleNamespace
-from typing import Any, cast
+import json
 
 import pytest
-from tests.fakes.limiter_rig import A_KEY, TOKEN, LimiterRig
-from tests.fakes.still_worker import StillTransport, StillWorker
+from tests.fakes.flawed_request import Flaws, Site, receive
+from tests.fakes.limiter_rig import TOKEN
+from tests.fakes.scripted_engine import ROLE, STREAM_HEAD, chunk
 
-from penstock.contract.finished import Course
-from penstock.contract.journal import Open
-from penstock.contract.limits import Limit, Metric
-from penstock.contract.money import Budget
-from penstock.contract.snapshot import Endpoint
-from penstock.contract.usage import Outcome, UsageEvent
-from penstock.gateway.admit import Admission
-from penstock.gateway.demand import Demand
-from penstock.gateway.dialects.openai import CHAT
-from penstock.gateway.exchange import Exchange
-from penstock.gateway.forward import Pool, UpstreamConnection
-from penstock.gateway.measure import Measure
-from penstock.gateway.offer import Offer
-from penstock.gateway.quota import read_quota
-from penstock.gateway.request import Request
-from penstock.gateway.retries import RetryBudget
-from penstock.gateway.runtime import Principal
-from penstock.gateway.stats import Stats
-from penstock.gateway.worker import Worker
+from penstock.gateway.errors import FIRST_BYTE_TIMEOUT
+from penstock.gateway.forward import Pool
+from penstock.kit.errors import Refusal
 
 STAGES = ("count", "let_go", "measure", "event", "tell", "journal")
-
-
-class Flaws:
-    """Where there is a bug, once: as one that a request's own data brings out."""
-
-    def __init__(self, stage: str) -> None:
-        """See the class."""
-        self.stage = stage
-
-    def meet(self, stage: str) -> None:
-        """Fail where the bug is."""
-        if stage == self.stage:
-            self.stage = ""
-            message = f"a bug in {stage}"
-            raise RuntimeError(message)
-
-
-class FlawedStats(Stats):
-    """Counters that meet bugs."""
-
-    def __init__(self, flaws: Flaws) -> None:
-        """See the class."""
-        super().__init__()
-        self._flaws = flaws
-
-    def over(self, model: str) -> None:
-        """Count a request out, or fail."""
-        self._flaws.meet("count")
-        super().over(model)
-
-    def ended(self, *of_it: Any, **named: Any) -> None:
-        """Count how it ended, or fail."""
-        self._flaws.meet("tell")
-        super().ended(*of_it, **named)
-
-
-class Flawed(Exchange):
-    """A request that meets bugs at its end."""
-
-    flaws: Flaws
-
-    def _let_go(self) -> None:
-        self.flaws.meet("let_go")
-        super()._let_go()
-
-    def _measure(self, outcome: Outcome) -> Measure:
-        self.flaws.meet("measure")
-        return super()._measure(outcome)
-
-    def _event(self, *of_it: Any) -> UsageEvent:
-        self.flaws.meet("event")
-        return super()._event(*of_it)
-
-
-class Site:
-    """A worker with a limit of one request at a time and a budget, and one request of it."""
-
-    def __init__(self, stage: str) -> None:
-        """Let the request in."""
-        self.flaws = Flaws(stage)
-        self.events: list[UsageEvent] = []
-        self.ended: list[object] = []
-        self.rig = LimiterRig(budget=1_000 * TOKEN)
-        self.rig.limit(Limit("c", Metric.CONCURRENCY, 1, window_s=0))
-        self.rig.budget(Budget("budget", "EUR"))
-        self.worker = cast("Any", StillWorker())
-        self.worker.limiter = self.rig.limiter
-        self.worker.tracer = SimpleNamespace(begin=lambda _: None)
-        self.worker.journal = self
-        self.worker.stats = FlawedStats(self.flaws)
-        self.exchange = self._make()
-        self.exchange.flaws = self.flaws
-        self.worker.stats.began("model-a")
-        self.exchange._claim_or_open()
-        self.rig.run()
-
-    def _make(self) -> Flawed:
-        demand = Demand(400, 100, 1, 400, has_other_caps=False)
-        target = self.rig.target
-        admission = Admission(
-            CHAT,
-            cast("Offer", None),
-            turn=0.0,
-            target=target,
-            body=b"{}",
-            is_stream=False,
-            hides_usage=False,
-            strips_usage=False,
-            estimated_input_tokens=100,
-            demand=demand,
-        )
-        principal = Principal(
-            "key-a", "org-a", "project-a", None, None, quota=read_quota(self.rig.records, A_KEY)
-        )
-        downstream: Any = SimpleNamespace(
-            is_paused=False, end_exchange=lambda *told, **_: self.ended.append(told[0])
-        )
-        return Flawed(cast("Worker", self.worker), downstream, Request(), principal, admission)
-
-    def open(self, record: Open, request: Flawed) -> None:
-        """Be the journal: the request is recorded and sent."""
-        assert record.holds
-        request._was_sent = True
-
-    def close(self, event: UsageEvent, request: Flawed, course: Course) -> None:
-        """Be the journal: keep the event, let the last bytes go."""
-        del course
-        self.flaws.meet("journal")
-        self.events.append(event)
-        request.closed()
+TELLING = ("redact", "telling")
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_bug_at_its_end_keeps_nothing(stage: str, caplog: pytest.LogCaptureFixture) -> None:
     """Places and money come back, one event is recorded, the caller is let go, the log tells."""
-    site = Site(stage)
+    site = Site(Flaws(stage))
     assert site.rig.one().denial is not None
     site.exchange.caller_gone()
     site.rig.wait(10)
@@ -171,17 +46,75 @@ class FlawedPool(Pool):
 
 def test_a_bug_as_it_is_sent_keeps_no_connection() -> None:
     """The connection that it had got is closed when the request ends, and counted nowhere."""
-    site = Site("")
-    loop: Any = SimpleNamespace(time=site.worker.now_s)
-    pool = FlawedPool(
-        Endpoint("http", "engine", 8000), site.rig.target.upstream, loop, RetryBudget(loop.time)
-    )
-    transport = StillTransport()
-    connection = UpstreamConnection(pool)
-    connection.connection_made(transport)
-    pool.release(connection)
+    site = Site()
     with pytest.raises(RuntimeError):
-        site.exchange._acquire(pool)
-    assert (pool.in_flight, transport.is_closing()) == (1, False)
+        site.send(FlawedPool)
+    pool = site.exchange._pool
+    connection = site.exchange._connection
+    assert pool is not None
+    assert connection is not None
+    assert (pool.in_flight, connection.transport.is_closing()) == (1, False)
     site.exchange.caller_gone()
-    assert (pool.in_flight, transport.is_closing()) == (0, True)
+    assert (pool.in_flight, connection.transport.is_closing()) == (0, True)
+
+
+def _expect_one_end(site: Site, caplog: pytest.LogCaptureFixture, stage: str) -> None:
+    """See that it ended once, as it would have without the bug, and that the log tells of that."""
+    site.exchange.interrupt()
+    site.wait(1e9)
+    assert site.ended == [site.exchange]
+    (event,) = site.events
+    assert (event.outcome, event.error_code) == ("timeout", "err:gateway:internal:bug")
+    assert sum("request failed" in each for each in caplog.messages) == 1
+    assert caplog.text.count(f"RuntimeError: a bug in {stage}") == 1
+    assert site.rig.one().is_in
+
+
+@pytest.mark.parametrize("stage", TELLING)
+@pytest.mark.parametrize(
+    ("target", "members"),
+    [
+        (b"/v1/chat/completions", {"error"}),
+        (b"/v1/messages", {"type", "error", "request_id"}),
+        (b"/v2/models/model-a/infer", {"error"}),
+    ],
+)
+def test_a_bug_in_telling_of_an_error_is_told_plainly(
+    stage: str, target: bytes, members: set[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The caller gets 500 in its protocol, at once; what failed before that is what is paid for."""
+    site = Site(Flaws(stage), target=target)
+    site.exchange._fail(Refusal(FIRST_BYTE_TIMEOUT), outcome="timeout")
+    head, _, body = site.shown.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
+    assert b"\r\nx-penstock-error-code: err:gateway:internal:bug\r\n" in head
+    assert not site.is_kept
+    assert json.loads(body).keys() == members
+    assert site.events[0].status == 500
+    assert (site.events[0].input_tokens, site.events[0].output_tokens) == (0, 0)
+    _expect_one_end(site, caplog, stage)
+
+
+def test_a_bug_in_all_telling_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+    """Where not even that can be told, the caller's connection is closed."""
+    site = Site(Flaws("telling", count=2))
+    with pytest.raises(RuntimeError):
+        site.exchange._fail(Refusal(FIRST_BYTE_TIMEOUT), outcome="timeout")
+    assert (site.shown, site.is_kept) == (b"", False)
+    _expect_one_end(site, caplog, "telling")
+
+
+@pytest.mark.parametrize("stage", TELLING)
+def test_a_bug_in_telling_of_a_streams_error_breaks_it_off(
+    stage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What has begun gets no regular end: the connection is closed behind what was shown."""
+    site = Site(Flaws(stage))
+    connection, transport = site.send()
+    receive(connection, STREAM_HEAD + chunk(ROLE))
+    shown = site.shown
+    assert shown.endswith(chunk(ROLE))
+    site.exchange._fail(Refusal(FIRST_BYTE_TIMEOUT), outcome="timeout")
+    assert (site.shown, site.is_kept, transport.is_closing()) == (shown, False, True)
+    assert site.events[0].status == 200
+    _expect_one_end(site, caplog, stage)

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 _NEVER: Final = float("inf")
 _HEAD: Final = encode_fields(((b":status", b"200"), (b"content-type", b"application/grpc")))
 _WELL: Final = encode_fields(((b"grpc-status", b"0"),))
+_BUG: Final = encode_fields(((b"grpc-status", b"%d" % Status.INTERNAL),))
 _NO_GRPC: Final = encode_fields(((b":status", b"415"),))
 _CONTENT_TYPE: Final = b"application/grpc"
 
@@ -344,13 +345,15 @@ class Call:
         self._end(refusal)
 
     def _end(self, refusal: Refusal | None, http_status: int | None = None) -> None:
-        """Send how it ended."""
-        block = _WELL if refusal is None else self._told(refusal, http_status)
-        if not self._is_begun:
-            block = self._head() + block
-        self._exchange = None
-        self._waiting = []
-        self._stream.send_headers(block, is_end=True)
+        """Send how it ended; by a bug of ours, if one keeps that from being told."""
+        block = _BUG if self._is_begun else _HEAD + _BUG
+        try:
+            told = _WELL if refusal is None else self._told(refusal, http_status)
+            block = told if self._is_begun else self._head() + told
+        finally:  # else its caller would wait
+            self._exchange = None
+            self._waiting = []
+            self._stream.send_headers(block, is_end=True)
 
     @staticmethod
     def _told(refusal: Refusal, http_status: int | None) -> bytes:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from penstock.gateway.dialects.grpc import frame
 from penstock.gateway.dialects.oip_grpc import error_message
+from penstock.gateway.errors import BUG
 from penstock.gateway.reply import Reply
 from penstock.kit.errors import Refusal
 
@@ -58,6 +59,11 @@ class GrpcReply(Reply):
         self.refusal = refusal
         if not self.is_begun:
             self.status = status
+
+    def break_off(self) -> None:
+        """End with a bug of ours."""
+        self.last_bytes = b""
+        self.fail(Refusal(BUG), status=BUG.status, is_inside_frame=False)
 
     def _begin(self) -> None:
         self.is_begun = True
