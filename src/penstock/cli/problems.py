@@ -32,12 +32,19 @@ _ROOMS = (
 """Whose codes control answers with."""
 _AUTHENTICATION = "err:control:auth:"
 """Begin of the codes that are about the token alone."""
+_GATEWAY = "err:gateway:"
+"""Begin of the codes that the gateway answers callers with."""
 
 
 def read_problem(answer: httpx.Response) -> CommandError:
     """Return what to tell about an answer that is no success: sentence, code and what to do."""
     request = f"{answer.request.method} {answer.request.url.path}"
     problem = _decode(answer)
+    if _is_gateways(problem):
+        where = answer.request.url.copy_with(raw_path=b"/")
+        detail = f"What answers at {where} is the gateway, and not the control plane."
+        remedy = "Set PENSTOCK_URL to control's: http://127.0.0.1:8081 where `penstock dev` runs."
+        return CommandError(CONTROL_FAILED, detail, remedy)
     code = problem.get("code")
     is_about_token = not isinstance(code, str) or code.startswith(_AUTHENTICATION)
     if answer.status_code == httpx.codes.UNAUTHORIZED or (
@@ -58,6 +65,11 @@ def read_problem(answer: httpx.Response) -> CommandError:
     )
 
 
+def _is_gateways(problem: dict[str, Any]) -> bool:
+    error = problem.get("error")
+    return isinstance(error, dict) and _GATEWAY in str(error.get("penstock_code"))
+
+
 def _decode(answer: httpx.Response) -> dict[str, Any]:
     try:
         problem = answer.json()
@@ -69,6 +81,8 @@ def _decode(answer: httpx.Response) -> dict[str, Any]:
 def _sentence(problem: dict[str, Any]) -> str:
     sentence = str(problem.get("detail") or problem.get("title") or problem)
     told = [f"{fault.get('parameter')}: {fault.get('detail')}" for fault in _faults(problem)]
+    if told:
+        sentence = sentence.removesuffix(".")
     return "; ".join((sentence, *told))[:_MAX_CHARS]
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from penstock.cli.errors import AMBIGUOUS, NOT_FOUND, CommandError, ControlRefusedError
+from penstock.cli.output import console
 from penstock.cli.records import NONE
 
 if TYPE_CHECKING:
@@ -195,7 +196,8 @@ def find_usage_filters(
     """Return the filters of usage that names mean: ids of what there is.
 
     From the first on that is not found, or not ours to look for, words are left as they are:
-    nodes that run from a file book under names.
+    nodes that run from a file book under names. What is not found is said on stderr, so that
+    nobody takes a slip of the pen for usage of nothing.
 
     Raises:
         CommandError: A name is ambiguous.
@@ -216,6 +218,9 @@ def find_usage_filters(
         is_denied = isinstance(error, ControlRefusedError) and error.status == FORBIDDEN
         if error.error is not NOT_FOUND and not is_denied:
             raise
+        if not is_denied:
+            told = f"Note: {error} Only what a node booked under this very name is counted."
+            console(is_error=True).print(told, style="yellow", markup=False)
     return filters
 
 

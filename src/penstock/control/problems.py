@@ -157,7 +157,7 @@ async def _answer_validation_error(_request: Request, error: RequestValidationEr
         ParameterProblem(
             # ("query", "since", ...): the place is said by the name alone.
             parameter=_printable(".".join(str(part) for part in fault["loc"][1:])),
-            detail=fault["msg"],
+            detail=fault["msg"].removeprefix("Value error, "),
         )
         for fault in error.errors()[:MAX_PARAMETER_PROBLEMS]
     ]

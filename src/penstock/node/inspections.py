@@ -77,7 +77,8 @@ class Inspections:
         found = [each for each in workers if str(each.slot) == slot]
         if not found:
             slots = sorted({each.slot for each in workers})
-            message = f"there are workers {', '.join(map(str, slots)) or 'none'}"
+            there = ", ".join(map(str, slots)) or "none"
+            message = f"there is no worker {slot}; there are: {there}"
             raise InspectionError(message)
         return max(found, key=lambda each: each.epoch)
 

@@ -166,6 +166,18 @@ def test_a_busy_port_is_found_before_anything_is_started(folder: DataFolder) -> 
         port = server.getsockname()[1]
         with pytest.raises(CommandError, match=f"Port {port}"):
             plan(folder, control_port=port)
+        with pytest.raises(CommandError, match=f"Port {port} .--grpc-port. is already in use"):
+            plan(folder, grpc_port=port)
+    with pytest.raises(CommandError, match="--grpc-port and --gateway-port are both"):
+        plan(folder, grpc_port=port, gateway_port=port)
+
+
+@pytest.mark.parametrize("option", ["labels", "metadata_labels"])
+def test_a_label_that_cannot_be_is_wrong_usage(folder: DataFolder, option: str) -> None:
+    """A name that no label can have is refused before anything starts, and said with its option."""
+    with pytest.raises(CommandError, match="'a b' cannot be the name of a label") as caught:
+        plan(folder, **{option: ("team", "a b")})
+    assert caught.value.exit_code == 2
 
 
 def test_a_configuration_of_the_user_is_left_alone(folder: DataFolder) -> None:

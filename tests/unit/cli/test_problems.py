@@ -34,3 +34,12 @@ def test_every_code_of_control_says_what_to_do(error: ErrorCode) -> None:
         assert "PENSTOCK_TOKEN" in problem.remedy
     else:
         assert problem.remedy in {error.caller_action, error.operator_action}
+
+
+def test_the_gateway_is_not_taken_for_control() -> None:
+    """Whoever gave the gateway's address is told so, and not what it says to callers."""
+    request = httpx.Request("GET", "http://gateway:8080/api/v1/organizations?limit=5")
+    error = {"message": "No.", "code": "not_found", "penstock_code": "err:gateway:request:x"}
+    problem = read_problem(httpx.Response(404, json={"error": error}, request=request))
+    assert "http://gateway:8080/ is the gateway" in str(problem)
+    assert "PENSTOCK_URL" in problem.remedy

@@ -251,6 +251,18 @@ def test_what_is_no_object_is_asked_for_as_it_is(control: FakeControl) -> None:
     assert _ask(control, "--project", SEARCH["id"]) == {"project": SEARCH["id"]}
 
 
+def test_a_name_of_nothing_is_said(control: FakeControl) -> None:
+    """A project that is not there is asked for, with a note beside the answer; JSON stays JSON."""
+    control.objects = {"organizations": [ACME], "projects": [SEARCH]}
+    arguments = ["usage", "--json", "--project", "saerch"]
+    result = CliRunner().invoke(app, arguments, env=environment(control))
+    assert result.exit_code == 0
+    assert "Note: There is no project 'saerch'." in result.stderr
+    assert "Note" not in result.stdout
+    arguments = ["usage", "--json", "--project", "search"]
+    assert CliRunner().invoke(app, arguments, env=environment(control)).stderr == ""
+
+
 def test_an_ambiguous_name_is_refused(control: FakeControl) -> None:
     """A name that two projects have asks for no usage, and the choices are told."""
     other = {"id": "prj_000000000002", "organization_id": "org_000000000002", "name": "search"}

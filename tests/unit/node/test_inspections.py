@@ -92,7 +92,7 @@ async def test_a_worker_that_says_nothing_is_not_waited_for(team: Team) -> None:
 async def test_only_workers_that_are_there_are_asked(team: Team) -> None:
     """A slot without a connected worker is refused, with those that there are."""
     team.add(1, 2)
-    with pytest.raises(InspectionError, match="there are workers 1"):
+    with pytest.raises(InspectionError, match="there are: 1"):
         await team.inspections.answer(Question("tasks"), {"worker": "0"})
 
 

@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from penstock.cli.errors import BAD_OPTION, CommandError
 from penstock.kit.logs.setup import Form, LevelName
+from penstock.node.settings import LabelName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,7 +15,7 @@ class DevOptions:
     """The options of `penstock dev`.
 
     Raises:
-        CommandError: Two of them exclude each other.
+        CommandError: Two of them exclude each other, or one cannot be.
     """
 
     data: Path
@@ -41,3 +44,18 @@ class DevOptions:
         if self.config is not None and (self.engines or self.models):
             detail = "--config says itself what is served, so --engine and --model do not apply."
             raise CommandError(BAD_OPTION, detail, "Leave out one or the other.")
+        for option, names in (
+            ("--label", self.labels),
+            ("--metadata-label", self.metadata_labels),
+        ):
+            for name in names:
+                _check_label(option, name)
+
+
+def _check_label(option: str, name: str) -> None:
+    try:
+        msgspec.convert(name, LabelName)
+    except msgspec.ValidationError:
+        detail = f"{option} {name!r} cannot be the name of a label."
+        remedy = "Use up to 32 of a-z, 0-9, `_`, `.` and `-`, a letter first."
+        raise CommandError(BAD_OPTION, detail, remedy) from None

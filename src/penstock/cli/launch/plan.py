@@ -88,9 +88,9 @@ def make_plan(
 
 
 def choose_ports(options: DevOptions) -> dict[str, int]:
-    """Return the port by its option; a zero becomes a free one."""
+    """Return the port by its option; a zero becomes a free one, and what is not wanted has none."""
     wanted = (options.gateway_port, options.control_port, options.metrics_port)
-    chosen: dict[str, int] = {}
+    chosen = {} if options.grpc_port is None else {"--grpc-port": options.grpc_port}
     for option, port in zip(PORT_OPTIONS, wanted, strict=True):
         chosen[option] = port or ports.pick_free((), {*wanted, *chosen.values()})
     return chosen
