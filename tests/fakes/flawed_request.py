@@ -160,7 +160,7 @@ class Site:
 
     def send(self, pool_type: type[Pool] = Pool) -> tuple[UpstreamConnection, StillTransport]:
         """Send the request; return the connection that it is sent on."""
-        loop: Any = SimpleNamespace(time=self.worker.now_s)
+        loop: Any = SimpleNamespace(time=self.worker.now_s, call_later=lambda *_: None)
         endpoint = Endpoint("http", "engine", 8000)
         pool = pool_type(endpoint, self.rig.target.upstream, loop, RetryBudget(loop.time))
         transport = StillTransport()

@@ -198,20 +198,6 @@ async def test_an_engine_that_drips(
     assert (event.output_tokens > 10) is is_stream
 
 
-async def test_a_stream_with_pauses_below_the_bound_is_no_stall(
-    engine: ScriptedEngine, worker: WorkerProcess
-) -> None:
-    """Pauses shorter than the bound between bytes do not add up."""
-
-    async def script(talk: Talk) -> None:
-        await asyncio.sleep(0.25)
-        await talk.stream(ROLE, token("a"), token("b"), DONE, pause_s=0.15)
-
-    engine.script = script
-    found, *_ = await _ask_until(worker, lambda each: each.status == 200 and each.is_complete)
-    assert found.body == ROLE + token("a") + token("b") + DONE
-
-
 async def test_a_callers_own_pause_is_no_stall(engine: ScriptedEngine, tmp_path: Path) -> None:
     """A caller that pauses longer than an engine may gets its whole stream all the same."""
     frames = token("word") * 1_000
