@@ -2,6 +2,7 @@
 
 import gc
 import inspect
+import os
 import re
 import signal
 import sys
@@ -41,7 +42,13 @@ def emulator(*, as_json: bool, **values: object) -> None:
     try:
         uvloop.run(_serve(settings, as_json=as_json))
     except OSError as error:
-        detail = f"The emulator cannot listen on {settings.host}:{settings.port}: {error}."
+        # What asyncio says itself names address and error twice.
+        number = error.errno or 0
+        why = os.strerror(number) if number > 0 else error.strerror or str(error)
+        what = f"cannot listen on {settings.host}:{settings.port}"
+        if error.filename is not None:
+            what = f"cannot write {error.filename}"
+        detail = f"The emulator {what}: {why}."
         raise CommandError(EMULATOR_FAILED, detail) from None
 
 

@@ -23,6 +23,7 @@ from penstock.cli.records import (
     time_of,
 )
 from penstock.cli.resolving import NameBook, get_organization
+from penstock.kit.files import why_unread
 
 if TYPE_CHECKING:
     from penstock.cli.control_client import Row
@@ -248,7 +249,8 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text("utf-8-sig"))
     except (OSError, ValueError) as error:
-        raise CommandError(BAD_OPTION, f"--file {path}: cannot be read as JSON: {error}.") from None
+        detail = f"--file {path}: cannot be read as JSON: {why_unread(error)}."
+        raise CommandError(BAD_OPTION, detail) from None
     if not isinstance(found, dict):
         raise CommandError(BAD_OPTION, f"--file {path}: is no JSON object.")
     return found

@@ -13,6 +13,7 @@ from penstock.cli.instance import DataOption, connect
 from penstock.cli.output import JsonOption, console, examples, print_json, print_table
 from penstock.cli.records import time_cell
 from penstock.cli.resolving import PRICE_BOOKS, PRICES
+from penstock.kit.files import why_unread
 
 if TYPE_CHECKING:
     from penstock.catalog.errors import Finding, Mark
@@ -133,7 +134,7 @@ def read_price_file(path: Path) -> PriceFile:
     try:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        problem = f"cannot be read: {error}; name a file of UTF-8 text"
+        problem = f"cannot be read: {why_unread(error)}; name a file of UTF-8 text"
         raise PlatformFileError([Finding(str(path), Mark(), "file", problem)]) from None
     return _read_csv(text, str(path)) if path.suffix == ".csv" else _read_yaml(text, str(path))
 

@@ -18,6 +18,7 @@ from penstock.cli.output import JsonOption, examples
 from penstock.cli.records import LimitOption, say_done, show_list, text_of, time_cell, time_of
 from penstock.cli.resolving import ALIASES, PRICE_BOOKS, PRICES, get_catalog_object
 from penstock.cli.times import format_time, parse_deadline, parse_time
+from penstock.kit.files import why_unread
 
 if TYPE_CHECKING:
     from penstock.cli.control_client import ControlClient
@@ -145,7 +146,8 @@ def _read_rates(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise CommandError(BAD_OPTION, f"{path} cannot be read: {error}") from None
+        detail = f"--rates {path} cannot be read as JSON: {why_unread(error)}."
+        raise CommandError(BAD_OPTION, detail) from None
 
 
 @app.command(

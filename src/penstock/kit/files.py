@@ -48,3 +48,16 @@ def read_or_create_secret(path: Path, make: bytes | None = None) -> bytes:
     if not path.exists():
         write_atomic(path, make if make is not None else secrets.token_hex(32).encode(), mode=0o600)
     return path.read_bytes().strip()
+
+
+def why_unread(error: OSError | ValueError) -> str:
+    """Return in words why a file could not be read as what it should be.
+
+    >>> why_unread(FileNotFoundError(2, "No such file or directory", "prices.yaml"))
+    'No such file or directory'
+    >>> why_unread(UnicodeDecodeError("utf-8", b"?", 0, 1, "invalid start byte"))
+    'it is no UTF-8 text'
+    """
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return "it is no UTF-8 text" if isinstance(error, UnicodeError) else str(error)

@@ -4,6 +4,8 @@ import os
 import re
 from pathlib import Path
 
+from penstock.kit.files import why_unread
+
 MIN_SECRET_BYTES = 16
 MIN_DISTINCT_BYTES = 6
 """Fewer different characters than that are no accident in a secret of any length."""
@@ -78,8 +80,11 @@ def resolve_secret(reference: str) -> str:
     where = match["where"]
     try:
         secret = os.environ[where] if match["kind"] == "env" else Path(where).read_text()
-    except (KeyError, OSError, UnicodeDecodeError) as error:
-        message = f"cannot read the secret {reference}: {type(error).__name__}"
+    except KeyError:
+        message = f"cannot read the secret {reference}: there is no such variable"
+        raise SecretUnavailableError(message) from None
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"cannot read the secret {reference}: {why_unread(error)}"
         raise SecretUnavailableError(message) from None
     if not secret.strip():
         message = f"the secret {reference} is empty"

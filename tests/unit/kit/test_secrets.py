@@ -1,4 +1,4 @@
-"""What a secret looks like that somebody made up."""
+"""Secrets: what one looks like that somebody made up, and references to them."""
 
 import secrets
 from pathlib import Path
@@ -7,7 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.kit.secrets import find_secret_fault
+from penstock.kit.secrets import (
+    SecretUnavailableError,
+    find_secret_fault,
+    resolve_secret,
+)
 
 PATH = Path("/data/secrets/admin_token")
 
@@ -64,3 +68,17 @@ def test_control_characters_are_no_separators() -> None:
     """Bytes that chance made may hold many of them."""
     secret = b"<\x8b6=\x00D*\x15D=V\x1f\x7f\x1f\x12_"
     assert find_secret_fault(PATH, secret) is None
+
+
+def test_a_reference_that_leads_nowhere_says_why(tmp_path: Path) -> None:
+    """What is wrong is said in words, with the reference and nothing of what a file holds."""
+    text = tmp_path / "text"
+    text.write_bytes(b"canary\xff")
+    for reference, why in (
+        ("env:NOBODY_HAS_SET_THIS", "there is no such variable"),
+        (f"file:{tmp_path / 'nothing'}", "No such file or directory"),
+        (f"file:{text}", "it is no UTF-8 text"),
+    ):
+        with pytest.raises(SecretUnavailableError) as caught:
+            resolve_secret(reference)
+        assert str(caught.value) == f"cannot read the secret {reference}: {why}"
