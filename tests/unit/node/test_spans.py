@@ -31,7 +31,12 @@ from penstock.contract.finished import (
     finished_request,
 )
 from penstock.contract.usage import Attempt
-from penstock.node.telemetry.messages import TEXT_CHARACTERS, read_rejected
+from penstock.node.telemetry.messages import (
+    TEXT_CHARACTERS,
+    read_rejected,
+    span_writer,
+    write_span,
+)
 from penstock.node.telemetry.spans import ATTRIBUTES, STANDARD_ATTRIBUTES, write_spans
 
 MS = 1_000_000
@@ -201,6 +206,48 @@ def test_spans_nest_whatever_is_said(
             assert span.end_time_unix_nano <= parent.end_time_unix_nano
         for value in attributes_of(span).values():
             assert not isinstance(value, str) or len(value) <= TEXT_CHARACTERS
+
+
+_near = st.integers(-2, 3).map(lambda seconds: seconds * 1_000 * MS)
+
+
+@settings(deadline=None)
+@given(received=_near, started=_near, dispatched=_near, finished=_near)
+def test_spans_begin_and_end_when_they_did(
+    received: int, started: int, dispatched: int, finished: int
+) -> None:
+    """Moments are told as they were; one that is before another, or not known, is held to it."""
+    changes = {"started_at_ns": started, "dispatched_at_ns": dispatched, "finished_at_ns": finished}
+    spans = _by_name(_spans(_request(received_at_ns=received, **changes)))
+    begin = max(min(received, started), 0)
+    end = max(finished, begin)
+    admitted = min(max(started, begin), end)
+    left = min(max(dispatched or finished, admitted), end)
+    wanted = {"request": (begin, end), "admit": (begin, admitted), "queue": (admitted, left)}
+    if begin == admitted:  # it took no time
+        del wanted["admit"]
+    found = {
+        name: (spans[name].start_time_unix_nano, spans[name].end_time_unix_nano)
+        for name in ("request", "admit", "queue")
+        if name in spans
+    }
+    assert found == wanted
+
+
+_numbers = st.integers(1, 2**64 - 1)
+
+
+@given(
+    said=st.binary(max_size=300),
+    trace_id=st.binary(min_size=16, max_size=16),
+    ids=st.tuples(_numbers, _numbers),
+    during=st.tuples(_numbers, _numbers),
+)
+def test_who_always_says_the_same_writes_the_same(
+    said: bytes, trace_id: bytes, ids: tuple[int, int], during: tuple[int, int]
+) -> None:
+    """A writer for spans of which nothing else is said makes what is made of any span."""
+    assert span_writer(said)(trace_id, *ids, *during) == write_span(trace_id, *ids, during, said)
 
 
 def _answer(rejected: int) -> bytes:

@@ -26,12 +26,15 @@ from penstock.node.telemetry.messages import (
     ENDS,
     INTERNAL,
     SERVER,
+    SpanWriter,
     Value,
     describe,
     describe_span,
+    read_ids,
     say_number,
     say_text,
     span_number,
+    span_writer,
     write_span,
 )
 
@@ -106,27 +109,35 @@ def write_spans(request: FinishedRequest) -> list[bytes]:
     trace = request.trace
     if trace is None or not trace.span_id:
         return []
-    trace_id, own_id = bytes.fromhex(trace.trace_id), span_number(trace.span_id)
+    trace_id, own_id = read_ids(trace.trace_id, trace.span_id)
     parent_id = span_number(trace.parent_span_id) if trace.parent_span_id else 0
-    finished_ns = request.finished_at_ns
-    begin_ns = max(min(request.received_at_ns, request.started_at_ns), 0)
-    end_ns = max(finished_ns, begin_ns)
-    admitted_ns = _between(begin_ns, request.started_at_ns, end_ns)
-    dispatched_ns = _between(admitted_ns, request.dispatched_at_ns or finished_ns, end_ns)
+    begin_ns, admitted_ns, dispatched_ns, end_ns = _moments(request)
     is_sampled = trace.is_sampled
     said = _served(request, is_sampled)
     spans = [write_span(trace_id, own_id, parent_id, (begin_ns, end_ns), said)]
     if begin_ns < admitted_ns:
-        said = _describe_part("admit", is_sampled)
-        during = begin_ns, admitted_ns
-        spans.append(write_span(trace_id, own_id | _ADMIT, own_id, during, said))
+        write = _part_writer("admit", is_sampled)
+        spans.append(write(trace_id, own_id | _ADMIT, own_id, begin_ns, admitted_ns))
     if request.event_id:
-        said = _describe_part("queue", is_sampled)
-        during = admitted_ns, dispatched_ns
-        spans.append(write_span(trace_id, own_id | _QUEUE, own_id, during, said))
+        write = _part_writer("queue", is_sampled)
+        spans.append(write(trace_id, own_id | _QUEUE, own_id, admitted_ns, dispatched_ns))
     if request.attempt_count:
         spans += _attempts(request, is_sampled, (trace_id, own_id), (dispatched_ns, end_ns))
     return spans
+
+
+def _moments(request: FinishedRequest) -> tuple[int, int, int, int]:
+    """Return when it came, was admitted and dispatched, and ended: none before another."""
+    begin_ns, admitted_ns = request.received_at_ns, request.started_at_ns
+    end_ns = request.finished_at_ns
+    dispatched_ns = request.dispatched_at_ns or end_ns
+    if 0 <= begin_ns <= admitted_ns <= dispatched_ns <= end_ns:
+        return begin_ns, admitted_ns, dispatched_ns, end_ns
+    # The wall clock was set, or something is not known.
+    begin_ns = max(min(begin_ns, admitted_ns), 0)
+    end_ns = max(end_ns, begin_ns)
+    admitted_ns = _between(begin_ns, admitted_ns, end_ns)
+    return begin_ns, admitted_ns, _between(admitted_ns, dispatched_ns, end_ns), end_ns
 
 
 def _between(earliest: int, moment: int, latest: int) -> int:
@@ -137,8 +148,11 @@ def _between(earliest: int, moment: int, latest: int) -> int:
 
 
 @lru_cache(maxsize=8)
-def _describe_part(name: str, is_sampled: bool) -> bytes:  # noqa: FBT001 - what is kept is found by place
-    return describe_span(name, INTERNAL, {}) + ENDS[is_sampled, False]
+def _part_writer(
+    name: str,
+    is_sampled: bool,  # noqa: FBT001 - what is kept is found by place
+) -> SpanWriter:
+    return span_writer(describe_span(name, INTERNAL, {}) + ENDS[is_sampled, False])
 
 
 # The request's own span
@@ -243,9 +257,9 @@ def _attempts(
     said = _last_attempt(request, _endpoint(request, number), is_sampled)
     spans.append(write_span(trace_id, last_id, own_id, (begin_ns, end_ns), said))
     if request.first_byte_at_ns is not None and request.is_stream:
-        streamed = _between(begin_ns, request.first_byte_at_ns, end_ns), end_ns
-        said = _describe_part("stream", is_sampled)
-        spans.append(write_span(trace_id, own_id | _STREAM, last_id, streamed, said))
+        streams_ns = _between(begin_ns, request.first_byte_at_ns, end_ns)
+        write = _part_writer("stream", is_sampled)
+        spans.append(write(trace_id, own_id | _STREAM, last_id, streams_ns, end_ns))
     return spans
 
 
@@ -274,12 +288,14 @@ def _last_attempt(
             request.error_source,
             is_sampled,
         )
-    ) + say_text("penstock.upstream_request_id", request.upstream_request_id)
+    )
+    engines_id = say_text("penstock.upstream_request_id", request.upstream_request_id)
     if request.first_byte_at_ns is None:
-        return said
+        return said + engines_id
     return b"".join(
         (
             said,
+            engines_id,
             say_number("gen_ai.usage.input_tokens", request.input_tokens),
             say_number("gen_ai.usage.output_tokens", request.output_tokens),
             _describe_parts(

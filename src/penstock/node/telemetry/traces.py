@@ -72,7 +72,7 @@ class Traces:
     def take(self, requests: Sequence[FinishedRequest]) -> None:
         """Have those sent that are to be, of all that have ended; in one thread at a time."""
         spans: list[bytes] = []
-        size_bytes = 0
+        count = size_bytes = 0
         has_room = self._size_bytes < QUEUED_BYTES
         for request in requests:
             trace = request.trace
@@ -87,19 +87,21 @@ class Traces:
                 self._sender.lost[_FULL] += 3 + request.attempt_count  # about
                 continue
             more = write_spans(request)
-            spans += more
-            size_bytes += sum(map(len, more))
+            count += len(more)
+            written = b"".join(more)
+            spans.append(written)
+            size_bytes += len(written)
             if size_bytes >= _PIECE_BYTES:
-                self._keep(spans, size_bytes)
-                spans, size_bytes = [], 0
+                self._keep(b"".join(spans), count)
+                spans, count, size_bytes = [], 0, 0
                 has_room = self._size_bytes < QUEUED_BYTES
         if spans:
-            self._keep(spans, size_bytes)
+            self._keep(b"".join(spans), count)
 
-    def _keep(self, spans: Sequence[bytes], size_bytes: int) -> None:
+    def _keep(self, spans: bytes, count: int) -> None:
         with self._lock:
-            self._waiting.append((b"".join(spans), len(spans)))
-            self._size_bytes += size_bytes
+            self._waiting.append((spans, count))
+            self._size_bytes += len(spans)
 
     async def run(self) -> None:
         """Send until cancelled."""
