@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol, cast
 
 import httptools
@@ -26,6 +27,7 @@ from penstock.gateway.limits import (
 from penstock.gateway.offer import ServedUpstream
 from penstock.gateway.retries import RetryBudget
 from penstock.kit.errors import Refusal
+from penstock.kit.running_time import call_when_read
 
 _buffer = bytearray(READ_BYTES)
 _view = memoryview(_buffer)
@@ -391,7 +393,11 @@ class Pool(EndpointState[Sender]):
         Some engines (llama.cpp) close it right behind a stream without having said so: a request
         sent into that would be lost, and could not be sent again.
         """
-        self._loop.call_later(STREAM_REST_S, self._release_rested, connection)
+        self._loop.call_later(STREAM_REST_S, self._rested, connection)
+
+    def _rested(self, connection: UpstreamConnection) -> None:
+        """Look once what came is read, which takes no task: this worker may have been late."""
+        call_when_read(self._loop, partial(self._release_rested, connection), turns=2)
 
     def _release_rested(self, connection: UpstreamConnection) -> None:
         if not connection.transport.is_closing():

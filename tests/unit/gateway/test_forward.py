@@ -2,11 +2,14 @@
 
 import asyncio
 import errno
+import socket
+import time
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from tests.fakes.both_loops import MakeLoop, on_both_loops, run_on
 from tests.fakes.scripted_engine import STREAM_HEAD, answer, chunk, cut
 
 from penstock.contract.snapshot import Endpoint
@@ -21,6 +24,7 @@ from penstock.gateway.forward import Pool, UpstreamConnection
 from penstock.gateway.limits import (
     ENDPOINT_COOL_DOWN_S,
     POOL_IDLE_S,
+    STREAM_REST_S,
     UPSTREAM_HEADER_BYTES,
     WAITING_PER_ENDPOINT,
 )
@@ -90,6 +94,10 @@ class FakeLoop:
         """Call it at once: nothing happens in between."""
         self.now_s += delay_s
         call(*arguments)
+
+    def call_soon(self, call: Callable[[], None]) -> None:
+        """Call it at once, too."""
+        call()
 
     async def create_connection(
         self, factory: Callable[[], UpstreamConnection], *_: object, **__: object
@@ -484,3 +492,44 @@ async def test_who_speaks_unasked_is_cut_off() -> None:
     assert sender.connection is not None
     _deliver(sender.connection, b"H")
     assert pool.connection_count == 0
+
+
+class Staller(asyncio.Protocol):
+    """A connection that keeps its worker busy when something comes, while something happens."""
+
+    def __init__(self, happens: Callable[[], None]) -> None:
+        """See the class."""
+        self._happens = happens
+
+    def data_received(self, data: bytes) -> None:
+        """Take longer than a connection rests behind a stream."""
+        del data
+        self._happens()
+        time.sleep(5 * STREAM_REST_S)
+
+
+@on_both_loops
+def test_a_close_behind_a_stream_is_seen_however_busy_the_worker_is(make_loop: MakeLoop) -> None:
+    """A connection that its engine closed while the worker did something else is lent to nobody."""
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        pool = Pool(ENDPOINT, _upstream(max_connections=0), loop, RetryBudget(loop.time))
+        waiting = FakeSender()
+        pool.acquire(waiting)
+        ours, engines = socket.socketpair()
+        others, busy = socket.socketpair()
+        _, connection = await loop.create_connection(lambda: UpstreamConnection(pool), sock=ours)
+        transport, _ = await loop.create_connection(lambda: Staller(engines.close), sock=others)
+        pool.release_later(connection)
+        busy.send(b"work")
+        await asyncio.sleep(10 * STREAM_REST_S)
+        is_closed = connection.transport.is_closing()
+        transport.close()
+        connection.transport.close()
+        busy.close()
+        await _turn()
+        assert is_closed
+        assert waiting.connection is None
+
+    run_on(make_loop, run())

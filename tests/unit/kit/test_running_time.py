@@ -6,12 +6,10 @@ import time
 from collections.abc import Awaitable, Callable
 
 import pytest
-import uvloop
+from tests.fakes.both_loops import MakeLoop, on_both_loops
 from tests.fakes.virtual_loop import run_virtual
 
 from penstock.kit.running_time import call_when_read, running_timeout, when_read
-
-LOOPS = pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 
 
 @pytest.mark.parametrize(("takes_s", "is_late"), [(0.9, False), (1.1, True)])
@@ -51,10 +49,8 @@ def test_it_leaves_other_errors_and_cancellation_alone() -> None:
 
 
 @pytest.mark.parametrize(("bound_s", "stall_s"), [(1.0, 1.1), (0.25, 1.5)])
-@LOOPS
-def test_a_stall_is_nobody_elses_fault(
-    make_loop: Callable[[], asyncio.AbstractEventLoop], bound_s: float, stall_s: float
-) -> None:
+@on_both_loops
+def test_a_stall_is_nobody_elses_fault(make_loop: MakeLoop, bound_s: float, stall_s: float) -> None:
     """An answer that came while this process stood still is read, however long that was."""
 
     async def run() -> bytes:
@@ -106,9 +102,9 @@ def _call_when_read() -> Awaitable[None]:
 
 
 @pytest.mark.parametrize("wait", [_call_when_read, when_read])
-@LOOPS
+@on_both_loops
 def test_who_judges_others_has_heard_them(
-    make_loop: Callable[[], asyncio.AbstractEventLoop], wait: Callable[[], Awaitable[None]]
+    make_loop: MakeLoop, wait: Callable[[], Awaitable[None]]
 ) -> None:
     """What lay unread is known to the task that waits for it before anybody is called."""
     heard: list[bytes] = []
