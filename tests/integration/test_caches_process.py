@@ -313,6 +313,44 @@ async def test_a_message_that_never_ends_takes_bounded_memory(tmp_path: Path) ->
         await process.process.wait()
 
 
+async def test_a_message_that_never_ends_ends_its_line_alone(tmp_path: Path) -> None:
+    """The process lives, whoever sends it is left out for a while, and others are heard on."""
+    is_cut_off = asyncio.get_running_loop().create_future()
+
+    async def endless(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not is_cut_off.done():
+            writer.write(_GREETING + _READY)
+            part = b"\x03" + (1 << 20).to_bytes(8, "big") + bytes(1 << 20)
+            try:
+                for _ in range(1 << 10):  # a GiB
+                    writer.write(part)
+                    await writer.drain()
+                    await asyncio.sleep(0.02)
+                is_cut_off.set_result(False)
+            except OSError:
+                is_cut_off.set_result(True)
+        writer.transport.abort()
+
+    def is_counted(said: list[Any]) -> bool:
+        last = [each for each in said if isinstance(each, Figures)][-1]
+        return [each.failures > 0 for each in last.engines] == [True, False]
+
+    server = await asyncio.start_server(endless, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        with telling_engine() as engine:
+            async with _running(tmp_path) as process:
+                process.follow(FollowedEngine("u", "x", "127.0.0.1", (port,)), _followed(engine))
+                await engine.read(TEXT)
+                await process.until_blocks(4)
+                async with asyncio.timeout(PATIENCE_S * 2):
+                    assert await is_cut_off
+                await process.until(is_counted)
+                await engine.read("other" + TEXT)
+                await process.until_blocks(8)
+                assert process.process.returncode is None
+
+
 class _Flawed(ServedUpstreams):
     """What is served cannot be read a second time."""
 

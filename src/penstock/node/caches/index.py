@@ -16,6 +16,8 @@ from penstock.node.caches.subscription import FILES, SOCKETS, Subscription
 
 _MOST_SOCKETS = 65_535
 """Of a context of ZeroMQ."""
+_AT_ONCE = 64
+"""Engines that are looked at before others of the process have their turn."""
 _OTHER_FILES = 256
 """Workers' connections among them."""
 
@@ -83,6 +85,14 @@ class Index:
         """Follow nobody any more."""
         await self._drop([*self._engines])
         self._context.destroy(linger=0)
+
+    async def look(self) -> None:
+        """Give lines up over which a message does not end: to be called each second."""
+        for at, engine in enumerate([*self._engines.values()]):
+            for line in engine.lines:
+                line.look()
+            if not at % _AT_ONCE:
+                await asyncio.sleep(0)
 
     def figures(self) -> tuple[EngineFigures, ...]:
         """Return what is known of each engine."""

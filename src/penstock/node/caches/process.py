@@ -61,6 +61,7 @@ async def serve(settings: CachesSettings) -> None:
 
     async def tell() -> None:
         while True:
+            await index.look()
             if not writer.get_write_buffer_size():  # else the agent has not read the last ones
                 for part in split(Figures(index.figures())):
                     write_if_open(writer, encode_said(part))

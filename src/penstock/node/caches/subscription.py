@@ -19,7 +19,9 @@ from zmq.utils.monitor import parse_monitor_message
 
 from penstock.engines.kv_events import END, MAX_BATCH_BYTES, NUMBER_BYTES, read_number
 from penstock.node import log_events
+from penstock.node.backoff import doubling_s
 from penstock.node.caches.follower import Follower, Heard
+from penstock.node.caches.unfinished import Unfinished
 
 UNREAD: Final = 8
 """Batches that wait to be read, 32 MiB at most; more wait at the engine, which drops what is too
@@ -34,7 +36,8 @@ _RETRIED_MS: Final = 1_000
 REPLAY_S: Final = 10.0
 """How long batches may come that were asked for again, and how long none may come."""
 REPLAY_SILENCE_S: Final = 2.0
-_PAUSE_S: Final = 5.0
+_PAUSE_S, _MOST_PAUSE_S = 5.0, 600.0
+"""Before a line is made anew that could not be used: longer each time, until one lasts so long."""
 _HEARTBEAT_MS: Final = 10_000
 _AT_ONCE: Final = 16
 """Batches that are read before others of the process have their turn."""
@@ -69,6 +72,12 @@ class Subscription:
         self._replay_address = None if replay_port is None else f"tcp://{name}:{replay_port}"
         self.follower = follower
         self._on_change = on_change
+        self._port = port
+        self._unfinished: Unfinished | None = None
+        """Of what comes over the connection that there is."""
+        self._is_waiting = False
+        """All messages that came were read."""
+        self._patience = asyncio.Timeout(None)
         self.is_connected = False
         self._is_given_up = False
         """The line is lost, and ZeroMQ did not say that it makes it again."""
@@ -82,18 +91,33 @@ class Subscription:
 
     async def run(self) -> None:
         """Listen until cancelled: whatever comes, the line is made again."""
+        loop, failures = asyncio.get_running_loop(), 0
         while True:
+            began_s = loop.time()
             try:
                 with self._open(zmq.SUB) as socket:
-                    await self._listen(socket)
-            except zmq.ZMQError as error:
-                log_events.KV_EVENTS_FAIL.log(address=self._address, why=error)
+                    async with asyncio.timeout(None) as self._patience:
+                        await self._listen(socket)
+            except (zmq.ZMQError, TimeoutError) as error:
+                why = error if isinstance(error, zmq.ZMQError) else "a message does not end"
+                log_events.KV_EVENTS_FAIL.log(address=self._address, why=why)
             except Exception as error:  # noqa: BLE001 - nobody else would notice that it ended
                 log_events.KV_EVENTS_LINE_BROKE.log(bug=error, address=self._address)
             finally:
                 self._lost()
             self.follower.counts["failures"] += 1
-            await asyncio.sleep(_PAUSE_S)
+            failures = 1 if loop.time() - began_s > _MOST_PAUSE_S else failures + 1
+            await asyncio.sleep(doubling_s(failures, first_s=_PAUSE_S, most_s=_MOST_PAUSE_S))
+
+    def look(self) -> None:
+        """Give the line up where a message does not end: to be called each second."""
+        if self._unfinished is None:
+            return
+        if not self._is_waiting:
+            self._unfinished.ended()
+        elif self._unfinished.look():
+            self._unfinished = None
+            self._patience.reschedule(0.0)
 
     def _open(self, kind: int) -> zmq.asyncio.Socket:
         socket = self._context.socket(kind)
@@ -113,7 +137,7 @@ class Subscription:
         self._is_given_up = False
         socket.subscribe(b"")
         changes = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
-        changes |= zmq.EVENT_CONNECT_RETRIED
+        changes |= zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_CONNECTED
         monitor = socket.get_monitor_socket(changes)
         poller = zmq.asyncio.Poller()
         for each in (socket, monitor):
@@ -121,12 +145,16 @@ class Subscription:
         try:
             socket.connect(self._address)
             while True:
+                self._is_waiting = True
                 ready = dict(await poller.poll(_RETRIED_MS if self._is_given_up else None))
+                self._is_waiting = False
                 if not ready:
                     raise zmq.ZMQError(errno.EPROTO)
                 if monitor in ready:
                     await self._heed(parse_monitor_message(await monitor.recv_multipart()))
                 elif socket in ready:
+                    if self._unfinished is not None:
+                        self._unfinished.ended()
                     await self._read(socket)
                     await asyncio.sleep(0)
         finally:
@@ -139,6 +167,8 @@ class Subscription:
         self._is_given_up = change["event"] == zmq.EVENT_DISCONNECTED
         if self._is_given_up:
             self._lost()
+        elif change["event"] == zmq.EVENT_CONNECTED:
+            self._unfinished = Unfinished(change["value"], self._port)
         if change["event"] != zmq.EVENT_HANDSHAKE_SUCCEEDED:
             return
         self.is_connected = True
@@ -147,7 +177,8 @@ class Subscription:
         self._on_change()
 
     def _lost(self) -> None:
-        self.is_connected = False
+        self.is_connected = self._is_waiting = False
+        self._unfinished = None
         self.follower.lost()
         self._on_change()
 
