@@ -33,6 +33,7 @@ async def test_checks_run_side_by_side(database: Database) -> None:
     """Several checks have a session at the same time, and never more than there are lanes."""
     await post(database, posting(1, cost=1))
     now, most = 0, 0
+    side_by_side = asyncio.Event()
 
     @asynccontextmanager
     async def read() -> AsyncIterator[ReadSession]:
@@ -40,10 +41,15 @@ async def test_checks_run_side_by_side(database: Database) -> None:
         async with database.read(ALL, is_long=True) as session:
             now += 1
             most = max(most, now)
+            if now == 2:
+                side_by_side.set()
+            # A server may take longer to open the second one than the first one takes for all.
+            await side_by_side.wait()
             yield session
             now -= 1
 
-    await verify(read, lanes=2)
+    async with asyncio.timeout(60):
+        await verify(read, lanes=2)
     assert (now, most) == (0, 2)
 
 
