@@ -12,7 +12,6 @@ import yaml
 from penstock.cli.errors import CommandError
 from penstock.cli.instance import Facts
 from penstock.cli.launch import ports
-from penstock.cli.launch.builtin import ENGINES
 from penstock.cli.launch.config_file import MARKER
 from penstock.cli.launch.data import DataFolder
 from penstock.cli.launch.options import DevOptions
@@ -116,15 +115,6 @@ def test_a_second_start_keeps_key_token_and_engine_ports(folder: DataFolder) -> 
     assert second.facts.api_key == first.facts.api_key
     assert second.facts.admin_token == first.facts.admin_token
     assert second.facts.engines == first.facts.engines
-
-
-def test_who_wants_any_ports_gets_any_for_engines(folder: DataFolder, tmp_path: Path) -> None:
-    """With a gateway on any free port, its engine is not where a second start would look, too."""
-    other = DataFolder(tmp_path / "other")
-    at = {made.engines[0][1] for made in (plan(folder), plan(other))}
-    other.close()
-    assert len(at) == 2
-    assert not at & {engine.preferred_port for engine in ENGINES}
 
 
 def test_another_api_key_replaces_ours(folder: DataFolder) -> None:

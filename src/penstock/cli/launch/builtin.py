@@ -114,23 +114,21 @@ def assign_ports(
     engines: Iterable[Engine],
     remembered: Mapping[str, str],
     taken: Iterable[int],
-    *,
-    is_any_good: bool,
 ) -> dict[str, int]:
-    """Claim and return a port for each engine: the one of last time where it is free.
+    """Claim and return a port for each engine: that of last time, or the one that it likes best.
+
+    Where neither is free, it is any that is.
 
     Args:
         engines: Engines to start.
         remembered: URL by engine's name, of last time.
         taken: Ports that are promised to others.
-        is_any_good: Whether a new engine gets any free port. Else it gets the one that it likes
-            best.
     """
     assigned: dict[str, int] = {}
     promised = set(taken)
     for engine in engines:
-        preferred = () if is_any_good else (engine.preferred_port,)
-        port = ports.pick_free((_port_before(engine, remembered), *preferred), promised)
+        preferred = _port_before(engine, remembered), engine.preferred_port
+        port = ports.pick_free(preferred, promised)
         assigned[engine.name] = port
         promised.add(port)
     return assigned

@@ -136,9 +136,7 @@ def _write_config(
     else:
         wanted = builtin.choose(options.models, reporter.warn)
         remembered = before.engines if before is not None else {}
-        assigned = builtin.assign_ports(
-            wanted, remembered, chosen.values(), is_any_good=options.gateway_port == 0
-        )
+        assigned = builtin.assign_ports(wanted, remembered, chosen.values())
         engines = tuple((engine, assigned[engine.name]) for engine in wanted)
         servings = [engine.serving(port) for engine, port in engines]
     folder.write(CONFIG_FILE, config_file.render(servings).encode(), mode=0o600)
